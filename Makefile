@@ -1,0 +1,56 @@
+# Everything here works on a machine that has Python 3.11 or later and make: the first run
+# of a target creates .venv and installs what the target needs.
+
+# The first of these that is 3.11 or later.
+PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3.11; do \
+	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
+
+VENV := .venv
+BIN := $(VENV)/bin
+PACKAGE := pyproject.toml setup.py
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint check soak bench etcd clean
+
+help: ## This list.
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+
+demo: $(VENV)/ready-run ## A guided tour: write, read the past, watch, crash, recover.
+	$(BIN)/python -m kvstore.tools.demo
+
+test: lint check ## Linters, types, and the test suite: what must pass before a commit.
+
+lint: $(VENV)/ready-test ## Linters and types only.
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+check: $(VENV)/ready-test ## The test suite only.
+	$(BIN)/python -m pytest -n auto
+
+soak: $(VENV)/ready-test ## The long runs, whose figures the documents give.
+	$(BIN)/python -m pytest -n auto -m soak --timeout 0
+
+bench: $(VENV)/ready-bench ## Measure against other stores.
+	$(BIN)/python -m kvstore.tools.bench
+
+etcd: ## Install etcd and etcdctl (Debian, as root) for the tests that ask a real one.
+	@command -v etcd >/dev/null && command -v etcdctl >/dev/null && echo "etcd is installed" || \
+	{ apt-get update -q && RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive \
+	apt-get install -q -y --no-install-recommends etcd-server etcd-client; }
+
+clean: ## Remove what builds and tests left behind, .venv included.
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(BIN)/python:
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or later is needed; say which: make PYTHON=/path/to/python" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/ready-%: $(PACKAGE) | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[$(EXTRAS)]'
+	@touch $@
+
+$(VENV)/ready-run: EXTRAS := cli
+$(VENV)/ready-test: EXTRAS := test
+$(VENV)/ready-bench: EXTRAS := cli,bench

@@ -1,0 +1,1 @@
+"""Storage for the engine: ordered byte maps behind ``kvstore``'s ``Backend`` interface, found by name."""

@@ -1,0 +1,282 @@
+"""Every error this library raises, grouped by when you meet it.
+
+    KVStoreError
+    |-- RequestError              the request was wrong; nothing was written
+    |   |-- EmptyKey, KeyNotFound, ValueProvided, LeaseProvided, InvalidSortOption
+    |   |-- TooManyOps, DuplicateKey, RequestTooLarge
+    |   |-- Compacted, FutureRevision
+    |   |-- LeaseNotFound, LeaseExists, LeaseTTLTooLarge
+    |   `-- WatchCanceled
+    |-- SpaceError                there is no room; nothing was written
+    |   |-- QuotaExceeded, DiskFull
+    |-- OpenError                 the store or file could not be opened
+    |   |-- StoreLocked           another process (or handle) holds it
+    |   |-- NotAStore             "not ours": some other file or directory
+    |   |-- TooNew                "newer than us": written by a later format
+    |   |-- WrongStore            ours, but not this one: other backend, other cluster
+    |   `-- MissingDependency     the backend's package is absent or too old
+    |-- Corruption                "damaged": path, offset and last good revision say where
+    `-- StateError                the handle cannot do this any more
+        |-- StoreClosed, StorePoisoned, ForkedStore, ReadOnly
+
+``code`` is the gRPC status code that etcd answers with (etcd-compatible, so that one
+handler serves both), ``retryable`` says whether the same call can succeed later
+without anybody changing it. Messages of request errors are etcd's, to the letter.
+"""
+
+from __future__ import annotations
+
+import os
+from enum import IntEnum
+
+
+class Code(IntEnum):
+    """gRPC status codes, as etcd uses them."""
+
+    OK = 0
+    CANCELLED = 1
+    UNKNOWN = 2
+    INVALID_ARGUMENT = 3
+    NOT_FOUND = 5
+    RESOURCE_EXHAUSTED = 8
+    FAILED_PRECONDITION = 9
+    OUT_OF_RANGE = 11
+    UNIMPLEMENTED = 12
+    INTERNAL = 13
+    UNAVAILABLE = 14
+    DATA_LOSS = 15
+
+
+class KVStoreError(Exception):
+    """Root of the tree. ``str(error)`` is the message."""
+
+    code: Code = Code.UNKNOWN
+    retryable: bool = False
+    message: str = "kvstore error"
+
+    def __init__(self, message: str | None = None) -> None:
+        super().__init__(message if message is not None else self.message)
+
+
+# --- the request was wrong -------------------------------------------------------------
+
+
+class RequestError(KVStoreError):
+    """The request was refused before anything was written."""
+
+    code = Code.INVALID_ARGUMENT
+
+
+class EmptyKey(RequestError):
+    message = "etcdserver: key is not provided"
+
+
+class KeyNotFound(RequestError):
+    """``ignore_value``/``ignore_lease`` on an absent key, or an empty transaction op."""
+
+    message = "etcdserver: key not found"
+
+
+class ValueProvided(RequestError):
+    message = "etcdserver: value is provided"
+
+
+class LeaseProvided(RequestError):
+    message = "etcdserver: lease is provided"
+
+
+class InvalidSortOption(RequestError):
+    message = "etcdserver: invalid sort option"
+
+
+class TooManyOps(RequestError):
+    message = "etcdserver: too many operations in txn request"
+
+
+class DuplicateKey(RequestError):
+    message = "etcdserver: duplicate key given in txn request"
+
+
+class RequestTooLarge(RequestError):
+    message = "etcdserver: request is too large"
+
+
+class Compacted(RequestError):
+    """The revision lies below the compaction; ``compact_revision`` is the oldest still kept."""
+
+    code = Code.OUT_OF_RANGE
+    message = "etcdserver: mvcc: required revision has been compacted"
+
+    def __init__(self, compact_revision: int = 0) -> None:
+        super().__init__()
+        self.compact_revision = compact_revision
+
+
+class FutureRevision(RequestError):
+    code = Code.OUT_OF_RANGE
+    message = "etcdserver: mvcc: required revision is a future revision"
+
+
+class LeaseNotFound(RequestError):
+    code = Code.NOT_FOUND
+    message = "etcdserver: requested lease not found"
+
+
+class LeaseExists(RequestError):
+    code = Code.FAILED_PRECONDITION
+    message = "etcdserver: lease already exists"
+
+
+class LeaseTTLTooLarge(RequestError):
+    code = Code.OUT_OF_RANGE
+    message = "etcdserver: too large lease TTL"
+
+
+class WatchCanceled(RequestError):
+    """The watch has ended; ``compact_revision`` is non-zero where compaction ended it."""
+
+    code = Code.CANCELLED
+    message = "etcdserver: watch canceled"
+
+    def __init__(self, message: str | None = None, compact_revision: int = 0) -> None:
+        super().__init__(message)
+        self.compact_revision = compact_revision
+
+
+# --- no room ---------------------------------------------------------------------------
+
+
+class SpaceError(KVStoreError):
+    """No room for this write. Reads, deletes, compaction and lease revocation still work."""
+
+    code = Code.RESOURCE_EXHAUSTED
+    retryable = True
+
+
+class QuotaExceeded(SpaceError):
+    """The write would pass the quota. ``used_bytes`` and ``quota_bytes`` say by how much."""
+
+    message = "etcdserver: mvcc: database space exceeded"
+
+    def __init__(self, used_bytes: int = 0, quota_bytes: int = 0) -> None:
+        super().__init__()
+        self.used_bytes = used_bytes
+        self.quota_bytes = quota_bytes
+        if quota_bytes:
+            self.add_note(
+                f"{used_bytes} of {quota_bytes} bytes are used; delete keys, compact old "
+                "revisions or raise quota_backend_bytes"
+            )
+
+
+class DiskFull(SpaceError):
+    """The file system has no room (ENOSPC, EDQUOT or the low-disk mark)."""
+
+    message = "no space left on the store's file system"
+
+
+# --- opening ---------------------------------------------------------------------------
+
+
+class OpenError(KVStoreError):
+    """The store or file could not be opened; it was left untouched."""
+
+    code = Code.FAILED_PRECONDITION
+
+    def __init__(self, message: str | None = None, path: str | os.PathLike[str] = "") -> None:
+        super().__init__(message)
+        self.path = os.fspath(path)
+
+
+class StoreLocked(OpenError):
+    """Another process, or another handle of this one, has the store open."""
+
+    code = Code.UNAVAILABLE
+    retryable = True
+
+    def __init__(self, path: str | os.PathLike[str], pid: int = 0, host: str = "") -> None:
+        holder = f"process {pid} on {host or 'this host'}" if pid else "another process"
+        super().__init__(f"{os.fspath(path)} is in use by {holder}", path)
+        self.pid = pid
+        self.host = host
+
+
+class NotAStore(OpenError):
+    """Not ours: the path holds something else."""
+
+
+class TooNew(OpenError):
+    """Written by a newer format than this version reads."""
+
+
+class WrongStore(OpenError):
+    """Ours, but not the store asked for: another backend, another cluster, a mixed directory."""
+
+
+class MissingDependency(OpenError):
+    """The package behind a backend is not installed, or older than is safe."""
+
+
+# --- damage ----------------------------------------------------------------------------
+
+
+class Corruption(KVStoreError):
+    """Bytes on disk are damaged. Nothing was changed or dropped.
+
+    ``path`` and ``offset`` (bytes from the start of the file, -1 unknown) say where,
+    ``last_good_revision`` (0 unknown) the last revision known to be whole before it.
+    """
+
+    code = Code.DATA_LOSS
+
+    def __init__(
+        self,
+        reason: str,
+        path: str | os.PathLike[str] = "",
+        offset: int = -1,
+        last_good_revision: int = 0,
+    ) -> None:
+        where = os.fspath(path) or "store"
+        if offset >= 0:
+            where += f" at byte {offset}"
+        text = f"{where}: {reason}"
+        if last_good_revision:
+            text += f" (last good revision {last_good_revision})"
+        super().__init__(text)
+        self.reason = reason
+        self.path = os.fspath(path)
+        self.offset = offset
+        self.last_good_revision = last_good_revision
+
+
+# --- the handle ------------------------------------------------------------------------
+
+
+class StateError(KVStoreError):
+    """This handle cannot do that any more, or never could."""
+
+    code = Code.UNAVAILABLE
+
+
+class StoreClosed(StateError):
+    message = "the store is closed"
+
+
+class StorePoisoned(StateError):
+    """An earlier write or sync failed: what is on disk is unknown until the store is reopened.
+
+    The first failure is the ``__cause__``. Reads still answer from what was durable.
+    """
+
+    message = "an earlier write to disk failed; reopen the store"
+
+
+class ForkedStore(StateError):
+    """The handle was opened by the parent of this process. Open the store anew."""
+
+    message = "this handle belongs to the parent process; open the store in this process"
+
+
+class ReadOnly(StateError):
+    code = Code.FAILED_PRECONDITION
+    message = "the store is open read-only"

@@ -1,0 +1,1 @@
+"""Steps between on-disk formats, and other stores' files in and out."""

@@ -1,0 +1,1 @@
+"""Judges of recorded histories: was what the clients saw possible at all?"""

@@ -1,0 +1,28 @@
+"""What every test may ask for."""
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+PROJECT = Path(__file__).parents[1]
+
+# Examples are bounded by their number alone: a loaded machine must not turn into a failure.
+settings.register_profile("kvstore", deadline=None, print_blob=True)
+settings.load_profile("kvstore")
+
+
+@pytest.fixture(scope="session")
+def project() -> Path:
+    """The project's root folder."""
+    return PROJECT
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of reference data beside the project; tests that need it skip where it is absent."""
+    folder = Path(os.environ.get("KVSTORE_SHARED", PROJECT.parent / "shared"))
+    if not folder.is_dir():
+        pytest.skip(f"reference data is absent: {folder} (KVSTORE_SHARED says where it is)")
+    return folder
