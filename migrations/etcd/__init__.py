@@ -1,0 +1,18 @@
+"""etcd's own files, read and written without etcd.
+
+    bbolt_page      the database file's pages, as pure functions over bytes
+    bbolt_read      a whole database file: buckets, seeks, scans, the trailing SHA-256
+    bbolt_check     every consistency rule of a database file, told one by one
+    bbolt_write     a database file from sorted rows, streaming
+    wal_frame       the log's frames and records, as pure functions over bytes
+    wal_read        log segments in order, checksums chained, torn tails told from damage
+    wal_content     what a log says: metadata, hard state, entries; and the repaired copy
+    messages        etcd's protobuf messages, in a descriptor pool of their own
+    rows            what stands in the buckets: names, keys and values of rows
+    hash_kv         etcd's HashKV over rows
+    etcd_file       one database file seen as an etcd store at its last commit
+    data_dir        a whole data directory: that file, and the log entries after it
+
+Nothing here changes what it reads. Importing the package loads nothing; take what you need from
+the modules.
+"""
