@@ -1,0 +1,466 @@
+"""The log: segments in order, one writer.
+
+    log = Log.create(disk, wal_dir, cluster_id, member_id)
+    log = Log.open(disk, wal_dir, after_index=applied)
+    for batch in log.replay(): ...            # what the backend does not hold yet; to the end
+    first = log.append([b"entry", ...], time_ms)   # durable when it returns (durability "always")
+    log.release(index)                        # entries up to index are no longer needed
+
+Every entry has an index: 1, 2, 3 … without gaps over the life of a store. A segment is named after
+the index of its first entry.
+
+What is on disk after a crash, call by call ("whole" as in: every frame of it, synced):
+
+    create    no segment, or a temporary file, or one whole segment without entries
+    append    all acknowledged batches, and of the one in flight: nothing, a torn frame that the
+              next open cuts, or all of it, although nobody was told
+    roll      the full segment, whole; and a temporary file, or the next segment, whole
+    release   a gapless run of the newest segments, and maybe some older ones: never read again
+    close     everything
+
+After a failed write or sync the log is poisoned: what is on disk is unknown, a second sync could
+report success for data that the first one lost, so every later call raises ``StorePoisoned`` until
+the log is opened anew. A full disk met while there was nothing to lose (zeros, the next segment)
+is ``DiskFull``, and the same append may be tried again later.
+
+Calls are serialised by the caller; only ``fill_ahead`` may run beside them.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Literal
+
+from kvstore import layout, wire
+from kvstore.errors import (
+    Corruption,
+    DiskFull,
+    NotAStore,
+    ReadOnly,
+    RequestTooLarge,
+    StateError,
+    StoreClosed,
+    StorePoisoned,
+    WrongStore,
+)
+from kvstore.files import Disk
+from kvstore.wal import format as fmt
+from kvstore.wal import recovery
+from kvstore.wal.format import Batch, Metadata
+from kvstore.wal.reader import SegmentReader
+from kvstore.wal.writer import SegmentWriter, install_segment, prepare_segment
+
+logger = logging.getLogger(__name__)
+
+Durability = Literal["always", "interval", "off"]
+
+
+@dataclass(frozen=True, slots=True)
+class LogOptions:
+    """How the log is written.
+
+    ``durability``: "always" syncs every append before it returns. With "interval" and "off" the
+    caller syncs when it likes: entries since the last sync are LOST in a power cut (not in a crash
+    of the process), though never out of order.
+    """
+
+    wal_file_size_bytes: int = 64_000_000
+    """A segment that has reached this size is followed by a new one."""
+    wal_buffer_size_bytes: int = 32_000_000
+    """The most that the entries of one append may add up to; a single entry may be larger."""
+    durability: Durability = "always"
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentInfo:
+    """One segment on disk. ``last_index`` is ``first_index`` - 1 where it has no entries."""
+
+    path: Path
+    first_index: int
+    last_index: int
+    size_bytes: int
+
+
+class Log:
+    """A write-ahead log, open for appending or only for reading. Made by ``create`` or ``open``."""
+
+    def __init__(
+        self,
+        disk: Disk,
+        wal_dir: Path,
+        metadata: Metadata,
+        after_index: int,
+        options: LogOptions,
+        read_only: bool,
+    ) -> None:
+        self._disk = disk
+        self._wal_dir = wal_dir
+        self._after_index = after_index
+        self._options = options
+        self._always = options.durability == "always"
+        self._read_only = read_only
+        self._writer: SegmentWriter | None = None
+        self._closed = False
+        self._failure: BaseException | None = None
+        self.metadata = metadata
+        """Of the first segment that was read: who the log belongs to."""
+        self.last_index = metadata.first_index - 1
+        self.synced_index = self.last_index
+        self.appended_bytes = 0
+        """Bytes of frames that this handle has written."""
+
+    # --- making and opening -----------------------------------------------------------------
+
+    @classmethod
+    def create(
+        cls,
+        disk: Disk,
+        wal_dir: str | os.PathLike[str],
+        cluster_id: int,
+        member_id: int,
+        *,
+        first_index: int = 1,
+        extra: bytes = b"",
+        options: LogOptions | None = None,
+    ) -> Log:
+        """A new log in a directory that holds none; ready for appending."""
+        options = options or LogOptions()
+        wal_dir = Path(wal_dir)
+        if layout.segments(wal_dir):
+            raise WrongStore(f"{wal_dir} already holds a log", wal_dir)
+        disk.make_dir(wal_dir)
+        disk.sync_dir(wal_dir.parent)
+        metadata = Metadata(cluster_id, member_id, first_index, time.time_ns() // 1_000_000, extra)
+        path = str(wal_dir / layout.segment_name(cluster_id, first_index))
+        prepare_segment(disk, path, metadata, 0, options.wal_file_size_bytes)
+        install_segment(disk, path)
+        log = cls(disk, wal_dir, metadata, first_index - 1, options, read_only=False)
+        log._writer = log._open_writer(path, metadata, 0)
+        return log
+
+    @classmethod
+    def open(
+        cls,
+        disk: Disk,
+        wal_dir: str | os.PathLike[str],
+        *,
+        after_index: int = 0,
+        read_only: bool = False,
+        options: LogOptions | None = None,
+    ) -> Log:
+        """The log of a directory, to be replayed from the entry after ``after_index``."""
+        wal_dir = Path(wal_dir)
+        first = _segments_from(wal_dir, after_index)[0]
+        if not read_only:
+            for path in layout.temporaries(wal_dir):
+                disk.remove(path)
+        with SegmentReader(first.path) as reader:
+            _, metadata = reader.head(first.cluster_id, first.index)
+        return cls(disk, wal_dir, metadata, after_index, options or LogOptions(), read_only)
+
+    # --- replay -----------------------------------------------------------------------------
+
+    def replay(self) -> Iterator[Batch]:
+        """The batches after ``after_index``, in order; the first may begin inside a batch on disk.
+
+        Run it to its end: only then is the end of the log known, a torn tail cut, what was read
+        made durable, and the log ready for appending.
+        """
+        self._check_open()
+        if self._writer is not None:
+            raise StateError("the log has been replayed already")
+        segments = _segments_from(self._wal_dir, self._after_index)
+        chain: int | None = None
+        for number, file in enumerate(segments):
+            is_last = number == len(segments) - 1
+            with SegmentReader(file.path) as reader:
+                continued, metadata = reader.head(file.cluster_id, file.index)
+                self._check_join(reader.path, number, chain, continued, metadata)
+                yield from self._replay_segment(reader, is_last)
+                chain = reader.chain
+                if is_last:
+                    self._check_reaches(reader)
+                    if not self._read_only:
+                        self._writer = self._resume(reader, metadata)
+
+    def _check_join(
+        self, path: str, number: int, chain: int | None, continued: int, metadata: Metadata
+    ) -> None:
+        """Whether a segment continues the one before it."""
+        if (metadata.cluster_id, metadata.member_id) != (self.metadata.cluster_id, self.metadata.member_id):
+            raise WrongStore(f"{path} belongs to another store", path)
+        if number == 0:
+            self.last_index = metadata.first_index - 1
+        elif metadata.first_index != self.last_index + 1:
+            raise Corruption(
+                f"entries {self.last_index + 1} to {metadata.first_index - 1} before this segment are missing"
+                if metadata.first_index > self.last_index
+                else f"the segment repeats entries up to {self.last_index}",
+                path,
+                0,
+            )
+        elif chain != continued:
+            raise Corruption("the crc does not continue that of the segment before", path, 0)
+
+    def _replay_segment(self, reader: SegmentReader, is_last: bool) -> Iterator[Batch]:
+        try:
+            for frame in reader.frames():
+                batch = self._batch(reader, frame)
+                self.last_index = batch.last_index
+                skip = self._after_index - batch.first_index + 1
+                if skip <= 0:
+                    yield batch
+                elif skip < len(batch.entries):
+                    yield Batch(batch.first_index + skip, batch.time_ms, batch.entries[skip:])
+        except fmt.BadFrame as bad:
+            self._judge(reader, bad, is_last)
+
+    def _batch(self, reader: SegmentReader, frame: fmt.Frame) -> Batch:
+        """What a frame with a valid crc holds."""
+        if frame.kind != fmt.BATCH:
+            raise Corruption(f"a {fmt.KINDS[frame.kind]} record among batches", reader.path, frame.offset)
+        try:
+            batch = fmt.decode_batch(frame.data)
+        except wire.WireError as error:
+            raise Corruption(str(error), reader.path, frame.offset) from None
+        if batch.first_index != self.last_index + 1:
+            raise Corruption(
+                f"entry {batch.first_index} follows entry {self.last_index}", reader.path, frame.offset
+            )
+        return batch
+
+    def _judge(self, reader: SegmentReader, bad: fmt.BadFrame, is_last: bool) -> None:
+        """Cut a torn tail, and return; raise ``Corruption`` for damage."""
+        proof = "a later segment exists" if not is_last else recovery.why_damaged(reader, bad.offset)
+        if self._read_only and is_last and (proof is None or reader.is_valid_at(bad.offset)):
+            return  # a writer may be at work there
+        if proof is not None:
+            raise Corruption(
+                f"{bad.reason}; {proof}; the last good entry is {self.last_index}", reader.path, bad.offset
+            )
+        logger.warning(
+            "%s: a write was not finished: %s at byte %d; cut after entry %d",
+            reader.path,
+            bad.reason,
+            bad.offset,
+            self.last_index,
+        )
+        recovery.cut(self._disk, reader, bad.offset)
+
+    def _check_reaches(self, reader: SegmentReader) -> None:
+        if self.last_index < self._after_index:
+            raise Corruption(
+                f"the log ends with entry {self.last_index}, but it had entries up to {self._after_index}",
+                reader.path,
+                reader.end,
+            )
+
+    def _resume(self, reader: SegmentReader, metadata: Metadata) -> SegmentWriter:
+        """Go on after the last frame, once all that was read is durable.
+
+        Entries that an interrupted process left in the page cache are applied from now on, and the
+        next frame will say that everything before it was synced: both must be true.
+        """
+        writer = SegmentWriter(
+            self._disk, reader.path, metadata, reader.end, reader.chain, self._options.wal_file_size_bytes
+        )
+        try:
+            writer.sync()
+            self._disk.sync_dir(self._wal_dir)
+        except BaseException:
+            writer.close()
+            raise
+        self.synced_index = self.last_index
+        return writer
+
+    # --- appending --------------------------------------------------------------------------
+
+    def append(self, entries: Sequence[bytes], time_ms: int) -> int:
+        """Write entries as one batch; the index of the first. Durable on return if "always"."""
+        writer = self._ready_writer()
+        if not entries:
+            raise ValueError("a batch without entries")
+        if len(entries) > 1 and sum(map(len, entries)) > self._options.wal_buffer_size_bytes:
+            raise RequestTooLarge
+        if writer.is_full:
+            writer = self._roll(writer)
+        first = self.last_index + 1
+        data = fmt.encode_batch(first, time_ms, entries)
+        if len(data) > fmt.MAX_RECORD_BYTES - 64:
+            raise RequestTooLarge
+        frame, chain = writer.frame(data, synced_by_itself=self._always)
+        with self._poisoned_unless_full():
+            writer.make_room(len(frame))
+        try:
+            writer.write(frame, chain)
+            if self._always:
+                writer.sync()
+        except BaseException as error:
+            self._failure = error
+            raise
+        self.last_index += len(entries)
+        self.appended_bytes += len(frame)
+        if self._always:
+            self.synced_index = self.last_index
+        return first
+
+    def sync(self) -> None:
+        """Make everything appended so far durable."""
+        writer = self._ready_writer()
+        if writer.synced == writer.end:
+            return
+        with self._poisoned():
+            writer.sync()
+        self.synced_index = self.last_index
+
+    def fill_ahead(self) -> bool:
+        """Lay zeros ahead of the end, a step at a time; whether there was something to do.
+
+        For a background thread: appends are faster onto zeros, and then need not lay them.
+        """
+        writer = self._writer
+        if writer is None or self._closed or self._failure is not None:
+            return False
+        try:
+            return writer.fill_ahead()
+        except DiskFull:
+            return False
+        except FileNotFoundError:
+            return False  # rolled over and released in the meantime
+
+    def _roll(self, full: SegmentWriter) -> SegmentWriter:
+        """Begin the next segment. The full one is durable before the next has its name."""
+        self.sync()
+        metadata = full.metadata._replace(
+            first_index=self.last_index + 1, created_ms=time.time_ns() // 1_000_000
+        )
+        path = str(self._wal_dir / layout.segment_name(metadata.cluster_id, metadata.first_index))
+        with self._poisoned_unless_full():
+            prepare_segment(self._disk, path, metadata, full.chain, self._options.wal_file_size_bytes)
+        with self._poisoned():
+            install_segment(self._disk, path)
+            self._writer = self._open_writer(path, metadata, full.chain)
+            full.close()
+        return self._writer
+
+    def _open_writer(self, path: str, metadata: Metadata, chain: int) -> SegmentWriter:
+        head, chain = fmt.segment_head(metadata, chain)
+        return SegmentWriter(self._disk, path, metadata, len(head), chain, self._options.wal_file_size_bytes)
+
+    # --- releasing --------------------------------------------------------------------------
+
+    def release(
+        self, index: int, *, max_segments: int = 0, archive_dir: str | os.PathLike[str] | None = None
+    ) -> list[Path]:
+        """Remove segments of which no entry after ``index`` is needed, oldest first; which they were.
+
+        ``max_segments`` says how many to keep all the same, the needed ones counted in (0: all).
+        With ``archive_dir`` they are moved there. The last segment always stays.
+        """
+        self._ready_writer()
+        segments = layout.segments(self._wal_dir)
+        released = [file.path for file, following in pairwise(segments) if following.index <= index + 1]
+        surplus = len(segments) - max_segments if max_segments else 0
+        removed = released[: max(0, surplus)]
+        for path in removed:
+            if archive_dir is None:
+                self._disk.remove(path)
+            else:
+                self._archive(path, Path(archive_dir))
+        if removed:
+            self._disk.sync_dir(self._wal_dir)
+        return removed
+
+    def _archive(self, path: Path, archive_dir: Path) -> None:
+        """Move a segment; by a synced copy where the archive is on another file system."""
+        target = archive_dir / path.name
+        self._disk.make_dir(archive_dir)
+        try:
+            self._disk.rename(path, target)
+        except OSError as error:
+            if error.errno != errno.EXDEV:
+                raise
+            recovery.copy_file(self._disk, str(path), str(target), path.stat().st_size)
+            self._disk.remove(path)
+        self._disk.sync_dir(archive_dir)
+
+    # --- state ------------------------------------------------------------------------------
+
+    def segments(self) -> list[SegmentInfo]:
+        """The segments on disk, oldest first."""
+        files = layout.segments(self._wal_dir)
+        last_indexes = [following.index - 1 for following in files[1:]] + [self.last_index]
+        return [
+            SegmentInfo(file.path, file.index, last_index, file.path.stat().st_size)
+            for file, last_index in zip(files, last_indexes, strict=True)
+        ]
+
+    def close(self) -> None:
+        """Make everything durable and let go. Safe to call again, and after a failure."""
+        if self._closed:
+            return
+        self._closed = True
+        writer = self._writer
+        if writer is None:
+            return
+        try:
+            if self._failure is None and writer.synced != writer.end:
+                writer.sync()
+        finally:
+            writer.close()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise StoreClosed
+        if self._failure is not None:
+            raise StorePoisoned from self._failure
+
+    def _ready_writer(self) -> SegmentWriter:
+        if self._closed or self._failure is not None:
+            self._check_open()
+        if self._writer is None:
+            raise ReadOnly if self._read_only else StateError("replay the log to its end first")
+        return self._writer
+
+    @contextmanager
+    def _poisoned(self) -> Iterator[None]:
+        """Whatever fails inside leaves the state of the disk unknown."""
+        try:
+            yield
+        except BaseException as error:
+            self._failure = error
+            raise
+
+    @contextmanager
+    def _poisoned_unless_full(self) -> Iterator[None]:
+        """A full disk inside has cost nothing; any other failure leaves the disk's state unknown."""
+        try:
+            yield
+        except DiskFull:
+            raise
+        except BaseException as error:
+            self._failure = error
+            raise
+
+
+def _segments_from(wal_dir: Path, after_index: int) -> list[layout.NumberedFile]:
+    """The segments that hold the entries after ``after_index``."""
+    segments = layout.segments(wal_dir)
+    if not segments:
+        raise NotAStore(f"{wal_dir} holds no log", wal_dir)
+    if len({file.cluster_id for file in segments}) > 1:
+        raise WrongStore(f"{wal_dir} holds segments of several stores", wal_dir)
+    start = sum(file.index <= after_index + 1 for file in segments) - 1
+    if start < 0:
+        raise Corruption(
+            f"entries {after_index + 1} to {segments[0].index - 1} are missing", segments[0].path
+        )
+    return segments[start:]

@@ -1,0 +1,227 @@
+"""Reading one segment: frames in order, and what lies where a frame should be but is not.
+
+A segment is read through a window of about a megabyte, so memory is bounded by the window or by
+one frame, whichever is larger, however large the file is. Nothing here changes a file, and nothing
+here decides what damage means: that is ``recovery``.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from struct import Struct
+from types import TracebackType
+
+from crc32c import crc32c
+
+from kvstore import wire
+from kvstore.errors import Corruption, NotAStore, TooNew
+from kvstore.wal import format as fmt
+
+WINDOW_BYTES = 1 << 20
+
+_U64 = Struct("<Q")
+_RECORD_START = re.compile(rb"\x08[\x00-\x7f]\x10", re.DOTALL)
+_ZEROS = bytes(WINDOW_BYTES)
+
+
+class _Window:
+    """A part of a file in memory, moved to where it is needed."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        self.size_bytes = os.fstat(self._fd).st_size
+        self.buffer = b""
+        self._base = 0
+
+    def at(self, offset: int, size: int) -> int:
+        """Have the ``size`` bytes at ``offset`` (fewer at the end of the file) in ``buffer``; where there."""
+        at = offset - self._base
+        if at < 0 or at + size > len(self.buffer):
+            self._base = offset
+            self.buffer = self.read(offset, max(size, WINDOW_BYTES))
+            return 0
+        return at
+
+    def read(self, offset: int, size: int) -> bytes:
+        """The bytes at ``offset``, straight from the file."""
+        try:
+            return os.pread(self._fd, size, offset)
+        except OSError as error:
+            raise Corruption(f"cannot be read: {error.strerror}", self.path, offset) from error
+
+    def first_non_zero(self, offset: int) -> int:
+        """The first offset, from ``offset`` on, that holds something; -1 if all is zero."""
+        while offset < self.size_bytes:
+            chunk = self.read(offset, WINDOW_BYTES)
+            if not chunk:
+                break
+            if chunk != _ZEROS[: len(chunk)]:
+                return offset + len(chunk) - len(chunk.lstrip(b"\0"))
+            offset += len(chunk)
+        return -1
+
+    def content_end(self, offset: int) -> int:
+        """The end of what is not zero from ``offset`` on; ``offset`` if all is zero."""
+        end = offset
+        while (start := self.first_non_zero(offset)) >= 0:
+            chunk = self.read(start, WINDOW_BYTES)
+            end = start + len(chunk.rstrip(b"\0"))
+            offset = start + len(chunk)
+        return end
+
+    def close(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+
+class SegmentReader:
+    """The frames of one segment. ``end`` and ``chain`` follow the last good frame that was read."""
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self._window = _Window(os.fspath(path))
+        self.path = self._window.path
+        self.size_bytes = self._window.size_bytes
+        self.end = 0
+        self.chain = 0
+        self.seed = 0
+
+    def __enter__(self) -> SegmentReader:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._window.close()
+
+    # --- the head -------------------------------------------------------------------------
+
+    def head(self, cluster_id: int, first_index: int) -> tuple[int, fmt.Metadata]:
+        """The chain value that the segment continues, and its metadata.
+
+        The ids are those of the file's name. A file under a final name was synced with its head
+        before it got the name, so a bad head is damage, unless nothing in the file is ours.
+        """
+        self.seed = fmt.segment_seed(cluster_id, first_index)
+        try:
+            return self._head()
+        except fmt.BadFrame as bad:
+            if self._window.first_non_zero(0) >= 0 and not self._holds_frames():
+                raise NotAStore(
+                    f"{self.path} is not a segment of this log: {bad.reason}", self.path
+                ) from None
+            raise Corruption(f"the head of the segment: {bad.reason}", self.path, bad.offset) from None
+
+    def _head(self) -> tuple[int, fmt.Metadata]:
+        first = self._frame(0)
+        if first.kind != fmt.CRC:
+            raise fmt.BadFrame(0, "a segment that does not begin with a crc record")
+        second = self._frame(first.end)
+        if second.kind != fmt.METADATA:
+            raise fmt.BadFrame(first.end, "a segment without metadata")
+        if crc32c(second.data, first.crc) != second.crc:
+            raise fmt.BadFrame(first.end, "the crc does not match")
+        try:
+            metadata = fmt.decode_metadata(second.data)
+        except wire.WireError as error:
+            raise fmt.BadFrame(first.end, f"metadata: {error}") from None
+        if metadata.version > fmt.FORMAT_VERSION:
+            raise TooNew(
+                f"{self.path} has format {metadata.version}; this version reads up to {fmt.FORMAT_VERSION}",
+                self.path,
+            )
+        self.end, self.chain = second.end, second.crc
+        return first.crc, metadata
+
+    def _holds_frames(self) -> bool:
+        return self.is_valid_at(0) or next(self.later_frames(0), None) is not None
+
+    # --- frames -----------------------------------------------------------------------------
+
+    def frames(self) -> Iterator[fmt.Frame]:
+        """The frames from ``end`` on, crcs verified; returns where only zeros follow.
+
+        Raises ``BadFrame`` where there is something else. ``end`` and ``chain`` have moved past a
+        frame when it is yielded.
+        """
+        while self.end < self.size_bytes:
+            if self._ends_here():
+                return
+            frame = self._frame(self.end)
+            if frame.kind not in fmt.KINDS:
+                raise TooNew(
+                    f"{self.path} at byte {self.end}: a record of unknown type {frame.kind}", self.path
+                )
+            chain = crc32c(frame.data, self.chain)
+            if chain != frame.crc:
+                raise fmt.BadFrame(self.end, "the crc does not match")
+            self.chain, self.end = chain, frame.end
+            yield frame
+
+    def _ends_here(self) -> bool:
+        """Whether the log ends at ``end``: a zero length field (or its beginning), and zeros after it."""
+        at = self._window.at(self.end, 8)
+        if any(self._window.buffer[at : at + 8]):
+            return False
+        beyond = self._window.first_non_zero(self.end)
+        if beyond >= 0:
+            raise fmt.BadFrame(self.end, f"zeros, but the file goes on at byte {beyond}")
+        return True
+
+    def _frame(self, offset: int) -> fmt.Frame:
+        """The frame at ``offset``; its crc is not looked at."""
+        window = self._window
+        at = window.at(offset, 8)
+        if len(window.buffer) - at < 8:
+            raise fmt.BadFrame(offset, "a frame that is cut short by the end of the file")
+        size = fmt.frame_size(_U64.unpack_from(window.buffer, at)[0], offset)
+        if size > self.size_bytes - offset:
+            raise fmt.BadFrame(offset, "a frame that runs past the end of the file")
+        at = window.at(offset, size)
+        if len(window.buffer) - at < size:
+            raise fmt.BadFrame(offset, "the file has become shorter")
+        return fmt.decode_frame(window.buffer, at, offset, self.seed)
+
+    # --- what to know about a bad frame -------------------------------------------------------
+
+    def later_frames(self, offset: int) -> Iterator[tuple[int, int]]:
+        """(offset, synced) of every frame beyond ``offset`` whose header check holds where it lies."""
+        offset = (offset & ~7) + 8
+        while head_room := self._window.read(offset, WINDOW_BYTES + fmt.HEAD_BYTES):
+            for found in _RECORD_START.finditer(head_room):
+                at = found.start() - 8
+                if at & 7 == 0 and 0 <= at < WINDOW_BYTES:
+                    synced = self._synced_at(offset + at)
+                    if synced is not None:
+                        yield offset + at, synced
+            offset += WINDOW_BYTES
+
+    def _synced_at(self, offset: int, *, any_length: bool = False) -> int | None:
+        """What the header at ``offset`` says was synced; None if there is no header there."""
+        head = self._window.read(offset, fmt.HEAD_BYTES)
+        try:
+            return fmt.read_header(head, offset, self.seed, self._window.read, any_length=any_length)
+        except fmt.BadFrame:
+            return None
+
+    def is_valid_at(self, offset: int) -> bool:
+        """Whether the file holds a frame's header at ``offset`` now."""
+        return self._synced_at(offset) is not None
+
+    def only_length_is_bad(self, offset: int) -> bool:
+        """Whether the frame at ``offset`` is complete, and its length field alone is not what it was."""
+        return self._synced_at(offset, any_length=True) is not None and not self.is_valid_at(offset)
+
+    def read(self, offset: int, size: int) -> bytes:
+        """At most ``size`` bytes (keep it small) at ``offset``, as they are."""
+        return self._window.read(offset, size)
+
+    def content_end(self, offset: int) -> int:
+        """The end of what is not zero from ``offset`` on; ``offset`` if all is zero."""
+        return self._window.content_end(offset)

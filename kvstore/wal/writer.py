@@ -1,0 +1,139 @@
+"""Writing one segment.
+
+    0            end            filled
+    | frames ... | zeros ...... |            the file ends at ``filled`` or a little later
+
+Frames go where zeros already are: overwriting allocated blocks makes the sync of a group half as
+long as appending to the file, whose new size and blocks would have to be made durable too. Zeros
+are laid some way ahead of ``end``: in the background by ``fill_ahead``, or by ``append`` itself
+when nobody did. A disk that is full is met while laying zeros, before a frame has been touched.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+
+from crc32c import crc32c
+
+from kvstore import layout
+from kvstore.files import Disk, File
+from kvstore.wal import format as fmt
+
+FIRST_FILL_BYTES = 64 << 10
+FILL_STEP_BYTES = 1 << 20
+BACKGROUND_STEP_BYTES = 256 << 10
+MOST_AHEAD_BYTES = 4 << 20
+"""Background filling keeps as many zeros ahead of the end as there is log before it, up to this."""
+
+_ZEROS = bytes(FILL_STEP_BYTES)
+
+
+def write_zeros(file: File, start: int, end: int) -> None:
+    while start < end:
+        size = min(len(_ZEROS), end - start)
+        file.pwrite(_ZEROS if size == len(_ZEROS) else memoryview(_ZEROS)[:size], start)
+        start += size
+
+
+def prepare_segment(disk: Disk, path: str, metadata: fmt.Metadata, chain: int, size_limit_bytes: int) -> None:
+    """Write a new segment that continues ``chain`` under a temporary name, durably.
+
+    Nothing that fails here counts: the temporary file is removed at the next try or open.
+    """
+    head, _ = fmt.segment_head(metadata, chain)
+    temporary = path + layout.TEMP_SUFFIX
+    disk.remove(temporary)
+    file = disk.create(temporary)
+    try:
+        file.pwrite(head, 0)
+        write_zeros(file, len(head), min(FIRST_FILL_BYTES, size_limit_bytes))
+        file.sync()
+    finally:
+        file.close()
+
+
+def install_segment(disk: Disk, path: str) -> None:
+    """Give a prepared segment its name. In a crash: the temporary file, or the whole segment."""
+    disk.rename(path + layout.TEMP_SUFFIX, path)
+    disk.sync_dir(os.path.dirname(path) or ".")
+
+
+class SegmentWriter:
+    """The last segment of a log, from ``end`` on all zeros up to the file's size.
+
+    Calls are serialised by the caller, except ``fill_ahead``.
+    """
+
+    def __init__(
+        self, disk: Disk, path: str, metadata: fmt.Metadata, end: int, chain: int, size_limit_bytes: int
+    ) -> None:
+        self._disk = disk
+        self._file = disk.open(path)
+        self._size_limit_bytes = size_limit_bytes
+        self._seed = fmt.segment_seed(metadata.cluster_id, metadata.first_index)
+        self._fill_lock = threading.Lock()  # guards _filled, and the writing of zeros
+        self._filled = os.stat(path).st_size
+        self.path = path
+        self.metadata = metadata
+        self.end = self.synced = end
+        self.chain = chain
+
+    @property
+    def is_full(self) -> bool:
+        return self.end >= self._size_limit_bytes
+
+    @property
+    def size_bytes(self) -> int:
+        return self._filled
+
+    def frame(self, data: bytes, *, synced_by_itself: bool) -> tuple[bytes, int]:
+        """The batch frame that comes next, and the chain after it."""
+        chain = crc32c(data, self.chain)
+        synced = self.end if synced_by_itself else self.synced
+        return fmt.encode_frame(self._seed, self.end, fmt.BATCH, chain, synced, data), chain
+
+    def make_room(self, size_bytes: int) -> None:
+        """Have zeros under the next ``size_bytes``. ``DiskFull`` here leaves the segment as it was."""
+        needed = self.end + size_bytes
+        if needed <= self._filled:
+            return
+        with self._fill_lock:
+            step = min(max(self._filled, FIRST_FILL_BYTES), FILL_STEP_BYTES)
+            filled = max(self._filled, needed, min(needed + step, self._size_limit_bytes))
+            write_zeros(self._file, self._filled, filled)
+            self._filled = filled
+
+    def write(self, frame: bytes, chain: int) -> None:
+        """Put a frame made by ``frame`` at the end. If it raises, the segment's state is unknown."""
+        self._file.pwrite(frame, self.end)
+        self.end += len(frame)
+        self.chain = chain
+
+    def sync(self) -> None:
+        self._file.sync()
+        self.synced = self.end
+
+    def fill_ahead(self) -> bool:
+        """Lay a step of zeros if they run short; whether it did. May run beside ``append``.
+
+        The zeros go through a descriptor of their own: a failed write-back is reported once to
+        each, so this sync can never swallow the error that a writer's sync must see.
+        """
+        with self._fill_lock:
+            ahead = min(max(self.end, FIRST_FILL_BYTES), MOST_AHEAD_BYTES)
+            target = min(self.end + ahead, self._size_limit_bytes)
+            if self._filled >= min(self.end + ahead // 2, target):
+                return False
+            filled = min(self._filled + BACKGROUND_STEP_BYTES, target)
+            file = self._disk.open(self.path)
+            try:
+                write_zeros(file, self._filled, filled)
+                file.sync()
+            finally:
+                file.close()
+            self._filled = filled
+            return True
+
+    def close(self) -> None:
+        self._file.close()
