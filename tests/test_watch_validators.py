@@ -1,4 +1,4 @@
-"""Each of a watch's nine promises has a validator that finds it broken, and none that accuses a good watch."""
+"""Each promise of a watch has a validator that finds it broken, and none accuses a good watch."""
 
 from dataclasses import replace
 
