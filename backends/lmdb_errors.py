@@ -1,0 +1,34 @@
+"""Errors of LMDB as errors of this library."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+import lmdb
+
+from kvstore.errors import Corruption, DiskFull, EmptyKey, KVStoreError, ReadOnly, StoreLocked, TooNew
+
+_NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+_DAMAGE = (lmdb.CorruptedError, lmdb.PageNotFoundError, lmdb.InvalidError, lmdb.PanicError)
+
+
+def typed(error: lmdb.Error, path: Path) -> KVStoreError | OSError:
+    """Our error for one of LMDB's."""
+    text = f"{path}: {error}"
+    if error.code in _NO_ROOM or isinstance(error, (lmdb.MapFullError, lmdb.DiskError)):
+        return DiskFull(text)
+    if isinstance(error, _DAMAGE):
+        return Corruption(str(error), path)
+    if isinstance(error, lmdb.VersionMismatchError):
+        return TooNew(text, path)
+    if isinstance(error, lmdb.ReadonlyError):
+        return ReadOnly(text)
+    if "already open in this process" in str(error):
+        return StoreLocked(path, os.getpid())
+    if isinstance(error, lmdb.BadValsizeError):
+        return EmptyKey()
+    if error.code in errno.errorcode:
+        return OSError(error.code, os.strerror(error.code), os.fspath(path))
+    return KVStoreError(text)

@@ -1,0 +1,133 @@
+"""What an LMDB data file says of itself, read before liblmdb maps it.
+
+A file that is cut short, or is something else, can end the whole process inside a mapped
+library (SIGBUS). So the two meta pages are read here first, with plain reads:
+
+    page 0, page 1 (each of the page size; integers in the byte order of the machine)
+
+      0  page number (8)   8  pad (2)   10  flags (2; 08 = meta page)   12  unused (4)
+     16  magic BEEFC0DE (4)            20  format version (4; 1)
+     24  map address (8)               32  map size (8)
+     40  free-page tree (48; begins with the page size, 4)
+     88  tree of tables (48; root page in the last 8)
+    136  last page number (8)         144  transaction number (8)
+
+The page with the greater transaction number is in force. Format 3 (LMDB 1.0) has the magic at 24.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from stat import S_ISREG
+
+from lmdb.verify import VerifyError, verify
+
+from kvstore.backend import recognize_backend
+from kvstore.errors import Corruption, NotAStore, TooNew, WrongStore
+
+MAGIC = 0xBEEFC0DE
+FORMAT_VERSION = 1
+META_BYTES = 152
+_META = struct.Struct("=QHHIIIQQ48s48sQQ")
+_MAGIC_AT, _MAGIC_AT_IN_1_0 = 16, 24
+_META_FLAG = 0x08
+_NO_PAGE = 2**64 - 1
+_PAGE_BYTES = [256 << shift for shift in range(8)]
+
+
+@dataclass(frozen=True, slots=True)
+class Meta:
+    """One meta page."""
+
+    page_bytes: int
+    last_page: int
+    transaction: int
+    roots: tuple[int, int]
+
+
+def has_magic(head: bytes) -> bool:
+    return _magic_at(head, _MAGIC_AT)
+
+
+def parse_meta(data: bytes, page: int) -> Meta:
+    """The meta page in ``data``; raises ``ValueError`` with what is wrong, ``TooNew`` for a later format."""
+    if len(data) < META_BYTES:
+        raise ValueError("the meta page is cut short")
+    number, _, flags, _, magic, version, _, _, free, main, last_page, transaction = _META.unpack_from(data)
+    if magic != MAGIC:
+        raise ValueError("the meta page has no magic")
+    if version > FORMAT_VERSION:
+        raise TooNew(f"LMDB data format {version}; this version reads format {FORMAT_VERSION}")
+    page_bytes = int.from_bytes(free[:4], sys.byteorder)
+    if number != page or not flags & _META_FLAG or version != FORMAT_VERSION or page_bytes not in _PAGE_BYTES:
+        raise ValueError("the meta page is malformed")
+    roots = tuple(int.from_bytes(tree[-8:], sys.byteorder) for tree in (free, main))
+    if last_page < 1 or any(root != _NO_PAGE and not 1 < root <= last_page for root in roots):
+        raise ValueError("the meta page points outside the file")
+    return Meta(page_bytes, last_page, transaction, (roots[0], roots[1]))
+
+
+def read_meta(path: Path) -> Meta:
+    """The meta page in force; raises for whatever is not a whole LMDB file of our format.
+
+    The file may have bytes after its last page. It may also end before it: pages that were taken
+    and given back within one transaction are never written. Then ``is_cut_short`` has to decide.
+    """
+    if not S_ISREG(os.stat(path).st_mode):
+        raise NotAStore(f"{path} is not a regular file", path)
+    with open(path, "rb", buffering=0) as file:
+        first = file.read(META_BYTES)
+        if not has_magic(first):
+            _refuse(path, first, file.read(_PAGE_BYTES[-1] + META_BYTES))
+        try:
+            metas = [parse_meta(first, 0)]
+            offset = metas[0].page_bytes
+            metas.append(parse_meta(os.pread(file.fileno(), META_BYTES, offset), 1))
+        except ValueError as error:
+            raise Corruption(str(error), path, 0) from error
+        except TooNew as error:
+            raise TooNew(f"{path}: {error}", path) from error
+    if metas[1].page_bytes != metas[0].page_bytes:
+        raise Corruption("the meta pages disagree on the page size", path, metas[0].page_bytes)
+    return max(metas, key=lambda meta: meta.transaction)
+
+
+def is_cut_short(path: Path, meta: Meta) -> bool:
+    """Whether the file ends before its last page."""
+    return os.stat(path).st_size < (meta.last_page + 1) * meta.page_bytes
+
+
+def verify_pages(path: Path) -> None:
+    """Walk every page with plain reads; raise ``Corruption`` with the first thing that is wrong.
+
+    A commit in the first instant of the walk can look like damage, so only what is found again counts.
+    """
+    problems: list[str] = []
+    for _ in range(3):
+        try:
+            problems = verify(os.fspath(path), subdir=False)  # type: ignore[no-untyped-call]  # has no stub
+        except VerifyError as error:
+            problems = [str(error)]
+        if not problems:
+            return
+    raise Corruption(problems[0], path)
+
+
+def _refuse(path: Path, head: bytes, rest: bytes) -> None:
+    """Say what a file without the magic is."""
+    if _magic_at(head, _MAGIC_AT_IN_1_0):
+        raise TooNew(f"{path} has the data format of LMDB 1.0", path)
+    if any(has_magic((head + rest)[page_bytes:]) for page_bytes in _PAGE_BYTES):
+        raise Corruption("the first meta page is overwritten", path, 0)
+    other = recognize_backend(path)
+    if other is not None:
+        raise WrongStore(f"{path} is a file of the {other.name} backend, not of lmdb", path)
+    raise NotAStore(f"{path} is not an LMDB file", path)
+
+
+def _magic_at(data: bytes, offset: int) -> bool:
+    return data[offset : offset + 4] == MAGIC.to_bytes(4, sys.byteorder)

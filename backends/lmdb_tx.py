@@ -1,0 +1,273 @@
+"""Transactions on an LMDB file: views of one commit, and batches.
+
+Short and long keys of a table lie in two databases, so a scan takes rows from each and merges them. While a
+table has no long keys (the usual case) only the first is read, by one C call per chunk of rows.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Sequence
+from itertools import islice
+from operator import itemgetter
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+import lmdb
+
+from kvstore.backend import Row
+from kvstore.errors import Corruption, EmptyKey
+
+from .lmdb_errors import typed
+from .long_keys import STORED_BYTES_MAX, DamagedRow, LongKeys
+
+if TYPE_CHECKING:
+    from .lmdb import LMDBBackend
+
+FIRST_CHUNK_ROWS = 64
+CHUNK_ROWS_MAX = 1024  # a scan reads fewer rows than this beyond its end
+
+_Error = (lmdb.Error, DamagedRow)
+_key_of = itemgetter(0)
+
+
+class LMDBReadTx:
+    """A view of one commit."""
+
+    __slots__ = ("_backend", "_tx")
+
+    def __init__(self, backend: LMDBBackend) -> None:
+        self._backend = backend
+        self._tx = self._begin()
+
+    def _begin(self) -> lmdb.Transaction[bytes]:
+        return self._backend.begin_view(id(self))
+
+    def get(self, table: str, key: bytes) -> bytes | None:
+        try:
+            if len(key) <= STORED_BYTES_MAX:
+                return self._tx.get(key, None, self._backend.short[table])
+            return self._long(table).get(key)
+        except lmdb.BadValsizeError:
+            return None  # the empty key, which is never there
+        except _Error as error:
+            raise self._typed(error) from error
+
+    def get_many(self, table: str, keys: Sequence[bytes]) -> list[bytes | None]:
+        if not all(0 < len(key) <= STORED_BYTES_MAX for key in keys):
+            return [self.get(table, key) for key in keys]
+        get, database = self._tx.get, self._backend.short[table]
+        try:
+            return [get(key, None, database) for key in keys]
+        except lmdb.Error as error:
+            raise self._typed(error) from error
+
+    def scan(
+        self,
+        table: str,
+        start: bytes = b"",
+        end: bytes | None = None,
+        *,
+        limit: int = 0,
+        reverse: bool = False,
+    ) -> list[Row]:
+        try:
+            with self._tx.cursor(self._backend.short[table]) as cursor:
+                rows = _scan(cursor, start, end, limit, reverse)
+            if self._backend.has_long[table]:
+                walk = self._long(table).walk(start, end, reverse)
+                if long_rows := list(islice(walk, limit or None)):
+                    rows = sorted(rows + long_rows, key=_key_of, reverse=reverse)
+                    return rows[:limit] if limit else rows
+            return rows
+        except _Error as error:
+            raise self._typed(error) from error
+
+    def count(self, table: str, start: bytes = b"", end: bytes | None = None) -> int:
+        database = self._backend.short[table]
+        try:
+            if not start and end is None:
+                rows: int = self._tx.stat(database)["entries"]
+            else:
+                with self._tx.cursor(database) as cursor:
+                    rows = _count(cursor, start, end)
+            if self._backend.has_long[table]:
+                rows += sum(1 for _ in self._long(table).walk(start, end))
+            return rows
+        except _Error as error:
+            raise self._typed(error) from error
+
+    def _long(self, table: str) -> LongKeys:
+        return LongKeys(self._tx, self._backend.long[table])
+
+    def _typed(self, error: lmdb.Error | DamagedRow) -> Exception:
+        path = self._backend.path
+        return Corruption(str(error), path) if isinstance(error, DamagedRow) else typed(error, path)
+
+    def close(self) -> None:
+        self._tx.abort()
+        self._backend.end_view(id(self))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        self._backend.end_view(id(self))
+
+
+class LMDBWriteTx(LMDBReadTx):
+    """One batch. It keeps what it was asked to write until the commit, to play it again in a larger map."""
+
+    __slots__ = ("_played",)
+
+    def __init__(self, backend: LMDBBackend) -> None:
+        super().__init__(backend)
+        self._played: list[Callable[[], Any]] = []
+
+    def _begin(self) -> lmdb.Transaction[bytes]:
+        try:
+            return self._backend.environment.begin(write=True)
+        except lmdb.Error as error:
+            raise typed(error, self._backend.path) from error
+
+    def put_many(self, table: str, rows: Iterable[Row], *, append: bool = False) -> None:
+        kept = rows if isinstance(rows, list) else list(rows)
+        self._play(lambda: self._put(table, kept, append))
+
+    def delete_many(self, table: str, keys: Iterable[bytes]) -> None:
+        kept = keys if isinstance(keys, list) else list(keys)
+        self._play(lambda: self._delete(table, kept))
+
+    def _put(self, table: str, rows: list[Row], append: bool) -> None:
+        with self._tx.cursor(self._backend.short[table]) as cursor:
+            try:
+                consumed, added = cursor.putmulti(rows, append=append)
+                if added < consumed:  # not in ascending order after all
+                    cursor.putmulti(rows)
+                return
+            except lmdb.BadValsizeError:
+                cursor.putmulti([row for row in rows if 0 < len(row[0]) <= STORED_BYTES_MAX])
+        self._put_long(table, [row for row in rows if not 0 < len(row[0]) <= STORED_BYTES_MAX])
+
+    def _put_long(self, table: str, rows: list[Row]) -> None:
+        self._backend.has_long[table] = True
+        long = self._long(table)
+        for key, value in rows:
+            if not key:
+                raise EmptyKey
+            long.put(key, value)
+
+    def _delete(self, table: str, keys: list[bytes]) -> None:
+        delete, database, long = self._tx.delete, self._backend.short[table], self._long(table)
+        for key in keys:
+            if len(key) > STORED_BYTES_MAX:
+                long.delete(key)
+            elif key:
+                delete(key, b"", database)
+
+    def _play(self, operation: Callable[[], Any]) -> None:
+        self._played.append(operation)
+        try:
+            operation()
+        except lmdb.MapFullError:
+            self._replay()
+        except _Error as error:
+            raise self._typed(error) from error
+
+    def _replay(self) -> None:
+        """Begin again in a larger map, until everything fits."""
+        while True:
+            self._tx.abort()
+            self._backend.grow()
+            self._tx = self._begin()
+            try:
+                for operation in self._played:
+                    operation()
+                return
+            except lmdb.MapFullError:
+                continue
+            except _Error as error:
+                raise self._typed(error) from error
+
+    def _commit(self) -> None:
+        while True:
+            try:
+                self._tx.commit()
+                return
+            except lmdb.MapFullError:
+                self._replay()
+            except lmdb.Error as error:
+                raise self._typed(error) from error
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if error is None:
+                self._commit()
+        finally:
+            self.close()
+
+
+def _scan(
+    cursor: lmdb.Cursor[bytes], start: bytes, end: bytes | None, limit: int, reverse: bool
+) -> list[Row]:
+    if reverse:
+        bound: bytes | None = start or None
+        found = cursor.last() if end is None or not _seek(cursor, end) else cursor.prev()
+        rows = cursor.iterprev()
+    else:
+        bound = end
+        found = _seek(cursor, start)
+        rows = cursor.iternext()
+    if not found:
+        return []
+    if bound is None:
+        return list(islice(rows, limit or None))
+    out: list[Row] = []
+    chunk_rows = FIRST_CHUNK_ROWS
+    while True:
+        wanted = min(chunk_rows, limit - len(out)) if limit else chunk_rows
+        chunk = list(islice(rows, wanted))
+        if chunk and _is_beyond(chunk[-1][0], bound, reverse):
+            return out + chunk[: _rows_within(chunk, bound, reverse)]
+        out += chunk
+        if len(chunk) < wanted or len(out) == limit:
+            return out
+        chunk_rows = min(2 * chunk_rows, CHUNK_ROWS_MAX)
+
+
+def _count(cursor: lmdb.Cursor[bytes], start: bytes, end: bytes | None) -> int:
+    total = 0
+    keys = cursor.iternext(keys=True, values=False) if _seek(cursor, start) else iter(())
+    while chunk := list(islice(keys, CHUNK_ROWS_MAX)):
+        if end is not None and chunk[-1] >= end:
+            return total + bisect_left(chunk, end)
+        total += len(chunk)
+    return total
+
+
+def _seek(cursor: lmdb.Cursor[bytes], key: bytes) -> bool:
+    """Go to the first key that is not below ``key``, which may be longer than any stored one."""
+    if not key:
+        return cursor.first()
+    found = cursor.set_range(key[:STORED_BYTES_MAX])
+    if found and len(key) > STORED_BYTES_MAX and cursor.key() == key[:STORED_BYTES_MAX]:
+        return cursor.next()
+    return found
+
+
+def _is_beyond(key: bytes, bound: bytes, reverse: bool) -> bool:
+    return key < bound if reverse else key >= bound
+
+
+def _rows_within(rows: list[Row], bound: bytes, reverse: bool) -> int:
+    """How many rows come before the bound; in reverse, how many are not below it."""
+    if reverse:
+        return len(rows) - bisect_left(rows[::-1], bound, key=_key_of)
+    return bisect_left(rows, bound, key=_key_of)
