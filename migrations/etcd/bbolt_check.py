@@ -67,7 +67,7 @@ class _Check:
             return
         self.state[page_id : page_id + pages] = bytes([_REACHED]) * pages
         ids = self.file.data[start + HEADER.size : start + pages * meta.page_size]
-        count = header.count
+        count = header.elements
         if count == _COUNT_IN_FIRST_ID:
             (count,) = _U64.unpack_from(ids)
             ids = ids[_U64.size :]

@@ -1,0 +1,273 @@
+"""etcd's log, segment by segment: which files, in what order, and every record with its place.
+
+    <wal-dir>/<sequence>-<index>.wal      16 hex digits each; index: of the first entry that may be inside
+
+    0-0.wal   crc 0 | metadata | snapshot 0 | entry state entry state ...
+    1-5a.wal  crc c | metadata | state | entry ...            c: the chain at the end of 0-0.wal
+
+Reading ends at the first frame of length zero of the last segment (the rest is preallocated), or at a
+torn frame there: a crash leaves such a tail, nothing in it was ever acknowledged, and etcd cuts it off.
+
+etcd stops looking there. A flipped bit in a length field or a zeroed record in the middle ends its log
+as well, silently, with all that follows lost. So this reader looks on: if behind the end there are
+records that no crash can have left there, it refuses (``Corruption``, with the place of the end). Proof
+is two frames in a row of which the second's checksum follows from the first's, or one that speaks of
+an entry the log before it does not have. ``as_etcd=True`` is content with the end, as etcd is.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import NamedTuple
+
+from kvstore.errors import Corruption, NotAStore
+
+from . import messages
+from .messages import DecodeError
+from .wal_frame import (
+    CRC,
+    ENTRY,
+    FRAME_ALIGN_BYTES,
+    METADATA,
+    SNAPSHOT,
+    STATE,
+    BadFrame,
+    EndOfSegment,
+    Frame,
+    FrameError,
+    TornFrame,
+    body_size,
+    crc_of,
+    is_torn,
+    read_frame,
+)
+
+_NAME = re.compile(r"([0-9a-f]{16})-([0-9a-f]{16})\.wal")
+_RECORD_START = re.compile(rb"\x08[\x01-\x05]\x10")
+_LENGTH_BYTES = 8
+_CHUNK_BYTES = 1 << 20
+_ZEROS = bytes(_CHUNK_BYTES)
+
+
+class Segment(NamedTuple):
+    """A file of the log, as its name says."""
+
+    path: Path
+    sequence: int
+    first_index: int
+
+
+@dataclass(frozen=True, slots=True)
+class WalRecord:
+    """A record and its place: file, offset of its frame, offset of the next."""
+
+    path: Path
+    offset: int
+    end: int
+    type: int
+    crc: int
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class WalEnd:
+    """Where the last segment's records end; ``torn`` says why, if not cleanly."""
+
+    path: Path
+    offset: int
+    torn: str = ""
+
+
+def segment_name(sequence: int, index: int) -> str:
+    return f"{sequence:016x}-{index:016x}.wal"
+
+
+def parse_segment_name(name: str) -> tuple[int, int] | None:
+    """(sequence, index); None if it is not a segment's name."""
+    match = _NAME.fullmatch(name)
+    return (int(match[1], 16), int(match[2], 16)) if match else None
+
+
+def list_segments(wal_dir: str | os.PathLike[str]) -> list[Segment]:
+    """All segments of a directory in order; files with other names are left alone."""
+    found = []
+    for path in Path(wal_dir).iterdir():
+        numbers = parse_segment_name(path.name)
+        if numbers and path.is_file():
+            found.append(Segment(path, *numbers))
+    if not found:
+        raise NotAStore(f"{os.fspath(wal_dir)} holds no etcd log", wal_dir)
+    return sorted(found, key=lambda segment: segment.path.name)
+
+
+def select_segments(segments: Sequence[Segment], index: int) -> list[Segment]:
+    """The last segment that may hold the entry after ``index``, and all after it, none missing."""
+    first = max((at for at, segment in enumerate(segments) if segment.first_index <= index), default=None)
+    if first is None:
+        raise Corruption(f"no log segment reaches back to index {index}", segments[0].path)
+    chosen = list(segments[first:])
+    for before, after in pairwise(chosen):
+        if after.sequence != before.sequence + 1:
+            raise Corruption(f"log segment {before.sequence + 1} is missing", after.path)
+    return chosen
+
+
+class WalReader:
+    """Iterates over the records of segments in order. ``end`` is set when the iteration is done."""
+
+    def __init__(self, segments: Sequence[Segment], as_etcd: bool = False) -> None:
+        self.segments = segments
+        self.as_etcd = as_etcd
+        self.end: WalEnd | None = None
+        self._crc = 0
+        self._seen = _Seen()
+
+    def __iter__(self) -> Iterator[WalRecord]:
+        for segment in self.segments:
+            yield from self._segment(segment, segment is self.segments[-1])
+
+    def _segment(self, segment: Segment, is_last: bool) -> Iterator[WalRecord]:
+        with open(segment.path, "rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            if size == 0:
+                self._stop(segment, b"", 0, "", is_last)
+                return
+            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+                at = 0
+                torn = ""
+                while True:
+                    try:
+                        frame = read_frame(data, at, size, is_last)
+                        self._check_crc(frame, data, at, is_last)
+                    except EndOfSegment:
+                        break
+                    except TornFrame as error:
+                        if not is_last:
+                            raise Corruption(str(error), segment.path, at) from None
+                        torn = str(error)
+                        break
+                    except BadFrame as error:
+                        raise Corruption(str(error), segment.path, at) from None
+                    record = WalRecord(segment.path, at, frame.end, *frame.record)
+                    self._seen.add(record)
+                    yield record
+                    at = frame.end
+                self._stop(segment, data, at, torn, is_last)
+
+    def _check_crc(self, frame: Frame, data: mmap.mmap, at: int, is_last: bool) -> None:
+        record = frame.record
+        if record.type == CRC:
+            if self._crc not in (0, record.crc):
+                raise BadFrame("the checksum chain does not continue here")
+            self._crc = record.crc
+            return
+        crc = crc_of(record.data, self._crc)
+        if crc != record.crc:
+            if is_last and is_torn(data, at + _LENGTH_BYTES, frame.end):
+                raise TornFrame("checksum mismatch, with a sector never written")
+            raise BadFrame("checksum mismatch")
+        self._crc = crc
+
+    def _stop(self, segment: Segment, data: bytes | mmap.mmap, at: int, torn: str, is_last: bool) -> None:
+        if not self.as_etcd:
+            beyond = find_records_beyond(data, at, self._seen)
+            if beyond is not None:
+                what = torn or "the log seems to end here"
+                raise Corruption(f"{what}, but more of it follows at byte {beyond}", segment.path, at)
+        if is_last:
+            self.end = WalEnd(segment.path, at, torn)
+
+
+class _Seen:
+    """What the log has told so far, against which records behind its end are held."""
+
+    def __init__(self) -> None:
+        self.last_index = 0
+        self.term = 0
+
+    def add(self, record: WalRecord) -> None:
+        try:
+            if record.type == ENTRY:
+                entry = messages.Entry.FromString(record.data)
+                self.last_index, self.term = entry.Index, entry.Term
+            elif record.type == SNAPSHOT:
+                self.last_index = max(self.last_index, messages.WalSnapshot.FromString(record.data).index)
+            elif record.type == STATE:
+                self.term = messages.HardState.FromString(record.data).term
+        except DecodeError:
+            raise Corruption("a record does not hold what it says", record.path, record.offset) from None
+
+    def has_never_seen(self, frame: Frame) -> bool:
+        """Whether the record names an entry that the log does not have."""
+        kind, _crc, data = frame.record
+        try:
+            if kind == STATE:
+                state = messages.HardState.FromString(data)
+                return bool(state.commit > self.last_index and state.term >= max(self.term, 1))
+            if kind == ENTRY:
+                entry = messages.Entry.FromString(data)
+                return bool(entry.Index > self.last_index + 1 and entry.Term >= max(self.term, 1))
+        except DecodeError:
+            pass
+        return False
+
+
+def find_records_beyond(data: bytes | mmap.mmap, at: int, seen: _Seen) -> int | None:
+    """Offset of a record behind ``at`` that proves that the log once went on; None if there is none.
+
+    The work is bounded: past four times the size of what is searched, too much looks like records
+    without being any, and the place reached is returned.
+    """
+    size = len(data)
+    budget_bytes = 4 * (size - at) + _CHUNK_BYTES
+    for start in _record_starts(data, at + FRAME_ALIGN_BYTES):
+        budget_bytes -= _claimed_bytes(data, start)
+        frame = _whole_frame(data, start, size)
+        if frame is None:
+            if budget_bytes < 0:
+                return start
+            continue
+        budget_bytes -= _claimed_bytes(data, frame.end)
+        following = _whole_frame(data, frame.end, size)
+        chained = (
+            following is not None and crc_of(following.record.data, frame.record.crc) == following.record.crc
+        )
+        if chained or seen.has_never_seen(frame) or budget_bytes < 0:
+            return start
+    return None
+
+
+def _claimed_bytes(data: bytes | mmap.mmap, at: int) -> int:
+    """How much of the segment reading a frame at ``at`` may cost."""
+    size, _padding = body_size(int.from_bytes(data[at : at + _LENGTH_BYTES], "little"))
+    return _LENGTH_BYTES + (size if size <= len(data) - at else 0)
+
+
+def _whole_frame(data: bytes | mmap.mmap, at: int, size: int) -> Frame | None:
+    """A frame that could be etcd's: a type that carries data, and data."""
+    try:
+        frame = read_frame(data, at, size, is_last_segment=False)
+    except (EndOfSegment, FrameError):
+        return None
+    well_formed = frame.record.type in (METADATA, ENTRY, STATE, SNAPSHOT) and bool(frame.record.data)
+    return frame if well_formed else None
+
+
+def _record_starts(data: bytes | mmap.mmap, at: int) -> Iterator[int]:
+    """Offsets of frames whose record begins as one does; all-zero stretches are passed quickly."""
+    size = len(data)
+    while at < size:
+        if data[at : at + _CHUNK_BYTES] == _ZEROS[: size - at]:
+            at += _CHUNK_BYTES
+            continue
+        for match in _RECORD_START.finditer(data, at, min(at + _CHUNK_BYTES + _LENGTH_BYTES + 3, size)):
+            start = match.start() - _LENGTH_BYTES
+            if at <= start < at + _CHUNK_BYTES and start % FRAME_ALIGN_BYTES == 0:
+                yield start
+        at += _CHUNK_BYTES
