@@ -6,7 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from kvstore.errors import Corruption, NotAStore, ReadOnly, RequestTooLarge, StateError, StoreClosed, WrongStore
+from kvstore.errors import (
+    Corruption,
+    NotAStore,
+    ReadOnly,
+    RequestTooLarge,
+    StateError,
+    StoreClosed,
+    WrongStore,
+)
 from kvstore.files import OSDisk
 from kvstore.wal import Batch, Log, LogOptions
 
