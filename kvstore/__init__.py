@@ -1,1 +1,189 @@
-"""kvstore."""
+"""kvstore: an embedded, durable, ordered, multi-version key-value store with etcd's semantics.
+
+    import kvstore
+
+    with kvstore.open("data") as store:
+        revision = store.put(b"k", b"v").revision
+        store.put(b"k", b"w")
+        store.get(b"k").value                       # b"w"
+        store.get(b"k", revision=revision).value    # b"v"
+
+A write that has returned is on disk. Every write has a revision, and the past stays readable until compacted.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator
+from typing import TYPE_CHECKING, Any
+
+from kvstore.errors import (
+    Compacted,
+    Corruption,
+    DiskFull,
+    DuplicateKey,
+    EmptyKey,
+    ForkedStore,
+    FutureRevision,
+    KeyNotFound,
+    KVStoreError,
+    LeaseExists,
+    LeaseNotFound,
+    LeaseTTLTooLarge,
+    MissingDependency,
+    NotAStore,
+    OpenError,
+    QuotaExceeded,
+    ReadOnly,
+    RequestError,
+    RequestTooLarge,
+    StoreClosed,
+    StoreLocked,
+    StorePoisoned,
+    TooManyOps,
+    TooNew,
+    WatchCanceled,
+    WrongStore,
+)
+from kvstore.keyvalue import KeyValue, KeyValues
+from kvstore.model import (
+    FROM_KEY,
+    Change,
+    Compare,
+    Event,
+    EventType,
+    SortOrder,
+    SortTarget,
+    WatchResponse,
+    prefix_end,
+)
+from kvstore.ops import create_revision, delete, get, lease, mod_revision, put, txn, value, version
+from kvstore.options import BadOption, Options
+
+if TYPE_CHECKING:
+    from kvstore.aio import AsyncStore
+    from kvstore.engine import LocalEngine
+    from kvstore.store import Store, View
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "FROM_KEY",
+    "AsyncStore",
+    "BadOption",
+    "Change",
+    "Compacted",
+    "Compare",
+    "Corruption",
+    "DiskFull",
+    "DuplicateKey",
+    "EmptyKey",
+    "Event",
+    "EventType",
+    "ForkedStore",
+    "FutureRevision",
+    "KVStoreError",
+    "KeyNotFound",
+    "KeyValue",
+    "KeyValues",
+    "LeaseExists",
+    "LeaseNotFound",
+    "LeaseTTLTooLarge",
+    "MissingDependency",
+    "NotAStore",
+    "OpenError",
+    "Options",
+    "QuotaExceeded",
+    "ReadOnly",
+    "RequestError",
+    "RequestTooLarge",
+    "SortOrder",
+    "SortTarget",
+    "Store",
+    "StoreClosed",
+    "StoreLocked",
+    "StorePoisoned",
+    "TooManyOps",
+    "TooNew",
+    "View",
+    "WatchCanceled",
+    "WatchResponse",
+    "WrongStore",
+    "create_revision",
+    "delete",
+    "get",
+    "lease",
+    "mod_revision",
+    "open",
+    "open_async",
+    "prefix_end",
+    "put",
+    "txn",
+    "value",
+    "version",
+]
+
+
+def open(data_dir: str | os.PathLike[str], backend: str | None = None, **options: Any) -> Store:
+    """Open the store in ``data_dir``, creating it if the directory is absent or empty.
+
+    ``backend``: ``"lmdb"`` (default), ``"sqlite"`` or ``"memory"``; ``options``: the fields of ``Options``.
+    Raises ``StoreLocked`` (held by another process), ``NotAStore``, ``WrongStore`` (another backend's),
+    ``TooNew``, ``Corruption``, ``BadOption``.
+    """
+    from kvstore.store import Store
+
+    return Store(_engine(data_dir, backend, options))
+
+
+class _OpenAsync:
+    """Result of ``open_async``: awaitable, and an asynchronous context manager."""
+
+    def __init__(
+        self, data_dir: str | os.PathLike[str], backend: str | None, options: dict[str, Any]
+    ) -> None:
+        self._arguments = data_dir, backend, options
+        self._store: AsyncStore | None = None
+
+    def __await__(self) -> Generator[Any, None, AsyncStore]:
+        return self._open().__await__()
+
+    async def _open(self) -> AsyncStore:
+        import asyncio
+
+        from kvstore.aio import AsyncStore
+
+        engine = await asyncio.to_thread(_engine, *self._arguments)
+        return AsyncStore(engine)
+
+    async def __aenter__(self) -> AsyncStore:
+        self._store = await self._open()
+        return self._store
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._store is not None:
+            await self._store.close()
+
+
+def open_async(data_dir: str | os.PathLike[str], backend: str | None = None, **options: Any) -> _OpenAsync:
+    """As ``open``, for asyncio: ``async with kvstore.open_async("data") as store`` or ``await`` it."""
+    return _OpenAsync(data_dir, backend, options)
+
+
+def _engine(data_dir: str | os.PathLike[str], backend: str | None, options: dict[str, Any]) -> LocalEngine:
+    from kvstore.recovery import open_engine
+
+    return open_engine(data_dir, Options.load({"backend": backend, **options}))
+
+
+def __getattr__(name: str) -> Any:
+    """``Store``, ``View`` and ``AsyncStore`` on first use: importing this package stays light."""
+    if name in ("Store", "View"):
+        from kvstore import store
+
+        return getattr(store, name)
+    if name == "AsyncStore":
+        from kvstore.aio import AsyncStore
+
+        return AsyncStore
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -60,6 +60,8 @@ _LENGTH_BITS = (1 << 56) - 1
 _TOP_BIT = 1 << 31
 _PADDING = [b"\0" * count for count in range(8)]
 _MIN_RECORD_BYTES = 2 + 2 + 2 + 5
+MIN_HEAD_BYTES = 24 + 48
+"""No segment is shorter than this: a crc frame, then metadata around two ids and three numbers."""
 
 
 class BadFrame(ValueError):
@@ -243,6 +245,11 @@ def encode_metadata(metadata: Metadata) -> bytes:
         wire.varint(len(metadata.extra)),
         metadata.extra,
     )
+
+
+def cluster_id_field(cluster_id: int) -> bytes:
+    """How a cluster id stands in the metadata of a segment."""
+    return b"\x11%b\x19" % _U64.pack(cluster_id)
 
 
 def decode_metadata(data: bytes) -> Metadata:

@@ -240,7 +240,7 @@ class Log:
     def _judge(self, reader: SegmentReader, bad: fmt.BadFrame, is_last: bool) -> None:
         """Cut a torn tail, and return; raise ``Corruption`` for damage."""
         proof = "a later segment exists" if not is_last else recovery.why_damaged(reader, bad.offset)
-        if self._read_only and is_last and (proof is None or reader.is_valid_at(bad.offset)):
+        if self._read_only and is_last and (proof is None or reader.has_become_good()):
             return  # a writer may be at work there
         if proof is not None:
             raise Corruption(

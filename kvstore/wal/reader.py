@@ -22,7 +22,7 @@ from kvstore.wal import format as fmt
 WINDOW_BYTES = 1 << 20
 
 _U64 = Struct("<Q")
-_RECORD_START = re.compile(rb"\x08[\x00-\x7f]\x10", re.DOTALL)
+_RECORD_START = re.compile(rb"(?=\x08[\x00-\x7f]\x10)")
 _ZEROS = bytes(WINDOW_BYTES)
 
 
@@ -51,6 +51,10 @@ class _Window:
             return os.pread(self._fd, size, offset)
         except OSError as error:
             raise Corruption(f"cannot be read: {error.strerror}", self.path, offset) from error
+
+    def forget(self) -> None:
+        """Read anew from the file what is asked for next."""
+        self.buffer = b""
 
     def first_non_zero(self, offset: int) -> int:
         """The first offset, from ``offset`` on, that holds something; -1 if all is zero."""
@@ -112,10 +116,8 @@ class SegmentReader:
         try:
             return self._head()
         except fmt.BadFrame as bad:
-            if self._window.first_non_zero(0) >= 0 and not self._holds_frames():
-                raise NotAStore(
-                    f"{self.path} is not a segment of this log: {bad.reason}", self.path
-                ) from None
+            if not self._may_be_ours(cluster_id):
+                raise NotAStore(f"{self.path} is no segment of this log: {bad.reason}", self.path) from None
             raise Corruption(f"the head of the segment: {bad.reason}", self.path, bad.offset) from None
 
     def _head(self) -> tuple[int, fmt.Metadata]:
@@ -139,8 +141,13 @@ class SegmentReader:
         self.end, self.chain = second.end, second.crc
         return first.crc, metadata
 
-    def _holds_frames(self) -> bool:
-        return self.is_valid_at(0) or next(self.later_frames(0), None) is not None
+    def _may_be_ours(self, cluster_id: int) -> bool:
+        """Whether the file, whose head is bad, shows any trace of a segment; with nothing in it, it may."""
+        if self.size_bytes < fmt.MIN_HEAD_BYTES or self._window.first_non_zero(0) < 0:
+            return True
+        if fmt.cluster_id_field(cluster_id) in self._window.read(0, fmt.MIN_HEAD_BYTES):
+            return True
+        return self._synced_at(0) is not None or next(self.later_frames(0), None) is not None
 
     # --- frames -----------------------------------------------------------------------------
 
@@ -210,13 +217,18 @@ class SegmentReader:
         except fmt.BadFrame:
             return None
 
-    def is_valid_at(self, offset: int) -> bool:
-        """Whether the file holds a frame's header at ``offset`` now."""
-        return self._synced_at(offset) is not None
+    def has_become_good(self) -> bool:
+        """Whether the frame at ``end``, bad when it was read, is good now: a writer was at it."""
+        self._window.forget()
+        try:
+            frame = self._frame(self.end)
+        except fmt.BadFrame:
+            return False
+        return bool(crc32c(frame.data, self.chain) == frame.crc)
 
     def only_length_is_bad(self, offset: int) -> bool:
         """Whether the frame at ``offset`` is complete, and its length field alone is not what it was."""
-        return self._synced_at(offset, any_length=True) is not None and not self.is_valid_at(offset)
+        return self._synced_at(offset, any_length=True) is not None and self._synced_at(offset) is None
 
     def read(self, offset: int, size: int) -> bytes:
         """At most ``size`` bytes (keep it small) at ``offset``, as they are."""

@@ -1,0 +1,220 @@
+"""``AsyncStore``: the asynchronous twin of ``Store``.
+
+Writes are planned on the event loop (some ten microseconds, no waiting), made durable by the group commit's
+thread, and all coroutines of a group are woken by one call into the loop. Reads that may touch many rows run in
+a thread; point reads answer at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from kvstore import ops
+from kvstore.commit import Ticket
+from kvstore.engine import LocalEngine
+from kvstore.keyvalue import KeyValue
+from kvstore.model import (
+    Change,
+    CompactionResponse,
+    Compare,
+    DeleteRangeResponse,
+    HashKVResponse,
+    LeaseGrantResponse,
+    LeaseKeepAliveResponse,
+    LeaseRevokeResponse,
+    LeaseTimeToLiveResponse,
+    PutRequest,
+    PutResponse,
+    RangeResponse,
+    TxnResponse,
+)
+from kvstore.store import Store, View
+
+T = TypeVar("T")
+_PAGE_ROWS = 256
+
+
+class AsyncStore:
+    """An open store for asyncio. Made by ``kvstore.open_async``; use it from one event loop."""
+
+    def __init__(self, engine: LocalEngine) -> None:
+        self.engine = engine
+        self._store = Store(engine)
+        self._loop = asyncio.get_running_loop()
+        self._notify = self._wake_soon
+
+    # --- writing ----------------------------------------------------------------------
+
+    async def put(
+        self,
+        key: bytes,
+        value: bytes = b"",
+        *,
+        lease: int = 0,
+        prev_kv: bool = False,
+        ignore_value: bool = False,
+        ignore_lease: bool = False,
+    ) -> PutResponse:
+        """As ``Store.put``."""
+        request = PutRequest(key, value, lease, prev_kv, ignore_value, ignore_lease)
+        if self.engine.overloaded:
+            await self._in_thread(self.engine.check_room)
+        response: PutResponse = await self._durable(self.engine.submit_put(request))
+        return response
+
+    async def delete(
+        self,
+        key: bytes | None = None,
+        range_end: bytes | None = None,
+        *,
+        prefix: bytes | None = None,
+        prev_kv: bool = False,
+    ) -> DeleteRangeResponse:
+        """As ``Store.delete``."""
+        request = ops.delete(key, range_end=range_end, prefix=prefix, prev_kv=prev_kv)
+        if request.range_end:  # may be large: not on the loop
+            return await self._in_thread(lambda: self.engine.delete_range(request))
+        response: DeleteRangeResponse = await self._durable(self.engine.submit_delete(request))
+        return response
+
+    async def txn(
+        self, compare: Iterable[Compare] = (), success: Iterable[Any] = (), failure: Iterable[Any] = ()
+    ) -> TxnResponse:
+        """As ``Store.txn``."""
+        if self.engine.overloaded:
+            await self._in_thread(self.engine.check_room)
+        request = ops.txn(compare, success, failure)
+        response: TxnResponse = await self._durable(self.engine.submit_txn(request))
+        return response
+
+    def _durable(self, ticket: Ticket) -> asyncio.Future[Any]:
+        """A future that is done when the ticket is durable."""
+        future = self._loop.create_future()
+        ticket.future = future
+        ticket.notify = self._notify
+        if ticket.done:  # it went out with a group before anybody could be told
+            self._settle([ticket])
+        else:
+            self.engine.flush_soon()
+        return future
+
+    def _wake_soon(self, tickets: list[Ticket]) -> None:
+        self._loop.call_soon_threadsafe(self._settle, tickets)
+
+    def _settle(self, tickets: list[Ticket]) -> None:
+        for ticket in tickets:
+            future = ticket.future
+            if future.done():
+                continue
+            if ticket.error is None:
+                future.set_result(ticket.response)
+            else:
+                future.set_exception(self.engine.poisoned())
+
+    # --- reading ----------------------------------------------------------------------
+
+    async def get(self, key: bytes, *, revision: int = 0) -> KeyValue | None:
+        """As ``Store.get``."""
+        return self._store.get(key, revision=revision)
+
+    async def range(
+        self, key: bytes | None = None, range_end: bytes | None = None, **options: Any
+    ) -> RangeResponse:
+        """As ``Store.range``."""
+        return await self._in_thread(lambda: self._store.range(key, range_end, **options))
+
+    async def scan(
+        self,
+        key: bytes | None = None,
+        range_end: bytes | None = None,
+        *,
+        prefix: bytes | None = None,
+        revision: int = 0,
+    ) -> AsyncIterator[KeyValue]:
+        """As ``Store.scan``."""
+        rows = self._store.scan(key, range_end, prefix=prefix, revision=revision, page_rows=_PAGE_ROWS)
+        async for kv in self._stream(rows):
+            yield kv
+
+    async def history(self, key: bytes, *, since: int = 0, until: int = 0) -> AsyncIterator[KeyValue]:
+        """As ``Store.history``."""
+        async for kv in self._stream(self._store.history(key, since=since, until=until)):
+            yield kv
+
+    async def diff(self, older: int, newer: int = 0, **where: Any) -> AsyncIterator[Change]:
+        """As ``Store.diff``."""
+        changes = await self._in_thread(lambda: self._store.diff(older, newer, **where))
+        async for change in self._stream(changes):
+            yield change
+
+    def at(self, revision: int) -> View:
+        """As ``Store.at``."""
+        return self._store.at(revision)
+
+    async def hash_kv(self, revision: int = 0) -> HashKVResponse:
+        """As ``Store.hash_kv``."""
+        return await self._in_thread(lambda: self.engine.hash_kv(revision))
+
+    async def count(
+        self, key: bytes | None = None, range_end: bytes | None = None, *, prefix: bytes | None = None
+    ) -> int:
+        """As ``Store.count``."""
+        return await self._in_thread(lambda: self._store.count(key, range_end, prefix=prefix))
+
+    @property
+    def revision(self) -> int:
+        return self._store.revision
+
+    @property
+    def compact_revision(self) -> int:
+        return self._store.compact_revision
+
+    # --- leases, compaction, the end ---------------------------------------------------
+
+    async def grant_lease(self, ttl: int, lease: int = 0) -> LeaseGrantResponse:
+        return await self._in_thread(lambda: self.engine.lease_grant(ttl, lease))
+
+    async def revoke_lease(self, lease: int) -> LeaseRevokeResponse:
+        return await self._in_thread(lambda: self.engine.lease_revoke(lease))
+
+    async def keep_alive(self, lease: int) -> LeaseKeepAliveResponse:
+        return await self._in_thread(lambda: self.engine.lease_keep_alive(lease))
+
+    async def lease_time_to_live(self, lease: int, *, keys: bool = False) -> LeaseTimeToLiveResponse:
+        return await self._in_thread(lambda: self.engine.lease_time_to_live(lease, keys))
+
+    async def leases(self) -> tuple[int, ...]:
+        return await self._in_thread(self._store.leases)
+
+    async def compact(self, revision: int, *, physical: bool = False) -> CompactionResponse:
+        return await self._in_thread(lambda: self.engine.compact(revision, physical))
+
+    async def close(self) -> None:
+        await self._in_thread(self.engine.close)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    def __repr__(self) -> str:
+        return repr(self._store).replace("kvstore.Store", "kvstore.AsyncStore")
+
+    async def _in_thread(self, call: Callable[[], T]) -> T:
+        return await asyncio.to_thread(call)
+
+    async def _stream(self, rows: Iterator[T]) -> AsyncIterator[T]:
+        """Items of a lazy iterator, fetched a handful at a time in a thread."""
+
+        def some() -> list[T]:
+            return [row for _, row in zip(range(_PAGE_ROWS), rows, strict=False)]
+
+        while page := await asyncio.to_thread(some):
+            for row in page:
+                yield row

@@ -1,0 +1,159 @@
+"""The backend interface: ordered maps of bytes in named tables, with atomic batches.
+
+A backend keeps the committed state. It knows nothing of revisions, leases or logs:
+
+    backend.get("latest", b"k")                      one point read of the newest commit
+    with backend.read() as tx:                       a consistent view of one commit
+        tx.get(...), tx.get_many(...), tx.scan(...)
+    with backend.write() as tx:                      one atomic batch: all of it, or none
+        tx.put_many(...), tx.delete_many(...)
+
+What it must promise:
+
+* keys are any bytes up to ``KEY_BYTES_MAX``, not empty, in exact unsigned byte order; values are any bytes;
+* a commit is atomic: after a crash a prefix of the commits is there, each whole. The last few may be
+  missing (the log brings them back) until ``sync`` has returned;
+* readers never block the writer, nor the writer readers. There is one writer at a time (the engine's);
+* reads may come from any thread.
+
+Backends are found by name through the entry-point group ``kvstore.backends``. A third party passes
+``tests/contract`` with its own class and is done.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from importlib.metadata import entry_points
+from pathlib import Path
+from types import TracebackType
+from typing import ClassVar, Protocol, Self
+
+from kvstore.errors import OpenError
+
+ENTRY_POINT_GROUP = "kvstore.backends"
+
+KEY_BYTES_MAX = (
+    2 * 1024 * 1024 + 1024
+)  # a request's limit, doubled by escaping never in practice, plus a revision
+
+Row = tuple[bytes, bytes]
+Progress = Callable[[int, int], None]
+"""Called with (done, total) in bytes or rows; total 0 = unknown."""
+
+
+class ReadTx(Protocol):
+    """A view of one commit. Cheap; close it soon (a long one keeps old pages alive)."""
+
+    def get(self, table: str, key: bytes) -> bytes | None:
+        """The value of ``key``, or None."""
+
+    def get_many(self, table: str, keys: Sequence[bytes]) -> list[bytes | None]:
+        """The values of ``keys`` (ascending order is fastest), None for absent ones."""
+
+    def scan(
+        self,
+        table: str,
+        start: bytes = b"",
+        end: bytes | None = None,
+        *,
+        limit: int = 0,
+        reverse: bool = False,
+    ) -> list[Row]:
+        """Rows with start <= key < end (None: to the last key), at most ``limit`` (0: all).
+
+        Ascending; with ``reverse`` descending, beginning at the greatest key below ``end``.
+        """
+
+    def count(self, table: str, start: bytes = b"", end: bytes | None = None) -> int:
+        """How many rows have start <= key < end."""
+
+    def close(self) -> None: ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+
+class WriteTx(ReadTx, Protocol):
+    """One batch. Leaving the ``with`` block commits it; an exception drops it whole. Reads see the batch."""
+
+    def put_many(self, table: str, rows: Iterable[Row], *, append: bool = False) -> None:
+        """Insert or replace rows. ``append``: keys ascend and are greater than all present (faster)."""
+
+    def delete_many(self, table: str, keys: Iterable[bytes]) -> None:
+        """Delete keys; absent ones are no error."""
+
+
+class Backend(Protocol):
+    """An open backend file."""
+
+    name: ClassVar[str]
+    persistent: ClassVar[bool]
+    """False: nothing is kept across ``close`` (the engine then replays its whole log at open)."""
+
+    @classmethod
+    def open(
+        cls, path: Path, tables: Sequence[str], *, read_only: bool = False, immutable: bool = False
+    ) -> Self:
+        """Open the file at ``path``, creating it (0600) with ``tables`` when it is absent and not ``read_only``.
+
+        ``immutable``: nobody writes the file (a snapshot): open it through mmap without lock files
+        and ignore bytes after the backend's own end. Raises ``NotAStore``, ``TooNew``, ``Corruption``,
+        ``WrongStore`` (a file of another of our backends), ``MissingDependency``, ``FileNotFoundError``.
+        """
+
+    @classmethod
+    def recognizes(cls, path: Path) -> bool:
+        """Whether the first bytes of the file are this backend's (damage elsewhere does not matter)."""
+
+    def get(self, table: str, key: bytes) -> bytes | None:
+        """A point read of the newest commit, without the cost of ``read()``."""
+
+    def read(self) -> ReadTx: ...
+
+    def write(self) -> WriteTx: ...
+
+    def sync(self) -> None:
+        """Make every commit so far durable. If this raises, the backend's state is unknown."""
+
+    def copy_to(self, path: Path) -> None:
+        """Write a compact, consistent copy of the newest commit to the new file ``path``.
+
+        Runs beside readers and the writer, outside the GIL as far as possible; the caller syncs.
+        """
+
+    def size_bytes(self) -> int:
+        """Size of the file(s)."""
+
+    def in_use_bytes(self) -> int:
+        """The part of ``size_bytes`` that holds live rows: what a copy would take, roughly."""
+
+    def check(self, progress: Progress | None = None) -> None:
+        """Walk the whole file; raise ``Corruption`` at the first damage."""
+
+    def close(self) -> None:
+        """Idempotent. The engine makes sure that no other call is under way."""
+
+
+def backend_names() -> list[str]:
+    """The installed backends."""
+    return sorted(point.name for point in entry_points(group=ENTRY_POINT_GROUP))
+
+
+def find_backend(name: str) -> type[Backend]:
+    """The backend class called ``name``; raises ``OpenError`` that lists what is installed."""
+    for point in entry_points(group=ENTRY_POINT_GROUP, name=name):
+        backend: type[Backend] = point.load()
+        return backend
+    raise OpenError(f"no backend {name!r}; installed are: {', '.join(backend_names()) or 'none'}")
+
+
+def recognize_backend(path: Path) -> type[Backend] | None:
+    """The backend whose file lies at ``path``, or None."""
+    for name in backend_names():
+        backend = find_backend(name)
+        if backend.recognizes(path):
+            return backend
+    return None

@@ -1,0 +1,215 @@
+"""Group commit: many writers, one record, one sync.
+
+    writer:  plan (under the planner's lock) -> enqueue a ticket -> wait for it
+    leader:  take the whole queue -> one log record -> one sync -> publish -> wake everybody it served
+             -> hand the lead to one who is still waiting, if any
+
+Whoever waits while nobody leads becomes the leader, so a lone writer syncs inline and pays no thread switch.
+While the leader is in ``fdatasync`` (without the GIL) others plan and queue up; they are the next group. Tickets
+that nobody waits for yet (``put_nowait``, asyncio) are flushed by a thread of their own; asyncio callers are woken
+once per group, not once per ticket.
+
+After a failed write or sync the log is in an unknown state: the ticket's writers get ``StorePoisoned``, and so
+does every later write. Tickets are in the order of their plans, so what is published never has a gap.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from kvstore.errors import StorePoisoned
+
+Notify = Callable[[list["Ticket"]], None]
+
+
+class Appender(Protocol):
+    """What the log does for us."""
+
+    def append(self, entries: list[bytes], time_ms: int) -> int: ...
+
+
+class Ticket:
+    """A planned write on its way to the disk."""
+
+    __slots__ = ("compacted", "done", "entry", "error", "future", "notify", "response", "revision", "waiter")
+
+    def __init__(self, entry: bytes | None, response: Any, revision: int, compacted: int) -> None:
+        self.entry = entry
+        self.response = response
+        self.revision = revision
+        self.compacted = compacted
+        self.done = False
+        self.error: BaseException | None = None
+        self.waiter: threading.Lock | None = None
+        self.notify: Notify | None = None
+        self.future: Any = None
+        """Room for what the ``notify`` owner needs to find its caller again."""
+
+    def is_done(self) -> bool:
+        """Durable, or failed. Another thread may make it so at any moment."""
+        return self.done
+
+
+class GroupCommit:
+    """The queue in front of the log, and its only writer."""
+
+    def __init__(
+        self,
+        log: Appender,
+        publish: Callable[[int, int], None],
+        now_ms: Callable[[], int],
+        group_bytes_max: int,
+    ) -> None:
+        self._log = log
+        self._publish = publish
+        self._now_ms = now_ms
+        self._group_bytes_max = group_bytes_max
+        self._queue: list[Ticket] = []
+        self._mutex = threading.Lock()
+        self.log_lock = threading.Lock()
+        """Held while the log is being changed: by the leader, and by whoever syncs or releases segments."""
+        self._leading = False
+        self._flusher: threading.Thread | None = None
+        self._wake = threading.Semaphore(0)
+        self._signaled = False
+        self._stopping = False
+        self.failure: BaseException | None = None
+
+    # --- writers ----------------------------------------------------------------------
+
+    def enqueue(self, ticket: Ticket) -> None:
+        """Queue a ticket. Call it under the planner's lock: queue order is plan order."""
+        if self.failure is not None:
+            raise self.poisoned()
+        self._queue.append(ticket)
+
+    def wait(self, ticket: Ticket) -> Any:
+        """Block until the ticket is durable and return its response."""
+        waiter = None
+        with self._mutex:
+            if not ticket.done:
+                if self._leading:
+                    ticket.waiter = waiter = threading.Lock()
+                    waiter.acquire()
+                else:
+                    self._leading = True
+        if waiter is not None:
+            waiter.acquire()  # released when the ticket is done, or to make this thread the leader
+        self._lead_until_done(ticket)
+        if ticket.error is not None:
+            raise self.poisoned()
+        return ticket.response
+
+    def _lead_until_done(self, ticket: Ticket) -> None:
+        if ticket.is_done():
+            return
+        while not ticket.is_done():
+            self._flush()
+        self._hand_over()
+
+    def flush_soon(self) -> None:
+        """Have the queue flushed by the flusher thread: for tickets that nobody waits for."""
+        if self._signaled:
+            return
+        with self._mutex:
+            if self._flusher is None:
+                self._flusher = threading.Thread(
+                    target=self._run_flusher, name="kvstore-flusher", daemon=True
+                )
+                self._flusher.start()
+            if not self._signaled:
+                self._signaled = True
+                self._wake.release()
+
+    # --- the leader -------------------------------------------------------------------
+
+    def _flush(self) -> None:
+        """Make the front of the queue durable. Only the leader calls this."""
+        batch = self._take()
+        if not batch:
+            return
+        error: BaseException | None = self.failure
+        if error is None:
+            try:
+                entries = [ticket.entry for ticket in batch if ticket.entry is not None]
+                if entries:
+                    with self.log_lock:
+                        self._log.append(entries, self._now_ms())
+                self._publish(batch[-1].revision, batch[-1].compacted)
+            except BaseException as failure:  # whatever it was, the log's state is unknown now
+                error = failure
+                self.poison(failure)
+        notified: dict[Notify, list[Ticket]] = {}
+        with self._mutex:
+            for ticket in batch:
+                ticket.error = error
+                ticket.done = True
+                if ticket.notify is not None:
+                    notified.setdefault(ticket.notify, []).append(ticket)
+        for ticket in batch:
+            if ticket.waiter is not None:
+                ticket.waiter.release()
+        for notify, tickets in notified.items():
+            notify(tickets)
+
+    def _take(self) -> list[Ticket]:
+        """The whole queue, unless it is more than one record may carry."""
+        count, size_bytes = 0, 0
+        for ticket in self._queue[:]:
+            size_bytes += len(ticket.entry) if ticket.entry is not None else 0
+            if count and size_bytes > self._group_bytes_max:
+                break
+            count += 1
+        batch = self._queue[:count]
+        del self._queue[:count]  # writers append to the same list meanwhile, only behind what was taken
+        return batch
+
+    def _hand_over(self) -> None:
+        """Give the lead to a waiting writer, or to nobody."""
+        chosen = None
+        with self._mutex:
+            for ticket in self._queue[:]:
+                if ticket.waiter is not None:
+                    chosen, ticket.waiter = ticket.waiter, None
+                    break
+            else:
+                self._leading = False
+        if chosen is not None:
+            chosen.release()
+        elif self._queue and self._flusher is not None:
+            self.flush_soon()
+
+    def _run_flusher(self) -> None:
+        while True:
+            self._wake.acquire()
+            self._signaled = False
+            if self._stopping:
+                return
+            with self._mutex:
+                if self._leading:
+                    continue  # the leader signals again if it leaves anything
+                self._leading = True
+            while self._queue:
+                self._flush()
+            self._hand_over()
+
+    # --- the end ----------------------------------------------------------------------
+
+    def poison(self, failure: BaseException) -> None:
+        """Refuse every write from now on."""
+        if self.failure is None:
+            self.failure = failure
+
+    def poisoned(self) -> StorePoisoned:
+        error = StorePoisoned(f"{StorePoisoned.message} (first failure: {self.failure!r})")
+        error.__cause__ = self.failure
+        return error
+
+    def stop(self) -> None:
+        """End the flusher thread. The engine has drained the queue and lets nobody in any more."""
+        self._stopping = True
+        if self._flusher is not None:
+            self._wake.release()
+            self._flusher.join()

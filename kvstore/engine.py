@@ -1,0 +1,533 @@
+"""The local engine: one data directory, one writing process.
+
+    put:       check -> [lock: plan against head, enqueue] -> group commit: log, sync, publish -> answer
+    range:     published revision -> generations, then backend
+    recovery:  (recovery.py) open the backend, replay the log after its applied index through ``effects.apply``
+
+Locks, in the order in which they may be taken:
+
+    checkpointing   one checkpoint, copy or compaction step at a time; held by background work only
+    planning        plan and enqueue; never held across a sync
+    (group commit's mutex and a generation's sorting lock: leaves, held for a few instructions)
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
+
+from kvstore.backend import Backend
+from kvstore.commit import GroupCommit, Ticket
+from kvstore.errors import (
+    DiskFull,
+    ForkedStore,
+    KVStoreError,
+    LeaseNotFound,
+    ReadOnly,
+    RequestError,
+    StoreClosed,
+)
+from kvstore.files import Disk, FileLock
+from kvstore.keyvalue import KeyValue
+from kvstore.layout import DataDir
+from kvstore.lease import Lessor
+from kvstore.maintenance import Job, Maintenance
+from kvstore.model import (
+    Alarm,
+    Change,
+    CompactionResponse,
+    DeleteRangeRequest,
+    DeleteRangeResponse,
+    HashKVResponse,
+    LeaseGrantResponse,
+    LeaseKeepAliveResponse,
+    LeaseLeasesResponse,
+    LeaseRevokeResponse,
+    LeaseTimeToLiveResponse,
+    PutRequest,
+    PutResponse,
+    RangeRequest,
+    RangeResponse,
+    TxnRequest,
+    TxnResponse,
+)
+from kvstore.mvcc import checkpoint as checkpoints
+from kvstore.mvcc.changes import changed_keys
+from kvstore.mvcc.hashkv import hash_kv
+from kvstore.mvcc.overlay import Generation
+from kvstore.mvcc.plan import Planned, Planner, is_read_only
+from kvstore.mvcc.read import answer_range, difference, key_history, read_revision, scan_keys
+from kvstore.mvcc.schema import parse_u64
+from kvstore.mvcc.state import State
+from kvstore.mvcc.validate import (
+    check_delete,
+    check_put,
+    check_range,
+    check_size,
+    check_txn,
+    range_bounds,
+    txn_bytes,
+)
+from kvstore.options import Options
+from kvstore.wal import Log
+
+T = TypeVar("T")
+_REQUEST_OVERHEAD_BYTES = 32
+
+
+class LocalEngine:
+    """An open data directory. Thread-safe. Made by ``recovery.open_engine``."""
+
+    def __init__(
+        self,
+        options: Options,
+        disk: Disk,
+        directory: DataDir | None,
+        lock: FileLock | None,
+        log: Log | None,
+        state: State,
+        lessor: Lessor,
+        cluster_id: int,
+        member_id: int,
+    ) -> None:
+        self.options = options
+        self.disk = disk
+        self.directory = directory
+        self.log = log
+        self.state = state
+        self.lessor = lessor
+        self.cluster_id = cluster_id
+        self.member_id = member_id
+        self._lock = lock
+        self._planner = Planner(state, lessor)
+        self.planning = threading.Lock()
+        self.checkpointing = threading.RLock()
+        self._clock = options.clock or time.time
+        self._read_refusal: Callable[[], KVStoreError] | None = None
+        self._write_refusal: Callable[[], KVStoreError] | None = ReadOnly if log is None else None
+        self._room = threading.Condition()
+        self._commit = GroupCommit(log or _NoLog(), self._publish, self.now_ms, options.wal_buffer_size)
+        self._on_publish: list[Callable[[int], None]] = []
+        self.work_wanted = threading.Event()
+        """Set when background work should not wait for its next turn."""
+        self._closing = threading.Lock()
+        self._maintenance: Maintenance | None = None
+        _open_engines.add(self)
+
+    def now_ms(self) -> int:
+        return int(self._clock() * 1000)
+
+    @property
+    def backend(self) -> Backend:
+        return self.state.backend
+
+    # --- reads ------------------------------------------------------------------------
+
+    def get(self, key: bytes) -> KeyValue | None:
+        """The newest version of ``key``: the short form of a range over one key."""
+        if self._read_refusal is not None:
+            raise self._read_refusal()
+        state = self.state
+        row = state.row_at(key, state.published)
+        return None if row is None else KeyValue.from_row(row)
+
+    def range(self, request: RangeRequest) -> RangeResponse:
+        self.check_readable()
+        check_range(request)
+        newest = self.state.published
+        revision = read_revision(request.revision, newest, self.state.compacted)
+        return answer_range(self.state, request, revision, newest)
+
+    def scan(
+        self, key: bytes, range_end: bytes, revision: int = 0, page_rows: int = 1000
+    ) -> Iterator[KeyValue]:
+        """The keys of a range at one revision, lazily, a page at a time."""
+        self.check_readable()
+        revision = read_revision(revision, self.state.published, self.state.compacted)
+        start, end = range_bounds(key, range_end)
+        return self._guarded(scan_keys(self.state, start, end, revision, page_rows))
+
+    def history(self, key: bytes, first_revision: int = 0, last_revision: int = 0) -> Iterator[KeyValue]:
+        """Kept versions of ``key``, oldest first; a delete shows as version 0."""
+        self.check_readable()
+        last = read_revision(last_revision, self.state.published, self.state.compacted)
+        return self._guarded(key_history(self.state, key, first_revision, last))
+
+    def diff(self, older: int, newer: int, key: bytes, range_end: bytes) -> Iterator[Change]:
+        """Keys of a range that differ between two revisions, ascending."""
+        self.check_readable()
+        published, compacted = self.state.published, self.state.compacted
+        older = read_revision(older, published, compacted)
+        newer = read_revision(newer, published, compacted)
+        start, end = range_bounds(key, range_end)
+        keys = changed_keys(self.state, min(older, newer) + 1, max(older, newer))
+        return self._guarded(difference(self.state, start, end, older, newer, iter(keys)))
+
+    def hash_kv(self, revision: int = 0) -> HashKVResponse:
+        """etcd's HashKV at ``revision`` (0: newest)."""
+        self.check_readable()
+        newest, compacted = self.state.published, self.state.compacted
+        revision = read_revision(revision, newest, compacted)
+        return HashKVResponse(newest, hash_kv(self.state, revision, compacted), compacted, revision)
+
+    def _guarded(self, rows: Iterator[T]) -> Iterator[T]:
+        for row in rows:
+            yield row
+            self.check_readable()
+
+    # --- writes -----------------------------------------------------------------------
+
+    def put(self, request: PutRequest) -> PutResponse:
+        response: PutResponse = self._commit.wait(self.submit_put(request))
+        return response
+
+    def delete_range(self, request: DeleteRangeRequest) -> DeleteRangeResponse:
+        response: DeleteRangeResponse = self._commit.wait(self.submit_delete(request))
+        return response
+
+    def txn(self, request: TxnRequest) -> TxnResponse:
+        response: TxnResponse = self._commit.wait(self.submit_txn(request))
+        return response
+
+    def submit_put(self, request: PutRequest) -> Ticket:
+        """Plan a put; it is durable once ``wait`` has returned for the ticket."""
+        check_put(request)
+        check_size(
+            len(request.key) + len(request.value) + _REQUEST_OVERHEAD_BYTES, self.options.max_request_bytes
+        )
+        return self._plan(self._planner.put, request, grows=True)
+
+    def submit_delete(self, request: DeleteRangeRequest) -> Ticket:
+        check_delete(request)
+        check_size(len(request.key) + len(request.range_end), self.options.max_request_bytes)
+        return self._plan(self._planner.delete, request, grows=False)
+
+    def submit_txn(self, request: TxnRequest) -> Ticket:
+        check_txn(request, self.options.max_txn_ops)
+        check_size(txn_bytes(request), self.options.max_request_bytes)
+        if is_read_only(request) and self.log is None:
+            return self._read_txn(request)
+        return self._plan(self._planner.txn, request, grows=_puts_something(request))
+
+    def wait(self, ticket: Ticket) -> Any:
+        return self._commit.wait(ticket)
+
+    def flush_soon(self) -> None:
+        self._commit.flush_soon()
+
+    def _read_txn(self, request: TxnRequest) -> Ticket:
+        """A transaction of ranges on a read-only engine."""
+        self.check_readable()
+        ticket = Ticket(None, self._planner.txn(request).response, self.state.published, self.state.compacted)
+        ticket.done = True
+        return ticket
+
+    def _plan(self, plan: Callable[[Any], Planned], request: Any, *, grows: bool) -> Ticket:
+        if self._write_refusal is not None:
+            raise self._write_refusal()
+        if grows:
+            self.check_room()
+        state = self.state
+        with self.planning:
+            if self._write_refusal is not None:
+                raise self._write_refusal()
+            try:
+                entry, response = plan(request)
+            except RequestError:
+                raise
+            except BaseException as failure:  # the plan may be half applied: what is in memory is unusable
+                self.poison(failure)
+                raise
+            ticket = Ticket(entry, response, state.head, state.head_compacted)
+            self._commit.enqueue(ticket)
+        if state.generations[0].size_bytes > self._wake_bytes:
+            self.work_wanted.set()
+        return ticket
+
+    def _planned(self, plan: Callable[[], tuple[bytes | None, Any]], *, grows: bool = False) -> Any:
+        """Plan something that is no KV request, and wait for it."""
+        return self._commit.wait(self._plan(lambda _: Planned(*plan()), None, grows=grows))
+
+    @property
+    def _wake_bytes(self) -> int:
+        return self.options.overlay_limit // 2
+
+    def check_room(self) -> None:
+        """Wait while the overlay is full; refuse when the quota or the disk is."""
+        if self.state.generations[0].size_bytes > self.options.overlay_limit:
+            self._wait_for_checkpoint()
+
+    @property
+    def overloaded(self) -> bool:
+        return self.state.generations[0].size_bytes > self.options.overlay_limit
+
+    def _wait_for_checkpoint(self) -> None:
+        if not self.options.background:
+            self.checkpoint()
+            return
+        with self._room:
+            while self.overloaded and self._write_refusal is None:
+                self.work_wanted.set()
+                self._room.wait(0.1)
+
+    def _publish(self, revision: int, compacted: int) -> None:
+        before = self.state.published
+        self.state.publish(revision, compacted)
+        if revision != before:
+            for listener in self._on_publish:
+                listener(revision)
+
+    def barrier(self) -> None:
+        """Wait until everything planned so far is durable."""
+        if self.log is None:
+            return
+        with self.planning:
+            ticket = Ticket(None, None, self.state.head, self.state.head_compacted)
+            self._commit.enqueue(ticket)
+        self._commit.wait(ticket)
+
+    # --- compaction -------------------------------------------------------------------
+
+    def compact(self, revision: int, physical: bool = False) -> CompactionResponse:
+        """Forget versions superseded at or before ``revision``. ``physical``: wait until the rows are gone."""
+
+        def plan() -> tuple[bytes, int]:
+            return self._planner.compact(revision), self.state.head
+
+        newest: int = self._planned(plan)
+        self.work_wanted.set()
+        if physical:
+            self.run_compaction()
+        return CompactionResponse(newest)
+
+    def run_compaction(self) -> None:
+        """Delete what scheduled compactions have made garbage."""
+
+    # --- leases -----------------------------------------------------------------------
+
+    def lease_grant(self, ttl_seconds: int, lease: int = 0) -> LeaseGrantResponse:
+        """A new lease; ``lease`` 0 draws an id. The TTL is raised to the smallest allowed."""
+
+        def plan() -> tuple[bytes, LeaseGrantResponse]:
+            ident = lease or self._new_lease_id()
+            entry, ttl = self._planner.grant(
+                ident, ttl_seconds, self.options.lease_min_ttl_seconds, self.now_ms()
+            )
+            return entry, LeaseGrantResponse(self.state.head, ident, ttl)
+
+        response: LeaseGrantResponse = self._planned(plan, grows=True)
+        return response
+
+    def _new_lease_id(self) -> int:
+        while True:
+            ident = random.getrandbits(63)
+            if ident and ident not in self.lessor.leases:
+                return ident
+
+    def lease_revoke(self, lease: int) -> LeaseRevokeResponse:
+        """End a lease; its keys are deleted in one revision. Raises ``LeaseNotFound``."""
+
+        def plan() -> tuple[bytes, LeaseRevokeResponse]:
+            entry, revision = self._planner.revoke(lease)
+            return entry, LeaseRevokeResponse(revision)
+
+        response: LeaseRevokeResponse = self._planned(plan)
+        return response
+
+    def lease_keep_alive(self, lease: int) -> LeaseKeepAliveResponse:
+        """Start the lease's TTL anew; ``ttl`` 0 in the answer: no such lease."""
+
+        def plan() -> tuple[bytes, LeaseKeepAliveResponse]:
+            revision = self.state.published
+            entry, ttl = self._planner.renew(lease, self.now_ms())
+            return entry, LeaseKeepAliveResponse(revision, lease, ttl)
+
+        try:
+            response: LeaseKeepAliveResponse = self._planned(plan)
+        except LeaseNotFound:
+            return LeaseKeepAliveResponse(self.state.published, lease, 0)
+        return response
+
+    def lease_time_to_live(self, lease: int, keys: bool = False) -> LeaseTimeToLiveResponse:
+        """Seconds left, and the attached keys if asked for."""
+        self.check_readable()
+        self.barrier()
+        with self.planning:
+            found = self.lessor.leases.get(lease)
+            if found is None:
+                return LeaseTimeToLiveResponse(self.state.published, lease, -1, 0, ())
+            left = int((found.deadline_ms - self.now_ms()) / 1000)
+            attached = tuple(sorted(found.keys)) if keys else ()
+            return LeaseTimeToLiveResponse(self.state.published, lease, left, found.ttl_seconds, attached)
+
+    def lease_leases(self) -> LeaseLeasesResponse:
+        """Ids of all leases, the next to expire first."""
+        self.check_readable()
+        self.barrier()
+        with self.planning:
+            leases = sorted(self.lessor.leases.values(), key=lambda lease: lease.deadline_ms)
+            return LeaseLeasesResponse(self.state.published, tuple(lease.id for lease in leases))
+
+    # --- alarms -----------------------------------------------------------------------
+
+    def alarms(self) -> tuple[Alarm, ...]:
+        """Alarms that are raised."""
+        self.check_readable()
+        return tuple(Alarm(parse_u64(key[:8]), key[8:].decode()) for key in sorted(self.state.alarms))
+
+    def disarm(self, alarm: Alarm) -> tuple[Alarm, ...]:
+        """Put an alarm out; what was put out."""
+        if alarm not in self.alarms():
+            return ()
+        self._planned(lambda: (self._planner.alarm(alarm.member_id, alarm.alarm, False), None))
+        return (alarm,)
+
+    # --- checkpoint -------------------------------------------------------------------
+
+    def checkpoint(self) -> bool:
+        """Move what waits in memory into the backend; whether there was anything."""
+        with self.checkpointing:
+            generation = self._freeze()
+            if generation is None:
+                return False
+            self.barrier()
+            self.state.backend_revision = generation.last_revision
+            hurry = self.overloaded or self._write_refusal is not None
+            pause = checkpoints.no_pause if hurry else checkpoints.pause
+            try:
+                checkpoints.write_generation(self.backend, generation, self.now_ms(), pause)
+            except DiskFull:
+                raise  # nothing was committed; the generation stays, and is tried again
+            except BaseException as failure:
+                self.poison(failure)
+                raise
+            with self.planning:
+                self.state.generations = self.state.generations[:1]
+                self.state.applied_index = generation.last_index
+            with self._room:
+                self._room.notify_all()
+            generation.drain()
+            return True
+
+    def _freeze(self) -> Generation | None:
+        """The generation to write: one left from an attempt that found the disk full, or the active one."""
+        state = self.state
+        with self.planning:
+            if len(state.generations) > 1:
+                return state.generations[1]
+            active = state.generations[0]
+            if state.index == state.applied_index:
+                return None
+            active.last_index = state.index
+            active.last_revision = state.head
+            state.generations = (Generation(), active)
+            return active
+
+    # --- background work --------------------------------------------------------------
+
+    def start(self) -> None:
+        """Begin background work (unless the option ``background`` is off)."""
+        if self.options.background and self.log is not None:
+            self._maintenance = Maintenance(
+                self,
+                [
+                    Job("checkpoint", self.checkpoint, self.options.backend_batch_interval_seconds),
+                    Job("log", self._tend_log, self.options.sync_interval_seconds),
+                ],
+            )
+            self._maintenance.start()
+
+    def _tend_log(self) -> None:
+        """Sync (durability ``interval``), lay zeros ahead, give up segments nobody needs."""
+        log = self.log
+        if log is None:
+            return
+        if self.options.durability == "interval":
+            with self._commit.log_lock:
+                log.sync()
+        log.fill_ahead()
+
+    # --- the handle -------------------------------------------------------------------
+
+    def check_readable(self) -> None:
+        if self._read_refusal is not None:
+            raise self._read_refusal()
+
+    @property
+    def failure(self) -> BaseException | None:
+        """What poisoned the store, if anything did."""
+        return self._commit.failure
+
+    def poisoned(self) -> KVStoreError:
+        """The error that a poisoned store answers writes with."""
+        return self._commit.poisoned()
+
+    def poison(self, failure: BaseException) -> None:
+        """Refuse writes until the store is reopened: memory and disk may disagree."""
+        self._commit.poison(failure)
+        if self._write_refusal is None:
+            self._write_refusal = self._commit.poisoned
+
+    def refuse_in_child(self) -> None:
+        """Called in a forked child: this handle belongs to the parent."""
+        self._read_refusal = self._write_refusal = ForkedStore
+        _kept_in_child.append(self)
+        if self._lock is not None:
+            self._lock.release()  # only the child's copy of the descriptor
+
+    def close(self) -> None:
+        """Checkpoint, close the files, give the lock back. Idempotent."""
+        with self._closing:
+            if self._read_refusal is not None:
+                return
+            if self._maintenance is not None:
+                self._maintenance.stop()
+            try:
+                if self.log is not None and self.failure is None:
+                    self._finish_writing()
+            finally:
+                self._read_refusal = self._write_refusal = StoreClosed
+                self._commit.stop()
+                with self.checkpointing:
+                    if self.log is not None:
+                        self.log.close()
+                    self.backend.close()
+                    if self._lock is not None:
+                        self._lock.release()
+
+    def _finish_writing(self) -> None:
+        with self.planning:
+            self._write_refusal = StoreClosed
+        while self.checkpoint():
+            pass
+        self.backend.sync()
+
+
+class _NoLog:
+    def append(self, entries: list[bytes], time_ms: int) -> int:
+        raise ReadOnly
+
+
+def _puts_something(request: TxnRequest) -> bool:
+    return any(
+        isinstance(op, PutRequest) or (isinstance(op, TxnRequest) and _puts_something(op))
+        for op in (*request.success, *request.failure)
+    )
+
+
+_open_engines: weakref.WeakSet[LocalEngine] = weakref.WeakSet()
+_kept_in_child: list[LocalEngine] = []
+"""Engines of the parent, in a forked child: never collected, for closing their files could hurt the parent."""
+
+
+def _after_fork() -> None:
+    for engine in list(_open_engines):
+        engine.refuse_in_child()
+
+
+os.register_at_fork(after_in_child=_after_fork)

@@ -1,0 +1,200 @@
+"""The seam at the disk: everything that changes a file or a directory goes through here.
+
+A ``Disk`` makes, renames, removes and syncs; a ``File`` writes, truncates and syncs. Reading
+needs no seam (open and mmap are used directly). Tests put another ``Disk`` in its place:
+one that records every call, cuts the power at the Nth, or fails it.
+
+Rules that hold for every user of this module:
+
+* a write that raises leaves the file's state unknown: stop using it (never retry a sync);
+* a created or renamed file is durable only after ``sync_dir`` of its directory;
+* files are 0600 and directories 0700.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+from kvstore.errors import DiskFull
+
+Path = str | os.PathLike[str]
+
+_NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+
+
+class File(Protocol):
+    """A file open for writing."""
+
+    @property
+    def path(self) -> str: ...
+
+    def pwrite(self, data: bytes | bytearray | memoryview, offset: int) -> None:
+        """Write all of ``data`` at ``offset`` (bytes), or raise."""
+
+    def truncate(self, size_bytes: int) -> None:
+        """Cut or extend the file; an extension reads as zeros."""
+
+    def sync(self) -> None:
+        """Make the data written so far durable (fdatasync)."""
+
+    def close(self) -> None: ...
+
+
+class Disk(Protocol):
+    """What may change the file system. Raises ``DiskFull`` for ENOSPC, ``OSError`` otherwise."""
+
+    def create(self, path: Path) -> File:
+        """A new, empty file; ``FileExistsError`` if it exists."""
+
+    def open(self, path: Path) -> File:
+        """An existing file, for writing in place."""
+
+    def rename(self, source: Path, target: Path) -> None:
+        """Atomically put ``source`` in the place of ``target`` (same file system)."""
+
+    def remove(self, path: Path) -> None:
+        """Unlink a file; no error if it is gone already."""
+
+    def make_dir(self, path: Path) -> None:
+        """Make the directory and its missing parents; no error if it exists."""
+
+    def sync_dir(self, path: Path) -> None:
+        """Make the directory's entries durable."""
+
+    def sync_file(self, path: Path) -> None:
+        """Make durable a file that somebody else wrote (a backend's copy)."""
+
+
+@contextmanager
+def disk_full_is_typed() -> Iterator[None]:
+    """Turn "no room" errors of the operating system into ``DiskFull``."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _NO_ROOM:
+            raise DiskFull(str(error)) from error
+        raise
+
+
+class OSFile:
+    """A real file."""
+
+    __slots__ = ("_fd", "_path")
+
+    def __init__(self, path: Path, flags: int) -> None:
+        self._path = os.fspath(path)
+        with disk_full_is_typed():
+            self._fd = os.open(self._path, flags | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+
+    @property
+    def path(self) -> str:
+        return self._path
+
+    def pwrite(self, data: bytes | bytearray | memoryview, offset: int) -> None:
+        try:
+            written = os.pwrite(self._fd, data, offset)
+            if written != len(data):
+                self._pwrite_rest(memoryview(data)[written:], offset + written)
+        except OSError as error:
+            if error.errno in _NO_ROOM:
+                raise DiskFull(str(error)) from error
+            raise
+
+    def _pwrite_rest(self, rest: memoryview, offset: int) -> None:
+        while rest:
+            written = os.pwrite(self._fd, rest, offset)
+            if not written:
+                raise OSError(errno.EIO, "short write", self._path)
+            rest, offset = rest[written:], offset + written
+
+    def truncate(self, size_bytes: int) -> None:
+        with disk_full_is_typed():
+            os.ftruncate(self._fd, size_bytes)
+
+    def sync(self) -> None:
+        os.fdatasync(self._fd)
+
+    def close(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+
+class OSDisk:
+    """The real file system."""
+
+    def create(self, path: Path) -> OSFile:
+        return OSFile(path, os.O_RDWR | os.O_CREAT | os.O_EXCL)
+
+    def open(self, path: Path) -> OSFile:
+        return OSFile(path, os.O_RDWR)
+
+    def rename(self, source: Path, target: Path) -> None:
+        with disk_full_is_typed():
+            os.replace(source, target)
+
+    def remove(self, path: Path) -> None:
+        try:
+            os.unlink(path)
+        except FileNotFoundError:
+            pass
+
+    def make_dir(self, path: Path) -> None:
+        with disk_full_is_typed():
+            os.makedirs(path, mode=0o700, exist_ok=True)
+
+    def sync_dir(self, path: Path) -> None:
+        _sync(path, os.O_RDONLY | os.O_DIRECTORY)
+
+    def sync_file(self, path: Path) -> None:
+        _sync(path, os.O_RDONLY)
+
+
+def _sync(path: Path, flags: int) -> None:
+    fd = os.open(path, flags | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def free_bytes(path: Path) -> int:
+    """Bytes that this user may still write on the file system of ``path``."""
+    return shutil.disk_usage(path).free
+
+
+class FileLock:
+    """An exclusive advisory lock (flock) on a file that names its holder.
+
+    The kernel drops it when the process dies, so a stale file never blocks anybody.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = os.fspath(path)
+        self._fd = -1
+
+    def acquire(self, holder: bytes) -> bytes | None:
+        """Take the lock and write ``holder`` into the file; else return the holder's text."""
+        fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            text = os.pread(fd, 4096, 0)
+            os.close(fd)
+            return text
+        os.ftruncate(fd, 0)
+        os.pwrite(fd, holder, 0)
+        self._fd = fd
+        return None
+
+    def release(self) -> None:
+        """Give the lock back. The file stays: unlinking it would race with the next holder."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1

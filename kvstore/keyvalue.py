@@ -1,0 +1,231 @@
+"""One version of one key: the row of bytes that the store keeps, and the lazy object over it.
+
+A row is etcd's ``mvccpb.KeyValue``, byte for byte, so that it can go out on the wire or into
+an etcd file as it is. Only the second and later changes of one transaction carry a prefix:
+
+    [ 0x78 varint(sub) ]  0a len key  10 create  18 mod  20 version  [2a len value]  [30 lease]
+      sub revision > 0    '-------------------- KeyValue, fields in order ----------------------'
+
+(0x78 is field 15, which KeyValue does not have, so even a prefixed row parses as one.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NoReturn, Self, overload
+
+from kvstore.wire import WireError, fields, int_field, read_varint, signed, varint
+
+_SUB_TAG = 0x78
+_KEY_TAG = 0x0A
+
+
+def encode_key_value(
+    key: bytes, create_revision: int, mod_revision: int, version: int, value: bytes, lease: int
+) -> bytes:
+    """The canonical ``KeyValue`` bytes (zero fields left out, ascending order)."""
+    if not create_revision or not mod_revision or not version:
+        return _encode_sparse(key, create_revision, mod_revision, version, value, lease)
+    head = b"\n%b%b\x10%b\x18%b\x20%b" % (
+        varint(len(key)),
+        key,
+        varint(create_revision),
+        varint(mod_revision),
+        varint(version),
+    )
+    if value:
+        head = b"%b\x2a%b%b" % (head, varint(len(value)), value)
+    return head + b"\x30" + varint(lease) if lease else head
+
+
+def _encode_sparse(
+    key: bytes, create_revision: int, mod_revision: int, version: int, value: bytes, lease: int
+) -> bytes:
+    parts = [b"\n%b%b" % (varint(len(key)), key) if key else b""]
+    parts += [int_field(2, create_revision), int_field(3, mod_revision), int_field(4, version)]
+    parts += [b"\x2a%b%b" % (varint(len(value)), value) if value else b"", int_field(6, lease)]
+    return b"".join(parts)
+
+
+def make_row(key_value: bytes, sub: int) -> bytes:
+    """The row of a version that is change number ``sub`` of its transaction."""
+    return b"\x78%b%b" % (varint(sub), key_value) if sub else key_value
+
+
+def split_row(row: bytes) -> tuple[int, bytes]:
+    """(sub, KeyValue bytes)."""
+    if row and row[0] == _SUB_TAG:
+        sub, at = read_varint(row, 1)
+        return sub, row[at:]
+    return 0, row
+
+
+Fields = tuple[bytes, int, int, int, bytes, int]
+
+
+def decode_row(row: bytes) -> Fields:
+    """(key, create_revision, mod_revision, version, value, lease). Raises ``WireError``."""
+    found: dict[int, Any] = {}
+    for number, value in fields(row):
+        found[number] = value
+    key, value = found.get(1, b""), found.get(5, b"")
+    if not isinstance(key, bytes) or not isinstance(value, bytes):
+        raise WireError("not a KeyValue")
+    numbers = [signed(found.get(number, 0)) for number in (2, 3, 4, 6)]
+    return key, numbers[0], numbers[1], numbers[2], value, numbers[3]
+
+
+def row_numbers(row: bytes) -> tuple[int, int, int, int]:
+    """(create_revision, mod_revision, version, lease) without looking at key and value."""
+    try:
+        at = 0
+        if row[0] == _SUB_TAG:
+            _, at = read_varint(row, 1)
+        length, at = read_varint(row, at + 1)
+        at += length
+        create_revision, at = read_varint(row, at + 1)
+        mod_revision, at = read_varint(row, at + 1)
+        version, at = read_varint(row, at + 1)
+        if at == len(row):
+            return create_revision, mod_revision, version, 0
+        if row[at] == 0x2A:
+            length, at = read_varint(row, at + 1)
+            at += length
+        lease = signed(read_varint(row, at + 1)[0]) if at < len(row) else 0
+        return create_revision, mod_revision, version, lease
+    except IndexError:
+        raise WireError("row cut short") from None
+
+
+def row_mod_revision(row: bytes) -> int:
+    return row_numbers(row)[1]
+
+
+class KeyValue:
+    """A key, its value and its numbers at one revision. Immutable; decoded when first looked at.
+
+    ``create_revision``: revision of the put that began this life of the key; ``mod_revision``: of the put that
+    wrote this value; ``version``: puts since creation, from 1; ``lease``: id of the attached lease, 0 for none.
+    """
+
+    __slots__ = ("create_revision", "key", "lease", "mod_revision", "row", "value", "version")
+
+    key: bytes
+    value: bytes
+    create_revision: int
+    mod_revision: int
+    version: int
+    lease: int
+    row: bytes
+
+    def __init__(
+        self,
+        key: bytes = b"",
+        value: bytes = b"",
+        create_revision: int = 0,
+        mod_revision: int = 0,
+        version: int = 0,
+        lease: int = 0,
+    ) -> None:
+        _fill(self, (key, create_revision, mod_revision, version, value, lease))
+        _set_row(self, encode_key_value(key, create_revision, mod_revision, version, value, lease))
+
+    @classmethod
+    def from_row(cls, row: bytes) -> Self:
+        """Wrap a stored row; nothing is decoded yet."""
+        self = cls.__new__(cls)
+        _set_row(self, row)
+        return self
+
+    def __getattr__(self, name: str) -> Any:
+        """Reached only while the slots are empty: decode the row, then answer."""
+        if name not in _DECODED:
+            raise AttributeError(name)
+        _fill(self, decode_row(self.row))
+        return getattr(self, name)
+
+    def to_protobuf(self) -> bytes:
+        """The ``mvccpb.KeyValue`` message."""
+        return split_row(self.row)[1]
+
+    def __setattr__(self, name: str, value: object) -> NoReturn:
+        raise AttributeError(f"KeyValue is immutable: {name}")
+
+    def __delattr__(self, name: str) -> NoReturn:
+        raise AttributeError(f"KeyValue is immutable: {name}")
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, KeyValue):
+            return NotImplemented
+        return self.row == other.row or _tuple(self) == _tuple(other)
+
+    def __hash__(self) -> int:
+        return hash(_tuple(self))
+
+    def __repr__(self) -> str:
+        return (
+            f"KeyValue(key={self.key!r}, value={_short(self.value)}, create_revision={self.create_revision}, "
+            f"mod_revision={self.mod_revision}, version={self.version}, lease={self.lease})"
+        )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return KeyValue.from_row, (self.row,)
+
+
+_DECODED = frozenset(("key", "value", "create_revision", "mod_revision", "version", "lease"))
+# The slots' own setters: the class refuses assignment, this module does not.
+_set_row = KeyValue.__dict__["row"].__set__
+_setters = [
+    KeyValue.__dict__[name].__set__
+    for name in ("key", "create_revision", "mod_revision", "version", "value", "lease")
+]
+
+
+def _fill(kv: KeyValue, values: Fields) -> None:
+    for setter, value in zip(_setters, values, strict=True):
+        setter(kv, value)
+
+
+def _tuple(kv: KeyValue) -> Fields:
+    return kv.key, kv.create_revision, kv.mod_revision, kv.version, kv.value, kv.lease
+
+
+def _short(value: bytes, length_max: int = 64) -> str:
+    return repr(value) if len(value) <= length_max else f"{value[:length_max]!r}... ({len(value)} bytes)"
+
+
+class KeyValues(Sequence[KeyValue]):
+    """An immutable list of ``KeyValue`` over stored rows: an element is made when it is looked at."""
+
+    __slots__ = ("rows",)
+
+    def __init__(self, rows: list[bytes]) -> None:
+        self.rows = rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @overload
+    def __getitem__(self, index: int) -> KeyValue: ...
+    @overload
+    def __getitem__(self, index: slice) -> KeyValues: ...
+    def __getitem__(self, index: int | slice) -> KeyValue | KeyValues:
+        if isinstance(index, slice):
+            return KeyValues(self.rows[index])
+        return KeyValue.from_row(self.rows[index])
+
+    def __iter__(self) -> Iterator[KeyValue]:
+        return map(KeyValue.from_row, self.rows)
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, KeyValues) and self.rows == other.rows:
+            return True
+        if not isinstance(other, Sequence) or len(other) != len(self):
+            return NotImplemented if not isinstance(other, Sequence) else False
+        return all(mine == theirs for mine, theirs in zip(self, other, strict=True))
+
+    def __hash__(self) -> int:
+        return hash(tuple(self.rows))
+
+    def __repr__(self) -> str:
+        return f"KeyValues({list(self)!r})"

@@ -1,0 +1,111 @@
+"""Where every file of a data directory lies, and what it is called. No other module spells a name.
+
+    <data-dir>/LOCK                                   exclusive lock: pid and host of the holder
+    <data-dir>/wal/<cluster-id>-<first-index>.wal     log segments (the folder may be elsewhere: --wal-dir)
+    <data-dir>/wal/<...>.wal.tmp                      the next segment, being zero-filled; removed at open
+    <data-dir>/wal/<...>.wal.broken                   a copy of a segment whose torn tail was cut
+    <data-dir>/snap/db                                the live backend (its helpers beside it: db-lock, db-wal, ...)
+    <data-dir>/snap/db.tmp                            a defragmented copy in the making; removed at open
+    <data-dir>/snap/db.broken                         a damaged backend that was set aside
+    <data-dir>/snap/<cluster-id>-<index>.snap         snapshots
+    <data-dir>/snap/<...>.snap.tmp                    a snapshot in the making; removed at open
+
+Ids and indexes are 16 lower-case hex digits, so that names sort as numbers.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+SEGMENT_SUFFIX = ".wal"
+SNAPSHOT_SUFFIX = ".snap"
+TEMP_SUFFIX = ".tmp"
+BROKEN_SUFFIX = ".broken"
+
+_NAME = re.compile(r"([0-9a-f]{16})-([0-9a-f]{16})(\.wal|\.snap)")
+
+
+@dataclass(frozen=True, slots=True)
+class NumberedFile:
+    """A segment or snapshot: ``index`` is its first, respectively last, log index."""
+
+    path: Path
+    cluster_id: int
+    index: int
+
+
+@dataclass(frozen=True, slots=True)
+class DataDir:
+    """The places inside one data directory."""
+
+    root: Path
+    wal: Path
+
+    @classmethod
+    def at(cls, data_dir: str | os.PathLike[str], wal_dir: str | os.PathLike[str] | None = None) -> DataDir:
+        root = Path(data_dir)
+        return cls(root, Path(wal_dir) if wal_dir else root / "wal")
+
+    @property
+    def lock(self) -> Path:
+        return self.root / "LOCK"
+
+    @property
+    def snap(self) -> Path:
+        return self.root / "snap"
+
+    @property
+    def db(self) -> Path:
+        return self.snap / "db"
+
+    @property
+    def db_temp(self) -> Path:
+        return self.snap / ("db" + TEMP_SUFFIX)
+
+    @property
+    def db_broken(self) -> Path:
+        return self.snap / ("db" + BROKEN_SUFFIX)
+
+    def segment(self, cluster_id: int, first_index: int) -> Path:
+        return self.wal / segment_name(cluster_id, first_index)
+
+    def snapshot(self, cluster_id: int, index: int) -> Path:
+        return self.snap / f"{cluster_id:016x}-{index:016x}{SNAPSHOT_SUFFIX}"
+
+    def snapshots(self) -> list[NumberedFile]:
+        """Finished snapshots, oldest first."""
+        return _numbered(self.snap, SNAPSHOT_SUFFIX)
+
+
+def segment_name(cluster_id: int, first_index: int) -> str:
+    return f"{cluster_id:016x}-{first_index:016x}{SEGMENT_SUFFIX}"
+
+
+def segments(wal_dir: Path) -> list[NumberedFile]:
+    """Log segments of a directory in index order; files with other names are not ours to judge."""
+    return _numbered(wal_dir, SEGMENT_SUFFIX)
+
+
+def temporaries(directory: Path) -> list[Path]:
+    """Files that an interrupted run left half made."""
+    return sorted(path for path in _files(directory) if path.name.endswith(TEMP_SUFFIX))
+
+
+def _numbered(directory: Path, suffix: str) -> list[NumberedFile]:
+    found = []
+    for path in _files(directory):
+        match = _NAME.fullmatch(path.name)
+        if match and match[3] == suffix:
+            found.append(NumberedFile(path, int(match[1], 16), int(match[2], 16)))
+    return sorted(found, key=lambda file: file.index)
+
+
+def _files(directory: Path) -> list[Path]:
+    try:
+        with os.scandir(directory) as entries:
+            return [Path(entry.path) for entry in entries if entry.is_file(follow_symlinks=False)]
+    except FileNotFoundError:
+        return []

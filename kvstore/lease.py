@@ -1,0 +1,107 @@
+"""Leases: named deadlines with keys attached. When a deadline passes, the keys go in one revision.
+
+A lease's deadline is wall-clock time and is in the log and the backend, so a restart neither forgets nor renews
+it: time that passes while the store is closed counts (policy ``count_downtime``), or does not (``pause``).
+``Lessor`` holds the leases in memory (as etcd does); the attachments of a key are changed only by effects.
+"""
+
+from __future__ import annotations
+
+import heapq
+from typing import TYPE_CHECKING
+
+from kvstore.mvcc.schema import ATTACHMENT, LEASE, lease_key, parse_lease_key
+from kvstore.wire import fields, int_field
+
+if TYPE_CHECKING:
+    from kvstore.backend import ReadTx
+    from kvstore.mvcc.overlay import Generation
+
+TTL_MAX_SECONDS = 9_000_000_000
+
+
+class Lease:
+    """One lease. ``deadline_ms`` is wall-clock milliseconds."""
+
+    __slots__ = ("deadline_ms", "id", "keys", "ttl_seconds")
+
+    def __init__(self, ident: int, ttl_seconds: int, deadline_ms: int) -> None:
+        self.id = ident
+        self.ttl_seconds = ttl_seconds
+        self.deadline_ms = deadline_ms
+        self.keys: set[bytes] = set()
+
+    def encode(self) -> bytes:
+        return int_field(1, self.id) + int_field(2, self.ttl_seconds) + int_field(3, self.deadline_ms)
+
+
+class Lessor:
+    """All leases of a store. Changed only by ``apply_*``, under the planner's lock."""
+
+    def __init__(self) -> None:
+        self.leases: dict[int, Lease] = {}
+        self._deadlines: list[tuple[int, int]] = []
+        """Heap of (deadline_ms, id); entries of renewed or revoked leases are skipped when met."""
+
+    def load(self, tx: ReadTx, pause_ms: int = 0) -> None:
+        """Read what the backend holds; ``pause_ms`` is added to every deadline."""
+        for key, row in tx.scan(LEASE):
+            parts = dict(fields(row))
+            ident, ttl, deadline = parse_lease_key(key), parts.get(2, 0), parts.get(3, 0)
+            if isinstance(ttl, int) and isinstance(deadline, int):
+                self._add(Lease(ident, ttl, deadline + pause_ms))
+        for key, _ in tx.scan(ATTACHMENT):
+            lease = self.leases.get(parse_lease_key(key))
+            if lease is not None:
+                lease.keys.add(key[8:])
+
+    def _add(self, lease: Lease) -> None:
+        self.leases[lease.id] = lease
+        heapq.heappush(self._deadlines, (lease.deadline_ms, lease.id))
+
+    def shift(self, by_ms: int) -> None:
+        """Move every deadline (the store was closed, and its policy says that such time does not count)."""
+        for lease in self.leases.values():
+            lease.deadline_ms += by_ms
+        self._deadlines = [(lease.deadline_ms, lease.id) for lease in self.leases.values()]
+        heapq.heapify(self._deadlines)
+
+    def expired(self, now_ms: int, limit: int) -> list[int]:
+        """Up to ``limit`` leases whose deadline has passed, most overdue first."""
+        found: list[int] = []
+        put_back = []
+        while self._deadlines and self._deadlines[0][0] <= now_ms and len(found) < limit:
+            deadline_ms, ident = heapq.heappop(self._deadlines)
+            lease = self.leases.get(ident)
+            if lease is not None and lease.deadline_ms == deadline_ms:
+                found.append(ident)
+                put_back.append((deadline_ms, ident))
+        for entry in put_back:  # until the revocation is applied the lease is still due
+            heapq.heappush(self._deadlines, entry)
+        return found
+
+    # --- effects ----------------------------------------------------------------------
+
+    def apply_grant(self, generation: Generation, ident: int, ttl_seconds: int, deadline_ms: int) -> None:
+        lease = Lease(ident, ttl_seconds, deadline_ms)
+        self._add(lease)
+        generation.set_row(LEASE, lease_key(ident), lease.encode())
+
+    def apply_renew(self, generation: Generation, ident: int, deadline_ms: int) -> None:
+        lease = self.leases.get(ident)
+        if lease is not None:
+            lease.deadline_ms = deadline_ms
+            heapq.heappush(self._deadlines, (deadline_ms, ident))
+            generation.set_row(LEASE, lease_key(ident), lease.encode())
+
+    def apply_revoke(self, generation: Generation, ident: int) -> None:
+        lease = self.leases.pop(ident, None)
+        generation.set_row(LEASE, lease_key(ident), None)
+        for key in lease.keys if lease is not None else ():
+            generation.set_row(ATTACHMENT, lease_key(ident) + key, None)
+
+    def apply_attachment(self, generation: Generation, ident: int, key: bytes, *, attached: bool) -> None:
+        lease = self.leases.get(ident)
+        if lease is not None:
+            (lease.keys.add if attached else lease.keys.discard)(key)
+        generation.set_row(ATTACHMENT, lease_key(ident) + key, b"" if attached else None)

@@ -1,0 +1,80 @@
+"""Background work, on one thread: checkpoints, log upkeep, and what later rounds add.
+
+Each turn runs every job that is due. A job does its heavy work in C calls without the GIL, or in small chunks
+with sleeps between them. A job that finds the disk full tries again next turn; any other failure poisons the
+store, which refuses writes from then on.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from kvstore.errors import DiskFull, KVStoreError
+
+if TYPE_CHECKING:
+    from kvstore.engine import LocalEngine
+
+logger = logging.getLogger("kvstore")
+
+
+class Job:
+    """Something to do every ``interval_seconds``, and at once when the engine asks for work."""
+
+    def __init__(self, name: str, run: Callable[[], object], interval_seconds: float) -> None:
+        self.name = name
+        self.run = run
+        self.interval_seconds = interval_seconds
+        self.due = time.monotonic() + interval_seconds
+
+
+class Maintenance:
+    """The thread and its jobs."""
+
+    def __init__(self, engine: LocalEngine, jobs: list[Job]) -> None:
+        self._engine = engine
+        self._jobs = jobs
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._loop, name="kvstore-maintenance", daemon=True)
+        self.last_error: BaseException | None = None
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread after the job it is in."""
+        self._stopping.set()
+        self._engine.work_wanted.set()
+        if self._thread is not threading.current_thread():
+            self._thread.join()
+
+    def _loop(self) -> None:
+        while not self._stopping.is_set():
+            wait = min(job.due for job in self._jobs) - time.monotonic()
+            urgent = self._engine.work_wanted.wait(max(wait, 0.0))
+            self._engine.work_wanted.clear()
+            for job in self._jobs:
+                if self._stopping.is_set():
+                    return
+                if urgent or time.monotonic() >= job.due:
+                    self._run(job)
+
+    def _run(self, job: Job) -> None:
+        try:
+            job.run()
+        except DiskFull as error:
+            self._note(job, error)
+        except KVStoreError as error:
+            self._note(job, error)
+        except Exception as error:
+            self._note(job, error)
+            self._engine.poison(error)
+        job.due = time.monotonic() + job.interval_seconds
+
+    def _note(self, job: Job, error: BaseException) -> None:
+        if repr(error) != repr(self.last_error):
+            logger.warning("%s: %s", job.name, error)
+        self.last_error = error

@@ -1,0 +1,234 @@
+"""Requests and answers, shaped like etcd's RPC messages, as immutable named tuples.
+
+A range ``[key, range_end)``: ``range_end`` empty means the single key, ``b"\\0"`` means from ``key`` to the last
+key, and ``prefix_end(prefix)`` ends a prefix. Revision 0 means the newest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import IntEnum
+from typing import Any, NamedTuple
+
+from kvstore.keyvalue import KeyValue, KeyValues
+
+FROM_KEY = b"\0"
+"""As ``range_end``: to the last key. As ``key`` and ``range_end``: every key."""
+
+
+def prefix_end(prefix: bytes) -> bytes:
+    """The ``range_end`` that makes ``[prefix, end)`` all keys that begin with ``prefix``."""
+    kept = prefix.rstrip(b"\xff")
+    return kept[:-1] + bytes((kept[-1] + 1,)) if kept else FROM_KEY
+
+
+class SortOrder(IntEnum):
+    NONE = 0
+    ASCEND = 1
+    DESCEND = 2
+
+
+class SortTarget(IntEnum):
+    KEY = 0
+    VERSION = 1
+    CREATE = 2
+    MOD = 3
+    VALUE = 4
+
+
+class CompareResult(IntEnum):
+    EQUAL = 0
+    GREATER = 1
+    LESS = 2
+    NOT_EQUAL = 3
+
+
+class CompareTarget(IntEnum):
+    VERSION = 0
+    CREATE = 1
+    MOD = 2
+    VALUE = 3
+    LEASE = 4
+
+
+class EventType(IntEnum):
+    PUT = 0
+    DELETE = 1
+
+
+# --- requests --------------------------------------------------------------------------
+
+
+class RangeRequest(NamedTuple):
+    key: bytes
+    range_end: bytes = b""
+    limit: int = 0
+    revision: int = 0
+    sort_order: int = SortOrder.NONE
+    sort_target: int = SortTarget.KEY
+    keys_only: bool = False
+    count_only: bool = False
+    min_mod_revision: int = 0
+    max_mod_revision: int = 0
+    min_create_revision: int = 0
+    max_create_revision: int = 0
+
+
+class PutRequest(NamedTuple):
+    key: bytes
+    value: bytes = b""
+    lease: int = 0
+    prev_kv: bool = False
+    ignore_value: bool = False
+    ignore_lease: bool = False
+
+
+class DeleteRangeRequest(NamedTuple):
+    key: bytes
+    range_end: bytes = b""
+    prev_kv: bool = False
+
+
+class Compare(NamedTuple):
+    """True when every key of the range (a missing key counts as zeros) stands in ``result`` to ``operand``."""
+
+    key: bytes
+    target: int = CompareTarget.VERSION
+    result: int = CompareResult.EQUAL
+    operand: int | bytes = 0
+    range_end: bytes = b""
+
+
+class TxnRequest(NamedTuple):
+    """If all of ``compare`` hold, run ``success``, else ``failure``. ``None`` stands for an op that was not set."""
+
+    compare: tuple[Compare, ...] = ()
+    success: tuple[Any, ...] = ()
+    failure: tuple[Any, ...] = ()
+
+
+Op = RangeRequest | PutRequest | DeleteRangeRequest | TxnRequest | None
+
+
+class WatchRequest(NamedTuple):
+    key: bytes = FROM_KEY
+    range_end: bytes = b""
+    start_revision: int = 0
+    prev_kv: bool = False
+    no_put: bool = False
+    no_delete: bool = False
+    progress_notify: bool = False
+
+
+# --- answers ---------------------------------------------------------------------------
+
+
+class RangeResponse(NamedTuple):
+    """``revision`` is the newest one, ``count`` the keys in the range whatever limit and filters say."""
+
+    revision: int
+    kvs: KeyValues
+    more: bool
+    count: int  # type: ignore[assignment]  # etcd's field name; it hides tuple.count
+
+
+class PutResponse(NamedTuple):
+    revision: int
+    prev_kv: KeyValue | None = None
+
+
+class DeleteRangeResponse(NamedTuple):
+    revision: int
+    deleted: int
+    prev_kvs: KeyValues
+
+
+class TxnResponse(NamedTuple):
+    """``responses`` line up with the ops of the branch that ran. A nested answer has revision 0, as etcd's."""
+
+    revision: int
+    succeeded: bool
+    responses: tuple[RangeResponse | PutResponse | DeleteRangeResponse | Any, ...]
+
+
+class CompactionResponse(NamedTuple):
+    revision: int
+
+
+class LeaseGrantResponse(NamedTuple):
+    revision: int
+    id: int
+    ttl: int
+
+
+class LeaseRevokeResponse(NamedTuple):
+    revision: int
+
+
+class LeaseKeepAliveResponse(NamedTuple):
+    """``ttl`` 0: there is no such lease (any more)."""
+
+    revision: int
+    id: int
+    ttl: int
+
+
+class LeaseTimeToLiveResponse(NamedTuple):
+    """``ttl``: whole seconds left, -1 for an unknown lease; ``keys`` only when asked for."""
+
+    revision: int
+    id: int
+    ttl: int
+    granted_ttl: int
+    keys: tuple[bytes, ...]
+
+
+class LeaseLeasesResponse(NamedTuple):
+    revision: int
+    leases: tuple[int, ...]
+
+
+class HashKVResponse(NamedTuple):
+    """``hash``: etcd's HashKV, CRC-32C over the rows that etcd would keep at ``hash_revision``."""
+
+    revision: int
+    hash: int
+    compact_revision: int
+    hash_revision: int
+
+
+class Alarm(NamedTuple):
+    """``alarm``: "NOSPACE" or "CORRUPT"."""
+
+    member_id: int
+    alarm: str
+
+
+class Event(NamedTuple):
+    """One change. A delete's ``kv`` carries only key and mod_revision."""
+
+    type: EventType
+    kv: KeyValue
+    prev_kv: KeyValue | None = None
+
+
+class WatchResponse(NamedTuple):
+    """All events of one or more revisions, never part of one.
+
+    ``revision``: everything up to it has been delivered once this response has been seen (a response without
+    events is a progress notification). ``canceled`` ends the watch; ``compact_revision`` says why if non-zero.
+    """
+
+    revision: int
+    events: Sequence[Event] = ()
+    canceled: bool = False
+    compact_revision: int = 0
+    cancel_reason: str = ""
+
+
+class Change(NamedTuple):
+    """A key that differs between two revisions; ``before`` or ``after`` is None where it did not exist."""
+
+    key: bytes
+    before: KeyValue | None
+    after: KeyValue | None

@@ -1,0 +1,100 @@
+"""Checkpoint: a frozen generation goes into the backend, in one transaction, together with its index.
+
+The backend holds exactly the effects of the log entries up to its applied index; both change in one commit. In a
+crash the backend is at the old index or at the new one, and the log has everything after either.
+
+The rows are written in small chunks with short sleeps between them, so that no writer waits for the GIL; the
+transaction is long, but it is the only one that writes.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
+from typing import TypeVar
+
+from kvstore.backend import Backend, Row, WriteTx
+from kvstore.mvcc.overlay import Generation
+from kvstore.mvcc.schema import (
+    CHANGES,
+    CREATE,
+    DELETE,
+    HISTORY,
+    LATEST,
+    META,
+    META_APPLIED_INDEX,
+    META_CLOSED_MS,
+    META_REVISION,
+    UPDATE,
+    history_key,
+    pack_u64,
+    revision_key,
+)
+
+CHUNK_ROWS = 64
+PAUSE_SECONDS = 0.0001
+
+T = TypeVar("T")
+Pause = Callable[[], None]
+
+
+def pause() -> None:
+    """Let the others have the GIL."""
+    time.sleep(PAUSE_SECONDS)
+
+
+def no_pause() -> None:
+    """Used when writers wait for the checkpoint: finish as fast as possible."""
+
+
+def write_generation(backend: Backend, generation: Generation, now_ms: int, pause: Pause) -> None:
+    """Commit ``generation`` and its applied index."""
+    with backend.write() as tx:
+        _write_changes(tx, generation, pause)
+        for table, rows in generation.rows.items():
+            tx.put_many(table, [(key, value) for key, value in sorted(rows.items()) if value is not None])
+            tx.delete_many(table, [key for key, value in rows.items() if value is None])
+        marks = [
+            (META_APPLIED_INDEX, pack_u64(generation.last_index)),
+            (META_REVISION, pack_u64(generation.last_revision)),
+            (META_CLOSED_MS, pack_u64(now_ms)),
+        ]
+        tx.put_many(META, marks)
+
+
+def _write_changes(tx: WriteTx, generation: Generation, pause: Pause) -> None:
+    keys = sorted(generation.versions)
+    before: dict[bytes, bytes | None] = {}
+    for some in _chunks(keys):
+        before.update(zip(some, tx.get_many(LATEST, some), strict=True))
+        pause()
+    now = dict(before)
+    history: list[Row] = []
+    changes: list[Row] = []
+    for some_changes in _chunks(generation.changes):
+        for key, version in some_changes:
+            ended = now[key]
+            if ended is not None:
+                history.append((history_key(key, version.main, version.sub), ended))
+            kind = DELETE if version.row is None else CREATE if ended is None else UPDATE
+            changes.append((revision_key(version.main, version.sub), kind + key))
+            now[key] = version.row
+        pause()
+    history.sort()
+    for some_rows in _chunks(history):
+        tx.put_many(HISTORY, some_rows)
+        pause()
+    for some_rows in _chunks(changes):
+        tx.put_many(CHANGES, some_rows, append=True)
+        pause()
+    for some in _chunks(keys):
+        tx.put_many(LATEST, [(key, row) for key in some if (row := now[key]) is not None])
+        tx.delete_many(LATEST, [key for key in some if now[key] is None and before[key] is not None])
+        pause()
+
+
+def _chunks(items: Sequence[T]) -> Iterator[list[T]]:
+    iterator = iter(items)
+    while some := list(islice(iterator, CHUNK_ROWS)):
+        yield some

@@ -1,0 +1,140 @@
+"""A log entry: what one write decided, as a list of effects.
+
+    Entry (protobuf) = 1 revision   varint    main revision of the puts and deletes; absent if there are none
+                       2 put        bytes     KeyValue (its mod_revision is the entry's revision)
+                       3 delete     bytes     user key
+                       4 grant      Lease     {1 id, 2 ttl_seconds, 3 deadline_ms}
+                       5 revoke     varint    lease id
+                       6 attach     Attach    {1 lease id, 2 user key}
+                       7 detach     Attach
+                       8 renew      Lease     {1 id, 3 deadline_ms}
+                       9 compact    varint    revision + 1 (so that 0 has a byte)
+                      10 alarm      Alarm     {1 on, 2 member id, 3 name}
+
+Fields stand in the order in which they take effect; the nth put or delete is sub revision n. An entry says what
+happened, not what was asked: replaying it evaluates nothing and reads nothing.
+
+``apply`` is the only interpreter. A live write goes through it right after it is planned, a recovered one when the
+log is replayed.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from kvstore.errors import Corruption, TooNew
+from kvstore.keyvalue import make_row, row_numbers
+from kvstore.mvcc.overlay import Version
+from kvstore.wire import WireError, bytes_field, fields, int_field, read_varint, signed, varint
+
+if TYPE_CHECKING:
+    from kvstore.lease import Lessor
+    from kvstore.mvcc.state import State
+
+REVISION, PUT, DELETE, GRANT, REVOKE, ATTACH, DETACH, RENEW, COMPACT, ALARM = range(1, 11)
+
+
+def revision(main: int) -> bytes:
+    return b"\x08" + varint(main)
+
+
+def put(key_value: bytes) -> bytes:
+    return b"\x12%b%b" % (varint(len(key_value)), key_value)
+
+
+def delete(key: bytes) -> bytes:
+    return b"\x1a%b%b" % (varint(len(key)), key)
+
+
+def grant(lease: int, ttl_seconds: int, deadline_ms: int) -> bytes:
+    return bytes_field(GRANT, int_field(1, lease) + int_field(2, ttl_seconds) + int_field(3, deadline_ms))
+
+
+def revoke(lease: int) -> bytes:
+    return b"\x28" + varint(lease)
+
+
+def attach(lease: int, key: bytes) -> bytes:
+    return bytes_field(ATTACH, int_field(1, lease) + bytes_field(2, key))
+
+
+def detach(lease: int, key: bytes) -> bytes:
+    return bytes_field(DETACH, int_field(1, lease) + bytes_field(2, key))
+
+
+def renew(lease: int, deadline_ms: int) -> bytes:
+    return bytes_field(RENEW, int_field(1, lease) + int_field(3, deadline_ms))
+
+
+def compact(to_revision: int) -> bytes:
+    return b"\x48" + varint(to_revision + 1)
+
+
+def alarm(on: bool, member_id: int, name: str) -> bytes:
+    return bytes_field(ALARM, int_field(1, int(on)) + int_field(2, member_id) + bytes_field(3, name.encode()))
+
+
+def apply(entry: bytes, state: State, lessor: Lessor) -> None:
+    """Take the effects of one entry into the state. Deterministic; raises ``Corruption`` on a bad entry."""
+    main = sub = 0
+    try:
+        for number, value in fields(entry):
+            if number == PUT and isinstance(value, bytes):
+                create_revision, mod_revision, version, lease = row_numbers(value)
+                if mod_revision != main:
+                    raise WireError(f"a put of revision {mod_revision} in an entry of revision {main}")
+                length, at = read_varint(value, 1)
+                key = value[at : at + length]
+                state.change(key, Version(main, sub, make_row(value, sub), create_revision, version, lease))
+                sub += 1
+            elif number == DELETE and isinstance(value, bytes):
+                state.change(value, Version(main, sub, None, 0, 0, 0))
+                sub += 1
+            elif number == REVISION and isinstance(value, int):
+                main = state.head = value
+            else:
+                _apply_other(number, value, state, lessor)
+    except WireError as error:
+        raise Corruption(f"log entry {state.index + 1}: {error}", last_good_revision=state.head) from None
+    state.index += 1
+
+
+def _apply_other(number: int, value: int | bytes, state: State, lessor: Lessor) -> None:
+    if isinstance(value, int):
+        if number == REVOKE:
+            lessor.apply_revoke(state.active, signed(value))
+        elif number == COMPACT:
+            state.compact(value - 1)
+        else:
+            raise _unknown(number)
+        return
+    parts = dict(fields(value))
+    ident = signed(_int(parts, 1))
+    if number == GRANT:
+        lessor.apply_grant(state.active, ident, _int(parts, 2), _int(parts, 3))
+    elif number == RENEW:
+        lessor.apply_renew(state.active, ident, _int(parts, 3))
+    elif number in (ATTACH, DETACH):
+        lessor.apply_attachment(state.active, ident, _bytes(parts, 2), attached=number == ATTACH)
+    elif number == ALARM:
+        state.set_alarm(_int(parts, 2), _bytes(parts, 3).decode("ascii", "replace"), bool(ident))
+    else:
+        raise _unknown(number)
+
+
+def _int(parts: dict[int, int | bytes], number: int) -> int:
+    value = parts.get(number, 0)
+    if not isinstance(value, int):
+        raise WireError(f"field {number} is not a number")
+    return value
+
+
+def _bytes(parts: dict[int, int | bytes], number: int) -> bytes:
+    value = parts.get(number, b"")
+    if not isinstance(value, bytes):
+        raise WireError(f"field {number} is not bytes")
+    return value
+
+
+def _unknown(number: int) -> TooNew:
+    return TooNew(f"the log holds an effect of kind {number}, which this version does not know")

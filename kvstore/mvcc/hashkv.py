@@ -1,0 +1,71 @@
+"""HashKV: etcd's checksum of the key space, so that a store here can be held against an etcd.
+
+CRC-32C over ``"key"`` and then, in revision order, over the row key and row value that etcd would keep:
+
+    main u64 | 0x5f | sub u64 [| 0x74 for a delete]     KeyValue (a delete: one with only the key)
+
+up to revision R. Rows at or below the compaction count only if they are still live at R; a delete at exactly the
+compaction revision never counts (as in etcd since 3.4.34). If nothing at all is live at R, etcd leaves out the
+first rule and hashes every row it still has; so do we (etcd-facts 2.8).
+"""
+
+from __future__ import annotations
+
+import heapq
+import struct
+from collections.abc import Iterator
+
+from crc32c import crc32c
+
+from kvstore.keyvalue import encode_key_value, row_mod_revision, split_row
+from kvstore.mvcc.changes import change_page
+from kvstore.mvcc.state import State
+
+_PAGE = 2000
+_ROW_KEY = struct.Struct(">Q1sQ")
+
+
+def hash_kv(state: State, revision: int, compacted: int) -> int:
+    """The hash at ``revision`` (a kept one)."""
+    value = crc32c(b"key")
+    old = _rows_below(state, revision, compacted)
+    for row_key, row_value in heapq.merge(old, _rows_above(state, revision, compacted)):
+        value = crc32c(row_value, crc32c(row_key, value))
+    return value
+
+
+def _rows_below(state: State, revision: int, compacted: int) -> list[tuple[bytes, bytes]]:
+    """Versions written at or below the compaction and live at ``revision``, in revision order."""
+    kept, any_live = _versions_below(state, revision, compacted)
+    if not any_live and compacted > 0:
+        kept, _ = _versions_below(state, compacted, compacted)
+    return sorted(kept)
+
+
+def _versions_below(state: State, revision: int, compacted: int) -> tuple[list[tuple[bytes, bytes]], bool]:
+    kept: list[tuple[bytes, bytes]] = []
+    any_live = False
+    at: bytes | None = b""
+    while at is not None:
+        page, at = state.page(at, None, revision)
+        any_live = any_live or bool(page)
+        for _, row in page:
+            main = row_mod_revision(row)
+            if main <= compacted:
+                sub, key_value = split_row(row)
+                kept.append((_ROW_KEY.pack(main, b"_", sub), key_value))
+    return kept, any_live
+
+
+def _rows_above(state: State, revision: int, compacted: int) -> Iterator[tuple[bytes, bytes]]:
+    """Every change after the compaction up to ``revision``."""
+    first = max(compacted + 1, 1)
+    while first <= revision:
+        page, covered = change_page(state, first, revision, _PAGE)
+        for change in page:
+            row_key = _ROW_KEY.pack(change.main, b"_", change.sub)
+            if change.row is None:
+                yield row_key + b"t", encode_key_value(change.key, 0, 0, 0, b"", 0)
+            else:
+                yield row_key, split_row(change.row)[1]
+        first = covered + 1

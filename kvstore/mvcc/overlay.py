@@ -1,0 +1,124 @@
+"""Changes that are in the log but not yet in the backend.
+
+A ``Generation`` collects changes between two checkpoints. Writers fill the active one; a checkpoint freezes it,
+opens a new one in front and carries the frozen one into the backend. Generations are looked up newest first:
+
+    reads:  active generation -> frozen generation (while a checkpoint runs) -> backend
+
+A change lies in a generation from the moment it is planned, before its log record is synced; readers ask at the
+published revision and so never see it too early. Once the backend has committed a frozen generation, it may
+vanish from under a reader at any moment. That is harmless for readers that keep one rule:
+
+    look into the generations first, open the backend's read transaction after.
+
+What was missing in the generations is then in the backend, and what is in both is the same.
+"""
+
+from __future__ import annotations
+
+import time
+from itertools import islice
+from threading import Lock
+from typing import NamedTuple
+
+from sortedcontainers import SortedList
+
+DRAIN_CHUNK = 64
+DRAIN_PAUSE_SECONDS = 0.0001
+_CHANGE_OVERHEAD_BYTES = 300
+
+
+class Version(NamedTuple):
+    """One change of one key: a put (``row`` set) or a delete (``row`` None)."""
+
+    main: int
+    sub: int
+    row: bytes | None
+    create_revision: int
+    version: int
+    lease: int
+
+
+class Generation:
+    """The changes of a span of revisions, by key and in order."""
+
+    def __init__(self) -> None:
+        self.versions: dict[bytes, list[Version]] = {}
+        self.changes: list[tuple[bytes, Version]] = []
+        self.rows: dict[str, dict[bytes, bytes | None]] = {}
+        """Pending rows of the small tables (lease, attachment, alarm, meta); None deletes."""
+        self.last_index = 0
+        self.last_revision = 0
+        self.size_bytes = 0
+        self._unsorted: list[bytes] = []
+        self._sorted: SortedList = SortedList()
+        self._sorting = Lock()
+
+    def add(self, key: bytes, version: Version) -> None:
+        versions = self.versions.get(key)
+        if versions is None:
+            self.versions[key] = [version]
+            self._unsorted.append(key)
+        else:
+            versions.append(version)
+        self.changes.append((key, version))
+        row = version.row
+        self.size_bytes += _CHANGE_OVERHEAD_BYTES + (len(row) if row else len(key))
+
+    def set_row(self, table: str, key: bytes, value: bytes | None) -> None:
+        self.rows.setdefault(table, {})[key] = value
+        self.size_bytes += _CHANGE_OVERHEAD_BYTES
+
+    def at(self, key: bytes, revision: int) -> Version | None:
+        """The newest change of ``key`` at or below ``revision``, if it is in this generation."""
+        versions = self.versions.get(key)
+        if versions:
+            for version in reversed(versions):
+                if version.main <= revision:
+                    return version
+        return None
+
+    def keys(self, start: bytes, end: bytes | None, limit: int) -> list[bytes]:
+        """The first ``limit`` changed keys in [start, end), ascending."""
+        if not self.versions:
+            return []
+        with self._sorting:
+            count = len(self._unsorted)
+            if count:  # writers append meanwhile; only what was counted is taken
+                self._sorted.update(self._unsorted[:count])
+                del self._unsorted[:count]
+            return list(islice(self._sorted.irange(start, end, inclusive=(True, False)), limit))
+
+    def drain(self) -> None:
+        """Let go of the contents in small steps: freeing 10,000 objects at once would stall every thread."""
+        for container in (self.versions, self.changes):
+            while container:
+                for _ in range(min(DRAIN_CHUNK, len(container))):
+                    container.popitem() if isinstance(container, dict) else container.pop()
+                time.sleep(DRAIN_PAUSE_SECONDS)
+
+
+Generations = tuple[Generation, ...]
+"""Newest first. Replaced as a whole, never changed in place."""
+
+
+def overlay_slice(
+    generations: Generations, start: bytes, end: bytes | None, revision: int, limit: int
+) -> tuple[dict[bytes, bytes | None], bytes | None]:
+    """What the generations say about [start, end) at ``revision``: key -> row, None = deleted.
+
+    Also the last key up to which the answer is complete (None: to ``end``).
+    """
+    found: dict[bytes, bytes | None] = {}
+    horizon: bytes | None = None
+    for generation in reversed(generations):
+        keys = generation.keys(start, end, limit)
+        if len(keys) == limit and (horizon is None or keys[-1] < horizon):
+            horizon = keys[-1]
+        for key in keys:
+            version = generation.at(key, revision)
+            if version is not None:
+                found[key] = version.row
+    if horizon is not None:
+        found = {key: row for key, row in found.items() if key <= horizon}
+    return found, horizon

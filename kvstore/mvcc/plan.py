@@ -1,0 +1,315 @@
+"""Planning: how a write is decided.
+
+    request --check--> plan against head --> effects --apply--> state
+                                               '--encode--> log entry
+
+A plan looks at everything planned before it, durable or not, and is applied to the state at once, so that the
+next plan sees it. It is all or nothing: whatever can be refused is refused before the first effect.
+
+One transaction has one main revision (head + 1); each put and each deleted key is one sub revision. A write
+that changes nothing has no revision and no log entry.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from kvstore.errors import (
+    Compacted,
+    FutureRevision,
+    KeyNotFound,
+    LeaseExists,
+    LeaseNotFound,
+    LeaseTTLTooLarge,
+)
+from kvstore.keyvalue import KeyValue, KeyValues, encode_key_value, make_row
+from kvstore.lease import TTL_MAX_SECONDS, Lessor
+from kvstore.model import (
+    Compare,
+    CompareResult,
+    CompareTarget,
+    DeleteRangeRequest,
+    DeleteRangeResponse,
+    PutRequest,
+    PutResponse,
+    RangeRequest,
+    TxnRequest,
+    TxnResponse,
+)
+from kvstore.mvcc import effects
+from kvstore.mvcc.overlay import Version
+from kvstore.mvcc.read import answer_range, scan_keys
+from kvstore.mvcc.state import State
+from kvstore.mvcc.validate import range_bounds
+
+
+class Planned(NamedTuple):
+    """A decided write: the log entry (None: nothing changed) and the answer."""
+
+    entry: bytes | None
+    response: object
+
+
+class Path(NamedTuple):
+    """Which way a transaction went: the branch, and the paths of its nested transactions by position."""
+
+    succeeded: bool
+    ops: tuple[object, ...]
+    nested: dict[int, Path]
+
+
+class Planner:
+    """Turns requests into log entries. One caller at a time: the engine holds the lock."""
+
+    def __init__(self, state: State, lessor: Lessor) -> None:
+        self._state = state
+        self._lessor = lessor
+
+    # --- single writes ----------------------------------------------------------------
+
+    def put(self, request: PutRequest) -> Planned:
+        key, value, lease, want_prev, ignore_value, ignore_lease = request
+        state = self._state
+        if lease and lease not in self._lessor.leases:
+            raise LeaseNotFound
+        old = state.head_version(key)
+        if old is None and (ignore_value or ignore_lease):
+            raise KeyNotFound
+        if lease or ignore_value or ignore_lease or (old is not None and old.lease):
+            return self._put_in_full(request)
+        main = state.head + 1
+        create_revision, version = (main, 1) if old is None else (old.create_revision, old.version + 1)
+        row = encode_key_value(key, create_revision, main, version, value, 0)
+        state.change(key, Version(main, 0, row, create_revision, version, 0))
+        state.head = main
+        state.index += 1
+        prev_kv = (
+            KeyValue.from_row(old.row) if want_prev and old is not None and old.row is not None else None
+        )
+        return Planned(effects.revision(main) + effects.put(row), PutResponse(main, prev_kv))
+
+    def _put_in_full(self, request: PutRequest) -> Planned:
+        run = _Run(self._state, self._lessor)
+        response = run.put(request)
+        return Planned(run.finish(), response)
+
+    def delete(self, request: DeleteRangeRequest) -> Planned:
+        run = _Run(self._state, self._lessor)
+        response = run.delete(request)
+        return Planned(run.finish(), response)
+
+    # --- transactions -----------------------------------------------------------------
+
+    def txn(self, request: TxnRequest) -> Planned:
+        path = self.choose(request)
+        if not is_read_only(request):
+            self._check_puts(path)
+        self._check_ranges(path)
+        run = _Run(self._state, self._lessor)
+        responses = self._run_path(run, path)
+        return Planned(run.finish(), TxnResponse(run.revision, path.succeeded, responses))
+
+    def choose(self, request: TxnRequest) -> Path:
+        """Evaluate every compare along the chosen branches, all against the state before the transaction."""
+        succeeded = all(self._holds(compare) for compare in request.compare)
+        ops = request.success if succeeded else request.failure
+        nested = {at: self.choose(op) for at, op in enumerate(ops) if isinstance(op, TxnRequest)}
+        return Path(succeeded, ops, nested)
+
+    def _holds(self, compare: Compare) -> bool:
+        if not compare.range_end:
+            version = self._state.head_version(compare.key)
+            kvs = [KeyValue.from_row(version.row)] if version is not None and version.row is not None else []
+        else:
+            start, end = range_bounds(compare.key, compare.range_end)
+            kvs = list(scan_keys(self._state, start, end, self._state.head))
+        if not kvs:
+            return compare.target != CompareTarget.VALUE and _compare(compare, None)
+        return all(_compare(compare, kv) for kv in kvs)
+
+    def _check_puts(self, path: Path) -> None:
+        for at, op in enumerate(path.ops):
+            if isinstance(op, PutRequest):
+                if (op.ignore_value or op.ignore_lease) and self._state.head_version(op.key) is None:
+                    raise KeyNotFound
+                if op.lease and op.lease not in self._lessor.leases:
+                    raise LeaseNotFound
+            elif at in path.nested:
+                self._check_puts(path.nested[at])
+
+    def _check_ranges(self, path: Path) -> None:
+        for at, op in enumerate(path.ops):
+            if isinstance(op, RangeRequest):
+                if op.revision > self._state.head:
+                    raise FutureRevision
+                if op.revision != 0 and op.revision < self._state.head_compacted:
+                    raise Compacted(self._state.head_compacted)
+            elif at in path.nested:
+                self._check_ranges(path.nested[at])
+
+    def _run_path(self, run: _Run, path: Path) -> tuple[object, ...]:
+        responses: list[object] = []
+        for at, op in enumerate(path.ops):
+            if isinstance(op, PutRequest):
+                responses.append(run.put(op))
+            elif isinstance(op, DeleteRangeRequest):
+                responses.append(run.delete(op))
+            elif isinstance(op, RangeRequest):
+                responses.append(run.range(op))
+            else:
+                nested = path.nested[at]
+                responses.append(TxnResponse(0, nested.succeeded, self._run_path(run, nested)))
+        return tuple(responses)
+
+    # --- leases, compaction, alarms ---------------------------------------------------
+
+    def grant(self, lease: int, ttl_seconds: int, ttl_min_seconds: int, now_ms: int) -> tuple[bytes, int]:
+        """(entry, effective ttl)."""
+        if ttl_seconds > TTL_MAX_SECONDS:
+            raise LeaseTTLTooLarge
+        if lease in self._lessor.leases:
+            raise LeaseExists
+        ttl_seconds = max(ttl_seconds, ttl_min_seconds)
+        deadline_ms = now_ms + ttl_seconds * 1000
+        self._lessor.apply_grant(self._state.active, lease, ttl_seconds, deadline_ms)
+        self._state.index += 1
+        return effects.grant(lease, ttl_seconds, deadline_ms), ttl_seconds
+
+    def renew(self, lease: int, now_ms: int) -> tuple[bytes, int]:
+        """(entry, ttl) of a lease that is not yet due; ``LeaseNotFound`` otherwise."""
+        found = self._lessor.leases.get(lease)
+        if found is None or found.deadline_ms <= now_ms:
+            raise LeaseNotFound
+        deadline_ms = now_ms + found.ttl_seconds * 1000
+        self._lessor.apply_renew(self._state.active, lease, deadline_ms)
+        self._state.index += 1
+        return effects.renew(lease, deadline_ms), found.ttl_seconds
+
+    def revoke(self, lease: int) -> tuple[bytes, int]:
+        """(entry, revision): the attached keys go in one revision, in key order."""
+        found = self._lessor.leases.get(lease)
+        if found is None:
+            raise LeaseNotFound
+        run = _Run(self._state, self._lessor)
+        for key in sorted(found.keys):
+            run.delete_key(key, lease)
+        run.revoke(lease)
+        entry = run.finish()
+        return entry or b"", run.revision
+
+    def compact(self, revision: int) -> bytes:
+        if revision <= self._state.head_compacted:
+            raise Compacted(self._state.head_compacted)
+        if revision > self._state.head:
+            raise FutureRevision
+        self._state.compact(revision)
+        self._state.index += 1
+        return effects.compact(revision)
+
+    def alarm(self, member_id: int, name: str, on: bool) -> bytes:
+        self._state.set_alarm(member_id, name, on)
+        self._state.index += 1
+        return effects.alarm(on, member_id, name)
+
+
+class _Run:
+    """One transaction being carried out: its revision, and its effects so far."""
+
+    def __init__(self, state: State, lessor: Lessor) -> None:
+        self._state = state
+        self._lessor = lessor
+        self._begin = state.head
+        self._main = state.head + 1
+        self._sub = 0
+        self._effects: list[bytes] = []
+
+    @property
+    def revision(self) -> int:
+        """What a response header of this moment says."""
+        return self._main if self._sub else self._begin
+
+    def put(self, request: PutRequest) -> PutResponse:
+        key, value, lease, want_prev, ignore_value, ignore_lease = request
+        old = self._state.head_version(key)
+        if old is None and (ignore_value or ignore_lease):
+            raise KeyNotFound
+        old_kv = KeyValue.from_row(old.row) if old is not None and old.row is not None else None
+        old_lease = old.lease if old is not None else 0
+        if ignore_value and old_kv is not None:
+            value = old_kv.value
+        if ignore_lease:
+            lease = old_lease
+        create_revision, version = (self._main, 1) if old is None else (old.create_revision, old.version + 1)
+        key_value = encode_key_value(key, create_revision, self._main, version, value, lease)
+        self._effects.append(effects.put(key_value))
+        row = make_row(key_value, self._sub)
+        self._state.change(key, Version(self._main, self._sub, row, create_revision, version, lease))
+        self._sub += 1
+        if old_lease != lease:
+            self._attach(key, old_lease, attached=False)
+            self._attach(key, lease, attached=True)
+        return PutResponse(self._main, old_kv if want_prev else None)
+
+    def delete(self, request: DeleteRangeRequest) -> DeleteRangeResponse:
+        start, end = range_bounds(request.key, request.range_end)
+        if request.range_end:
+            gone = list(scan_keys(self._state, start, end, self._main))
+        else:
+            version = self._state.head_version(request.key)
+            gone = [KeyValue.from_row(version.row)] if version is not None and version.row is not None else []
+        for kv in gone:
+            self.delete_key(kv.key, kv.lease)
+        prev_kvs = KeyValues([kv.row for kv in gone] if request.prev_kv else [])
+        return DeleteRangeResponse(self.revision, len(gone), prev_kvs)
+
+    def delete_key(self, key: bytes, lease: int) -> None:
+        self._effects.append(effects.delete(key))
+        self._state.change(key, Version(self._main, self._sub, None, 0, 0, 0))
+        self._sub += 1
+        self._attach(key, lease, attached=False)
+
+    def revoke(self, lease: int) -> None:
+        self._lessor.apply_revoke(self._state.active, lease)
+        self._effects.append(effects.revoke(lease))
+
+    def range(self, request: RangeRequest) -> object:
+        revision = request.revision if request.revision > 0 else self.revision
+        return answer_range(self._state, request, revision, self.revision)
+
+    def _attach(self, key: bytes, lease: int, *, attached: bool) -> None:
+        if lease:
+            self._effects.append((effects.attach if attached else effects.detach)(lease, key))
+            self._lessor.apply_attachment(self._state.active, lease, key, attached=attached)
+
+    def finish(self) -> bytes | None:
+        """The log entry; None if nothing was changed."""
+        if not self._effects:
+            return None
+        self._state.index += 1
+        if not self._sub:
+            return b"".join(self._effects)
+        self._state.head = self._main
+        return effects.revision(self._main) + b"".join(self._effects)
+
+
+def is_read_only(request: TxnRequest) -> bool:
+    """Only ranges at the top level of both branches (a nested transaction makes it a write, as in etcd)."""
+    return all(isinstance(op, RangeRequest) for op in (*request.success, *request.failure))
+
+
+def _compare(compare: Compare, kv: KeyValue | None) -> bool:
+    mine: int | bytes
+    theirs: int | bytes = compare.operand
+    if compare.target == CompareTarget.VALUE:
+        mine = kv.value if kv is not None else b""
+        theirs = theirs if isinstance(theirs, bytes) else b""
+    elif kv is None:
+        mine = 0
+    else:
+        mine = (kv.version, kv.create_revision, kv.mod_revision, b"", kv.lease)[compare.target]
+    order = (mine > theirs) - (mine < theirs)  # type: ignore[operator]  # same types: validate checked
+    if compare.result == CompareResult.EQUAL:
+        return order == 0
+    if compare.result == CompareResult.NOT_EQUAL:
+        return order != 0
+    return order > 0 if compare.result == CompareResult.GREATER else order < 0

@@ -1,0 +1,211 @@
+"""Range, as etcd answers it, and the reads that etcd lacks: history and differences.
+
+A range is decided in this order: bounds and revision, then filters, sort, limit. ``count`` is the number of keys
+in the range whatever filters and limit say. Without a sort the limit is pushed down, so a limited range costs
+its limit; a sort needs every row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from kvstore.errors import Compacted, FutureRevision
+from kvstore.keyvalue import KeyValue, KeyValues, encode_key_value, row_mod_revision, row_numbers
+from kvstore.model import Change, RangeRequest, RangeResponse, SortOrder, SortTarget
+from kvstore.mvcc.schema import HISTORY, LATEST, REVISION_BYTES, REVISION_LIMIT, escape, parse_revision
+from kvstore.mvcc.state import PAGE_ROWS, State
+from kvstore.mvcc.validate import range_bounds
+
+Rows = list[tuple[bytes, bytes]]
+
+
+def read_revision(asked: int, newest: int, compacted: int) -> int:
+    """The revision a read is answered at; raises ``FutureRevision`` or ``Compacted``."""
+    if asked > newest:
+        raise FutureRevision
+    if asked <= 0:
+        return newest
+    if asked < compacted:
+        raise Compacted(compacted)
+    return asked
+
+
+def answer_range(state: State, request: RangeRequest, revision: int, header_revision: int) -> RangeResponse:
+    """Answer a validated range request at ``revision``."""
+    start, end = range_bounds(request.key, request.range_end)
+    if request.count_only:
+        return RangeResponse(header_revision, KeyValues([]), False, _count(state, request, revision))
+    if not request.range_end:
+        row = state.row_at(request.key, revision)
+        rows, more, count = ([(request.key, row)] if row is not None else []), False, int(row is not None)
+    elif (
+        request.sort_target != SortTarget.KEY or request.sort_order == SortOrder.DESCEND or _filtered(request)
+    ):
+        rows = _all_rows(state, start, end, revision)
+        count = len(rows)
+        rows, more = _sorted_and_limited(rows, request)
+    else:
+        rows, more = _first_rows(state, start, end, revision, request.limit)
+        count = state.count(start, end, revision) if more else len(rows)
+    if _filtered(request):
+        rows = [row for row in rows if _passes(request, row[1])]
+        if 0 < request.limit < len(rows):
+            rows, more = rows[: request.limit], True
+    if request.keys_only:
+        return RangeResponse(
+            header_revision, KeyValues([_without_value(row) for _, row in rows]), more, count
+        )
+    return RangeResponse(header_revision, KeyValues([row for _, row in rows]), more, count)
+
+
+def _count(state: State, request: RangeRequest, revision: int) -> int:
+    if not request.range_end:
+        return int(state.row_at(request.key, revision) is not None)
+    start, end = range_bounds(request.key, request.range_end)
+    return 0 if end is not None and end <= start else state.count(start, end, revision)
+
+
+def _first_rows(
+    state: State, start: bytes, end: bytes | None, revision: int, limit: int
+) -> tuple[Rows, bool]:
+    """The first ``limit`` rows (0: all), and whether there are more."""
+    wanted = limit + 1 if limit > 0 else 0
+    rows: Rows = []
+    at: bytes | None = start
+    while at is not None and (end is None or at < end):
+        size = min(max(wanted - len(rows), 2), PAGE_ROWS * 10) if wanted else PAGE_ROWS * 10
+        page, at = state.page(at, end, revision, size)
+        rows = rows + page if rows else page
+        if wanted and len(rows) >= wanted:
+            return rows[:limit], True
+    return rows, False
+
+
+def _all_rows(state: State, start: bytes, end: bytes | None, revision: int) -> Rows:
+    return _first_rows(state, start, end, revision, 0)[0]
+
+
+_SORT_KEYS: dict[int, Callable[[tuple[bytes, bytes]], Any]] = {
+    SortTarget.KEY: lambda row: row[0],
+    SortTarget.VERSION: lambda row: row_numbers(row[1])[2],
+    SortTarget.CREATE: lambda row: row_numbers(row[1])[0],
+    SortTarget.MOD: lambda row: row_numbers(row[1])[1],
+    SortTarget.VALUE: lambda row: KeyValue.from_row(row[1]).value,
+}
+
+
+def _sorted_and_limited(rows: Rows, request: RangeRequest) -> tuple[Rows, bool]:
+    """Filter, sort (ties stay in ascending key order) and cut.
+
+    As in etcd, a sort target without an order sorts ascending, but after the limit: it sees only the first
+    limit + 1 keys (etcd-facts 5.4). A filter switches that off.
+    """
+    limit = request.limit if request.limit > 0 else 0
+    if _filtered(request):
+        rows = [row for row in rows if _passes(request, row[1])]
+    elif request.sort_order == SortOrder.NONE and limit:
+        rows = rows[: limit + 1]
+    if request.sort_order != SortOrder.NONE or request.sort_target != SortTarget.KEY:
+        rows = sorted(
+            rows, key=_SORT_KEYS[request.sort_target], reverse=request.sort_order == SortOrder.DESCEND
+        )
+    return (rows[:limit], True) if limit and len(rows) > limit else (rows, False)
+
+
+def _filtered(request: RangeRequest) -> bool:
+    return bool(
+        request.min_mod_revision
+        or request.max_mod_revision
+        or request.min_create_revision
+        or request.max_create_revision
+    )
+
+
+def _passes(request: RangeRequest, row: bytes) -> bool:
+    create_revision, mod_revision, _, _ = row_numbers(row)
+    return not (
+        (request.max_mod_revision and mod_revision > request.max_mod_revision)
+        or (request.min_mod_revision and mod_revision < request.min_mod_revision)
+        or (request.max_create_revision and create_revision > request.max_create_revision)
+        or (request.min_create_revision and create_revision < request.min_create_revision)
+    )
+
+
+def _without_value(row: bytes) -> bytes:
+    kv = KeyValue.from_row(row)
+    return encode_key_value(kv.key, kv.create_revision, kv.mod_revision, kv.version, b"", kv.lease)
+
+
+# --- what etcd lacks -------------------------------------------------------------------
+
+
+def scan_keys(
+    state: State, start: bytes, end: bytes | None, revision: int, page_rows: int = PAGE_ROWS
+) -> Iterator[KeyValue]:
+    """Live keys of [start, end) at ``revision``, ascending, a page at a time; nothing is held in between."""
+    at: bytes | None = start
+    while at is not None and (end is None or at < end):
+        page, at = state.page(at, end, revision, page_rows)
+        for _, row in page:
+            yield KeyValue.from_row(row)
+
+
+def key_history(state: State, key: bytes, first_revision: int, last_revision: int) -> Iterator[KeyValue]:
+    """Every kept version of ``key`` with first <= mod_revision <= last, oldest first.
+
+    A delete shows as a ``KeyValue`` with version 0: it is the end of a version that no update took over.
+    """
+    ended = 0
+    for row, end in _lives(state, key):
+        kv = KeyValue.from_row(row)
+        if ended and kv.version == 1 and first_revision <= ended <= last_revision:
+            yield KeyValue(key, mod_revision=ended)
+        if first_revision <= kv.mod_revision <= last_revision:
+            yield kv
+        ended = end
+    if ended and first_revision <= ended <= last_revision:
+        yield KeyValue(key, mod_revision=ended)
+
+
+def _lives(state: State, key: bytes) -> Iterator[tuple[bytes, int]]:
+    """(row, main revision of its end, 0 while it lives) of every kept version, oldest first."""
+    pending = [
+        v for generation in reversed(state.generations) for v in list(generation.versions.get(key, ()))
+    ]
+    at, ended = escape(key), 0
+    stop = at + REVISION_LIMIT
+    while True:
+        with state.backend.read() as tx:
+            rows = tx.scan(HISTORY, at, stop, limit=PAGE_ROWS)
+            latest = tx.get(LATEST, key)
+        for ended_key, row in rows:
+            ended = parse_revision(ended_key[-REVISION_BYTES:])[0]
+            yield row, ended
+        if len(rows) < PAGE_ROWS:
+            break
+        at = rows[-1][0] + b"\0"
+    newest = ended if latest is None else row_mod_revision(latest)
+    pending = [version for version in pending if version.main > newest]
+    ends = [version.main for version in pending] + [0]
+    if latest is not None:
+        yield latest, ends[0]
+    for version, end in zip(pending, ends[1:], strict=True):
+        if version.row is not None:
+            yield version.row, end
+
+
+def difference(
+    state: State, start: bytes, end: bytes | None, older: int, newer: int, keys: Iterator[bytes]
+) -> Iterator[Change]:
+    """What ``keys`` (ascending, each once) looked like at two revisions, where that differs."""
+    for key in keys:
+        if key < start or (end is not None and key >= end):
+            continue
+        before, after = state.row_at(key, older), state.row_at(key, newer)
+        if before != after:
+            yield Change(
+                key,
+                None if before is None else KeyValue.from_row(before),
+                None if after is None else KeyValue.from_row(after),
+            )

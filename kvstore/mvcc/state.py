@@ -1,0 +1,244 @@
+"""The state: generations above a backend, the marks that say what is published, and reads at a revision.
+
+Every read is a read at one revision R. The newest read is a read at the published revision. Because past
+versions stay until compaction, a read never needs to hold anything still: it may take pages from different
+backend transactions and still sees exactly revision R.
+
+    head       revision of the last planned write; only writers look at it
+    published  revision of the last durable write: what readers see as newest
+    compacted  reads below it are refused
+
+``backend_revision`` is the newest revision that a backend transaction opened now could hold. It is raised before
+a checkpoint commits, so a reader that finds it <= R after opening its transaction knows that every row of
+``latest`` is valid at R, and need not decode any of them.
+"""
+
+from __future__ import annotations
+
+from kvstore.backend import Backend, ReadTx
+from kvstore.errors import Compacted, Corruption
+from kvstore.keyvalue import row_mod_revision, row_numbers
+from kvstore.mvcc.overlay import Generation, Generations, Version, overlay_slice
+from kvstore.mvcc.schema import (
+    ALARM,
+    HISTORY,
+    LATEST,
+    META,
+    META_APPLIED_INDEX,
+    META_COMPACT_FINISHED,
+    META_COMPACT_SCHEDULED,
+    META_REVISION,
+    REVISION_BYTES,
+    REVISION_LIMIT,
+    escape,
+    history_key,
+    pack_u64,
+    parse_u64,
+    unescape,
+)
+from kvstore.wire import WireError
+
+PAGE_ROWS = 1000
+
+
+class State:
+    """What ``apply`` changes and reads look at. Changes are made under the planner's lock, reads under none."""
+
+    def __init__(self, backend: Backend) -> None:
+        self.backend = backend
+        self.generations: Generations = (Generation(),)
+        meta = dict(_read_meta(backend))
+        self.applied_index = parse_u64(meta.get(META_APPLIED_INDEX))
+        self.head = parse_u64(meta.get(META_REVISION), 1)
+        self.head_compacted = _mark(meta, META_COMPACT_SCHEDULED)
+        self.compact_finished = _mark(meta, META_COMPACT_FINISHED)
+        self.backend_revision = self.head
+        self.index = self.applied_index
+        """Index of the last planned log entry."""
+        self.published = self.head
+        self.compacted = self.head_compacted
+        with backend.read() as tx:
+            self.alarms = {key for key, _ in tx.scan(ALARM)}
+
+    # --- changes: the one way in, for live writes and for replay ----------------------
+
+    @property
+    def active(self) -> Generation:
+        return self.generations[0]
+
+    def change(self, key: bytes, version: Version) -> None:
+        """Put or delete ``key`` at the version's revision."""
+        self.generations[0].add(key, version)
+
+    def compact(self, revision: int) -> None:
+        """Reads below ``revision`` are refused from now on; the rows go later, in the background."""
+        self.head_compacted = revision
+        self.generations[0].set_row(META, META_COMPACT_SCHEDULED, pack_u64(revision))
+
+    def set_alarm(self, member_id: int, name: str, on: bool) -> None:
+        key = pack_u64(member_id) + name.encode()
+        self.generations[0].set_row(ALARM, key, b"" if on else None)
+        (self.alarms.add if on else self.alarms.discard)(key)
+
+    def publish(self, revision: int, compacted: int) -> None:
+        """Everything up to here is durable: let readers see it."""
+        self.compacted = compacted
+        self.published = revision
+
+    # --- reads of one key -------------------------------------------------------------
+
+    def head_version(self, key: bytes) -> Version | None:
+        """The live version of ``key`` after everything planned so far, or None."""
+        for generation in self.generations:
+            versions = generation.versions.get(key)
+            if versions:
+                version = versions[-1]
+                return version if version.row is not None else None
+        row = self.backend.get(LATEST, key)
+        return None if row is None else self.version_of(row)
+
+    def version_of(self, row: bytes) -> Version:
+        try:
+            create_revision, mod_revision, version, lease = row_numbers(row)
+        except WireError as error:
+            raise Corruption(f"a row of table {LATEST!r} is damaged: {error}") from None
+        return Version(mod_revision, 0, row, create_revision, version, lease)
+
+    def row_at(self, key: bytes, revision: int) -> bytes | None:
+        """The row of ``key`` as it was at ``revision``; None where it did not exist."""
+        for generation in self.generations:
+            version = generation.at(key, revision)
+            if version is not None:
+                return version.row
+        row = self.backend.get(LATEST, key)
+        if self.backend_revision <= revision:
+            return row
+        if row is not None and row_mod_revision(row) <= revision:
+            return row
+        with self.backend.read() as tx:
+            self.check_kept(revision)
+            return past_row(tx, key, revision)
+
+    # --- reads of ranges --------------------------------------------------------------
+
+    def page(
+        self, start: bytes, end: bytes | None, revision: int, limit: int = PAGE_ROWS
+    ) -> tuple[list[tuple[bytes, bytes]], bytes | None]:
+        """About ``limit`` live (key, row) of [start, end) at ``revision``, ascending, and where to go on.
+
+        May return fewer rows (even none) with more to come; None as second value means the end.
+        """
+        pending, horizon = overlay_slice(self.generations, start, end, revision, limit)
+        with self.backend.read() as tx:
+            self.check_kept(revision)
+            if self.backend_revision <= revision:
+                rows = tx.scan(LATEST, start, end, limit=limit)
+                if len(rows) == limit and (horizon is None or rows[-1][0] < horizon):
+                    horizon = rows[-1][0]
+                if not pending:
+                    return _cut(rows, horizon), _after(horizon)
+                found: dict[bytes, bytes | None] = dict(rows)
+            else:
+                past, past_horizon = past_rows(tx, start, end, revision, limit)
+                found = dict(past)
+                if past_horizon is not None and (horizon is None or past_horizon < horizon):
+                    horizon = past_horizon
+        found.update(pending)
+        live = sorted((key, row) for key, row in found.items() if row is not None)
+        return _cut(live, horizon), _after(horizon)
+
+    def count(self, start: bytes, end: bytes | None, revision: int) -> int:
+        """How many keys of [start, end) were live at ``revision``."""
+        pending, horizon = overlay_slice(self.generations, start, end, revision, _COUNT_PENDING_MAX)
+        if horizon is None:
+            with self.backend.read() as tx:
+                if self.backend_revision <= revision:
+                    keys = sorted(pending)
+                    present = tx.get_many(LATEST, keys) if keys else []
+                    gone = sum(1 for row in present if row is not None)
+                    live = sum(1 for row in pending.values() if row is not None)
+                    return tx.count(LATEST, start, end) - gone + live
+        return self._count_pages(start, end, revision)
+
+    def _count_pages(self, start: bytes, end: bytes | None, revision: int) -> int:
+        total, at = 0, start
+        while True:
+            rows, following = self.page(at, end, revision)
+            total += len(rows)
+            if following is None:
+                return total
+            at = following
+
+    def check_kept(self, revision: int) -> None:
+        """Refuse a revision whose rows may be going. Call it after opening the transaction that will be read."""
+        if revision < self.compacted:
+            raise Compacted(self.compacted)
+
+
+_COUNT_PENDING_MAX = 100_000
+
+
+def _mark(meta: dict[bytes, bytes], name: bytes) -> int:
+    """A compaction mark; -1 in a store that was never compacted, as in etcd."""
+    return parse_u64(meta[name]) if name in meta else -1
+
+
+def past_row(tx: ReadTx, key: bytes, revision: int) -> bytes | None:
+    """The version of ``key`` at ``revision``: at most one get and one seek, however many versions there are."""
+    row = tx.get(LATEST, key)
+    if row is not None and row_mod_revision(row) <= revision:
+        return row
+    ended = tx.scan(HISTORY, history_key(key, revision + 1, 0), escape(key) + REVISION_LIMIT, limit=1)
+    if ended and row_mod_revision(ended[0][1]) <= revision:
+        return ended[0][1]
+    return None
+
+
+def past_rows(
+    tx: ReadTx, start: bytes, end: bytes | None, revision: int, limit: int
+) -> tuple[dict[bytes, bytes], bytes | None]:
+    """Rows of [start, end) that were live at ``revision``, and the last key up to which they are complete."""
+    latest = tx.scan(LATEST, start, end, limit=limit)
+    horizon = latest[-1][0] if len(latest) == limit else None
+    found = {key: row for key, row in latest if row_mod_revision(row) <= revision}
+    at = escape(start) if start else b""
+    stop = escape(horizon + b"\0") if horizon is not None else (escape(end) if end is not None else None)
+    decided = b""
+    ended_rows = 0
+    while True:
+        chunk = tx.scan(HISTORY, at, stop, limit=_HISTORY_CHUNK)
+        for ended_key, row in chunk:
+            prefix = ended_key[:-REVISION_BYTES]
+            if prefix == decided or int.from_bytes(ended_key[-REVISION_BYTES:-8], "big") <= revision:
+                continue
+            decided = prefix
+            if row_mod_revision(row) <= revision:
+                found[unescape(prefix)] = row
+                ended_rows += 1
+        if len(chunk) < _HISTORY_CHUNK:
+            return found, horizon
+        prefix = chunk[-1][0][:-REVISION_BYTES]
+        if ended_rows >= limit and prefix == decided:
+            horizon = unescape(prefix)
+            return {key: row for key, row in found.items() if key <= horizon}, horizon
+        # Skip the rest of a key with many versions instead of walking through it.
+        at = prefix + REVISION_LIMIT if prefix == decided else prefix + (revision + 1).to_bytes(8, "big")
+        at = max(at, chunk[-1][0] + b"\0")
+
+
+_HISTORY_CHUNK = 256
+
+
+def _cut(rows: list[tuple[bytes, bytes]], horizon: bytes | None) -> list[tuple[bytes, bytes]]:
+    if horizon is None or not rows or rows[-1][0] <= horizon:
+        return rows
+    return [row for row in rows if row[0] <= horizon]
+
+
+def _after(horizon: bytes | None) -> bytes | None:
+    return None if horizon is None else horizon + b"\0"
+
+
+def _read_meta(backend: Backend) -> list[tuple[bytes, bytes]]:
+    with backend.read() as tx:
+        return tx.scan(META)

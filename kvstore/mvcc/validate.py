@@ -1,0 +1,163 @@
+"""Checks of a request that need no state (etcd's API layer), in etcd's order.
+
+What is refused here is refused whatever the store holds; what needs the store is in ``plan``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from kvstore.errors import (
+    DuplicateKey,
+    EmptyKey,
+    InvalidSortOption,
+    KeyNotFound,
+    LeaseProvided,
+    RequestTooLarge,
+    TooManyOps,
+    ValueProvided,
+)
+from kvstore.model import (
+    FROM_KEY,
+    CompareTarget,
+    DeleteRangeRequest,
+    Op,
+    PutRequest,
+    RangeRequest,
+    TxnRequest,
+)
+
+_OP_BYTES = 32
+
+
+def check_range(request: RangeRequest) -> None:
+    _bytes("key", request.key)
+    _bytes("range_end", request.range_end)
+    if not request.key:
+        raise EmptyKey
+    if not (0 <= request.sort_order <= 2 and 0 <= request.sort_target <= 4):
+        raise InvalidSortOption
+
+
+def check_put(request: PutRequest) -> None:
+    _bytes("key", request.key)
+    _bytes("value", request.value)
+    if not request.key:
+        raise EmptyKey
+    if request.ignore_value and request.value:
+        raise ValueProvided
+    if request.ignore_lease and request.lease:
+        raise LeaseProvided
+
+
+def check_delete(request: DeleteRangeRequest) -> None:
+    _bytes("key", request.key)
+    _bytes("range_end", request.range_end)
+    if not request.key:
+        raise EmptyKey
+
+
+def check_txn(request: TxnRequest, max_ops: int) -> None:
+    """Counts, then every op of both branches, then keys that two ops would write."""
+    ops = max(len(request.compare), len(request.success), len(request.failure))
+    if ops > max_ops:
+        raise TooManyOps
+    for compare in request.compare:
+        _bytes("key", compare.key)
+        if not compare.key:
+            raise EmptyKey
+        if compare.operand and isinstance(compare.operand, bytes) != (compare.target == CompareTarget.VALUE):
+            raise TypeError(
+                f"a compare of {CompareTarget(compare.target).name} cannot take {compare.operand!r}"
+            )
+    for op in (*request.success, *request.failure):
+        _check_op(op, max_ops - ops)
+    _check_branch(request.success)
+    _check_branch(request.failure)
+
+
+def _check_op(op: Op, max_ops: int) -> None:
+    if isinstance(op, RangeRequest):
+        check_range(op)
+    elif isinstance(op, PutRequest):
+        check_put(op)
+    elif isinstance(op, DeleteRangeRequest):
+        check_delete(op)
+    elif isinstance(op, TxnRequest):
+        check_txn(op, max_ops)
+    elif op is None:
+        raise KeyNotFound
+    else:
+        raise TypeError(f"not a transaction op: {op!r}")
+
+
+Interval = tuple[bytes, bytes | None]
+"""[start, end); end None: to the last key."""
+
+
+def _check_branch(ops: Iterable[Op]) -> tuple[set[bytes], list[Interval]]:
+    """Refuse two writes to one key; return what this branch puts and deletes.
+
+    Nested transactions are looked at first, in order: the puts of one may not meet puts or deletes of *earlier*
+    ones (a later delete over an earlier put is fine). Then this level's puts may meet nothing at all.
+    """
+    puts: set[bytes] = set()
+    deletes = [_interval(op.key, op.range_end) for op in ops if isinstance(op, DeleteRangeRequest)]
+    for op in ops:
+        if not isinstance(op, TxnRequest):
+            continue
+        then_puts, then_deletes = _check_branch(op.success)
+        else_puts, else_deletes = _check_branch(op.failure)
+        nested_puts = then_puts | else_puts
+        if nested_puts & puts or _any_inside(nested_puts, deletes):
+            raise DuplicateKey
+        puts |= nested_puts
+        deletes += then_deletes + else_deletes
+    own: set[bytes] = set()
+    for op in ops:
+        if isinstance(op, PutRequest):
+            if op.key in puts or op.key in own or _any_inside((op.key,), deletes):
+                raise DuplicateKey
+            own.add(op.key)
+    return puts | own, deletes
+
+
+def _interval(key: bytes, range_end: bytes) -> Interval:
+    """What a delete covers. As in etcd, "from key" makes an interval that covers nothing here (etcd-facts 5.7)."""
+    return (key, range_end) if range_end else (key, key + b"\0")
+
+
+def _any_inside(keys: Iterable[bytes], intervals: list[Interval]) -> bool:
+    return any(start <= key and (end is None or key < end) for key in keys for start, end in intervals)
+
+
+def check_size(request_bytes: int, max_bytes: int) -> None:
+    if request_bytes > max_bytes:
+        raise RequestTooLarge
+
+
+def txn_bytes(request: TxnRequest) -> int:
+    """Roughly what the request's protobuf message takes."""
+    total = _OP_BYTES
+    for compare in request.compare:
+        operand = compare.operand
+        total += _OP_BYTES + len(compare.key) + (len(operand) if isinstance(operand, bytes) else 8)
+    for op in (*request.success, *request.failure):
+        if isinstance(op, TxnRequest):
+            total += txn_bytes(op)
+        elif op is not None:
+            total += _OP_BYTES + len(op.key) + len(op.value if isinstance(op, PutRequest) else op.range_end)
+    return total
+
+
+def range_bounds(key: bytes, range_end: bytes) -> tuple[bytes, bytes | None]:
+    """[start, end) of a range request; end None: to the last key."""
+    if not range_end:
+        return key, key + b"\0"
+    return key, None if range_end == FROM_KEY else range_end
+
+
+def _bytes(name: str, value: Any) -> None:
+    if type(value) is not bytes:
+        raise TypeError(f"{name} must be bytes, not {type(value).__name__}")

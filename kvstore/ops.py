@@ -1,0 +1,144 @@
+"""Building transactions: compares and ops as expressions.
+
+store.txn(
+    compare=[kvstore.version(b"k") == 1, kvstore.value(b"lock") != b"held"],
+    success=[kvstore.put(b"k", b"w"), kvstore.get(b"other")],
+    failure=[kvstore.delete(b"k")],
+)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, NoReturn
+
+from kvstore.model import (
+    FROM_KEY,
+    Compare,
+    CompareResult,
+    CompareTarget,
+    DeleteRangeRequest,
+    PutRequest,
+    RangeRequest,
+    TxnRequest,
+    prefix_end,
+)
+
+
+def key_range(key: bytes | None, range_end: bytes | None, prefix: bytes | None) -> tuple[bytes, bytes]:
+    """(key, range_end) of a request from whichever way the caller named the range."""
+    if prefix is not None:
+        if key is not None or range_end is not None:
+            raise TypeError("give either a key (and range_end) or a prefix")
+        return (prefix, prefix_end(prefix)) if prefix else (FROM_KEY, FROM_KEY)
+    if key is None:
+        raise TypeError("a key or a prefix is needed")
+    return key, range_end or b""
+
+
+class Target:
+    """Something of a key that can be compared; the comparison makes a ``Compare``."""
+
+    __slots__ = ("_key", "_range_end", "_target")
+
+    def __init__(self, target: CompareTarget, key: bytes, range_end: bytes) -> None:
+        self._target = target
+        self._key = key
+        self._range_end = range_end
+
+    def _compare(self, result: CompareResult, operand: Any) -> Compare:
+        return Compare(self._key, self._target, result, operand, self._range_end)
+
+    def __eq__(self, operand: object) -> Compare:  # type: ignore[override]  # an expression, not an equality
+        return self._compare(CompareResult.EQUAL, operand)
+
+    def __ne__(self, operand: object) -> Compare:  # type: ignore[override]  # an expression, not an equality
+        return self._compare(CompareResult.NOT_EQUAL, operand)
+
+    def __gt__(self, operand: Any) -> Compare:
+        return self._compare(CompareResult.GREATER, operand)
+
+    def __lt__(self, operand: Any) -> Compare:
+        return self._compare(CompareResult.LESS, operand)
+
+    __hash__ = None  # type: ignore[assignment]  # not a value
+
+    def __bool__(self) -> NoReturn:
+        raise TypeError("compare it with ==, !=, < or >")
+
+
+def _target(kind: CompareTarget, key: bytes | None, range_end: bytes | None, prefix: bytes | None) -> Target:
+    return Target(kind, *key_range(key, range_end, prefix))
+
+
+def version(
+    key: bytes | None = None, *, range_end: bytes | None = None, prefix: bytes | None = None
+) -> Target:
+    """How often the key was put since it was created; 0: it does not exist."""
+    return _target(CompareTarget.VERSION, key, range_end, prefix)
+
+
+def create_revision(
+    key: bytes | None = None, *, range_end: bytes | None = None, prefix: bytes | None = None
+) -> Target:
+    """The revision that created the key; 0: it does not exist."""
+    return _target(CompareTarget.CREATE, key, range_end, prefix)
+
+
+def mod_revision(
+    key: bytes | None = None, *, range_end: bytes | None = None, prefix: bytes | None = None
+) -> Target:
+    """The revision of the key's last put; 0: it does not exist."""
+    return _target(CompareTarget.MOD, key, range_end, prefix)
+
+
+def value(key: bytes | None = None, *, range_end: bytes | None = None, prefix: bytes | None = None) -> Target:
+    """The key's value; a compare is false where the key does not exist."""
+    return _target(CompareTarget.VALUE, key, range_end, prefix)
+
+
+def lease(key: bytes | None = None, *, range_end: bytes | None = None, prefix: bytes | None = None) -> Target:
+    """The id of the lease attached to the key; 0: none."""
+    return _target(CompareTarget.LEASE, key, range_end, prefix)
+
+
+def put(
+    key: bytes,
+    value: bytes = b"",
+    *,
+    lease: int = 0,
+    prev_kv: bool = False,
+    ignore_value: bool = False,
+    ignore_lease: bool = False,
+) -> PutRequest:
+    """A put, as an op of a transaction."""
+    return PutRequest(key, value, lease, prev_kv, ignore_value, ignore_lease)
+
+
+def get(
+    key: bytes | None = None,
+    *,
+    range_end: bytes | None = None,
+    prefix: bytes | None = None,
+    **options: Any,
+) -> RangeRequest:
+    """A range, as an op of a transaction; ``options`` are those of ``RangeRequest``."""
+    return RangeRequest(*key_range(key, range_end, prefix), **options)
+
+
+def delete(
+    key: bytes | None = None,
+    *,
+    range_end: bytes | None = None,
+    prefix: bytes | None = None,
+    prev_kv: bool = False,
+) -> DeleteRangeRequest:
+    """A delete, as an op of a transaction."""
+    return DeleteRangeRequest(*key_range(key, range_end, prefix), prev_kv)
+
+
+def txn(
+    compare: Iterable[Compare] = (), success: Iterable[Any] = (), failure: Iterable[Any] = ()
+) -> TxnRequest:
+    """A transaction, also as an op of another."""
+    return TxnRequest(tuple(compare), tuple(success), tuple(failure))

@@ -1,0 +1,194 @@
+"""Every option, with etcd's names and defaults where etcd has the option.
+
+Three sources, later ones win: the defaults below, environment variables ``KVSTORE_<NAME>``
+(upper case, as in ``KVSTORE_SNAPSHOT_COUNT``), and keyword arguments of ``kvstore.open``.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any, Self
+
+from kvstore.errors import KVStoreError
+
+ENV_PREFIX = "KVSTORE_"
+
+MIB = 1 << 20
+DEFAULT_QUOTA_BYTES = 2 << 30
+DURABILITIES = ("always", "interval", "off")
+COMPACTION_MODES = ("periodic", "revision")
+LEASE_POLICIES = ("count_downtime", "pause")
+
+
+class BadOption(KVStoreError, ValueError):
+    """An option has a value outside its range."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """How a store is opened. Sizes in bytes, times in seconds."""
+
+    backend: str = "lmdb"
+    """Name of an installed backend: ``lmdb``, ``sqlite`` or ``memory``."""
+    wal_dir: str = ""
+    """Where the log lies; empty: ``wal`` inside the data directory."""
+    archive_dir: str = ""
+    """Released log segments are moved here instead of being deleted (for restore to any revision or time)."""
+    read_only: bool = False
+    """Read what is durable at this moment, beside a process that writes. Takes no lock, changes nothing."""
+
+    durability: str = "always"
+    """``always``: a write that has returned is on disk. DANGER below this line:
+    ``interval``: synced every ``sync_interval_seconds``; a power cut loses up to that much (a killed process nothing).
+    ``off``: synced when the operating system likes; a power cut loses an unknown tail, in whole transactions."""
+    sync_interval_seconds: float = 0.1
+
+    wal_file_size: int = 64_000_000
+    """A log segment is closed once it has grown past this."""
+    wal_buffer_size: int = 32_000_000
+    """The most bytes of writes that one group (one record, one sync) may carry."""
+    max_wals: int = 5
+    """Released segments are deleted once more than this many segments exist; 0: keep all."""
+
+    snapshot_count: int = 100_000
+    """An automatic snapshot after this many log entries, if the log has also outgrown the backend; 0: never."""
+    snapshot_interval_seconds: float = 0.0
+    """An automatic snapshot at least this often while there are writes; 0: off."""
+    snapshot_size: int = 0
+    """An automatic snapshot after this many bytes of log; 0: off."""
+    max_snapshots: int = 5
+    """Automatic snapshots kept; 0: keep all."""
+
+    backend_batch_interval_seconds: float = 0.1
+    """How long a write may wait in memory (it is in the log already) before a checkpoint moves it to the backend."""
+    backend_batch_limit: int = 10_000
+    """A checkpoint starts at once when this many changes wait."""
+    overlay_limit: int = 64 * MIB
+    """Writers wait for the checkpoint when this many bytes of changes wait in memory."""
+
+    auto_compaction_mode: str = "periodic"
+    auto_compaction_retention: str = "0"
+    """``periodic``: hours (``1``) or a duration (``10m``); ``revision``: how many to keep; ``0``: off."""
+    compaction_batch_limit: int = 1000
+    """Superseded revisions deleted in one backend commit."""
+    compaction_sleep_interval_seconds: float = 0.001
+    """Pause between two such commits."""
+    auto_defragment_ratio: float = 0.5
+    """Defragment after a compaction when this share of the backend file is free; 0: off."""
+    auto_defragment_min: int = 64 * MIB
+    """... and at least this many bytes are."""
+
+    quota_backend_bytes: int = 0
+    """Live bytes (free pages do not count) above which writes are refused; 0: 2 GiB; negative: no quota."""
+    low_disk_bytes: int = 64 * MIB
+    """Writes are refused when the file system has less room than this; 0: off."""
+
+    max_txn_ops: int = 128
+    max_request_bytes: int = 1_572_864
+
+    lease_min_ttl_seconds: int = 2
+    lease_restart_policy: str = "count_downtime"
+    """``count_downtime``: time goes on while the store is closed; ``pause``: leases keep what they had left."""
+
+    watch_buffer: int = 4 * MIB
+    """Bytes of events buffered for one watch; beyond them it reads from the store."""
+    watch_progress_notify_interval_seconds: float = 600.0
+
+    cluster_id: int = 0
+    """Identity of a new store; 0: drawn at random. With an existing store it must be the store's."""
+    member_id: int = 0
+    name: str = "default"
+
+    background: bool = True
+    """Run checkpoints, expiry and the other background work on a thread of the store's own.
+    Off (tests): nothing moves until ``store.checkpoint()`` and the like are called."""
+    clock: Callable[[], float] | None = None
+    """Wall clock in seconds for lease expiry and timestamps; None: ``time.time``. Tests pass a fake one."""
+
+    def __post_init__(self) -> None:
+        for name, allowed in (
+            ("durability", DURABILITIES),
+            ("auto_compaction_mode", COMPACTION_MODES),
+            ("lease_restart_policy", LEASE_POLICIES),
+        ):
+            if getattr(self, name) not in allowed:
+                raise BadOption(f"{name} must be one of {', '.join(allowed)}, not {getattr(self, name)!r}")
+        for name in _POSITIVE:
+            if getattr(self, name) <= 0:
+                raise BadOption(f"{name} must be greater than 0")
+        for name in _NOT_NEGATIVE:
+            if getattr(self, name) < 0:
+                raise BadOption(f"{name} must not be negative")
+        if not 0 <= self.auto_defragment_ratio < 1:
+            raise BadOption("auto_defragment_ratio must be between 0 and 1")
+
+    @property
+    def quota_bytes(self) -> int:
+        """The quota in force; 0: none."""
+        if self.quota_backend_bytes < 0:
+            return 0
+        return self.quota_backend_bytes or DEFAULT_QUOTA_BYTES
+
+    @classmethod
+    def load(cls, overrides: Mapping[str, Any], environ: Mapping[str, str] = os.environ) -> Self:
+        """Defaults, then the environment, then ``overrides`` (None: not given)."""
+        known = {field.name: field.default for field in fields(cls)}
+        chosen: dict[str, Any] = {}
+        for name, default in known.items():
+            text = environ.get(ENV_PREFIX + name.upper())
+            if text is not None and name != "clock":
+                chosen[name] = _parse(name, text, default)
+        for name, value in overrides.items():
+            if name not in known:
+                raise BadOption(f"unknown option {name!r}")
+            if value is not None:
+                chosen[name] = value
+        return cls(**chosen)
+
+    def with_(self, **changes: Any) -> Self:
+        return replace(self, **changes)
+
+
+_POSITIVE = (
+    "wal_file_size",
+    "wal_buffer_size",
+    "backend_batch_interval_seconds",
+    "backend_batch_limit",
+    "overlay_limit",
+    "compaction_batch_limit",
+    "max_txn_ops",
+    "max_request_bytes",
+    "lease_min_ttl_seconds",
+    "watch_buffer",
+    "sync_interval_seconds",
+)
+_NOT_NEGATIVE = (
+    "max_wals",
+    "max_snapshots",
+    "snapshot_count",
+    "snapshot_interval_seconds",
+    "snapshot_size",
+    "low_disk_bytes",
+    "auto_defragment_min",
+    "compaction_sleep_interval_seconds",
+)
+
+
+def _parse(name: str, text: str, default: object) -> object:
+    """A value from the environment, of the type that the default has."""
+    try:
+        if isinstance(default, bool):
+            return {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}[
+                text.lower()
+            ]
+        if isinstance(default, int):
+            return int(text, 0)
+        if isinstance(default, float):
+            return float(text)
+        return text
+    except (KeyError, ValueError):
+        raise BadOption(
+            f"{ENV_PREFIX}{name.upper()}={text!r} is not a valid {type(default).__name__}"
+        ) from None

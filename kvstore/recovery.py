@@ -1,0 +1,275 @@
+"""Opening a store: recovery is the ordinary path.
+
+    1  take the lock, find out what lies in the directory, remove what an interrupted run left half made
+    2  open the backend: it is at some applied index A, whole (a missing one is made anew, and A is 0)
+    3  replay the log after A through ``effects.apply``, the same that live writes use; when that fills the
+       memory allowed for it, checkpoint in between
+    4  everything replayed is durable, so it is published
+
+A clean close leaves nothing to replay. After a crash at most the last few checkpoints' worth is.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import random
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+from kvstore import layout
+from kvstore.backend import Backend, find_backend, recognize_backend
+from kvstore.engine import LocalEngine
+from kvstore.errors import Corruption, NotAStore, OpenError, StoreLocked, TooNew, WrongStore
+from kvstore.files import Disk, FileLock, OSDisk
+from kvstore.layout import DataDir
+from kvstore.lease import Lessor
+from kvstore.mvcc import effects
+from kvstore.mvcc.checkpoint import no_pause, write_generation
+from kvstore.mvcc.overlay import Generation
+from kvstore.mvcc.schema import (
+    FORMAT_VERSION,
+    META,
+    META_CLOSED_MS,
+    META_CLUSTER_ID,
+    META_FORMAT,
+    META_MEMBER_ID,
+    META_NAME,
+    TABLES,
+    pack_u64,
+    parse_u64,
+)
+from kvstore.mvcc.state import State
+from kvstore.options import Options
+from kvstore.wal import Log, LogOptions
+
+logger = logging.getLogger("kvstore")
+
+_REPLAY_CHECK_ENTRIES = 256
+
+
+def open_engine(data_dir: str | os.PathLike[str], options: Options, disk: Disk | None = None) -> LocalEngine:
+    """Open the store in ``data_dir``, creating it if the directory is absent or empty."""
+    disk = disk or OSDisk()
+    directory = DataDir.at(data_dir, options.wal_dir or None)
+    if options.read_only:
+        return _open_read_only(directory, options, disk)
+    _make_directories(directory, disk)
+    lock = _take_lock(directory)
+    opened: list[Callable[[], None]] = [lock.release]
+    try:
+        for path in (*layout.temporaries(directory.snap), *layout.temporaries(directory.wal)):
+            disk.remove(path)
+        backend = _open_backend(directory, options)
+        opened.append(backend.close)
+        state = State(backend)
+        log, is_new = _open_log(directory, options, disk, state)
+        opened.append(log.close)
+        engine = _recover(directory, options, disk, lock, log, state, is_new)
+    except BaseException:
+        for undo in reversed(opened):
+            undo()
+        raise
+    engine.start()
+    return engine
+
+
+def _open_read_only(directory: DataDir, options: Options, disk: Disk) -> LocalEngine:
+    """Look at what is durable now: backend plus log, without a lock and without changing a byte."""
+    if not directory.root.is_dir():
+        raise NotAStore(f"{directory.root} is not a directory", directory.root)
+    backend = find_backend(options.backend).open(directory.db, TABLES, read_only=True)
+    try:
+        state = State(backend)
+        lessor = _load_leases(state, options)
+        log = Log.open(disk, directory.wal, after_index=state.applied_index, read_only=True)
+        _replay(log, state, lessor, None)
+        meta = _identity(backend, options)
+        return LocalEngine(options, disk, directory, None, None, state, lessor, *meta)
+    except BaseException:
+        backend.close()
+        raise
+
+
+def _make_directories(directory: DataDir, disk: Disk) -> None:
+    """The data directory with its two folders. A directory with other things in it is not ours."""
+    if directory.root.is_dir():
+        known = {"LOCK", "wal", "snap"}
+        strangers = sorted(set(os.listdir(directory.root)) - known)
+        if strangers and not directory.snap.is_dir():
+            raise NotAStore(
+                f"{directory.root} is not empty and not a store (it has {strangers[0]!r})", directory.root
+            )
+    elif directory.root.exists():
+        raise NotAStore(f"{directory.root} is not a directory", directory.root)
+    for path in (directory.root, directory.snap, directory.wal):
+        if path.is_symlink() and path is not directory.root:
+            raise NotAStore(f"{path} is a symbolic link", path)
+        if not path.is_dir():
+            disk.make_dir(path)
+            disk.sync_dir(path.parent)
+
+
+def _take_lock(directory: DataDir) -> FileLock:
+    lock = FileLock(directory.lock)
+    holder = lock.acquire(json.dumps({"pid": os.getpid(), "host": socket.gethostname()}).encode())
+    if holder is None:
+        return lock
+    try:
+        named = json.loads(holder)
+        pid, host = int(named["pid"]), str(named["host"])
+    except (ValueError, KeyError, TypeError):
+        pid, host = 0, ""
+    raise StoreLocked(directory.root, pid, host)
+
+
+# --- backend ---------------------------------------------------------------------------
+
+
+def _open_backend(directory: DataDir, options: Options) -> Backend:
+    kind = find_backend(options.backend)
+    if directory.db.exists() and directory.db.stat().st_size:
+        there = recognize_backend(directory.db)
+        if there is not None and there.name != kind.name:
+            raise WrongStore(
+                f"{directory.root} is a store on {there.name}, not on {kind.name}", directory.root
+            )
+    backend = kind.open(directory.db, TABLES)
+    try:
+        _check_format(backend, directory.db)
+    except BaseException:
+        backend.close()
+        raise
+    return backend
+
+
+def _check_format(backend: Backend, path: Path) -> None:
+    with backend.read() as tx:
+        written = tx.get(META, META_FORMAT)
+        if written is None and tx.scan(META, limit=1):
+            raise Corruption("the format mark is missing from the backend", path)
+    if written is not None and parse_u64(written) > FORMAT_VERSION:
+        raise TooNew(f"{path} has format {parse_u64(written)}; this version reads {FORMAT_VERSION}", path)
+
+
+def _identity(backend: Backend, options: Options) -> tuple[int, int]:
+    """(cluster id, member id), checked against the options."""
+    with backend.read() as tx:
+        cluster_id = parse_u64(tx.get(META, META_CLUSTER_ID))
+        member_id = parse_u64(tx.get(META, META_MEMBER_ID))
+    if options.cluster_id and cluster_id and options.cluster_id != cluster_id:
+        raise WrongStore(f"the store has cluster id {cluster_id:016x}, not {options.cluster_id:016x}")
+    return cluster_id, member_id
+
+
+# --- log -------------------------------------------------------------------------------
+
+
+def _open_log(directory: DataDir, options: Options, disk: Disk, state: State) -> tuple[Log, bool]:
+    """The log, and whether it was made just now."""
+    settings = LogOptions(
+        wal_file_size_bytes=options.wal_file_size,
+        wal_buffer_size_bytes=options.wal_buffer_size,
+        durability=options.durability,  # type: ignore[arg-type]  # Options has checked the literal
+    )
+    if layout.segments(directory.wal):
+        return Log.open(disk, directory.wal, after_index=state.applied_index, options=settings), False
+    if state.applied_index:
+        raise Corruption(
+            f"the log is gone, but the backend has {state.applied_index} entries of it",
+            directory.wal,
+            last_good_revision=state.head,
+        )
+    cluster_id, member_id = _identity(state.backend, options)
+    log = Log.create(
+        disk,
+        directory.wal,
+        cluster_id or options.cluster_id or random.getrandbits(63) + 1,
+        member_id or options.member_id or random.getrandbits(63) + 1,
+        extra=options.name.encode(),
+        options=settings,
+    )
+    return log, True
+
+
+def _recover(
+    directory: DataDir,
+    options: Options,
+    disk: Disk,
+    lock: FileLock,
+    log: Log,
+    state: State,
+    is_new: bool,
+) -> LocalEngine:
+    cluster_id, member_id = log.metadata.cluster_id, log.metadata.member_id
+    known, _ = _identity(state.backend, options)
+    if known and known != cluster_id:
+        raise WrongStore(
+            f"the log of cluster {cluster_id:016x} lies beside a backend of {known:016x}", directory.wal
+        )
+    if options.cluster_id and options.cluster_id != cluster_id:
+        raise WrongStore(f"the store has cluster id {cluster_id:016x}, not {options.cluster_id:016x}")
+    if not known:
+        _write_identity(state, cluster_id, member_id, options.name)
+    lessor = _load_leases(state, options)
+    if not is_new:
+        _replay(log, state, lessor, options)
+    if log.synced_index < state.index and options.durability == "always":
+        raise OpenError("the log was replayed, but is not durable")
+    return LocalEngine(options, disk, directory, lock, log, state, lessor, cluster_id, member_id)
+
+
+def _write_identity(state: State, cluster_id: int, member_id: int, name: str) -> None:
+    rows = [
+        (META_FORMAT, pack_u64(FORMAT_VERSION)),
+        (META_CLUSTER_ID, pack_u64(cluster_id)),
+        (META_MEMBER_ID, pack_u64(member_id)),
+        (META_NAME, name.encode()),
+    ]
+    with state.backend.write() as tx:
+        tx.put_many(META, rows)
+
+
+def _load_leases(state: State, options: Options) -> Lessor:
+    lessor = Lessor()
+    with state.backend.read() as tx:
+        lessor.load(tx)
+    return lessor
+
+
+def _replay(log: Log, state: State, lessor: Lessor, options: Options | None) -> None:
+    """Apply what the backend does not hold yet."""
+    last_ms = 0
+    try:
+        for batch in log.replay():
+            if batch.first_index != state.index + 1:
+                raise Corruption(f"log entry {batch.first_index} follows entry {state.index}")
+            for entry in batch.entries:
+                effects.apply(entry, state, lessor)
+            last_ms = batch.time_ms
+            if options is not None and state.active.size_bytes > options.overlay_limit:
+                _checkpoint_replayed(state, last_ms)
+    except Corruption as damage:
+        if damage.last_good_revision:
+            raise
+        raise Corruption(damage.reason, damage.path, damage.offset, state.head) from damage
+    if state.index != state.applied_index:
+        logger.info("replayed %d log entries, to revision %d", state.index - state.applied_index, state.head)
+    state.publish(state.head, state.head_compacted)
+
+
+def _checkpoint_replayed(state: State, now_ms: int) -> None:
+    generation = state.active
+    generation.last_index, generation.last_revision = state.index, state.head
+    write_generation(state.backend, generation, now_ms, no_pause)
+    state.backend_revision, state.applied_index = state.head, state.index
+    state.generations = (Generation(),)
+
+
+def downtime_ms(state: State, now_ms: int) -> int:
+    """How long the store was closed, as far as the last checkpoint tells."""
+    with state.backend.read() as tx:
+        closed_ms = parse_u64(tx.get(META, META_CLOSED_MS), now_ms)
+    return max(now_ms - closed_ms, 0)

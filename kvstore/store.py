@@ -1,0 +1,280 @@
+"""``Store``: the synchronous face of an engine. Bytes in, bytes out, immutable answers.
+
+Every method may raise the errors of ``kvstore.errors``; those named in a docstring are the ones to expect.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from types import TracebackType
+from typing import Any, Self
+
+from kvstore import ops
+from kvstore.commit import Ticket
+from kvstore.engine import LocalEngine
+from kvstore.keyvalue import KeyValue
+from kvstore.model import (
+    Alarm,
+    Change,
+    CompactionResponse,
+    Compare,
+    DeleteRangeResponse,
+    HashKVResponse,
+    LeaseGrantResponse,
+    LeaseKeepAliveResponse,
+    LeaseRevokeResponse,
+    LeaseTimeToLiveResponse,
+    PutRequest,
+    PutResponse,
+    RangeRequest,
+    RangeResponse,
+    TxnResponse,
+)
+
+
+class Reader:
+    """What can be read, at the newest revision or at a past one. Base of ``Store`` and ``View``."""
+
+    def __init__(self, engine: LocalEngine, at_revision: int = 0) -> None:
+        self.engine = engine
+        self._at = at_revision
+
+    def range(
+        self,
+        key: bytes | None = None,
+        range_end: bytes | None = None,
+        *,
+        prefix: bytes | None = None,
+        revision: int = 0,
+        limit: int = 0,
+        sort_order: int = 0,
+        sort_target: int = 0,
+        keys_only: bool = False,
+        count_only: bool = False,
+        min_mod_revision: int = 0,
+        max_mod_revision: int = 0,
+        min_create_revision: int = 0,
+        max_create_revision: int = 0,
+    ) -> RangeResponse:
+        """etcd's Range over a key, ``[key, range_end)`` or a prefix.
+
+        Raises ``Compacted`` or ``FutureRevision``, ``EmptyKey``, ``InvalidSortOption``.
+        """
+        start, end = ops.key_range(key, range_end, prefix)
+        return self.engine.range(
+            RangeRequest(
+                start,
+                end,
+                limit,
+                revision or self._at,
+                sort_order,
+                sort_target,
+                keys_only,
+                count_only,
+                min_mod_revision,
+                max_mod_revision,
+                min_create_revision,
+                max_create_revision,
+            )
+        )
+
+    def scan(
+        self,
+        key: bytes | None = None,
+        range_end: bytes | None = None,
+        *,
+        prefix: bytes | None = None,
+        revision: int = 0,
+        page_rows: int = 1000,
+    ) -> Iterator[KeyValue]:
+        """The same keys lazily, ascending, all at one revision, however long it takes.
+
+        Memory is bounded by a page. Raises ``Compacted`` on the way if a compaction passes the revision.
+        """
+        start, end = ops.key_range(key, range_end, prefix)
+        return self.engine.scan(start, end, revision or self._at, page_rows)
+
+    def count(
+        self, key: bytes | None = None, range_end: bytes | None = None, *, prefix: bytes | None = None
+    ) -> int:
+        """How many keys there are in the range."""
+        return self.range(key, range_end, prefix=prefix, count_only=True).count
+
+    def __contains__(self, key: bytes) -> bool:
+        return self.count(key) == 1
+
+
+class View(Reader):
+    """The store as it was at one revision. Holds nothing; ends only when that revision is compacted."""
+
+    @property
+    def revision(self) -> int:
+        return self._at
+
+    def get(self, key: bytes) -> KeyValue | None:
+        """The key at this revision, or None. Raises ``Compacted``."""
+        kvs = self.range(key).kvs
+        return kvs[0] if kvs else None
+
+    def __repr__(self) -> str:
+        return f"<kvstore.View at revision {self._at}>"
+
+
+class Store(Reader):
+    """An open store. Thread-safe; use it as a context manager or call ``close``."""
+
+    # --- reading ----------------------------------------------------------------------
+
+    def get(self, key: bytes, *, revision: int = 0) -> KeyValue | None:
+        """The key at the newest revision, or at a past one; None if it did not exist.
+
+        Raises ``Compacted`` or ``FutureRevision``.
+        """
+        if not revision:
+            return self.engine.get(key)
+        kvs = self.range(key, revision=revision).kvs
+        return kvs[0] if kvs else None
+
+    def at(self, revision: int) -> View:
+        """A view of the past. Raises ``Compacted`` or ``FutureRevision`` now rather than later."""
+        self.range(b"\0", revision=revision, count_only=True)
+        return View(self.engine, revision)
+
+    def history(self, key: bytes, *, since: int = 0, until: int = 0) -> Iterator[KeyValue]:
+        """Every kept version of ``key``, oldest first; a delete shows as a ``KeyValue`` with version 0.
+
+        ``since`` and ``until`` bound the mod_revision (0: no bound).
+        """
+        return self.engine.history(key, since, until)
+
+    def diff(
+        self,
+        older: int,
+        newer: int = 0,
+        *,
+        key: bytes | None = None,
+        range_end: bytes | None = None,
+        prefix: bytes | None = b"",
+    ) -> Iterator[Change]:
+        """What differs between two revisions (``newer`` 0: the newest), in key order. Raises ``Compacted``."""
+        start, end = ops.key_range(key, range_end, None if key is not None else prefix)
+        return self.engine.diff(older, newer, start, end)
+
+    def hash_kv(self, revision: int = 0) -> HashKVResponse:
+        """etcd's HashKV. Raises ``Compacted`` or ``FutureRevision``."""
+        return self.engine.hash_kv(revision)
+
+    @property
+    def revision(self) -> int:
+        """The newest durable revision; 1 for an empty store."""
+        return self.engine.state.published
+
+    @property
+    def compact_revision(self) -> int:
+        """The oldest revision that can be read, -1 if nothing was ever compacted."""
+        return self.engine.state.compacted
+
+    # --- writing ----------------------------------------------------------------------
+
+    def put(
+        self,
+        key: bytes,
+        value: bytes = b"",
+        *,
+        lease: int = 0,
+        prev_kv: bool = False,
+        ignore_value: bool = False,
+        ignore_lease: bool = False,
+    ) -> PutResponse:
+        """Write a key; durable on return.
+
+        Raises ``EmptyKey``, ``LeaseNotFound``, ``KeyNotFound`` (ignore_* on an absent key), ``QuotaExceeded``,
+        ``RequestTooLarge``.
+        """
+        return self.engine.put(PutRequest(key, value, lease, prev_kv, ignore_value, ignore_lease))
+
+    def put_nowait(self, key: bytes, value: bytes = b"", *, lease: int = 0) -> Ticket:
+        """Begin a put and go on; ``wait(ticket)`` returns once it is durable. Order is kept."""
+        ticket = self.engine.submit_put(PutRequest(key, value, lease))
+        self.engine.flush_soon()
+        return ticket
+
+    def wait(self, ticket: Ticket) -> Any:
+        """The answer of a write begun with ``put_nowait``, once it is durable."""
+        return self.engine.wait(ticket)
+
+    def delete(
+        self,
+        key: bytes | None = None,
+        range_end: bytes | None = None,
+        *,
+        prefix: bytes | None = None,
+        prev_kv: bool = False,
+    ) -> DeleteRangeResponse:
+        """Delete a key, ``[key, range_end)`` or a prefix, in one revision; durable on return."""
+        return self.engine.delete_range(ops.delete(key, range_end=range_end, prefix=prefix, prev_kv=prev_kv))
+
+    def txn(
+        self, compare: Iterable[Compare] = (), success: Iterable[Any] = (), failure: Iterable[Any] = ()
+    ) -> TxnResponse:
+        """If every compare holds run ``success``, else ``failure``, as one revision; durable on return.
+
+        Raises ``TooManyOps``, ``DuplicateKey``, ``Compacted``, ``FutureRevision``, and what its ops raise; then
+        nothing was written.
+        """
+        return self.engine.txn(ops.txn(compare, success, failure))
+
+    # --- leases -----------------------------------------------------------------------
+
+    def grant_lease(self, ttl: int, lease: int = 0) -> LeaseGrantResponse:
+        """A lease of ``ttl`` seconds; ``lease`` 0 draws an id. Raises ``LeaseExists``, ``LeaseTTLTooLarge``."""
+        return self.engine.lease_grant(ttl, lease)
+
+    def revoke_lease(self, lease: int) -> LeaseRevokeResponse:
+        """End a lease and delete its keys, in one revision. Raises ``LeaseNotFound``."""
+        return self.engine.lease_revoke(lease)
+
+    def keep_alive(self, lease: int) -> LeaseKeepAliveResponse:
+        """Start the lease's time anew; ``ttl`` 0 in the answer means that there is no such lease."""
+        return self.engine.lease_keep_alive(lease)
+
+    def lease_time_to_live(self, lease: int, *, keys: bool = False) -> LeaseTimeToLiveResponse:
+        """Seconds left (-1: no such lease), and its keys if asked for."""
+        return self.engine.lease_time_to_live(lease, keys)
+
+    def leases(self) -> tuple[int, ...]:
+        """Ids of all leases, the next to expire first."""
+        return self.engine.lease_leases().leases
+
+    # --- keeping house ----------------------------------------------------------------
+
+    def compact(self, revision: int, *, physical: bool = False) -> CompactionResponse:
+        """Forget what was superseded at or before ``revision``; it and everything newer stays readable.
+
+        ``physical``: return when the rows are gone too. Raises ``Compacted``, ``FutureRevision``.
+        """
+        return self.engine.compact(revision, physical)
+
+    def checkpoint(self) -> bool:
+        """Move what waits in memory into the backend now; whether there was anything."""
+        return self.engine.checkpoint()
+
+    def alarms(self) -> tuple[Alarm, ...]:
+        """Alarms that are raised."""
+        return self.engine.alarms()
+
+    def close(self) -> None:
+        """Close the store. Idempotent; every other method raises ``StoreClosed`` afterwards."""
+        self.engine.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        where = self.engine.directory.root if self.engine.directory else "snapshot"
+        return f"<kvstore.Store {where} ({self.engine.backend.name}) at revision {self.revision}>"

@@ -1,0 +1,108 @@
+"""The protobuf wire format, as far as this store writes it by hand.
+
+A message is a run of fields, each ``tag ‖ payload`` with tag = varint(number << 3 | type):
+
+    type 0  varint            7 bits a byte, least significant first, 0x80 = more follows
+    type 1  fixed64           8 bytes little-endian
+    type 2  bytes             varint length, then the bytes
+    type 5  fixed32           4 bytes little-endian
+
+Hot paths build messages with these functions (a tenth of the cost of message objects); tests
+hold the bytes against the ``protobuf`` package. Negative integers are 64-bit two's complement
+(10 bytes), as protobuf's int64.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
+
+_U64 = (1 << 64) - 1
+
+
+def _varint(value: int) -> bytes:
+    value &= _U64
+    out = bytearray()
+    while value > 0x7F:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+    return bytes(out)
+
+
+SMALL_VARINTS = [_varint(number) for number in range(1 << 14)]
+"""Varints of 0..16383 ready made: lengths and versions are nearly always among them."""
+
+
+def varint(value: int) -> bytes:
+    """The varint of an int64 or uint64."""
+    if 0 <= value < 16384:
+        return SMALL_VARINTS[value]
+    if 0 < value < 2097152:
+        return bytes((value & 0x7F | 0x80, value >> 7 & 0x7F | 0x80, value >> 14))
+    if 0 < value < 268435456:
+        return bytes((value & 0x7F | 0x80, value >> 7 & 0x7F | 0x80, value >> 14 & 0x7F | 0x80, value >> 21))
+    return _varint(value)
+
+
+def int_field(number: int, value: int) -> bytes:
+    """A varint field (number < 16); empty for 0, the default."""
+    return bytes((number << 3,)) + varint(value) if value else b""
+
+
+def bytes_field(number: int, data: bytes) -> bytes:
+    """A length-delimited field (number < 16), also when empty."""
+    return b"%c%b%b" % (number << 3 | BYTES, varint(len(data)), data)
+
+
+class WireError(ValueError):
+    """The bytes are not a protobuf message. Callers turn it into an error that says where."""
+
+
+def read_varint(data: bytes | memoryview, at: int) -> tuple[int, int]:
+    """(value as uint64, offset after it)."""
+    value = shift = 0
+    try:
+        while True:
+            byte = data[at]
+            at += 1
+            value |= (byte & 0x7F) << shift
+            if byte < 0x80:
+                return value & _U64, at
+            shift += 7
+            if shift > 63:
+                raise WireError("varint too long")
+    except IndexError:
+        raise WireError("varint cut short") from None
+
+
+def signed(value: int) -> int:
+    """A uint64 read back as int64."""
+    return value - (1 << 64) if value >> 63 else value
+
+
+def fields(data: bytes) -> Iterator[tuple[int, int | bytes]]:
+    """(number, value) of each field: ints for varint and fixed types, bytes for type 2."""
+    at, size = 0, len(data)
+    while at < size:
+        tag, at = read_varint(data, at)
+        kind, number = tag & 7, tag >> 3
+        if kind == VARINT:
+            number_value, at = read_varint(data, at)
+            yield number, number_value
+            continue
+        if kind == BYTES:
+            length, at = read_varint(data, at)
+        elif kind == FIXED64:
+            length = 8
+        elif kind == FIXED32:
+            length = 4
+        else:
+            raise WireError(f"unknown wire type {kind}")
+        end = at + length
+        if end > size or not number:
+            raise WireError("field runs past the end")
+        chunk = data[at:end]
+        yield number, chunk if kind == BYTES else int.from_bytes(chunk, "little")
+        at = end
