@@ -93,7 +93,7 @@ def test_a_failed_sync_is_not_made_good_by_the_next(tmp_path: Path) -> None:
     root = Path(disk.root)
     file = disk.create(root / "f")
     file.pwrite(b"a" * 512, 0)
-    with pytest.raises(OSError, match="Input/output|sync"):
+    with pytest.raises(OSError, match="sync f"):
         file.sync()
     file.pwrite(b"b" * 512, 512)
     file.sync()
