@@ -1,0 +1,244 @@
+"""SQLite, through apsw: a B-tree file with a log of changed pages beside it.
+
+One file, and beside it ``<file>-wal`` (commits not yet in the file) and ``<file>-shm`` (its index, shared by
+processes). Each table is an SQLite table of (key, value), ordered by key (see ``sqlite_file``).
+
+Durability: WAL mode with ``synchronous=NORMAL``: a commit is written to the log and not synced; a crash takes
+the last ones. ``sync`` syncs the log, then moves what it can into the file. SQLite itself syncs the
+log before it moves pages, so the file is whole at any moment.
+
+Connections: one writes. Readers take one from a pool and give it back, so there are as many as there were
+reads at one time, and a thread that ends leaves nothing behind. The live file is not mapped into
+memory, since a stray write through a map would damage it; a snapshot is.
+
+Two traps of the operating system. Closing *any* descriptor of a file drops the locks that this process holds
+on it: nothing here opens the live file beside SQLite after ``open``. And the log belongs to the
+file whose name it bears: see ``stale_helpers``.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import ClassVar, Self
+from urllib.parse import quote
+
+import apsw
+
+from kvstore.backend import Progress
+from kvstore.errors import MissingDependency, ReadOnly, StoreLocked
+from kvstore.files import OSDisk
+
+from .sqlite_file import APPLICATION_ID, FORMAT, MAGIC, check_header, check_tables, table_sql, typed
+from .sqlite_tx import SQLiteReadTx, SQLiteWriteTx, Statements
+
+SQLITE_VERSION_MIN = (3, 51, 3)  # earlier ones can corrupt a database in WAL mode
+PAGE_BYTES = 4096
+WRITER_CACHE_BYTES = 16 << 20
+READER_CACHE_BYTES = 4 << 20
+CHECKPOINT_PAGES = 4096  # SQLite moves pages to the file at the commit that passes this
+WAL_KEPT_BYTES = 64 << 20  # a log that was longer is cut when it starts anew
+BUSY_TIMEOUT_MS = 10_000
+
+
+class SQLiteBackend:
+    """An open SQLite file."""
+
+    name: ClassVar[str] = "sqlite"
+    persistent: ClassVar[bool] = True
+
+    def __init__(self, path: Path, tables: Sequence[str], uri: str, flags: int) -> None:
+        self.path = path
+        self.statements = {table: Statements(table) for table in tables}
+        self._uri = uri
+        self._flags = flags
+        self._writer: apsw.Connection | None = None
+        self._connections: list[apsw.Connection] = []
+        self._idle: list[apsw.Cursor] = []  # one for each connection of a reader that nobody uses
+
+    # --- opening --------------------------------------------------------------------
+
+    @classmethod
+    def open(
+        cls, path: Path, tables: Sequence[str], *, read_only: bool = False, immutable: bool = False
+    ) -> Self:
+        require_safe_version()
+        path = Path(path)
+        writable = not (read_only or immutable)
+        is_new = writable and not (path.exists() and path.stat().st_size)
+        if not is_new:
+            check_header(path)
+        elif not path.exists():
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
+        uri = f"file:{quote(os.fspath(path.absolute()))}?mode={'rw' if writable else 'ro'}"
+        if immutable:
+            uri += "&immutable=1"
+        flags = apsw.SQLITE_OPEN_URI | (apsw.SQLITE_OPEN_READWRITE if writable else apsw.SQLITE_OPEN_READONLY)
+        backend = cls(path, tables, uri, flags)
+        try:
+            if writable:
+                backend._open_writer()
+            backend.give_back(backend.take())
+        except BaseException as error:
+            backend.close()
+            if isinstance(error, apsw.Error):
+                raise typed(error, path) from error
+            raise
+        return backend
+
+    def _open_writer(self) -> None:
+        writer = self._connect(WRITER_CACHE_BYTES)
+        self._writer = writer
+        if writer.pragma("application_id") != APPLICATION_ID:
+            writer.execute(f"PRAGMA page_size = {PAGE_BYTES}")
+        with writer:  # before WAL mode, so that the numbers and tables reach the file itself
+            writer.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+            writer.execute(f"PRAGMA user_version = {FORMAT}")
+            present = writer.execute("SELECT name FROM sqlite_schema").fetchall()
+            for table in self.statements:
+                if (table,) not in present:
+                    writer.execute(table_sql(table))
+        writer.execute("PRAGMA journal_mode = WAL")
+        writer.execute("PRAGMA synchronous = NORMAL")
+        writer.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
+        writer.execute(f"PRAGMA journal_size_limit = {WAL_KEPT_BYTES}")
+
+    def _connect(self, cache_bytes: int) -> apsw.Connection:
+        connection = apsw.Connection(self._uri, flags=self._flags)
+        self._connections.append(connection)
+        connection.set_busy_timeout(BUSY_TIMEOUT_MS)
+        connection.config(apsw.SQLITE_DBCONFIG_DEFENSIVE, 1)
+        connection.config(apsw.SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0)
+        connection.execute("PRAGMA cell_size_check = ON")
+        connection.execute(f"PRAGMA cache_size = -{cache_bytes // 1024}")
+        mapped = self.path.stat().st_size if "immutable" in self._uri else 0
+        connection.execute(f"PRAGMA mmap_size = {mapped}")
+        return connection
+
+    @classmethod
+    def recognizes(cls, path: Path) -> bool:
+        try:
+            with open(path, "rb", buffering=0) as file:
+                return file.read(len(MAGIC)) == MAGIC
+        except IsADirectoryError:
+            return False
+
+    # --- reading and writing --------------------------------------------------------
+
+    def get(self, table: str, key: bytes) -> bytes | None:
+        cursor = self.take()
+        try:
+            value: bytes | None = cursor.execute(self.statements[table].get, (key,)).get
+            return value
+        except apsw.Error as error:
+            raise typed(error, self.path) from error
+        finally:
+            self._idle.append(cursor)
+
+    def read(self) -> SQLiteReadTx:
+        return SQLiteReadTx(self, self.take())
+
+    def write(self) -> SQLiteWriteTx:
+        if self._writer is None:
+            raise ReadOnly
+        return SQLiteWriteTx(self, self._writer.cursor())
+
+    def take(self) -> apsw.Cursor:
+        """A cursor of a connection that nobody else uses; ``give_back`` ends that."""
+        try:
+            return self._idle.pop()
+        except IndexError:
+            return self._connect_reader()
+
+    def _connect_reader(self) -> apsw.Cursor:
+        try:
+            connection = self._connect(READER_CACHE_BYTES)
+            connection.execute("PRAGMA query_only = ON")
+            check_tables(connection, self.path, list(self.statements))
+            return connection.cursor()
+        except apsw.Error as error:
+            raise typed(error, self.path) from error
+
+    def give_back(self, cursor: apsw.Cursor) -> None:
+        self._idle.append(cursor)
+
+    # --- the whole file -------------------------------------------------------------
+
+    def sync(self) -> None:
+        """Sync the log, which makes its commits durable; then move pages, which keeps it short."""
+        wal = wal_path(self.path)
+        if self._writer is None:
+            return
+        try:
+            if wal.exists():
+                OSDisk().sync_file(wal)
+            self._writer.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+        except apsw.Error as error:
+            raise typed(error, self.path) from error
+
+    def copy_to(self, path: Path) -> None:
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
+        cursor = self.take()
+        try:
+            cursor.execute("PRAGMA query_only = OFF")  # of this database nothing is written
+            cursor.execute("VACUUM INTO ?", (os.fspath(path),))
+        except BaseException as error:
+            os.unlink(path)
+            if isinstance(error, apsw.Error):
+                raise typed(error, path) from error
+            raise
+        finally:
+            cursor.execute("PRAGMA query_only = ON")
+            self.give_back(cursor)
+
+    def size_bytes(self) -> int:
+        wal = wal_path(self.path)
+        return os.stat(self.path).st_size + (os.stat(wal).st_size if wal.exists() else 0)
+
+    def in_use_bytes(self) -> int:
+        with self.read() as view:
+            return view.pages_in_use() * view.page_bytes()
+
+    def check(self, progress: Progress | None = None) -> None:
+        total = self.size_bytes()
+        if progress:
+            progress(0, total)
+        with self.read() as view:
+            view.check_integrity()
+        if progress:
+            progress(total, total)
+
+    def close(self) -> None:
+        """The last to close is the writer: SQLite then moves the whole log into the file and removes it."""
+        self._idle.clear()
+        while self._connections:
+            self._connections.pop().close(True)
+        self._writer = None
+
+    @classmethod
+    def stale_helpers(cls, path: Path) -> list[Path]:
+        """Files beside the closed file ``path`` to remove before another file takes its name.
+
+        SQLite would play a log that was left behind into whatever file bears the name. Raises
+        ``StoreLocked`` if the log still holds commits, because another process has the file open.
+        """
+        wal = wal_path(path)
+        if wal.exists() and wal.stat().st_size:
+            raise StoreLocked(path)
+        return [wal, path.with_name(path.name + "-shm")]
+
+
+def wal_path(path: Path) -> Path:
+    return path.with_name(path.name + "-wal")
+
+
+def require_safe_version() -> None:
+    """Refuse an SQLite that may corrupt a database in WAL mode."""
+    version = tuple(int(part) for part in apsw.sqlite_lib_version().split("."))
+    if version < SQLITE_VERSION_MIN:
+        needed = ".".join(map(str, SQLITE_VERSION_MIN))
+        raise MissingDependency(
+            f"SQLite {apsw.sqlite_lib_version()} can corrupt a database in WAL mode; "
+            f"install an apsw that bundles {needed} or later"
+        )

@@ -1,0 +1,111 @@
+"""What an SQLite file says of itself, and how its tables are made.
+
+    byte   0  "SQLite format 3", 00
+          60  user version, 4 bytes big-endian: the format of our tables
+          68  application id, 4 bytes big-endian: "kvst" for ours
+
+Both numbers are set in the transaction that makes the tables. Each table is one B-tree
+ordered by ``memcmp`` of the key, without row numbers, and STRICT: nothing but BLOBs goes in.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+from stat import S_ISREG
+
+import apsw
+
+from kvstore.backend import recognize_backend
+from kvstore.errors import (
+    Corruption,
+    DiskFull,
+    EmptyKey,
+    KVStoreError,
+    NotAStore,
+    ReadOnly,
+    StoreLocked,
+    TooNew,
+    WrongStore,
+)
+
+MAGIC = b"SQLite format 3\0"
+HEADER_BYTES = 100
+APPLICATION_ID = int.from_bytes(b"kvst", "big")
+FORMAT = 1
+
+
+def table_sql(table: str) -> str:
+    """The statement that makes a table: kept in the file letter by letter, and compared at open."""
+    return (
+        f"CREATE TABLE {quoted(table)} "
+        "(k BLOB NOT NULL PRIMARY KEY CHECK (length(k) > 0), v BLOB NOT NULL) STRICT, WITHOUT ROWID"
+    )
+
+
+def quoted(table: str) -> str:
+    return '"' + table.replace('"', '""') + '"'
+
+
+def check_header(path: Path) -> None:
+    """Refuse a file that is not ours before SQLite touches it."""
+    if not S_ISREG(os.stat(path).st_mode):
+        raise NotAStore(f"{path} is not a regular file", path)
+    with open(path, "rb", buffering=0) as file:
+        head = file.read(HEADER_BYTES)
+    if not head.startswith(MAGIC):
+        other = recognize_backend(path)
+        if other is not None:
+            raise WrongStore(f"{path} is a file of the {other.name} backend, not of sqlite", path)
+        raise NotAStore(f"{path} is not an SQLite file", path)
+    if len(head) < HEADER_BYTES:
+        raise Corruption("the file ends inside its header", path, len(head))
+    if int.from_bytes(head[68:72], "big") != APPLICATION_ID:
+        raise NotAStore(f"{path} is an SQLite file of another application", path)
+    version = int.from_bytes(head[60:64], "big")
+    if version > FORMAT:
+        raise TooNew(f"{path} has format {version}; this version reads {FORMAT}", path)
+
+
+def check_tables(connection: apsw.Connection, path: Path, tables: list[str]) -> None:
+    """Refuse a schema that is not what this module writes: triggers or views could run statements."""
+    found = set()
+    for name, sql in connection.execute(
+        "SELECT name, sql FROM sqlite_schema WHERE sql IS NOT NULL"
+    ).fetchall():
+        if sql != table_sql(str(name)):
+            raise Corruption(f"{name!r} is no table of ours", path)
+        found.add(name)
+    for table in tables:
+        if table not in found:
+            raise Corruption(f"the table {table!r} is missing", path)
+
+
+def typed(error: apsw.Error, path: Path) -> KVStoreError | OSError:
+    """Our error for one of SQLite's."""
+    text = f"{path}: {error}"
+    match error:
+        case apsw.FullError():
+            return DiskFull(text)
+        case apsw.CorruptError() | apsw.NotADBError():
+            return Corruption(str(error), path)
+        case apsw.BusyError() | apsw.LockedError():
+            return StoreLocked(path)
+        case apsw.ReadOnlyError():
+            return ReadOnly(text)
+        case apsw.ConstraintError():
+            return EmptyKey()
+        case apsw.IOError():
+            return _typed_io(error, path)
+        case apsw.CantOpenError():
+            return OSError(errno.EIO, str(error), os.fspath(path))
+    return KVStoreError(text)
+
+
+def _typed_io(error: apsw.IOError, path: Path) -> KVStoreError | OSError:
+    """SQLite says which call failed, not why; a short read is a file that ends too early."""
+    extended = getattr(error, "extendedresult", 0)  # the stub does not know it
+    if extended in (apsw.SQLITE_IOERR_SHORT_READ, apsw.SQLITE_IOERR_CORRUPTFS):
+        return Corruption(str(error), path)
+    return OSError(errno.EIO, str(error), os.fspath(path))

@@ -1,0 +1,175 @@
+"""Transactions on an SQLite file: views of one commit, and batches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+import apsw
+
+from kvstore.backend import Row
+from kvstore.errors import Corruption, StateError
+
+from .sqlite_file import quoted, typed
+
+if TYPE_CHECKING:
+    from .sqlite import SQLiteBackend
+
+NO_LIMIT = -1
+
+
+class Statements:
+    """The SQL of one table."""
+
+    __slots__ = ("count", "count_below", "delete", "get", "put", "scan")
+
+    def __init__(self, table: str) -> None:
+        name = quoted(table)
+        rows = f"SELECT k, v FROM {name} WHERE k >= ?1"
+        self.get = f"SELECT v FROM {name} WHERE k = ?"
+        self.put = f"REPLACE INTO {name} VALUES (?, ?)"
+        self.delete = f"DELETE FROM {name} WHERE k = ?"
+        self.count = f"SELECT count(*) FROM {name} WHERE k >= ?1"
+        self.count_below = f"{self.count} AND k < ?2"
+        self.scan = {  # by (has an end, reverse)
+            (False, False): f"{rows} ORDER BY k LIMIT ?2",
+            (False, True): f"{rows} ORDER BY k DESC LIMIT ?2",
+            (True, False): f"{rows} AND k < ?2 ORDER BY k LIMIT ?3",
+            (True, True): f"{rows} AND k < ?2 ORDER BY k DESC LIMIT ?3",
+        }
+
+
+class SQLiteReadTx:
+    """A view of one commit, on a connection that is its own until it is closed."""
+
+    __slots__ = ("_backend", "_cursor", "_statements")
+
+    def __init__(self, backend: SQLiteBackend, cursor: apsw.Cursor) -> None:
+        self._backend = backend
+        self._statements = backend.statements
+        self._cursor: apsw.Cursor | None = cursor
+        try:
+            self._begin()
+        except BaseException:
+            self.close()
+            raise
+
+    def _begin(self) -> None:
+        self._run("BEGIN")
+        self._run("SELECT 1 FROM sqlite_schema LIMIT 1")  # BEGIN alone does not pin the newest commit
+
+    def get(self, table: str, key: bytes) -> bytes | None:
+        rows = self._run(self._statements[table].get, (key,))
+        return rows[0][0] if rows else None
+
+    def get_many(self, table: str, keys: Sequence[bytes]) -> list[bytes | None]:
+        sql = self._statements[table].get
+        cursor = self._open_cursor()
+        try:
+            return [cursor.execute(sql, (key,)).get for key in keys]
+        except apsw.Error as error:
+            raise typed(error, self._backend.path) from error
+
+    def scan(
+        self,
+        table: str,
+        start: bytes = b"",
+        end: bytes | None = None,
+        *,
+        limit: int = 0,
+        reverse: bool = False,
+    ) -> list[Row]:
+        sql = self._statements[table].scan[end is not None, reverse]
+        wanted = limit or NO_LIMIT
+        return self._run(sql, (start, wanted) if end is None else (start, end, wanted))
+
+    def count(self, table: str, start: bytes = b"", end: bytes | None = None) -> int:
+        statements = self._statements[table]
+        if end is None:
+            rows = self._run(statements.count, (start,))
+        else:
+            rows = self._run(statements.count_below, (start, end))
+        total: int = rows[0][0]
+        return total
+
+    def page_bytes(self) -> int:
+        return int(self._run("PRAGMA page_size")[0][0])
+
+    def pages_in_use(self) -> int:
+        return int(self._run("PRAGMA page_count")[0][0]) - int(self._run("PRAGMA freelist_count")[0][0])
+
+    def check_integrity(self) -> None:
+        problem = self._run("PRAGMA integrity_check(1)")[0][0]
+        if problem != "ok":
+            raise Corruption(problem, self._backend.path)
+
+    def _run(self, sql: str, values: tuple[Any, ...] = ()) -> list[Any]:
+        """All rows at once: a statement left half-way would keep its commit pinned."""
+        try:
+            return self._open_cursor().execute(sql, values).fetchall()
+        except apsw.Error as error:
+            raise typed(error, self._backend.path) from error
+
+    def _open_cursor(self) -> apsw.Cursor:
+        if self._cursor is None:
+            raise StateError("the transaction is over")
+        return self._cursor
+
+    def close(self) -> None:
+        cursor, self._cursor = self._cursor, None
+        if cursor is None:
+            return
+        try:
+            if cursor.connection.in_transaction:
+                cursor.execute("ROLLBACK")
+        except (apsw.ConnectionClosedError, apsw.CursorClosedError):
+            return  # the backend was closed before this view, and with it the connection
+        self._give_back(cursor)
+
+    def _give_back(self, cursor: apsw.Cursor) -> None:
+        self._backend.give_back(cursor)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        self.close()
+
+
+class SQLiteWriteTx(SQLiteReadTx):
+    """One batch, on the connection of the writer."""
+
+    __slots__ = ()
+
+    def _begin(self) -> None:
+        self._run("BEGIN IMMEDIATE")
+
+    def put_many(self, table: str, rows: Iterable[Row], *, append: bool = False) -> None:
+        self._run_many(self._statements[table].put, rows)
+
+    def delete_many(self, table: str, keys: Iterable[bytes]) -> None:
+        self._run_many(self._statements[table].delete, ((key,) for key in keys))
+
+    def _run_many(self, sql: str, values: Iterable[tuple[bytes, ...]]) -> None:
+        try:
+            self._open_cursor().executemany(sql, values)
+        except apsw.Error as error:
+            raise typed(error, self._backend.path) from error
+
+    def _give_back(self, cursor: apsw.Cursor) -> None:
+        cursor.close()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if error is None:
+                self._run("COMMIT")
+        finally:
+            self.close()
