@@ -35,14 +35,18 @@ SMALL_VARINTS = [_varint(number) for number in range(1 << 14)]
 """Varints of 0..16383 ready made: lengths and versions are nearly always among them."""
 
 
+_MORE = [bytes((number & 0x7F | 0x80, number >> 7 | 0x80)) for number in range(1 << 14)]
+"""Two bytes of a longer varint each: 14 bits, with more to follow."""
+
+
 def varint(value: int) -> bytes:
     """The varint of an int64 or uint64."""
-    if 0 <= value < 16384:
+    if 0 <= value < 1 << 14:
         return SMALL_VARINTS[value]
-    if 0 < value < 2097152:
-        return bytes((value & 0x7F | 0x80, value >> 7 & 0x7F | 0x80, value >> 14))
-    if 0 < value < 268435456:
-        return bytes((value & 0x7F | 0x80, value >> 7 & 0x7F | 0x80, value >> 14 & 0x7F | 0x80, value >> 21))
+    if 0 < value < 1 << 28:
+        return _MORE[value & 0x3FFF] + SMALL_VARINTS[value >> 14]
+    if 0 < value < 1 << 42:
+        return _MORE[value & 0x3FFF] + _MORE[value >> 14 & 0x3FFF] + SMALL_VARINTS[value >> 28]
     return _varint(value)
 
 
@@ -62,19 +66,28 @@ class WireError(ValueError):
 
 def read_varint(data: bytes | memoryview, at: int) -> tuple[int, int]:
     """(value as uint64, offset after it)."""
-    value = shift = 0
     try:
-        while True:
-            byte = data[at]
-            at += 1
-            value |= (byte & 0x7F) << shift
-            if byte < 0x80:
-                return value & _U64, at
-            shift += 7
-            if shift > 63:
-                raise WireError("varint too long")
+        # Each step adds a byte and takes off the "more follows" bit of the one before it.
+        value = data[at]
+        if value < 1 << 7:
+            return value, at + 1
+        value += (data[at + 1] << 7) - (1 << 7)
+        if value < 1 << 14:
+            return value, at + 2
+        value += (data[at + 2] << 14) - (1 << 14)
+        if value < 1 << 21:
+            return value, at + 3
+        value += (data[at + 3] << 21) - (1 << 21)
+        if value < 1 << 28:
+            return value, at + 4
+        for count in range(4, 10):
+            shift = 7 * count
+            value += (data[at + count] << shift) - (1 << shift)
+            if value < 1 << shift + 7:
+                return value & _U64, at + count + 1
     except IndexError:
         raise WireError("varint cut short") from None
+    raise WireError("varint too long")
 
 
 def signed(value: int) -> int:
