@@ -1,0 +1,244 @@
+"""A real etcd as the judge: our files restored and served by it, its files read by us.
+
+Skipped where no ``etcd`` and ``etcdctl`` are on PATH (``make etcd`` installs Debian's).
+"""
+
+import base64
+import json
+import os
+import random
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from kvstore.migrations.etcd import rows
+from kvstore.migrations.etcd.bbolt_check import check
+from kvstore.migrations.etcd.bbolt_write import write_bbolt
+from kvstore.migrations.etcd.data_dir import EtcdDataDir
+from kvstore.migrations.etcd.etcd_file import EtcdFile
+from kvstore.migrations.etcd.rows import KeyValueRow, Lease, encode_key_value, encode_lease, encode_revision
+
+from tests.etcd_samples import dump_row
+
+pytestmark = pytest.mark.skipif(
+    not (shutil.which("etcd") and shutil.which("etcdctl")), reason="no etcd and etcdctl on PATH"
+)
+
+ENVIRONMENT = {**os.environ, "ETCDCTL_API": "3"}
+PATIENCE_SECONDS = 60
+
+
+def free_ports(count: int) -> list[int]:
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [each.getsockname()[1] for each in sockets]
+    for each in sockets:
+        each.close()
+    return ports
+
+
+def etcdctl(*arguments: str, stdin: bytes | None = None) -> Any:
+    """Run etcdctl; its JSON answer."""
+    run = subprocess.run(
+        ["etcdctl", *arguments, "-w", "json"],
+        env=ENVIRONMENT,
+        input=stdin,
+        capture_output=True,
+        timeout=PATIENCE_SECONDS,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr.decode()
+    return json.loads(run.stdout) if run.stdout.strip().startswith((b"{", b"[")) else run.stdout.decode()
+
+
+class Server:
+    """A running etcd, asked through etcdctl."""
+
+    def __init__(self, endpoint: str) -> None:
+        self.endpoint = endpoint
+
+    def ctl(self, *arguments: str, stdin: bytes | None = None) -> Any:
+        return etcdctl("--endpoints", self.endpoint, *arguments, stdin=stdin)
+
+    def hash_kv(self, revision: int) -> dict[str, Any]:
+        (answer,) = self.ctl("endpoint", "hashkv", f"--rev={revision}")
+        found: dict[str, Any] = answer["HashKV"]
+        return found
+
+    def dump(self, revision: int) -> list[list[Any]]:
+        answer = self.ctl("get", "", "--prefix", f"--rev={revision}")
+        return [
+            [kv["key"], kv.get("value", ""), *(kv.get(name, 0) for name in NUMBERS)]
+            for kv in answer.get("kvs", [])
+        ]
+
+
+NUMBERS = ("create_revision", "mod_revision", "version", "lease")
+
+
+@contextmanager
+def etcd(data_dir: Path, log: Path) -> Iterator[Server]:
+    """etcd on a data directory, until the end of the block."""
+    for _attempt in range(3):  # another process may take a port before etcd does
+        client, peer = (f"http://127.0.0.1:{port}" for port in free_ports(2))
+        command = ["etcd", "--data-dir", str(data_dir), "--listen-client-urls", client]
+        command += ["--advertise-client-urls", client, "--listen-peer-urls", peer]
+        with open(log, "wb") as output:
+            process = subprocess.Popen(command, env=ENVIRONMENT, stdout=output, stderr=output)
+        try:
+            if answers(process, client):
+                yield Server(client)
+                return
+        finally:
+            process.terminate()
+            process.wait(PATIENCE_SECONDS)
+    pytest.fail(f"etcd does not start: {log.read_text()[-2000:]}")
+
+
+def answers(process: subprocess.Popen[bytes], endpoint: str) -> bool:
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while process.poll() is None and time.monotonic() < deadline:
+        probe = ["etcdctl", "--endpoints", endpoint, "endpoint", "health"]
+        if subprocess.run(probe, env=ENVIRONMENT, capture_output=True, check=False).returncode == 0:
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def made_up_store(compact_revision: int) -> tuple[list[KeyValueRow], dict[bytes, bytes], int]:
+    """Rows, leases and the revision of a store with deletes, transactions, big values and odd keys."""
+    chance = random.Random(5)
+    keys = [b"\0", b"a", b"a\0", b"\xff\xfe", b"k" * 3000, *(b"key/%d" % number for number in range(40))]
+    leases = [Lease(7, 3600), Lease(-9, 4000)]
+    live: dict[bytes, KeyValueRow] = {}
+    written: list[KeyValueRow] = []
+    revision = 1
+    for _round in range(300):
+        revision += 1
+        for sub, key in enumerate(chance.sample(keys, chance.choice((1, 1, 1, 3)))):
+            old = live.pop(key, None)
+            if old and chance.random() < 0.3:
+                written.append(KeyValueRow(revision, sub, True, key, b"", 0, 0, 0, 0))
+                continue
+            created, version = (old.create_revision, old.version + 1) if old else (revision, 1)
+            value = chance.randbytes(chance.choice((0, 10, 100, 20_000)))
+            lease = chance.choice((0, 0, 7, -9))
+            live[key] = KeyValueRow(revision, sub, False, key, value, created, revision, version, lease)
+            written.append(live[key])
+    newest = {row.key: row for row in written if row.main <= compact_revision}
+    kept = [
+        row
+        for row in written
+        if row.main > compact_revision or (newest[row.key] is row and not row.is_tombstone)
+    ]
+    return kept, dict(map(encode_lease, leases)), revision
+
+
+def test_etcd_serves_the_file_we_write(tmp_path: Path) -> None:
+    """Status, restore, boot, reads, HashKV at many revisions and further writes: etcd takes our file as its own."""
+    compact_revision = 120
+    kept, leases, revision = made_up_store(compact_revision)
+    mark = encode_revision(compact_revision)
+    path = tmp_path / "ours.db"
+    write_bbolt(
+        path,
+        [
+            (rows.KEY, map(encode_key_value, kept)),
+            (rows.LEASE, sorted(leases.items())),
+            (rows.META, [(rows.FINISHED_COMPACT, mark), (rows.SCHEDULED_COMPACT, mark)]),
+        ],
+    )
+    with EtcdFile(path) as file:
+        status = file.status()
+        hashes = {at: file.hash_kv(at).hash for at in range(compact_revision + 1, revision + 1, 9)}
+        dumps = {at: [dump_row(row) for row in file.live(at)] for at in (compact_revision, 200, revision)}
+    del status["version"]
+    assert etcdctl("snapshot", "status", str(path)) == status
+    etcdctl("snapshot", "restore", str(path), "--data-dir", str(tmp_path / "data"))
+    with etcd(tmp_path / "data", tmp_path / "log") as server:
+        for at, expected in hashes.items():
+            answer = server.hash_kv(at)
+            assert (answer["hash"], answer["compact_revision"]) == (expected, compact_revision)
+        for at, dump in dumps.items():
+            assert sorted_by_key(server.dump(at)) == dump
+        assert sorted(lease["id"] for lease in server.ctl("lease", "list")["leases"]) == [-9, 7]
+        assert server.ctl("put", "key/1", "written by etcd")["header"]["revision"] == revision + 1
+        server.ctl("defrag")
+        server.ctl("snapshot", "save", str(tmp_path / "theirs.db"))
+    with EtcdFile(tmp_path / "theirs.db") as file:
+        assert file.revision == revision + 1
+        assert file.file.verify_hash()
+        found = file.get(b"key/1")
+        assert found is not None and found.value == b"written by etcd"
+
+
+def sorted_by_key(dump: list[list[Any]]) -> list[list[Any]]:
+    return sorted(dump, key=lambda row: base64.b64decode(row[0]))
+
+
+def test_we_read_what_etcd_writes(tmp_path: Path) -> None:
+    """A server's snapshot and its stopped data directory say what the server said at each revision."""
+    with etcd(tmp_path / "data", tmp_path / "log") as server:
+        lease = f"{server.ctl('lease', 'grant', '3600')['ID']:x}"
+        for number in range(25):
+            server.ctl(
+                "put", f"k{number % 7}", f"value {number}", *(["--lease", lease] if number % 5 == 0 else [])
+            )
+        server.ctl("txn", stdin=b"\nput t1 1\nput t2 2\ndel k3\n\n\n")
+        server.ctl("put", "big", stdin=bytes(range(1, 256)) * 200)
+        server.ctl("del", "k5")
+        server.ctl("compact", "20", "--physical")
+        server.ctl("put", "k5", "back")
+        server.ctl("role", "add", "reader")
+        server.ctl("role", "grant-permission", "reader", "read", "k", "l")
+        server.ctl("user", "add", "ann:secret")
+        server.ctl("user", "grant-role", "ann", "reader")
+        snapshot = tmp_path / "snapshot.db"
+        server.ctl("snapshot", "save", str(snapshot))
+        status = etcdctl("snapshot", "status", str(snapshot))
+        revision = status["revision"]
+        hashes = {at: server.hash_kv(at) for at in range(21, revision + 1)}
+        dumps = {at: server.dump(at) for at in (20, 26, revision)}
+        members = server.ctl("member", "list")["members"]
+        server.ctl("put", "after", "the snapshot")
+    with EtcdFile(snapshot) as file:
+        hold_against_server(file, hashes, dumps)
+        assert file.file.verify_hash()
+        found = file.status()
+        assert {key: found[key] for key in status} == status
+        assert list(check(file.file)) == []
+        assert [[member.id, member.name] for member in file.members()] == [
+            [m["ID"], m["name"]] for m in members
+        ]
+        assert [(user.name, user.roles) for user in file.users()] == [(b"ann", (b"reader",))]
+        assert file.roles() == [rows.Role(b"reader", (rows.Permission("READ", b"k", b"l"),))]
+        assert [f"{each.id:x}" for each in file.leases()] == [lease]
+    with EtcdDataDir(tmp_path / "data") as data_dir:
+        assert data_dir.is_alone
+        assert data_dir.node_id == members[0]["ID"]
+        assert data_dir.file is not None
+        kinds = [entry.kind for entry in data_dir.wal.entries]
+        assert kinds.count("put") == 28
+        assert {"txn", "compaction", "lease_grant", "auth_user_add", "auth_role_grant_permission"} <= set(
+            kinds
+        )
+        assert kinds[-1] == "put"
+        assert (
+            data_dir.file.revision + sum(entry.kind == "put" for entry in data_dir.pending()) == revision + 1
+        )
+        assert list(check(data_dir.file.file)) == []
+
+
+def hold_against_server(
+    file: EtcdFile, hashes: dict[int, dict[str, Any]], dumps: dict[int, list[list[Any]]]
+) -> None:
+    for at, answer in hashes.items():
+        found = file.hash_kv(at)
+        assert (found.hash, found.compact_revision) == (answer["hash"], answer["compact_revision"])
+    for at, dump in dumps.items():
+        assert [dump_row(row) for row in file.live(at)] == dump
