@@ -112,6 +112,8 @@ class LocalEngine:
         self._write_refusal: Callable[[], KVStoreError] | None = ReadOnly if log is None else None
         self._room = threading.Condition()
         self._commit = GroupCommit(log or _NoLog(), self._publish, self.now_ms, options.wal_buffer_size)
+        self._overlay_limit = options.overlay_limit
+        self._batch_limit = options.backend_batch_limit
         self._on_publish: list[Callable[[int], None]] = []
         self.work_wanted = threading.Event()
         """Set when background work should not wait for its next turn."""
@@ -245,7 +247,7 @@ class LocalEngine:
                 raise
             ticket = Ticket(entry, response, state.head, state.head_compacted)
             self._commit.enqueue(ticket)
-        if state.generations[0].size_bytes > self._wake_bytes:
+        if len(state.generations[0].changes) >= self._batch_limit and not self.work_wanted.is_set():
             self.work_wanted.set()
         return ticket
 
@@ -253,18 +255,14 @@ class LocalEngine:
         """Plan something that is no KV request, and wait for it."""
         return self._commit.wait(self._plan(lambda _: Planned(*plan()), None, grows=grows))
 
-    @property
-    def _wake_bytes(self) -> int:
-        return self.options.overlay_limit // 2
-
     def check_room(self) -> None:
         """Wait while the overlay is full; refuse when the quota or the disk is."""
-        if self.state.generations[0].size_bytes > self.options.overlay_limit:
+        if self.state.generations[0].size_bytes > self._overlay_limit:
             self._wait_for_checkpoint()
 
     @property
     def overloaded(self) -> bool:
-        return self.state.generations[0].size_bytes > self.options.overlay_limit
+        return self.state.generations[0].size_bytes > self._overlay_limit
 
     def _wait_for_checkpoint(self) -> None:
         if not self.options.background:
@@ -397,8 +395,12 @@ class LocalEngine:
                 return False
             self.barrier()
             self.state.backend_revision = generation.last_revision
-            hurry = self.overloaded or self._write_refusal is not None
-            pause = checkpoints.no_pause if hurry else checkpoints.pause
+            pace = checkpoints.Pacer()
+
+            def pause() -> None:
+                if not self.overloaded and self._write_refusal is None:
+                    pace()
+
             try:
                 checkpoints.write_generation(self.backend, generation, self.now_ms(), pause)
             except DiskFull:

@@ -26,11 +26,12 @@ def encode_key_value(
     """The canonical ``KeyValue`` bytes (zero fields left out, ascending order)."""
     if not create_revision or not mod_revision or not version:
         return _encode_sparse(key, create_revision, mod_revision, version, value, lease)
+    modified = varint(mod_revision)
     head = b"\n%b%b\x10%b\x18%b\x20%b" % (
         varint(len(key)),
         key,
-        varint(create_revision),
-        varint(mod_revision),
+        modified if create_revision == mod_revision else varint(create_revision),
+        modified,
         varint(version),
     )
     if value:

@@ -32,16 +32,24 @@ from kvstore.mvcc.schema import (
     revision_key,
 )
 
-CHUNK_ROWS = 64
+CHUNK_ROWS = 32
+RUN_SECONDS = 0.0001
 PAUSE_SECONDS = 0.0001
 
 T = TypeVar("T")
 Pause = Callable[[], None]
 
 
-def pause() -> None:
-    """Let the others have the GIL."""
-    time.sleep(PAUSE_SECONDS)
+class Pacer:
+    """Lets the others have the GIL, whenever this thread has had it for ``RUN_SECONDS``."""
+
+    def __init__(self) -> None:
+        self._resumed = time.perf_counter()
+
+    def __call__(self) -> None:
+        if time.perf_counter() - self._resumed > RUN_SECONDS:
+            time.sleep(PAUSE_SECONDS)
+            self._resumed = time.perf_counter()
 
 
 def no_pause() -> None:

@@ -23,7 +23,7 @@ from typing import NamedTuple
 
 from sortedcontainers import SortedList
 
-DRAIN_CHUNK = 64
+DRAIN_CHUNK = 256
 DRAIN_PAUSE_SECONDS = 0.0001
 _CHANGE_OVERHEAD_BYTES = 300
 

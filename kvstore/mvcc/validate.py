@@ -5,7 +5,7 @@ What is refused here is refused whatever the store holds; what needs the store i
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from kvstore.errors import (
@@ -78,10 +78,10 @@ def check_txn(request: TxnRequest, max_ops: int) -> None:
 
 
 def _check_op(op: Op, max_ops: int) -> None:
-    if isinstance(op, RangeRequest):
-        check_range(op)
-    elif isinstance(op, PutRequest):
+    if isinstance(op, PutRequest):
         check_put(op)
+    elif isinstance(op, RangeRequest):
+        check_range(op)
     elif isinstance(op, DeleteRangeRequest):
         check_delete(op)
     elif isinstance(op, TxnRequest):
@@ -96,12 +96,17 @@ Interval = tuple[bytes, bytes | None]
 """[start, end); end None: to the last key."""
 
 
-def _check_branch(ops: Iterable[Op]) -> tuple[set[bytes], list[Interval]]:
+def _check_branch(ops: Sequence[Op]) -> tuple[set[bytes], list[Interval]]:
     """Refuse two writes to one key; return what this branch puts and deletes.
 
     Nested transactions are looked at first, in order: the puts of one may not meet puts or deletes of *earlier*
     ones (a later delete over an earlier put is fine). Then this level's puts may meet nothing at all.
     """
+    if all(type(op) is PutRequest for op in ops):  # the usual large transaction
+        own = {op.key for op in ops}
+        if len(own) != len(ops):
+            raise DuplicateKey
+        return own, []
     puts: set[bytes] = set()
     deletes = [_interval(op.key, op.range_end) for op in ops if isinstance(op, DeleteRangeRequest)]
     for op in ops:
@@ -114,7 +119,7 @@ def _check_branch(ops: Iterable[Op]) -> tuple[set[bytes], list[Interval]]:
             raise DuplicateKey
         puts |= nested_puts
         deletes += then_deletes + else_deletes
-    own: set[bytes] = set()
+    own = set()
     for op in ops:
         if isinstance(op, PutRequest):
             if op.key in puts or op.key in own or _any_inside((op.key,), deletes):
