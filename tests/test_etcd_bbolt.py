@@ -338,6 +338,7 @@ HOSTILE = {
     "a value beyond its page": [root_leaf(2, 3), with_element(leaf(3, b"a"), 0, 16, 1, 0x7FFFFFFF)],
     "a key inside the elements": [root_leaf(2, 3), with_element(leaf(3, b"a"), 0, 0, 1, 1)],
     "an empty key": [root_leaf(2, 3), with_element(leaf(3, b"a"), 0, 16, 0, 1)],
+    "a value that is two keys'": [root_leaf(2, 3), with_element(leaf(3, b"ba", b"c"), 0, 32, 2, 3)],
     "keys that descend": [root_leaf(2, 3), leaf(3, b"b", b"a")],
     "leaves that descend": [root_leaf(2, 3), branch(3, (b"a", 5), (b"b", 4)), leaf(4, b"a"), leaf(5, b"b")],
 }

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
-from kvstore.migrations.etcd import messages, rows
+from kvstore.migrations.etcd import bbolt_search, messages, rows
 from kvstore.migrations.etcd.bbolt_write import write_bbolt
 from kvstore.migrations.etcd.etcd_file import EtcdFile
 from kvstore.migrations.etcd.rows import KeyValueRow, Lease, Member, encode_key_value, encode_revision
@@ -243,6 +243,28 @@ def test_ranges_at_revisions(tmp_path: Path) -> None:
         assert [row.key for row in file.live(5, b"b")] == [b"b", b"ba", b"c"]
         assert file.get(b"b") is None
         assert [(row.main, row.is_tombstone) for row in file.history(b"c")] == [(5, False), (6, True)]
+
+
+@pytest.mark.parametrize("chunk_bytes", [40, 1000, 1 << 20])
+def test_a_key_is_found_wherever_it_lies(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chunk_bytes: int
+) -> None:
+    """Lookups agree with a walk over all rows: over chunk borders, overflow pages, and look-alikes in values."""
+    monkeypatch.setattr(bbolt_search, "_CHUNK_BYTES", chunk_bytes)
+    written = Written()
+    for number in range(700):
+        look_alike = rows.encoded_key(b"key%d" % (number % 31))
+        written.put(b"key%d" % (number % 37), look_alike * (1 + number % 5) + bytes(number * 977 % 9000))
+    written.delete(b"key3", b"key5")
+    with written.save(tmp_path / "db") as file:
+        everything = list(file.rows())
+        for key in (b"key0", b"key3", b"key31", b"key36", b"key4", b"key", b"absent"):
+            mine = [row for row in everything if row.key == key]
+            assert file.history(key) == mine
+            for revision in (2, 40, 350, 701, 702):
+                past = [row for row in mine if row.main <= revision]
+                expected = past[-1] if past and not past[-1].is_tombstone else None
+                assert file.get(key, revision) == expected
 
 
 def test_the_row_of_a_bumped_revision_is_no_key(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
     bbolt_page      the database file's pages, as pure functions over bytes
     bbolt_read      a whole database file: buckets, seeks, scans, the trailing SHA-256
+    bbolt_search    rows by their values, found in the raw file first
     bbolt_check     every consistency rule of a database file, told one by one
     bbolt_write     a database file from sorted rows, streaming
     wal_frame       the log's frames and records, as pure functions over bytes

@@ -17,8 +17,8 @@ integers are little-endian (bbolt writes the machine's order, and every real one
     leaf element      | flags u32 | pos u32 | ksize u32 | vsize u32 |     flags 1: value is a bucket
     branch element    | pos u32   | ksize u32 | child pgid u64      |
 
-``pos`` counts from the element's own first byte; a leaf's value follows its key. A branch element's
-key is a lower bound of the keys below it.
+``pos`` counts from the element's own first byte; a leaf's value follows its key, and the next element's
+key comes after it. A branch element's key is a lower bound of the keys below it.
 
 A bucket is a value of 16 bytes, root pgid and sequence. Root 0 means inline: the bucket's only page
 stands right behind those 16 bytes, at any alignment.
@@ -183,8 +183,9 @@ def leaf_spans(buffer: Buffer, page: Page) -> Iterator[Span]:
         value_start = key_start + ksize
         value_end = value_start + vsize
         if key_start < low or value_end > limit or not 0 < ksize <= MAX_KEY_BYTES:
-            raise PageError("leaf element reaches outside its page", at)
+            raise PageError("leaf element reaches outside its page, or into another", at)
         yield Span(buffer[key_start:value_start], value_start, value_end, bool(flags & BUCKET_FLAG))
+        low = value_end
         at += LEAF_ELEMENT.size
 
 
@@ -197,8 +198,9 @@ def branch_children(buffer: Buffer, page: Page) -> tuple[list[bytes], list[int]]
     for pos, ksize, child in BRANCH_ELEMENT.iter_unpack(buffer[at:low]):
         key_start = at + pos
         if key_start < low or key_start + ksize > page.end or ksize > MAX_KEY_BYTES:
-            raise PageError("branch element reaches outside its page", at)
-        key = buffer[key_start : key_start + ksize]
+            raise PageError("branch element reaches outside its page, or into another", at)
+        low = key_start + ksize
+        key = buffer[key_start:low]
         if keys and key <= keys[-1]:
             raise PageError("branch keys are not in ascending order", at)
         keys.append(key)

@@ -54,7 +54,8 @@ MAX_DEPTH = 32
 TRAILER_BYTES = hashlib.sha256().digest_size
 SECTOR_BYTES = 512
 
-_RELEASE_EVERY_BYTES = 8 << 20
+_RELEASE_EVERY_BYTES = 16 << 20
+_FAULT_AROUND_BYTES = 64 << 10  # what the kernel maps around a page that is touched
 _SMALLEST_PROBED_PAGE_BYTES = 1024
 
 
@@ -95,6 +96,10 @@ class BboltFile:
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
+
+    def fileno(self) -> int:
+        """For reading past the mapping."""
+        return self._fd
 
     def __enter__(self) -> BboltFile:
         return self
@@ -164,11 +169,12 @@ class BboltFile:
             page = open_page(self.data, page_id * size, meta.size_bytes, page_id, size)
         except PageError as error:
             raise self._damaged(error) from None
-        self._release_passed(page.end - page.start)
+        self.release_passed(page.end - page.start)
         return page
 
-    def _release_passed(self, visited_bytes: int) -> None:
-        self._visited_bytes += visited_bytes
+    def release_passed(self, visited_bytes: int) -> None:
+        """Count what was looked at; now and then give the memory behind it back."""
+        self._visited_bytes += max(visited_bytes, _FAULT_AROUND_BYTES)
         if self._visited_bytes >= _RELEASE_EVERY_BYTES:
             self._visited_bytes = 0
             self.data.madvise(mmap.MADV_DONTNEED)
@@ -229,7 +235,7 @@ class BboltFile:
         end = self.file_bytes - TRAILER_BYTES
         for start in range(0, end, 1 << 20):
             digest.update(self.data[start : min(start + (1 << 20), end)])
-            self._release_passed(1 << 20)
+            self.release_passed(1 << 20)
         if digest.digest() != trailer:
             raise Corruption(
                 f"SHA-256 is {digest.hexdigest()}, the file says {trailer.hex()}", self.path, end

@@ -21,6 +21,7 @@ from kvstore.errors import Compacted, Corruption, FutureRevision, NotAStore
 from . import rows
 from .bbolt_page import Span
 from .bbolt_read import BboltFile, Bucket
+from .bbolt_search import spans_holding
 from .hash_kv import HashKV, hash_kv
 from .rows import Alarm, KeyValueRow, Lease, Member, Role, RowError, User
 
@@ -135,6 +136,7 @@ class EtcdFile:
 
     def row(self, span: Span) -> KeyValueRow:
         value = self.data[span.value_start : span.value_end]
+        self.file.release_passed(len(value))
         return self._decoded(span, rows.decode_key_value, span.key, value)
 
     def spans_up_to(self, revision: int) -> Iterator[Span]:
@@ -178,15 +180,21 @@ class EtcdFile:
 
     def get(self, key: bytes, revision: int = 0) -> KeyValueRow | None:
         """A key as it was at a revision (0: the newest); None if it was absent."""
-        revision = self._readable(revision)
-        for span in self._keys.spans(*_bounds(0, revision), reverse=True):
-            if self.user_key(span) == key:
-                return None if _is_tombstone(span) else self.row(span)
+        for span in self._spans_of(key, self._readable(revision), reverse=True):
+            return None if _is_tombstone(span) else self.row(span)
         return None
 
     def history(self, key: bytes) -> list[KeyValueRow]:
         """Every kept row of a key, tombstones included, oldest first."""
-        return [self.row(span) for span in self.spans_up_to(self.revision) if self.user_key(span) == key]
+        return [self.row(span) for span in self._spans_of(key, self.revision)]
+
+    def _spans_of(self, key: bytes, revision: int, reverse: bool = False) -> Iterator[Span]:
+        """Where the rows of one key lie."""
+        needle = rows.encoded_key(key)
+        for span in spans_holding(self._keys, needle, *_bounds(0, revision), reverse):
+            self._decoded(span, rows.decode_revision, span.key)
+            if self.user_key(span) == key:
+                yield span
 
     def hash_kv(self, revision: int = 0, *, before_3_4_34: bool = False) -> HashKV:
         """What a server with this file answers to HashKV (see ``hash_kv``).

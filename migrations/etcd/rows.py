@@ -141,6 +141,11 @@ def user_key(buffer: Buffer, start: int, end: int) -> bytes | None:
     return None
 
 
+def encoded_key(key: bytes) -> bytes:
+    """The bytes with which the KeyValue of ``key`` begins: etcd writes fields in ascending order."""
+    return bytes(messages.KeyValue(key=key).SerializeToString())
+
+
 @dataclass(frozen=True, slots=True)
 class Lease:
     """A granted lease. ``remaining_ttl_seconds`` is 0 where the server kept no checkpoint."""
