@@ -12,7 +12,8 @@ never used, as it gives up the order of the two.
 
 The map: LMDB maps a fixed span of addresses. We ask for 1 TiB, which costs nothing until used; where the
 system refuses, for less. When a batch does not fit any more, the map is doubled and the batch played again.
-py-lmdb ends open transactions when it maps anew, so that waits until no view is open.
+py-lmdb ends open transactions when it maps anew, so that waits until no view is open; to be ahead of it,
+a batch that finds the map half full and no view open enlarges it first.
 
 fork: py-lmdb does not touch the parent's transactions from a child. An environment must not be used
 across a fork; the engine refuses it.
@@ -43,7 +44,7 @@ LONG_SUFFIX = "/long"
 
 READERS_MAX = 4096
 VIEW_WAIT_SECONDS = 5.0  # how long a new view makes way for a growing map
-GROW_WAIT_SECONDS = 60.0  # how long a growing map waits for open views; then they fail
+GROW_WAIT_SECONDS = 30.0  # how long a growing map waits for open views; then they fail
 
 
 class LMDBBackend:
@@ -63,6 +64,7 @@ class LMDBBackend:
         """Whether the table may have long keys. Never false when it has; may stay true after they went."""
         self._writable = writable
         self._map_bytes: int = environment.info()["map_size"]
+        self._page_bytes: int = environment.stat()["psize"]
         self._views: set[int] = set()  # ids of open views; adding and discarding are atomic
         self._growing = False
         self._begin = environment.begin
@@ -178,6 +180,8 @@ class LMDBBackend:
     def write(self) -> LMDBWriteTx:
         if not self._writable:
             raise ReadOnly
+        if not self._views and self._is_map_half_full():
+            self.grow()  # now, when nobody has to wait for it
         return LMDBWriteTx(self)
 
     def begin_view(self, view: int) -> lmdb.Transaction[bytes]:
@@ -205,6 +209,9 @@ class LMDBBackend:
         self._views.discard(view)
 
     # --- the map --------------------------------------------------------------------
+
+    def _is_map_half_full(self) -> bool:
+        return self.environment.info()["last_pgno"] * self._page_bytes > self._map_bytes // 2
 
     def grow(self) -> None:
         """Double the map. Only the writer calls this, without an open write transaction."""
@@ -253,13 +260,12 @@ class LMDBBackend:
         return os.stat(self.path).st_size
 
     def in_use_bytes(self) -> int:
-        page_bytes, pages = 0, 2  # the meta pages
+        pages = 2  # the meta pages
         with self._begin() as tx:
             for database in (None, *self.short.values(), *self.long.values()):
                 stat = tx.stat(database) if database is not None else self.environment.stat()
-                page_bytes = stat["psize"]
                 pages += stat["branch_pages"] + stat["leaf_pages"] + stat["overflow_pages"]
-        return pages * page_bytes
+        return pages * self._page_bytes
 
     def check(self, progress: Progress | None = None) -> None:
         total = self.size_bytes()
@@ -274,3 +280,12 @@ class LMDBBackend:
 
     def close(self) -> None:
         self.environment.close()
+
+    @classmethod
+    def stale_helpers(cls, path: Path) -> list[Path]:
+        """Files beside the closed file ``path`` to remove before another file takes its name.
+
+        The lock file carries the number of the last transaction: while another process keeps it alive,
+        LMDB would believe it and take the wrong meta page of the new file.
+        """
+        return [path.with_name(path.name + "-lock")]

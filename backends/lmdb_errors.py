@@ -8,7 +8,16 @@ from pathlib import Path
 
 import lmdb
 
-from kvstore.errors import Corruption, DiskFull, EmptyKey, KVStoreError, ReadOnly, StoreLocked, TooNew
+from kvstore.errors import (
+    Corruption,
+    DiskFull,
+    EmptyKey,
+    KVStoreError,
+    ReadOnly,
+    StateError,
+    StoreLocked,
+    TooNew,
+)
 
 _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _DAMAGE = (lmdb.CorruptedError, lmdb.PageNotFoundError, lmdb.InvalidError, lmdb.PanicError)
@@ -29,6 +38,8 @@ def typed(error: lmdb.Error, path: Path) -> KVStoreError | OSError:
         return StoreLocked(path, os.getpid())
     if isinstance(error, lmdb.BadValsizeError):
         return EmptyKey()
+    if "closed/deleted/dropped" in str(error):
+        return StateError(f"{path}: the transaction is over")
     if error.code in errno.errorcode:
         return OSError(error.code, os.strerror(error.code), os.fspath(path))
     return KVStoreError(text)

@@ -243,6 +243,11 @@ class MemoryBackend:
     def close(self) -> None:
         self.rows = {table: SortedDict() for table in self.rows}
 
+    @classmethod
+    def stale_helpers(cls, path: Path) -> list[Path]:
+        """There are none."""
+        return []
+
 
 def _bytes_of(patch: Patch) -> int:
     return sum(len(key) + len(value) for key, value in patch.items() if value is not None)

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import ClassVar, Self
 from urllib.parse import quote
@@ -210,11 +211,19 @@ class SQLiteBackend:
             progress(total, total)
 
     def close(self) -> None:
-        """The last to close is the writer: SQLite then moves the whole log into the file and removes it."""
+        """Move the log into the file. The last connection of all processes then removes it."""
         self._idle.clear()
-        while self._connections:
-            self._connections.pop().close(True)
-        self._writer = None
+        writer, self._writer = self._writer, None
+        try:
+            if writer is not None:
+                writer.set_busy_timeout(0)
+                with suppress(apsw.BusyError):  # another process reads an older commit
+                    writer.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+        except apsw.Error as error:
+            raise typed(error, self.path) from error
+        finally:
+            while self._connections:
+                self._connections.pop().close(True)
 
     @classmethod
     def stale_helpers(cls, path: Path) -> list[Path]:
