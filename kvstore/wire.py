@@ -38,8 +38,6 @@ SMALL_VARINTS = [_varint(number) for number in range(1 << 14)]
 _MORE = [bytes((number & 0x7F | 0x80, number >> 7 | 0x80)) for number in range(1 << 14)]
 """Two bytes of a longer varint each: 14 bits, with more to follow."""
 
-_LOW_HALVES = [bytes((number & 0x7F | 0x80, number >> 7 | 0x80)) for number in range(1 << 14)]
-
 
 def varint(value: int) -> bytes:
     """The varint of an int64 or uint64."""
