@@ -114,7 +114,7 @@ def made_up_store(compact_revision: int) -> tuple[list[KeyValueRow], dict[bytes,
     """Rows, leases and the revision of a store with deletes, transactions, big values and odd keys."""
     chance = random.Random(5)
     keys = [b"\0", b"a", b"a\0", b"\xff\xfe", b"k" * 3000, *(b"key/%d" % number for number in range(40))]
-    leases = [Lease(7, 3600), Lease(-9, 4000)]
+    leases = [Lease(7, 3600), Lease(9, 4000)]
     live: dict[bytes, KeyValueRow] = {}
     written: list[KeyValueRow] = []
     revision = 1
@@ -127,7 +127,7 @@ def made_up_store(compact_revision: int) -> tuple[list[KeyValueRow], dict[bytes,
                 continue
             created, version = (old.create_revision, old.version + 1) if old else (revision, 1)
             value = chance.randbytes(chance.choice((0, 10, 100, 20_000)))
-            lease = chance.choice((0, 0, 7, -9))
+            lease = chance.choice((0, 0, 7, 9))
             live[key] = KeyValueRow(revision, sub, False, key, value, created, revision, version, lease)
             written.append(live[key])
     newest = {row.key: row for row in written if row.main <= compact_revision}
@@ -160,13 +160,16 @@ def test_etcd_serves_the_file_we_write(tmp_path: Path) -> None:
     del status["version"]
     assert etcdctl("snapshot", "status", str(path)) == status
     etcdctl("snapshot", "restore", str(path), "--data-dir", str(tmp_path / "data"))
+    with EtcdDataDir(tmp_path / "data") as restored:
+        assert (restored.is_alone, restored.pending()) == (True, [])
+        assert restored.file is not None and restored.file.revision == revision
     with etcd(tmp_path / "data", tmp_path / "log") as server:
         for at, expected in hashes.items():
             answer = server.hash_kv(at)
             assert (answer["hash"], answer["compact_revision"]) == (expected, compact_revision)
         for at, dump in dumps.items():
             assert sorted_by_key(server.dump(at)) == dump
-        assert sorted(lease["id"] for lease in server.ctl("lease", "list")["leases"]) == [-9, 7]
+        assert sorted(lease["id"] for lease in server.ctl("lease", "list")["leases"]) == [7, 9]
         assert server.ctl("put", "key/1", "written by etcd")["header"]["revision"] == revision + 1
         server.ctl("defrag")
         server.ctl("snapshot", "save", str(tmp_path / "theirs.db"))
@@ -175,6 +178,10 @@ def test_etcd_serves_the_file_we_write(tmp_path: Path) -> None:
         assert file.file.verify_hash()
         found = file.get(b"key/1")
         assert found is not None and found.value == b"written by etcd"
+    with EtcdDataDir(tmp_path / "data") as stopped:
+        assert stopped.is_alone
+        assert stopped.wal.entries[-1].index == stopped.commit_index
+        assert [entry.kind for entry in stopped.wal.entries].count("put") == 1
 
 
 def sorted_by_key(dump: list[list[Any]]) -> list[list[Any]]:

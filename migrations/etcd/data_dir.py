@@ -22,6 +22,7 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
+from typing import Any
 
 import crc32c
 
@@ -124,7 +125,7 @@ class EtcdDataDir:
         found = 0
         for path in self.snap_dir.iterdir():
             match = _SNAP_NAME.fullmatch(path.name)
-            if match and (int(match[1], 16), int(match[2], 16)) in confirmed and _is_whole(path):
+            if match and (int(match[1], 16), int(match[2], 16)) in confirmed and _raft_snapshot(path):
                 found = max(found, int(match[2], 16))
         return found
 
@@ -140,15 +141,24 @@ class EtcdDataDir:
 
     def _voters(self) -> set[int]:
         """Ids of the voting members at the log's end."""
-        voters = set(self.wal.start.voters)
-        if not voters and self.wal.start.index and self.file is not None:
-            voters = {member.id for member in self.file.members() if not member.is_learner}
+        voters = self._voters_at_start()
         for entry in self.wal.entries:
             change = entry.request() if entry.type != "EntryNormal" else None
             if change is not None:
                 for each in change.changes if entry.type == "EntryConfChangeV2" else (change,):
                     _change_voters(voters, messages.enum_name("ConfChangeType", each.type), each.node_id)
         return voters
+
+    def _voters_at_start(self) -> set[int]:
+        """By the log's snapshot record; up to 3.4 it leaves them to the snapshot's own file."""
+        start = self.wal.start
+        if start.voters or not start.index:
+            return set(start.voters)
+        found = _raft_snapshot(self.snap_dir / f"{start.term:016x}-{start.index:016x}.snap")
+        if found:
+            return set(found.metadata.conf_state.voters)
+        members = self.file.members() if self.file is not None else []
+        return {member.id for member in members if not member.is_learner}
 
 
 def _change_voters(voters: set[int], kind: str, node_id: int) -> None:
@@ -158,10 +168,12 @@ def _change_voters(voters: set[int], kind: str, node_id: int) -> None:
         voters.discard(node_id)
 
 
-def _is_whole(path: Path) -> bool:
-    """Whether a raft snapshot file's checksum is right. etcd sets others aside and takes the next."""
+def _raft_snapshot(path: Path) -> Any:
+    """A raft snapshot's file, decoded; None if it is absent or damaged: etcd then takes the one before."""
     try:
         found = messages.SnapFile.FromString(path.read_bytes())
-        return bool(found.data and found.crc == crc32c.crc32c(found.data))
-    except DecodeError:
-        return False
+        if not found.data or found.crc != crc32c.crc32c(found.data):
+            return None
+        return messages.RaftSnapshot.FromString(found.data)
+    except (FileNotFoundError, DecodeError):
+        return None
