@@ -14,10 +14,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, NoReturn, Self, overload
 
-from kvstore.wire import WireError, fields, int_field, read_varint, signed, varint
+from kvstore.wire import WireError, int_field, read_varint, varint
 
+_new = object.__new__
 _SUB_TAG = 0x78
-_KEY_TAG = 0x0A
 
 
 def encode_key_value(
@@ -66,40 +66,49 @@ Fields = tuple[bytes, int, int, int, bytes, int]
 
 def decode_row(row: bytes) -> Fields:
     """(key, create_revision, mod_revision, version, value, lease). Raises ``WireError``."""
-    found: dict[int, Any] = {}
-    for number, value in fields(row):
-        found[number] = value
-    key, value = found.get(1, b""), found.get(5, b"")
-    if not isinstance(key, bytes) or not isinstance(value, bytes):
-        raise WireError("not a KeyValue")
-    numbers = [signed(found.get(number, 0)) for number in (2, 3, 4, 6)]
-    return key, numbers[0], numbers[1], numbers[2], value, numbers[3]
+    kv = _parse(row)
+    return kv.key, kv.create_revision, kv.mod_revision, kv.version, kv.value, kv.lease
 
 
 def row_numbers(row: bytes) -> tuple[int, int, int, int]:
-    """(create_revision, mod_revision, version, lease) without looking at key and value."""
-    try:
-        at = 0
-        if row[0] == _SUB_TAG:
-            _, at = read_varint(row, 1)
-        length, at = read_varint(row, at + 1)
-        at += length
-        create_revision, at = read_varint(row, at + 1)
-        mod_revision, at = read_varint(row, at + 1)
-        version, at = read_varint(row, at + 1)
-        if at == len(row):
-            return create_revision, mod_revision, version, 0
-        if row[at] == 0x2A:
-            length, at = read_varint(row, at + 1)
-            at += length
-        lease = signed(read_varint(row, at + 1)[0]) if at < len(row) else 0
-        return create_revision, mod_revision, version, lease
-    except IndexError:
-        raise WireError("row cut short") from None
+    """(create_revision, mod_revision, version, lease). Raises ``WireError``."""
+    kv = _parse(row)
+    return kv.create_revision, kv.mod_revision, kv.version, kv.lease
 
 
 def row_mod_revision(row: bytes) -> int:
-    return row_numbers(row)[1]
+    revision: int = _parse(row).mod_revision
+    return revision
+
+
+def _parse(row: bytes) -> Any:
+    """The row as a protobuf message: parsed in C, and a field costs only when it is read."""
+    global _from_bytes
+    try:
+        if _from_bytes is None:
+            _from_bytes = _message_class().FromString
+        return _from_bytes(row)
+    except Exception as error:  # protobuf's DecodeError, named only once protobuf is imported
+        raise WireError(f"not a KeyValue: {error}") from None
+
+
+_from_bytes: Any = None
+
+
+def _message_class() -> Any:
+    """``KeyValue`` in a descriptor pool of our own, so that it meets no other library's messages."""
+    from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+
+    field = descriptor_pb2.FieldDescriptorProto
+    file = descriptor_pb2.FileDescriptorProto(name="kvstore/keyvalue.proto", package="kvstore", syntax="proto3")
+    message = file.message_type.add(name="KeyValue")
+    names = ("key", "create_revision", "mod_revision", "version", "value", "lease")
+    for number, name in enumerate(names, 1):
+        kind = field.TYPE_BYTES if name in ("key", "value") else field.TYPE_INT64
+        message.field.add(name=name, number=number, type=kind, label=field.LABEL_OPTIONAL)
+    pool = descriptor_pool.DescriptorPool()
+    pool.Add(file)
+    return message_factory.GetMessageClass(pool.FindMessageTypeByName("kvstore.KeyValue"))
 
 
 class KeyValue:
@@ -134,7 +143,7 @@ class KeyValue:
     @classmethod
     def from_row(cls, row: bytes) -> Self:
         """Wrap a stored row; nothing is decoded yet."""
-        self = cls.__new__(cls)
+        self = _new(cls)
         _set_row(self, row)
         return self
 
@@ -176,15 +185,20 @@ class KeyValue:
 _DECODED = frozenset(("key", "value", "create_revision", "mod_revision", "version", "lease"))
 # The slots' own setters: the class refuses assignment, this module does not.
 _set_row = KeyValue.__dict__["row"].__set__
-_setters = [
+_set_key, _set_create, _set_mod, _set_version, _set_value, _set_lease = (
     KeyValue.__dict__[name].__set__
     for name in ("key", "create_revision", "mod_revision", "version", "value", "lease")
-]
+)
 
 
 def _fill(kv: KeyValue, values: Fields) -> None:
-    for setter, value in zip(_setters, values, strict=True):
-        setter(kv, value)
+    key, create_revision, mod_revision, version, value, lease = values
+    _set_key(kv, key)
+    _set_create(kv, create_revision)
+    _set_mod(kv, mod_revision)
+    _set_version(kv, version)
+    _set_value(kv, value)
+    _set_lease(kv, lease)
 
 
 def _tuple(kv: KeyValue) -> Fields:

@@ -107,9 +107,10 @@ class State:
     def row_at(self, key: bytes, revision: int) -> bytes | None:
         """The row of ``key`` as it was at ``revision``; None where it did not exist."""
         for generation in self.generations:
-            version = generation.at(key, revision)
-            if version is not None:
-                return version.row
+            if key in generation.versions:
+                version = generation.at(key, revision)
+                if version is not None:
+                    return version.row
         row = self.backend.get(LATEST, key)
         if self.backend_revision <= revision:
             return row

@@ -102,10 +102,8 @@ def _check_branch(ops: Sequence[Op]) -> tuple[set[bytes], list[Interval]]:
     Nested transactions are looked at first, in order: the puts of one may not meet puts or deletes of *earlier*
     ones (a later delete over an earlier put is fine). Then this level's puts may meet nothing at all.
     """
-    if all(type(op) is PutRequest for op in ops):  # the usual large transaction
-        own = {op.key for op in ops}
-        if len(own) != len(ops):
-            raise DuplicateKey
+    own = {op.key for op in ops if isinstance(op, PutRequest)}
+    if len(own) == len(ops):  # the usual large transaction: puts of different keys, and nothing else
         return own, []
     puts: set[bytes] = set()
     deletes = [_interval(op.key, op.range_end) for op in ops if isinstance(op, DeleteRangeRequest)]
@@ -119,7 +117,7 @@ def _check_branch(ops: Sequence[Op]) -> tuple[set[bytes], list[Interval]]:
             raise DuplicateKey
         puts |= nested_puts
         deletes += then_deletes + else_deletes
-    own = set()
+    own.clear()
     for op in ops:
         if isinstance(op, PutRequest):
             if op.key in puts or op.key in own or _any_inside((op.key,), deletes):
