@@ -89,6 +89,14 @@ def segments(wal_dir: Path) -> list[NumberedFile]:
     return _numbered(wal_dir, SEGMENT_SUFFIX)
 
 
+def segment_at(path: str | os.PathLike[str]) -> NumberedFile | None:
+    """What the name of one segment says, or that of a copy set aside; None if it is no such name."""
+    match = _NAME.fullmatch(Path(path).name.removesuffix(BROKEN_SUFFIX))
+    if match is None or match[3] != SEGMENT_SUFFIX:
+        return None
+    return NumberedFile(Path(path), int(match[1], 16), int(match[2], 16))
+
+
 def temporaries(directory: Path) -> list[Path]:
     """Files that an interrupted run left half made."""
     return sorted(path for path in _files(directory) if path.name.endswith(TEMP_SUFFIX))

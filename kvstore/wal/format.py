@@ -56,6 +56,7 @@ _U64 = Struct("<Q")
 _U32 = Struct("<I")
 _IDS = Struct("<QQ")
 _HEADER = Struct("<QQQQQ")
+_MARK = Struct("<QQQQ")
 _LENGTH_BITS = (1 << 56) - 1
 _TOP_BIT = 1 << 31
 _PADDING = [b"\0" * count for count in range(8)]
@@ -111,6 +112,25 @@ class Batch(NamedTuple):
         return self.first_index + len(self.entries) - 1
 
 
+class Mark(NamedTuple):
+    """Where a batch frame lies: a reader that trusts what comes before it may begin there."""
+
+    segment_index: int
+    offset: int
+    chain: int
+    """The chain before the frame."""
+    first_index: int
+    """The first index of its batch."""
+
+    def encode(self) -> bytes:
+        return _MARK.pack(*self)
+
+    @classmethod
+    def decode(cls, data: bytes) -> Mark | None:
+        """The mark; None if the bytes are not one. What it says is checked against the segment."""
+        return cls(*_MARK.unpack(data)) if len(data) == _MARK.size else None
+
+
 # --- frames -------------------------------------------------------------------------------
 
 
@@ -158,10 +178,9 @@ def frame_size(length: int, offset: int) -> int:
     return 8 + record_bytes + (-record_bytes & 7)
 
 
-def decode_frame(buffer: bytes, at: int, offset: int, seed: int) -> Frame:
-    """The frame that lies whole in ``buffer[at:]`` and at ``offset`` of its segment."""
+def decode_frame(buffer: bytes, at: int, offset: int, size: int, seed: int) -> Frame:
+    """The frame of ``size`` bytes that lies whole in ``buffer[at:]``, and at ``offset`` of its segment."""
     (length,) = _U64.unpack_from(buffer, at)
-    size = frame_size(length, offset)
     kind, crc, data_at, data_end = _record_head(buffer, at, offset)
     synced, check, record_end = _record_tail(buffer, data_end, offset)
     if record_end != at + 8 + (length & _LENGTH_BITS):
@@ -298,6 +317,14 @@ def decode_batch(data: bytes) -> Batch:
     if not entries:
         raise wire.WireError("a batch without entries")
     return Batch(first_index, wire.signed(time_ms), entries)
+
+
+def first_index(data: bytes) -> int:
+    """The first index of a batch, without its entries; 0 if the bytes are not a batch."""
+    try:
+        return wire.read_varint(data, 1)[0] if data[:1] == b"\x08" else 0
+    except wire.WireError:
+        return 0
 
 
 def segment_head(metadata: Metadata, chain: int) -> tuple[bytes, int]:

@@ -29,7 +29,6 @@ Calls are serialised by the caller; only ``fill_ahead`` may run beside them.
 from __future__ import annotations
 
 import errno
-import logging
 import os
 import time
 from collections.abc import Iterator, Sequence
@@ -39,11 +38,9 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Literal
 
-from kvstore import layout, wire
+from kvstore import layout
 from kvstore.errors import (
-    Corruption,
     DiskFull,
-    NotAStore,
     ReadOnly,
     RequestTooLarge,
     StateError,
@@ -54,11 +51,10 @@ from kvstore.errors import (
 from kvstore.files import Disk
 from kvstore.wal import format as fmt
 from kvstore.wal import recovery
-from kvstore.wal.format import Batch, Metadata
+from kvstore.wal.format import Batch, Mark, Metadata
 from kvstore.wal.reader import SegmentReader
+from kvstore.wal.replay import Replay, segments_from
 from kvstore.wal.writer import SegmentWriter, install_segment, prepare_segment
-
-logger = logging.getLogger(__name__)
 
 Durability = Literal["always", "interval", "off"]
 
@@ -99,7 +95,9 @@ class Log:
         metadata: Metadata,
         after_index: int,
         options: LogOptions,
-        read_only: bool,
+        *,
+        read_only: bool = False,
+        start: Mark | None = None,
     ) -> None:
         self._disk = disk
         self._wal_dir = wal_dir
@@ -107,6 +105,8 @@ class Log:
         self._options = options
         self._always = options.durability == "always"
         self._read_only = read_only
+        self._start = start
+        self._mark: Mark | None = None
         self._writer: SegmentWriter | None = None
         self._closed = False
         self._failure: BaseException | None = None
@@ -142,7 +142,7 @@ class Log:
         path = str(wal_dir / layout.segment_name(cluster_id, first_index))
         prepare_segment(disk, path, metadata, 0, options.wal_file_size_bytes)
         install_segment(disk, path)
-        log = cls(disk, wal_dir, metadata, first_index - 1, options, read_only=False)
+        log = cls(disk, wal_dir, metadata, first_index - 1, options)
         log._writer = log._open_writer(path, metadata, 0)
         return log
 
@@ -154,17 +154,30 @@ class Log:
         *,
         after_index: int = 0,
         read_only: bool = False,
+        mark: bytes = b"",
         options: LogOptions | None = None,
     ) -> Log:
-        """The log of a directory, to be replayed from the entry after ``after_index``."""
+        """The log of a directory, to be replayed from the entry after ``after_index``.
+
+        ``mark`` is what ``log.mark`` was at some time when no entry after ``after_index`` had been
+        appended: replay then begins there, not at the beginning of the segment.
+        """
         wal_dir = Path(wal_dir)
-        first = _segments_from(wal_dir, after_index)[0]
+        first = segments_from(wal_dir, after_index)[0]
         if not read_only:
             for path in layout.temporaries(wal_dir):
                 disk.remove(path)
         with SegmentReader(first.path) as reader:
             _, metadata = reader.head(first.cluster_id, first.index)
-        return cls(disk, wal_dir, metadata, after_index, options or LogOptions(), read_only)
+        return cls(
+            disk,
+            wal_dir,
+            metadata,
+            after_index,
+            options or LogOptions(),
+            read_only=read_only,
+            start=Mark.decode(mark),
+        )
 
     # --- replay -----------------------------------------------------------------------------
 
@@ -174,103 +187,33 @@ class Log:
         Run it to its end: only then is the end of the log known, a torn tail cut, what was read
         made durable, and the log ready for appending.
         """
-        self._check_open()
+        self._check_usable()
         if self._writer is not None:
             raise StateError("the log has been replayed already")
-        segments = _segments_from(self._wal_dir, self._after_index)
-        chain: int | None = None
-        for number, file in enumerate(segments):
-            is_last = number == len(segments) - 1
-            with SegmentReader(file.path) as reader:
-                continued, metadata = reader.head(file.cluster_id, file.index)
-                self._check_join(reader.path, number, chain, continued, metadata)
-                yield from self._replay_segment(reader, is_last)
-                chain = reader.chain
-                if is_last:
-                    self._check_reaches(reader)
-                    if not self._read_only:
-                        self._writer = self._resume(reader, metadata)
+        disk = None if self._read_only else self._disk
+        replay = Replay(disk, self._wal_dir, self._after_index, self._start)
+        for batch in replay.batches():
+            self.last_index = batch.last_index
+            yield batch
+        self.last_index = replay.last_index
+        self._mark = replay.last_mark
+        if not self._read_only:
+            self._resume(replay)
 
-    def _check_join(
-        self, path: str, number: int, chain: int | None, continued: int, metadata: Metadata
-    ) -> None:
-        """Whether a segment continues the one before it."""
-        if (metadata.cluster_id, metadata.member_id) != (self.metadata.cluster_id, self.metadata.member_id):
-            raise WrongStore(f"{path} belongs to another store", path)
-        if number == 0:
-            self.last_index = metadata.first_index - 1
-        elif metadata.first_index != self.last_index + 1:
-            raise Corruption(
-                f"entries {self.last_index + 1} to {metadata.first_index - 1} before this segment are missing"
-                if metadata.first_index > self.last_index
-                else f"the segment repeats entries up to {self.last_index}",
-                path,
-                0,
-            )
-        elif chain != continued:
-            raise Corruption("the crc does not continue that of the segment before", path, 0)
-
-    def _replay_segment(self, reader: SegmentReader, is_last: bool) -> Iterator[Batch]:
-        try:
-            for frame in reader.frames():
-                batch = self._batch(reader, frame)
-                self.last_index = batch.last_index
-                skip = self._after_index - batch.first_index + 1
-                if skip <= 0:
-                    yield batch
-                elif skip < len(batch.entries):
-                    yield Batch(batch.first_index + skip, batch.time_ms, batch.entries[skip:])
-        except fmt.BadFrame as bad:
-            self._judge(reader, bad, is_last)
-
-    def _batch(self, reader: SegmentReader, frame: fmt.Frame) -> Batch:
-        """What a frame with a valid crc holds."""
-        if frame.kind != fmt.BATCH:
-            raise Corruption(f"a {fmt.KINDS[frame.kind]} record among batches", reader.path, frame.offset)
-        try:
-            batch = fmt.decode_batch(frame.data)
-        except wire.WireError as error:
-            raise Corruption(str(error), reader.path, frame.offset) from None
-        if batch.first_index != self.last_index + 1:
-            raise Corruption(
-                f"entry {batch.first_index} follows entry {self.last_index}", reader.path, frame.offset
-            )
-        return batch
-
-    def _judge(self, reader: SegmentReader, bad: fmt.BadFrame, is_last: bool) -> None:
-        """Cut a torn tail, and return; raise ``Corruption`` for damage."""
-        proof = "a later segment exists" if not is_last else recovery.why_damaged(reader, bad.offset)
-        if self._read_only and is_last and (proof is None or reader.has_become_good()):
-            return  # a writer may be at work there
-        if proof is not None:
-            raise Corruption(
-                f"{bad.reason}; {proof}; the last good entry is {self.last_index}", reader.path, bad.offset
-            )
-        logger.warning(
-            "%s: a write was not finished: %s at byte %d; cut after entry %d",
-            reader.path,
-            bad.reason,
-            bad.offset,
-            self.last_index,
-        )
-        recovery.cut(self._disk, reader, bad.offset)
-
-    def _check_reaches(self, reader: SegmentReader) -> None:
-        if self.last_index < self._after_index:
-            raise Corruption(
-                f"the log ends with entry {self.last_index}, but it had entries up to {self._after_index}",
-                reader.path,
-                reader.end,
-            )
-
-    def _resume(self, reader: SegmentReader, metadata: Metadata) -> SegmentWriter:
+    def _resume(self, replay: Replay) -> None:
         """Go on after the last frame, once all that was read is durable.
 
         Entries that an interrupted process left in the page cache are applied from now on, and the
         next frame will say that everything before it was synced: both must be true.
         """
+        assert replay.metadata is not None
         writer = SegmentWriter(
-            self._disk, reader.path, metadata, reader.end, reader.chain, self._options.wal_file_size_bytes
+            self._disk,
+            replay.path,
+            replay.metadata,
+            replay.end,
+            replay.chain,
+            self._options.wal_file_size_bytes,
         )
         try:
             writer.sync()
@@ -278,8 +221,8 @@ class Log:
         except BaseException:
             writer.close()
             raise
+        self._writer = writer
         self.synced_index = self.last_index
-        return writer
 
     # --- appending --------------------------------------------------------------------------
 
@@ -297,6 +240,7 @@ class Log:
         if len(data) > fmt.MAX_RECORD_BYTES - 64:
             raise RequestTooLarge
         frame, chain = writer.frame(data, synced_by_itself=self._always)
+        mark = Mark(writer.metadata.first_index, writer.end, writer.chain, first)
         with self._poisoned_unless_full():
             writer.make_room(len(frame))
         try:
@@ -306,6 +250,7 @@ class Log:
         except BaseException as error:
             self._failure = error
             raise
+        self._mark = mark
         self.last_index += len(entries)
         self.appended_bytes += len(frame)
         if self._always:
@@ -321,20 +266,20 @@ class Log:
             writer.sync()
         self.synced_index = self.last_index
 
-    def fill_ahead(self) -> bool:
-        """Lay zeros ahead of the end, a step at a time; whether there was something to do.
+    def fill_ahead(self) -> int:
+        """Lay zeros ahead of the end, in small steps; how many steps there were to do.
 
         For a background thread: appends are faster onto zeros, and then need not lay them.
         """
         writer = self._writer
-        if writer is None or self._closed or self._failure is not None:
-            return False
-        try:
-            return writer.fill_ahead()
-        except DiskFull:
-            return False
-        except FileNotFoundError:
-            return False  # rolled over and released in the meantime
+        steps = 0
+        if writer is not None and self._failure is None:
+            try:
+                while writer.fill_ahead():
+                    steps += 1
+            except (DiskFull, FileNotFoundError):
+                pass  # no room: append says so if it matters. No file: rolled over and released
+        return steps
 
     def _roll(self, full: SegmentWriter) -> SegmentWriter:
         """Begin the next segment. The full one is durable before the next has its name."""
@@ -394,6 +339,16 @@ class Log:
 
     # --- state ------------------------------------------------------------------------------
 
+    @property
+    def failure(self) -> BaseException | None:
+        """What poisoned the log, if anything did."""
+        return self._failure
+
+    @property
+    def mark(self) -> bytes:
+        """Where the last batch lies, for a later ``open``; empty if there is none yet."""
+        return self._mark.encode() if self._mark else b""
+
     def segments(self) -> list[SegmentInfo]:
         """The segments on disk, oldest first."""
         files = layout.segments(self._wal_dir)
@@ -417,7 +372,7 @@ class Log:
         finally:
             writer.close()
 
-    def _check_open(self) -> None:
+    def _check_usable(self) -> None:
         if self._closed:
             raise StoreClosed
         if self._failure is not None:
@@ -425,7 +380,7 @@ class Log:
 
     def _ready_writer(self) -> SegmentWriter:
         if self._closed or self._failure is not None:
-            self._check_open()
+            self._check_usable()
         if self._writer is None:
             raise ReadOnly if self._read_only else StateError("replay the log to its end first")
         return self._writer
@@ -449,18 +404,3 @@ class Log:
         except BaseException as error:
             self._failure = error
             raise
-
-
-def _segments_from(wal_dir: Path, after_index: int) -> list[layout.NumberedFile]:
-    """The segments that hold the entries after ``after_index``."""
-    segments = layout.segments(wal_dir)
-    if not segments:
-        raise NotAStore(f"{wal_dir} holds no log", wal_dir)
-    if len({file.cluster_id for file in segments}) > 1:
-        raise WrongStore(f"{wal_dir} holds segments of several stores", wal_dir)
-    start = sum(file.index <= after_index + 1 for file in segments) - 1
-    if start < 0:
-        raise Corruption(
-            f"entries {after_index + 1} to {segments[0].index - 1} are missing", segments[0].path
-        )
-    return segments[start:]

@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
-from struct import Struct
 from types import TracebackType
 
 from crc32c import crc32c
@@ -21,7 +20,6 @@ from kvstore.wal import format as fmt
 
 WINDOW_BYTES = 1 << 20
 
-_U64 = Struct("<Q")
 _RECORD_START = re.compile(rb"(?=\x08[\x00-\x7f]\x10)")
 _ZEROS = bytes(WINDOW_BYTES)
 
@@ -112,7 +110,7 @@ class SegmentReader:
         The ids are those of the file's name. A file under a final name was synced with its head
         before it got the name, so a bad head is damage, unless nothing in the file is ours.
         """
-        self.seed = fmt.segment_seed(cluster_id, first_index)
+        self.expect(cluster_id, first_index)
         try:
             return self._head()
         except fmt.BadFrame as bad:
@@ -120,12 +118,16 @@ class SegmentReader:
                 raise NotAStore(f"{self.path} is no segment of this log: {bad.reason}", self.path) from None
             raise Corruption(f"the head of the segment: {bad.reason}", self.path, bad.offset) from None
 
+    def expect(self, cluster_id: int, first_index: int) -> None:
+        """Whose frames to look for."""
+        self.seed = fmt.segment_seed(cluster_id, first_index)
+
     def _head(self) -> tuple[int, fmt.Metadata]:
-        first = self._frame(0)
-        if first.kind != fmt.CRC:
+        first = self.frame_at(0)
+        if first is None or first.kind != fmt.CRC:
             raise fmt.BadFrame(0, "a segment that does not begin with a crc record")
-        second = self._frame(first.end)
-        if second.kind != fmt.METADATA:
+        second = self.frame_at(first.end)
+        if second is None or second.kind != fmt.METADATA:
             raise fmt.BadFrame(first.end, "a segment without metadata")
         if crc32c(second.data, first.crc) != second.crc:
             raise fmt.BadFrame(first.end, "the crc does not match")
@@ -158,42 +160,49 @@ class SegmentReader:
         frame when it is yielded.
         """
         while self.end < self.size_bytes:
-            if self._ends_here():
+            frame = self.frame_at(self.end)
+            if frame is None:
                 return
-            frame = self._frame(self.end)
             if frame.kind not in fmt.KINDS:
-                raise TooNew(
-                    f"{self.path} at byte {self.end}: a record of unknown type {frame.kind}", self.path
-                )
+                where = f"{self.path} at byte {self.end}"
+                raise TooNew(f"{where}: a record of unknown type {frame.kind}", self.path)
             chain = crc32c(frame.data, self.chain)
             if chain != frame.crc:
                 raise fmt.BadFrame(self.end, "the crc does not match")
             self.chain, self.end = chain, frame.end
             yield frame
 
-    def _ends_here(self) -> bool:
-        """Whether the log ends at ``end``: a zero length field (or its beginning), and zeros after it."""
-        at = self._window.at(self.end, 8)
-        if any(self._window.buffer[at : at + 8]):
-            return False
-        beyond = self._window.first_non_zero(self.end)
-        if beyond >= 0:
-            raise fmt.BadFrame(self.end, f"zeros, but the file goes on at byte {beyond}")
-        return True
-
-    def _frame(self, offset: int) -> fmt.Frame:
-        """The frame at ``offset``; its crc is not looked at."""
+    def frame_at(self, offset: int) -> fmt.Frame | None:
+        """The frame at ``offset``, its crc not looked at; None where only zeros follow."""
         window = self._window
         at = window.at(offset, 8)
-        if len(window.buffer) - at < 8:
+        field = window.buffer[at : at + 8]
+        length = int.from_bytes(field, "little")
+        if not length:
+            beyond = window.first_non_zero(offset)
+            if beyond >= 0:
+                raise fmt.BadFrame(offset, f"zeros, but the file goes on at byte {beyond}")
+            return None
+        if len(field) < 8:
             raise fmt.BadFrame(offset, "a frame that is cut short by the end of the file")
-        size = fmt.frame_size(_U64.unpack_from(window.buffer, at)[0], offset)
+        size = fmt.frame_size(length, offset)
         if size > self.size_bytes - offset:
             raise fmt.BadFrame(offset, "a frame that runs past the end of the file")
         at = window.at(offset, size)
         if len(window.buffer) - at < size:
             raise fmt.BadFrame(offset, "the file has become shorter")
-        return fmt.decode_frame(window.buffer, at, offset, self.seed)
+        return fmt.decode_frame(window.buffer, at, offset, size, self.seed)
+
+    def skip_to(self, mark: fmt.Mark) -> bool:
+        """Go on with the frame that ``mark`` describes, if it is there and in order."""
+        before = self.end, self.chain
+        if mark.offset >= self.end:
+            self.end, self.chain = mark.offset, mark.chain
+            frame = self.good_frame()
+            if frame and frame.kind == fmt.BATCH and fmt.first_index(frame.data) == mark.first_index:
+                return True
+        self.end, self.chain = before
+        return False
 
     # --- what to know about a bad frame -------------------------------------------------------
 
@@ -217,14 +226,14 @@ class SegmentReader:
         except fmt.BadFrame:
             return None
 
-    def has_become_good(self) -> bool:
-        """Whether the frame at ``end``, bad when it was read, is good now: a writer was at it."""
+    def good_frame(self) -> fmt.Frame | None:
+        """The frame at ``end``, read anew; None if it is not good."""
         self._window.forget()
         try:
-            frame = self._frame(self.end)
+            frame = self.frame_at(self.end)
         except fmt.BadFrame:
-            return False
-        return bool(crc32c(frame.data, self.chain) == frame.crc)
+            return None
+        return frame if frame and crc32c(frame.data, self.chain) == frame.crc else None
 
     def only_length_is_bad(self, offset: int) -> bool:
         """Whether the frame at ``offset`` is complete, and its length field alone is not what it was."""

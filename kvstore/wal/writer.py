@@ -72,8 +72,9 @@ class SegmentWriter:
         self._file = disk.open(path)
         self._size_limit_bytes = size_limit_bytes
         self._seed = fmt.segment_seed(metadata.cluster_id, metadata.first_index)
-        self._fill_lock = threading.Lock()  # guards _filled, and the writing of zeros
+        self._fill_lock = threading.Lock()  # guards _filled and _closed, and the writing of zeros
         self._filled = os.stat(path).st_size
+        self._closed = False
         self.path = path
         self.metadata = metadata
         self.end = self.synced = end
@@ -115,7 +116,7 @@ class SegmentWriter:
         self.synced = self.end
 
     def fill_ahead(self) -> bool:
-        """Lay a step of zeros if they run short; whether it did. May run beside ``append``.
+        """Lay a step of zeros if they run short; whether it did. May run beside any other call.
 
         The zeros go through a descriptor of their own: a failed write-back is reported once to
         each, so this sync can never swallow the error that a writer's sync must see.
@@ -123,7 +124,7 @@ class SegmentWriter:
         with self._fill_lock:
             ahead = min(max(self.end, FIRST_FILL_BYTES), MOST_AHEAD_BYTES)
             target = min(self.end + ahead, self._size_limit_bytes)
-            if self._filled >= min(self.end + ahead // 2, target):
+            if self._closed or self._filled >= target:
                 return False
             filled = min(self._filled + BACKGROUND_STEP_BYTES, target)
             file = self._disk.open(self.path)
@@ -136,4 +137,6 @@ class SegmentWriter:
             return True
 
     def close(self) -> None:
+        with self._fill_lock:
+            self._closed = True  # somebody else may append from now on: no more zeros
         self._file.close()

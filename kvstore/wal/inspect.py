@@ -1,0 +1,154 @@
+"""Looking at a log without opening it: a dump of one segment, and a repair of the whole.
+
+``scan_segment`` shows every frame there is, and describes what is wrong where ``Log.open`` refuses.
+
+``repair`` is for a log that is refused. It keeps the longest sound prefix and sets what lies behind
+it aside, in files ending in ``.broken``: that gives up acknowledged entries, which is why nothing
+does it by itself. The report says which; with ``dry_run`` nothing is touched.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from crc32c import crc32c
+
+from kvstore import layout, wire
+from kvstore.errors import Corruption, NotAStore
+from kvstore.files import Disk
+from kvstore.wal import format as fmt
+from kvstore.wal import recovery
+from kvstore.wal.reader import SegmentReader
+from kvstore.wal.replay import Replay, segments_from
+
+# --- dump ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A frame, what is wrong with it, or (with no ``kind``) what is wrong where a frame should be."""
+
+    offset: int
+    size_bytes: int = 0
+    kind: str = ""
+    crc: int = 0
+    synced: int = 0
+    metadata: fmt.Metadata | None = None
+    batch: fmt.Batch | None = None
+    problem: str = ""
+
+
+def scan_segment(path: str | os.PathLike[str]) -> Iterator[Found]:
+    """Everything in the file, in order; past a bad place, from the next sound header on."""
+    file = layout.segment_at(path)
+    if file is None:
+        raise NotAStore(f"{os.fspath(path)} does not have the name of a segment", path)
+    with SegmentReader(path) as reader:
+        reader.expect(file.cluster_id, file.index)
+        offset, chain = 0, None
+        while True:
+            try:
+                frame = reader.frame_at(offset)
+            except fmt.BadFrame as bad:
+                yield Found(offset, problem=bad.reason)
+                offset, chain = next(reader.later_frames(offset), (-1, 0))[0], None
+                if offset < 0:
+                    return
+                continue
+            if frame is None:
+                return
+            yield _describe(frame, chain)
+            offset, chain = frame.end, frame.crc
+
+
+def _describe(frame: fmt.Frame, chain: int | None) -> Found:
+    metadata, batch, problem = None, None, ""
+    if frame.kind not in fmt.KINDS:
+        problem = f"unknown type {frame.kind}"
+    elif frame.kind != fmt.CRC and chain is not None and crc32c(frame.data, chain) != frame.crc:
+        problem = "the crc does not match"
+    else:
+        try:
+            metadata = fmt.decode_metadata(frame.data) if frame.kind == fmt.METADATA else None
+            batch = fmt.decode_batch(frame.data) if frame.kind == fmt.BATCH else None
+        except wire.WireError as error:
+            problem = str(error)
+    kind = fmt.KINDS.get(frame.kind, str(frame.kind))
+    return Found(frame.offset, frame.size_bytes, kind, frame.crc, frame.synced, metadata, batch, problem)
+
+
+# --- repair -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Repair:
+    """What a repair does, or would do. ``reason`` is empty if the log needs none."""
+
+    last_good_index: int
+    reason: str = ""
+    path: Path | None = None
+    offset: int = 0
+    last_lost_index: int = 0
+    """The last entry found behind the bad place; 0 if none is readable there."""
+    set_aside: tuple[Path, ...] = ()
+    """Segments that are lost as a whole; the first of them may be ``path``."""
+
+
+def repair(
+    disk: Disk, wal_dir: str | os.PathLike[str], *, after_index: int = 0, dry_run: bool = False
+) -> Repair:
+    """Cut the log behind its longest sound prefix that begins with the entry after ``after_index``.
+
+    The store must not be open. In a crash the log is still refused, or repaired.
+    """
+    wal_dir = Path(wal_dir)
+    plan = _plan(wal_dir, after_index)
+    if not plan.reason or dry_run:
+        return plan
+    for path in reversed(plan.set_aside):  # the newest first: what remains never has a gap
+        disk.rename(path, str(path) + layout.BROKEN_SUFFIX)
+        disk.sync_dir(wal_dir)
+    if plan.path is not None and plan.path not in plan.set_aside:
+        with SegmentReader(plan.path) as reader:
+            recovery.cut(disk, reader, plan.offset)
+    return plan
+
+
+def _plan(wal_dir: Path, after_index: int) -> Repair:
+    segments = segments_from(wal_dir, after_index)
+    replay = Replay(None, wal_dir, after_index, None)
+    try:
+        for _ in replay.batches():
+            pass
+    except Corruption as damage:
+        return _plan_cut(segments, replay.last_index, damage)
+    with SegmentReader(replay.path) as reader:
+        if reader.content_end(replay.end) == replay.end:
+            return Repair(replay.last_index)
+    reason = "a write that was not finished; opening the store cuts it too"
+    return Repair(replay.last_index, reason, Path(replay.path), replay.end)
+
+
+def _plan_cut(segments: list[layout.NumberedFile], last_good_index: int, damage: Corruption) -> Repair:
+    """Cut at the damage, and set aside what follows; the whole segment where its head is bad."""
+    bad = next(number for number, file in enumerate(segments) if str(file.path) == damage.path)
+    path, offset = segments[bad].path, max(0, damage.offset)
+    in_head = offset < fmt.MIN_HEAD_BYTES
+    with SegmentReader(path) as reader:
+        if not in_head and reader.content_end(offset) == offset:
+            raise damage  # entries are missing at the end: there is nothing to cut
+    first_aside = bad if in_head else bad + 1
+    if first_aside == 0:
+        raise damage  # nothing would be left
+    set_aside = tuple(file.path for file in segments[first_aside:])
+    lost = [
+        found.batch.last_index
+        for file in segments[bad:]
+        for found in scan_segment(file.path)
+        if found.batch is not None and not found.problem
+    ]
+    last_lost = max((index for index in lost if index > last_good_index), default=0)
+    return Repair(last_good_index, damage.reason, path, offset, last_lost, set_aside)

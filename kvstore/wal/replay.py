@@ -1,0 +1,160 @@
+"""Reading a whole log: its segments in order, joined without a gap, to the end.
+
+    segment 1..40       segment 41..87      segment 88..
+    crc 0 | ... c1      crc c1 | ... c2     crc c2 | ... | 0 0 0
+
+A segment continues its predecessor if its first index is the next one and its crc record carries on
+the chain. Reading begins with the segment that holds the first entry asked for, or, with a ``Mark``,
+at a frame inside it: what comes before the mark has been read by an earlier open, or written since,
+and its entries are not asked for. A mark that does not fit is passed over.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+
+from kvstore import layout, wire
+from kvstore.errors import Corruption, NotAStore, WrongStore
+from kvstore.files import Disk
+from kvstore.wal import format as fmt
+from kvstore.wal import recovery
+from kvstore.wal.format import Batch, Mark, Metadata
+from kvstore.wal.reader import SegmentReader
+
+logger = logging.getLogger(__name__)
+
+
+def segments_from(wal_dir: Path, after_index: int) -> list[layout.NumberedFile]:
+    """The segments that hold the entries after ``after_index``."""
+    segments = layout.segments(wal_dir)
+    if not segments:
+        raise NotAStore(f"{wal_dir} holds no log", wal_dir)
+    if len({file.cluster_id for file in segments}) > 1:
+        raise WrongStore(f"{wal_dir} holds segments of several stores", wal_dir)
+    start = sum(file.index <= after_index + 1 for file in segments) - 1
+    if start < 0:
+        raise Corruption(
+            f"entries {after_index + 1} to {segments[0].index - 1} are missing", segments[0].path
+        )
+    return segments[start:]
+
+
+class Replay:
+    """One reading of a log. When ``batches`` is exhausted, the end is known: where to append.
+
+    ``disk`` None reads only: nothing is changed, and what is not whole at the end is left out.
+    """
+
+    def __init__(self, disk: Disk | None, wal_dir: Path, after_index: int, mark: Mark | None) -> None:
+        self._disk = disk
+        self._wal_dir = wal_dir
+        self._after_index = after_index
+        self._mark = mark
+        self._store_ids: tuple[int, int] | None = None
+        self.last_index = 0
+        self.path = ""
+        self.metadata: Metadata | None = None
+        """Of the last segment read."""
+        self.end = 0
+        self.chain = 0
+        self.last_mark: Mark | None = None
+        """Of the last batch read."""
+
+    def batches(self) -> Iterator[Batch]:
+        """The batches after ``after_index``; the first may begin inside a batch on disk."""
+        segments = segments_from(self._wal_dir, self._after_index)
+        for number, file in enumerate(segments):
+            with SegmentReader(file.path) as reader:
+                continued, metadata = reader.head(file.cluster_id, file.index)
+                self._join(reader.path, continued, metadata)
+                if number == 0:
+                    self._skip(reader)
+                yield from self._segment(reader, metadata, is_last=number == len(segments) - 1)
+                self.path, self.metadata, self.end, self.chain = (
+                    reader.path,
+                    metadata,
+                    reader.end,
+                    reader.chain,
+                )
+        if self.last_index < self._after_index:
+            raise Corruption(
+                f"the log ends with entry {self.last_index}, but it had entries up to {self._after_index}",
+                self.path,
+                self.end,
+            )
+
+    def _join(self, path: str, continued: int, metadata: Metadata) -> None:
+        """Whether a segment continues the one before it."""
+        store_ids = metadata.cluster_id, metadata.member_id
+        if self._store_ids is None:
+            self._store_ids = store_ids
+            self.last_index = metadata.first_index - 1
+        elif store_ids != self._store_ids:
+            raise WrongStore(f"{path} belongs to another store", path)
+        elif metadata.first_index > self.last_index + 1:
+            missing = f"{self.last_index + 1} to {metadata.first_index - 1}"
+            raise Corruption(f"entries {missing} before this segment are missing", path, 0)
+        elif metadata.first_index <= self.last_index:
+            raise Corruption(f"the segment repeats entries up to {self.last_index}", path, 0)
+        elif self.chain != continued:
+            raise Corruption("the crc does not continue that of the segment before", path, 0)
+
+    def _skip(self, reader: SegmentReader) -> None:
+        """Begin at the mark, if there is one for this segment and it is not too far on."""
+        mark = self._mark
+        if mark is None or mark.segment_index != self.last_index + 1:
+            return
+        if mark.first_index <= self._after_index + 1 and reader.skip_to(mark):
+            self.last_index = mark.first_index - 1
+        else:
+            logger.info("%s: the mark does not fit; reading the segment from its start", reader.path)
+
+    def _segment(self, reader: SegmentReader, metadata: Metadata, *, is_last: bool) -> Iterator[Batch]:
+        chain = reader.chain
+        try:
+            for frame in reader.frames():
+                batch = self._batch(reader, frame)
+                self.last_mark = Mark(metadata.first_index, frame.offset, chain, batch.first_index)
+                self.last_index, chain = batch.last_index, frame.crc
+                skip = self._after_index + 1 - batch.first_index
+                if skip <= 0:
+                    yield batch
+                elif skip < len(batch.entries):
+                    yield Batch(batch.first_index + skip, batch.time_ms, batch.entries[skip:])
+        except fmt.BadFrame as bad:
+            self._judge(reader, bad, is_last=is_last)
+
+    def _batch(self, reader: SegmentReader, frame: fmt.Frame) -> Batch:
+        """What a frame with a valid crc holds."""
+        if frame.kind != fmt.BATCH:
+            raise Corruption(f"a {fmt.KINDS[frame.kind]} record among batches", reader.path, frame.offset)
+        try:
+            batch = fmt.decode_batch(frame.data)
+        except wire.WireError as error:
+            raise Corruption(str(error), reader.path, frame.offset) from None
+        if batch.first_index != self.last_index + 1:
+            raise Corruption(
+                f"entry {batch.first_index} follows entry {self.last_index}", reader.path, frame.offset
+            )
+        return batch
+
+    def _judge(self, reader: SegmentReader, bad: fmt.BadFrame, *, is_last: bool) -> None:
+        """Cut a torn tail, and return; raise ``Corruption`` for damage."""
+        proof = recovery.why_damaged(reader, bad.offset) if is_last else "a later segment exists"
+        if proof and self._disk is None and is_last and reader.good_frame():
+            return  # a writer has finished it meanwhile
+        if proof:
+            raise Corruption(
+                f"{bad.reason}; {proof}; the last good entry is {self.last_index}", reader.path, bad.offset
+            )
+        if self._disk is not None:
+            logger.warning(
+                "%s: a write was not finished: %s at byte %d; cut after entry %d",
+                reader.path,
+                bad.reason,
+                bad.offset,
+                self.last_index,
+            )
+            recovery.cut(self._disk, reader, bad.offset)
