@@ -102,9 +102,9 @@ def _check_branch(ops: Sequence[Op]) -> tuple[set[bytes], list[Interval]]:
     Nested transactions are looked at first, in order: the puts of one may not meet puts or deletes of *earlier*
     ones (a later delete over an earlier put is fine). Then this level's puts may meet nothing at all.
     """
-    own = {op.key for op in ops if isinstance(op, PutRequest)}
-    if len(own) == len(ops):  # the usual large transaction: puts of different keys, and nothing else
-        return own, []
+    put_keys = {op.key for op in ops if isinstance(op, PutRequest)}
+    if len(put_keys) == len(ops):  # the usual large transaction: puts of different keys, and nothing else
+        return put_keys, []
     puts: set[bytes] = set()
     deletes = [_interval(op.key, op.range_end) for op in ops if isinstance(op, DeleteRangeRequest)]
     for op in ops:
@@ -117,7 +117,7 @@ def _check_branch(ops: Sequence[Op]) -> tuple[set[bytes], list[Interval]]:
             raise DuplicateKey
         puts |= nested_puts
         deletes += then_deletes + else_deletes
-    own.clear()
+    own: set[bytes] = set()
     for op in ops:
         if isinstance(op, PutRequest):
             if op.key in puts or op.key in own or _any_inside((op.key,), deletes):
