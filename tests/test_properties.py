@@ -1,0 +1,314 @@
+"""Two stores with different options and a pure model, side by side: every answer is the same.
+
+Limits are tiny, so that the rare paths are the common ones: log segments of a few hundred bytes, an overlay that is
+full after a few writes, checkpoints and reopening at any moment, by hand or by a thread that never rests.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
+
+import kvstore
+from kvstore import KeyValue, Store
+from kvstore.errors import KVStoreError
+from kvstore.files import OSDisk
+from kvstore.model import Compare, DeleteRangeRequest, PutRequest, RangeRequest, TxnRequest, prefix_end
+from kvstore.mvcc.changes import change_page
+from kvstore.options import Options
+from kvstore.recovery import open_engine
+from tests.model import KV, Model
+
+SCRATCH = next(
+    (folder for folder in (Path("/dev/shm"),) if folder.is_dir()), None
+)  # memory: syncs cost nothing
+
+LONG = b"long/" + b"k" * 600
+KEYS = [b"\0", b"\0\0", b"\0\1", b"\0\xff", b"\1", b"a", b"a\0", b"a\0\xff", b"a\1", b"aa", b"ab", b"b", b"\xff",
+        b"\xff\0", b"\xff\xff", LONG, LONG + b"\0", LONG + b"x"]  # fmt: skip
+LEASES = (1, 2, -7)
+
+ENDS = [b"", b"", b"\0", *KEYS, *map(prefix_end, KEYS)]
+VALUES = [b"", b"x", b"\0\xff", b"v" * 700]
+
+
+def one_of(items: list[bytes]) -> st.SearchStrategy[bytes]:
+    """By position: a strategy that holds long keys itself is described at great length."""
+    return st.integers(0, len(items) - 1).map(lambda position: items[position])
+
+
+keys = one_of(KEYS)
+ends = one_of(ENDS)
+values = one_of(VALUES) | st.binary(max_size=3)
+leases = st.sampled_from((0, 0, 0, *LEASES, 99))
+flags = st.sampled_from((False, False, False, True))
+numbers = st.integers(-1, 12)
+
+puts = st.builds(
+    PutRequest, keys, values, leases, prev_kv=flags, ignore_value=flags, ignore_lease=flags
+).filter(lambda put: not (put.ignore_value and put.value or put.ignore_lease and put.lease))
+deletes = st.builds(DeleteRangeRequest, keys, ends, st.booleans())
+ranges = st.builds(
+    RangeRequest,
+    keys,
+    ends | one_of([b"\0"]),
+    limit=st.sampled_from((0, 0, 1, 2, 3, 5, -1)),
+    revision=st.just(0) | st.integers(-1, 40),
+    sort_order=st.sampled_from((0, 0, 1, 2)),
+    sort_target=st.sampled_from((0, 0, 1, 2, 3, 4)),
+    keys_only=flags,
+    count_only=flags,
+    min_mod_revision=st.sampled_from((0, 0, 0, 3)),
+    max_mod_revision=st.sampled_from((0, 0, 0, 9)),
+    min_create_revision=st.sampled_from((0, 0, 0, 4)),
+    max_create_revision=st.sampled_from((0, 0, 0, 8)),
+)
+number_compares = st.builds(Compare, keys, st.sampled_from((0, 1, 2, 4)), st.integers(0, 3), numbers, ends)
+value_compares = st.builds(Compare, keys, st.just(3), st.integers(0, 3), values, ends)
+compares = st.lists(number_compares | value_compares, max_size=2).map(tuple)
+
+
+def branches(ops: st.SearchStrategy[Any]) -> st.SearchStrategy[TxnRequest]:
+    some = st.lists(ops, max_size=4).map(tuple)
+    return st.builds(TxnRequest, compares, some, some)
+
+
+txns = branches(puts | deletes | ranges | branches(puts | deletes | ranges))
+
+configurations = st.fixed_dictionaries(
+    {
+        "backend": st.sampled_from(("lmdb", "sqlite", "memory")),
+        "background": st.booleans(),
+        "backend_batch_interval_seconds": st.sampled_from((0.001, 0.01)),
+        "backend_batch_limit": st.sampled_from((2, 1000)),
+        "overlay_limit": st.sampled_from((1, 2000, 1 << 20)),
+        "wal_file_size": st.sampled_from((400, 3000, 1 << 16)),
+        "wal_buffer_size": st.sampled_from((500, 1 << 20)),
+        "durability": st.sampled_from(("always", "off", "interval")),
+    }
+)
+
+
+def plain(answer: Any) -> Any:
+    """An answer as the model gives it: tuples, lists and ``KV``."""
+    if isinstance(answer, KeyValue):
+        return KV(
+            answer.key,
+            answer.value,
+            answer.create_revision,
+            answer.mod_revision,
+            answer.version,
+            answer.lease,
+        )
+    if isinstance(answer, tuple):
+        fields = tuple(plain(field) for field in answer)
+        return (*fields[:2], list(fields[2])) if type(answer).__name__ == "TxnResponse" else fields
+    if isinstance(answer, (list, kvstore.KeyValues)):
+        return [plain(item) for item in answer]
+    return answer
+
+
+def outcome(call: Callable[[], Any]) -> Any:
+    """The answer, or the error with all that it tells."""
+    try:
+        return plain(call())
+    except KVStoreError as error:
+        return type(error), str(error), getattr(error, "compact_revision", None)
+
+
+class Stores(RuleBasedStateMachine):
+    """The rules. ``check`` asks the model and both stores."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.folder = Path(tempfile.mkdtemp(prefix="kvstore-", dir=SCRATCH))
+        self.model = Model()
+        self.stores: list[Store] = []
+        self.options: list[Options] = []
+
+    @initialize(chosen=st.tuples(configurations, configurations))
+    def open(self, chosen: tuple[dict[str, Any], dict[str, Any]]) -> None:
+        self.options = [Options(clock=lambda: 1000.0, **options) for options in chosen]
+        self.stores = [self.open_one(number) for number in range(2)]
+
+    def open_one(self, number: int) -> Store:
+        return Store(open_engine(self.folder / str(number), self.options[number], OSDisk()))
+
+    def check(self, expected: Callable[[], Any], actual: Callable[[Store], Any]) -> None:
+        wanted = outcome(expected)
+        for store, options in zip(self.stores, self.options, strict=True):
+            got = outcome(lambda store=store: actual(store))
+            assert got == wanted, f"{options.backend} says {got}, the model {wanted}"
+
+    # --- writes ------------------------------------------------------------------------------
+
+    @rule(request=puts)
+    def put(self, request: PutRequest) -> None:
+        self.check(lambda: self.model.put(request), lambda store: store.engine.put(request))
+
+    @rule(request=deletes)
+    def delete(self, request: DeleteRangeRequest) -> None:
+        self.check(lambda: self.model.delete(request), lambda store: store.engine.delete_range(request))
+
+    @rule(request=txns)
+    def txn(self, request: TxnRequest) -> None:
+        self.check(lambda: self.model.txn(request), lambda store: store.engine.txn(request))
+
+    @rule(lease=st.sampled_from(LEASES), ttl=st.integers(-1, 5))
+    def grant(self, lease: int, ttl: int) -> None:
+        self.check(lambda: self.model.grant(lease, ttl), lambda store: store.grant_lease(ttl, lease))
+
+    @rule(lease=st.sampled_from(LEASES))
+    def revoke(self, lease: int) -> None:
+        self.check(lambda: (self.model.revoke(lease),), lambda store: store.revoke_lease(lease))
+
+    @rule(lease=st.sampled_from(LEASES))
+    def keep_alive(self, lease: int) -> None:
+        self.check(
+            lambda: (self.model.revision, lease, self.model.leases.get(lease, 0)),
+            lambda store: store.keep_alive(lease),
+        )
+
+    @rule(back=st.integers(-1, 6), physical=st.booleans())
+    def compact(self, back: int, physical: bool) -> None:
+        revision = self.model.revision - back
+        self.check(
+            lambda: (self.model.compact(revision),), lambda store: store.compact(revision, physical=physical)
+        )
+
+    # --- what moves data without changing anything ----------------------------------------------
+
+    @rule(number=st.integers(0, 1))
+    def checkpoint(self, number: int) -> None:
+        self.stores[number].checkpoint()
+
+    @rule(number=st.integers(0, 1))
+    def run_compaction(self, number: int) -> None:
+        self.stores[number].engine.run_compaction()
+
+    @rule(number=st.integers(0, 1))
+    def reopen(self, number: int) -> None:
+        self.stores[number].close()
+        self.stores[number] = self.open_one(number)
+
+    # --- reads -------------------------------------------------------------------------------
+
+    @rule(request=ranges, back=st.integers(-1, 30))
+    def range(self, request: RangeRequest, back: int) -> None:
+        if request.revision:
+            request = request._replace(revision=self.model.revision - back)
+        self.check(lambda: self.model.range(request), lambda store: store.engine.range(request))
+
+    @rule(key=keys, back=st.integers(-1, 30))
+    def get(self, key: bytes, back: int) -> None:
+        revision = max(self.model.revision - back, 0)
+        self.check(lambda: self.model.at(revision).get(key), lambda store: store.get(key, revision=revision))
+
+    @rule(prefix=one_of([b"", b"a", b"\xff", b"\0", LONG]), back=st.integers(0, 30), page=st.integers(1, 4))
+    def scan(self, prefix: bytes, back: int, page: int) -> None:
+        revision = max(self.model.revision - back, 0)
+        self.check(
+            lambda: sorted(kv for key, kv in self.model.at(revision).items() if key.startswith(prefix)),
+            lambda store: list(store.scan(prefix=prefix, revision=revision, page_rows=page)),
+        )
+
+    @rule(older=st.integers(0, 20), newer=st.integers(0, 20))
+    def diff(self, older: int, newer: int) -> None:
+        first, second = (max(self.model.revision - back, 0) for back in (older, newer))
+        self.check(lambda: self.model.diff(first, second), lambda store: list(store.diff(first, second)))
+
+    @rule(key=keys)
+    def history(self, key: bytes) -> None:
+        """All that can be read is there; of what was compacted, a part may be there still."""
+        everything = self.model.history(key)
+        for store in self.stores:
+            kept = plain(list(store.history(key)))
+            assert kept == everything[len(everything) - len(kept) :]
+            alive = self.model.at(max(self.model.compacted, 0)).get(key)
+            first = alive.mod_revision if alive is not None else self.model.compacted + 1
+            assert len(kept) >= sum(kv.mod_revision >= first for kv in everything)
+
+    @rule(back=st.integers(-1, 10))
+    def hash_kv(self, back: int) -> None:
+        revision = self.model.revision - back
+
+        def expected() -> tuple[Any, ...]:
+            at = revision if revision > 0 else self.model.revision
+            return self.model.revision, self.model.hash_kv(at), self.model.compacted, at
+
+        self.check(expected, lambda store: store.hash_kv(revision))
+
+    @rule(back=st.integers(0, 20), limit=st.integers(1, 5))
+    def changes(self, back: int, limit: int) -> None:
+        """What watches read: every change above the compaction, whole revisions at a time."""
+        first = max(self.model.revision - back, self.model.compacted + 1, 1)
+        wanted = [change for change in self.model.changes if change[0] >= first]
+        for store in self.stores:
+            got, at = [], first
+            while at <= self.model.revision:
+                page, covered = change_page(store.engine.state, at, self.model.revision, limit)
+                assert covered >= at
+                got += page
+                at = covered + 1
+            rows = [(c.main, c.sub, c.key, c.row and plain(KeyValue.from_row(c.row))) for c in got]
+            assert rows == wanted
+
+    @rule(lease=st.sampled_from(LEASES))
+    def time_to_live(self, lease: int) -> None:
+        def expected() -> tuple[Any, ...]:
+            ttl = self.model.leases.get(lease)
+            if ttl is None:
+                return self.model.revision, lease, -1, 0, ()
+            attached = sorted(key for key, kv in self.model.states[-1].items() if kv.lease == lease)
+            return self.model.revision, lease, ttl, ttl, tuple(attached)
+
+        self.check(expected, lambda store: store.lease_time_to_live(lease, keys=True))
+
+    @invariant()
+    def agree(self) -> None:
+        for store in self.stores:
+            assert store.revision == self.model.revision
+            assert store.compact_revision == self.model.compacted
+            assert sorted(store.leases()) == sorted(self.model.leases)
+
+    def teardown(self) -> None:
+        try:
+            if self.stores:
+                for number in range(2):
+                    self.reopen(number)
+                for revision in range(max(self.model.compacted, 1), self.model.revision + 1):
+                    self.check(
+                        lambda revision=revision: sorted(self.model.at(revision).values()),
+                        lambda store, revision=revision: list(store.at(revision).scan(prefix=b"")),
+                    )
+                    self.hash_kv(self.model.revision - revision)
+        finally:
+            for store in self.stores:
+                store.close()
+            shutil.rmtree(self.folder)
+
+
+SLOW = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much]
+
+
+def test_stores_with_any_options_do_as_the_model() -> None:
+    """Same requests, any options, any backend: the same answers, errors included."""
+    run_state_machine_as_test(
+        Stores, settings=settings(max_examples=60, stateful_step_count=40, suppress_health_check=SLOW)
+    )
+
+
+@pytest.mark.soak
+def test_stores_with_any_options_do_as_the_model_for_long() -> None:
+    """The same with a thousand longer runs."""
+    run_state_machine_as_test(
+        Stores, settings=settings(max_examples=1000, stateful_step_count=120, suppress_health_check=SLOW)
+    )
