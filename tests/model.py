@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from crc32c import crc32c
 
-from kvstore import Compare, Compacted, FutureRevision, KeyNotFound, LeaseExists, LeaseNotFound
+from kvstore import Compacted, Compare, FutureRevision, KeyNotFound, LeaseExists, LeaseNotFound
 from kvstore.keyvalue import encode_key_value
 from kvstore.model import DeleteRangeRequest, PutRequest, RangeRequest, TxnRequest
 from kvstore.mvcc import validate

@@ -54,7 +54,7 @@ numbers = st.integers(-1, 12)
 
 puts = st.builds(
     PutRequest, keys, values, leases, prev_kv=flags, ignore_value=flags, ignore_lease=flags
-).filter(lambda put: not (put.ignore_value and put.value or put.ignore_lease and put.lease))
+).filter(lambda put: not ((put.ignore_value and put.value) or (put.ignore_lease and put.lease)))
 deletes = st.builds(DeleteRangeRequest, keys, ends, st.booleans())
 ranges = st.builds(
     RangeRequest,
