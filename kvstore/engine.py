@@ -74,6 +74,7 @@ from kvstore.mvcc.validate import (
     txn_bytes,
 )
 from kvstore.options import Options
+from kvstore.snapshot.keeper import SnapshotKeeper
 from kvstore.wal import Log
 
 T = TypeVar("T")
@@ -119,6 +120,7 @@ class LocalEngine:
         """Set when background work should not wait for its next turn."""
         self._closing = threading.Lock()
         self._maintenance: Maintenance | None = None
+        self.snapshots = SnapshotKeeper(self)
         _open_engines.add(self)
 
     def now_ms(self) -> int:
@@ -440,6 +442,7 @@ class LocalEngine:
                 [
                     Job("checkpoint", self.checkpoint, self.options.backend_batch_interval_seconds),
                     Job("log", self._tend_log, self.options.sync_interval_seconds),
+                    Job("snapshots", self.snapshots.tend, 1.0),
                 ],
             )
             self._maintenance.start()
@@ -489,6 +492,7 @@ class LocalEngine:
                 return
             if self._maintenance is not None:
                 self._maintenance.stop()
+            self.snapshots.stop()
             try:
                 if self.log is not None and self.failure is None:
                     self._finish_writing()

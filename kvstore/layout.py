@@ -97,6 +97,11 @@ def segment_at(path: str | os.PathLike[str]) -> NumberedFile | None:
     return NumberedFile(Path(path), int(match[1], 16), int(match[2], 16))
 
 
+def temporary(path: Path) -> Path:
+    """The name of a file that is to become ``path``."""
+    return path.with_name(path.name + TEMP_SUFFIX)
+
+
 def temporaries(directory: Path) -> list[Path]:
     """Files that an interrupted run left half made."""
     return sorted(path for path in _files(directory) if path.name.endswith(TEMP_SUFFIX))

@@ -5,11 +5,13 @@ Every method may raise the errors of ``kvstore.errors``; those named in a docstr
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator
 from types import TracebackType
 from typing import Any, Self
 
 from kvstore import ops
+from kvstore.backend import Progress
 from kvstore.commit import Ticket
 from kvstore.engine import LocalEngine
 from kvstore.keyvalue import KeyValue
@@ -30,6 +32,7 @@ from kvstore.model import (
     RangeResponse,
     TxnResponse,
 )
+from kvstore.snapshot.reader import SnapshotInfo
 
 
 class Reader:
@@ -258,6 +261,16 @@ class Store(Reader):
     def checkpoint(self) -> bool:
         """Move what waits in memory into the backend now; whether there was anything."""
         return self.engine.checkpoint()
+
+    def snapshot(
+        self, path: str | os.PathLike[str] | None = None, *, progress: Progress | None = None
+    ) -> SnapshotInfo:
+        """Write a verified copy of everything durable now, while reads and writes go on; what it holds.
+
+        ``path`` None: in the store's own place, where the newest ``max_snapshots`` are kept and recovery finds
+        them. ``progress`` is called with (done, total) bytes. Raises ``DiskFull``, ``Corruption``.
+        """
+        return self.engine.snapshots.take(path, progress)
 
     def alarms(self) -> tuple[Alarm, ...]:
         """Alarms that are raised."""

@@ -1,0 +1,201 @@
+"""The snapshots of one store: when to take one, which to keep, and which log segments they make superfluous.
+
+    take     by hand, or automatically when enough was written since the last (``due``)
+    keep     the newest ``max_snapshots``; an older one is removed only after a newer one is in place
+    release  log segments below an index that the synced backend and the oldest kept snapshot cover
+
+An automatic snapshot by count also waits until the log since the last one has outgrown the backend. So copying
+is never more than about the same again as writing, however large the store and however small its entries.
+
+A backend that keeps nothing (memory) lives on the newest snapshot and the log after it: without a snapshot no
+segment is given up.
+
+Automatic snapshots run on a thread of their own: the copy may take a while, and checkpoints must not wait behind it
+for longer than the copy itself. One that fails is logged and tried again after a pause; it never harms the store.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from kvstore import layout
+from kvstore.backend import Progress
+from kvstore.errors import KVStoreError, ReadOnly, StoreClosed
+from kvstore.snapshot.reader import SnapshotInfo, read_info
+from kvstore.snapshot.writer import take_snapshot
+from kvstore.wal import SegmentInfo
+
+if TYPE_CHECKING:
+    from kvstore.engine import LocalEngine
+
+logger = logging.getLogger("kvstore")
+
+RETRY_SECONDS = 60.0
+
+
+class SnapshotKeeper:
+    """Takes, keeps and removes the snapshots of an engine."""
+
+    def __init__(self, engine: LocalEngine) -> None:
+        self._engine = engine
+        self._taking = threading.Lock()
+        self._stopping = False
+        self._thread: threading.Thread | None = None
+        self._not_before = 0.0
+        self.last: SnapshotInfo | None = None
+        """The newest snapshot in the store's own place."""
+        self.last_error: Exception | None = None
+        self._bytes_before = 0
+        """Log bytes since the last snapshot that earlier runs wrote, minus those that this run wrote before it."""
+        self._since_ms = engine.now_ms()
+        if engine.directory is not None and engine.log is not None:
+            self._find_last()
+
+    def _find_last(self) -> None:
+        for file in reversed(self.files()):
+            try:
+                self.last = read_info(file.path)
+            except (KVStoreError, OSError) as error:
+                logger.warning("a snapshot cannot be used: %s", error)
+                continue
+            self._since_ms = self.last.created_ms
+            break
+        index = self.last.index if self.last else 0
+        log = self._engine.log
+        segments = log.segments()[:-1] if log is not None else []  # the last is filled with zeros ahead
+        self._bytes_before = sum(segment.size_bytes for segment in segments if segment.last_index > index)
+
+    def files(self) -> list[layout.NumberedFile]:
+        """Snapshots in the store's own place, oldest first."""
+        directory = self._engine.directory
+        if directory is None:
+            return []
+        return [file for file in directory.snapshots() if file.cluster_id == self._engine.cluster_id]
+
+    # --- taking -----------------------------------------------------------------------
+
+    def take(
+        self, path: str | os.PathLike[str] | None = None, progress: Progress | None = None
+    ) -> SnapshotInfo:
+        """Write a snapshot of everything durable now; see ``writer``."""
+        engine = self._engine
+        engine.check_readable()
+        if engine.log is None:
+            raise ReadOnly
+        with self._taking:
+            log_bytes = engine.log.appended_bytes
+            info = take_snapshot(engine, None if path is None else Path(path), progress)
+            if path is None:
+                self.last, self.last_error = info, None
+                self._since_ms, self._bytes_before = info.created_ms, -log_bytes
+                self._remove_surplus()
+        logger.info("snapshot %s: revision %d, %d bytes", info.path, info.revision, info.size_bytes)
+        return info
+
+    def _remove_surplus(self) -> None:
+        keep = self._engine.options.max_snapshots
+        directory = self._engine.directory
+        surplus = self.files()[:-keep] if keep else []
+        for file in surplus:
+            self._engine.disk.remove(file.path)
+        if surplus and directory is not None:
+            self._engine.disk.sync_dir(directory.snap)
+
+    # --- automatically ----------------------------------------------------------------
+
+    @property
+    def entries_since(self) -> int:
+        """Log entries since the last snapshot."""
+        return self._engine.state.index - (self.last.index if self.last else 0)
+
+    @property
+    def log_bytes_since(self) -> int:
+        """Bytes of log since the last snapshot."""
+        log = self._engine.log
+        return max(0, self._bytes_before + (log.appended_bytes if log is not None else 0))
+
+    def due(self) -> bool:
+        """Whether the options ask for a snapshot now."""
+        options, entries, log_bytes = self._engine.options, self.entries_since, self.log_bytes_since
+        if not entries:
+            return False
+        if options.snapshot_size and log_bytes >= options.snapshot_size:
+            return True
+        waited_ms = self._engine.now_ms() - self._since_ms
+        if options.snapshot_interval_seconds and waited_ms >= options.snapshot_interval_seconds * 1000:
+            return True
+        if not options.snapshot_count or entries < options.snapshot_count:
+            return False
+        return log_bytes > self._engine.backend.size_bytes()
+
+    def tend(self) -> None:
+        """Begin a snapshot on its own thread if one is due; release what is no longer needed."""
+        if not self._is_taking() and time.monotonic() >= self._not_before and self.due():
+            self._thread = threading.Thread(target=self._run, name="kvstore-snapshot", daemon=True)
+            self._thread.start()
+        self.release()
+
+    def _is_taking(self) -> bool:
+        return self._thread is not None and self._thread.is_alive()
+
+    def _run(self) -> None:
+        try:
+            self.take(progress=self._stop_if_asked)
+        except StoreClosed:
+            pass
+        except (KVStoreError, OSError) as error:
+            self.last_error = error
+            self._not_before = time.monotonic() + RETRY_SECONDS
+            logger.warning("no snapshot was taken: %s", error)
+
+    def _stop_if_asked(self, done: int, total: int) -> None:
+        if self._stopping:
+            raise StoreClosed
+
+    def stop(self) -> None:
+        """Give up an automatic snapshot that is under way."""
+        self._stopping = True
+        if self._thread is not None and self._thread is not threading.current_thread():
+            self._thread.join()
+
+    # --- the log ----------------------------------------------------------------------
+
+    def release(self) -> list[Path]:
+        """Give up segments that neither the backend nor a kept snapshot needs; which they were."""
+        engine = self._engine
+        log, directory = engine.log, engine.directory
+        if log is None or directory is None or not self._may_release(log.segments()):
+            return []
+        with engine.checkpointing:
+            index = engine.state.applied_index
+            if engine.backend.persistent:
+                self._sync_backend()
+        index = self.covered_index(index)
+        archive = engine.options.archive_dir or None
+        return log.release(index, max_segments=engine.options.max_wals, archive_dir=archive)
+
+    def _sync_backend(self) -> None:
+        try:
+            self._engine.backend.sync()
+        except BaseException as failure:  # a later sync could succeed without the data that this one lost
+            self._engine.poison(failure)
+            raise
+
+    def covered_index(self, applied_index: int) -> int:
+        """The entry up to which the log is not needed, with a backend that durably holds ``applied_index``."""
+        oldest = next((file.index for file in self.files()), None)
+        if not self._engine.backend.persistent:
+            return oldest or 0
+        return applied_index if oldest is None else min(applied_index, oldest)
+
+    def _may_release(self, segments: list[SegmentInfo]) -> bool:
+        """Whether syncing the backend could free anything."""
+        most = self._engine.options.max_wals
+        if not most or len(segments) <= most:
+            return False
+        return segments[0].last_index <= self.covered_index(self._engine.state.applied_index)

@@ -1,0 +1,138 @@
+"""Reading a snapshot file: what it says of itself, whether its bytes are what they were, and opening it.
+
+    read_info(path)       manifest and footer, checked: a few kilobytes read
+    verify(path)          the same, and the SHA-256 of the whole backend copy
+    open_backend(path)    the backend copy, read-only, where it lies
+
+Three ways to be refused, as everywhere: ``NotAStore`` (not ours), ``TooNew``, ``Corruption`` (ours, damaged).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from pathlib import Path
+from stat import S_ISREG
+
+from kvstore.backend import Backend, Progress, find_backend, recognize_backend
+from kvstore.errors import Corruption, NotAStore, TooNew
+from kvstore.mvcc.schema import FORMAT_VERSION, META, META_APPLIED_INDEX, META_FORMAT, TABLES, parse_u64
+from kvstore.snapshot.manifest import (
+    FOOTER_BYTES,
+    TAIL_BYTES_MAX,
+    BadTail,
+    LaterFormat,
+    Manifest,
+    decode_tail,
+    has_footer,
+)
+
+CHUNK_BYTES = 4 << 20  # large: a thread gives up the GIL once per chunk, and may have to wait to get it back
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SnapshotInfo(Manifest):
+    """A manifest and the file that it describes."""
+
+    path: Path
+    size_bytes: int
+
+    @classmethod
+    def of(cls, manifest: Manifest, path: Path, size_bytes: int) -> SnapshotInfo:
+        known = {field.name: getattr(manifest, field.name) for field in fields(Manifest)}
+        return cls(**known, path=path, size_bytes=size_bytes)
+
+
+def read_info(path: str | os.PathLike[str]) -> SnapshotInfo:
+    """What the file's manifest says; its backend copy is not looked at."""
+    path = Path(path)
+    tail, size_bytes = read_tail(path)
+    if not has_footer(tail):
+        raise _not_ours(path, size_bytes)
+    try:
+        return SnapshotInfo.of(decode_tail(tail, size_bytes), path, size_bytes)
+    except BadTail as bad:
+        raise Corruption(str(bad), path, max(0, size_bytes - FOOTER_BYTES)) from None
+    except LaterFormat as later:
+        raise TooNew(f"{path}: {later}", path) from None
+
+
+def read_tail(path: Path) -> tuple[bytes, int]:
+    """(the last bytes, size) of a regular file."""
+    with open(path, "rb", buffering=0) as file:
+        status = os.fstat(file.fileno())
+        if not S_ISREG(status.st_mode):
+            raise NotAStore(f"{path} is not a regular file", path)
+        length = min(status.st_size, TAIL_BYTES_MAX)
+        return os.pread(file.fileno(), length, status.st_size - length), status.st_size
+
+
+def _not_ours(path: Path, size_bytes: int) -> Corruption | NotAStore:
+    """A file without our footer: cut short if it begins as a backend does, otherwise somebody else's."""
+    backend = recognize_backend(path)
+    if backend is None:
+        return NotAStore(f"{path} is not a snapshot", path)
+    return Corruption(
+        f"a file of the {backend.name} backend without a snapshot's footer: it was cut short, or it is a live file",
+        path,
+        size_bytes,
+    )
+
+
+def verify(path: str | os.PathLike[str], progress: Progress | None = None) -> SnapshotInfo:
+    """Hold the whole file against its manifest."""
+    info = read_info(path)
+    digest = hashlib.sha256()
+    for _, chunk in chunks(info.path, info.backend_bytes, progress):
+        digest.update(chunk)
+    if digest.digest() != info.sha256:
+        raise Corruption("the backend copy does not have the SHA-256 of the manifest", info.path, 0)
+    return info
+
+
+def chunks(
+    path: Path, size_bytes: int, progress: Progress | None = None, *, from_disk: bool = False
+) -> Iterator[tuple[int, memoryview]]:
+    """(offset, bytes) of the first ``size_bytes`` of a file; each piece is valid until the next one.
+
+    ``from_disk``: not from the page cache, as far as the system follows the advice.
+    """
+    buffer = memoryview(bytearray(min(CHUNK_BYTES, max(size_bytes, 1))))
+    with open(path, "rb", buffering=0) as file:
+        if from_disk:
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_SEQUENTIAL)
+        offset = 0
+        while offset < size_bytes:
+            count = file.readinto(buffer[: min(CHUNK_BYTES, size_bytes - offset)])
+            if not count:
+                raise Corruption("the file is cut short", path, offset)
+            yield offset, buffer[:count]
+            offset += count
+            if progress is not None:
+                progress(offset, size_bytes)
+
+
+def open_backend(info: SnapshotInfo) -> Backend:
+    """The backend copy of a snapshot, read-only."""
+    backend = find_backend(info.backend).open(info.path, TABLES, immutable=True)
+    try:
+        check_content(backend, info)
+    except BaseException:
+        backend.close()
+        raise
+    return backend
+
+
+def check_content(backend: Backend, manifest: Manifest, path: str | os.PathLike[str] = "") -> None:
+    """Whether the copy is at the index that the manifest names, and of a format that we read."""
+    path = path or getattr(manifest, "path", "")
+    with backend.read() as tx:
+        written = parse_u64(tx.get(META, META_FORMAT))
+        index = parse_u64(tx.get(META, META_APPLIED_INDEX))
+    if written > FORMAT_VERSION:
+        raise TooNew(f"{os.fspath(path)} holds format {written}; this version reads {FORMAT_VERSION}", path)
+    if index != manifest.index:
+        raise Corruption(f"the copy is at log entry {index}, the manifest says {manifest.index}", path)
