@@ -21,44 +21,14 @@ from kvstore.migrations.etcd.wal_frame import (
     STATE,
     TornFrame,
     crc_of,
-    encode_frame,
     read_frame,
 )
 from kvstore.migrations.etcd.wal_read import list_segments, parse_segment_name, segment_name, select_segments
 
 from kvstore.errors import Corruption, KVStoreError, NotAStore
+from tests.etcd_log import LogWriter, encode_frame
 
 FIRST = segment_name(0, 0)
-
-
-class LogWriter:
-    """Writes records as etcd does: a running checksum, each segment beginning with it and the metadata."""
-
-    def __init__(self, metadata: bytes = b"") -> None:
-        self.metadata = metadata
-        self.crc = 0
-        self.out = bytearray()
-        self.starts: list[int] = []
-        self.head()
-
-    def head(self) -> None:
-        self.out = bytearray(encode_frame(CRC, self.crc, None))
-        self.starts = [0]
-        self.record(METADATA, self.metadata)
-
-    def record(self, kind: int, data: bytes) -> None:
-        self.crc = crc_of(data, self.crc)
-        self.starts.append(len(self.out))
-        self.out += encode_frame(kind, self.crc, data)
-
-    def snapshot(self, index: int, term: int) -> None:
-        self.record(SNAPSHOT, messages.WalSnapshot(index=index, term=term).SerializeToString())
-
-    def entry(self, index: int, term: int = 1, data: bytes = b"") -> None:
-        self.record(ENTRY, messages.Entry(Term=term, Index=index, Data=data).SerializeToString())
-
-    def state(self, commit: int, term: int = 1) -> None:
-        self.record(STATE, messages.HardState(term=term, vote=1, commit=commit).SerializeToString())
 
 
 def fresh_log(entries: Iterable[int] = ()) -> LogWriter:

@@ -25,12 +25,12 @@ from pathlib import Path
 from typing import Any
 
 import crc32c
+from google.protobuf.message import DecodeError
 
 from kvstore.errors import Corruption, NotAStore
 
 from . import messages
 from .etcd_file import EtcdFile
-from .messages import DecodeError
 from .wal_content import LogEntry, SnapshotMark, WalContent, read_wal, valid_snapshots
 
 _SNAP_NAME = re.compile(r"([0-9a-f]{16})-([0-9a-f]{16})\.snap")

@@ -16,7 +16,7 @@ from typing import Any
 
 from google.protobuf.descriptor_pb2 import FieldDescriptorProto, FileDescriptorProto
 from google.protobuf.descriptor_pool import DescriptorPool
-from google.protobuf.message import DecodeError, Message
+from google.protobuf.message import DecodeError
 from google.protobuf.message_factory import GetMessageClass
 
 TABLE = """
@@ -181,8 +181,6 @@ Metadata = _class("Metadata")
 V2Request = _class("Request")
 AlarmMember = _class("AlarmMember")
 InternalRaftRequest = _class("InternalRaftRequest")
-
-__all__ = ["DecodeError", "Message", "enum_name", "decode_request", "request_kind"]
 
 
 def decode_request(data: bytes) -> Any:

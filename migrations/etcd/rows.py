@@ -23,9 +23,10 @@ import struct
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from google.protobuf.message import DecodeError
+
 from . import messages
 from .bbolt_page import Buffer
-from .messages import DecodeError
 
 KEY, META, LEASE, ALARM, CLUSTER = b"key", b"meta", b"lease", b"alarm", b"cluster"
 MEMBERS, MEMBERS_REMOVED = b"members", b"members_removed"

@@ -15,11 +15,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from google.protobuf.message import DecodeError
+
 from kvstore.errors import Corruption
 from kvstore.files import Disk, OSDisk
 
 from . import messages
-from .messages import DecodeError
 from .wal_frame import CRC, ENTRY, METADATA, SNAPSHOT, STATE
 from .wal_read import Segment, WalEnd, WalReader, WalRecord, list_segments, select_segments
 

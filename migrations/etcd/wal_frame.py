@@ -74,16 +74,6 @@ def body_size(field: int) -> tuple[int, int]:
     return field & _LENGTH_MASK, (field >> 56) & 7 if field >> 63 else 0
 
 
-def encode_frame(record_type: int, crc: int, data: bytes | None) -> bytes:
-    """One frame, as etcd writes it."""
-    body = b"\x08" + _varint(record_type) + b"\x10" + _varint(crc)
-    if data is not None:
-        body += b"\x1a" + _varint(len(data)) + data
-    padding = -len(body) % FRAME_ALIGN_BYTES
-    field = len(body) | ((0x80 | padding) << 56 if padding else 0)
-    return _LENGTH.pack(field) + body + bytes(padding)
-
-
 def read_frame(buffer: Buffer, at: int, end: int, is_last_segment: bool = True) -> Frame:
     """The frame at ``at`` of a segment that ends at ``end``; its checksum is not looked at."""
     if at >= end:
@@ -156,12 +146,3 @@ def _read_varint(body: bytes, at: int) -> tuple[int, int]:
             return value, at
         shift += 7
     raise BadFrame("a number longer than 64 bits")
-
-
-def _varint(value: int) -> bytes:
-    out = bytearray()
-    while value > 0x7F:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)
-    return bytes(out)

@@ -26,10 +26,11 @@ from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
+from google.protobuf.message import DecodeError
+
 from kvstore.errors import Corruption, NotAStore
 
 from . import messages
-from .messages import DecodeError
 from .wal_frame import (
     CRC,
     ENTRY,
