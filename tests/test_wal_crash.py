@@ -56,7 +56,7 @@ def writer(durability: str, sizes: list[list[int]]) -> Callable[[Disk, Path, Ack
                 entries = [entry(next(numbers), size) for size in batch]
                 log.append(entries, 5)
                 unsynced += entries
-                if durability != "always" and position % 3 == 2:
+                if durability != "always" and position % 4 == 3:
                     log.sync()
                 if log.synced_index == log.last_index:
                     acknowledge(unsynced)
