@@ -24,24 +24,23 @@ from kvstore.errors import (
     TooNew,
     WrongStore,
 )
-from kvstore.files import OSDisk
 from kvstore.wal import Batch, Log, LogOptions
 from kvstore.wal import format as fmt
-from tests.recording_disk import RecordingDisk
+from tests.recording_disk import RecordingDisk, UnsyncedDisk
 
 SMALL = LogOptions(wal_file_size_bytes=400, wal_buffer_size_bytes=1000)
 CLUSTER, MEMBER = 0xABCDEF, 0x77
 
 
 def make(wal_dir: Path, batches: list[list[bytes]], options: LogOptions = SMALL) -> Log:
-    log = Log.create(OSDisk(), wal_dir, CLUSTER, MEMBER, extra=b"who", options=options)
+    log = Log.create(UnsyncedDisk(), wal_dir, CLUSTER, MEMBER, extra=b"who", options=options)
     for number, entries in enumerate(batches):
         log.append(entries, 1000 + number)
     return log
 
 
 def reopen(wal_dir: Path, after_index: int = 0, *, read_only: bool = False) -> tuple[Log, list[Batch]]:
-    log = Log.open(OSDisk(), wal_dir, after_index=after_index, read_only=read_only, options=SMALL)
+    log = Log.open(UnsyncedDisk(), wal_dir, after_index=after_index, read_only=read_only, options=SMALL)
     return log, list(log.replay())
 
 
@@ -93,14 +92,14 @@ def test_replay_begins_after_the_index_asked_for_even_inside_a_batch(tmp_path: P
 
 def test_a_log_may_begin_at_any_index(tmp_path: Path) -> None:
     """The first entry of a log made with ``first_index`` has that index."""
-    log = Log.create(OSDisk(), tmp_path / "wal", CLUSTER, MEMBER, first_index=501, options=SMALL)
+    log = Log.create(UnsyncedDisk(), tmp_path / "wal", CLUSTER, MEMBER, first_index=501, options=SMALL)
     assert log.append([b"x"], 1) == 501
     log.close()
     log, replayed = reopen(tmp_path / "wal", 500)
     assert replayed == [Batch(501, 1, [b"x"])]
     log.close()
     with pytest.raises(Corruption, match="entries 500 to 500 are missing"):
-        Log.open(OSDisk(), tmp_path / "wal", after_index=499)
+        Log.open(UnsyncedDisk(), tmp_path / "wal", after_index=499)
 
 
 # --- batches, options, states ------------------------------------------------------------------
@@ -124,7 +123,7 @@ def test_a_handle_refuses_what_its_state_does_not_allow(tmp_path: Path) -> None:
     """Append before replay, replay twice, append when read-only or closed: each a typed error."""
     wal = tmp_path / "wal"
     make(wal, numbered(3)).close()
-    log = Log.open(OSDisk(), wal)
+    log = Log.open(UnsyncedDisk(), wal)
     with pytest.raises(StateError, match="replay"):
         log.append([b"x"], 1)
     list(log.replay())
@@ -145,14 +144,14 @@ def test_a_directory_holds_one_log(tmp_path: Path) -> None:
     """Creating over a log, opening nothing, and segments of two stores side by side are refused."""
     make(tmp_path / "wal", numbered(1)).close()
     with pytest.raises(WrongStore):
-        Log.create(OSDisk(), tmp_path / "wal", 1, 2)
+        Log.create(UnsyncedDisk(), tmp_path / "wal", 1, 2)
     with pytest.raises(NotAStore):
-        Log.open(OSDisk(), tmp_path / "empty")
-    Log.create(OSDisk(), tmp_path / "other", CLUSTER + 1, MEMBER).close()
+        Log.open(UnsyncedDisk(), tmp_path / "empty")
+    Log.create(UnsyncedDisk(), tmp_path / "other", CLUSTER + 1, MEMBER).close()
     (segment,) = (tmp_path / "other").iterdir()
     segment.rename(tmp_path / "wal" / segment.name)
     with pytest.raises(WrongStore, match="several stores"):
-        Log.open(OSDisk(), tmp_path / "wal")
+        Log.open(UnsyncedDisk(), tmp_path / "wal")
 
 
 def test_who_the_log_belongs_to_is_in_every_segment(tmp_path: Path) -> None:
@@ -161,7 +160,7 @@ def test_who_the_log_belongs_to_is_in_every_segment(tmp_path: Path) -> None:
     log = make(wal, numbered(30))
     assert log.release(30, max_segments=1)
     log.close()
-    log = Log.open(OSDisk(), wal, after_index=29)
+    log = Log.open(UnsyncedDisk(), wal, after_index=29)
     assert (log.metadata.cluster_id, log.metadata.member_id, log.metadata.extra) == (CLUSTER, MEMBER, b"who")
     log.close()
 
@@ -173,7 +172,7 @@ def test_a_segment_of_another_member_is_refused(tmp_path: Path) -> None:
     last = max(wal.iterdir())
     first_index = int(last.name[17:33], 16)
     last.unlink()
-    Log.create(OSDisk(), tmp_path / "other", CLUSTER, MEMBER + 1, first_index=first_index).close()
+    Log.create(UnsyncedDisk(), tmp_path / "other", CLUSTER, MEMBER + 1, first_index=first_index).close()
     (tmp_path / "other" / last.name).rename(last)
     with pytest.raises(WrongStore, match="another store"):
         reopen(wal)
@@ -187,7 +186,7 @@ def test_a_later_format_is_too_new(tmp_path: Path) -> None:
     path = wal / layout.segment_name(CLUSTER, 1)
     path.write_bytes(fmt.segment_head(metadata, 0)[0] + bytes(100))
     with pytest.raises(TooNew, match="format 2"):
-        Log.open(OSDisk(), wal)
+        Log.open(UnsyncedDisk(), wal)
 
 
 def test_a_record_type_of_a_later_format_is_too_new(tmp_path: Path) -> None:
@@ -195,7 +194,7 @@ def test_a_record_type_of_a_later_format_is_too_new(tmp_path: Path) -> None:
     wal = tmp_path / "wal"
     make(wal, []).close()
     (path,) = wal.iterdir()
-    head, chain = fmt.segment_head(Log.open(OSDisk(), wal).metadata, 0)
+    head, chain = fmt.segment_head(Log.open(UnsyncedDisk(), wal).metadata, 0)
     seed = fmt.segment_seed(CLUSTER, 1)
     frame = fmt.encode_frame(seed, len(head), 9, crc32c(b"new", chain), len(head), b"new")
     path.write_bytes(head + frame + bytes(100))
@@ -273,7 +272,7 @@ def test_zeros_are_laid_ahead_and_appends_use_them(tmp_path: Path) -> None:
 def test_laying_zeros_beside_appends_never_touches_them(tmp_path: Path) -> None:
     """Zeros laid by another thread all the while leave every entry as it was, over many rolls."""
     options = LogOptions(wal_file_size_bytes=1_000_000, durability="off")
-    log = Log.create(OSDisk(), tmp_path / "wal", CLUSTER, MEMBER, options=options)
+    log = Log.create(UnsyncedDisk(), tmp_path / "wal", CLUSTER, MEMBER, options=options)
     running = True
 
     def lay() -> None:
@@ -312,7 +311,7 @@ def test_release_keeps_what_is_needed_and_the_newest(tmp_path: Path) -> None:
     log.append([b"still works"], 1)
     log.close()
     with pytest.raises(Corruption, match="entries 1 to"):
-        Log.open(OSDisk(), wal)
+        Log.open(UnsyncedDisk(), wal)
     log, replayed = reopen(wal, 40)
     assert [batch.entries for batch in replayed] == [[b"still works"]]
     log.close()
@@ -330,7 +329,7 @@ def test_released_segments_can_be_archived(tmp_path: Path) -> None:
     assert len(reopen(archive)[1]) == 40
 
 
-class OtherFileSystem(OSDisk):
+class OtherFileSystem(UnsyncedDisk):
     """A disk whose archive lies on another file system."""
 
     def rename(self, source, target) -> None:
@@ -359,7 +358,7 @@ def test_an_archive_may_be_on_another_file_system(tmp_path: Path) -> None:
 def test_a_mark_gives_the_same_replay(tmp_path: Path) -> None:
     """Every mark, with every index to begin after, gives what a replay without it gives."""
     wal = tmp_path / "wal"
-    log = Log.create(OSDisk(), wal, CLUSTER, MEMBER, options=SMALL)
+    log = Log.create(UnsyncedDisk(), wal, CLUSTER, MEMBER, options=SMALL)
     marks = [log.mark]
     for number in range(25):
         log.append([b"a%d" % number, b"b%d" % number], number)
@@ -367,7 +366,7 @@ def test_a_mark_gives_the_same_replay(tmp_path: Path) -> None:
     log.close()
     for mark in [*marks, b"nonsense", b"\xff" * 32, marks[3][:-1] + b"\x01"]:
         for after in range(0, 51, 3):
-            log = Log.open(OSDisk(), wal, after_index=after, mark=mark, options=SMALL)
+            log = Log.open(UnsyncedDisk(), wal, after_index=after, mark=mark, options=SMALL)
             entries = [entry for batch in log.replay() for entry in batch.entries]
             assert entries == [b"%c%d" % (b"ab"[i % 2], i // 2) for i in range(after, 50)]
             assert log.mark == marks[-1]
@@ -377,7 +376,7 @@ def test_a_mark_gives_the_same_replay(tmp_path: Path) -> None:
 def test_a_mark_spares_reading_what_lies_before_it(tmp_path: Path) -> None:
     """With a mark the log opens past damage in entries that are not asked for; without, it is refused."""
     wal = tmp_path / "wal"
-    log = Log.create(OSDisk(), wal, CLUSTER, MEMBER)
+    log = Log.create(UnsyncedDisk(), wal, CLUSTER, MEMBER)
     for entries in numbered(10):
         log.append(entries, 1)
     mark = log.mark
@@ -389,7 +388,7 @@ def test_a_mark_spares_reading_what_lies_before_it(tmp_path: Path) -> None:
     path.write_bytes(data)
     with pytest.raises(Corruption):
         reopen(wal, 10)
-    log = Log.open(OSDisk(), wal, after_index=10, mark=mark)
+    log = Log.open(UnsyncedDisk(), wal, after_index=10, mark=mark)
     assert [batch.entries for batch in log.replay()] == [[b"last"]]
     assert log.append([b"more"], 1) == 12
     log.close()
@@ -425,14 +424,14 @@ def test_any_run_of_appends_comes_back(steps, size: int, durability) -> None:
     options = LogOptions(wal_file_size_bytes=size, durability=durability)
     with tempfile.TemporaryDirectory() as directory:
         wal = Path(directory) / "wal"
-        log = Log.create(OSDisk(), wal, 1, 2, options=options)
+        log = Log.create(UnsyncedDisk(), wal, 1, 2, options=options)
         written: list[list[bytes]] = []
         for step in [*steps, "reopen"]:
             if step == "fill":
                 log.fill_ahead()
             elif step == "reopen":
                 log.close()
-                log = Log.open(OSDisk(), wal, options=options)
+                log = Log.open(UnsyncedDisk(), wal, options=options)
                 assert [batch.entries for batch in log.replay()] == written
             else:
                 log.append(step, 1)

@@ -11,10 +11,10 @@ import pytest
 
 from kvstore import layout
 from kvstore.errors import Corruption, DiskFull, NotAStore, StorePoisoned
-from kvstore.files import Disk, OSDisk
+from kvstore.files import Disk
 from kvstore.wal import Log, LogOptions
 from kvstore.wal import format as fmt
-from tests.recording_disk import LOST, Crash, RecordingDisk, every_crash, every_failure
+from tests.recording_disk import LOST, Crash, RecordingDisk, UnsyncedDisk, every_crash, every_failure
 
 OPTIONS = LogOptions(wal_file_size_bytes=1300)
 Acknowledge = Callable[[list[bytes]], None]
@@ -26,14 +26,14 @@ def entry(number: int, size: int = 0) -> bytes:
 
 def read_back(wal: Path, *, read_only: bool = False) -> list[bytes]:
     """Every entry of the log. Having opened it, append to it, close it, and read it all again."""
-    log = Log.open(OSDisk(), wal, read_only=read_only, options=OPTIONS)
+    log = Log.open(UnsyncedDisk(), wal, read_only=read_only, options=OPTIONS)
     entries = [entry for batch in log.replay() for entry in batch.entries]
     assert log.last_index == len(entries)
     if not read_only:
         log.append([b"appended after recovery"], 1)
     log.close()
     if not read_only:
-        again = Log.open(OSDisk(), wal, options=OPTIONS)
+        again = Log.open(UnsyncedDisk(), wal, options=OPTIONS)
         assert [e for batch in again.replay() for e in batch.entries] == [
             *entries,
             b"appended after recovery",
@@ -143,7 +143,7 @@ def test_a_power_cut_during_recovery_is_recovered_from(tmp_path: Path) -> None:
 def test_a_power_cut_while_releasing_leaves_the_newest_entries(tmp_path: Path) -> None:
     """Cut in every call of a release: what is after the released index is all there."""
     start = tmp_path / "start"
-    writer("always", [[300]] * 30)(OSDisk(), start, lambda _: None)
+    writer("always", [[300]] * 30)(UnsyncedDisk(), start, lambda _: None)
 
     def release(disk: Disk, directory: Path, acknowledge: Acknowledge) -> None:
         log = Log.open(disk, directory / "wal", options=OPTIONS)
@@ -154,7 +154,7 @@ def test_a_power_cut_while_releasing_leaves_the_newest_entries(tmp_path: Path) -
             log.close()
 
     for crash in every_crash(tmp_path / "again", release, start=start):
-        log = Log.open(OSDisk(), crash.directory / "wal", after_index=20)
+        log = Log.open(UnsyncedDisk(), crash.directory / "wal", after_index=20)
         assert [batch.first_index for batch in log.replay()] == list(range(21, 31)), str(crash)
         log.close()
 
@@ -230,7 +230,7 @@ def small_log(directory: Path) -> tuple[Path, list[bytes]]:
         b"ninth",
     ]
     wal = directory / "wal"
-    log = Log.create(OSDisk(), wal, 1, 2, options=LogOptions(wal_file_size_bytes=250))
+    log = Log.create(UnsyncedDisk(), wal, 1, 2, options=LogOptions(wal_file_size_bytes=250))
     for number, data in enumerate(entries):
         log.append([data], 1000 + number)
     log.close()
@@ -240,7 +240,7 @@ def small_log(directory: Path) -> tuple[Path, list[bytes]]:
 
 def outcome(wal: Path) -> list[bytes] | None:
     """What the log opens to, read-only; None for a typed error that names the file."""
-    log = Log.open(OSDisk(), wal, read_only=True)
+    log = Log.open(UnsyncedDisk(), wal, read_only=True)
     try:
         return [entry for batch in log.replay() for entry in batch.entries]
     except Corruption as error:
@@ -255,9 +255,16 @@ def variants(wal: Path, change: Callable[[bytes], Iterator[tuple[str, bytes]]]) 
     for file in layout.segments(wal):
         original = file.path.read_bytes()
         for name, changed in change(original):
-            file.path.write_bytes(changed)
+            overwrite(file.path, changed)
             yield file.path, name
-        file.path.write_bytes(original)
+        overwrite(file.path, original)
+
+
+def overwrite(path: Path, data: bytes) -> None:
+    """Like write_bytes, but in place: several times as fast where it is done thousands of times."""
+    with path.open("r+b") as file:
+        file.write(data)
+        file.truncate()
 
 
 def opens_or_refuses(wal: Path) -> list[bytes] | None:
@@ -347,7 +354,7 @@ def test_a_missing_segment_is_noticed(tmp_path: Path) -> None:
         assert opens_or_refuses(wal) is None
         path.write_bytes(data)
     last.unlink()
-    log = Log.open(OSDisk(), wal, after_index=len(entries), read_only=True)
+    log = Log.open(UnsyncedDisk(), wal, after_index=len(entries), read_only=True)
     with pytest.raises(Corruption, match="but it had entries up to"):
         list(log.replay())
 
@@ -361,11 +368,11 @@ def test_a_foreign_file_is_not_ours(tmp_path: Path) -> None:
         bytes.fromhex("0400000000000084 08041000 00000000 0600000000000082 080110001a0000 00") + bytes(99)
     )
     with pytest.raises(NotAStore):
-        Log.open(OSDisk(), wal)
+        Log.open(UnsyncedDisk(), wal)
     for nothing in (b"", bytes(5), bytes(70000)):
         path.write_bytes(nothing)
         with pytest.raises(Corruption):
-            Log.open(OSDisk(), wal)
+            Log.open(UnsyncedDisk(), wal)
 
 
 def test_a_torn_tail_is_kept_aside(tmp_path: Path) -> None:

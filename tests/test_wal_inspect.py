@@ -9,10 +9,10 @@ import pytest
 
 from kvstore import layout
 from kvstore.errors import Corruption, NotAStore
-from kvstore.files import Disk, OSDisk
+from kvstore.files import Disk
 from kvstore.wal import Log, LogOptions
 from kvstore.wal.inspect import repair, scan_segment
-from tests.recording_disk import every_crash
+from tests.recording_disk import UnsyncedDisk, every_crash
 
 OPTIONS = LogOptions(wal_file_size_bytes=400)
 ENTRIES = [b"entry %d " % number + b"v" * 60 for number in range(1, 21)]
@@ -21,7 +21,7 @@ ENTRIES = [b"entry %d " % number + b"v" * 60 for number in range(1, 21)]
 @pytest.fixture
 def wal(tmp_path: Path) -> Path:
     """A log of 20 entries, four to a segment."""
-    log = Log.create(OSDisk(), tmp_path / "wal", 1, 2, options=OPTIONS)
+    log = Log.create(UnsyncedDisk(), tmp_path / "wal", 1, 2, options=OPTIONS)
     for number, entry in enumerate(ENTRIES, 1):
         log.append([entry], number)
     log.close()
@@ -42,7 +42,7 @@ def contents(wal: Path) -> dict[str, bytes]:
 
 
 def entries_of(wal: Path) -> list[bytes]:
-    log = Log.open(OSDisk(), wal, options=OPTIONS)
+    log = Log.open(UnsyncedDisk(), wal, options=OPTIONS)
     entries = [entry for batch in log.replay() for entry in batch.entries]
     log.close()
     return entries
@@ -89,7 +89,7 @@ def test_a_scan_of_anything_ends(wal: Path, tmp_path: Path) -> None:
 def test_a_sound_log_needs_no_repair(wal: Path) -> None:
     """Nothing is reported, and nothing is changed."""
     before = contents(wal)
-    report = repair(OSDisk(), wal)
+    report = repair(UnsyncedDisk(), wal)
     assert (report.reason, report.last_good_index, report.set_aside) == ("", 20, ())
     assert contents(wal) == before
 
@@ -126,16 +126,16 @@ def test_repair_keeps_the_sound_prefix_and_sets_the_rest_aside(wal: Path, harm) 
     """After repair the log opens to the entries before the damage; no byte of the rest is gone."""
     good = harm(wal)
     before = contents(wal)
-    plan = repair(OSDisk(), wal, dry_run=True)
+    plan = repair(UnsyncedDisk(), wal, dry_run=True)
     assert contents(wal) == before, "a dry run changed something"
     assert plan.last_good_index == good and plan.reason
-    assert repair(OSDisk(), wal) == plan
+    assert repair(UnsyncedDisk(), wal) == plan
     assert entries_of(wal) == ENTRIES[:good]
     after = contents(wal)
     for name, data in before.items():
         kept = after.get(name + ".broken", after.get(name, b""))
         assert kept.rstrip(b"\0") == data.rstrip(b"\0"), name
-    assert repair(OSDisk(), wal).reason == ""
+    assert repair(UnsyncedDisk(), wal).reason == ""
     if harm is damage_inside:
         assert plan.last_lost_index == 20
 
@@ -143,11 +143,11 @@ def test_repair_keeps_the_sound_prefix_and_sets_the_rest_aside(wal: Path, harm) 
 def test_what_cannot_be_repaired_is_refused(wal: Path) -> None:
     """A bad head of the only segment left, and an end that is missing, leave nothing to cut."""
     with pytest.raises(Corruption, match="it had entries up to 25"):
-        repair(OSDisk(), wal, after_index=25)
+        repair(UnsyncedDisk(), wal, after_index=25)
     change(segments(wal)[0], 3, b"?")
     before = contents(wal)
     with pytest.raises(Corruption):
-        repair(OSDisk(), wal)
+        repair(UnsyncedDisk(), wal)
     assert contents(wal) == before
 
 
@@ -162,5 +162,5 @@ def test_a_power_cut_during_repair_leaves_a_repairable_log(wal: Path, tmp_path: 
         repair(disk, directory / "wal")
 
     for crash in every_crash(tmp_path / "again", workload, start=start, chances=2):
-        repair(OSDisk(), crash.directory / "wal")
+        repair(UnsyncedDisk(), crash.directory / "wal")
         assert entries_of(crash.directory / "wal") == ENTRIES[:good], str(crash)
