@@ -63,6 +63,7 @@ from kvstore.options import BadOption, Options
 if TYPE_CHECKING:
     from kvstore.aio import AsyncStore
     from kvstore.engine import LocalEngine
+    from kvstore.snapshot.opened import Snapshot
     from kvstore.store import Store, View
 
 __version__ = "0.1.0"
@@ -116,6 +117,7 @@ __all__ = [
     "mod_revision",
     "open",
     "open_async",
+    "open_snapshot",
     "prefix_end",
     "put",
     "txn",
@@ -174,6 +176,16 @@ def _engine(data_dir: str | os.PathLike[str], backend: str | None, options: dict
     from kvstore.recovery import open_engine
 
     return open_engine(data_dir, Options.load({"backend": backend, **options}))
+
+
+def open_snapshot(path: str | os.PathLike[str], *, verify: bool = False) -> Snapshot:
+    """Open a snapshot file as a read-only store, where it lies. ``verify``: look at every byte first.
+
+    Raises ``NotAStore``, ``TooNew``, ``Corruption``.
+    """
+    from kvstore.snapshot import opened
+
+    return opened.open_snapshot(path, verify=verify)
 
 
 def __getattr__(name: str) -> Any:

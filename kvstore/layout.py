@@ -25,6 +25,7 @@ SNAPSHOT_SUFFIX = ".snap"
 TEMP_SUFFIX = ".tmp"
 BROKEN_SUFFIX = ".broken"
 
+_TEMPORARY = re.compile(r"\.tmp(-[a-z]+)?$")  # with the helpers that a backend keeps beside its file
 _NAME = re.compile(r"([0-9a-f]{16})-([0-9a-f]{16})(\.wal|\.snap)")
 
 
@@ -104,7 +105,17 @@ def temporary(path: Path) -> Path:
 
 def temporaries(directory: Path) -> list[Path]:
     """Files that an interrupted run left half made."""
-    return sorted(path for path in _files(directory) if path.name.endswith(TEMP_SUFFIX))
+    return sorted(path for path in _files(directory) if _TEMPORARY.search(path.name))
+
+
+def helpers(path: Path) -> list[Path]:
+    """What a backend keeps beside its file ``path``: ``<name>-wal``, ``<name>-lock`` and the like."""
+    return sorted(file for file in _files(path.parent) if file.name.startswith(path.name + "-"))
+
+
+def building(data_dir: Path) -> Path:
+    """Where a restore builds what is to become ``data_dir``."""
+    return data_dir.with_name(data_dir.name + ".restoring")
 
 
 def _numbered(directory: Path, suffix: str) -> list[NumberedFile]:

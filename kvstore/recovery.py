@@ -1,7 +1,8 @@
 """Opening a store: recovery is the ordinary path.
 
     1  take the lock, find out what lies in the directory, remove what an interrupted run left half made
-    2  open the backend: it is at some applied index A, whole (a missing one is made anew, and A is 0)
+    2  open the backend: it is at some applied index A, whole (a missing one is made anew, and A is 0; a damaged
+       one is set aside, and its place taken by the newest good snapshot, see ``snapshot.rescue``)
     3  replay the log after A through ``effects.apply``, the same that live writes use; when that fills the
        memory allowed for it, checkpoint in between
     4  everything replayed is durable, so it is published
@@ -43,6 +44,7 @@ from kvstore.mvcc.schema import (
 )
 from kvstore.mvcc.state import State
 from kvstore.options import Options
+from kvstore.snapshot import rescue
 from kvstore.wal import Log, LogOptions
 
 logger = logging.getLogger("kvstore")
@@ -62,9 +64,8 @@ def open_engine(data_dir: str | os.PathLike[str], options: Options, disk: Disk |
     try:
         for path in (*layout.temporaries(directory.snap), *layout.temporaries(directory.wal)):
             disk.remove(path)
-        backend = _open_backend(directory, options)
-        opened.append(backend.close)
-        state = State(backend)
+        state = _open_state(directory, options, disk)
+        opened.append(state.backend.close)
         log, is_new = _open_log(directory, options, disk, state)
         opened.append(log.close)
         engine = _recover(directory, options, disk, lock, log, state, is_new)
@@ -128,17 +129,39 @@ def _take_lock(directory: DataDir) -> FileLock:
 # --- backend ---------------------------------------------------------------------------
 
 
-def _open_backend(directory: DataDir, options: Options) -> Backend:
+def _open_state(directory: DataDir, options: Options, disk: Disk) -> State:
+    """The state at the backend's applied index; from a snapshot or the whole log, where the backend is lost."""
     kind = find_backend(options.backend)
+    if not kind.persistent:
+        return _load_state(directory, kind, rescue.memory_file(directory, kind))
+    if missing := rescue.check_missing(directory):
+        rescue.replace_backend(directory, kind, disk, missing)
+    try:
+        return _load_state(directory, kind, directory.db)
+    except (Corruption, NotAStore) as damage:
+        rescue.replace_backend(directory, kind, disk, damage)
+        return _load_state(directory, kind, directory.db)
+
+
+def _load_state(directory: DataDir, kind: type[Backend], path: Path) -> State:
+    backend = _open_backend(directory, kind, path)
+    try:
+        return State(backend)
+    except BaseException:
+        backend.close()
+        raise
+
+
+def _open_backend(directory: DataDir, kind: type[Backend], path: Path) -> Backend:
     if directory.db.exists() and directory.db.stat().st_size:
         there = recognize_backend(directory.db)
         if there is not None and there.name != kind.name:
             raise WrongStore(
                 f"{directory.root} is a store on {there.name}, not on {kind.name}", directory.root
             )
-    backend = kind.open(directory.db, TABLES)
+    backend = kind.open(path, TABLES)
     try:
-        _check_format(backend, directory.db)
+        _check_format(backend, path)
     except BaseException:
         backend.close()
         raise

@@ -1,0 +1,109 @@
+"""A snapshot as a read-only store: any file that holds one, opened where it lies.
+
+Our own snapshots are opened by the backend that wrote them, through mmap where it can. Other files (an etcd
+server's snapshot, say) are opened by a ``SnapshotFormat``, a package's entry in the group ``kvstore.snapshots``.
+"""
+
+from __future__ import annotations
+
+import os
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Protocol
+
+from kvstore.backend import Backend, Progress
+from kvstore.engine import LocalEngine
+from kvstore.errors import Corruption
+from kvstore.files import OSDisk
+from kvstore.lease import Lessor
+from kvstore.mvcc.state import State
+from kvstore.options import Options
+from kvstore.snapshot.manifest import has_footer
+from kvstore.snapshot.reader import SnapshotInfo, open_backend, read_info, read_tail, verify
+from kvstore.store import Store
+from kvstore.wire import WireError
+
+ENTRY_POINT_GROUP = "kvstore.snapshots"
+
+
+class SnapshotFormat(Protocol):
+    """Reads snapshot files of another kind as if they were a backend of ours."""
+
+    def recognizes(self, path: Path) -> bool:
+        """Whether the file is of this kind; damage deeper inside does not matter."""
+
+    def inspect(self, path: Path, progress: Progress | None = None, *, verify: bool = False) -> SnapshotInfo:
+        """What the file holds; with ``verify`` held against every checksum that it has."""
+
+    def open(self, path: Path) -> Backend:
+        """A read-only backend with the tables of ``kvstore.mvcc.schema``."""
+
+
+def find_format(path: Path) -> SnapshotFormat | None:
+    """Who reads the file, if it is none of ours."""
+    if has_footer(read_tail(path)[0]):
+        return None
+    for point in entry_points(group=ENTRY_POINT_GROUP):
+        kind: SnapshotFormat = point.load()
+        if kind.recognizes(path):
+            return kind
+    return None
+
+
+def inspect(
+    path: str | os.PathLike[str], progress: Progress | None = None, *, verified: bool = True
+) -> SnapshotInfo:
+    """What a snapshot file holds, after a look at every byte of it (unless not ``verified``)."""
+    path = Path(path)
+    kind = find_format(path)
+    if kind is not None:
+        return kind.inspect(path, progress, verify=verified)
+    return verify(path, progress) if verified else read_info(path)
+
+
+def open_any(path: Path) -> Backend:
+    """The content of a snapshot file of any known kind."""
+    kind = find_format(path)
+    return open_backend(read_info(path)) if kind is None else kind.open(path)
+
+
+class Snapshot(Store):
+    """A snapshot file as a store. Every write raises ``ReadOnly``."""
+
+    def __init__(self, engine: LocalEngine, info: SnapshotInfo) -> None:
+        super().__init__(engine)
+        self.info = info
+
+    def __repr__(self) -> str:
+        return f"<kvstore.Snapshot {self.info.path} at revision {self.info.revision}>"
+
+
+def open_snapshot(path: str | os.PathLike[str], *, verify: bool = False) -> Snapshot:
+    """Open a snapshot file read-only. ``verify``: look at every byte first.
+
+    Raises ``NotAStore``, ``TooNew``, ``Corruption``, ``MissingDependency``.
+    """
+    info = inspect(path, verified=verify)
+    backend = open_any(info.path)
+    try:
+        state = State(backend)
+        lessor = load_leases(backend)
+        options = Options(read_only=True, background=False)
+        engine = LocalEngine(
+            options, OSDisk(), None, None, None, state, lessor, info.cluster_id, info.member_id
+        )
+    except BaseException:
+        backend.close()
+        raise
+    return Snapshot(engine, info)
+
+
+def load_leases(backend: Backend) -> Lessor:
+    lessor = Lessor()
+    try:
+        with backend.read() as tx:
+            lessor.load(tx)
+    except WireError as error:
+        raise Corruption(f"the table of leases is damaged: {error}") from None
+    return lessor
+
