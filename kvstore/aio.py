@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from kvstore import ops
 from kvstore.commit import Ticket
@@ -30,8 +30,12 @@ from kvstore.model import (
     PutResponse,
     RangeResponse,
     TxnResponse,
+    WatchRequest,
 )
 from kvstore.store import Store, View
+
+if TYPE_CHECKING:
+    from kvstore.watch.asynchronous import AsyncWatch
 
 T = TypeVar("T")
 _PAGE_ROWS = 256
@@ -171,6 +175,27 @@ class AsyncStore:
     @property
     def compact_revision(self) -> int:
         return self._store.compact_revision
+
+    # --- watching ---------------------------------------------------------------------
+
+    def watch(
+        self,
+        key: bytes | None = None,
+        range_end: bytes | None = None,
+        *,
+        prefix: bytes | None = None,
+        start_revision: int = 0,
+        prev_kv: bool = False,
+        no_put: bool = False,
+        no_delete: bool = False,
+        progress_notify: bool = False,
+    ) -> AsyncWatch:
+        """As ``Store.watch``: ``async with store.watch(...) as events: async for event in events``."""
+        from kvstore.watch.asynchronous import AsyncWatch
+
+        start, end = ops.key_range(key, range_end, prefix)
+        request = WatchRequest(start, end, start_revision, prev_kv, no_put, no_delete, progress_notify)
+        return AsyncWatch(self.engine.watch_stream(), request, self._loop)
 
     # --- leases, compaction, the end ---------------------------------------------------
 

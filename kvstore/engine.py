@@ -19,7 +19,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from kvstore.backend import Backend
 from kvstore.commit import GroupCommit, Ticket
@@ -55,6 +55,7 @@ from kvstore.model import (
     RangeResponse,
     TxnRequest,
     TxnResponse,
+    WatchRequest,
 )
 from kvstore.mvcc import checkpoint as checkpoints
 from kvstore.mvcc.changes import changed_keys
@@ -76,6 +77,9 @@ from kvstore.mvcc.validate import (
 from kvstore.options import Options
 from kvstore.snapshot.keeper import SnapshotKeeper
 from kvstore.wal import Log
+
+if TYPE_CHECKING:
+    from kvstore.watch import Hub, Watch, WatchStream
 
 T = TypeVar("T")
 _REQUEST_OVERHEAD_BYTES = 32
@@ -116,6 +120,8 @@ class LocalEngine:
         self._overlay_limit = options.overlay_limit
         self._batch_limit = options.backend_batch_limit
         self._on_publish: list[Callable[[int], None]] = []
+        self.hub: Hub | None = None
+        """The watches, once there has been one."""
         self.work_wanted = threading.Event()
         """Set when background work should not wait for its next turn."""
         self._closing = threading.Lock()
@@ -275,6 +281,30 @@ class LocalEngine:
                 self.work_wanted.set()
                 self._room.wait(0.1)
 
+    # --- watch ------------------------------------------------------------------------
+
+    def watch(self, request: WatchRequest) -> Watch:
+        """An iterator of the events that ``request`` asks for."""
+        from kvstore.watch import Watch
+
+        return Watch(self.watch_stream(), request)
+
+    def watch_stream(self) -> WatchStream:
+        """A stream of responses that any number of watches share."""
+        self.check_readable()
+        return self._watch_hub().open_stream(self.options.watch_progress_notify_interval_seconds)
+
+    def _watch_hub(self) -> Hub:
+        """Made for the first watch: until then nothing here costs anything."""
+        with self._closing:
+            self.check_readable()
+            if self.hub is None:
+                from kvstore.watch import Hub
+
+                self.hub = Hub(self.state, self.check_readable, self.options.watch_buffer)
+                self._on_publish.append(self.hub.published)
+            return self.hub
+
     def _publish(self, revision: int, compacted: int) -> None:
         before = self.state.published
         self.state.publish(revision, compacted)
@@ -308,84 +338,38 @@ class LocalEngine:
     def run_compaction(self) -> None:
         """Delete what scheduled compactions have made garbage."""
 
-    # --- leases -----------------------------------------------------------------------
+    # --- leases (leasing.py) ----------------------------------------------------------
 
     def lease_grant(self, ttl_seconds: int, lease: int = 0) -> LeaseGrantResponse:
         """A new lease; ``lease`` 0 draws an id. The TTL is raised to the smallest allowed."""
-
-        def plan() -> tuple[bytes, LeaseGrantResponse]:
-            ident = lease or self._new_lease_id()
-            entry, ttl = self._planner.grant(
-                ident, ttl_seconds, self.options.lease_min_ttl_seconds, self.now_ms()
-            )
-            return entry, LeaseGrantResponse(self.state.head, ident, ttl)
-
-        response: LeaseGrantResponse = self._planned(plan, grows=True)
-        return response
-
-    def _new_lease_id(self) -> int:
-        while True:
-            ident = random.getrandbits(63)
-            if ident and ident not in self.lessor.leases:
-                return ident
+        return self.leasing.grant(ttl_seconds, lease)
 
     def lease_revoke(self, lease: int) -> LeaseRevokeResponse:
         """End a lease; its keys are deleted in one revision. Raises ``LeaseNotFound``."""
-
-        def plan() -> tuple[bytes, LeaseRevokeResponse]:
-            entry, revision = self._planner.revoke(lease)
-            return entry, LeaseRevokeResponse(revision)
-
-        response: LeaseRevokeResponse = self._planned(plan)
-        return response
+        return self.leasing.revoke(lease)
 
     def lease_keep_alive(self, lease: int) -> LeaseKeepAliveResponse:
-        """Start the lease's TTL anew; ``ttl`` 0 in the answer: no such lease."""
-
-        def plan() -> tuple[bytes, LeaseKeepAliveResponse]:
-            revision = self.state.published
-            entry, ttl = self._planner.renew(lease, self.now_ms())
-            return entry, LeaseKeepAliveResponse(revision, lease, ttl)
-
-        try:
-            response: LeaseKeepAliveResponse = self._planned(plan)
-        except LeaseNotFound:
-            return LeaseKeepAliveResponse(self.state.published, lease, 0)
-        return response
+        """Start the lease's TTL anew; ``ttl`` 0 in the answer: no such lease, or it is due."""
+        return self.leasing.keep_alive(lease)
 
     def lease_time_to_live(self, lease: int, keys: bool = False) -> LeaseTimeToLiveResponse:
         """Seconds left, and the attached keys if asked for."""
-        self.check_readable()
-        self.barrier()
-        with self.planning:
-            found = self.lessor.leases.get(lease)
-            if found is None:
-                return LeaseTimeToLiveResponse(self.state.published, lease, -1, 0, ())
-            left = int((found.deadline_ms - self.now_ms()) / 1000)
-            attached = tuple(sorted(found.keys)) if keys else ()
-            return LeaseTimeToLiveResponse(self.state.published, lease, left, found.ttl_seconds, attached)
+        return self.leasing.time_to_live(lease, keys)
 
     def lease_leases(self) -> LeaseLeasesResponse:
         """Ids of all leases, the next to expire first."""
-        self.check_readable()
-        self.barrier()
-        with self.planning:
-            leases = sorted(self.lessor.leases.values(), key=lambda lease: lease.deadline_ms)
-            return LeaseLeasesResponse(self.state.published, tuple(lease.id for lease in leases))
+        return self.leasing.leases()
 
     # --- alarms -----------------------------------------------------------------------
 
     def alarms(self) -> tuple[Alarm, ...]:
         """Alarms that are raised."""
         self.check_readable()
-        return tuple(Alarm(parse_u64(key[:8]), key[8:].decode()) for key in sorted(self.state.alarms))
+        return self.space.alarms()
 
     def disarm(self, alarm: Alarm) -> tuple[Alarm, ...]:
         """Put an alarm out; what was put out."""
-        if alarm not in self.alarms():
-            return ()
-        self._planned(lambda: (self._planner.alarm(alarm.member_id, alarm.alarm, False), None))
-        return (alarm,)
+        return self.space.disarm(alarm)
 
     # --- checkpoint -------------------------------------------------------------------
 
@@ -499,6 +483,8 @@ class LocalEngine:
             finally:
                 self._read_refusal = self._write_refusal = StoreClosed
                 self._commit.stop()
+                if self.hub is not None:
+                    self.hub.close()
                 with self.checkpointing:
                     if self.log is not None:
                         self.log.close()

@@ -147,6 +147,14 @@ class KeyValue:
         _set_row(self, row)
         return self
 
+    @classmethod
+    def of(cls, key: bytes, row: bytes) -> Self:
+        """Wrap a stored row whose key is at hand; the rest is not decoded yet."""
+        self = cls.__new__(cls)
+        _set_row(self, row)
+        _set_key(self, key)
+        return self
+
     def __getattr__(self, name: str) -> Any:
         """Reached only while the slots are empty: decode the row, then answer."""
         if name not in _DECODED:

@@ -217,6 +217,7 @@ class WatchResponse(NamedTuple):
 
     ``revision``: everything up to it has been delivered once this response has been seen (a response without
     events is a progress notification). ``canceled`` ends the watch; ``compact_revision`` says why if non-zero.
+    ``created`` marks a stream's first response for a watch.
     """
 
     revision: int
@@ -224,6 +225,7 @@ class WatchResponse(NamedTuple):
     canceled: bool = False
     compact_revision: int = 0
     cancel_reason: str = ""
+    created: bool = False
 
 
 class Change(NamedTuple):

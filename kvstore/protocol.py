@@ -7,7 +7,7 @@ endpoint or a client of a remote etcd can stand in its place.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from kvstore.model import (
     Alarm,
@@ -28,6 +28,9 @@ from kvstore.model import (
     TxnResponse,
     WatchRequest,
 )
+
+if TYPE_CHECKING:
+    from kvstore.watch import Watch, WatchStream
 
 
 class Engine(Protocol):
@@ -53,7 +56,9 @@ class Engine(Protocol):
 
     def lease_leases(self) -> LeaseLeasesResponse: ...
 
-    def watch(self, request: WatchRequest) -> Any: ...
+    def watch(self, request: WatchRequest) -> Watch: ...
+
+    def watch_stream(self) -> WatchStream: ...
 
     def hash_kv(self, revision: int = 0) -> HashKVResponse: ...
 

@@ -6,9 +6,9 @@ Every method may raise the errors of ``kvstore.errors``; those named in a docstr
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self, overload
 
 from kvstore import ops
 from kvstore.backend import Progress
@@ -21,6 +21,7 @@ from kvstore.model import (
     CompactionResponse,
     Compare,
     DeleteRangeResponse,
+    Event,
     HashKVResponse,
     LeaseGrantResponse,
     LeaseKeepAliveResponse,
@@ -31,7 +32,11 @@ from kvstore.model import (
     RangeRequest,
     RangeResponse,
     TxnResponse,
+    WatchRequest,
 )
+
+if TYPE_CHECKING:
+    from kvstore.watch import CallbackWatch, Watch, WatchStream
 from kvstore.snapshot.reader import SnapshotInfo
 
 
@@ -226,6 +231,70 @@ class Store(Reader):
         nothing was written.
         """
         return self.engine.txn(ops.txn(compare, success, failure))
+
+    # --- watching ---------------------------------------------------------------------
+
+    @overload
+    def watch(
+        self,
+        key: bytes | None = ...,
+        range_end: bytes | None = ...,
+        *,
+        prefix: bytes | None = ...,
+        start_revision: int = ...,
+        prev_kv: bool = ...,
+        no_put: bool = ...,
+        no_delete: bool = ...,
+        progress_notify: bool = ...,
+        callback: None = ...,
+    ) -> Watch: ...
+    @overload
+    def watch(
+        self,
+        key: bytes | None = ...,
+        range_end: bytes | None = ...,
+        *,
+        prefix: bytes | None = ...,
+        start_revision: int = ...,
+        prev_kv: bool = ...,
+        no_put: bool = ...,
+        no_delete: bool = ...,
+        progress_notify: bool = ...,
+        callback: Callable[[Event], object],
+    ) -> CallbackWatch: ...
+    def watch(
+        self,
+        key: bytes | None = None,
+        range_end: bytes | None = None,
+        *,
+        prefix: bytes | None = None,
+        start_revision: int = 0,
+        prev_kv: bool = False,
+        no_put: bool = False,
+        no_delete: bool = False,
+        progress_notify: bool = False,
+        callback: Callable[[Event], object] | None = None,
+    ) -> Watch | CallbackWatch:
+        """Changes of a key, ``[key, range_end)`` or a prefix, in order, as they happen: an iterator of events.
+
+        ``start_revision``: the first revision wanted, in the past or the future (0: the next one). ``prev_kv``:
+        each event brings the version before it, unless that is compacted. ``callback``: called for each event on
+        a thread of its own, instead of iterating. Iteration raises ``Compacted`` where a compaction has passed the
+        watch, ``StoreClosed`` when the store is closed.
+        """
+        start, end = ops.key_range(key, range_end, prefix)
+        watch = self.engine.watch(
+            WatchRequest(start, end, start_revision, prev_kv, no_put, no_delete, progress_notify)
+        )
+        if callback is None:
+            return watch
+        from kvstore.watch import CallbackWatch
+
+        return CallbackWatch(watch, callback)
+
+    def watch_stream(self) -> WatchStream:
+        """Many watches with one consumer: ``create``, ``cancel``, and ``next`` for (watch id, response)."""
+        return self.engine.watch_stream()
 
     # --- leases -----------------------------------------------------------------------
 

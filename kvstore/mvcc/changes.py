@@ -1,17 +1,22 @@
 """Changes in revision order: what watch catch-up, differences and HashKV read.
 
-``changes`` names the key of each revision; the version it wrote is the row of ``latest`` if that is still the
-newest, else the first row of ``history`` whose end lies behind the revision.
+``changes`` names the key of each revision. The version it wrote is found, cheapest way first:
+
+    the key changed again within the page    its row in ``history``, whose end is that next change
+    it is still the newest                   the row of ``latest``
+    else                                     the first row of ``history`` whose end lies behind the revision
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections.abc import Sequence
 from typing import NamedTuple
 
-from kvstore.backend import ReadTx
+from kvstore.backend import ReadTx, Row
 from kvstore.errors import Corruption
 from kvstore.keyvalue import row_mod_revision, split_row
+from kvstore.mvcc.overlay import Version
 from kvstore.mvcc.schema import (
     CHANGES,
     DELETE,
@@ -25,6 +30,9 @@ from kvstore.mvcc.schema import (
 )
 from kvstore.mvcc.state import State
 
+_DELETE = DELETE[0]
+EVERYTHING: tuple[bytes, bytes | None] = (b"", None)
+
 
 class ChangedRow(NamedTuple):
     """One change: ``row`` is the version it wrote, None for a delete."""
@@ -35,57 +43,113 @@ class ChangedRow(NamedTuple):
     row: bytes | None
 
 
-def change_page(state: State, first: int, last: int, limit: int) -> tuple[list[ChangedRow], int]:
+Pending = Sequence[tuple[bytes, Version]]
+
+
+def change_page(
+    state: State, first: int, last: int, limit: int, span: tuple[bytes, bytes | None] = EVERYTHING
+) -> tuple[list[ChangedRow], int]:
     """Changes with first <= main <= last in order, whole revisions only, and the last revision covered.
 
-    At least one revision, otherwise about ``limit`` changes. The caller has checked that ``first`` is kept.
+    At least one revision, otherwise about ``limit`` changes, of which only those of keys in ``span`` [start, end)
+    are returned. Raises ``Compacted`` where ``first`` is not kept.
     """
-    pending = _pending(state, first, last)
+    pending, complete = _pending(state, first, last)
+    if complete:
+        state.check_kept(first)
+        return _page_of(pending, first - 1, last, limit, span)
     with state.backend.read() as tx:
         state.check_kept(first)
-        rows = tx.scan(CHANGES, revision_key(first, 0), revision_key(last + 1, 0), limit=limit)
-        if len(rows) == limit:
-            main = parse_revision(rows[-1][0])[0]
-            if parse_revision(rows[0][0])[0] == main:  # one revision larger than the limit: take it whole
-                rows = tx.scan(CHANGES, rows[0][0], revision_key(main + 1, 0))
-                last = main
-            else:
-                last = main - 1
-                rows = rows[: bisect_left(rows, (revision_key(main, 0), b""))]
-            return _resolve(tx, rows, state.compacted), last
-        found = _resolve(tx, rows, state.compacted)
+        rows, covered = _named(tx, first, last, limit)
+        found = _resolve(tx, rows, state.compacted, span)
+    if covered is not None:
+        return found, covered
     covered = parse_revision(rows[-1][0])[0] if rows else first - 1
-    for change in pending:
-        if change.main > covered:
-            if len(found) >= limit and change.main > found[-1].main:
-                return found, found[-1].main
-            found.append(change)
-    return found, last
+    more, covered = _page_of(pending, covered, last, limit - len(rows), span)
+    return found + more, covered
 
 
-def _pending(state: State, first: int, last: int) -> list[ChangedRow]:
-    """What the generations hold of the span, oldest first. Taken before the backend is opened (overlay.py)."""
-    found: list[ChangedRow] = []
-    for generation in reversed(state.generations):
+def _named(tx: ReadTx, first: int, last: int, limit: int) -> tuple[list[Row], int | None]:
+    """Rows of ``changes``, and the last revision they cover: None where the table has no more of first..last."""
+    rows = tx.scan(CHANGES, revision_key(first, 0), revision_key(last + 1, 0), limit=limit)
+    if len(rows) < limit:
+        return rows, None
+    main = parse_revision(rows[-1][0])[0]
+    if parse_revision(rows[0][0])[0] == main:  # one revision larger than the limit: take it whole
+        return tx.scan(CHANGES, rows[0][0], revision_key(main + 1, 0)), main
+    return rows[: bisect_left(rows, (revision_key(main, 0), b""))], main - 1
+
+
+# --- what is not in the backend yet ------------------------------------------------------
+
+
+def _pending(state: State, first: int, last: int) -> tuple[Pending, bool]:
+    """What the generations hold of first..last, oldest first, and whether that is all there is.
+
+    Taken before the backend is opened (overlay.py).
+    """
+    generations = state.generations
+    found: list[tuple[bytes, Version]] = []
+    for generation in reversed(generations):
         changes = generation.changes
-        low = bisect_left(changes, first, key=lambda change: change[1].main)
-        high = bisect_left(changes, last + 1, lo=low, key=lambda change: change[1].main)
-        found += [ChangedRow(v.main, v.sub, key, v.row) for key, v in changes[low:high]]
-    return found
+        try:
+            low = bisect_left(changes, first, key=_main_of)
+            high = bisect_left(changes, last + 1, lo=low, key=_main_of)
+        except IndexError:  # it has reached the backend, and is being emptied
+            continue
+        found += changes[low:high]
+    complete = bool(found) and found[0][1].main == first and generations[-1] in state.generations
+    return found, complete
 
 
-def _resolve(tx: ReadTx, rows: list[tuple[bytes, bytes]], compacted: int) -> list[ChangedRow]:
-    """Add to each named change the version it wrote."""
-    puts = sorted({value[1:] for _, value in rows if value[:1] != DELETE})
-    latest = dict(zip(puts, tx.get_many(LATEST, puts), strict=True))
+def _main_of(change: tuple[bytes, Version]) -> int:
+    return change[1].main
+
+
+def _page_of(
+    pending: Pending, covered: int, last: int, limit: int, span: tuple[bytes, bytes | None]
+) -> tuple[list[ChangedRow], int]:
+    """The first changes after ``covered``: about ``limit``, at least one revision."""
+    low = bisect_left(pending, covered + 1, key=_main_of)
+    high = len(pending)
+    if high - low > max(limit, 1):
+        main = pending[low + max(limit, 1)][1].main
+        high = bisect_left(pending, main, lo=low, key=_main_of)
+        if high == low:
+            high = bisect_left(pending, main + 1, lo=low, key=_main_of)
+        if high < len(pending):
+            last = pending[high - 1][1].main
+    start, end = span
+    page = [
+        ChangedRow(version.main, version.sub, key, version.row)
+        for key, version in pending[low:high]
+        if start <= key and (end is None or key < end)
+    ]
+    return page, last
+
+
+# --- finding the version that a change wrote ---------------------------------------------
+
+
+def _resolve(
+    tx: ReadTx, rows: list[Row], compacted: int, span: tuple[bytes, bytes | None]
+) -> list[ChangedRow]:
+    """Add to each named change in ``span`` the version it wrote."""
+    start, end = span
+    named = [(revision, kind_and_key[0], kind_and_key[1:]) for revision, kind_and_key in rows]
+    if span != EVERYTHING:
+        named = [change for change in named if start <= change[2] and (end is None or change[2] < end)]
+    ends, newest = _ends_within(named)
+    ended = dict(zip(ends.values(), tx.get_many(HISTORY, list(ends.values())), strict=True))
+    latest = dict(zip(newest, tx.get_many(LATEST, newest), strict=True))
     found = []
-    for revision, value in rows:
+    for revision, kind, key in named:
         main, sub = parse_revision(revision)
-        key = value[1:]
-        if value[:1] == DELETE:
+        if kind == _DELETE:
             found.append(ChangedRow(main, sub, key, None))
             continue
-        row = latest[key]
+        end_key = ends.get(revision)
+        row = ended[end_key] if end_key is not None else latest[key]
         if row is None or row_mod_revision(row) != main or split_row(row)[0] != sub:
             row = _ended_row(tx, key, main, sub)
         if row is not None:
@@ -93,6 +157,23 @@ def _resolve(tx: ReadTx, rows: list[tuple[bytes, bytes]], compacted: int) -> lis
         elif main > compacted:  # at the compaction a version superseded in the same revision may be gone
             raise Corruption(f"the version of revision {main}.{sub} is missing from table {HISTORY!r}")
     return found
+
+
+def _ends_within(named: list[tuple[bytes, int, bytes]]) -> tuple[dict[bytes, bytes], list[bytes]]:
+    """Where the versions lie that ended within the page, by revision; and the keys of the others, ascending."""
+    ends: dict[bytes, bytes] = {}
+    next_change: dict[bytes, bytes] = {}
+    open_keys = set()
+    for revision, kind, key in reversed(named):
+        end = next_change.get(key)
+        next_change[key] = revision
+        if kind == _DELETE:
+            continue
+        if end is None:
+            open_keys.add(key)
+        else:
+            ends[revision] = escape(key) + end
+    return ends, sorted(open_keys)
 
 
 def _ended_row(tx: ReadTx, key: bytes, main: int, sub: int) -> bytes | None:
@@ -104,7 +185,7 @@ def _ended_row(tx: ReadTx, key: bytes, main: int, sub: int) -> bytes | None:
 
 def changed_keys(state: State, first: int, last: int) -> list[bytes]:
     """The keys changed in first <= main <= last, ascending, each once."""
-    keys = {change.key for change in _pending(state, first, last)}
+    keys = {key for key, _ in _pending(state, first, last)[0]}
     at = revision_key(first, 0)
     while True:
         with state.backend.read() as tx:

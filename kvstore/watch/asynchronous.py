@@ -1,0 +1,109 @@
+"""One watch as an asynchronous iterator.
+
+Live events are taken on the event loop; whatever reads the store runs in a thread and leaves its response in the
+stream, so that a canceled task loses nothing. One call into the loop wakes the consumer, however many events wait.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from types import TracebackType
+from typing import Self
+
+from kvstore.errors import WatchCanceled
+from kvstore.model import Event, WatchRequest, WatchResponse
+from kvstore.watch.iterators import OneWatch
+from kvstore.watch.stream import WatchStream
+
+
+class AsyncWatch(OneWatch):
+    """An asynchronous iterator of events; one consumer at a time.
+
+    async with store.watch(prefix=b"jobs/") as events:
+        async for event in events: ...
+    """
+
+    def __init__(self, stream: WatchStream, request: WatchRequest, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._ready = asyncio.Event()
+        self._reader: asyncio.Future[None] | None = None
+        stream.wake = self._wake
+        super().__init__(stream, request)
+
+    def _wake(self) -> None:
+        try:
+            self._loop.call_soon_threadsafe(self._ready.set)
+        except RuntimeError:
+            pass  # the loop is closed: nobody is left to wake
+
+    def __aiter__(self) -> AsyncIterator[Event]:
+        return self
+
+    async def __anext__(self) -> Event:
+        while True:
+            for event in self._left:
+                return event
+            response = await self._next_response()
+            if response is None:
+                raise StopAsyncIteration
+            self._left = iter(response.events)
+
+    async def responses(self) -> AsyncIterator[WatchResponse]:
+        """Whole responses instead of events: all changes of one or more revisions, or a progress notice."""
+        while True:
+            response = await self._next_response()
+            if response is None:
+                return
+            yield response
+
+    async def _next_response(self) -> WatchResponse | None:
+        """None: closed by its owner."""
+        if self._end is not None:
+            raise self._end
+        while True:
+            try:
+                found = await self._next_numbered()
+            except WatchCanceled:
+                return None
+            if self._take(found[1]):
+                return found[1]
+
+    async def _next_numbered(self) -> tuple[int, WatchResponse]:
+        stream = self.stream
+        while True:
+            if self._reader is not None:
+                await self._read_in_thread()
+            found = stream.step(may_read=False)
+            if found is not None:
+                return found
+            if stream.needs_store():
+                await self._read_in_thread()
+                continue
+            self._ready.clear()
+            if stream.idle():
+                await self._sleep(stream.until_tick(None))
+
+    async def _read_in_thread(self) -> None:
+        """Let a thread read; if this task is canceled meanwhile, the next one waits for the same read."""
+        if self._reader is None:
+            self._reader = asyncio.ensure_future(asyncio.to_thread(self.stream.read_ahead))
+        try:
+            await asyncio.shield(self._reader)
+        finally:
+            if self._reader.done():
+                self._reader = None
+
+    async def _sleep(self, timeout_seconds: float | None) -> None:
+        try:
+            await asyncio.wait_for(self._ready.wait(), timeout_seconds)
+        except TimeoutError:
+            pass
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

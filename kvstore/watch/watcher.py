@@ -1,0 +1,151 @@
+"""One watch: what it wants, where it is, and how changes become its events."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from kvstore.errors import Compacted
+from kvstore.keyvalue import KeyValue, row_numbers
+from kvstore.model import Event, EventType, WatchRequest, WatchResponse
+from kvstore.mvcc.state import State
+from kvstore.mvcc.validate import range_bounds
+
+if TYPE_CHECKING:
+    from kvstore.watch.stream import WatchStream
+
+Changed = tuple[bytes, bytes | None]
+"""(key, row it was given; None for a delete)."""
+
+_PUT, _DELETE = EventType.PUT, EventType.DELETE
+_CHANGE_OVERHEAD_BYTES = 150
+
+
+class Batch(NamedTuple):
+    """In a stream's queue: the changes of one revision that a watcher wants."""
+
+    watcher: Watcher
+    revision: int
+    changes: list[Changed]
+    size_bytes: int
+
+
+class FellBehind(NamedTuple):
+    """In a stream's queue: from here on the watcher has to read the store."""
+
+    watcher: Watcher
+
+
+class Ready(NamedTuple):
+    """In a stream's queue: a response made by somebody else than the consumer."""
+
+    watch_id: int
+    response: WatchResponse
+
+
+Item = Batch | FellBehind | Ready
+
+
+class Watcher:
+    """``position``: the next revision wanted. Everything below was queued, was delivered, or is of no interest.
+
+    Changed under the hub's lock while the watcher is ``live``, by its consumer while it is not. What it has in
+    the queue is counted by two numbers with one writer each, so that neither needs a lock.
+    """
+
+    __slots__ = (
+        "_no_delete",
+        "_no_put",
+        "_room_bytes",
+        "ended",
+        "id",
+        "live",
+        "position",
+        "prev_kv",
+        "progress_notify",
+        "queued_bytes",
+        "quiet",
+        "span",
+        "stream",
+        "taken_bytes",
+    )
+
+    def __init__(
+        self, stream: WatchStream, watch_id: int, request: WatchRequest, position: int, room_bytes: int
+    ) -> None:
+        self.stream = stream
+        self.id = watch_id
+        self.span = range_bounds(request.key, request.range_end)
+        self.position = position
+        self.prev_kv = request.prev_kv
+        self.progress_notify = request.progress_notify
+        self._no_put = request.no_put
+        self._no_delete = request.no_delete
+        self._room_bytes = room_bytes
+        self.queued_bytes = 0
+        self.taken_bytes = 0
+        self.live = False
+        self.ended = False
+        self.quiet = False
+        """Whether a tick has passed since the consumer last got events."""
+
+    @property
+    def buffered_bytes(self) -> int:
+        """What waits in the queue for this watch."""
+        return self.queued_bytes - self.taken_bytes
+
+    def offer(self, revision: int, changes: list[Changed]) -> bool:
+        """Queue the changes of one revision; False: the queue is full, or nobody will ever look."""
+        if revision < self.position:
+            return True  # it began later, or has read this from the store
+        if self.ended:
+            return False
+        changes = self.wanted(changes)
+        if changes:
+            size_bytes = sum(len(key) + len(row or b"") for key, row in changes)
+            size_bytes += len(changes) * _CHANGE_OVERHEAD_BYTES
+            buffered_bytes = self.buffered_bytes
+            if buffered_bytes and buffered_bytes + size_bytes > self._room_bytes:
+                self.position = revision
+                return False
+            self.queued_bytes += size_bytes
+            self.stream.post(Batch(self, revision, changes, size_bytes))
+        self.position = revision + 1
+        return True
+
+    def wanted(self, changes: list[Changed]) -> list[Changed]:
+        """Those that pass the filters."""
+        if self._no_put:
+            changes = [change for change in changes if change[1] is None]
+        if self._no_delete:
+            changes = [change for change in changes if change[1] is not None]
+        return changes
+
+    def events(self, state: State, revision: int, changes: list[Changed]) -> list[Event]:
+        """The changes of one revision as events; rows stay encoded until somebody looks."""
+        if self.prev_kv:
+            return [_event(key, row, revision, _before(state, key, row, revision)) for key, row in changes]
+        return [
+            Event(_PUT, KeyValue.of(key, row))
+            if row is not None
+            else Event(_DELETE, KeyValue(key, mod_revision=revision))
+            for key, row in changes
+        ]
+
+
+def _event(key: bytes, row: bytes | None, revision: int, prev_kv: KeyValue | None) -> Event:
+    if row is None:
+        return Event(_DELETE, KeyValue(key, mod_revision=revision), prev_kv)
+    return Event(_PUT, KeyValue.of(key, row), prev_kv)
+
+
+def _before(state: State, key: bytes, row: bytes | None, revision: int) -> KeyValue | None:
+    """The key before ``revision``: None where it did not exist, or where that is compacted."""
+    if row is not None and row_numbers(row)[0] == revision:
+        return None  # this put created the key
+    if revision - 1 < state.compacted:
+        return None
+    try:
+        before = state.row_at(key, revision - 1)
+    except Compacted:
+        return None
+    return None if before is None else KeyValue.of(key, before)
