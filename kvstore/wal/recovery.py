@@ -14,7 +14,8 @@ A bad frame at offset B is damage if any of this holds, and torn otherwise:
 3. it does not look like an unfinished write. The disk writes sectors of 512 bytes whole or not at
    all, onto zeros; a write that stops early (a full disk, a killed process) leaves zeros from some
    byte on. So an unfinished frame runs past the end of the file, or ends in zeros, or has a
-   sector's worth of zeros. A frame that is complete but for its length field is not unfinished.
+   sector's worth of zeros. A frame that is complete but for its length field is not unfinished
+   (unless that field is the last 8 bytes of a sector, which is then missing as a whole).
 
 What rule 3 cannot tell apart is counted as torn: the very last frame, with a sector of it zeroed
 on the disk afterwards, looks exactly like a write that was never finished.
@@ -48,11 +49,16 @@ def why_damaged(reader: SegmentReader, offset: int) -> str | None:
     for later, synced in reader.later_frames(offset):
         if synced > offset:
             return f"the record at byte {later} shows that it was durable"
-    if reader.only_length_is_bad(offset):
+    if reader.only_length_is_bad(offset) and not _length_is_unwritten(reader, offset):
         return "the record is complete"
     if not _unfinished(reader, offset):
         return "it is not an unfinished write"
     return None
+
+
+def _length_is_unwritten(reader: SegmentReader, offset: int) -> bool:
+    """Whether the length field lies in a sector of its own (8 bytes at its end) that was not written."""
+    return (offset + 8) % SECTOR_BYTES == 0 and not any(reader.read(offset, 8))
 
 
 def _unfinished(reader: SegmentReader, offset: int) -> bool:
