@@ -308,7 +308,10 @@ def decode_batch(data: bytes) -> Batch:
     while at < size:
         if data[at] != 0x1A:
             raise wire.WireError("a batch with something other than entries")
-        length, at = wire.read_varint(data, at + 1)
+        if at + 2 < size and data[at + 1] >= 0x80 > data[at + 2]:  # most lengths are of two bytes
+            length, at = data[at + 1] - 0x80 + (data[at + 2] << 7), at + 3
+        else:
+            length, at = wire.read_varint(data, at + 1)
         end = at + length
         if end > size:
             raise wire.WireError("an entry that runs past its batch")

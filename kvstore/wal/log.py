@@ -272,14 +272,12 @@ class Log:
         For a background thread: appends are faster onto zeros, and then need not lay them.
         """
         writer = self._writer
-        steps = 0
-        if writer is not None and self._failure is None:
-            try:
-                while writer.fill_ahead():
-                    steps += 1
-            except (DiskFull, FileNotFoundError):
-                pass  # no room: append says so if it matters. No file: rolled over and released
-        return steps
+        if writer is None or self._failure is not None:
+            return 0
+        try:
+            return writer.fill_ahead()
+        except (DiskFull, FileNotFoundError):
+            return 0  # no room: append says so if it matters. No file: rolled over and released
 
     def _roll(self, full: SegmentWriter) -> SegmentWriter:
         """Begin the next segment. The full one is durable before the next has its name."""

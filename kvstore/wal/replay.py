@@ -26,9 +26,12 @@ from kvstore.wal.reader import SegmentReader
 logger = logging.getLogger(__name__)
 
 
-def segments_from(wal_dir: Path, after_index: int) -> list[layout.NumberedFile]:
-    """The segments that hold the entries after ``after_index``."""
-    segments = layout.segments(wal_dir)
+def segments_from(
+    wal_dir: Path, after_index: int, segments: list[layout.NumberedFile] | None = None
+) -> list[layout.NumberedFile]:
+    """The segments that hold the entries after ``after_index``; out of these, or all that lie in the directory."""
+    if segments is None:
+        segments = layout.segments(wal_dir)
     if not segments:
         raise NotAStore(f"{wal_dir} holds no log", wal_dir)
     if len({file.cluster_id for file in segments}) > 1:
@@ -45,13 +48,22 @@ class Replay:
     """One reading of a log. When ``batches`` is exhausted, the end is known: where to append.
 
     ``disk`` None reads only: nothing is changed, and what is not whole at the end is left out.
+    ``segments``: those to read, in order, where they are not simply all of the directory.
     """
 
-    def __init__(self, disk: Disk | None, wal_dir: Path, after_index: int, mark: Mark | None) -> None:
+    def __init__(
+        self,
+        disk: Disk | None,
+        wal_dir: Path,
+        after_index: int,
+        mark: Mark | None,
+        segments: list[layout.NumberedFile] | None = None,
+    ) -> None:
         self._disk = disk
         self._wal_dir = wal_dir
         self._after_index = after_index
         self._mark = mark
+        self._segments = segments
         self._store_ids: tuple[int, int] | None = None
         self.last_index = 0
         self.path = ""
@@ -64,7 +76,7 @@ class Replay:
 
     def batches(self) -> Iterator[Batch]:
         """The batches after ``after_index``; the first may begin inside a batch on disk."""
-        segments = segments_from(self._wal_dir, self._after_index)
+        segments = segments_from(self._wal_dir, self._after_index, self._segments)
         for number, file in enumerate(segments):
             with SegmentReader(file.path) as reader:
                 continued, metadata = reader.head(file.cluster_id, file.index)

@@ -21,12 +21,12 @@ from kvstore.files import Disk, File
 from kvstore.wal import format as fmt
 
 FIRST_FILL_BYTES = 64 << 10
-FILL_STEP_BYTES = 1 << 20
-BACKGROUND_STEP_BYTES = 256 << 10
-MOST_AHEAD_BYTES = 4 << 20
-"""Background filling keeps as many zeros ahead of the end as there is log before it, up to this."""
+FILL_BYTES = 4 << 20
+"""As many zeros are laid at a time as there is log before them, within these bounds: a small log stays
+a small file. Each time costs a journal commit of the file system, so a large log does it seldom."""
+BACKGROUND_STEP_BYTES = 1 << 20
 
-_ZEROS = bytes(FILL_STEP_BYTES)
+_ZEROS = bytes(1 << 20)
 
 
 def write_zeros(file: File, start: int, end: int) -> None:
@@ -84,15 +84,16 @@ class SegmentWriter:
     def is_full(self) -> bool:
         return self.end >= self._size_limit_bytes
 
-    @property
-    def size_bytes(self) -> int:
-        return self._filled
-
     def frame(self, data: bytes, *, synced_by_itself: bool) -> tuple[bytes, int]:
         """The batch frame that comes next, and the chain after it."""
         chain = crc32c(data, self.chain)
         synced = self.end if synced_by_itself else self.synced
         return fmt.encode_frame(self._seed, self.end, fmt.BATCH, chain, synced, data), chain
+
+    def _target(self) -> int:
+        """Up to where zeros should lie."""
+        ahead = min(max(self.end, FIRST_FILL_BYTES), FILL_BYTES)
+        return min(self.end + ahead, self._size_limit_bytes)
 
     def make_room(self, size_bytes: int) -> None:
         """Have zeros under the next ``size_bytes``. ``DiskFull`` here leaves the segment as it was."""
@@ -100,8 +101,7 @@ class SegmentWriter:
         if needed <= self._filled:
             return
         with self._fill_lock:
-            step = min(max(self._filled, FIRST_FILL_BYTES), FILL_STEP_BYTES)
-            filled = max(self._filled, needed, min(needed + step, self._size_limit_bytes))
+            filled = max(self._filled, needed, self._target())
             write_zeros(self._file, self._filled, filled)
             self._filled = filled
 
@@ -115,15 +115,21 @@ class SegmentWriter:
         self._file.sync()
         self.synced = self.end
 
-    def fill_ahead(self) -> bool:
-        """Lay a step of zeros if they run short; whether it did. May run beside any other call.
+    def fill_ahead(self) -> int:
+        """Lay zeros if they run short, in small steps; how many. May run beside any other call."""
+        if self._filled >= (self.end + self._target()) // 2:
+            return 0
+        steps = 0
+        while self._fill_step():
+            steps += 1
+        return steps
 
-        The zeros go through a descriptor of their own: a failed write-back is reported once to
+    def _fill_step(self) -> bool:
+        """The zeros go through a descriptor of their own: a failed write-back is reported once to
         each, so this sync can never swallow the error that a writer's sync must see.
         """
         with self._fill_lock:
-            ahead = min(max(self.end, FIRST_FILL_BYTES), MOST_AHEAD_BYTES)
-            target = min(self.end + ahead, self._size_limit_bytes)
+            target = self._target()
             if self._closed or self._filled >= target:
                 return False
             filled = min(self._filled + BACKGROUND_STEP_BYTES, target)
