@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import errno
 import itertools
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from kvstore import layout
 from kvstore.errors import Corruption, DiskFull, NotAStore, StorePoisoned
@@ -383,3 +386,44 @@ def test_a_torn_tail_is_kept_aside(tmp_path: Path) -> None:
     last.write_bytes(torn)
     assert read_back(wal) == entries[:-1]
     assert last.with_name(last.name + ".broken").read_bytes() == torn
+
+
+def test_a_huge_sparse_segment_takes_no_time_and_no_memory(tmp_path: Path) -> None:
+    """A file of a terabyte of nothing behind the frames is opened like any other, torn tail and all."""
+    wal, entries = small_log(tmp_path)
+    last = layout.segments(wal)[-1].path
+    cut = content(last.read_bytes()) - 9
+    for start in (content(last.read_bytes()), cut):
+        with last.open("r+b") as file:
+            file.truncate(start)
+            file.truncate(1 << 40)
+        assert outcome(wal) == (entries if start != cut else entries[:-1])
+    assert read_back(wal) == entries[:-1]
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.integers(0, 2), st.integers(0, 400), st.binary(max_size=40) | st.integers(1, 600).map(bytes)
+        ),
+        min_size=1,
+        max_size=4,
+    )
+)
+@settings(max_examples=150)
+def test_any_overwriting_is_a_prefix_or_an_error(changes: list[tuple[int, int, bytes]]) -> None:
+    """Whatever is written over the segments, the log opens to a prefix of its entries or is refused."""
+    with tempfile.TemporaryDirectory() as directory:
+        wal, entries = small_log(Path(directory))
+        files = [file.path for file in layout.segments(wal)]
+        for number, at, data in changes:
+            old = files[number].read_bytes()
+            overwrite(files[number], old[:at] + data + old[at + len(data) :])
+        try:
+            found = opens_or_refuses(wal)
+        except NotAStore:
+            return  # so much was overwritten that nothing tells whose segment it was
+        if found is not None:
+            assert found == entries[: len(found)]
+            assert len(found) >= layout.segments(wal)[-1].index - 1
+            assert read_back(wal) == found

@@ -7,6 +7,7 @@ here decides what damage means: that is ``recovery``.
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 from collections.abc import Iterator
@@ -54,9 +55,17 @@ class _Window:
         """Read anew from the file what is asked for next."""
         self.buffer = b""
 
+    def next_data(self, offset: int) -> int:
+        """``offset``, or the end of the hole in the file that it lies in; the size if that is all."""
+        try:
+            found = os.lseek(self._fd, offset, os.SEEK_DATA)
+        except OSError as error:
+            return self.size_bytes if error.errno == errno.ENXIO else offset
+        return max(offset, found & ~7)
+
     def first_non_zero(self, offset: int) -> int:
         """The first offset, from ``offset`` on, that holds something; -1 if all is zero."""
-        while offset < self.size_bytes:
+        while (offset := self.next_data(offset)) < self.size_bytes:
             chunk = self.read(offset, WINDOW_BYTES)
             if not chunk:
                 break
@@ -209,8 +218,9 @@ class SegmentReader:
     def later_frames(self, offset: int) -> Iterator[tuple[int, int]]:
         """(offset, synced) of every frame beyond ``offset`` whose header check holds where it lies."""
         offset = (offset & ~7) + 8
-        while head_room := self._window.read(offset, WINDOW_BYTES + fmt.HEAD_BYTES):
-            for found in _RECORD_START.finditer(head_room):
+        while (offset := self._window.next_data(offset)) < self.size_bytes:
+            chunk = self._window.read(offset, WINDOW_BYTES + fmt.HEAD_BYTES)
+            for found in _RECORD_START.finditer(chunk):
                 at = found.start() - 8
                 if at & 7 == 0 and 0 <= at < WINDOW_BYTES:
                     synced = self._synced_at(offset + at)
