@@ -56,13 +56,19 @@ class Disk(Protocol):
         """An existing file, for writing in place."""
 
     def rename(self, source: Path, target: Path) -> None:
-        """Atomically put ``source`` in the place of ``target`` (same file system)."""
+        """Atomically put ``source`` in the place of ``target`` (same file system).
+
+        A directory can only take the place of nothing, or of an empty directory.
+        """
 
     def remove(self, path: Path) -> None:
         """Unlink a file; no error if it is gone already."""
 
     def make_dir(self, path: Path) -> None:
         """Make the directory and its missing parents; no error if it exists."""
+
+    def remove_dir(self, path: Path) -> None:
+        """Remove an empty directory; no error if it is gone already."""
 
     def sync_dir(self, path: Path) -> None:
         """Make the directory's entries durable."""
@@ -148,6 +154,12 @@ class OSDisk:
     def make_dir(self, path: Path) -> None:
         with disk_full_is_typed():
             os.makedirs(path, mode=0o700, exist_ok=True)
+
+    def remove_dir(self, path: Path) -> None:
+        try:
+            os.rmdir(path)
+        except FileNotFoundError:
+            pass
 
     def sync_dir(self, path: Path) -> None:
         _sync(path, os.O_RDONLY | os.O_DIRECTORY)

@@ -106,4 +106,3 @@ def load_leases(backend: Backend) -> Lessor:
     except WireError as error:
         raise Corruption(f"the table of leases is damaged: {error}") from None
     return lessor
-

@@ -59,14 +59,16 @@ def take_snapshot(engine: LocalEngine, path: Path | None, progress: Progress | N
         engine.checkpoint()
         target = path or engine.directory.snapshot(engine.cluster_id, engine.state.applied_index)
         _check_target(engine, target, given=path is not None)
-        temporary = layout.temporary(target)
-        about_bytes = _check_room(engine.backend, target)
-        description = _describe(engine.backend, engine.now_ms())
-        engine.disk.remove(temporary)
-        with _removed_on_failure(engine.disk, temporary), meter.watching(temporary, about_bytes):
-            engine.backend.copy_to(temporary)
-    with _removed_on_failure(engine.disk, temporary):
-        return _seal(engine.disk, type(engine.backend), description, temporary, target, meter)
+        copy = _copy(engine.disk, engine.backend, target, engine.now_ms(), meter)
+    return _seal(engine.disk, copy, target, meter)
+
+
+def write_snapshot(
+    disk: Disk, backend: Backend, target: Path, now_ms: int, progress: Progress | None = None
+) -> SnapshotInfo:
+    """A snapshot of a backend that nobody writes to."""
+    meter = _Meter(progress)
+    return _seal(disk, _copy(disk, backend, target, now_ms, meter), target, meter)
 
 
 def _check_target(engine: LocalEngine, target: Path, *, given: bool) -> None:
@@ -87,10 +89,11 @@ def _check_room(backend: Backend, target: Path) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class _Description:
-    """What the backend says of itself at the commit that is copied."""
+class _Copy:
+    """A finished copy, and what the backend said of itself at the commit that was copied."""
 
-    backend: str
+    path: Path
+    kind: type[Backend]
     meta: dict[bytes, bytes]
     counts: tuple[int, int, int]
     created_ms: int
@@ -99,7 +102,7 @@ class _Description:
         meta, (keys, changes, leases) = self.meta, self.counts
         member_id = parse_u64(meta.get(META_MEMBER_ID))
         return Manifest(
-            backend=self.backend,
+            backend=self.kind.name,
             index=parse_u64(meta.get(META_APPLIED_INDEX)),
             revision=parse_u64(meta.get(META_REVISION), 1),
             compact_revision=parse_u64(meta.get(META_COMPACT_SCHEDULED), -1),
@@ -115,37 +118,52 @@ class _Description:
         )
 
 
-def _describe(backend: Backend, now_ms: int) -> _Description:
+def _copy(disk: Disk, backend: Backend, target: Path, now_ms: int, meter: _Meter) -> _Copy:
+    """Copy the backend beside ``target``. Nobody commits to it meanwhile."""
+    temporary = layout.temporary(target)
+    about_bytes = _check_room(backend, target)
     with backend.read() as tx:
         counts = tx.count(LATEST), tx.count(CHANGES), tx.count(LEASE)
-        return _Description(backend.name, dict(tx.scan(META)), counts, now_ms)
+        copy = _Copy(temporary, type(backend), dict(tx.scan(META)), counts, now_ms)
+    disk.remove(temporary)
+    with _removed_on_failure(disk, temporary), meter.watching(temporary, about_bytes):
+        backend.copy_to(temporary)
+    return copy
 
 
-def _seal(
-    disk: Disk, kind: type[Backend], description: _Description, temporary: Path, target: Path, meter: _Meter
-) -> SnapshotInfo:
+def _seal(disk: Disk, copy: _Copy, target: Path, meter: _Meter) -> SnapshotInfo:
     """Turn a finished copy into a snapshot."""
-    backend_bytes = temporary.stat().st_size
-    with _beside(lambda: disk.sync_file(temporary)):
-        sha256, crcs = _digest(temporary, backend_bytes, meter)
-    manifest = description.manifest(backend_bytes, sha256)
-    tail = encode_tail(manifest)
-    file = disk.open(temporary)
+    temporary = copy.path
+    with _removed_on_failure(disk, temporary):
+        backend_bytes = temporary.stat().st_size
+        with _beside(lambda: disk.sync_file(temporary)):
+            sha256, crcs = _digest(temporary, backend_bytes, meter)
+        manifest = copy.manifest(backend_bytes, sha256)
+        tail = encode_tail(manifest)
+        _append(disk, temporary, tail, backend_bytes)
+        _read_back(temporary, crcs, tail, backend_bytes, meter)
+        _check_opens(copy, manifest)
+        disk.rename(temporary, target)
+        disk.sync_dir(target.parent)
+    return SnapshotInfo.of(manifest, target, backend_bytes + len(tail))
+
+
+def _append(disk: Disk, path: Path, tail: bytes, offset: int) -> None:
+    file = disk.open(path)
     try:
-        file.pwrite(tail, backend_bytes)
+        file.pwrite(tail, offset)
         file.sync()
     finally:
         file.close()
-    _read_back(temporary, crcs, tail, backend_bytes, meter)
-    if kind.persistent:  # others would load it whole
-        copy = kind.open(temporary, TABLES, immutable=True)
+
+
+def _check_opens(copy: _Copy, manifest: Manifest) -> None:
+    if copy.kind.persistent:  # others would load it whole
+        backend = copy.kind.open(copy.path, TABLES, immutable=True)
         try:
-            check_content(copy, manifest, temporary)
+            check_content(backend, manifest, copy.path)
         finally:
-            copy.close()
-    disk.rename(temporary, target)
-    disk.sync_dir(target.parent)
-    return SnapshotInfo.of(manifest, target, backend_bytes + len(tail))
+            backend.close()
 
 
 def _digest(path: Path, size_bytes: int, meter: _Meter) -> tuple[bytes, list[int]]:

@@ -1,0 +1,297 @@
+"""Restore: a new data directory out of a snapshot, and of the log after it as far as wished.
+
+    source    a snapshot file (ours, or of a kind that ``opened`` knows), or a data directory: then the best of its
+              snapshots (``point``), or nothing at all where its log begins with the first entry
+    log       the segments in the source directory and in any number of archives
+
+The new store is another store: it has a cluster id, a member id and a log of its own, which begins with the
+next entry. With ``bump_revision`` N its revision is N higher and the past is marked as compacted, so that no
+watcher of the old store sees a revision mean two things. Alarms stay behind.
+
+It is built in ``<data_dir>.restoring``, and renamed when it is whole and synced. In a crash there is nothing under
+the name of the data directory, and a ``.restoring`` that the next restore clears; or there is all of it.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from kvstore import layout
+from kvstore.backend import Backend, Progress, Row, find_backend, recognize_backend
+from kvstore.errors import DiskFull, KVStoreError, NotAStore, OpenError, StoreLocked, WrongStore
+from kvstore.files import Disk, FileLock, OSDisk, free_bytes
+from kvstore.layout import DataDir
+from kvstore.mvcc.schema import (
+    ALARM,
+    FORMAT_VERSION,
+    META,
+    META_CLUSTER_ID,
+    META_COMPACT_SCHEDULED,
+    META_FORMAT,
+    META_MEMBER_ID,
+    META_NAME,
+    META_REVISION,
+    TABLES,
+    pack_u64,
+)
+from kvstore.mvcc.state import State
+from kvstore.options import BadOption, Options
+from kvstore.snapshot import opened
+from kvstore.snapshot.point import Point, choose_base, covers, log_segments, replay_to
+from kvstore.snapshot.reader import SnapshotInfo, read_info
+from kvstore.snapshot.transfer import copy_bytes, copy_rows
+from kvstore.snapshot.writer import write_snapshot
+from kvstore.wal import Log
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewStore:
+    """Who the restored store is to be. Zero or empty: drawn at random, or the default."""
+
+    backend: str = ""
+    """Empty: that of the source."""
+    cluster_id: int = 0
+    member_id: int = 0
+    name: str = "default"
+    bump_revision: int = 0
+    mark_compacted: bool = False
+
+    def check(self) -> None:
+        if self.bump_revision < 0:
+            raise BadOption("bump_revision must not be negative")
+        if bool(self.bump_revision) != self.mark_compacted:
+            raise BadOption("bump_revision and mark_compacted go together: one without the other hides a gap")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Restored:
+    """What was made."""
+
+    data_dir: Path
+    backend: str
+    base: Path | None
+    """The snapshot that it was made of; None: of the log alone."""
+    index: int
+    revision: int
+    compact_revision: int
+    cluster_id: int
+    member_id: int
+
+
+@dataclass(slots=True)
+class Source:
+    """Where a store can be restored from."""
+
+    path: Path
+    snapshots: list[SnapshotInfo] = field(default_factory=list)
+    segments: list[layout.NumberedFile] = field(default_factory=list)
+    backend: str = ""
+
+    @classmethod
+    def at(cls, path: Path, archives: Sequence[Path]) -> Source:
+        if not path.is_dir():
+            info = opened.inspect(path, verified=False)
+            return cls(path, [info], log_segments(archives, info.cluster_id), info.backend)
+        directory = DataDir.at(path)
+        segments = log_segments([directory.wal, *archives])
+        snapshots = list_snapshots(path)
+        if not segments and not snapshots:
+            raise NotAStore(f"{path} has neither snapshots nor a log", path)
+        there = recognize_backend(directory.db) if directory.db.is_file() else None
+        backend = there.name if there else snapshots[-1].backend if snapshots else ""
+        return cls(path, snapshots, segments, backend)
+
+    def base(self, point: Point) -> SnapshotInfo | None:
+        """The snapshot to begin with; None: the beginning of the log."""
+        usable = choose_base(self.snapshots, self.segments, point)
+        if not self.path.is_dir():
+            if usable or (self.snapshots and point == Point()):
+                return self.snapshots[0]
+            raise OpenError(f"{self.path} does not lie before that point, or the log after it is missing")
+        for info in usable:
+            with suppress(KVStoreError):
+                return opened.inspect(info.path)
+        if covers(self.segments, 0):
+            return None
+        raise OpenError(f"{self.path} has no good snapshot before that point that its log goes on from")
+
+
+def list_snapshots(data_dir: str | os.PathLike[str]) -> list[SnapshotInfo]:
+    """The snapshots in a store's own place whose manifests can be read, oldest first."""
+    found = []
+    for file in DataDir.at(data_dir).snapshots():
+        with suppress(KVStoreError, FileNotFoundError):
+            found.append(read_info(file.path))
+    return found
+
+
+def restore(
+    source: str | os.PathLike[str],
+    data_dir: str | os.PathLike[str],
+    new: NewStore | None = None,
+    *,
+    archives: Sequence[str | os.PathLike[str]] = (),
+    to_revision: int = 0,
+    to_time: float = 0.0,
+    progress: Progress | None = None,
+    disk: Disk | None = None,
+) -> Restored:
+    """Make the new data directory ``data_dir``; it must be absent or empty.
+
+    ``archives``: folders with log segments. ``to_revision``, ``to_time`` (seconds since 1970): stop there.
+    ``progress``: first (bytes, total) of the snapshot, then (log entry, 0). Raises ``NotAStore``, ``Corruption``,
+    ``OpenError`` (the target exists; the point is not covered), ``DiskFull``, ``BadOption``.
+    """
+    new = new or NewStore()
+    new.check()
+    disk = disk or OSDisk()
+    target = Path(os.path.abspath(data_dir))
+    _check_target(target)
+    point = Point(to_revision, int(to_time * 1000))
+    found = Source.at(Path(source), [Path(archive) for archive in archives])
+    base = found.base(point)
+    kind = find_backend(new.backend or found.backend or Options().backend)
+    with _building(disk, target) as directory:
+        backend = _load(disk, directory, kind, base, progress)
+        try:
+            state = State(backend)
+            replay_to(point, state, opened.load_leases(backend), found.segments, progress)
+            restored = _become(state, new, target, base)
+            _keep(disk, directory, backend, restored)
+        finally:
+            backend.close()
+        for path in layout.helpers(directory.db):  # of the closed file, and empty of content
+            disk.remove(path)
+        Log.create(
+            disk,
+            directory.wal,
+            restored.cluster_id,
+            restored.member_id,
+            first_index=restored.index + 1,
+            extra=new.name.encode(),
+        ).close()
+        for folder in (directory.snap, directory.wal, directory.root):
+            disk.sync_dir(folder)
+    return restored
+
+
+def _check_target(target: Path) -> None:
+    if not os.path.lexists(target):
+        if not target.parent.is_dir():
+            raise FileNotFoundError(2, "no such directory", os.fspath(target.parent))
+        return
+    if not target.is_dir() or target.is_symlink() or os.listdir(target):
+        raise WrongStore(f"{target} exists; nothing is restored over it", target)
+
+
+# --- the directory -----------------------------------------------------------------------
+
+
+@contextmanager
+def _building(disk: Disk, target: Path) -> Iterator[DataDir]:
+    """A directory to build in, which gets the name ``target`` if all goes well, and is removed if not."""
+    directory = DataDir.at(layout.building(target))
+    disk.make_dir(directory.root)
+    lock = FileLock(directory.lock)
+    if lock.acquire(b"restore") is not None:
+        raise StoreLocked(directory.root)
+    try:
+        _empty(disk, directory)
+        disk.make_dir(directory.snap)
+        disk.make_dir(directory.wal)
+        yield directory
+        disk.remove(directory.lock)
+        disk.rename(directory.root, target)
+        disk.sync_dir(target.parent)
+    except BaseException:
+        with suppress(OSError, KVStoreError):
+            _empty(disk, directory)
+            disk.remove(directory.lock)
+            disk.remove_dir(directory.root)
+        raise
+    finally:
+        lock.release()
+
+
+def _empty(disk: Disk, directory: DataDir) -> None:
+    """Remove what an earlier attempt has made."""
+    for folder in (directory.snap, directory.wal):
+        if folder.is_dir():
+            for name in sorted(os.listdir(folder)):
+                disk.remove(folder / name)
+            disk.remove_dir(folder)
+
+
+# --- the content -------------------------------------------------------------------------
+
+
+def _load(
+    disk: Disk, directory: DataDir, kind: type[Backend], base: SnapshotInfo | None, progress: Progress | None
+) -> Backend:
+    """A backend in the new directory with the content of the snapshot."""
+    if base is None:
+        return kind.open(directory.db, TABLES)
+    free = free_bytes(directory.root)
+    if free < base.backend_bytes:
+        raise DiskFull(f"the snapshot has {base.backend_bytes} bytes; {directory.root} has room for {free}")
+    if base.backend == kind.name:
+        copy_bytes(disk, base, directory.db, progress)
+        return kind.open(directory.db, TABLES)
+    source = opened.open_any(opened.inspect(base.path).path)
+    try:
+        backend = kind.open(directory.db, TABLES)
+        try:
+            copy_rows(source, backend, progress)
+        except BaseException:
+            backend.close()
+            raise
+    finally:
+        source.close()
+    return backend
+
+
+def _become(state: State, new: NewStore, target: Path, base: SnapshotInfo | None) -> Restored:
+    """Write down the new store's identity, and its place in history."""
+    cluster_id = new.cluster_id or random.getrandbits(63) + 1
+    member_id = new.member_id or random.getrandbits(63) + 1
+    revision, compacted = state.head, state.head_compacted
+    if new.bump_revision:
+        revision = compacted = revision + new.bump_revision
+    rows: list[Row] = [
+        (META_FORMAT, pack_u64(FORMAT_VERSION)),
+        (META_CLUSTER_ID, pack_u64(cluster_id)),
+        (META_MEMBER_ID, pack_u64(member_id)),
+        (META_NAME, new.name.encode()),
+        (META_REVISION, pack_u64(revision)),
+    ]
+    if compacted >= 0:
+        rows.append((META_COMPACT_SCHEDULED, pack_u64(compacted)))
+    with state.backend.write() as tx:
+        tx.put_many(META, rows)
+        tx.delete_many(ALARM, [key for key, _ in tx.scan(ALARM)])
+    return Restored(
+        data_dir=target,
+        backend=state.backend.name,
+        base=base.path if base else None,
+        index=state.index,
+        revision=revision,
+        compact_revision=compacted,
+        cluster_id=cluster_id,
+        member_id=member_id,
+    )
+
+
+def _keep(disk: Disk, directory: DataDir, backend: Backend, restored: Restored) -> None:
+    """Make the content durable; that of a backend that keeps nothing as a snapshot, which is what it opens."""
+    if backend.persistent:
+        backend.sync()
+        return
+    path = directory.snapshot(restored.cluster_id, restored.index)
+    write_snapshot(disk, backend, path, time.time_ns() // 1_000_000)
+    disk.remove(directory.db)
