@@ -23,27 +23,33 @@ the data does not come back.
 Files that others write (LMDB, SQLite) are taken as they are at the time of the cut. Where the
 program has renamed one without ``sync_file`` before, a loss may leave it empty.
 
-    for crash in every_crash(tmp_path, workload):     # workload(disk, directory, acknowledge)
-        ... open crash.directory, compare with crash.acknowledged ...
+``tests.crashes`` runs a workload once for each of its calls, and cuts it there.
 """
 
 from __future__ import annotations
 
 import errno as errors
-import itertools
 import os
-import random
 import shutil
 import threading
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from kvstore.errors import DiskFull
-from kvstore.files import Disk, File, OSDisk, OSFile
+from kvstore.files import File, OSDisk, OSFile
+from tests.disk_images import (
+    DATA_ONLY,
+    ENTRIES_ONLY,
+    KEPT,
+    LOST,
+    Content,
+    Loss,
+    all_but,
+    by_chance,
+    first_sectors,
+    last_sectors,
+)
 
-SECTOR_BYTES = 512
 AnyPath = str | os.PathLike[str]
 
 
@@ -51,120 +57,12 @@ class PowerCut(OSError):
     """The machine is off: no call reaches the disk any more."""
 
 
-# --- what a power cut takes ------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Loss:
-    """One way of losing what was not synced.
-
-    ``version(i, n, k)``: of the i-th of n sectors that are not durable, which has k versions, the
-    version that survives: 0 the durable one, k the newest. ``entries(n)``: how many of n changes of
-    directories survive, the oldest first.
-    """
-
-    name: str
-    version: Callable[[int, int, int], int]
-    entries: Callable[[int], int]
-
-    def __repr__(self) -> str:
-        return self.name
-
-
-KEPT = Loss("kept", lambda i, n, k: k, lambda n: n)
-LOST = Loss("lost", lambda i, n, k: 0, lambda n: 0)
-ENTRIES_ONLY = Loss("entries kept, data lost", lambda i, n, k: 0, lambda n: n)
-DATA_ONLY = Loss("data kept, entries lost", lambda i, n, k: k, lambda n: 0)
-
-
-def first_sectors(count: int) -> Loss:
-    """Only the first sectors reached the disk."""
-    return Loss(f"first {count} sectors", lambda i, n, k: k if i < count else 0, lambda n: n)
-
-
-def last_sectors(count: int) -> Loss:
-    """Only the last sectors reached the disk: it writes in its own order."""
-    return Loss(f"last {count} sectors", lambda i, n, k: k if i >= n - count else 0, lambda n: n)
-
-
-def all_but(sector: int) -> Loss:
-    """One sector did not reach the disk."""
-    return Loss(f"all but sector {sector}", lambda i, n, k: 0 if i == sector else k, lambda n: n)
-
-
-def by_chance(seed: int) -> Loss:
-    """Any version of any sector, any number of entries."""
-    chance = random.Random(seed)
-    return Loss(f"chance {seed}", lambda i, n, k: chance.randint(0, k), lambda n: chance.randint(0, n))
-
-
-# --- files and their two images ----------------------------------------------------------------
-
-
-class _Content:
-    """The live and the durable image of one file that is written through this disk."""
-
-    def __init__(self, data: bytes = b"") -> None:
-        self.live = bytearray(data)
-        self.durable = bytes(data)
-        self.dirty: dict[int, list[bytes]] = {}  # sector -> its versions since the last sync
-        self.doomed: dict[int, list[bytes]] = {}  # the same, of sectors that a failed sync gave up
-
-    def write(self, data: bytes, offset: int) -> None:
-        if offset > len(self.live):
-            self._resize(offset)
-        self.live[offset : offset + len(data)] = data
-        self._touch(offset, offset + len(data))
-
-    def truncate(self, size: int) -> None:
-        self._resize(size)
-
-    def _resize(self, size: int) -> None:
-        old = len(self.live)
-        del self.live[size:]
-        self.live.extend(bytes(max(0, size - old)))
-        self._touch(min(size, old), max(size, old))
-
-    def _touch(self, start: int, end: int) -> None:
-        for sector in range(start // SECTOR_BYTES, -(-end // SECTOR_BYTES)):
-            at = sector * SECTOR_BYTES
-            self.dirty.setdefault(sector, []).append(bytes(self.live[at : at + SECTOR_BYTES]))
-
-    def sync(self) -> None:
-        if self.doomed:
-            self.durable = self.image({**self.doomed, **self.dirty}, dict.fromkeys(self.doomed, 0))
-        else:
-            self.durable = bytes(self.live)
-        self.dirty.clear()
-
-    def sync_failed(self) -> None:
-        self.doomed.update(self.dirty)
-        self.dirty.clear()
-
-    def at_risk(self) -> dict[int, list[bytes]]:
-        """The sectors that are not durable."""
-        return {**self.doomed, **self.dirty}
-
-    def image(self, at_risk: dict[int, list[bytes]], chosen: dict[int, int]) -> bytes:
-        """The file if the ``chosen`` version of each sector survives (not chosen: the newest)."""
-        versions = {sector: chosen.get(sector, len(had)) for sector, had in at_risk.items()}
-        if all(version == len(at_risk[sector]) for sector, version in versions.items()):
-            return bytes(self.live)
-        image = bytearray(self.durable)
-        for sector, version in sorted(versions.items()):
-            if version:
-                at, data = sector * SECTOR_BYTES, at_risk[sector][version - 1]
-                image.extend(bytes(max(0, at + len(data) - len(image))))
-                image[at : at + len(data)] = data
-        return bytes(image)
-
-
 @dataclass(eq=False)
 class _Node:
     """A file: with ``content`` if written here, else somebody else's, on the real disk at ``real``."""
 
     real: str
-    content: _Content | None = None
+    content: Content | None = None
     synced: bool = True
 
     def bytes_left(self, chosen: dict[int, int] | None, loss: Loss) -> bytes:
@@ -232,7 +130,7 @@ class RecordingDisk:
     def create(self, path: AnyPath) -> File:
         with self._call("create", path):
             file = self._os.create(path)
-            node = _Node(os.path.abspath(path), _Content())
+            node = _Node(os.path.abspath(path), Content())
             self._change(_Change(self._name(path), node))
             return _RecordingFile(self, file, node)
 
@@ -241,7 +139,7 @@ class RecordingDisk:
             self._check_power()
             node = self._node(path)
             if node.content is None:
-                node.content = _Content(Path(path).read_bytes())
+                node.content = Content(Path(path).read_bytes())
             return _RecordingFile(self, self._os.open(path), node)
 
     def rename(self, source: AnyPath, target: AnyPath) -> None:
@@ -270,6 +168,12 @@ class RecordingDisk:
             self._os.make_dir(path)
             for directory in reversed(missing):
                 self._change(_Change(self._name(directory), _DIRECTORY))
+
+    def remove_dir(self, path: AnyPath) -> None:
+        with self._call("remove_dir", path):
+            if os.path.isdir(path):
+                self._os.remove_dir(path)
+                self._change(_Change(self._name(path), None))
 
     def sync_dir(self, path: AnyPath) -> None:
         with self._call("sync_dir", path):
@@ -530,82 +434,3 @@ class UnsyncedDisk(OSDisk):
 
     def sync_file(self, path: AnyPath) -> None:
         pass
-
-
-# --- trying every crash ----------------------------------------------------------------------------
-
-Workload = Callable[[Disk, Path, Callable[[Any], None]], None]
-
-
-@dataclass(frozen=True)
-class Crash:
-    """What one power cut has left, and what had been acknowledged before it."""
-
-    directory: Path
-    acknowledged: list[Any] = field(repr=False)
-    call: int
-    what: str
-    loss: Loss
-
-    def __str__(self) -> str:
-        return f"call {self.call} ({self.what}), {self.loss}"
-
-
-def every_crash(
-    scratch: Path, workload: Workload, *, chances: int = 4, start: Path | None = None
-) -> Iterator[Crash]:
-    """Run ``workload(disk, directory, acknowledge)`` once for each of its calls, cut the power in that
-    call, and yield every state that may be left. ``start`` is a directory to begin with a copy of.
-
-    Directories are removed after their turn. What the workload raises after the cut is passed over
-    (it is ``PowerCut`` or follows from it); what it raises without a cut is passed on.
-    """
-    return _every(scratch, workload, lambda root, call: RecordingDisk(root, cut_at=call), chances, start)
-
-
-def every_failure(
-    scratch: Path,
-    workload: Workload,
-    code: int,
-    *,
-    short_write_bytes: int = 0,
-    chances: int = 4,
-    start: Path | None = None,
-) -> Iterator[Crash]:
-    """The same with a call that fails with the errno ``code``; the power is cut when the workload has
-    ended, by itself or by that error. A failed write leaves ``short_write_bytes`` of it behind."""
-
-    def disk(root: Path, call: int) -> RecordingDisk:
-        return RecordingDisk(root, fail_at={call: code}, short_write_bytes=short_write_bytes)
-
-    return _every(scratch, workload, disk, chances, start)
-
-
-def _every(
-    scratch: Path,
-    workload: Workload,
-    make_disk: Callable[[Path, int], RecordingDisk],
-    chances: int,
-    start: Path | None,
-) -> Iterator[Crash]:
-    for call in itertools.count(1):
-        root = scratch / f"run-{call}"
-        if start is not None:
-            shutil.copytree(start, root)
-        disk = make_disk(root, call)
-        acknowledged: list[Any] = []
-        try:
-            workload(disk, root, acknowledged.append)
-        except Exception:
-            if len(disk.calls) < call:
-                raise
-        disk.cut_power()
-        for number, loss in enumerate(disk.losses(chances=chances)):
-            left = disk.materialise(scratch / f"left-{call}-{number}", loss)
-            what = disk.calls[min(call, len(disk.calls)) - 1]
-            yield Crash(left, list(acknowledged), call, what, loss)
-            shutil.rmtree(left)
-        shutil.rmtree(root)
-        shutil.rmtree(f"{root}.aside", ignore_errors=True)
-        if len(disk.calls) < call:
-            return

@@ -8,18 +8,9 @@ from pathlib import Path
 import pytest
 
 from kvstore.errors import DiskFull
-from tests.recording_disk import (
-    DATA_ONLY,
-    ENTRIES_ONLY,
-    KEPT,
-    LOST,
-    PowerCut,
-    RecordingDisk,
-    all_but,
-    every_crash,
-    first_sectors,
-    last_sectors,
-)
+from tests.crashes import every_crash
+from tests.disk_images import DATA_ONLY, ENTRIES_ONLY, KEPT, LOST, all_but, first_sectors, last_sectors
+from tests.recording_disk import PowerCut, RecordingDisk
 
 
 def two_sectors(disk: RecordingDisk) -> None:
@@ -85,6 +76,19 @@ def test_files_in_a_lost_directory_are_lost(tmp_path: Path) -> None:
     assert list(disk.materialise(tmp_path / "1", LOST).iterdir()) == []
     disk.sync_dir(root)
     assert (disk.materialise(tmp_path / "2", LOST) / "a" / "b" / "f").exists()
+
+
+def test_a_removed_directory_comes_back_unless_its_parent_is_synced(tmp_path: Path) -> None:
+    """Removing a directory is durable like any other change of names."""
+    disk = RecordingDisk(tmp_path / "root")
+    root = Path(disk.root)
+    disk.make_dir(root / "a")
+    disk.sync_dir(root)
+    disk.remove_dir(root / "a")
+    disk.remove_dir(root / "a")
+    assert (disk.materialise(tmp_path / "1", LOST) / "a").is_dir()
+    disk.sync_dir(root)
+    assert not (disk.materialise(tmp_path / "2", LOST) / "a").exists()
 
 
 def test_a_failed_sync_is_not_made_good_by_the_next(tmp_path: Path) -> None:

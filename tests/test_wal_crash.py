@@ -17,7 +17,9 @@ from kvstore.errors import Corruption, DiskFull, NotAStore, StorePoisoned
 from kvstore.files import Disk
 from kvstore.wal import Log, LogOptions
 from kvstore.wal import format as fmt
-from tests.recording_disk import LOST, Crash, RecordingDisk, UnsyncedDisk, every_crash, every_failure
+from tests.crashes import Crash, every_crash, every_failure
+from tests.disk_images import LOST
+from tests.recording_disk import RecordingDisk, UnsyncedDisk
 
 OPTIONS = LogOptions(wal_file_size_bytes=1300)
 Acknowledge = Callable[[list[bytes]], None]

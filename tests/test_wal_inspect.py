@@ -12,7 +12,8 @@ from kvstore.errors import Corruption, NotAStore
 from kvstore.files import Disk
 from kvstore.wal import Log, LogOptions
 from kvstore.wal.inspect import repair, scan_segment
-from tests.recording_disk import UnsyncedDisk, every_crash
+from tests.crashes import every_crash
+from tests.recording_disk import UnsyncedDisk
 
 OPTIONS = LogOptions(wal_file_size_bytes=400)
 ENTRIES = [b"entry %d " % number + b"v" * 60 for number in range(1, 21)]

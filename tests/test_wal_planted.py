@@ -12,7 +12,7 @@ from kvstore.files import Disk
 from kvstore.wal import format as fmt
 from kvstore.wal import log, recovery, replay, writer
 from tests import test_wal_crash as crashes
-from tests.recording_disk import every_crash
+from tests.crashes import every_crash
 
 Plant = Callable[[pytest.MonkeyPatch], None]
 

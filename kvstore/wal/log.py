@@ -191,6 +191,8 @@ class Log:
         if self._writer is not None:
             raise StateError("the log has been replayed already")
         disk = None if self._read_only else self._disk
+        if disk is not None:
+            self._make_durable(disk)
         replay = Replay(disk, self._wal_dir, self._after_index, self._start)
         for batch in replay.batches():
             self.last_index = batch.last_index
@@ -200,14 +202,20 @@ class Log:
         if not self._read_only:
             self._resume(replay)
 
-    def _resume(self, replay: Replay) -> None:
-        """Go on after the last frame, once all that was read is durable.
+    def _make_durable(self, disk: Disk) -> None:
+        """Sync what there is to read, before anybody acts on it.
 
-        Entries that an interrupted process left in the page cache are applied from now on, and the
-        next frame will say that everything before it was synced: both must be true.
+        An interrupted process may have left entries in the page cache alone. They are applied from now on, a
+        checkpoint may take them into the backend while the replay is still going on, and the next frame will
+        say that everything before it was synced. Only the last segment can hold such entries.
         """
+        disk.sync_file(layout.segments(self._wal_dir)[-1].path)
+        disk.sync_dir(self._wal_dir)
+
+    def _resume(self, replay: Replay) -> None:
+        """Go on after the last frame."""
         assert replay.metadata is not None
-        writer = SegmentWriter(
+        self._writer = SegmentWriter(
             self._disk,
             replay.path,
             replay.metadata,
@@ -215,13 +223,6 @@ class Log:
             replay.chain,
             self._options.wal_file_size_bytes,
         )
-        try:
-            writer.sync()
-            self._disk.sync_dir(self._wal_dir)
-        except BaseException:
-            writer.close()
-            raise
-        self._writer = writer
         self.synced_index = self.last_index
 
     # --- appending --------------------------------------------------------------------------
@@ -241,8 +242,9 @@ class Log:
             raise RequestTooLarge
         frame, chain = writer.frame(data, synced_by_itself=self._always)
         mark = Mark(writer.metadata.first_index, writer.end, writer.chain, first)
-        with self._poisoned_unless_full():
-            writer.make_room(len(frame))
+        if not writer.has_room(len(frame)):
+            with self._poisoned_unless_full():
+                writer.make_room(len(frame))
         try:
             writer.write(frame, chain)
             if self._always:

@@ -95,13 +95,14 @@ class SegmentWriter:
         ahead = min(max(self.end, FIRST_FILL_BYTES), FILL_BYTES)
         return min(self.end + ahead, self._size_limit_bytes)
 
+    def has_room(self, size_bytes: int) -> bool:
+        """Whether zeros lie under the next ``size_bytes``."""
+        return self.end + size_bytes <= self._filled
+
     def make_room(self, size_bytes: int) -> None:
-        """Have zeros under the next ``size_bytes``. ``DiskFull`` here leaves the segment as it was."""
-        needed = self.end + size_bytes
-        if needed <= self._filled:
-            return
+        """Lay zeros under the next ``size_bytes``. ``DiskFull`` here leaves the segment as it was."""
         with self._fill_lock:
-            filled = max(self._filled, needed, self._target())
+            filled = max(self._filled, self.end + size_bytes, self._target())
             write_zeros(self._file, self._filled, filled)
             self._filled = filled
 
