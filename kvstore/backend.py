@@ -23,7 +23,8 @@ Backends are found by name through the entry-point group ``kvstore.backends``. A
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from importlib.metadata import entry_points
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import TracebackType
 from typing import ClassVar, Protocol, Self
@@ -137,15 +138,34 @@ class Backend(Protocol):
         """Idempotent. The engine makes sure that no other call is under way."""
 
 
+def first_rows(tx: ReadTx, table: str, spans: Sequence[tuple[bytes, bytes]]) -> list[Row | None]:
+    """The first row of each [start, end), None where there is none.
+
+    A backend that can do better than one scan per span has a method ``first_rows(table, spans)``.
+    """
+    own = getattr(tx, "first_rows", None)
+    if own is not None:
+        found: list[Row | None] = own(table, spans)
+        return found
+    scans = (tx.scan(table, start, end, limit=1) for start, end in spans)
+    return [rows[0] if rows else None for rows in scans]
+
+
+@cache
+def _installed() -> dict[str, EntryPoint]:
+    """Looked up once: it reads the metadata of every installed package, many times what opening a store takes."""
+    return {point.name: point for point in entry_points(group=ENTRY_POINT_GROUP)}
+
+
 def backend_names() -> list[str]:
     """The installed backends."""
-    return sorted(point.name for point in entry_points(group=ENTRY_POINT_GROUP))
+    return sorted(_installed())
 
 
 def find_backend(name: str) -> type[Backend]:
     """The backend class called ``name``; raises ``OpenError`` that lists what is installed."""
-    for point in entry_points(group=ENTRY_POINT_GROUP, name=name):
-        backend: type[Backend] = point.load()
+    if name in _installed():
+        backend: type[Backend] = _installed()[name].load()
         return backend
     raise OpenError(f"no backend {name!r}; installed are: {', '.join(backend_names()) or 'none'}")
 
