@@ -1,0 +1,198 @@
+"""Recorded conversations with real etcd servers: every answer of ours is etcd's, errors and watches included.
+
+The default suite plays every recording once on each backend, and samples of what else may happen to a store
+between two requests; the soak run plays every combination.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from kvstore.tools.conversation import NotAConversation, read_conversation
+from kvstore.tools.replay import Pace, Result, replay
+
+PROJECT = Path(__file__).parents[1]
+TRACES = sorted(
+    (Path(os.environ.get("KVSTORE_SHARED", PROJECT.parent / "shared")) / "traces").glob("*.jsonl.xz")
+)
+ALL = TRACES or [
+    pytest.param(
+        Path(), marks=pytest.mark.skip(reason="no recordings beside the project (KVSTORE_SHARED says where)")
+    )
+]
+BACKENDS = ("lmdb", "sqlite", "memory")
+PACES = {
+    "reopen7": Pace(reopen_every=7),
+    "crash17": Pace(crash_every=17, checkpoint_every=5),
+    "crash23": Pace(crash_every=23),
+    "checkpoint1": Pace(checkpoint_every=1),
+    "checkpoint2": Pace(checkpoint_every=2, reopen_every=31),
+}
+SAMPLES = [
+    (profile, BACKENDS[(row + column) % 3], pace)
+    for row, pace in enumerate(PACES)
+    for column, profile in enumerate(("small", "txn", "range", "lease", "long"))
+    if (row + column) % 3 == 0
+]
+
+
+def name(value: object) -> str:
+    return value.name.split(".")[0] if isinstance(value, Path) else str(value)
+
+
+def assert_agrees(result: Result) -> None:
+    assert result.agreed.total() > 0
+    assert [
+        (d.exchange.line, d.exchange.request, d.exchange.answer, d.ours) for d in result.differences
+    ] == []
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("trace", ALL, ids=name)
+def test_every_answer_is_etcds(trace: Path, backend: str) -> None:
+    """A recorded conversation gets the same answers from a new store."""
+    assert_agrees(replay(trace, backend))
+
+
+@pytest.mark.parametrize(("profile", "backend", "pace"), SAMPLES)
+def test_answers_stay_when_the_store_is_disturbed(profile: str, backend: str, pace: str) -> None:
+    """Checkpoints, reopening and power cuts between requests change no answer."""
+    found = [trace for trace in TRACES if trace.name.startswith(profile)]
+    if not found:
+        pytest.skip("no recordings beside the project (KVSTORE_SHARED says where)")
+    assert_agrees(replay(found[0], backend, PACES[pace]))
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("pace", PACES)
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("trace", ALL, ids=name)
+def test_answers_stay_whatever_happens(trace: Path, backend: str, pace: str) -> None:
+    """As above, in every combination."""
+    assert_agrees(replay(trace, backend, PACES[pace]))
+
+
+# --- the player itself: what is not etcd's answer is seen ---------------------------------
+
+PUT = {"op": "put", "request": {"key": "a", "value": "b"}, "response": {"header": {"revision": 2}}}
+GET = {
+    "op": "range",
+    "request": {"key": "a"},
+    "response": {
+        "header": {"revision": 2},
+        "kvs": [{"key": "a", "value": "b", "create_revision": 2, "mod_revision": 2, "version": 1}],
+        "count": 1,
+    },
+}
+REFUSED = {
+    "op": "put",
+    "request": {"value": "b"},
+    "error": {"code": 3, "message": "etcdserver: key is not provided"},
+}
+WATCHED = {
+    "op": "watch",
+    "request": {"key": "a", "start_revision": 2},
+    "response": {
+        "events": [{"kv": {"key": "a", "value": "b", "create_revision": 2, "mod_revision": 2, "version": 1}}]
+    },
+}
+
+
+def write(path: Path, *exchanges: object) -> Path:
+    path.write_text("".join(json.dumps(exchange) + "\n" for exchange in exchanges))
+    return path
+
+
+def changed(exchange: dict[str, object], change: str, into: str) -> object:
+    text = json.dumps(exchange)
+    assert change in text
+    return json.loads(text.replace(change, into))
+
+
+def test_a_true_recording_agrees(tmp_path: Path) -> None:
+    """The exchanges that the next test falsifies agree as they are."""
+    result = replay(write(tmp_path / "true.jsonl", PUT, GET, REFUSED, WATCHED), "memory")
+    assert_agrees(result)
+    assert result.agreed == {"put": 2, "range": 1, "watch": 1}
+
+
+@pytest.mark.parametrize(
+    ("number", "change", "into"),
+    [
+        (0, '"revision": 2', '"revision": 3'),
+        (1, '"value": "b"', '"value": "B"'),
+        (1, '"version": 1', '"version": 2'),
+        (1, ', "count": 1', ""),
+        (1, '"count": 1', '"count": 1, "more": true'),
+        (2, '"code": 3', '"code": 5'),
+        (2, "not provided", "missing"),
+        (3, '"value": "b"', '"value": "B"'),
+        (3, '{"events":', '{"canceled": {"compact_revision": 2}, "events":'),
+    ],
+)
+def test_a_wrong_answer_is_seen(tmp_path: Path, number: int, change: str, into: str) -> None:
+    """Whatever part of a recorded answer differs from ours, it shows as exactly one difference."""
+    exchanges: list[object] = [PUT, GET, REFUSED, WATCHED]
+    exchanges[number] = changed([PUT, GET, REFUSED, WATCHED][number], change, into)
+    result = replay(write(tmp_path / "false.jsonl", *exchanges), "memory")
+    assert [difference.exchange.line for difference in result.differences] == [number + 1]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "{",
+        "[]",
+        '{"op": "put", "request": {}}',
+        '{"op": "put", "request": {}, "response": {}, "error": {"code": 1}}',
+        '{"op": "frobnicate", "request": {}, "response": {}}',
+        '{"op": "put", "request": [], "response": {}}',
+        '{"op": "put", "request": {"kee": "a"}, "response": {}}',
+        '{"op": "range", "request": {"key": "a", "sort_order": "UP"}, "response": {}}',
+        '{"op": "put", "request": {"key": "\\u0100"}, "response": {}}',
+        '{"op": "txn", "request": {"success": [{"request_pat": {}}]}, "response": {}}',
+        "[" * 100_000,
+    ],
+)
+def test_what_is_no_recording_is_refused(tmp_path: Path, line: str) -> None:
+    """A line that is no exchange is a typed error that names the line, never a traceback or a pass."""
+    path = tmp_path / "bad.jsonl"
+    path.write_text(line + "\n")
+    with pytest.raises(NotAConversation, match="line 1"):
+        replay(path, "memory")
+
+
+def test_a_damaged_archive_is_refused(tmp_path: Path) -> None:
+    """A truncated or foreign .xz file is a typed error."""
+    path = tmp_path / "bad.jsonl.xz"
+    path.write_bytes(b"\xfd7zXZ\0 and nothing of the kind")
+    with pytest.raises(NotAConversation):
+        list(read_conversation(path))
+
+
+@pytest.mark.parametrize(
+    "start", [["tools/replay.py"], ["-m", "kvstore.tools.replay"], ["-m", "kvstore.tools.main", "replay"]]
+)
+def test_the_command_says_what_differs(tmp_path: Path, start: list[str]) -> None:
+    """As a script, as a module and as a verb: exit code 0 if all agree, 1 and a readable diff if not."""
+    true = write(tmp_path / "true.jsonl", PUT, GET)
+    false = write(tmp_path / "false.jsonl", PUT, changed(GET, '"version": 1', '"version": 7'))
+
+    def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, *start, *map(str, arguments), "--backend", "memory"]
+        return subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False)
+
+    good = run(true, "--reopen-every", "1")
+    assert (good.returncode, good.stdout) == (0, "true.jsonl: 2 answers agree\n"), good.stderr
+    bad = run(true, false)
+    assert bad.returncode == 1
+    assert "false.jsonl: 1 answers agree, 1 DIFFER" in bad.stdout
+    assert "line 2: range" in bad.stdout
+    assert '-      "version": 7' in bad.stdout
+    assert '+      "version": 1' in bad.stdout
+    assert "Traceback" not in bad.stderr

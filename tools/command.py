@@ -1,0 +1,296 @@
+"""What every command shares: the options that say which store, how answers are printed, how failures end.
+
+A command is a module with ``register(app)``; ``main.py`` lists them. These options are accepted before and after
+the name of a command:
+
+    --data-dir DIR     the store            (else KVSTORE_DATA_DIR)
+    --backend NAME     its backend          (else the one whose files lie there, else KVSTORE_BACKEND, else lmdb)
+    --set NAME=VALUE   any other option of the store, e.g. --set wal-dir=/fast/wal (else KVSTORE_<NAME>)
+    --json             answers as JSON, with etcdctl's field names: keys and values in base64
+
+Exit codes: the members of ``ExitCode``. A failure is one line on stderr, never a traceback.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import json
+import os
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from dataclasses import fields as fields_of
+from enum import IntEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from kvstore.errors import Corruption, KVStoreError, OpenError
+from kvstore.options import ENV_PREFIX, BadOption, Options
+
+from .requests import key_and_end
+from .usage import UsageError
+
+if TYPE_CHECKING:
+    from kvstore.store import Store
+
+    from .answers import Style
+
+Register = Callable[[typer.Typer], None]
+
+
+class ExitCode(IntEnum):
+    """How a command ends."""
+
+    OK = 0
+    FAILED = 1
+    """The request was refused, or a file could not be read or written."""
+    USAGE = 2
+    """The command line, or the text on stdin, is wrong."""
+    CANNOT_OPEN = 3
+    """The store is in use by another process, is none of ours, is another one, or is newer than this version."""
+    DAMAGED = 4
+    """Bytes on disk are damaged."""
+    INTERRUPTED = 130
+    PIPE_CLOSED = 141
+    """Whoever read the output stopped reading. Silent, as usual."""
+
+
+@dataclass(slots=True)
+class Settings:
+    """What the shared options said."""
+
+    data_dir: str = ""
+    backend: str = ""
+    json: bool = False
+    options: list[str] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, ctx: typer.Context) -> Settings:
+        settings = ctx.meta.setdefault(_META, cls())
+        assert isinstance(settings, cls)
+        return settings
+
+    @property
+    def directory(self) -> Path:
+        """The data directory. Raises ``UsageError`` where nobody said."""
+        name = self.data_dir or os.environ.get("KVSTORE_DATA_DIR", "")
+        if not name:
+            raise UsageError("which store? give --data-dir or set KVSTORE_DATA_DIR")
+        return Path(name)
+
+    def load_options(self, **changes: Any) -> Options:
+        """The store's options: from the environment, ``--set`` and ``changes``."""
+        environ = dict(os.environ)
+        known = {option.name for option in fields_of(Options)} - {"clock"}
+        for assignment in self.options:
+            name, equals, value = assignment.partition("=")
+            name = name.replace("-", "_")
+            if not equals or name not in known:
+                raise UsageError(f"--set {assignment}: not NAME=VALUE with the name of an option")
+            environ[ENV_PREFIX + name.upper()] = value
+        return Options.load({"backend": self.backend or self._recognized(), **changes}, environ)
+
+    def _recognized(self) -> str | None:
+        """The backend whose file lies in the data directory."""
+        from kvstore.backend import recognize_backend
+        from kvstore.layout import DataDir
+
+        db = DataDir.at(self.directory).db
+        kind = recognize_backend(db) if db.is_file() else None
+        return kind.name if kind else None
+
+    def open(self, *, read_only: bool = False, **changes: Any) -> Store:
+        """The store; with ``read_only`` also while another process writes it."""
+        from kvstore.recovery import open_engine
+        from kvstore.store import Store
+
+        return Store(open_engine(self.directory, self.load_options(read_only=read_only, **changes)))
+
+
+_META = "kvstore"
+
+# --- output ----------------------------------------------------------------------------
+
+
+def write_bytes(data: bytes) -> None:
+    """To stdout, as they are."""
+    sys.stdout.buffer.write(data)
+
+
+def write_line(text: str) -> None:
+    sys.stdout.buffer.write(text.encode("utf-8", "surrogateescape") + b"\n")
+
+
+def write_json(value: object) -> None:
+    """One JSON value on one line."""
+    write_line(json.dumps(value, separators=(",", ":")))
+
+
+def write_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """A table on a terminal; elsewhere tab-separated lines without a header, as they come."""
+    if not sys.stdout.isatty():
+        for row in rows:
+            write_line("\t".join(row))
+        return
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(*columns)
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))
+    Console().print(table)
+
+
+def readable(data: bytes, length_max: int = 60) -> str:
+    """Bytes for a reader: as text where they are text, the rest as ``\\x..``; long ones cut."""
+    text = "".join(_readable(char) for char in data[: length_max * 4].decode("utf-8", "surrogateescape"))
+    return text if len(text) <= length_max else f"{text[: length_max - 1]}…"
+
+
+def _readable(char: str) -> str:
+    if "\udc80" <= char <= "\udcff":
+        return f"\\x{ord(char) - 0xDC00:02x}"
+    return char if char.isprintable() and char != "\\" else char.encode("unicode_escape").decode()
+
+
+def etcdctl_style_of(store: Store) -> Style:
+    from .answers import etcdctl_style
+
+    return etcdctl_style(store.engine.cluster_id, store.engine.member_id)
+
+
+def argument_bytes(argument: str) -> bytes:
+    """A command-line argument as the bytes that were typed."""
+    return os.fsencode(argument)
+
+
+def range_of(
+    key: str, range_end: str | None, *, prefix: bool = False, from_key: bool = False
+) -> tuple[bytes, bytes]:
+    """(key, range_end) of a request from the command line."""
+    end = None if range_end is None else argument_bytes(range_end)
+    return key_and_end(argument_bytes(key), end, prefix=prefix, from_key=from_key)
+
+
+# --- shared options --------------------------------------------------------------------
+
+_SHARED: dict[str, Any] = {
+    "data_dir": Annotated[
+        str, typer.Option("--data-dir", metavar="DIR", help="The store's directory. [env: KVSTORE_DATA_DIR]")
+    ],
+    "backend": Annotated[
+        str,
+        typer.Option(
+            "--backend", metavar="NAME", help="lmdb, sqlite, memory; recognised in a store there is."
+        ),
+    ],
+    "options": Annotated[
+        list[str], typer.Option("--set", metavar="NAME=VALUE", help="Any other option of the store.")
+    ],
+    "json": Annotated[bool, typer.Option("--json", help="Answer in JSON, as etcdctl does.")],
+}
+
+
+class App(typer.Typer):
+    """A typer app all of whose commands accept the shared options."""
+
+    def command(self, *arguments: Any, **attributes: Any) -> Callable[[Any], Any]:
+        add = super().command(*arguments, **attributes)
+        return lambda function: add(accept_shared_options(function))
+
+
+def new_app(help_text: str) -> App:
+    """An app in the style of this command, for ``run`` or for a group of sub-commands."""
+    return App(
+        help=help_text,
+        no_args_is_help=True,
+        add_completion=False,
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+
+
+def accept_shared_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function with the shared options added to what typer sees; ``Settings.of(ctx)`` has what they said."""
+    parameters = dict(inspect.signature(function, eval_str=True).parameters)
+    context = next(name for name, kind in parameters.items() if kind.annotation is typer.Context)
+    for name, annotation in _SHARED.items():
+        default: Any = [] if name == "options" else False if name == "json" else ""
+        parameters[f"shared_{name}"] = inspect.Parameter(
+            f"shared_{name}", inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation
+        )
+
+    @functools.wraps(function)
+    def call(**arguments: Any) -> Any:
+        settings = Settings.of(arguments[context])
+        for name in _SHARED:
+            if said := arguments.pop(f"shared_{name}"):
+                setattr(settings, name, said)
+        return function(**arguments)
+
+    call.__signature__ = inspect.Signature(list(parameters.values()))  # type: ignore[attr-defined]  # PEP 362
+    call.__annotations__ = {name: parameter.annotation for name, parameter in parameters.items()}
+    return call
+
+
+def _before_the_command(ctx: typer.Context) -> None:
+    """The shared options, where they stand before the name of the command."""
+
+
+# --- running ---------------------------------------------------------------------------
+
+
+def run(*registers: Register, arguments: Sequence[str] | None = None) -> int:
+    """Run the command line made of these commands; the exit code."""
+    app = new_app("An embedded, durable, multi-version key-value store, from the command line.")
+    if len(registers) > 1:
+        app.callback()(accept_shared_options(_before_the_command))
+    for register in registers:
+        register(app)
+    command = typer.main.get_command(app)
+    try:
+        code = command.main(arguments, prog_name=_prog_name(registers), standalone_mode=False)
+        sys.stdout.flush()
+        return int(code or 0)
+    except BrokenPipeError:
+        # What is still buffered would fail again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return ExitCode.PIPE_CLOSED
+    except (KeyboardInterrupt, typer.Abort):
+        return ExitCode.INTERRUPTED
+    except Exception as error:
+        code = exit_code(error)
+        if code is None:
+            raise
+        _say(error)
+        return code
+
+
+def _prog_name(registers: Sequence[Register]) -> str:
+    """``kvstore``, or the script's name where one command runs alone."""
+    return "kvstore" if len(registers) > 1 else Path(sys.argv[0]).name
+
+
+def exit_code(error: Exception) -> ExitCode | None:
+    """How a failure ends the command; None: it is a bug, and shows as one."""
+    match error:
+        case UsageError() | BadOption():
+            return ExitCode.USAGE
+        case OpenError():
+            return ExitCode.CANNOT_OPEN
+        case Corruption():
+            return ExitCode.DAMAGED
+        case KVStoreError() | OSError():
+            return ExitCode.FAILED
+    return ExitCode.USAGE if hasattr(error, "format_message") else None  # typer's own usage errors
+
+
+def _say(error: Exception) -> None:
+    message = error.format_message() if hasattr(error, "format_message") else str(error)
+    for line in [message, *getattr(error, "__notes__", ())]:
+        print("Error:" if line is message else "", " ".join(line.split()), file=sys.stderr)

@@ -1,0 +1,38 @@
+"""``kvstore del KEY [RANGE_END]``: delete keys, all in one revision."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from kvstore.model import DeleteRangeRequest
+
+from .command import Settings, etcdctl_style_of, range_of, write_json
+from .kv_text import Printer
+
+
+def register(app: typer.Typer) -> None:
+    app.command("del")(delete)
+
+
+def delete(
+    ctx: typer.Context,
+    key: Annotated[str, typer.Argument()],
+    range_end: Annotated[
+        str | None, typer.Argument(help="Keys from KEY up to it, itself not included.")
+    ] = None,
+    prefix: Annotated[bool, typer.Option("--prefix", help="All keys that begin with KEY.")] = False,
+    from_key: Annotated[bool, typer.Option("--from-key", help="All keys from KEY on.")] = False,
+    prev_kv: Annotated[bool, typer.Option("--prev-kv", help="Also print what was deleted.")] = False,
+    as_hex: Annotated[bool, typer.Option("--hex", help="Print bytes as \\x...")] = False,
+) -> None:
+    """Delete keys; prints how many."""
+    start, end = range_of(key, range_end, prefix=prefix, from_key=from_key)
+    settings = Settings.of(ctx)
+    with settings.open() as store:
+        response = store.engine.delete_range(DeleteRangeRequest(start, end, prev_kv))
+        if settings.json:
+            write_json(etcdctl_style_of(store).answer(response))
+        else:
+            Printer(as_hex=as_hex).answer(response)

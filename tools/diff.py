@@ -1,0 +1,49 @@
+"""``kvstore diff OLDER [NEWER]``: the keys that differ between two revisions."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from kvstore.model import Change
+
+from .command import Settings, argument_bytes, etcdctl_style_of, readable, write_json, write_table
+
+
+def register(app: typer.Typer) -> None:
+    app.command("diff")(diff)
+
+
+def diff(
+    ctx: typer.Context,
+    older: Annotated[int, typer.Argument(help="A revision.")],
+    newer: Annotated[int, typer.Argument(help="Another; 0: the newest.")] = 0,
+    prefix: Annotated[str, typer.Option(help="Only keys that begin with it.")] = "",
+) -> None:
+    """Keys that differ between two revisions, in key order: + added, - deleted, ~ changed."""
+    settings = Settings.of(ctx)
+    with settings.open(read_only=True) as store:
+        changes = store.diff(older, newer, prefix=argument_bytes(prefix))
+        if settings.json:
+            style = etcdctl_style_of(store)
+            for change in changes:
+                write_json(
+                    {
+                        "key": style.text(change.key),
+                        **({"before": style.key_value(change.before)} if change.before else {}),
+                        **({"after": style.key_value(change.after)} if change.after else {}),
+                    }
+                )
+            return
+        write_table(("", "key", "before", "after"), (_row(change) for change in changes))
+
+
+def _row(change: Change) -> tuple[str, str, str, str]:
+    before, after = change.before, change.after
+    return (
+        "+" if before is None else "-" if after is None else "~",
+        readable(change.key),
+        readable(before.value) if before is not None else "",
+        readable(after.value) if after is not None else "",
+    )

@@ -1,0 +1,59 @@
+"""``kvstore get KEY [RANGE_END]``: read keys, at the newest revision or at a past one."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from kvstore.model import RangeRequest
+
+from .command import Settings, etcdctl_style_of, range_of, write_json, write_line
+from .kv_text import Printer
+from .requests import sort_order, sort_target
+
+
+def register(app: typer.Typer) -> None:
+    app.command("get")(get)
+
+
+def get(
+    ctx: typer.Context,
+    key: Annotated[str, typer.Argument()],
+    range_end: Annotated[
+        str | None, typer.Argument(help="Keys from KEY up to it, itself not included.")
+    ] = None,
+    prefix: Annotated[bool, typer.Option("--prefix", help="All keys that begin with KEY.")] = False,
+    from_key: Annotated[bool, typer.Option("--from-key", help="All keys from KEY on.")] = False,
+    rev: Annotated[int, typer.Option(help="As of this revision; 0: the newest.")] = 0,
+    limit: Annotated[int, typer.Option(help="At most so many keys; 0: all.")] = 0,
+    order: Annotated[str, typer.Option(help="ASCEND or DESCEND.")] = "",
+    sort_by: Annotated[str, typer.Option(help="KEY, VERSION, CREATE, MODIFY or VALUE.")] = "",
+    keys_only: Annotated[bool, typer.Option("--keys-only", help="Without the values.")] = False,
+    count_only: Annotated[bool, typer.Option("--count-only", help="Only how many keys there are.")] = False,
+    print_value_only: Annotated[
+        bool, typer.Option("--print-value-only", help="Print values without keys.")
+    ] = False,
+    as_hex: Annotated[bool, typer.Option("--hex", help="Print bytes as \\x...")] = False,
+) -> None:
+    """Read keys."""
+    start, end = range_of(key, range_end, prefix=prefix, from_key=from_key)
+    request = RangeRequest(
+        start,
+        end,
+        limit,
+        rev,
+        sort_order(order, sort_by),
+        sort_target(sort_by),
+        keys_only,
+        count_only,
+    )
+    settings = Settings.of(ctx)
+    with settings.open(read_only=True) as store:
+        response = store.engine.range(request)
+        if settings.json:
+            write_json(etcdctl_style_of(store).answer(response))
+        elif count_only:
+            write_line(str(response.count))
+        else:
+            Printer(as_hex=as_hex, values_only=print_value_only).answer(response)

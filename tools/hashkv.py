@@ -1,0 +1,27 @@
+"""``kvstore hashkv``: etcd's checksum of the key space, to hold a store against another or against an etcd."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from .command import Settings, etcdctl_style_of, write_json, write_line
+
+
+def register(app: typer.Typer) -> None:
+    app.command("hashkv")(hashkv)
+
+
+def hashkv(
+    ctx: typer.Context,
+    rev: Annotated[int, typer.Option(help="Up to this revision; 0: the newest.")] = 0,
+) -> None:
+    """Print etcd's HashKV of the store."""
+    settings = Settings.of(ctx)
+    with settings.open(read_only=True) as store:
+        response = store.hash_kv(rev)
+        if settings.json:
+            write_json(etcdctl_style_of(store).answer(response))
+        else:
+            write_line(f"{settings.directory}, {response.hash}")

@@ -1,0 +1,47 @@
+"""``kvstore put KEY [VALUE]``: write a key. Without VALUE it is read from stdin."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from .command import Settings, argument_bytes, etcdctl_style_of, write_json
+from .kv_text import Printer
+from .requests import lease_id
+
+
+def register(app: typer.Typer) -> None:
+    app.command("put")(put)
+
+
+def put(
+    ctx: typer.Context,
+    key: Annotated[str, typer.Argument()],
+    value: Annotated[str | None, typer.Argument(help="Read from stdin if absent.")] = None,
+    lease: Annotated[str, typer.Option(help="Id of a lease to attach, in hexadecimal.")] = "0",
+    prev_kv: Annotated[bool, typer.Option("--prev-kv", help="Also print the previous version.")] = False,
+    ignore_value: Annotated[bool, typer.Option("--ignore-value", help="Keep the value as it is.")] = False,
+    ignore_lease: Annotated[bool, typer.Option("--ignore-lease", help="Keep the lease as it is.")] = False,
+    as_hex: Annotated[bool, typer.Option("--hex", help="Print bytes as \\x...")] = False,
+) -> None:
+    """Write KEY."""
+    settings = Settings.of(ctx)
+    if value is not None:
+        data = argument_bytes(value)
+    else:
+        data = b"" if ignore_value else sys.stdin.buffer.read()
+    with settings.open() as store:
+        response = store.put(
+            argument_bytes(key),
+            data,
+            lease=lease_id(lease),
+            prev_kv=prev_kv,
+            ignore_value=ignore_value,
+            ignore_lease=ignore_lease,
+        )
+        if settings.json:
+            write_json(etcdctl_style_of(store).answer(response))
+        else:
+            Printer(as_hex=as_hex).answer(response)

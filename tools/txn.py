@@ -1,0 +1,44 @@
+"""``kvstore txn``: a transaction from stdin, in etcdctl's text format (described in ``txn_text.py``)."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from .command import Settings, etcdctl_style_of, write_json
+from .kv_text import Printer
+from .txn_text import parse_txn
+
+
+def register(app: typer.Typer) -> None:
+    app.command("txn")(txn)
+
+
+def txn(
+    ctx: typer.Context,
+    interactive: Annotated[
+        bool, typer.Option("-i", "--interactive", help="Ask for each part; end it with an empty line.")
+    ] = False,
+    as_hex: Annotated[bool, typer.Option("--hex", help="Print bytes as \\x...")] = False,
+) -> None:
+    """Run a transaction from stdin: compares, an empty line, ops if they hold, an empty line, ops if not."""
+    settings = Settings.of(ctx)
+    request = parse_txn(_ask() if interactive else sys.stdin.buffer.read())
+    with settings.open() as store:
+        response = store.engine.txn(request)
+        if settings.json:
+            write_json(etcdctl_style_of(store).answer(response))
+        else:
+            Printer(as_hex=as_hex).answer(response)
+
+
+def _ask() -> bytes:
+    text = b""
+    for part in ("compares", "success requests (get, put, del)", "failure requests (get, put, del)"):
+        print(f"{part}:", file=sys.stderr)
+        while line := sys.stdin.buffer.readline().strip():
+            text += line + b"\n"
+        text += b"\n"
+    return text
