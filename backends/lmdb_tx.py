@@ -6,17 +6,18 @@ table has no long keys (the usual case) only the first is read, by one C call pe
 
 from __future__ import annotations
 
+import sys
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
 from operator import itemgetter
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, NoReturn, Self
 
 import lmdb
 
 from kvstore.backend import Row
-from kvstore.errors import Corruption, EmptyKey
+from kvstore.errors import Corruption, EmptyKey, StateError
 
 from .lmdb_errors import typed
 from .long_keys import STORED_BYTES_MAX, DamagedRow, LongKeys
@@ -31,6 +32,16 @@ _Error = (lmdb.Error, DamagedRow)
 _key_of = itemgetter(0)
 
 
+class _Over:
+    """Stands where a transaction was."""
+
+    def __getattr__(self, name: str) -> NoReturn:
+        raise StateError("the transaction is over")
+
+
+_OVER: Any = _Over()
+
+
 class LMDBReadTx:
     """A view of one commit."""
 
@@ -38,6 +49,7 @@ class LMDBReadTx:
 
     def __init__(self, backend: LMDBBackend) -> None:
         self._backend = backend
+        self._tx: lmdb.Transaction[bytes] = _OVER
         self._tx = self._begin()
 
     def _begin(self) -> lmdb.Transaction[bytes]:
@@ -82,6 +94,22 @@ class LMDBReadTx:
             return rows
         except _Error as error:
             raise self._typed(error) from error
+
+    def first_rows(self, table: str, spans: Sequence[tuple[bytes, bytes]]) -> list[Row | None]:
+        """The first row of each [start, end): one cursor for all of them."""
+        if self._backend.has_long[table] or any(len(start) > STORED_BYTES_MAX for start, _ in spans):
+            scans = (self.scan(table, start, end, limit=1) for start, end in spans)
+            return [rows[0] if rows else None for rows in scans]
+        found: list[Row | None] = []
+        try:
+            with self._tx.cursor(self._backend.short[table]) as cursor:
+                seek, item = cursor.set_range, cursor.item
+                for start, end in spans:
+                    row = item() if seek(start) else None
+                    found.append(row if row is not None and row[0] < end else None)
+        except lmdb.Error as error:
+            raise self._typed(error) from error
+        return found
 
     def count(self, table: str, start: bytes = b"", end: bytes | None = None) -> int:
         database = self._backend.short[table]
@@ -172,37 +200,44 @@ class LMDBWriteTx(LMDBReadTx):
 
     def _play(self, operation: Callable[[], Any]) -> None:
         self._played.append(operation)
+        if not self._fits(operation):
+            self._replay()
+
+    def _fits(self, operation: Callable[[], Any]) -> bool:
+        """Do it; false if the map is full, and the transaction therefore lost."""
         try:
             operation()
+            return True
         except lmdb.MapFullError:
-            self._replay()
+            return False
         except _Error as error:
             raise self._typed(error) from error
 
     def _replay(self) -> None:
         """Begin again in a larger map, until everything fits."""
         while True:
-            self._tx.abort()
+            self._drop()
             self._backend.grow()
             self._tx = self._begin()
-            try:
-                for operation in self._played:
-                    operation()
+            if all(self._fits(operation) for operation in self._played):
                 return
-            except lmdb.MapFullError:
-                continue
-            except _Error as error:
-                raise self._typed(error) from error
 
     def _commit(self) -> None:
-        while True:
-            try:
-                self._tx.commit()
-                return
-            except lmdb.MapFullError:
-                self._replay()
-            except lmdb.Error as error:
-                raise self._typed(error) from error
+        while not self._fits(self._tx.commit):
+            self._replay()
+
+    def _drop(self) -> None:
+        """End the transaction without a commit.
+
+        ``abort`` waits for an instant without any read or copy in the whole process, which may not come for
+        long. Letting go of the last reference ends it at once, so that is tried first.
+        """
+        tx, self._tx = self._tx, _OVER
+        if tx is not _OVER and sys.getrefcount(tx) > 2:  # this name, and the argument
+            tx.abort()
+
+    def close(self) -> None:
+        self._drop()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -81,6 +81,11 @@ def row_mod_revision(row: bytes) -> int:
     return revision
 
 
+def row_revision(row: bytes) -> tuple[int, int]:
+    """(main, sub) of the change that wrote the row."""
+    return _parse(row).mod_revision, (read_varint(row, 1)[0] if row[0] == _SUB_TAG else 0)
+
+
 def _parse(row: bytes) -> Any:
     """The row as a protobuf message: parsed in C, and a field costs only when it is read."""
     global _from_bytes

@@ -1,21 +1,17 @@
 """Changes in revision order: what watch catch-up, differences and HashKV read.
 
-``changes`` names the key of each revision. The version it wrote is found, cheapest way first:
-
-    the key changed again within the page    its row in ``history``, whose end is that next change
-    it is still the newest                   the row of ``latest``
-    else                                     the first row of ``history`` whose end lies behind the revision
+``changes`` names the key of each revision. The version it wrote is the row of ``latest`` if that is still the
+newest, else the first row of ``history`` whose end lies behind the revision.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Sequence
-from typing import NamedTuple
 
-from kvstore.backend import ReadTx, Row
+from kvstore.backend import ReadTx, Row, first_rows
 from kvstore.errors import Corruption
-from kvstore.keyvalue import row_mod_revision, split_row
+from kvstore.keyvalue import row_mod_revision, row_revision
 from kvstore.mvcc.overlay import Version
 from kvstore.mvcc.schema import (
     CHANGES,
@@ -24,9 +20,9 @@ from kvstore.mvcc.schema import (
     LATEST,
     REVISION_LIMIT,
     escape,
-    history_key,
     parse_revision,
     revision_key,
+    split_revisions,
 )
 from kvstore.mvcc.state import State
 
@@ -34,14 +30,8 @@ _DELETE = DELETE[0]
 EVERYTHING: tuple[bytes, bytes | None] = (b"", None)
 
 
-class ChangedRow(NamedTuple):
-    """One change: ``row`` is the version it wrote, None for a delete."""
-
-    main: int
-    sub: int
-    key: bytes
-    row: bytes | None
-
+ChangedRow = tuple[int, int, bytes, bytes | None]
+"""One change: (main, sub, key, the version it wrote; None for a delete)."""
 
 Pending = Sequence[tuple[bytes, Version]]
 
@@ -59,7 +49,7 @@ def change_page(
         state.check_kept(first)
         return _page_of(pending, first - 1, last, limit, span)
     with state.backend.read() as tx:
-        state.check_kept(first)
+        state.check_kept(first, tx)
         rows, covered = _named(tx, first, last, limit)
         found = _resolve(tx, rows, state.compacted, span)
     if covered is not None:
@@ -121,7 +111,7 @@ def _page_of(
             last = pending[high - 1][1].main
     start, end = span
     page = [
-        ChangedRow(version.main, version.sub, key, version.row)
+        (version.main, version.sub, key, version.row)
         for key, version in pending[low:high]
         if start <= key and (end is None or key < end)
     ]
@@ -134,53 +124,47 @@ def _page_of(
 def _resolve(
     tx: ReadTx, rows: list[Row], compacted: int, span: tuple[bytes, bytes | None]
 ) -> list[ChangedRow]:
-    """Add to each named change in ``span`` the version it wrote."""
+    """Add to each named change in ``span`` the version it wrote. A column at a time: it is the cost of catching up."""
     start, end = span
-    named = [(revision, kind_and_key[0], kind_and_key[1:]) for revision, kind_and_key in rows]
     if span != EVERYTHING:
-        named = [change for change in named if start <= change[2] and (end is None or change[2] < end)]
-    ends, newest = _ends_within(named)
-    ended = dict(zip(ends.values(), tx.get_many(HISTORY, list(ends.values())), strict=True))
-    latest = dict(zip(newest, tx.get_many(LATEST, newest), strict=True))
-    found = []
-    for revision, kind, key in named:
-        main, sub = parse_revision(revision)
-        if kind == _DELETE:
-            found.append(ChangedRow(main, sub, key, None))
+        rows = [row for row in rows if start <= row[1][1:] and (end is None or row[1][1:] < end)]
+    keys = [kind_and_key[1:] for _, kind_and_key in rows]
+    revisions = list(split_revisions(b"".join([revision for revision, _ in rows])))
+    distinct = sorted(set(keys))
+    latest = dict(zip(distinct, tx.get_many(LATEST, distinct), strict=True))
+    versions = [latest[key] for key in keys]
+    found: list[ChangedRow] = []
+    superseded: list[int] = []
+    for at, ((main, sub), key, row) in enumerate(zip(revisions, keys, versions, strict=True)):
+        if rows[at][1][0] == _DELETE:
+            found.append((main, sub, key, None))
             continue
-        end_key = ends.get(revision)
-        row = ended[end_key] if end_key is not None else latest[key]
-        if row is None or row_mod_revision(row) != main or split_row(row)[0] != sub:
-            row = _ended_row(tx, key, main, sub)
-        if row is not None:
-            found.append(ChangedRow(main, sub, key, row))
-        elif main > compacted:  # at the compaction a version superseded in the same revision may be gone
-            raise Corruption(f"the version of revision {main}.{sub} is missing from table {HISTORY!r}")
+        if row is None or row_revision(row) != (main, sub):
+            superseded.append(at)
+        found.append((main, sub, key, row))
+    if superseded:
+        _resolve_superseded(tx, found, superseded, compacted)
     return found
 
 
-def _ends_within(named: list[tuple[bytes, int, bytes]]) -> tuple[dict[bytes, bytes], list[bytes]]:
-    """Where the versions lie that ended within the page, by revision; and the keys of the others, ascending."""
-    ends: dict[bytes, bytes] = {}
-    next_change: dict[bytes, bytes] = {}
-    open_keys = set()
-    for revision, kind, key in reversed(named):
-        end = next_change.get(key)
-        next_change[key] = revision
-        if kind == _DELETE:
-            continue
-        if end is None:
-            open_keys.add(key)
+def _resolve_superseded(tx: ReadTx, found: list[ChangedRow], superseded: list[int], compacted: int) -> None:
+    """Replace the rows of ``found[at] for at in superseded`` by those that ``history`` has."""
+    spans = []
+    for at in superseded:
+        main, sub, key, _ = found[at]
+        escaped = escape(key)
+        spans.append((escaped + revision_key(main, sub + 1), escaped + REVISION_LIMIT))
+    gone = set()
+    for at, ended in zip(superseded, first_rows(tx, HISTORY, spans), strict=True):
+        main, sub, key, _ = found[at]
+        if ended is not None and row_mod_revision(ended[1]) == main:
+            found[at] = main, sub, key, ended[1]
+        elif main > compacted:  # at the compaction a version superseded in the same revision may be gone
+            raise Corruption(f"the version of revision {main}.{sub} is missing from table {HISTORY!r}")
         else:
-            ends[revision] = escape(key) + end
-    return ends, sorted(open_keys)
-
-
-def _ended_row(tx: ReadTx, key: bytes, main: int, sub: int) -> bytes | None:
-    ended = tx.scan(HISTORY, history_key(key, main, sub + 1), escape(key) + REVISION_LIMIT, limit=1)
-    if ended and row_mod_revision(ended[0][1]) == main:
-        return ended[0][1]
-    return None
+            gone.add(at)
+    if gone:
+        found[:] = [change for at, change in enumerate(found) if at not in gone]
 
 
 def changed_keys(state: State, first: int, last: int) -> list[bytes]:
@@ -189,7 +173,7 @@ def changed_keys(state: State, first: int, last: int) -> list[bytes]:
     at = revision_key(first, 0)
     while True:
         with state.backend.read() as tx:
-            state.check_kept(first - 1)
+            state.check_kept(first - 1, tx)
             rows = tx.scan(CHANGES, at, revision_key(last + 1, 0), limit=1000)
         keys.update(value[1:] for _, value in rows)
         if len(rows) < 1000:

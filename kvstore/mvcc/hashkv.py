@@ -62,10 +62,10 @@ def _rows_above(state: State, revision: int, compacted: int) -> Iterator[tuple[b
     first = max(compacted + 1, 1)
     while first <= revision:
         page, covered = change_page(state, first, revision, _PAGE)
-        for change in page:
-            row_key = _ROW_KEY.pack(change.main, b"_", change.sub)
-            if change.row is None:
-                yield row_key + b"t", encode_key_value(change.key, 0, 0, 0, b"", 0)
+        for main, sub, key, row in page:
+            row_key = _ROW_KEY.pack(main, b"_", sub)
+            if row is None:
+                yield row_key + b"t", encode_key_value(key, 0, 0, 0, b"", 0)
             else:
-                yield row_key, split_row(change.row)[1]
+                yield row_key, split_row(row)[1]
         first = covered + 1

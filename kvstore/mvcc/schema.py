@@ -53,6 +53,8 @@ META_COMPACT_SCHEDULED = b"compact_scheduled"
 META_COMPACT_FINISHED = b"compact_finished"
 META_CLOSED_MS = b"closed_ms"
 """Wall clock of the last checkpoint: with the lease policy ``pause`` time stood still since then."""
+META_LOG_MARK = b"log_mark"
+"""Where in the log a replay after the applied index may begin reading (``wal.Log.mark``)."""
 META_NAME = b"name"
 
 CREATE, UPDATE, DELETE = b"c", b"u", b"d"
@@ -66,6 +68,8 @@ REVISION_LIMIT = b"\xff" * (REVISION_BYTES + 1)
 revision_key = _REVISION.pack
 """(main, sub) -> 16 bytes."""
 parse_revision = _REVISION.unpack
+split_revisions = _REVISION.iter_unpack
+"""Many revision keys in a row -> (main, sub) of each."""
 pack_u64 = _U64.pack
 
 KEY_END = b"\0\1"

@@ -21,12 +21,12 @@ from collections.abc import Callable
 from weakref import WeakSet
 
 from kvstore.model import WatchRequest, WatchResponse
-from kvstore.mvcc.changes import change_page
+from kvstore.mvcc.changes import ChangedRow, change_page
 from kvstore.mvcc.overlay import Generation, Version
 from kvstore.mvcc.state import State
 from kvstore.watch.index import WatchIndex
 from kvstore.watch.stream import WatchStream
-from kvstore.watch.watcher import Changed, FellBehind, Ready, Watcher
+from kvstore.watch.watcher import FellBehind, Ready, Watcher
 
 logger = logging.getLogger("kvstore")
 
@@ -34,9 +34,6 @@ PIECE_CHANGES = 64
 PAUSE_SECONDS = 0.00005
 _SPAN_CHANGES = 1024
 _PAGE_CHANGES = 256
-
-Change = tuple[int, bytes, bytes | None]
-"""(main revision, key, row; None for a delete)."""
 
 
 class Hub:
@@ -49,7 +46,7 @@ class Hub:
         self._room_bytes = room_bytes
         self._index: WatchIndex[Watcher] = WatchIndex()
         self._taken = state.published
-        self._partial: dict[Watcher, list[Changed]] = {}
+        self._partial: dict[Watcher, list[ChangedRow]] = {}
         """What the revision being routed has brought so far, by watcher."""
         self._partial_revision = 0
         self._asked: set[tuple[WatchStream, int]] = set()
@@ -177,27 +174,26 @@ class Hub:
             if not self._index:
                 self._active = False
 
-    def _changes(self, first: int, last: int) -> list[Change]:
+    def _changes(self, first: int, last: int) -> list[ChangedRow]:
         """Whole revisions from ``first`` on, as many as are worth taking at once."""
         changes = _pending_changes(self.state, first, last)
         if changes is None:  # checkpoints have overtaken us
-            page, _ = change_page(self.state, first, last, _PAGE_CHANGES)
-            changes = [(change.main, change.key, change.row) for change in page]
+            changes, _ = change_page(self.state, first, last, _PAGE_CHANGES)
         return changes
 
-    def _route(self, piece: list[Change]) -> None:
+    def _route(self, piece: list[ChangedRow]) -> None:
         find = self._index.find
         partial = self._partial
         with self.lock:
-            for main, key, row in piece:
-                if main != self._partial_revision:
+            for change in piece:
+                if change[0] != self._partial_revision:
                     self._finish_revision()
-                    self._partial_revision = main
-                for watcher in find(key):
+                    self._partial_revision = change[0]
+                for watcher in find(change[2]):
                     if watcher in partial:
-                        partial[watcher].append((key, row))
+                        partial[watcher].append(change)
                     else:
-                        partial[watcher] = [(key, row)]
+                        partial[watcher] = [change]
             self._taken = piece[-1][0]
 
     def _finish_revision(self) -> None:
@@ -238,7 +234,7 @@ class Hub:
                     self._asked.discard((stream, watch_id))
 
 
-def _pending_changes(state: State, first: int, last: int) -> list[Change] | None:
+def _pending_changes(state: State, first: int, last: int) -> list[ChangedRow] | None:
     """Whole revisions of first..last from one generation; None if the generations do not reach back to ``first``."""
     for generation in reversed(state.generations):
         changes = generation.changes
@@ -252,7 +248,7 @@ def _pending_changes(state: State, first: int, last: int) -> list[Change] | None
             return None
         if generation not in state.generations:
             return None
-        return [(version.main, key, version.row) for key, version in span]
+        return [(version.main, version.sub, key, version.row) for key, version in span]
     return None
 
 

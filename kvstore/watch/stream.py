@@ -14,12 +14,10 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from itertools import groupby
-from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from kvstore.errors import Compacted, WatchCanceled
-from kvstore.model import FROM_KEY, Event, WatchRequest, WatchResponse
+from kvstore.model import FROM_KEY, WatchRequest, WatchResponse
 from kvstore.mvcc.changes import ChangedRow, change_page
 from kvstore.watch.watcher import Batch, FellBehind, Item, Ready, Watcher
 
@@ -40,8 +38,6 @@ PAGE_ROWS_BESIDE_WRITERS = 256
 FIRST_PAGE_ROWS = 64
 PAGE_BYTES = 1 << 20
 PAUSE_SECONDS = 0.00005
-
-_main_of = attrgetter("main")
 
 
 class WatchStream:
@@ -299,7 +295,7 @@ class WatchStream:
             watcher.taken_bytes += size_bytes
             if not watcher.ended:
                 watcher.quiet = False
-                events = watcher.events(self._state, revision, changes)
+                events = watcher.events(self._state, changes)
                 self._ahead.append((watcher.id, WatchResponse(revision, events)))
 
     # --- catching up ------------------------------------------------------------------
@@ -315,10 +311,7 @@ class WatchStream:
             self._end_compacted(watcher, error.compact_revision)
             return
         self._fit_pages(page)
-        events: list[Event] = []
-        for main, group in groupby(page, _main_of):
-            changes = watcher.wanted([(change.key, change.row) for change in group])
-            events += watcher.events(self._state, main, changes)
+        events = watcher.events(self._state, watcher.wanted(page))
         watcher.position = covered + 1
         self._behind.append(watcher)
         if events:
@@ -335,7 +328,7 @@ class WatchStream:
 
     def _fit_pages(self, page: list[ChangedRow]) -> None:
         """Choose the next page's rows by the bytes of this one."""
-        size_bytes = sum(len(change.row or change.key) for change in page)
+        size_bytes = sum([len(row or key) for _, _, key, row in page])
         fitting = PAGE_BYTES * len(page) // size_bytes if size_bytes else PAGE_ROWS
         self._page_rows = max(1, min(2 * self._page_rows, fitting, PAGE_ROWS))
 

@@ -7,14 +7,12 @@ from typing import TYPE_CHECKING, NamedTuple
 from kvstore.errors import Compacted
 from kvstore.keyvalue import KeyValue, row_numbers
 from kvstore.model import Event, EventType, WatchRequest, WatchResponse
+from kvstore.mvcc.changes import ChangedRow
 from kvstore.mvcc.state import State
 from kvstore.mvcc.validate import range_bounds
 
 if TYPE_CHECKING:
     from kvstore.watch.stream import WatchStream
-
-Changed = tuple[bytes, bytes | None]
-"""(key, row it was given; None for a delete)."""
 
 _PUT, _DELETE = EventType.PUT, EventType.DELETE
 _CHANGE_OVERHEAD_BYTES = 150
@@ -25,7 +23,7 @@ class Batch(NamedTuple):
 
     watcher: Watcher
     revision: int
-    changes: list[Changed]
+    changes: list[ChangedRow]
     size_bytes: int
 
 
@@ -93,7 +91,7 @@ class Watcher:
         """What waits in the queue for this watch."""
         return self.queued_bytes - self.taken_bytes
 
-    def offer(self, revision: int, changes: list[Changed]) -> bool:
+    def offer(self, revision: int, changes: list[ChangedRow]) -> bool:
         """Queue the changes of one revision; False: the queue is full, or nobody will ever look."""
         if revision < self.position:
             return True  # it began later, or has read this from the store
@@ -101,7 +99,7 @@ class Watcher:
             return False
         changes = self.wanted(changes)
         if changes:
-            size_bytes = sum(len(key) + len(row or b"") for key, row in changes)
+            size_bytes = sum(len(key) + len(row or b"") for _, _, key, row in changes)
             size_bytes += len(changes) * _CHANGE_OVERHEAD_BYTES
             buffered_bytes = self.buffered_bytes
             if buffered_bytes and buffered_bytes + size_bytes > self._room_bytes:
@@ -112,33 +110,31 @@ class Watcher:
         self.position = revision + 1
         return True
 
-    def wanted(self, changes: list[Changed]) -> list[Changed]:
+    def wanted(self, changes: list[ChangedRow]) -> list[ChangedRow]:
         """Those that pass the filters."""
         if self._no_put:
-            changes = [change for change in changes if change[1] is None]
+            changes = [change for change in changes if change[3] is None]
         if self._no_delete:
-            changes = [change for change in changes if change[1] is not None]
+            changes = [change for change in changes if change[3] is not None]
         return changes
 
-    def events(self, state: State, revision: int, changes: list[Changed]) -> list[Event]:
-        """The changes of one revision as events; rows stay encoded until somebody looks."""
-        if self.prev_kv:
-            return [_event(key, row, revision, _before(state, key, row, revision)) for key, row in changes]
+    def events(self, state: State, changes: list[ChangedRow]) -> list[Event]:
+        """The changes as events; rows stay encoded until somebody looks."""
+        before = _before if self.prev_kv else _nothing
+        of = KeyValue.of
         return [
-            Event(_PUT, KeyValue.of(key, row))
+            Event(_PUT, of(key, row), before(state, main, key, row))
             if row is not None
-            else Event(_DELETE, KeyValue(key, mod_revision=revision))
-            for key, row in changes
+            else Event(_DELETE, KeyValue(key, mod_revision=main), before(state, main, key, row))
+            for main, _, key, row in changes
         ]
 
 
-def _event(key: bytes, row: bytes | None, revision: int, prev_kv: KeyValue | None) -> Event:
-    if row is None:
-        return Event(_DELETE, KeyValue(key, mod_revision=revision), prev_kv)
-    return Event(_PUT, KeyValue.of(key, row), prev_kv)
+def _nothing(state: State, revision: int, key: bytes, row: bytes | None) -> None:
+    """The version before, for those who did not ask."""
 
 
-def _before(state: State, key: bytes, row: bytes | None, revision: int) -> KeyValue | None:
+def _before(state: State, revision: int, key: bytes, row: bytes | None) -> KeyValue | None:
     """The key before ``revision``: None where it did not exist, or where that is compacted."""
     if row is not None and row_numbers(row)[0] == revision:
         return None  # this put created the key
