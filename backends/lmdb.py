@@ -248,11 +248,10 @@ class LMDBBackend:
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         try:
             self.environment.copyfd(fd, compact=True)
-        except BaseException as error:
+        except lmdb.Error as error:
+            reason = typed(error, path)
             os.unlink(path)
-            if isinstance(error, lmdb.Error):
-                raise typed(error, path) from error
-            raise
+            raise reason from error
         finally:
             os.close(fd)
 

@@ -19,6 +19,8 @@ from kvstore.errors import (
     TooNew,
 )
 
+from .room import is_full
+
 _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _DAMAGE = (lmdb.CorruptedError, lmdb.PageNotFoundError, lmdb.InvalidError, lmdb.PanicError)
 
@@ -27,6 +29,8 @@ def typed(error: lmdb.Error, path: Path) -> KVStoreError | OSError:
     """Our error for one of LMDB's."""
     text = f"{path}: {error}"
     if error.code in _NO_ROOM or isinstance(error, (lmdb.MapFullError, lmdb.DiskError)):
+        return DiskFull(text)
+    if error.code == errno.EIO and is_full(path):
         return DiskFull(text)
     if isinstance(error, _DAMAGE):
         return Corruption(str(error), path)

@@ -31,8 +31,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from kvstore.backend import KEY_BYTES_MAX
-
 if TYPE_CHECKING:
     import lmdb
 
@@ -78,9 +76,9 @@ class LongKeys:
 
     def walk(self, start: bytes, end: bytes | None, reverse: bool = False) -> Iterator[tuple[bytes, bytes]]:
         """Keys and values with start <= key < end, in order."""
-        levels = [(b"", self._rows(_ROOT, (start or None, end), reverse))]
+        levels = [(b"", _ROOT, self._rows(_ROOT, (start or None, end), reverse))]
         while levels:
-            path, rows = levels[-1]
+            path, _, rows = levels[-1]
             found = next(rows, None)
             if found is None:
                 levels.pop()
@@ -88,9 +86,9 @@ class LongKeys:
                 yield path + found[0], found[1]
             else:
                 layer, span = found[1]
-                if len(path) + len(found[0]) > KEY_BYTES_MAX:
-                    raise DamagedRow("long keys are linked in a circle")
-                levels.append((path + found[0], self._rows(layer, span, reverse)))
+                if any(layer == above for _, above, _ in levels):
+                    raise DamagedRow("a link of long keys leads in a circle")
+                levels.append((path + found[0], layer, self._rows(layer, span, reverse)))
 
     def _rows(
         self, layer: bytes, span: Span, reverse: bool

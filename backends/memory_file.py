@@ -35,8 +35,8 @@ _ROW = struct.Struct("<II")
 HEADER_BYTES = _HEADER.size + _CRC.size
 
 
-def header(body_crc: int, body_bytes: int) -> bytes:
-    start = _HEADER.pack(MAGIC, FORMAT, body_crc, body_bytes)
+def header(body_crc: int, body_bytes: int, version: int = FORMAT) -> bytes:
+    start = _HEADER.pack(MAGIC, version, body_crc, body_bytes)
     return start + _CRC.pack(crc32c(start))
 
 

@@ -31,7 +31,7 @@ from kvstore.backend import Progress
 from kvstore.errors import MissingDependency, ReadOnly, StoreLocked
 from kvstore.files import OSDisk
 
-from .sqlite_file import APPLICATION_ID, FORMAT, MAGIC, check_header, check_tables, table_sql, typed
+from .sqlite_file import APPLICATION_ID, FORMAT, MAGIC, check_header, check_tables, table_sql, typed, wal_path
 from .sqlite_tx import SQLiteReadTx, SQLiteWriteTx, Statements
 
 SQLITE_VERSION_MIN = (3, 51, 3)  # earlier ones can corrupt a database in WAL mode
@@ -69,7 +69,7 @@ class SQLiteBackend:
         writable = not (read_only or immutable)
         is_new = writable and not (path.exists() and path.stat().st_size)
         if not is_new:
-            check_header(path)
+            check_header(path, complete=immutable)
         elif not path.exists():
             os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
         uri = f"file:{quote(os.fspath(path.absolute()))}?mode={'rw' if writable else 'ro'}"
@@ -184,11 +184,10 @@ class SQLiteBackend:
         try:
             cursor.execute("PRAGMA query_only = OFF")  # of this database nothing is written
             cursor.execute("VACUUM INTO ?", (os.fspath(path),))
-        except BaseException as error:
+        except apsw.Error as error:
+            reason = typed(error, path)
             os.unlink(path)
-            if isinstance(error, apsw.Error):
-                raise typed(error, path) from error
-            raise
+            raise reason from error
         finally:
             cursor.execute("PRAGMA query_only = ON")
             self.give_back(cursor)
@@ -236,10 +235,6 @@ class SQLiteBackend:
         if wal.exists() and wal.stat().st_size:
             raise StoreLocked(path)
         return [wal, path.with_name(path.name + "-shm")]
-
-
-def wal_path(path: Path) -> Path:
-    return path.with_name(path.name + "-wal")
 
 
 def require_safe_version() -> None:

@@ -1,6 +1,8 @@
 """What an SQLite file says of itself, and how its tables are made.
 
     byte   0  "SQLite format 3", 00
+          16  page size, 2 bytes big-endian (1 = 65536)
+          28  size in pages, 4 bytes big-endian
           60  user version, 4 bytes big-endian: the format of our tables
           68  application id, 4 bytes big-endian: "kvst" for ours
 
@@ -30,10 +32,17 @@ from kvstore.errors import (
     WrongStore,
 )
 
+from .room import is_full
+
 MAGIC = b"SQLite format 3\0"
 HEADER_BYTES = 100
 APPLICATION_ID = int.from_bytes(b"kvst", "big")
 FORMAT = 1
+
+
+def wal_path(path: Path) -> Path:
+    """The log beside the file."""
+    return path.with_name(path.name + "-wal")
 
 
 def table_sql(table: str) -> str:
@@ -48,12 +57,16 @@ def quoted(table: str) -> str:
     return '"' + table.replace('"', '""') + '"'
 
 
-def check_header(path: Path) -> None:
-    """Refuse a file that is not ours before SQLite touches it."""
+def check_header(path: Path, *, complete: bool) -> None:
+    """Refuse a file that is not ours before SQLite touches it; ``complete``: all of its pages are in it.
+
+    SQLite takes a last page that was cut for one that ends in zeros.
+    """
     if not S_ISREG(os.stat(path).st_mode):
         raise NotAStore(f"{path} is not a regular file", path)
     with open(path, "rb", buffering=0) as file:
         head = file.read(HEADER_BYTES)
+        file_bytes = os.fstat(file.fileno()).st_size
     if not head.startswith(MAGIC):
         other = recognize_backend(path)
         if other is not None:
@@ -66,6 +79,11 @@ def check_header(path: Path) -> None:
     version = int.from_bytes(head[60:64], "big")
     if version > FORMAT:
         raise TooNew(f"{path} has format {version}; this version reads {FORMAT}", path)
+
+    page_bytes = int.from_bytes(head[16:18], "big")
+    needed = int.from_bytes(head[28:32], "big") * (65536 if page_bytes == 1 else page_bytes)
+    if complete and file_bytes < needed:
+        raise Corruption(f"the file is cut short: it lacks {needed - file_bytes} bytes", path, file_bytes)
 
 
 def check_tables(connection: apsw.Connection, path: Path, tables: list[str]) -> None:
@@ -108,4 +126,6 @@ def _typed_io(error: apsw.IOError, path: Path) -> KVStoreError | OSError:
     extended = getattr(error, "extendedresult", 0)  # the stub does not know it
     if extended in (apsw.SQLITE_IOERR_SHORT_READ, apsw.SQLITE_IOERR_CORRUPTFS):
         return Corruption(str(error), path)
+    if is_full(path, wal_path(path)):
+        return DiskFull(f"{path}: {error}")
     return OSError(errno.EIO, str(error), os.fspath(path))

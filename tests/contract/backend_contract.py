@@ -270,6 +270,24 @@ class BackendContract:
         assert torn == []
         assert db.get("latest", b"7") == b"60"
 
+    def test_a_batch_is_dropped_while_others_read(self, db: Backend) -> None:
+        """Giving a batch up does not wait for a moment in which nobody reads."""
+        self.put(db, [(b"a", b"1")])
+        stop = threading.Event()
+
+        def read() -> None:
+            while not stop.is_set():
+                db.get("latest", b"a")
+
+        def fail() -> None:
+            for _ in range(20):
+                with pytest.raises(RuntimeError), db.write() as tx:
+                    tx.put_many("latest", [(b"a", b"2")])
+                    raise RuntimeError
+
+        self.in_threads(4, read, fail, stop)
+        assert self.rows(db) == [(b"a", b"1")]
+
     def write_batches(self, db: Backend, batches: int) -> None:
         for batch in range(1, batches + 1):
             self.put(db, [(b"%d" % n, b"%d" % batch) for n in range(50)])
