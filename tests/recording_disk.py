@@ -87,6 +87,9 @@ class _Change:
     def apply(self, names: dict[str, _Node | None]) -> None:
         if self.source is not None:
             names.pop(self.source, None)
+            if self.node is _DIRECTORY:
+                inside = [name for name in names if name.startswith(self.source + "/")]
+                names.update({self.target + name[len(self.source) :]: names.pop(name) for name in inside})
         if self.node is None:
             names.pop(self.target, None)
         else:
@@ -144,11 +147,28 @@ class RecordingDisk:
 
     def rename(self, source: AnyPath, target: AnyPath) -> None:
         with self._call("rename", source, self._name(target)):
+            if self._live.get(self._name(source)) is _DIRECTORY:
+                self._rename_directory(source, target)
+                return
             node = self._node(source)
             self._put_aside(target)
             self._os.rename(source, target)
             node.real = os.path.abspath(target)
             self._change(_Change(self._name(target), node, self._name(source)))
+
+    def _rename_directory(self, source: AnyPath, target: AnyPath) -> None:
+        self._os.rename(source, target)
+        old, new = os.path.abspath(source) + "/", os.path.abspath(target) + "/"
+        for node in self._nodes():
+            if node.real.startswith(old):
+                node.real = new + node.real[len(old) :]
+        self._change(_Change(self._name(target), _DIRECTORY, self._name(source)))
+
+    def remove_dir(self, path: AnyPath) -> None:
+        with self._call("remove_dir", path):
+            if os.path.isdir(path):
+                self._os.remove_dir(path)
+                self._change(_Change(self._name(path), None))
 
     def remove(self, path: AnyPath) -> None:
         with self._call("remove", path):

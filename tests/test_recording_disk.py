@@ -145,6 +145,30 @@ def test_somebody_elses_file_comes_back_when_a_rename_over_it_is_lost(tmp_path: 
     assert (disk.materialise(tmp_path / "3", ENTRIES_ONLY) / "db").read_bytes() == b"new"
 
 
+def test_a_renamed_directory_takes_its_files_along(tmp_path: Path) -> None:
+    """Until the parent is synced a cut leaves the old name or the new one, with what was synced inside."""
+    disk = RecordingDisk(tmp_path / "root")
+    root = Path(disk.root)
+    disk.make_dir(root / "a")
+    disk.sync_dir(root)
+    file = disk.create(root / "a" / "f")
+    file.pwrite(b"abc", 0)
+    file.sync()
+    file.close()
+    disk.sync_dir(root / "a")
+    disk.rename(root / "a", root / "b")
+    assert (disk.materialise(tmp_path / "1", LOST) / "a" / "f").read_bytes() == b"abc"
+    assert (disk.materialise(tmp_path / "2", KEPT) / "b" / "f").read_bytes() == b"abc"
+    disk.sync_dir(root)
+    left = disk.materialise(tmp_path / "3", LOST)
+    assert (left / "b" / "f").read_bytes() == b"abc"
+    assert not (left / "a").exists()
+    disk.remove(root / "b" / "f")
+    disk.remove_dir(root / "b")
+    disk.sync_dir(root)
+    assert not any(disk.materialise(tmp_path / "4", KEPT).iterdir())
+
+
 def unsafe_replace(disk, directory: Path, acknowledge) -> None:
     """Replace a file the wrong way: no sync of the data before the rename, none of the directory after."""
     file = disk.create(directory / "f.tmp")

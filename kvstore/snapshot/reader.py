@@ -61,10 +61,10 @@ def read_info(path: str | os.PathLike[str]) -> SnapshotInfo:
 
 def read_tail(path: Path) -> tuple[bytes, int]:
     """(the last bytes, size) of a regular file."""
+    status = os.stat(path)
+    if not S_ISREG(status.st_mode):
+        raise NotAStore(f"{path} is not a regular file", path)
     with open(path, "rb", buffering=0) as file:
-        status = os.fstat(file.fileno())
-        if not S_ISREG(status.st_mode):
-            raise NotAStore(f"{path} is not a regular file", path)
         length = min(status.st_size, TAIL_BYTES_MAX)
         return os.pread(file.fileno(), length, status.st_size - length), status.st_size
 
