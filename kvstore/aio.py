@@ -116,7 +116,7 @@ class AsyncStore:
             if ticket.error is None:
                 future.set_result(ticket.response)
             else:
-                future.set_exception(self.engine.poisoned())
+                future.set_exception(self.engine.error_of(ticket))
 
     # --- reading ----------------------------------------------------------------------
 

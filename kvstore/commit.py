@@ -11,6 +11,10 @@ once per group, not once per ticket.
 
 After a failed write or sync the log is in an unknown state: the ticket's writers get ``StorePoisoned``, and so
 does every later write. Tickets are in the order of their plans, so what is published never has a gap.
+
+A disk that is full before anything was written is milder: the log is as it was. Everybody in the queue gets
+``DiskFull``, and the commit is *stalled*: nothing more is planned until the engine has dropped the plans that
+never reached the log (``resume``).
 """
 
 from __future__ import annotations
@@ -19,13 +23,16 @@ import threading
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from kvstore.errors import StorePoisoned
+from kvstore.errors import DiskFull, KVStoreError, StorePoisoned
 
 Notify = Callable[[list["Ticket"]], None]
 
 
 class Appender(Protocol):
     """What the log does for us."""
+
+    @property
+    def failure(self) -> BaseException | None: ...
 
     def append(self, entries: list[bytes], time_ms: int) -> int: ...
 
@@ -61,11 +68,13 @@ class GroupCommit:
         publish: Callable[[int, int], None],
         now_ms: Callable[[], int],
         group_bytes_max: int,
+        planning: threading.Lock,
     ) -> None:
         self._log = log
         self._publish = publish
         self._now_ms = now_ms
         self._group_bytes_max = group_bytes_max
+        self._planning = planning
         self._queue: list[Ticket] = []
         self._mutex = threading.Lock()
         self.log_lock = threading.Lock()
@@ -76,13 +85,16 @@ class GroupCommit:
         self._signaled = False
         self._stopping = False
         self.failure: BaseException | None = None
+        """What poisoned the store; final."""
+        self.stalled: DiskFull | None = None
+        """Set under the planner's lock while the disk is full."""
 
     # --- writers ----------------------------------------------------------------------
 
     def enqueue(self, ticket: Ticket) -> None:
         """Queue a ticket. Call it under the planner's lock: queue order is plan order."""
-        if self.failure is not None:
-            raise self.poisoned()
+        if self.failure is not None or self.stalled is not None:
+            self.check()
         self._queue.append(ticket)
 
     def wait(self, ticket: Ticket) -> Any:
@@ -99,7 +111,7 @@ class GroupCommit:
             waiter.acquire()  # released when the ticket is done, or to make this thread the leader
         self._lead_until_done(ticket)
         if ticket.error is not None:
-            raise self.poisoned()
+            raise self.error_of(ticket)
         return ticket.response
 
     def _lead_until_done(self, ticket: Ticket) -> None:
@@ -138,6 +150,9 @@ class GroupCommit:
                     with self.log_lock:
                         self._log.append(entries, self._now_ms())
                 self._publish(batch[-1].revision, batch[-1].compacted)
+            except DiskFull as full:
+                error = full
+                batch += self._stall(full)
             except BaseException as failure:  # whatever it was, the log's state is unknown now
                 error = failure
                 self.poison(failure)
@@ -201,6 +216,34 @@ class GroupCommit:
         """Refuse every write from now on."""
         if self.failure is None:
             self.failure = failure
+
+    def _stall(self, full: DiskFull) -> list[Ticket]:
+        """The log had no room. Plan nothing more; what was planned after the failed group fails with it."""
+        if self._log.failure is not None:  # met half-way
+            self.poison(full)
+            return []
+        with self._planning:
+            self.stalled = full
+            rest = self._queue[:]
+            self._queue.clear()
+        return rest
+
+    def resume(self) -> None:
+        """End a stall. Call it under the planner's lock, with no unlogged plan left in memory."""
+        self.stalled = None
+
+    def check(self) -> None:
+        """Raise what keeps writes from being planned."""
+        if self.failure is not None:
+            raise self.poisoned()
+        if self.stalled is not None:
+            raise DiskFull(str(self.stalled)) from self.stalled
+
+    def error_of(self, ticket: Ticket) -> KVStoreError:
+        """What to tell the caller of a failed ticket."""
+        if isinstance(ticket.error, DiskFull) and ticket.error is not self.failure:
+            return DiskFull(str(ticket.error))
+        return self.poisoned()
 
     def poisoned(self) -> StorePoisoned:
         error = StorePoisoned(f"{StorePoisoned.message} (first failure: {self.failure!r})")

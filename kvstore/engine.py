@@ -14,7 +14,6 @@ Locks, in the order in which they may be taken:
 from __future__ import annotations
 
 import os
-import random
 import threading
 import time
 import weakref
@@ -27,7 +26,7 @@ from kvstore.errors import (
     DiskFull,
     ForkedStore,
     KVStoreError,
-    LeaseNotFound,
+    LeaseProvided,
     ReadOnly,
     RequestError,
     StoreClosed,
@@ -36,6 +35,7 @@ from kvstore.files import Disk, FileLock
 from kvstore.keyvalue import KeyValue
 from kvstore.layout import DataDir
 from kvstore.lease import Lessor
+from kvstore.leasing import EXPIRY_INTERVAL_SECONDS, Leasing
 from kvstore.maintenance import Job, Maintenance
 from kvstore.model import (
     Alarm,
@@ -63,7 +63,7 @@ from kvstore.mvcc.hashkv import hash_kv
 from kvstore.mvcc.overlay import Generation
 from kvstore.mvcc.plan import Planned, Planner, is_read_only
 from kvstore.mvcc.read import answer_range, difference, key_history, read_revision, scan_keys
-from kvstore.mvcc.schema import parse_u64
+from kvstore.mvcc.schema import META, META_LOG_MARK
 from kvstore.mvcc.state import State
 from kvstore.mvcc.validate import (
     check_delete,
@@ -75,6 +75,8 @@ from kvstore.mvcc.validate import (
     txn_bytes,
 )
 from kvstore.options import Options
+from kvstore.quota import POLL_INTERVAL_SECONDS, Space, put_cost, txn_cost
+from kvstore.replay import reload
 from kvstore.snapshot.keeper import SnapshotKeeper
 from kvstore.wal import Log
 
@@ -109,15 +111,16 @@ class LocalEngine:
         self.cluster_id = cluster_id
         self.member_id = member_id
         self._lock = lock
-        self._planner = Planner(state, lessor)
+        self.planner = Planner(state, lessor)
         self.planning = threading.Lock()
         self.checkpointing = threading.RLock()
         self._clock = options.clock or time.time
         self._read_refusal: Callable[[], KVStoreError] | None = None
         self._write_refusal: Callable[[], KVStoreError] | None = ReadOnly if log is None else None
         self._room = threading.Condition()
-        self._commit = GroupCommit(log or _NoLog(), self._publish, self.now_ms, options.wal_buffer_size)
-        self._overlay_limit = options.overlay_limit
+        self._commit = GroupCommit(
+            log or _NoLog(), self._publish, self.now_ms, options.wal_buffer_size, self.planning
+        )
         self._batch_limit = options.backend_batch_limit
         self._on_publish: list[Callable[[int], None]] = []
         self.hub: Hub | None = None
@@ -126,6 +129,8 @@ class LocalEngine:
         """Set when background work should not wait for its next turn."""
         self._closing = threading.Lock()
         self._maintenance: Maintenance | None = None
+        self.leasing = Leasing(self)
+        self.space = Space(self)
         self.snapshots = SnapshotKeeper(self)
         _open_engines.add(self)
 
@@ -192,8 +197,8 @@ class LocalEngine:
 
     # --- writes -----------------------------------------------------------------------
 
-    def put(self, request: PutRequest) -> PutResponse:
-        response: PutResponse = self._commit.wait(self.submit_put(request))
+    def put(self, request: PutRequest, ttl_seconds: int = 0) -> PutResponse:
+        response: PutResponse = self._commit.wait(self.submit_put(request, ttl_seconds))
         return response
 
     def delete_range(self, request: DeleteRangeRequest) -> DeleteRangeResponse:
@@ -204,25 +209,37 @@ class LocalEngine:
         response: TxnResponse = self._commit.wait(self.submit_txn(request))
         return response
 
-    def submit_put(self, request: PutRequest) -> Ticket:
-        """Plan a put; it is durable once ``wait`` has returned for the ticket."""
+    def submit_put(self, request: PutRequest, ttl_seconds: int = 0) -> Ticket:
+        """Plan a put; it is durable once ``wait`` has returned for the ticket.
+
+        With ``ttl_seconds`` the same log entry grants a lease of its own to the key.
+        """
         check_put(request)
         check_size(
             len(request.key) + len(request.value) + _REQUEST_OVERHEAD_BYTES, self.options.max_request_bytes
         )
-        return self._plan(self._planner.put, request, grows=True)
+        if not ttl_seconds:
+            return self._plan(self.planner.put, request, put_cost(request))
+        if request.lease or request.ignore_lease:
+            raise LeaseProvided
+        ttl_seconds = max(ttl_seconds, self.options.lease_min_ttl_seconds)
+
+        def plan(request: PutRequest) -> Planned:
+            return self.planner.put_for(request, self.leasing.new_id(), ttl_seconds, self.now_ms())
+
+        return self._plan(plan, request, put_cost(request, ttl_seconds))
 
     def submit_delete(self, request: DeleteRangeRequest) -> Ticket:
         check_delete(request)
         check_size(len(request.key) + len(request.range_end), self.options.max_request_bytes)
-        return self._plan(self._planner.delete, request, grows=False)
+        return self._plan(self.planner.delete, request, 0)
 
     def submit_txn(self, request: TxnRequest) -> Ticket:
         check_txn(request, self.options.max_txn_ops)
         check_size(txn_bytes(request), self.options.max_request_bytes)
         if is_read_only(request) and self.log is None:
             return self._read_txn(request)
-        return self._plan(self._planner.txn, request, grows=_puts_something(request))
+        return self._plan(self.planner.txn, request, txn_cost(request))
 
     def wait(self, ticket: Ticket) -> Any:
         return self._commit.wait(ticket)
@@ -233,19 +250,29 @@ class LocalEngine:
     def _read_txn(self, request: TxnRequest) -> Ticket:
         """A transaction of ranges on a read-only engine."""
         self.check_readable()
-        ticket = Ticket(None, self._planner.txn(request).response, self.state.published, self.state.compacted)
+        ticket = Ticket(None, self.planner.txn(request).response, self.state.published, self.state.compacted)
         ticket.done = True
         return ticket
 
-    def _plan(self, plan: Callable[[Any], Planned], request: Any, *, grows: bool) -> Ticket:
+    def submit(self, plan: Callable[[], Planned]) -> Ticket:
+        """Plan something that is no KV request and costs no room. Never waits: background work uses it."""
+        return self._plan(lambda _: plan(), None, 0, patient=False)
+
+    def _plan(
+        self, plan: Callable[[Any], Planned], request: Any, cost_bytes: int, *, patient: bool = True
+    ) -> Ticket:
         if self._write_refusal is not None:
             raise self._write_refusal()
-        if grows:
-            self.check_room()
+        if patient and self.stalled:
+            self.space.end_stall()
         state = self.state
+        if state.generations[0].size_bytes + cost_bytes >= self.space.unchecked_bytes and patient:
+            self.check_room(cost_bytes)
         with self.planning:
             if self._write_refusal is not None:
                 raise self._write_refusal()
+            if self._commit.stalled is not None:
+                self._commit.check()
             try:
                 entry, response = plan(request)
             except RequestError:
@@ -259,25 +286,46 @@ class LocalEngine:
             self.work_wanted.set()
         return ticket
 
-    def _planned(self, plan: Callable[[], tuple[bytes | None, Any]], *, grows: bool = False) -> Any:
+    def planned(self, plan: Callable[[], tuple[bytes | None, Any]], *, cost_bytes: int = 0) -> Any:
         """Plan something that is no KV request, and wait for it."""
-        return self._commit.wait(self._plan(lambda _: Planned(*plan()), None, grows=grows))
+        ticket = self._plan(lambda _: Planned(*plan()), None, cost_bytes, patient=cost_bytes > 0)
+        return self._commit.wait(ticket)
 
-    def check_room(self) -> None:
+    def check_room(self, cost_bytes: int = 0) -> None:
         """Wait while the overlay is full; refuse when the quota or the disk is."""
-        if self.state.generations[0].size_bytes > self._overlay_limit:
+        if self.overloaded:
             self._wait_for_checkpoint()
+        if cost_bytes:
+            self.space.check(cost_bytes)
+
+    @property
+    def stalled(self) -> bool:
+        """Whether the log met a full disk, and planned writes wait to be dropped."""
+        return self._commit.stalled is not None
+
+    def reload(self) -> None:
+        """End a stall, if no background work is in the way: make memory from the backend and the log again."""
+        if not self.checkpointing.acquire(blocking=False):
+            return
+        try:
+            with self.planning:
+                if self.stalled:
+                    reload(self)
+                    self._commit.resume()
+        finally:
+            self.checkpointing.release()
+        self.space.measure()
 
     @property
     def overloaded(self) -> bool:
-        return self.state.generations[0].size_bytes > self._overlay_limit
+        return self.state.generations[0].size_bytes > self.options.overlay_limit
 
     def _wait_for_checkpoint(self) -> None:
         if not self.options.background:
             self.checkpoint()
             return
         with self._room:
-            while self.overloaded and self._write_refusal is None:
+            while self.overloaded and self._write_refusal is None and not self.stalled:
                 self.work_wanted.set()
                 self._room.wait(0.1)
 
@@ -327,9 +375,9 @@ class LocalEngine:
         """Forget versions superseded at or before ``revision``. ``physical``: wait until the rows are gone."""
 
         def plan() -> tuple[bytes, int]:
-            return self._planner.compact(revision), self.state.head
+            return self.planner.compact(revision), self.state.head
 
-        newest: int = self._planned(plan)
+        newest: int = self.planned(plan)
         self.work_wanted.set()
         if physical:
             self.run_compaction()
@@ -380,6 +428,9 @@ class LocalEngine:
             if generation is None:
                 return False
             self.barrier()
+            if self.log is not None and self.options.durability != "always":
+                with self._commit.log_lock:
+                    self.log.sync()  # the backend must never be ahead of the log
             self.state.backend_revision = generation.last_revision
             pace = checkpoints.Pacer()
 
@@ -397,6 +448,7 @@ class LocalEngine:
             with self.planning:
                 self.state.generations = self.state.generations[:1]
                 self.state.applied_index = generation.last_index
+            self.space.measure()
             with self._room:
                 self._room.notify_all()
             generation.drain()
@@ -413,7 +465,10 @@ class LocalEngine:
                 return None
             active.last_index = state.index
             active.last_revision = state.head
+            if self.log is not None:
+                active.set_row(META, META_LOG_MARK, self.log.mark)
             state.generations = (Generation(), active)
+            self.space.reckon()
             return active
 
     # --- background work --------------------------------------------------------------
@@ -426,6 +481,8 @@ class LocalEngine:
                 [
                     Job("checkpoint", self.checkpoint, self.options.backend_batch_interval_seconds),
                     Job("log", self._tend_log, self.options.sync_interval_seconds),
+                    Job("leases", self.leasing.tend, EXPIRY_INTERVAL_SECONDS),
+                    Job("space", self.space.tend, POLL_INTERVAL_SECONDS),
                     Job("snapshots", self.snapshots.tend, 1.0),
                 ],
             )
@@ -452,9 +509,9 @@ class LocalEngine:
         """What poisoned the store, if anything did."""
         return self._commit.failure
 
-    def poisoned(self) -> KVStoreError:
-        """The error that a poisoned store answers writes with."""
-        return self._commit.poisoned()
+    def error_of(self, ticket: Ticket) -> KVStoreError:
+        """Why a ticket failed."""
+        return self._commit.error_of(ticket)
 
     def poison(self, failure: BaseException) -> None:
         """Refuse writes until the store is reopened: memory and disk may disagree."""
@@ -478,7 +535,7 @@ class LocalEngine:
                 self._maintenance.stop()
             self.snapshots.stop()
             try:
-                if self.log is not None and self.failure is None:
+                if self.log is not None and self.failure is None and not self.stalled:
                     self._finish_writing()
             finally:
                 self._read_refusal = self._write_refusal = StoreClosed
@@ -497,19 +554,15 @@ class LocalEngine:
             self._write_refusal = StoreClosed
         while self.checkpoint():
             pass
+        self.leasing.beat()
         self.backend.sync()
 
 
 class _NoLog:
+    failure: BaseException | None = None
+
     def append(self, entries: list[bytes], time_ms: int) -> int:
         raise ReadOnly
-
-
-def _puts_something(request: TxnRequest) -> bool:
-    return any(
-        isinstance(op, PutRequest) or (isinstance(op, TxnRequest) and _puts_something(op))
-        for op in (*request.success, *request.failure)
-    )
 
 
 _open_engines: weakref.WeakSet[LocalEngine] = weakref.WeakSet()

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from kvstore.mvcc.overlay import Generation
 
 TTL_MAX_SECONDS = 9_000_000_000
+STALE_DEADLINES_MAX = 1000
 
 
 class Lease:
@@ -43,13 +44,13 @@ class Lessor:
         self._deadlines: list[tuple[int, int]] = []
         """Heap of (deadline_ms, id); entries of renewed or revoked leases are skipped when met."""
 
-    def load(self, tx: ReadTx, pause_ms: int = 0) -> None:
-        """Read what the backend holds; ``pause_ms`` is added to every deadline."""
+    def load(self, tx: ReadTx) -> None:
+        """Read what the backend holds."""
         for key, row in tx.scan(LEASE):
             parts = dict(fields(row))
             ident, ttl, deadline = parse_lease_key(key), parts.get(2, 0), parts.get(3, 0)
             if isinstance(ttl, int) and isinstance(deadline, int):
-                self._add(Lease(ident, ttl, deadline + pause_ms))
+                self._add(Lease(ident, ttl, deadline))
         for key, _ in tx.scan(ATTACHMENT):
             lease = self.leases.get(parse_lease_key(key))
             if lease is not None:
@@ -57,14 +58,22 @@ class Lessor:
 
     def _add(self, lease: Lease) -> None:
         self.leases[lease.id] = lease
-        heapq.heappush(self._deadlines, (lease.deadline_ms, lease.id))
+        self._note_deadline(lease)
 
-    def shift(self, by_ms: int) -> None:
-        """Move every deadline (the store was closed, and its policy says that such time does not count)."""
-        for lease in self.leases.values():
-            lease.deadline_ms += by_ms
-        self._deadlines = [(lease.deadline_ms, lease.id) for lease in self.leases.values()]
-        heapq.heapify(self._deadlines)
+    def _note_deadline(self, lease: Lease) -> None:
+        heapq.heappush(self._deadlines, (lease.deadline_ms, lease.id))
+        if len(self._deadlines) > 2 * len(self.leases) + STALE_DEADLINES_MAX:
+            self._deadlines = [(lease.deadline_ms, lease.id) for lease in self.leases.values()]
+            heapq.heapify(self._deadlines)
+
+    def next_deadline_ms(self) -> int | None:
+        """When the next lease is due; None if there are none. (A renewed lease may make it too early.)"""
+        deadlines = self._deadlines
+        return deadlines[0][0] if deadlines else None
+
+    def adopt(self, other: Lessor) -> None:
+        """Become what ``other`` is."""
+        self.leases, self._deadlines = other.leases, other._deadlines
 
     def expired(self, now_ms: int, limit: int) -> list[int]:
         """Up to ``limit`` leases whose deadline has passed, most overdue first."""
@@ -91,7 +100,7 @@ class Lessor:
         lease = self.leases.get(ident)
         if lease is not None:
             lease.deadline_ms = deadline_ms
-            heapq.heappush(self._deadlines, (deadline_ms, ident))
+            self._note_deadline(lease)
             generation.set_row(LEASE, lease_key(ident), lease.encode())
 
     def apply_revoke(self, generation: Generation, ident: int) -> None:

@@ -22,7 +22,10 @@ logger = logging.getLogger("kvstore")
 
 
 class Job:
-    """Something to do every ``interval_seconds``, and at once when the engine asks for work."""
+    """Something to do every ``interval_seconds``, and at once when the engine asks for work.
+
+    If ``run`` returns a float, that many seconds later it is due again, instead.
+    """
 
     def __init__(self, name: str, run: Callable[[], object], interval_seconds: float) -> None:
         self.name = name
@@ -63,8 +66,11 @@ class Maintenance:
                     self._run(job)
 
     def _run(self, job: Job) -> None:
+        wait_seconds = job.interval_seconds
         try:
-            job.run()
+            answer = job.run()
+            if isinstance(answer, float):
+                wait_seconds = answer
         except DiskFull as error:
             self._note(job, error)
         except KVStoreError as error:
@@ -72,7 +78,7 @@ class Maintenance:
         except Exception as error:
             self._note(job, error)
             self._engine.poison(error)
-        job.due = time.monotonic() + job.interval_seconds
+        job.due = time.monotonic() + wait_seconds
 
     def _note(self, job: Job, error: BaseException) -> None:
         if repr(error) != repr(self.last_error):

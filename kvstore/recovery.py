@@ -3,7 +3,7 @@
     1  take the lock, find out what lies in the directory, remove what an interrupted run left half made
     2  open the backend: it is at some applied index A, whole (a missing one is made anew, and A is 0; a damaged
        one is set aside, and its place taken by the newest good snapshot, see ``snapshot.rescue``)
-    3  replay the log after A through ``effects.apply``, the same that live writes use; when that fills the
+    3  replay the log after A through ``effects.apply`` (replay.py), the same that live writes use; when that fills the
        memory allowed for it, checkpoint in between
     4  everything replayed is durable, so it is published
 
@@ -26,16 +26,13 @@ from kvstore.engine import LocalEngine
 from kvstore.errors import Corruption, NotAStore, OpenError, StoreLocked, TooNew, WrongStore
 from kvstore.files import Disk, FileLock, OSDisk
 from kvstore.layout import DataDir
-from kvstore.lease import Lessor
-from kvstore.mvcc import effects
-from kvstore.mvcc.checkpoint import no_pause, write_generation
-from kvstore.mvcc.overlay import Generation
+from kvstore.leasing import last_alive_ms
 from kvstore.mvcc.schema import (
     FORMAT_VERSION,
     META,
-    META_CLOSED_MS,
     META_CLUSTER_ID,
     META_FORMAT,
+    META_LOG_MARK,
     META_MEMBER_ID,
     META_NAME,
     TABLES,
@@ -44,12 +41,11 @@ from kvstore.mvcc.schema import (
 )
 from kvstore.mvcc.state import State
 from kvstore.options import Options
+from kvstore.replay import load_leases, replay
 from kvstore.snapshot import rescue
 from kvstore.wal import Log, LogOptions
 
 logger = logging.getLogger("kvstore")
-
-_REPLAY_CHECK_ENTRIES = 256
 
 
 def open_engine(data_dir: str | os.PathLike[str], options: Options, disk: Disk | None = None) -> LocalEngine:
@@ -64,8 +60,11 @@ def open_engine(data_dir: str | os.PathLike[str], options: Options, disk: Disk |
     try:
         for path in (*layout.temporaries(directory.snap), *layout.temporaries(directory.wal)):
             disk.remove(path)
+        has_backend = directory.db.exists()
         state = _open_state(directory, options, disk)
         opened.append(state.backend.close)
+        if not has_backend:  # its name must be durable before the log gives up what the backend holds
+            disk.sync_dir(directory.snap)
         log, is_new = _open_log(directory, options, disk, state)
         opened.append(log.close)
         engine = _recover(directory, options, disk, lock, log, state, is_new)
@@ -83,10 +82,12 @@ def _open_read_only(directory: DataDir, options: Options, disk: Disk) -> LocalEn
         raise NotAStore(f"{directory.root} is not a directory", directory.root)
     backend = find_backend(options.backend).open(directory.db, TABLES, read_only=True)
     try:
-        state = State(backend)
-        lessor = _load_leases(state, options)
-        log = Log.open(disk, directory.wal, after_index=state.applied_index, read_only=True)
-        _replay(log, state, lessor, None)
+        state = State(backend, written_elsewhere=True)
+        lessor = load_leases(state)
+        log = Log.open(
+            disk, directory.wal, after_index=state.applied_index, mark=_log_mark(state), read_only=True
+        )
+        replay(log, state, lessor)
         meta = _identity(backend, options)
         return LocalEngine(options, disk, directory, None, None, state, lessor, *meta)
     except BaseException:
@@ -198,7 +199,9 @@ def _open_log(directory: DataDir, options: Options, disk: Disk, state: State) ->
         durability=options.durability,  # type: ignore[arg-type]  # Options has checked the literal
     )
     if layout.segments(directory.wal):
-        return Log.open(disk, directory.wal, after_index=state.applied_index, options=settings), False
+        mark = _log_mark(state)
+        log = Log.open(disk, directory.wal, after_index=state.applied_index, mark=mark, options=settings)
+        return log, False
     if state.applied_index:
         raise Corruption(
             f"the log is gone, but the backend has {state.applied_index} entries of it",
@@ -215,6 +218,11 @@ def _open_log(directory: DataDir, options: Options, disk: Disk, state: State) ->
         options=settings,
     )
     return log, True
+
+
+def _log_mark(state: State) -> bytes:
+    with state.backend.read() as tx:
+        return tx.get(META, META_LOG_MARK) or b""
 
 
 def _recover(
@@ -236,12 +244,14 @@ def _recover(
         raise WrongStore(f"the store has cluster id {cluster_id:016x}, not {options.cluster_id:016x}")
     if not known:
         _write_identity(state, cluster_id, member_id, options.name)
-    lessor = _load_leases(state, options)
-    if not is_new:
-        _replay(log, state, lessor, options)
+    lessor = load_leases(state)
+    last_record_ms = 0 if is_new else replay(log, state, lessor, options.overlay_limit)
     if log.synced_index < state.index and options.durability == "always":
         raise OpenError("the log was replayed, but is not durable")
-    return LocalEngine(options, disk, directory, lock, log, state, lessor, cluster_id, member_id)
+    engine = LocalEngine(options, disk, directory, lock, log, state, lessor, cluster_id, member_id)
+    if options.lease_restart_policy == "pause":
+        engine.leasing.resume(last_alive_ms(engine, last_record_ms))
+    return engine
 
 
 def _write_identity(state: State, cluster_id: int, member_id: int, name: str) -> None:
@@ -253,46 +263,3 @@ def _write_identity(state: State, cluster_id: int, member_id: int, name: str) ->
     ]
     with state.backend.write() as tx:
         tx.put_many(META, rows)
-
-
-def _load_leases(state: State, options: Options) -> Lessor:
-    lessor = Lessor()
-    with state.backend.read() as tx:
-        lessor.load(tx)
-    return lessor
-
-
-def _replay(log: Log, state: State, lessor: Lessor, options: Options | None) -> None:
-    """Apply what the backend does not hold yet."""
-    last_ms = 0
-    try:
-        for batch in log.replay():
-            if batch.first_index != state.index + 1:
-                raise Corruption(f"log entry {batch.first_index} follows entry {state.index}")
-            for entry in batch.entries:
-                effects.apply(entry, state, lessor)
-            last_ms = batch.time_ms
-            if options is not None and state.active.size_bytes > options.overlay_limit:
-                _checkpoint_replayed(state, last_ms)
-    except Corruption as damage:
-        if damage.last_good_revision:
-            raise
-        raise Corruption(damage.reason, damage.path, damage.offset, state.head) from damage
-    if state.index != state.applied_index:
-        logger.info("replayed %d log entries, to revision %d", state.index - state.applied_index, state.head)
-    state.publish(state.head, state.head_compacted)
-
-
-def _checkpoint_replayed(state: State, now_ms: int) -> None:
-    generation = state.active
-    generation.last_index, generation.last_revision = state.index, state.head
-    write_generation(state.backend, generation, now_ms, no_pause)
-    state.backend_revision, state.applied_index = state.head, state.index
-    state.generations = (Generation(),)
-
-
-def downtime_ms(state: State, now_ms: int) -> int:
-    """How long the store was closed, as far as the last checkpoint tells."""
-    with state.backend.read() as tx:
-        closed_ms = parse_u64(tx.get(META, META_CLOSED_MS), now_ms)
-    return max(now_ms - closed_ms, 0)

@@ -93,6 +93,17 @@ class Planner:
         response = run.put(request)
         return Planned(run.finish(), response)
 
+    def put_for(self, request: PutRequest, lease: int, ttl_seconds: int, now_ms: int) -> Planned:
+        """A put with a new lease of its own, in one log entry: both are there, or neither."""
+        if ttl_seconds > TTL_MAX_SECONDS:
+            raise LeaseTTLTooLarge
+        if (request.ignore_value or request.ignore_lease) and self._state.head_version(request.key) is None:
+            raise KeyNotFound
+        run = _Run(self._state, self._lessor)
+        run.grant(lease, ttl_seconds, now_ms + ttl_seconds * 1000)
+        response = run.put(request._replace(lease=lease))
+        return Planned(run.finish(), response)
+
     def delete(self, request: DeleteRangeRequest) -> Planned:
         run = _Run(self._state, self._lessor)
         response = run.delete(request)
@@ -185,6 +196,16 @@ class Planner:
         self._state.index += 1
         return effects.renew(lease, deadline_ms), found.ttl_seconds
 
+    def shift(self, by_ms: int) -> bytes:
+        """Move every deadline, as one entry."""
+        entry = []
+        for ident, lease in self._lessor.leases.items():
+            deadline_ms = lease.deadline_ms + by_ms
+            self._lessor.apply_renew(self._state.active, ident, deadline_ms)
+            entry.append(effects.renew(ident, deadline_ms))
+        self._state.index += 1
+        return b"".join(entry)
+
     def revoke(self, lease: int) -> tuple[bytes, int]:
         """(entry, revision): the attached keys go in one revision, in key order."""
         found = self._lessor.leases.get(lease)
@@ -267,6 +288,10 @@ class _Run:
         self._state.change(key, Version(self._main, self._sub, None, 0, 0, 0))
         self._sub += 1
         self._attach(key, lease, attached=False)
+
+    def grant(self, lease: int, ttl_seconds: int, deadline_ms: int) -> None:
+        self._lessor.apply_grant(self._state.active, lease, ttl_seconds, deadline_ms)
+        self._effects.append(effects.grant(lease, ttl_seconds, deadline_ms))
 
     def revoke(self, lease: int) -> None:
         self._lessor.apply_revoke(self._state.active, lease)

@@ -44,7 +44,8 @@ PAGE_ROWS = 1000
 class State:
     """What ``apply`` changes and reads look at. Changes are made under the planner's lock, reads under none."""
 
-    def __init__(self, backend: Backend) -> None:
+    def __init__(self, backend: Backend, *, written_elsewhere: bool = False) -> None:
+        """``written_elsewhere``: another process goes on checkpointing and compacting under this state."""
         self.backend = backend
         self.generations: Generations = (Generation(),)
         meta = dict(_read_meta(backend))
@@ -52,7 +53,8 @@ class State:
         self.head = parse_u64(meta.get(META_REVISION), 1)
         self.head_compacted = _mark(meta, META_COMPACT_SCHEDULED)
         self.compact_finished = _mark(meta, META_COMPACT_FINISHED)
-        self.backend_revision = self.head
+        self.backend_revision = _ANY_REVISION if written_elsewhere else self.head
+        self._written_elsewhere = written_elsewhere
         self.index = self.applied_index
         """Index of the last planned log entry."""
         self.published = self.head
@@ -85,6 +87,13 @@ class State:
         self.compacted = compacted
         self.published = revision
 
+    def adopt(self, other: State) -> None:
+        """Become what ``other`` is: a state of the same backend, read anew. Published revisions stay as they are."""
+        self.generations = other.generations
+        self.applied_index, self.index = other.applied_index, other.index
+        self.head, self.head_compacted = other.head, other.head_compacted
+        self.alarms = other.alarms
+
     # --- reads of one key -------------------------------------------------------------
 
     def head_version(self, key: bytes) -> Version | None:
@@ -94,7 +103,10 @@ class State:
             if versions:
                 version = versions[-1]
                 return version if version.row is not None else None
-        row = self.backend.get(LATEST, key)
+        if self._written_elsewhere:
+            row = self.row_at(key, self.head)
+        else:
+            row = self.backend.get(LATEST, key)
         return None if row is None else self.version_of(row)
 
     def version_of(self, row: bytes) -> Version:
@@ -117,7 +129,7 @@ class State:
         if row is not None and row_mod_revision(row) <= revision:
             return row
         with self.backend.read() as tx:
-            self.check_kept(revision)
+            self.check_kept(revision, tx)
             return past_row(tx, key, revision)
 
     # --- reads of ranges --------------------------------------------------------------
@@ -131,7 +143,7 @@ class State:
         """
         pending, horizon = overlay_slice(self.generations, start, end, revision, limit)
         with self.backend.read() as tx:
-            self.check_kept(revision)
+            self.check_kept(revision, tx)
             if self.backend_revision <= revision:
                 rows = tx.scan(LATEST, start, end, limit=limit)
                 if len(rows) == limit and (horizon is None or rows[-1][0] < horizon):
@@ -170,13 +182,16 @@ class State:
                 return total
             at = following
 
-    def check_kept(self, revision: int) -> None:
-        """Refuse a revision whose rows may be going. Call it after opening the transaction that will be read."""
+    def check_kept(self, revision: int, tx: ReadTx | None = None) -> None:
+        """Refuse a revision whose rows may be going. Call it after opening ``tx``, which will be read."""
+        if self._written_elsewhere and tx is not None:
+            self.compacted = max(self.compacted, _mark(dict(tx.scan(META)), META_COMPACT_SCHEDULED))
         if revision < self.compacted:
             raise Compacted(self.compacted)
 
 
 _COUNT_PENDING_MAX = 100_000
+_ANY_REVISION = 1 << 63
 
 
 def _mark(meta: dict[bytes, bytes], name: bytes) -> int:

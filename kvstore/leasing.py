@@ -1,0 +1,181 @@
+"""Leases as calls: grant, revoke, keep alive, look, and the expiry that runs in the background.
+
+    grant ----> [ lives: keep_alive starts its time anew ] ----> due ----> revoked: its keys go in one revision
+                                                                 |
+                                                  from here on keep_alive answers ttl 0
+
+A lease that is due is never renewed any more, also before it has been revoked. Expiry goes the way of any write
+(plan, log, publish), many leases to a sync, a few at a time, so that writers keep their turn.
+
+A restart: deadlines are wall-clock times in the log and the backend. With the policy ``count_downtime`` they stand.
+With ``pause`` each is moved by the time the store was closed (``resume``), and that is logged as a renewal of
+every lease, so that the next restart starts from there. When the store was last alive is known from its last log
+record and from the mark ``closed_ms``, which a clean close and, while there are leases, a beat a minute leave.
+"""
+
+from __future__ import annotations
+
+import random
+from typing import TYPE_CHECKING
+
+from kvstore.commit import Ticket
+from kvstore.errors import LeaseNotFound
+from kvstore.model import (
+    LeaseGrantResponse,
+    LeaseKeepAliveResponse,
+    LeaseLeasesResponse,
+    LeaseRevokeResponse,
+    LeaseTimeToLiveResponse,
+)
+from kvstore.mvcc.checkpoint import Pacer
+from kvstore.mvcc.plan import Planned
+from kvstore.mvcc.schema import META, META_CLOSED_MS, pack_u64, parse_u64
+
+if TYPE_CHECKING:
+    from kvstore.engine import LocalEngine
+
+GRANT_COST_BYTES = 64
+EXPIRY_INTERVAL_SECONDS = 0.5
+EXPIRED_PER_PASS = 1000
+EXPIRED_PER_SYNC = 50
+BEAT_MS = 60_000
+
+
+class Leasing:
+    """The lease calls of one engine."""
+
+    def __init__(self, engine: LocalEngine) -> None:
+        self._engine = engine
+        self._lessor = engine.lessor
+        self._last_beat_ms = engine.now_ms()
+
+    # --- calls ------------------------------------------------------------------------
+
+    def grant(self, ttl_seconds: int, lease: int) -> LeaseGrantResponse:
+        engine = self._engine
+
+        def plan() -> tuple[bytes, LeaseGrantResponse]:
+            ident = lease or self.new_id()
+            entry, ttl = engine.planner.grant(
+                ident, ttl_seconds, engine.options.lease_min_ttl_seconds, engine.now_ms()
+            )
+            return entry, LeaseGrantResponse(engine.state.head, ident, ttl)
+
+        response: LeaseGrantResponse = engine.planned(plan, cost_bytes=GRANT_COST_BYTES)
+        return response
+
+    def new_id(self) -> int:
+        """A positive id that no lease has. Call it under the planner's lock."""
+        while True:
+            ident = random.getrandbits(63)
+            if ident and ident not in self._lessor.leases:
+                return ident
+
+    def revoke(self, lease: int) -> LeaseRevokeResponse:
+        def plan() -> tuple[bytes, LeaseRevokeResponse]:
+            entry, revision = self._engine.planner.revoke(lease)
+            return entry, LeaseRevokeResponse(revision)
+
+        response: LeaseRevokeResponse = self._engine.planned(plan)
+        return response
+
+    def keep_alive(self, lease: int) -> LeaseKeepAliveResponse:
+        engine = self._engine
+
+        def plan() -> tuple[bytes, LeaseKeepAliveResponse]:
+            revision = engine.state.published
+            entry, ttl = engine.planner.renew(lease, engine.now_ms())
+            return entry, LeaseKeepAliveResponse(revision, lease, ttl)
+
+        try:
+            response: LeaseKeepAliveResponse = engine.planned(plan)
+        except LeaseNotFound:
+            return LeaseKeepAliveResponse(engine.state.published, lease, 0)
+        return response
+
+    def time_to_live(self, lease: int, keys: bool) -> LeaseTimeToLiveResponse:
+        engine = self._engine
+        engine.check_readable()
+        engine.barrier()
+        with engine.planning:
+            found = self._lessor.leases.get(lease)
+            if found is None:
+                return LeaseTimeToLiveResponse(engine.state.published, lease, -1, 0, ())
+            left = int((found.deadline_ms - engine.now_ms()) / 1000)
+            attached = tuple(sorted(found.keys)) if keys else ()
+            return LeaseTimeToLiveResponse(engine.state.published, lease, left, found.ttl_seconds, attached)
+
+    def leases(self) -> LeaseLeasesResponse:
+        engine = self._engine
+        engine.check_readable()
+        engine.barrier()
+        with engine.planning:
+            leases = sorted(self._lessor.leases.values(), key=lambda lease: lease.deadline_ms)
+            return LeaseLeasesResponse(engine.state.published, tuple(lease.id for lease in leases))
+
+    # --- expiry -----------------------------------------------------------------------
+
+    def expire(self, limit: int = EXPIRED_PER_PASS) -> int:
+        """Revoke up to ``limit`` leases that are due, most overdue first; how many."""
+        engine = self._engine
+        with engine.planning:
+            due = self._lessor.expired(engine.now_ms(), limit)
+        pace = Pacer()
+        ticket: Ticket | None = None
+        expired = 0
+        for lease in due:
+            try:
+                ticket = engine.submit(lambda lease=lease: self._plan_expiry(lease))  # type: ignore[misc]  # bound early
+            except LeaseNotFound:  # revoked meanwhile
+                continue
+            expired += 1
+            if expired % EXPIRED_PER_SYNC == 0:
+                engine.wait(ticket)
+            pace()
+        if ticket is not None:
+            engine.wait(ticket)
+        return expired
+
+    def _plan_expiry(self, lease: int) -> Planned:
+        found = self._lessor.leases.get(lease)
+        if found is None or found.deadline_ms > self._engine.now_ms():
+            raise LeaseNotFound
+        entry, revision = self._engine.planner.revoke(lease)
+        return Planned(entry, LeaseRevokeResponse(revision))
+
+    def tend(self) -> float:
+        """Expire what is due; seconds until it should be called again."""
+        now_ms = self._engine.now_ms()
+        if self._lessor.leases and now_ms - self._last_beat_ms >= BEAT_MS:
+            self.beat()
+        if self.expire() == EXPIRED_PER_PASS:
+            return 0.0
+        next_ms = self._lessor.next_deadline_ms()
+        if next_ms is None:
+            return EXPIRY_INTERVAL_SECONDS
+        return min(max(next_ms - now_ms, 1) / 1000, EXPIRY_INTERVAL_SECONDS)
+
+    # --- restarts ---------------------------------------------------------------------
+
+    def resume(self, closed_ms: int) -> None:
+        """Policy ``pause``: the time since ``closed_ms`` did not count."""
+        engine = self._engine
+        downtime_ms = engine.now_ms() - closed_ms
+        if downtime_ms > 0 and self._lessor.leases:
+            engine.planned(lambda: (engine.planner.shift(downtime_ms), None))
+
+    def beat(self) -> None:
+        """Note in the backend that the store is alive now."""
+        engine = self._engine
+        if engine.options.lease_restart_policy != "pause" or not self._lessor.leases:
+            return
+        self._last_beat_ms = engine.now_ms()
+        with engine.checkpointing, engine.backend.write() as tx:
+            tx.put_many(META, [(META_CLOSED_MS, pack_u64(self._last_beat_ms))])
+
+
+def last_alive_ms(engine: LocalEngine, last_record_ms: int) -> int:
+    """When the store was last known to be open; now, if nothing tells."""
+    with engine.backend.read() as tx:
+        closed_ms = parse_u64(tx.get(META, META_CLOSED_MS))
+    return max(closed_ms, last_record_ms) or engine.now_ms()

@@ -1,0 +1,165 @@
+"""Room: the quota, the low-disk mark, and the alarm that says that one of them refuses writes.
+
+    used   = live bytes of the backend (free pages do not count) + bytes of changes that wait in memory
+    a write of cost c is accepted if   used + c < quota   and   free bytes of the disk >= low-disk mark
+
+    cost   put: 256 + key + value · txn: the dearer branch, nested ones counted in · lease: 64 · the rest: 0
+
+What costs nothing (reads, deletes, compaction, revoking a lease) is never refused here; the low-disk mark keeps
+room for their log records. The decision falls before the write is planned, so a refused write left no trace.
+
+``NOSPACE`` is raised with the first refusal and goes out by itself once there is room again; it is the sign of
+the state, not its cause. Live bytes are asked from the backend in the background and after each checkpoint; a
+write adds up what has come since. It compares one number, ``unchecked_bytes``, and asks further only beyond it.
+
+A disk that is full in spite of all this stalls the store (commit.py): writes are refused with ``DiskFull``, what
+was planned but not logged is dropped by reading the state anew from backend and log, and then writes go on.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from kvstore import files
+from kvstore.errors import DiskFull, QuotaExceeded, SpaceError
+from kvstore.leasing import GRANT_COST_BYTES
+from kvstore.model import Alarm, Op, PutRequest, TxnRequest
+from kvstore.mvcc.schema import parse_u64
+
+if TYPE_CHECKING:
+    from kvstore.engine import LocalEngine
+
+logger = logging.getLogger("kvstore")
+
+PUT_COST_BYTES = 256
+POLL_INTERVAL_SECONDS = 1.0
+CLEAR_SHARE = 0.95
+RESUME_BYTES = 1 << 20
+NOSPACE = "NOSPACE"
+
+
+def put_cost(request: PutRequest, ttl_seconds: int = 0) -> int:
+    return PUT_COST_BYTES + len(request.key) + len(request.value) + (GRANT_COST_BYTES if ttl_seconds else 0)
+
+
+def txn_cost(request: TxnRequest) -> int:
+    """What the dearer branch puts."""
+    return max(_branch_cost(request.success), _branch_cost(request.failure))
+
+
+def _branch_cost(ops: tuple[Op, ...]) -> int:
+    total = 0
+    for op in ops:
+        if isinstance(op, PutRequest):
+            total += put_cost(op)
+        elif isinstance(op, TxnRequest):
+            total += txn_cost(op)
+    return total
+
+
+class Space:
+    """How much room there is, and the alarms."""
+
+    def __init__(self, engine: LocalEngine) -> None:
+        self._engine = engine
+        self._quota_bytes = engine.options.quota_bytes
+        self._low_disk_bytes = engine.options.low_disk_bytes
+        self._live_bytes = 0
+        """Of the backend, when last asked."""
+        self._disk_is_low = False
+        self.unchecked_bytes = 0
+        """As long as the active generation is smaller than this, no write needs a check."""
+        if engine.log is not None:
+            self.measure()
+
+    # --- measuring --------------------------------------------------------------------
+
+    @property
+    def used_bytes(self) -> int:
+        """What the quota is held against."""
+        return self._live_bytes + sum(generation.size_bytes for generation in self._engine.state.generations)
+
+    def measure(self) -> None:
+        """Ask the backend and the disk."""
+        self._live_bytes = self._engine.backend.in_use_bytes()
+        self._disk_is_low = self._low_disk_bytes > 0 and self.free_bytes() < self._low_disk_bytes
+        self.reckon()
+
+    def reckon(self) -> None:
+        """Find out anew how far writes may go without a check."""
+        engine = self._engine
+        waiting = sum(generation.size_bytes for generation in engine.state.generations[1:])
+        unchecked = engine.options.overlay_limit
+        if self._quota_bytes:
+            unchecked = min(unchecked, self._quota_bytes - self._live_bytes - waiting)
+        self.unchecked_bytes = -1 if self._disk_is_low else unchecked
+
+    def free_bytes(self) -> int:
+        """Room on the file system of the log or of the backend, whichever has less."""
+        directory = self._engine.directory
+        if directory is None:
+            return 1 << 62
+        return min(files.free_bytes(directory.wal), files.free_bytes(directory.snap))
+
+    # --- refusing ---------------------------------------------------------------------
+
+    def check(self, cost_bytes: int) -> None:
+        """Raise ``QuotaExceeded`` or ``DiskFull`` if there is no room for a write of this cost."""
+        self.measure()
+        refusal = self._refusal(cost_bytes)
+        if refusal is not None:
+            self._set_alarm(on=True)
+            raise refusal
+
+    def _refusal(self, cost_bytes: int) -> SpaceError | None:
+        if self._disk_is_low:
+            return DiskFull(
+                f"{self.free_bytes()} bytes are free on the store's file system, fewer than "
+                f"low_disk_bytes={self._low_disk_bytes}; deletes and compaction still work"
+            )
+        used = self.used_bytes
+        if self._quota_bytes and used + cost_bytes >= self._quota_bytes:
+            return QuotaExceeded(used, self._quota_bytes)
+        return None
+
+    # --- the alarm --------------------------------------------------------------------
+
+    def tend(self) -> None:
+        """Measure; end a stall, and put the alarm out, if there is room again."""
+        self.measure()
+        if self._engine.stalled:
+            self.end_stall()
+        elif self._refusal(int(self._quota_bytes * (1 - CLEAR_SHARE))) is None:
+            self._set_alarm(on=False)
+
+    def end_stall(self) -> None:
+        if self.free_bytes() >= max(RESUME_BYTES, self._low_disk_bytes):
+            self._engine.reload()
+
+    def _set_alarm(self, *, on: bool) -> None:
+        engine = self._engine
+        alarm = Alarm(engine.member_id, NOSPACE)
+        if (alarm in self.alarms()) == on or engine.stalled:
+            return
+        logger.log(
+            logging.WARNING if on else logging.INFO,
+            "no room: writes are refused (%d bytes used, %d free)" if on else "there is room again",
+            *((self.used_bytes, self.free_bytes()) if on else ()),
+        )
+        self._log_alarm(alarm, on=on)
+
+    def _log_alarm(self, alarm: Alarm, *, on: bool) -> None:
+        engine = self._engine
+        engine.planned(lambda: (engine.planner.alarm(alarm.member_id, alarm.alarm, on), None))
+
+    def alarms(self) -> tuple[Alarm, ...]:
+        """Alarms that are raised."""
+        return tuple(Alarm(parse_u64(key[:8]), key[8:].decode()) for key in sorted(self._engine.state.alarms))
+
+    def disarm(self, alarm: Alarm) -> tuple[Alarm, ...]:
+        """Put an alarm out; what was put out."""
+        if alarm not in self.alarms():
+            return ()
+        self._log_alarm(alarm, on=False)
+        return (alarm,)
