@@ -1,6 +1,9 @@
 """What every test may ask for."""
 
 import os
+import shutil
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -26,3 +29,12 @@ def shared() -> Path:
     if not folder.is_dir():
         pytest.skip(f"reference data is absent: {folder} (KVSTORE_SHARED says where it is)")
     return folder
+
+
+@pytest.fixture
+def scratch() -> Iterator[Path]:
+    """A folder for tests that tell what is durable by other means: where syncs cost nothing, if there is one."""
+    memory = Path("/dev/shm")
+    folder = Path(tempfile.mkdtemp(prefix="kvstore-", dir=memory if memory.is_dir() else None))
+    yield folder
+    shutil.rmtree(folder)

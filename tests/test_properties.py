@@ -17,15 +17,14 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
-import kvstore
-from kvstore import KeyValue, Store
+from kvstore import Store
 from kvstore.errors import KVStoreError
 from kvstore.files import OSDisk
 from kvstore.model import Compare, DeleteRangeRequest, PutRequest, RangeRequest, TxnRequest, prefix_end
-from kvstore.mvcc.changes import change_page
 from kvstore.options import Options
 from kvstore.recovery import open_engine
-from tests.model import KV, Model
+from tests.model import Model
+from tests.plain import changes_since, plain
 
 SCRATCH = next(
     (folder for folder in (Path("/dev/shm"),) if folder.is_dir()), None
@@ -95,25 +94,6 @@ configurations = st.fixed_dictionaries(
         "durability": st.sampled_from(("always", "off", "interval")),
     }
 )
-
-
-def plain(answer: Any) -> Any:
-    """An answer as the model gives it: tuples, lists and ``KV``."""
-    if isinstance(answer, KeyValue):
-        return KV(
-            answer.key,
-            answer.value,
-            answer.create_revision,
-            answer.mod_revision,
-            answer.version,
-            answer.lease,
-        )
-    if isinstance(answer, tuple):
-        fields = tuple(plain(field) for field in answer)
-        return (*fields[:2], list(fields[2])) if type(answer).__name__ == "TxnResponse" else fields
-    if isinstance(answer, (list, kvstore.KeyValues)):
-        return [plain(item) for item in answer]
-    return answer
 
 
 def outcome(call: Callable[[], Any]) -> Any:
@@ -252,14 +232,7 @@ class Stores(RuleBasedStateMachine):
         first = max(self.model.revision - back, self.model.compacted + 1, 1)
         wanted = [change for change in self.model.changes if change[0] >= first]
         for store in self.stores:
-            got, at = [], first
-            while at <= self.model.revision:
-                page, covered = change_page(store.engine.state, at, self.model.revision, limit)
-                assert covered >= at
-                got += page
-                at = covered + 1
-            rows = [(c.main, c.sub, c.key, c.row and plain(KeyValue.from_row(c.row))) for c in got]
-            assert rows == wanted
+            assert changes_since(store, first, limit) == wanted
 
     @rule(lease=st.sampled_from(LEASES))
     def time_to_live(self, lease: int) -> None:
