@@ -75,7 +75,9 @@ GOLDEN = (
 
 def protobuf_manifest() -> type:
     """The manifest's message type, made by the protobuf package from the table in the module's text."""
-    file = descriptor_pb2.FileDescriptorProto(name="snapshot_test.proto", package="snapshot_test", syntax="proto3")
+    file = descriptor_pb2.FileDescriptorProto(
+        name="snapshot_test.proto", package="snapshot_test", syntax="proto3"
+    )
     member = file.message_type.add(name="Member")
     message = file.message_type.add(name="Manifest")
     kinds = {"uint64": 4, "int64": 3, "string": 9, "bytes": 12, "message": 11}

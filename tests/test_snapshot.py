@@ -1,0 +1,557 @@
+"""Taking snapshots: what is in them, when they are taken, what they set free, and how they fail."""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import kvstore
+from kvstore import layout
+from kvstore.backend import find_backend
+from kvstore.files import OSDisk
+from kvstore.options import Options
+from kvstore.recovery import open_engine
+from kvstore.snapshot import writer
+from kvstore.snapshot.reader import read_info, verify
+from kvstore.store import Store
+
+BACKENDS = ("lmdb", "sqlite", "memory")
+both = pytest.mark.parametrize("backend", ("lmdb", "sqlite"))
+every = pytest.mark.parametrize("backend", BACKENDS)
+
+
+def open_store(path: Path, backend: str, disk: OSDisk | None = None, **options: Any) -> Store:
+    settings = Options(backend=backend, **{"background": False, **options})
+    return Store(open_engine(path, settings, disk))
+
+
+@pytest.fixture
+def stores(tmp_path: Path) -> Iterator[Any]:
+    """Opens stores below ``tmp_path`` and closes them at the end."""
+    opened: list[Store] = []
+
+    def open_one(backend: str, folder: str = "s", **options: Any) -> Store:
+        opened.append(open_store(tmp_path / folder, backend, **options))
+        return opened[-1]
+
+    yield open_one
+    for store in opened:
+        store.close()
+
+
+def fill(store: Store, count: int = 300) -> None:
+    """Keys with a past, long ones among them, deletes, leases."""
+    lease = store.grant_lease(1000, 77).id
+    for number in range(count):
+        store.put_nowait(b"key-%d" % (number % 40), b"value %d" % number)
+    store.put(b"long" * 300, b"x" * 9000)
+    store.put(b"\0\xff", b"", lease=lease)
+    store.delete(b"key-7")
+
+
+# --- content ------------------------------------------------------------------------------
+
+
+@every
+def test_a_snapshot_is_the_store_at_its_revision(stores: Any, tmp_path: Path, backend: str) -> None:
+    """Opened, it answers every read as the store did, and none of what was written after it."""
+    store = stores(backend)
+    fill(store)
+    store.compact(50)
+    kvs, hashed, history = list(store.scan(prefix=b"")), store.hash_kv(), list(store.history(b"key-3"))
+    past = list(store.at(100).scan(prefix=b""))
+    changes = list(store.diff(100, store.revision))
+    info = store.snapshot(tmp_path / "backup")
+    store.put(b"later", b"1")
+    with kvstore.open_snapshot(info.path, verify=True) as snapshot:
+        assert list(snapshot.scan(prefix=b"")) == kvs
+        assert snapshot.hash_kv() == hashed
+        assert list(snapshot.history(b"key-3")) == history
+        assert list(snapshot.at(100).scan(prefix=b"")) == past
+        assert list(snapshot.diff(100, snapshot.revision)) == changes
+        assert snapshot.get(b"later") is None
+        assert snapshot.leases() == (77,)
+        assert snapshot.lease_time_to_live(77, keys=True).keys == (b"\0\xff",)
+        with pytest.raises(kvstore.Compacted):
+            snapshot.at(49)
+
+
+@every
+def test_a_manifest_says_what_is_in_the_file(stores: Any, tmp_path: Path, backend: str) -> None:
+    """Index, revisions, identity, counts and sizes are those of the store."""
+    store = stores(backend, cluster_id=0xABC, member_id=0xDEF, name="alpha", clock=lambda: 1234.5)
+    fill(store, 100)
+    store.compact(20)
+    info = store.snapshot(tmp_path / "backup")
+    assert (info.backend, info.index, info.revision) == (backend, store.engine.state.index, store.revision)
+    assert (info.compact_revision, info.created_ms) == (20, 1_234_500)
+    assert (info.cluster_id, info.member_id) == (0xABC, 0xDEF)
+    assert [(member.id, member.name) for member in info.members] == [(0xDEF, "alpha")]
+    assert (info.keys, info.leases) == (store.count(prefix=b""), 1)
+    assert info.changes == 100 + 3
+    assert info.size_bytes == os.path.getsize(info.path) > info.backend_bytes
+    assert read_info(info.path) == verify(info.path) == info
+
+
+@every
+def test_a_snapshot_cannot_be_written(stores: Any, tmp_path: Path, backend: str) -> None:
+    """Every write to an opened snapshot raises ReadOnly, and the file stays as it is."""
+    store = stores(backend)
+    store.put(b"a", b"1")
+    path = store.snapshot(tmp_path / "backup").path
+    before = path.read_bytes()
+    with kvstore.open_snapshot(path) as snapshot:
+        for write in (
+            lambda: snapshot.put(b"a", b"2"),
+            lambda: snapshot.delete(b"a"),
+            lambda: snapshot.compact(2),
+            lambda: snapshot.grant_lease(5),
+            lambda: snapshot.snapshot(tmp_path / "other"),
+        ):
+            with pytest.raises(kvstore.ReadOnly):
+                write()
+        assert snapshot.txn(success=[kvstore.get(b"a")]).responses[0].kvs[0].value == b"1"
+        assert snapshot.info.revision == snapshot.revision == 2
+    assert path.read_bytes() == before
+    assert sorted(os.listdir(tmp_path)) == ["backup", "s"]
+
+
+@every
+def test_an_empty_store_has_a_snapshot_too(stores: Any, tmp_path: Path, backend: str) -> None:
+    """A store without a single write can be saved, and opened from the file."""
+    info = stores(backend).snapshot(tmp_path / "backup")
+    assert (info.index, info.revision, info.compact_revision, info.keys) == (0, 1, -1, 0)
+    with kvstore.open_snapshot(info.path, verify=True) as snapshot:
+        assert snapshot.revision == 1
+        assert not list(snapshot.scan(prefix=b""))
+
+
+# --- beside readers and writers -----------------------------------------------------------
+
+
+@every
+def test_reads_and_writes_go_on_while_the_backend_is_copied(
+    stores: Any, tmp_path: Path, backend: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """During the copy a put becomes durable and readable; it is not in the snapshot."""
+    store = stores(backend)
+    fill(store)
+    revision = store.revision
+    copying, go_on = threading.Event(), threading.Event()
+    copy_to = find_backend(backend).copy_to
+
+    def slow_copy(self: Any, path: Path) -> None:
+        copying.set()
+        assert go_on.wait(30)
+        copy_to(self, path)
+
+    monkeypatch.setattr(find_backend(backend), "copy_to", slow_copy)
+    taken: list[Any] = []
+    thread = threading.Thread(target=lambda: taken.append(store.snapshot(tmp_path / "backup")))
+    thread.start()
+    assert copying.wait(30)
+    store.put(b"meanwhile", b"1")
+    assert store.get(b"meanwhile").value == b"1"
+    assert store.get(b"key-1", revision=revision) == store.get(b"key-1")
+    go_on.set()
+    thread.join()
+    assert taken[0].revision == revision
+    with kvstore.open_snapshot(tmp_path / "backup") as snapshot:
+        assert snapshot.get(b"meanwhile") is None
+
+
+@every
+def test_every_snapshot_under_load_is_one_moment_of_the_store(
+    stores: Any, tmp_path: Path, backend: str
+) -> None:
+    """Taken while threads write pairs of keys in one transaction, a snapshot never shows half a pair."""
+    store = stores(backend, background=True)
+    done = threading.Event()
+
+    def write(name: bytes) -> None:
+        number = 0
+        while not done.is_set():
+            number += 1
+            pair = [kvstore.put(b"a" + name, b"%d" % number), kvstore.put(b"b" + name, b"%d" % number)]
+            store.txn(success=pair)
+
+    threads = [threading.Thread(target=write, args=(b"%d" % number,)) for number in range(3)]
+    for thread in threads:
+        thread.start()
+    try:
+        for number in range(5):
+            acknowledged = store.revision
+            info = store.snapshot(tmp_path / f"backup-{number}")
+            assert info.revision >= acknowledged
+            with kvstore.open_snapshot(info.path, verify=True) as snapshot:
+                values = {kv.key: kv.value for kv in snapshot.scan(prefix=b"")}
+                for name in (b"0", b"1", b"2"):
+                    assert values.get(b"a" + name) == values.get(b"b" + name)
+                assert snapshot.revision == info.revision
+    finally:
+        done.set()
+        for thread in threads:
+            thread.join()
+
+
+# --- in the store's own place -------------------------------------------------------------
+
+
+@every
+def test_the_newest_snapshots_are_kept(stores: Any, backend: str) -> None:
+    """Without a path they lie in snap/, named by cluster and index, and only max_snapshots of them."""
+    store = stores(backend, max_snapshots=2, cluster_id=0x12)
+    for number in range(4):
+        store.put(b"k", b"%d" % number)
+        store.snapshot()
+    names = [file.path.name for file in store.engine.snapshots.files()]
+    assert names == [f"{0x12:016x}-{index:016x}.snap" for index in (3, 4)]
+
+
+def test_a_snapshot_is_not_written_over_the_stores_own_files(stores: Any) -> None:
+    """A path among the store's files is refused before anything is touched."""
+    store = stores("lmdb")
+    store.put(b"k", b"v")
+    root = store.engine.directory.root
+    for path in (root / "snap" / "db", root / "wal" / "x", root / "LOCK"):
+        with pytest.raises(kvstore.WrongStore):
+            store.snapshot(path)
+    assert store.get(b"k").value == b"v"
+
+
+def test_a_file_by_hand_replaces_the_one_before(stores: Any, tmp_path: Path) -> None:
+    """The same path twice leaves the newer snapshot, and nothing else."""
+    store = stores("lmdb")
+    for number in range(2):
+        store.put(b"k", b"%d" % number)
+        store.snapshot(tmp_path / "backup")
+    assert read_info(tmp_path / "backup").revision == 3
+    assert sorted(os.listdir(tmp_path)) == ["backup", "s"]
+
+
+def wait_for_thread(store: Store) -> None:
+    thread = store.engine.snapshots._thread
+    assert thread is not None
+    thread.join()
+
+
+@every
+def test_a_snapshot_is_taken_after_enough_entries(stores: Any, backend: str) -> None:
+    """By count: when that many entries, and more log than the backend is large, have passed since the last."""
+    store = stores(backend, snapshot_count=10)
+    keeper = store.engine.snapshots
+    for _ in range(9):
+        store.put(b"k", bytes(200_000))
+    assert not keeper.due()
+    store.put(b"k", b"")
+    assert keeper.due()
+    keeper.tend()
+    wait_for_thread(store)
+    assert [file.index for file in keeper.files()] == [10]
+    assert not keeper.due()
+    assert keeper.last_error is None
+
+
+def test_entries_alone_do_not_make_a_large_store_copy_itself(stores: Any) -> None:
+    """By count a snapshot also waits for the log to outgrow the backend: copying stays a share of writing."""
+    store = stores("lmdb", snapshot_count=10)
+    store.put(b"large", bytes(1_000_000))
+    store.checkpoint()
+    store.snapshot()
+    for _ in range(50):
+        store.put(b"k", b"v")
+    keeper = store.engine.snapshots
+    assert keeper.entries_since == 50
+    assert not keeper.due()
+    store.put(b"k", bytes(1_200_000))
+    assert keeper.due()
+
+
+def test_a_snapshot_is_taken_after_enough_bytes(stores: Any) -> None:
+    """By size: whatever the count, when the log since the last one has that many bytes."""
+    store = stores("lmdb", snapshot_size=5000, snapshot_count=0)
+    store.put(b"k", bytes(4000))
+    assert not store.engine.snapshots.due()
+    store.put(b"k", bytes(1500))
+    assert store.engine.snapshots.due()
+    store.snapshot()
+    assert not store.engine.snapshots.due()
+
+
+def test_a_snapshot_is_taken_after_enough_time(stores: Any) -> None:
+    """By interval: when that time has passed since the last and something was written."""
+    now = [1000.0]
+    store = stores("lmdb", snapshot_interval_seconds=60.0, clock=lambda: now[0])
+    now[0] += 100
+    assert not store.engine.snapshots.due()
+    store.put(b"k", b"v")
+    assert store.engine.snapshots.due()
+    store.snapshot()
+    store.put(b"k", b"v")
+    now[0] += 59
+    assert not store.engine.snapshots.due()
+    now[0] += 1
+    assert store.engine.snapshots.due()
+
+
+def test_what_is_due_survives_a_restart(stores: Any) -> None:
+    """Entries, bytes and time since the last snapshot are known again after reopening."""
+    now = [1000.0]
+    options = {"snapshot_interval_seconds": 60.0, "clock": lambda: now[0], "wal_file_size": 3000}
+    store = stores("lmdb", **options)
+    store.put(b"k", b"v")
+    store.snapshot()
+    for _ in range(5):
+        store.put(b"k", bytes(2000))
+    store.close()
+    now[0] += 61
+    keeper = stores("lmdb", **options).engine.snapshots
+    assert keeper.entries_since == 5
+    assert keeper.log_bytes_since >= 6000
+    assert keeper.due()
+
+
+def test_a_store_in_use_takes_them_by_itself(stores: Any) -> None:
+    """With background work on, a due snapshot appears without being asked for."""
+    store = stores("lmdb", background=True, snapshot_size=1)
+    store.put(b"k", b"v")
+    deadline = time.monotonic() + 60
+    while not store.engine.snapshots.files() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert len(store.engine.snapshots.files()) == 1
+
+
+# --- release ------------------------------------------------------------------------------
+
+
+def segment_indexes(store: Store) -> list[int]:
+    return [file.index for file in layout.segments(store.engine.directory.wal)]
+
+
+def roll(store: Store, times: int) -> None:
+    """Fill that many segments."""
+    for _ in range(times):
+        store.put(b"k", bytes(2000))
+
+
+@both
+def test_segments_go_when_backend_and_snapshots_cover_them(stores: Any, backend: str) -> None:
+    """With snapshots, nothing after the oldest kept one is released; without, nothing after the backend."""
+    store = stores(backend, wal_file_size=1000, max_wals=1, max_snapshots=2)
+    roll(store, 4)
+    store.checkpoint()
+    store.engine.snapshots.release()
+    assert segment_indexes(store) == [4]
+    store.snapshot()
+    roll(store, 4)
+    store.checkpoint()
+    store.engine.snapshots.release()
+    assert segment_indexes(store) == [5, 6, 7, 8]
+    store.snapshot()
+    roll(store, 2)
+    store.snapshot()
+    store.engine.snapshots.release()
+    assert segment_indexes(store) == [9, 10]
+
+
+@both
+def test_what_is_not_in_the_backend_yet_is_not_released(stores: Any, backend: str) -> None:
+    """Entries that wait in memory keep their segments."""
+    store = stores(backend, wal_file_size=1000, max_wals=1)
+    roll(store, 2)
+    store.checkpoint()
+    roll(store, 3)
+    store.engine.snapshots.release()
+    assert segment_indexes(store) == [3, 4, 5]
+
+
+@both
+def test_the_backend_is_synced_before_a_segment_goes(
+    stores: Any, backend: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If that sync fails nothing is released, now or later, and the store refuses to write."""
+    store = stores(backend, wal_file_size=1000, max_wals=1)
+    roll(store, 4)
+    store.checkpoint()
+
+    def fail(self: Any) -> None:
+        raise OSError(errno.EIO, "sync")
+
+    monkeypatch.setattr(find_backend(backend), "sync", fail)
+    before = segment_indexes(store)
+    with pytest.raises(OSError, match="sync"):
+        store.engine.snapshots.release()
+    monkeypatch.undo()
+    assert segment_indexes(store) == before
+    with pytest.raises(kvstore.StorePoisoned):
+        store.put(b"k", b"v")
+
+
+def test_a_store_in_memory_needs_a_snapshot_to_shorten_its_log(stores: Any) -> None:
+    """The log is all that it has, until a snapshot is taken; then it is opened from that and the rest."""
+    options = {"wal_file_size": 1000, "max_wals": 1}
+    store = stores("memory", **options)
+    roll(store, 4)
+    store.checkpoint()
+    store.engine.snapshots.release()
+    assert segment_indexes(store) == [1, 2, 3, 4]
+    store.snapshot()
+    roll(store, 1)
+    store.engine.snapshots.release()
+    assert segment_indexes(store) == [5]
+    hashed = store.hash_kv()
+    store.close()
+    assert stores("memory", **options).hash_kv() == hashed
+
+
+def test_max_wals_keeps_segments_that_nobody_needs(stores: Any) -> None:
+    """Released segments stay until there are more than max_wals; 0 keeps all."""
+    for name, most, kept in (("a", 3, [3, 4, 5]), ("b", 0, [1, 2, 3, 4, 5])):
+        store = stores("lmdb", name, wal_file_size=1000, max_wals=most)
+        roll(store, 5)
+        store.checkpoint()
+        store.engine.snapshots.release()
+        assert segment_indexes(store) == kept
+
+
+def test_released_segments_go_to_the_archive(stores: Any, tmp_path: Path) -> None:
+    """With archive_dir they are moved, not deleted."""
+    store = stores("lmdb", wal_file_size=1000, max_wals=1, archive_dir=str(tmp_path / "archive"))
+    roll(store, 4)
+    store.checkpoint()
+    store.engine.snapshots.release()
+    assert [file.index for file in layout.segments(tmp_path / "archive")] == [1, 2, 3]
+
+
+# --- failures -----------------------------------------------------------------------------
+
+
+@every
+def test_no_room_is_noticed_before_anything_is_written(
+    stores: Any, tmp_path: Path, backend: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A snapshot that would not fit raises DiskFull, leaves no file, and the store goes on."""
+    store = stores(backend)
+    fill(store)
+    monkeypatch.setattr(writer, "free_bytes", lambda path: 10_000)
+    with pytest.raises(kvstore.DiskFull, match="room for 10000"):
+        store.snapshot(tmp_path / "backup")
+    assert os.listdir(tmp_path) == ["s"]
+    store.put(b"k", b"v")
+
+
+class BadFile:
+    """A file of which a byte changes on its way to the disk."""
+
+    def __init__(self, file: Any, at: int) -> None:
+        self.file, self.at = file, at
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.file, name)
+
+    def sync(self) -> None:
+        self.file.pwrite(b"\xde\xad", self.at)
+        self.file.sync()
+
+
+class BadDisk(OSDisk):
+    def __init__(self, at: int = 0) -> None:
+        self.at = at
+
+    def open(self, path: Any) -> Any:
+        file = super().open(path)
+        return BadFile(file, self.at) if str(path).endswith("backup.tmp") else file
+
+
+@both
+@pytest.mark.parametrize("at", [5000, 0])
+def test_a_disk_that_stores_something_else_is_noticed(tmp_path: Path, backend: str, at: int) -> None:
+    """What is read back is compared with what was written, before the file gets its name."""
+    store = open_store(tmp_path / "s", backend, BadDisk(at))
+    fill(store)
+    with pytest.raises(kvstore.Corruption, match="read back") as caught:
+        store.snapshot(tmp_path / "backup")
+    assert caught.value.path.endswith("backup.tmp")
+    assert os.listdir(tmp_path) == ["s"]
+    store.put(b"k", b"v")
+    store.close()
+
+
+@every
+def test_a_damaged_snapshot_is_refused(stores: Any, tmp_path: Path, backend: str) -> None:
+    """A changed byte anywhere in the backend copy is found by verify; a cut-off end by any opening."""
+    store = stores(backend)
+    fill(store)
+    whole = store.snapshot(tmp_path / "backup").path.read_bytes()
+    damaged = tmp_path / "damaged"
+    for at in range(0, len(whole), 1 + len(whole) // 20):
+        damaged.write_bytes(whole[:at] + bytes([whole[at] ^ 0x10]) + whole[at + 1 :])
+        with pytest.raises(kvstore.Corruption):
+            kvstore.open_snapshot(damaged, verify=True)
+    for length in (len(whole) - 1, len(whole) - 30, len(whole) // 2, 40):
+        damaged.write_bytes(whole[:length])
+        with pytest.raises(kvstore.Corruption):
+            kvstore.open_snapshot(damaged)
+    damaged.write_bytes(whole + b"more")
+    with pytest.raises(kvstore.Corruption):
+        kvstore.open_snapshot(damaged)
+
+
+def test_a_failed_automatic_snapshot_harms_nothing(
+    stores: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is logged and remembered, leaves no file, is not tried again at once, and writes go on."""
+    store = stores("lmdb", snapshot_size=1)
+    store.put(b"k", b"v")
+
+    def fail(self: Any, path: Path) -> None:
+        raise OSError(errno.EIO, "copying failed")
+
+    monkeypatch.setattr(find_backend("lmdb"), "copy_to", fail)
+    keeper = store.engine.snapshots
+    keeper.tend()
+    wait_for_thread(store)
+    assert "copying failed" in str(keeper.last_error)
+    assert "copying failed" in caplog.text
+    thread = keeper._thread
+    keeper.tend()
+    assert keeper._thread is thread
+    assert not keeper.files()
+    store.put(b"k", b"w")
+
+
+def test_closing_gives_up_an_automatic_snapshot(stores: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Close does not wait for hashing and reading back; nothing half done is left."""
+    store = stores("lmdb", snapshot_size=1)
+    fill(store)
+    keeper = store.engine.snapshots
+    monkeypatch.setattr(keeper, "_stopping", True)
+    keeper.tend()
+    wait_for_thread(store)
+    snap = store.engine.directory.snap
+    store.close()
+    assert [name for name in os.listdir(snap) if "snap" in name] == []
+
+
+def test_progress_covers_copying_hashing_and_reading_back(stores: Any, tmp_path: Path) -> None:
+    """The callback sees ascending bytes up to the total, and may raise to give up."""
+    store = stores("lmdb")
+    fill(store)
+    seen: list[tuple[int, int]] = []
+    store.snapshot(tmp_path / "backup", progress=lambda done, total: seen.append((done, total)))
+    assert [done for done, _ in seen] == sorted(done for done, _ in seen)
+    assert seen[-1][0] == seen[-1][1] > 0
+
+    def give_up(done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        store.snapshot(tmp_path / "other", progress=give_up)
+    assert sorted(os.listdir(tmp_path)) == ["backup", "s"]
