@@ -187,20 +187,23 @@ def _watch_until_now(engine: LocalEngine, request: WatchRequest) -> Message:
                 return watched(events, None)
 
 
-def replay(path: Path, backend: str = "lmdb", pace: Pace | None = None, **options: Any) -> Result:
-    """Play one file into a new store in a temporary folder."""
-    pace = pace or Pace()
-    chosen = Options(
+def replay_options(backend: str, **options: Any) -> Options:
+    """How a store is opened that conversations are played into."""
+    return Options(
         **{
             "backend": backend,
             "background": False,  # nothing moves but what the pace says
-            "durability": "off",  # the folder does not outlive this call
+            "durability": "off",  # the folder does not outlive the command
             "wal_file_size": 1 << 18,
             **options,
         }
     )
+
+
+def replay(path: Path, backend: str = "lmdb", pace: Pace | None = None, **options: Any) -> Result:
+    """Play one file into a new store in a temporary folder."""
     with tempfile.TemporaryDirectory(prefix="kvstore-replay-") as folder:
-        player = Player(Path(folder), chosen, pace)
+        player = Player(Path(folder), replay_options(backend, **options), pace or Pace())
         try:
             return player.play(read_conversation(path))
         finally:

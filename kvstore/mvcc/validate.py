@@ -59,7 +59,13 @@ def check_delete(request: DeleteRangeRequest) -> None:
 
 
 def check_txn(request: TxnRequest, max_ops: int) -> None:
-    """Counts, then every op of both branches, then keys that two ops would write."""
+    """Counts and ops, nested ones included; only then keys that two ops would write."""
+    _check_ops(request, max_ops)
+    _check_branch(request.success)
+    _check_branch(request.failure)
+
+
+def _check_ops(request: TxnRequest, max_ops: int) -> None:
     ops = max(len(request.compare), len(request.success), len(request.failure))
     if ops > max_ops:
         raise TooManyOps
@@ -73,8 +79,6 @@ def check_txn(request: TxnRequest, max_ops: int) -> None:
             )
     for op in (*request.success, *request.failure):
         _check_op(op, max_ops - ops)
-    _check_branch(request.success)
-    _check_branch(request.failure)
 
 
 def _check_op(op: Op, max_ops: int) -> None:
@@ -85,7 +89,7 @@ def _check_op(op: Op, max_ops: int) -> None:
     elif isinstance(op, DeleteRangeRequest):
         check_delete(op)
     elif isinstance(op, TxnRequest):
-        check_txn(op, max_ops)
+        _check_ops(op, max_ops)
     elif op is None:
         raise KeyNotFound
     else:
