@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Self
 
-from kvstore.errors import Compacted, KVStoreError, WatchCanceled
+from kvstore.errors import Compacted, KVStoreError, StoreClosed, WatchCanceled
 from kvstore.model import Event, WatchRequest, WatchResponse
 from kvstore.watch.stream import WatchStream
 
@@ -182,9 +182,11 @@ class CallbackWatch:
         try:
             for event in self._watch:
                 self._callback(event)
-        except KVStoreError as error:
+        except StoreClosed as error:
             self.error = error
-            logger.warning("watch: ended: %s", error)
+        except Compacted as error:
+            self.error = error
+            logger.warning("watch: revision %d is compacted, the watch has ended", self.revision + 1)
         except Exception as error:
             self.error = error
             logger.exception("watch: the callback failed, the watch has ended")
