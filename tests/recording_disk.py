@@ -211,6 +211,8 @@ class RecordingDisk:
         with self._call("sync_file", path):
             node = self._node(path)
             node.synced = True
+            if node.content is not None and Path(path).read_bytes() != node.content.live:
+                node.content = None  # a backend has gone on with what was written here
             if node.content is not None:
                 node.content.sync()
 

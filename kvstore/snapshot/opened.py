@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from kvstore.backend import Backend, Progress
 from kvstore.engine import LocalEngine
@@ -87,7 +87,7 @@ def open_snapshot(path: str | os.PathLike[str], *, verify: bool = False) -> Snap
     backend = open_any(info.path)
     try:
         state = State(backend)
-        lessor = load_leases(backend)
+        lessor = LeasesOnDemand(backend)
         options = Options(read_only=True, background=False)
         engine = LocalEngine(
             options, OSDisk(), None, None, None, state, lessor, info.cluster_id, info.member_id
@@ -96,6 +96,21 @@ def open_snapshot(path: str | os.PathLike[str], *, verify: bool = False) -> Snap
         backend.close()
         raise
     return Snapshot(engine, info)
+
+
+class LeasesOnDemand(Lessor):
+    """The leases of a file that nobody writes, read when they are first asked for: most readers never do."""
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+
+    def __getattr__(self, name: str) -> Any:
+        """Reached only while they have not been read."""
+        if name not in ("leases", "_deadlines"):
+            raise AttributeError(name)
+        self.leases = {}
+        self.adopt(load_leases(self._backend))
+        return getattr(self, name)
 
 
 def load_leases(backend: Backend) -> Lessor:

@@ -152,12 +152,12 @@ def restore(
     new.check()
     disk = disk or OSDisk()
     target = Path(os.path.abspath(data_dir))
-    _check_target(target)
+    check_target(target)
     point = Point(to_revision, int(to_time * 1000))
     found = Source.at(Path(source), [Path(archive) for archive in archives])
     base = found.base(point)
     kind = find_backend(new.backend or found.backend or Options().backend)
-    with _building(disk, target) as directory:
+    with building_directory(disk, target) as directory:
         backend = _load(disk, directory, kind, base, progress)
         try:
             state = State(backend)
@@ -166,6 +166,8 @@ def restore(
             _keep(disk, directory, backend, restored)
         finally:
             backend.close()
+        if backend.persistent:
+            disk.sync_file(directory.db)
         for path in layout.helpers(directory.db):  # of the closed file, and empty of content
             disk.remove(path)
         Log.create(
@@ -181,7 +183,7 @@ def restore(
     return restored
 
 
-def _check_target(target: Path) -> None:
+def check_target(target: Path) -> None:
     if not os.path.lexists(target):
         if not target.parent.is_dir():
             raise FileNotFoundError(2, "no such directory", os.fspath(target.parent))
@@ -194,7 +196,7 @@ def _check_target(target: Path) -> None:
 
 
 @contextmanager
-def _building(disk: Disk, target: Path) -> Iterator[DataDir]:
+def building_directory(disk: Disk, target: Path) -> Iterator[DataDir]:
     """A directory to build in, which gets the name ``target`` if all goes well, and is removed if not."""
     directory = DataDir.at(layout.building(target))
     disk.make_dir(directory.root)
