@@ -14,7 +14,7 @@ A write that has returned is on disk. Every write has a revision, and the past s
 from __future__ import annotations
 
 import os
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from kvstore.errors import (
@@ -62,8 +62,10 @@ from kvstore.options import BadOption, Options
 
 if TYPE_CHECKING:
     from kvstore.aio import AsyncStore
+    from kvstore.backend import Progress
     from kvstore.engine import LocalEngine
     from kvstore.snapshot.opened import Snapshot
+    from kvstore.snapshot.restore import Restored
     from kvstore.store import Store, View
 
 __version__ = "0.1.0"
@@ -120,6 +122,7 @@ __all__ = [
     "open_snapshot",
     "prefix_end",
     "put",
+    "restore",
     "txn",
     "value",
     "version",
@@ -186,6 +189,35 @@ def open_snapshot(path: str | os.PathLike[str], *, verify: bool = False) -> Snap
     from kvstore.snapshot import opened
 
     return opened.open_snapshot(path, verify=verify)
+
+
+def restore(
+    source: str | os.PathLike[str],
+    data_dir: str | os.PathLike[str],
+    *,
+    archives: Sequence[str | os.PathLike[str]] = (),
+    to_revision: int = 0,
+    to_time: float = 0.0,
+    progress: Progress | None = None,
+    **new: Any,
+) -> Restored:
+    """Make the new store ``data_dir`` out of a snapshot file, or of a data directory with its snapshots and log.
+
+    ``to_revision`` or ``to_time`` (seconds since 1970): stop there; ``archives``: more folders with log segments.
+    ``new``: backend, cluster_id, member_id, name, bump_revision, mark_compacted of the new store.
+    Raises ``OpenError`` (the target exists, the point is not covered), ``NotAStore``, ``Corruption``, ``DiskFull``.
+    """
+    from kvstore.snapshot import restore as restoring
+
+    return restoring.restore(
+        source,
+        data_dir,
+        restoring.NewStore(**new),
+        archives=archives,
+        to_revision=to_revision,
+        to_time=to_time,
+        progress=progress,
+    )
 
 
 def __getattr__(name: str) -> Any:
