@@ -20,6 +20,7 @@ COMMANDS = (
     "hashkv",
     "wal",
     "replay",
+    "bench",
 )
 
 

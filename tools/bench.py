@@ -1,0 +1,87 @@
+"""Measure this store against others, on this machine, in turns.
+
+    kvstore bench                       everything (an hour; make bench)
+    kvstore bench --quick               small and short: a look, not a result
+    kvstore bench --only get --only put-1 --json-file result.json --plot result.png
+    kvstore bench --sync-delay-ms 10    as on a slow disk
+
+What is measured, and how to read it: docs/benchmarks.md. The exit code is 1 if a row failed; a missed goal is a result.
+"""
+
+from __future__ import annotations
+
+import sys
+
+if __name__ == "__main__" and not __package__:
+    import runpy
+
+    sys.path.pop(0)  # where Python puts a script's folder
+    runpy.run_module("kvstore.tools.bench", run_name="__main__", alter_sys=True)
+    sys.exit()
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .command import ExitCode, Settings, run, write_json, write_table
+from .usage import UsageError
+
+
+def register(app: typer.Typer) -> None:
+    app.command("bench")(bench)
+
+
+def bench(
+    ctx: typer.Context,
+    only: Annotated[
+        list[str] | None, typer.Option(help="Only this row; may be repeated.", metavar="ROW")
+    ] = None,
+    list_rows: Annotated[bool, typer.Option("--list", help="Name the rows, and measure nothing.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="Small stores, two short rounds.")] = False,
+    pairs: Annotated[int | None, typer.Option(help="Rounds; 5 by default.", min=1)] = None,
+    scale: Annotated[float | None, typer.Option(help="Factor for all sizes.", min=0.0001, max=10)] = None,
+    seconds: Annotated[float | None, typer.Option(help="Length of a sample; 2 by default.", min=0.01)] = None,
+    sync_delay_ms: Annotated[
+        float, typer.Option(help="Added to every sync of ours and of the raw loop.", min=0, max=1000)
+    ] = 0,
+    directory: Annotated[
+        Path | None, typer.Option("--dir", help="Where to work: a folder on the disk that is meant.")
+    ] = None,
+    json_file: Annotated[Path | None, typer.Option(help="Write all figures here, as JSON.")] = None,
+    plot: Annotated[Path | None, typer.Option(help="Write a picture here (PNG).")] = None,
+) -> None:
+    """Measure this store against others, in turns. With --json the figures go to stdout, the table to stderr."""
+    from .benchmarks import session
+    from .benchmarks.contest import Settings as Sizes
+
+    settings = Settings.of(ctx)
+    if list_rows:
+        write_table(("row", "", "what is measured"), session.listed())
+        return
+    if unknown := session.unknown(only or []):
+        raise UsageError(f"no row {unknown[0]!r}; kvstore bench --list names them")
+    said = {"pairs": pairs, "scale": scale, "seconds": seconds}
+    sizes: dict[str, float] = {
+        **(session.QUICK if quick else {}),
+        **{name: value for name, value in said.items() if value is not None},
+    }
+    backends = (settings.backend,) if settings.backend else Sizes().backends
+    found = session.measure(
+        only or [],
+        Sizes(**sizes, sync_delay_ms=sync_delay_ms, backends=backends),  # type: ignore[arg-type]  # pairs is whole
+        directory,
+        plot=plot,
+        on_stderr=settings.json,
+    )
+    if json_file is not None:
+        json_file.write_text(json.dumps(found, indent=1) + "\n")
+    if settings.json:
+        write_json(found)
+    if any(row["error"] for row in found["rows"]):
+        raise typer.Exit(ExitCode.FAILED)
+
+
+if __name__ == "__main__":
+    sys.exit(run(register))

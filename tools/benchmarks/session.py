@@ -1,0 +1,56 @@
+"""One run: the chosen rows, one after the other, told as they end."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from . import machine, report
+from .catalogue import ROWS
+from .contest import Absent, Outcome, Settings, hold
+from .place import Place
+
+QUICK = {"pairs": 2, "scale": 0.02, "seconds": 0.3}
+_WIDTH_OF_A_FILE = 160
+
+
+def listed() -> list[tuple[str, str, str]]:
+    """(name, title, what is measured) of every row."""
+    return [(row.name, row.title, row.what) for row in ROWS.values()]
+
+
+def unknown(names: list[str]) -> list[str]:
+    return [name for name in names if name not in ROWS]
+
+
+def measure(
+    names: list[str], settings: Settings, directory: Path | None, *, plot: Path | None, on_stderr: bool
+) -> dict[str, Any]:
+    """Hold the named rows (none named: all) and print what comes out; everything again for JSON."""
+    console = Console(stderr=on_stderr)
+    if not console.is_terminal:
+        console.width = _WIDTH_OF_A_FILE
+    outcomes = []
+    with Place(directory) as place:
+        where = machine.describe(place.root)
+        report.print_machine(console, where, settings)
+        if machine.is_in_memory(where["file_system"]):
+            console.print("[red]This directory is in memory: syncs cost nothing here. Use --dir.[/red]\n")
+        for row in ROWS.values():
+            if not names or row.name in names:
+                with console.status(f"measuring {row.name}: {row.title}"):
+                    outcomes.append(hold(row, settings, place))
+                report.print_outcome(console, outcomes[-1])
+    console.print(report.summary(outcomes), highlight=False)
+    if plot is not None:
+        _draw(console, plot, outcomes)
+    return report.to_json(where, settings, outcomes)
+
+
+def _draw(console: Console, path: Path, outcomes: list[Outcome]) -> None:
+    try:
+        report.write_plot(path, outcomes)
+    except Absent as reason:
+        console.print(f"no picture: {reason}", highlight=False)
