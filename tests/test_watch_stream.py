@@ -149,6 +149,35 @@ def test_watches_of_a_stream_are_independent(store: Store, stream: WatchStream) 
     }
 
 
+def test_many_watches_catch_up_together(store: Store, stream: WatchStream) -> None:
+    """Watches that come back at one revision share what is read, and each gets its own events only."""
+    for number in range(300):
+        store.put(b"k%02d" % (number % 30), b"v")
+        if number % 10 == 9:
+            store.delete(b"k%02d" % (number % 30))
+    settle(store)
+    requests = [WatchRequest(b"k%02d" % number, start_revision=2) for number in range(30)]
+    requests += [
+        WatchRequest(b"k1", b"k2", 2),
+        EVERYTHING._replace(start_revision=2),
+        WatchRequest(b"x", b"y", 2),
+    ]
+    ids = [stream.create(request) for request in requests]
+    stream.request_progress()
+    seen: dict[int, list[tuple[bytes, int]]] = {watch_id: [] for watch_id in ids}
+    while True:
+        watch_id, response = following(stream)
+        if watch_id == -1:
+            break
+        seen[watch_id] += [(event.kv.key, event.kv.mod_revision) for event in response.events]
+    everything = seen[ids[31]]
+    assert [revision for _, revision in everything] == list(range(2, 332))
+    assert seen[ids[32]] == []
+    assert seen[ids[30]] == [change for change in everything if change[0].startswith(b"k1")]
+    for number in range(30):
+        assert seen[ids[number]] == [change for change in everything if change[0] == b"k%02d" % number]
+
+
 def test_manual_progress_waits_until_every_watch_has_caught_up(store: Store, stream: WatchStream) -> None:
     """A progress notice with id -1 comes behind the events of all watches of the stream."""
     for _ in range(300):

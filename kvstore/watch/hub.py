@@ -79,6 +79,8 @@ class Hub:
 
     def join(self, watcher: Watcher) -> bool:
         """Make a watcher live if nothing of what it wants was taken already."""
+        if self._index and watcher.position <= self._taken:
+            return False  # not even worth the lock
         with self.lock:
             if not self._index:
                 self._active = (
@@ -148,7 +150,7 @@ class Hub:
                 self._answer_asked()
             except Exception as error:
                 if not self._stopping:
-                    logger.warning("watch: live delivery stops, watches read the store: %s", error)
+                    logger.warning("watch: delivery could not go on, watches read the store: %s", error)
                 self._send_all_behind()
 
     def _route_new(self) -> bool:

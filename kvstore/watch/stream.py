@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from kvstore.errors import Compacted, WatchCanceled
 from kvstore.model import FROM_KEY, WatchRequest, WatchResponse
 from kvstore.mvcc.changes import ChangedRow, change_page
-from kvstore.watch.watcher import Batch, FellBehind, Item, Ready, Watcher
+from kvstore.watch.watcher import Batch, FellBehind, Item, Ready, Watcher, hull, route
 
 if TYPE_CHECKING:
     from kvstore.watch.hub import Hub
@@ -277,7 +277,7 @@ class WatchStream:
                 return
             if self._behind and (self._store_has_turn or not self._queue):
                 self._store_has_turn = False
-                self._catch_up(self._behind.popleft())
+                self._catch_up()
                 return
             self._store_has_turn = True
             self._open(self._queue.popleft())
@@ -300,23 +300,32 @@ class WatchStream:
 
     # --- catching up ------------------------------------------------------------------
 
-    def _catch_up(self, watcher: Watcher) -> None:
-        """Let a watcher that is behind go live, or read one page for it and put it last in the row."""
-        if watcher.ended or self._hub.join(watcher):
+    def _catch_up(self) -> None:
+        """Let those that have caught up go live, and read one page for the first of the others.
+
+        Those that stand at the same position (all of them, when a client comes back) share the page.
+        """
+        self._behind = deque(w for w in self._behind if not (w.ended or self._hub.join(w)))
+        if not self._behind:
             return
-        first, last = watcher.position, self._state.published
+        first, last = self._behind[0].position, self._state.published
+        group = [watcher for watcher in self._behind if watcher.position == first]
         try:
-            page, covered = change_page(self._state, first, last, self._rows_to_read(last), watcher.span)
+            page, covered = change_page(self._state, first, last, self._rows_to_read(last), hull(group))
         except Compacted as error:
-            self._end_compacted(watcher, error.compact_revision)
+            self._end_compacted(group, error.compact_revision)
             return
         self._fit_pages(page)
-        events = watcher.events(self._state, watcher.wanted(page))
-        watcher.position = covered + 1
-        self._behind.append(watcher)
-        if events:
-            watcher.quiet = False
-            self._ahead.append((watcher.id, WatchResponse(covered, events)))
+        shares = route(group, page) if len(group) > 1 else {group[0]: page}
+        for watcher, changes in shares.items():
+            events = watcher.events(self._state, watcher.wanted(changes))
+            if events:
+                watcher.quiet = False
+                self._ahead.append((watcher.id, WatchResponse(covered, events)))
+        for watcher in group:
+            watcher.position = covered + 1
+            self._behind.remove(watcher)
+        self._behind.extend(group)
 
     def _rows_to_read(self, newest: int) -> int:
         """As many as fit a page; fewer, and after a pause, while somebody writes."""
@@ -332,11 +341,13 @@ class WatchStream:
         fitting = PAGE_BYTES * len(page) // size_bytes if size_bytes else PAGE_ROWS
         self._page_rows = max(1, min(2 * self._page_rows, fitting, PAGE_ROWS))
 
-    def _end_compacted(self, watcher: Watcher, compact_revision: int) -> None:
-        with self._changing:
-            if self._watchers.pop(watcher.id, None) is None:
-                return  # canceled meanwhile, and told so
-            self._hub.leave(watcher)
-            self._ended.add(watcher.id)
-        ended = WatchResponse(0, canceled=True, compact_revision=compact_revision)
-        self._ahead.append((watcher.id, ended))
+    def _end_compacted(self, group: list[Watcher], compact_revision: int) -> None:
+        for watcher in group:
+            with self._changing:
+                self._behind.remove(watcher)
+                if self._watchers.pop(watcher.id, None) is None:
+                    continue  # canceled meanwhile, and told so
+                self._hub.leave(watcher)
+                self._ended.add(watcher.id)
+            ended = WatchResponse(0, canceled=True, compact_revision=compact_revision)
+            self._ahead.append((watcher.id, ended))

@@ -10,6 +10,7 @@ from kvstore.model import Event, EventType, WatchRequest, WatchResponse
 from kvstore.mvcc.changes import ChangedRow
 from kvstore.mvcc.state import State
 from kvstore.mvcc.validate import range_bounds
+from kvstore.watch.index import Span, WatchIndex
 
 if TYPE_CHECKING:
     from kvstore.watch.stream import WatchStream
@@ -145,3 +146,24 @@ def _before(state: State, revision: int, key: bytes, row: bytes | None) -> KeyVa
     except Compacted:
         return None
     return None if before is None else KeyValue.of(key, before)
+
+
+# --- several watchers over one page -------------------------------------------------------
+
+
+def hull(group: list[Watcher]) -> Span:
+    """The smallest range that holds what all of them watch."""
+    ends = [watcher.span[1] for watcher in group]
+    return min(watcher.span[0] for watcher in group), None if None in ends else max(filter(None, ends))
+
+
+def route(group: list[Watcher], changes: list[ChangedRow]) -> dict[Watcher, list[ChangedRow]]:
+    """Each one's share of the changes; those who get nothing are left out."""
+    index: WatchIndex[Watcher] = WatchIndex()
+    for watcher in group:
+        index.add(watcher.span, watcher)
+    shares: dict[Watcher, list[ChangedRow]] = {}
+    for change in changes:
+        for watcher in index.find(change[2]):
+            shares.setdefault(watcher, []).append(change)
+    return shares
