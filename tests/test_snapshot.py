@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -555,3 +557,63 @@ def test_progress_covers_copying_hashing_and_reading_back(stores: Any, tmp_path:
     with pytest.raises(KeyboardInterrupt):
         store.snapshot(tmp_path / "other", progress=give_up)
     assert sorted(os.listdir(tmp_path)) == ["backup", "s"]
+
+
+# --- beside the process that writes -------------------------------------------------------
+
+
+READER = """
+import sys, kvstore
+with kvstore.open(sys.argv[1], sys.argv[2], read_only=True) as reader:
+    reader.snapshot(sys.argv[3])
+    try:
+        reader.snapshot()
+    except kvstore.ReadOnly:
+        print("no place of its own")
+"""
+
+
+@both
+def test_a_store_in_use_by_another_is_saved_whole(stores: Any, tmp_path: Path, backend: str) -> None:
+    """From another process: what the writer has in its backend, and what only its log holds yet."""
+    store = stores(backend)
+    fill(store)
+    store.checkpoint()
+    store.put(b"only in the log", b"1")
+    arguments = [tmp_path / "s", backend, tmp_path / "backup"]
+    run = subprocess.run(
+        [sys.executable, "-c", READER, *arguments], check=True, capture_output=True, text=True
+    )
+    assert run.stdout == "no place of its own\n"
+    assert sorted(os.listdir(tmp_path)) == ["backup", "s"]
+    with kvstore.open_snapshot(tmp_path / "backup", verify=True) as snapshot:
+        assert snapshot.info.revision == store.revision
+        assert list(snapshot.scan(prefix=b"")) == list(store.scan(prefix=b""))
+        assert snapshot.hash_kv() == store.hash_kv()
+        assert snapshot.leases() == (77,)
+
+
+def test_a_segment_that_goes_meanwhile_makes_the_copy_be_made_anew(
+    stores: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If the writer releases what the copy still needs, the next copy is taken from a newer commit."""
+    backend = "sqlite"  # which one process may open twice
+    store = stores(backend, wal_file_size=1000, max_wals=1)
+    roll(store, 3)
+    store.checkpoint()
+    copy_to = find_backend(backend).copy_to
+    copies = []
+
+    def copy_and_release(self: Any, path: Path) -> None:
+        copy_to(self, path)
+        copies.append(path)
+        if len(copies) == 1:
+            roll(store, 3)
+            store.checkpoint()
+            store.engine.snapshots.release()
+
+    with stores(backend, read_only=True) as reader:
+        monkeypatch.setattr(find_backend(backend), "copy_to", copy_and_release)
+        info = reader.snapshot(tmp_path / "backup")
+    assert len(copies) == 2
+    assert info.revision == store.revision

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING
 from kvstore import layout
 from kvstore.backend import Progress
 from kvstore.errors import KVStoreError, ReadOnly, StoreClosed
+from kvstore.snapshot.beside import take_beside
 from kvstore.snapshot.reader import SnapshotInfo, read_info
 from kvstore.snapshot.writer import take_snapshot
 from kvstore.wal import SegmentInfo
@@ -86,7 +87,9 @@ class SnapshotKeeper:
         engine = self._engine
         engine.check_readable()
         if engine.log is None:
-            raise ReadOnly
+            if path is None or engine.directory is None:
+                raise ReadOnly
+            return take_beside(engine, Path(path), progress)
         with self._taking:
             log_bytes = engine.log.appended_bytes
             info = take_snapshot(engine, None if path is None else Path(path), progress)

@@ -54,21 +54,21 @@ POLL_SECONDS = 0.05
 def take_snapshot(engine: LocalEngine, path: Path | None, progress: Progress | None = None) -> SnapshotInfo:
     """Write a snapshot of everything durable now to ``path`` (None: the store's own place and name)."""
     assert engine.directory is not None
-    meter = _Meter(progress)
+    meter = Meter(progress)
     with engine.checkpointing:
         engine.checkpoint()
         target = path or engine.directory.snapshot(engine.cluster_id, engine.state.applied_index)
         _check_target(engine, target, given=path is not None)
-        copy = _copy(engine.disk, engine.backend, target, engine.now_ms(), meter)
-    return _seal(engine.disk, copy, target, meter)
+        copy = copy_backend(engine.disk, engine.backend, target, engine.now_ms(), meter)
+    return seal(engine.disk, copy, target, meter)
 
 
 def write_snapshot(
     disk: Disk, backend: Backend, target: Path, now_ms: int, progress: Progress | None = None
 ) -> SnapshotInfo:
     """A snapshot of a backend that nobody writes to."""
-    meter = _Meter(progress)
-    return _seal(disk, _copy(disk, backend, target, now_ms, meter), target, meter)
+    meter = Meter(progress)
+    return seal(disk, copy_backend(disk, backend, target, now_ms, meter), target, meter)
 
 
 def _check_target(engine: LocalEngine, target: Path, *, given: bool) -> None:
@@ -89,7 +89,7 @@ def _check_room(backend: Backend, target: Path) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class _Copy:
+class Copy:
     """A finished copy, and what the backend said of itself at the commit that was copied."""
 
     path: Path
@@ -118,23 +118,27 @@ class _Copy:
         )
 
 
-def _copy(disk: Disk, backend: Backend, target: Path, now_ms: int, meter: _Meter) -> _Copy:
+def describe(backend: Backend) -> tuple[dict[bytes, bytes], tuple[int, int, int]]:
+    """The meta rows of the newest commit, and how many keys, changes and leases it has."""
+    with backend.read() as tx:
+        return dict(tx.scan(META)), (tx.count(LATEST), tx.count(CHANGES), tx.count(LEASE))
+
+
+def copy_backend(disk: Disk, backend: Backend, target: Path, now_ms: int, meter: Meter) -> Copy:
     """Copy the backend beside ``target``. Nobody commits to it meanwhile."""
     temporary = layout.temporary(target)
     about_bytes = _check_room(backend, target)
-    with backend.read() as tx:
-        counts = tx.count(LATEST), tx.count(CHANGES), tx.count(LEASE)
-        copy = _Copy(temporary, type(backend), dict(tx.scan(META)), counts, now_ms)
+    copy = Copy(temporary, type(backend), *describe(backend), now_ms)
     disk.remove(temporary)
-    with _removed_on_failure(disk, temporary), meter.watching(temporary, about_bytes):
+    with removed_on_failure(disk, temporary), meter.watching(temporary, about_bytes):
         backend.copy_to(temporary)
     return copy
 
 
-def _seal(disk: Disk, copy: _Copy, target: Path, meter: _Meter) -> SnapshotInfo:
+def seal(disk: Disk, copy: Copy, target: Path, meter: Meter) -> SnapshotInfo:
     """Turn a finished copy into a snapshot."""
     temporary = copy.path
-    with _removed_on_failure(disk, temporary):
+    with removed_on_failure(disk, temporary):
         backend_bytes = temporary.stat().st_size
         with _beside(lambda: disk.sync_file(temporary)):
             sha256, crcs = _digest(temporary, backend_bytes, meter)
@@ -157,7 +161,7 @@ def _append(disk: Disk, path: Path, tail: bytes, offset: int) -> None:
         file.close()
 
 
-def _check_opens(copy: _Copy, manifest: Manifest) -> None:
+def _check_opens(copy: Copy, manifest: Manifest) -> None:
     if copy.kind.persistent:  # others would load it whole
         backend = copy.kind.open(copy.path, TABLES, immutable=True)
         try:
@@ -166,7 +170,7 @@ def _check_opens(copy: _Copy, manifest: Manifest) -> None:
             backend.close()
 
 
-def _digest(path: Path, size_bytes: int, meter: _Meter) -> tuple[bytes, list[int]]:
+def _digest(path: Path, size_bytes: int, meter: Meter) -> tuple[bytes, list[int]]:
     sha256 = hashlib.sha256()
     crcs = []
     for _, chunk in chunks(path, size_bytes, meter.next_pass()):
@@ -175,7 +179,7 @@ def _digest(path: Path, size_bytes: int, meter: _Meter) -> tuple[bytes, list[int
     return sha256.digest(), crcs
 
 
-def _read_back(path: Path, crcs: list[int], tail: bytes, backend_bytes: int, meter: _Meter) -> None:
+def _read_back(path: Path, crcs: list[int], tail: bytes, backend_bytes: int, meter: Meter) -> None:
     """Compare what is on the disk with what was written."""
     found = chunks(path, backend_bytes, meter.next_pass(), from_disk=True)
     for (offset, chunk), crc in zip(found, crcs, strict=True):
@@ -209,7 +213,7 @@ def _beside(work: Callable[[], None]) -> Iterator[None]:
 
 
 @contextmanager
-def _removed_on_failure(disk: Disk, temporary: Path) -> Iterator[None]:
+def removed_on_failure(disk: Disk, temporary: Path) -> Iterator[None]:
     try:
         yield
     except BaseException:
@@ -221,7 +225,7 @@ def _removed_on_failure(disk: Disk, temporary: Path) -> Iterator[None]:
 PASSES = 3
 
 
-class _Meter:
+class Meter:
     """Progress over the passes of the same bytes: copied, hashed, read back. The callback may raise, to give up."""
 
     def __init__(self, progress: Progress | None) -> None:

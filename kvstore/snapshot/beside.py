@@ -1,0 +1,64 @@
+"""A snapshot of a store that another process is writing.
+
+    copy       the backend's newest commit: a reader may copy it at any time
+    catch up   what the log holds after it is replayed into the copy
+    seal       as every snapshot
+
+So it holds every write that was durable when it began. The writer may release a segment between the first two
+steps; then the copy is too old for the log, and is made anew.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from kvstore import layout
+from kvstore.backend import Progress
+from kvstore.errors import Corruption
+from kvstore.files import Disk
+from kvstore.lease import Lessor
+from kvstore.mvcc.schema import TABLES
+from kvstore.mvcc.state import State
+from kvstore.snapshot.point import Point, log_segments, replay_to
+from kvstore.snapshot.reader import SnapshotInfo
+from kvstore.snapshot.writer import Copy, Meter, copy_backend, describe, removed_on_failure, seal
+
+if TYPE_CHECKING:
+    from kvstore.engine import LocalEngine
+
+ATTEMPTS = 5
+
+
+def take_beside(engine: LocalEngine, target: Path, progress: Progress | None = None) -> SnapshotInfo:
+    """Write a snapshot of what is durable now, from an engine that is open read-only."""
+    assert engine.directory is not None
+    meter = Meter(progress)
+    attempt = 1
+    while True:
+        copy = copy_backend(engine.disk, engine.backend, target, engine.now_ms(), meter)
+        try:
+            with removed_on_failure(engine.disk, copy.path):
+                copy = _catch_up(engine.disk, copy, engine.directory.wal)
+            return seal(engine.disk, copy, target, meter)
+        except Corruption:
+            if attempt == ATTEMPTS:
+                raise
+            attempt += 1
+
+
+def _catch_up(disk: Disk, copy: Copy, wal_dir: Path) -> Copy:
+    backend = copy.kind.open(copy.path, TABLES)
+    try:
+        state, lessor = State(backend), Lessor()
+        with backend.read() as tx:
+            lessor.load(tx)
+        replay_to(Point(), state, lessor, log_segments([wal_dir]))
+        backend.sync()
+        meta, counts = describe(backend)
+    finally:
+        backend.close()
+        for path in layout.helpers(copy.path):
+            disk.remove(path)
+    return replace(copy, meta=meta, counts=counts)
