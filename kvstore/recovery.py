@@ -78,9 +78,7 @@ def open_engine(data_dir: str | os.PathLike[str], options: Options, disk: Disk |
 
 def _open_read_only(directory: DataDir, options: Options, disk: Disk) -> LocalEngine:
     """Look at what is durable now: backend plus log, without a lock and without changing a byte."""
-    if not directory.root.is_dir():
-        raise NotAStore(f"{directory.root} is not a directory", directory.root)
-    backend = find_backend(options.backend).open(directory.db, TABLES, read_only=True)
+    backend = _open_backend_read_only(directory, options)
     try:
         state = State(backend, written_elsewhere=True)
         lessor = load_leases(state)
@@ -88,11 +86,20 @@ def _open_read_only(directory: DataDir, options: Options, disk: Disk) -> LocalEn
             disk, directory.wal, after_index=state.applied_index, mark=_log_mark(state), read_only=True
         )
         replay(log, state, lessor)
-        meta = _identity(backend, options)
-        return LocalEngine(options, disk, directory, None, None, state, lessor, *meta)
+        ids = log.metadata.cluster_id, log.metadata.member_id
+        return LocalEngine(options, disk, directory, None, None, state, lessor, *ids)
     except BaseException:
         backend.close()
         raise
+
+
+def _open_backend_read_only(directory: DataDir, options: Options) -> Backend:
+    """The backend's file; where there is none (yet), an empty one in memory, for the log has everything."""
+    if directory.db.is_file():
+        return find_backend(options.backend).open(directory.db, TABLES, read_only=True)
+    if not layout.segments(directory.wal):
+        raise NotAStore(f"{directory.root} is not a store: it has no log", directory.root)
+    return find_backend("memory").open(directory.db, TABLES)
 
 
 def _make_directories(directory: DataDir, disk: Disk) -> None:

@@ -11,8 +11,8 @@ from itertools import islice
 from pathlib import Path
 
 import pytest
-
 from kvstore.tools.replay import Pace, replay
+
 from tests.etcd_recorder import HAS_ETCD, fresh_etcd, record
 from tests.random_requests import Requests
 
@@ -30,19 +30,19 @@ def recorded(folder: Path, seed: int, requests: int, *, long_keys: bool) -> Path
     return path
 
 
-def assert_agrees(path: Path, requests: int, backend: str, pace: Pace) -> None:
+def assert_agrees(path: Path, backend: str, pace: Pace) -> None:
     result = replay(path, backend, pace)
     assert [
         (d.exchange.line, d.exchange.request, d.exchange.answer, d.ours) for d in result.differences
     ] == []
-    assert result.agreed.total() == requests
+    assert result.agreed.total() == len(path.read_text().splitlines()) > 0
 
 
 @pytest.mark.parametrize("backend", ["lmdb", "sqlite", "memory"])
 def test_a_random_conversation(tmp_path: Path, backend: str) -> None:
     """A few hundred requests over awkward keys and long ones get etcd's answers."""
     path = recorded(tmp_path, 1, 400, long_keys=True)
-    assert_agrees(path, 400, backend, Pace(checkpoint_every=3))
+    assert_agrees(path, backend, Pace(checkpoint_every=3))
 
 
 @pytest.mark.soak
@@ -52,4 +52,4 @@ def test_long_random_conversations(tmp_path: Path, seed: int) -> None:
     path = recorded(tmp_path, seed, 3000, long_keys=seed % 3 == 0)
     for backend in ("lmdb", "sqlite", "memory"):
         for pace in (Pace(), Pace(checkpoint_every=1), Pace(reopen_every=7), Pace(crash_every=29)):
-            assert_agrees(path, 3000, backend, pace)
+            assert_agrees(path, backend, pace)

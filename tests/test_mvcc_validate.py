@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from kvstore.errors import DuplicateKey, EmptyKey, LeaseProvided
-from kvstore.model import PutRequest, TxnRequest
+from kvstore.model import Compare, CompareTarget, PutRequest, TxnRequest
 from kvstore.mvcc.validate import check_txn
 
 TWICE = TxnRequest(success=(PutRequest(b"k"), PutRequest(b"k")))
@@ -25,3 +25,25 @@ def test_a_bad_op_anywhere_is_refused_before_a_duplicate_key_in_a_nested_transac
     for request, error in check:
         with pytest.raises(error):
             check_txn(request, 128)
+
+
+@pytest.mark.parametrize(
+    ("compare", "error"),
+    [
+        (Compare(b"k", CompareTarget.VERSION, operand=b""), TypeError),
+        (Compare(b"k", CompareTarget.VERSION, operand=b"1"), TypeError),
+        (Compare(b"k", CompareTarget.VERSION, operand=None), TypeError),  # type: ignore[arg-type]  # on purpose
+        (Compare(b"k", CompareTarget.VALUE, operand=1), TypeError),
+        (Compare(b"k", 5), ValueError),
+        (Compare(b"k", CompareTarget.VERSION, 4), ValueError),
+    ],
+)
+def test_a_compare_that_means_nothing_is_a_type_error(compare: Compare, error: type[Exception]) -> None:
+    """An operand of the wrong type, or a number outside the enum, is refused before planning begins."""
+    with pytest.raises(error):
+        check_txn(TxnRequest(compare=(compare,)), 128)
+
+
+def test_a_value_compare_without_operand_compares_with_the_empty_value() -> None:
+    """An operand that was not given is etcd's default for each target."""
+    check_txn(TxnRequest(compare=(Compare(b"k", CompareTarget.VALUE), Compare(b"k", CompareTarget.MOD))), 128)

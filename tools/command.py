@@ -292,5 +292,8 @@ def exit_code(error: Exception) -> ExitCode | None:
 
 def _say(error: Exception) -> None:
     message = error.format_message() if hasattr(error, "format_message") else str(error)
-    for line in [message, *getattr(error, "__notes__", ())]:
-        print("Error:" if line is message else "", " ".join(line.split()), file=sys.stderr)
+    if message.startswith("Usage:"):  # a command that was given nothing at all
+        print(message, file=sys.stderr)
+        return
+    for line in [f"Error: {message}", *getattr(error, "__notes__", ())]:
+        print(" ".join(line.split()), file=sys.stderr)

@@ -40,7 +40,7 @@ from kvstore.mvcc import effects
 from kvstore.mvcc.overlay import Version
 from kvstore.mvcc.read import answer_range, scan_keys
 from kvstore.mvcc.state import State
-from kvstore.mvcc.validate import range_bounds
+from kvstore.mvcc.validate import Interval, any_inside, range_bounds
 
 
 class Planned(NamedTuple):
@@ -138,15 +138,24 @@ class Planner:
             return compare.target != CompareTarget.VALUE and _compare(compare, None)
         return all(_compare(compare, kv) for kv in kvs)
 
-    def _check_puts(self, path: Path) -> None:
+    def _check_puts(self, path: Path, deleted: list[Interval] | None = None) -> None:
+        """Refuse a put that could not be carried out. ``deleted``: what earlier ops will have deleted.
+
+        A put may follow a delete of its key, as far as etcd's check of duplicate keys overlooks it. If it is to
+        keep the deleted value or lease, etcd finds out half-way and stops its process; it is refused here.
+        """
+        deleted = [] if deleted is None else deleted
         for at, op in enumerate(path.ops):
             if isinstance(op, PutRequest):
-                if (op.ignore_value or op.ignore_lease) and self._state.head_version(op.key) is None:
+                keeps = op.ignore_value or op.ignore_lease
+                if keeps and (self._state.head_version(op.key) is None or any_inside((op.key,), deleted)):
                     raise KeyNotFound
                 if op.lease and op.lease not in self._lessor.leases:
                     raise LeaseNotFound
+            elif isinstance(op, DeleteRangeRequest):
+                deleted.append(range_bounds(op.key, op.range_end))
             elif at in path.nested:
-                self._check_puts(path.nested[at])
+                self._check_puts(path.nested[at], deleted)
 
     def _check_ranges(self, path: Path) -> None:
         for at, op in enumerate(path.ops):

@@ -73,7 +73,10 @@ def _check_ops(request: TxnRequest, max_ops: int) -> None:
         _bytes("key", compare.key)
         if not compare.key:
             raise EmptyKey
-        if compare.operand and isinstance(compare.operand, bytes) != (compare.target == CompareTarget.VALUE):
+        if not (0 <= compare.target <= 4 and 0 <= compare.result <= 3):
+            raise ValueError(f"no such compare: {compare!r}")
+        wanted = bytes if compare.target == CompareTarget.VALUE else int
+        if not isinstance(compare.operand, wanted) and compare.operand != 0:
             raise TypeError(
                 f"a compare of {CompareTarget(compare.target).name} cannot take {compare.operand!r}"
             )
@@ -117,14 +120,14 @@ def _check_branch(ops: Sequence[Op]) -> tuple[set[bytes], list[Interval]]:
         then_puts, then_deletes = _check_branch(op.success)
         else_puts, else_deletes = _check_branch(op.failure)
         nested_puts = then_puts | else_puts
-        if nested_puts & puts or _any_inside(nested_puts, deletes):
+        if nested_puts & puts or any_inside(nested_puts, deletes):
             raise DuplicateKey
         puts |= nested_puts
         deletes += then_deletes + else_deletes
     own: set[bytes] = set()
     for op in ops:
         if isinstance(op, PutRequest):
-            if op.key in puts or op.key in own or _any_inside((op.key,), deletes):
+            if op.key in puts or op.key in own or any_inside((op.key,), deletes):
                 raise DuplicateKey
             own.add(op.key)
     return puts | own, deletes
@@ -135,7 +138,8 @@ def _interval(key: bytes, range_end: bytes) -> Interval:
     return (key, range_end) if range_end else (key, key + b"\0")
 
 
-def _any_inside(keys: Iterable[bytes], intervals: list[Interval]) -> bool:
+def any_inside(keys: Iterable[bytes], intervals: list[Interval]) -> bool:
+    """Whether one of the keys lies in one of the intervals."""
     return any(start <= key and (end is None or key < end) for key in keys for start, end in intervals)
 
 
