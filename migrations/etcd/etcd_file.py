@@ -150,6 +150,13 @@ class EtcdFile:
         key = rows.user_key(self.data, span.value_start, span.value_end)
         return self.row(span).key if key is None else key
 
+    def user_key_at(self, start: int, end: int) -> bytes:
+        """The same of a row's value alone."""
+        key = rows.user_key(self.data, start, end)
+        if key is None:
+            raise Corruption("a row does not begin with its key", self.path, start)
+        return key
+
     def _decoded(self, span: Span, decode: Callable[..., T], *args: bytes) -> T:
         try:
             return decode(*args)
@@ -180,15 +187,15 @@ class EtcdFile:
 
     def get(self, key: bytes, revision: int = 0) -> KeyValueRow | None:
         """A key as it was at a revision (0: the newest); None if it was absent."""
-        for span in self._spans_of(key, self._readable(revision), reverse=True):
+        for span in self.spans_of(key, self._readable(revision), reverse=True):
             return None if _is_tombstone(span) else self.row(span)
         return None
 
     def history(self, key: bytes) -> list[KeyValueRow]:
         """Every kept row of a key, tombstones included, oldest first."""
-        return [self.row(span) for span in self._spans_of(key, self.revision)]
+        return [self.row(span) for span in self.spans_of(key, self.revision)]
 
-    def _spans_of(self, key: bytes, revision: int, reverse: bool = False) -> Iterator[Span]:
+    def spans_of(self, key: bytes, revision: int, reverse: bool = False) -> Iterator[Span]:
         """Where the rows of one key lie."""
         needle = rows.encoded_key(key)
         for span in spans_holding(self._keys, needle, *_bounds(0, revision), reverse):
@@ -219,7 +226,7 @@ class EtcdFile:
 
     def leases(self) -> list[Lease]:
         """Leases by id, each with the keys attached to it, as a server rebuilds them when it starts."""
-        found = self._all(rows.LEASE, rows.decode_lease)
+        found = self.bare_leases()
         keys: dict[int, list[bytes]] = {lease.id: [] for lease in found}
         for row in self.live() if keys else ():
             if row.lease in keys:
@@ -229,6 +236,10 @@ class EtcdFile:
             for each in found
         )
         return sorted(leases, key=lambda lease: lease.id)
+
+    def bare_leases(self) -> list[Lease]:
+        """The same without their keys, for which every row has to be looked at."""
+        return self._all(rows.LEASE, rows.decode_lease)
 
     def members(self) -> list[Member]:
         return self._all(rows.MEMBERS, lambda _key, value: rows.decode_member(value))

@@ -1,0 +1,112 @@
+"""Stores of other programs: the interface through which their files are read, moved in, and written.
+
+An adapter is an entry of the group ``kvstore.foreign``, and is found by name (``etcd``) or by what it recognizes.
+
+    open           a read-only store over the files as they lie
+    import_store   a data directory of ours out of them
+    export_store   a file of theirs out of a store of ours
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, Protocol
+
+from kvstore.errors import OpenError
+
+if TYPE_CHECKING:
+    from kvstore.store import Store
+
+ENTRY_POINT_GROUP = "kvstore.foreign"
+
+Steps = Callable[[str, int, int], None]
+"""Called with (what is being done, done, total); total 0 = unknown."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImportOptions:
+    """How to move in."""
+
+    backend: str = "lmdb"
+    wal_dir: str = ""
+    """Where the other store's log lies, if not in its usual place."""
+    skip_hash_check: bool = False
+    """Accept a file without its checksum, or with a wrong one."""
+    cluster_id: int = 0
+    member_id: int = 0
+    """Zero: those of the other store."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Imported:
+    """What was moved in."""
+
+    data_dir: Path
+    backend: str
+    revision: int
+    compact_revision: int
+    cluster_id: int
+    member_id: int
+    counts: dict[str, int] = field(default_factory=dict)
+    """Of keys, versions, leases, and of whatever else the other store had."""
+    notes: tuple[str, ...] = ()
+    """What could not be carried over, or was changed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exported:
+    """What was written."""
+
+    path: Path
+    size_bytes: int
+    revision: int
+    compact_revision: int
+    counts: dict[str, int] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+class ForeignStores(Protocol):
+    """One kind of other store."""
+
+    name: ClassVar[str]
+
+    def recognizes(self, path: Path) -> bool:
+        """Whether the file or directory is of this kind; damage deeper inside does not matter."""
+
+    def open(self, path: Path, *, wal_dir: str = "") -> Store:
+        """A read-only store. Raises ``NotAStore``, ``TooNew``, ``Corruption``, ``StoreLocked``."""
+
+    def import_store(
+        self, source: Path, data_dir: Path, options: ImportOptions, progress: Steps | None = None
+    ) -> Imported:
+        """Make the new data directory ``data_dir``: all of it, or nothing."""
+
+    def export_store(self, store: Store, path: Path, progress: Steps | None = None) -> Exported:
+        """Write a file: all of it, or nothing."""
+
+
+def foreign_names() -> list[str]:
+    return sorted(point.name for point in entry_points(group=ENTRY_POINT_GROUP))
+
+
+def find_foreign(name: str) -> ForeignStores:
+    """The adapter called ``name``; raises ``OpenError`` that lists what is installed."""
+    for point in entry_points(group=ENTRY_POINT_GROUP, name=name):
+        adapter: ForeignStores = point.load()()
+        return adapter
+    raise OpenError(
+        f"no other store {name!r} is known; those that are: {', '.join(foreign_names()) or 'none'}"
+    )
+
+
+def recognize_foreign(path: str | os.PathLike[str]) -> ForeignStores | None:
+    """The adapter whose store lies at ``path``, or None."""
+    for name in foreign_names():
+        adapter = find_foreign(name)
+        if adapter.recognizes(Path(path)):
+            return adapter
+    return None

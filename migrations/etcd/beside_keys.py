@@ -1,0 +1,138 @@
+"""What stands beside the keys in an etcd file, as rows of ours, and back.
+
+    lease     id, granted TTL, remaining TTL   ->  id, TTL, deadline = now + what remains
+    alarm     member, kind                     ->  the same
+    meta      compaction marks                 ->  compact_scheduled, compact_finished
+              consistent index                 ->  applied_index
+    members, members_removed, cluster,
+    auth, authUsers, authRoles                 ->  verbatim: meta "etcd/<bucket>/<key>"
+
+As a server does when it starts: a lease that has no checkpoint begins its whole TTL anew, a TTL below the smallest
+is raised to it, keys of unknown leases are attached to nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+
+from kvstore.backend import Row
+from kvstore.keyvalue import decode_row, row_numbers
+from kvstore.lease import Lease
+from kvstore.mvcc.schema import (
+    FORMAT_VERSION,
+    META_APPLIED_INDEX,
+    META_CLUSTER_ID,
+    META_COMPACT_FINISHED,
+    META_COMPACT_SCHEDULED,
+    META_FORMAT,
+    META_MEMBER_ID,
+    META_NAME,
+    META_REVISION,
+    lease_key,
+    pack_u64,
+)
+
+from . import rows
+from .etcd_file import EtcdFile
+
+MIN_TTL_SECONDS = 2
+"""The smallest TTL of an etcd with the default election timeout."""
+
+CARRIED_PREFIX = b"etcd/"
+CARRIED_BUCKETS = (
+    rows.AUTH,
+    rows.AUTH_ROLES,
+    rows.AUTH_USERS,
+    rows.CLUSTER,
+    rows.MEMBERS,
+    rows.MEMBERS_REMOVED,
+)
+
+
+def deadline_ms(granted_ttl_seconds: int, remaining_ttl_seconds: int, now_ms: int) -> int:
+    return now_ms + 1000 * max(remaining_ttl_seconds or granted_ttl_seconds, MIN_TTL_SECONDS)
+
+
+def lease_rows(file: EtcdFile, now_ms: int) -> list[Row]:
+    found = file.bare_leases()
+    return [
+        (
+            lease_key(each.id),
+            Lease(
+                each.id,
+                max(each.granted_ttl_seconds, MIN_TTL_SECONDS),
+                deadline_ms(each.granted_ttl_seconds, each.remaining_ttl_seconds, now_ms),
+            ).encode(),
+        )
+        for each in found
+    ]
+
+
+def attachment_rows(file: EtcdFile, live_rows: Iterable[bytes]) -> list[Row]:
+    """The live keys of each lease that there is."""
+    known = {lease.id for lease in file.bare_leases()}
+    if not known:
+        return []
+    attached: list[Row] = []
+    for row in live_rows:
+        lease = row_numbers(row)[3]
+        if lease in known:
+            attached.append((lease_key(lease) + decode_row(row)[0], b""))
+    return attached
+
+
+def alarm_rows(file: EtcdFile) -> list[Row]:
+    return [
+        (pack_u64(alarm.member_id) + alarm.alarm.encode(), b"")
+        for alarm in file.alarms()
+        if alarm.alarm != "NONE"
+    ]
+
+
+def meta_rows(file: EtcdFile) -> list[Row]:
+    cluster_id, member_id, name = identity(file)
+    found = [
+        (META_FORMAT, pack_u64(FORMAT_VERSION)),
+        (META_CLUSTER_ID, pack_u64(cluster_id)),
+        (META_MEMBER_ID, pack_u64(member_id)),
+        (META_NAME, name.encode()),
+        (META_APPLIED_INDEX, pack_u64(file.consistent_index)),
+        (META_REVISION, pack_u64(file.revision)),
+    ]
+    if file.compact_revision >= 0:
+        found.append((META_COMPACT_SCHEDULED, pack_u64(file.compact_revision)))
+        found.append((META_COMPACT_FINISHED, pack_u64(file.compact_revision)))
+    return found + carried_rows(file)
+
+
+def carried_rows(file: EtcdFile) -> list[Row]:
+    """Rows of the buckets that are kept as they are."""
+    return [
+        (carried_key(name, row.key), row.value)
+        for name in CARRIED_BUCKETS
+        if (bucket := file.file.bucket(name)) is not None
+        for row in bucket.scan()
+    ]
+
+
+def carried_key(bucket: bytes, key: bytes) -> bytes:
+    return CARRIED_PREFIX + bucket + b"/" + key
+
+
+def carried_bucket(bucket: bytes, meta: Iterable[Row]) -> list[Row]:
+    """The rows of one such bucket, out of the rows of ``meta``."""
+    prefix = carried_key(bucket, b"")
+    return [(key[len(prefix) :], value) for key, value in meta if key.startswith(prefix)]
+
+
+def identity(file: EtcdFile) -> tuple[int, int, str]:
+    """(cluster id, member id, name) as far as the database tells: its first member's.
+
+    The cluster id is what a cluster founded by these members has; the log of a data directory knows the true one.
+    """
+    members = sorted(file.members(), key=lambda member: member.id)
+    if not members:
+        return 0, 0, ""
+    founded = hashlib.sha1(b"".join(pack_u64(member.id) for member in members), usedforsecurity=False)
+    return int.from_bytes(founded.digest()[:8], "big"), members[0].id, members[0].name

@@ -1,0 +1,64 @@
+"""A stopped etcd's data directory as a read-only store: its database as it lies, and above it, in memory, what only
+the log has. Nothing is written, not even where a server would repair a torn tail.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+
+from kvstore.backend import Backend, Row, find_backend
+from kvstore.engine import LocalEngine
+from kvstore.files import OSDisk
+from kvstore.mvcc.schema import META_CLUSTER_ID, META_MEMBER_ID, TABLES, pack_u64
+from kvstore.mvcc.state import State
+from kvstore.options import Options
+from kvstore.snapshot.opened import load_leases
+from kvstore.store import Store
+
+from .data_dir import EtcdDataDir
+from .log_replay import LogReplay
+from .view import EtcdView
+
+
+def identity_rows(directory: EtcdDataDir) -> list[Row]:
+    """The ids that the log gives."""
+    return [
+        (META_CLUSTER_ID, pack_u64(directory.cluster_id)),
+        (META_MEMBER_ID, pack_u64(directory.node_id)),
+    ]
+
+
+def open_view(directory: EtcdDataDir, now_ms: int) -> Backend:
+    """The database; an empty backend in memory where the directory has none."""
+    if directory.file is not None:
+        return EtcdView(directory.file, now_ms, identity_rows(directory))
+    return find_backend("memory").open(directory.snap_dir / "none", TABLES)
+
+
+def replay_pending(directory: EtcdDataDir, state: State, replay: LogReplay) -> int:
+    """Apply the entries after the database, and publish them; how many."""
+    pending = directory.pending()
+    for entry in pending:
+        replay.apply(entry)
+    state.publish(state.head, state.head_compacted)
+    return len(pending)
+
+
+def open_data_dir(path: str | os.PathLike[str], wal_dir: str = "") -> Store:
+    """Raises ``NotAStore``, ``Corruption``, ``StoreLocked`` (a server is running on it)."""
+    directory = EtcdDataDir(path, wal_dir or None)
+    now_ms = time.time_ns() // 1_000_000
+    try:
+        backend = open_view(directory, now_ms)
+        state = State(backend)
+        lessor = load_leases(backend)
+        replay_pending(directory, state, LogReplay(state, lessor, now_ms))
+    except BaseException:
+        directory.close()
+        raise
+    options = Options(read_only=True, background=False)
+    engine = LocalEngine(
+        options, OSDisk(), None, None, None, state, lessor, directory.cluster_id, directory.node_id
+    )
+    return Store(engine)

@@ -1,0 +1,44 @@
+"""etcd as a ``ForeignStores``: the entry ``etcd`` of the group ``kvstore.foreign``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import ClassVar
+
+from kvstore.foreign import Exported, Imported, ImportOptions, Steps
+from kvstore.store import Store
+
+from .snapshot_format import is_bbolt
+
+
+class EtcdStores:
+    """Snapshots (``etcdctl snapshot save``), database files, and data directories of a stopped etcd."""
+
+    name: ClassVar[str] = "etcd"
+
+    def recognizes(self, path: Path) -> bool:
+        if path.is_dir():
+            member = path if path.name == "member" else path / "member"
+            return (member / "snap").is_dir()
+        return is_bbolt(path)
+
+    def open(self, path: Path, *, wal_dir: str = "") -> Store:
+        if path.is_dir():
+            from .data_dir_store import open_data_dir
+
+            return open_data_dir(path, wal_dir)
+        from kvstore.snapshot.opened import open_snapshot
+
+        return open_snapshot(path)
+
+    def import_store(
+        self, source: Path, data_dir: Path, options: ImportOptions, progress: Steps | None = None
+    ) -> Imported:
+        from .import_store import import_store
+
+        return import_store(source, data_dir, options, progress)
+
+    def export_store(self, store: Store, path: Path, progress: Steps | None = None) -> Exported:
+        from .export_store import export_store
+
+        return export_store(store, path, progress)

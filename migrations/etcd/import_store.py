@@ -1,0 +1,262 @@
+"""Moving in: a data directory of ours out of an etcd snapshot or a stopped etcd's data directory.
+
+    database --view--> rows of our tables, table by table in key order --> new backend
+    log      --replay--> entries that the database does not hold yet --> the same backend
+
+It is built beside the target (``<data_dir>.restoring``) and gets its name when it is whole and synced. Every kept
+revision, the numbers of every version, leases with the time they have left, and who the store is come along. Log
+indexes go on where etcd's ended. What was copied is held against the source by HashKV at its newest revision.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from kvstore import layout
+from kvstore.backend import Backend, find_backend
+from kvstore.errors import Corruption, DiskFull
+from kvstore.files import Disk, OSDisk, free_bytes
+from kvstore.foreign import Imported, ImportOptions, Steps
+from kvstore.layout import DataDir
+from kvstore.mvcc.checkpoint import no_pause, write_generation
+from kvstore.mvcc.hashkv import hash_kv
+from kvstore.mvcc.overlay import Generation
+from kvstore.mvcc.schema import (
+    ALARM,
+    ATTACHMENT,
+    CHANGES,
+    FORMAT_VERSION,
+    HISTORY,
+    LATEST,
+    LEASE,
+    META,
+    META_CLUSTER_ID,
+    META_FORMAT,
+    META_MEMBER_ID,
+    META_NAME,
+    TABLES,
+    pack_u64,
+)
+from kvstore.mvcc.state import State
+from kvstore.options import BadOption
+from kvstore.snapshot.opened import load_leases
+from kvstore.snapshot.restore import building_directory, check_target
+from kvstore.snapshot.transfer import copy_rows
+from kvstore.wal import Log
+
+from . import rows
+from .beside_keys import carried_bucket, identity
+from .data_dir import EtcdDataDir
+from .data_dir_store import open_view
+from .etcd_file import EtcdFile
+from .log_replay import LogReplay
+from .snapshot_format import check_file
+from .view import EtcdView
+from .wal_content import LogEntry
+
+CHECKPOINT_BYTES = 32 << 20
+NOSPACE = b"NOSPACE"
+
+
+class _Source:
+    """What is moved in: a view of the database, the log entries after it, and whose store it is."""
+
+    def __init__(
+        self, path: Path, view: Backend, pending: list[LogEntry], ids: tuple[int, int], name: str
+    ) -> None:
+        self.path = path
+        self.view = view
+        self.pending = pending
+        self.cluster_id, self.member_id = ids
+        self.name = name
+
+
+@contextmanager
+def _open_source(path: Path, options: ImportOptions, now_ms: int) -> Iterator[_Source]:
+    if path.is_dir():
+        with EtcdDataDir(path, options.wal_dir or None) as directory:
+            view = open_view(directory, now_ms)
+            ids = directory.cluster_id, directory.node_id
+            yield _Source(path, view, directory.pending(), ids, "")
+        return
+    with EtcdFile(path) as file:
+        if not options.skip_hash_check:
+            _check_hash(file)
+        cluster_id, member_id, name = identity(file)
+        yield _Source(path, EtcdView(file, now_ms), [], (cluster_id, member_id), name)
+
+
+def _check_hash(file: EtcdFile) -> None:
+    if file.file.trailer is None:
+        raise Corruption(
+            "the snapshot has no SHA-256 at its end: it was cut short, or is a database file of a data directory "
+            "(then import the directory, or skip the hash check)",
+            file.path,
+            file.file.file_bytes,
+        )
+    check_file(file)
+
+
+def import_store(
+    source: Path,
+    data_dir: Path,
+    options: ImportOptions,
+    progress: Steps | None = None,
+    disk: Disk | None = None,
+) -> Imported:
+    """Raises ``NotAStore``, ``Corruption``, ``StoreLocked`` (a server runs on it), ``WrongStore`` (the target
+    exists), ``DiskFull``."""
+    disk = disk or OSDisk()
+    kind = find_backend(options.backend)
+    if not kind.persistent:
+        raise BadOption(f"backend {kind.name} keeps nothing: import into lmdb or sqlite")
+    target = Path(os.path.abspath(data_dir))
+    check_target(target)
+    now_ms = time.time_ns() // 1_000_000
+    with (
+        _open_source(Path(source), options, now_ms) as found,
+        building_directory(disk, target) as directory,
+    ):
+        _check_room(found, directory)
+        backend = kind.open(directory.db, TABLES)
+        try:
+            imported = _Import(found, backend, options, now_ms, progress).run(target)
+        finally:
+            backend.close()
+        for path in layout.helpers(directory.db):
+            disk.remove(path)
+        _finish(disk, directory, imported, found)
+    return imported
+
+
+def _check_room(source: _Source, directory: DataDir) -> None:
+    needed, free = source.view.in_use_bytes(), free_bytes(directory.root)
+    if free < needed:
+        raise DiskFull(f"{source.path} needs about {needed} bytes; {directory.root} has room for {free}")
+
+
+def _finish(disk: Disk, directory: DataDir, imported: Imported, source: _Source) -> None:
+    """A log that goes on behind the last entry of etcd's, and everything durable."""
+    disk.sync_file(directory.db)
+    Log.create(
+        disk,
+        directory.wal,
+        imported.cluster_id,
+        imported.member_id,
+        first_index=imported.counts["log index"] + 1,
+        extra=source.name.encode(),
+    ).close()
+    for folder in (directory.snap, directory.wal, directory.root):
+        disk.sync_dir(folder)
+
+
+class _Import:
+    """One import under way."""
+
+    def __init__(
+        self,
+        source: _Source,
+        backend: Backend,
+        options: ImportOptions,
+        now_ms: int,
+        progress: Steps | None,
+    ) -> None:
+        self._source = source
+        self._backend = backend
+        self._options = options
+        self._now_ms = now_ms
+        self._progress = progress or (lambda what, done, total: None)
+        self._notes: list[str] = []
+
+    def run(self, target: Path) -> Imported:
+        view = self._source.view
+        if isinstance(view, EtcdView):
+            view.index(lambda done, total: self._progress("index", done, total))
+        copy_rows(view, self._backend, lambda done, total: self._progress("copy", done, total))
+        state = State(self._backend)
+        self._verify(state)
+        self._replay(state)
+        ids = self._write_identity()
+        self._backend.sync()
+        return Imported(
+            data_dir=target,
+            backend=self._backend.name,
+            revision=state.head,
+            compact_revision=state.head_compacted,
+            cluster_id=ids[0],
+            member_id=ids[1],
+            counts=self._counts() | {"log index": state.index},
+            notes=tuple(self._notes),
+        )
+
+    def _verify(self, state: State) -> None:
+        """HashKV of what was copied is the source's."""
+        view = self._source.view
+        if not isinstance(view, EtcdView):
+            return
+        if view.index().marks:
+            self._notes.append(
+                "the snapshot was restored with a bumped revision: HashKV will differ from etcd's"
+            )
+            return
+        self._progress("verify", 0, 0)
+        revision = state.head
+        if hash_kv(state, revision, state.head_compacted) != view.file.hash_kv(revision).hash:
+            raise Corruption(f"HashKV at revision {revision} is not the source's", self._source.path)
+
+    def _replay(self, state: State) -> None:
+        replay = LogReplay(state, load_leases(self._backend), self._now_ms)
+        total = len(self._source.pending)
+        for count, entry in enumerate(self._source.pending, 1):
+            replay.apply(entry)
+            if state.active.size_bytes > CHECKPOINT_BYTES or count == total:
+                self._progress("log", count, total)
+                _checkpoint(state, self._now_ms)
+        self._notes += replay.notes
+
+    def _write_identity(self) -> tuple[int, int]:
+        source, options = self._source, self._options
+        ids = options.cluster_id or source.cluster_id or 1, options.member_id or source.member_id or 1
+        with self._backend.write() as tx:
+            members = carried_bucket(rows.MEMBERS, tx.scan(META))
+            for _, value in members:
+                member = rows.decode_member(value)
+                if member.id == ids[1]:
+                    source.name = member.name
+            own = [
+                (META_FORMAT, pack_u64(FORMAT_VERSION)),
+                (META_CLUSTER_ID, pack_u64(ids[0])),
+                (META_MEMBER_ID, pack_u64(ids[1])),
+                (META_NAME, source.name.encode()),
+            ]
+            tx.put_many(META, own)
+            full = [key for key, _ in tx.scan(ALARM) if key[8:] == NOSPACE]
+            tx.delete_many(ALARM, full)
+        if full:
+            self._notes.append("the alarm NOSPACE stays behind: it was about the room that etcd had")
+        return ids
+
+    def _counts(self) -> dict[str, int]:
+        with self._backend.read() as tx:
+            meta = tx.scan(META)
+            counts = {
+                "keys": tx.count(LATEST),
+                "versions": tx.count(LATEST) + tx.count(HISTORY),
+                "changes": tx.count(CHANGES),
+                "leases": tx.count(LEASE),
+                "leased keys": tx.count(ATTACHMENT),
+            }
+        names = {"members": rows.MEMBERS, "users": rows.AUTH_USERS, "roles": rows.AUTH_ROLES}
+        return counts | {what: len(carried_bucket(bucket, meta)) for what, bucket in names.items()}
+
+
+def _checkpoint(state: State, now_ms: int) -> None:
+    generation = state.active
+    generation.last_index, generation.last_revision = state.index, state.head
+    write_generation(state.backend, generation, now_ms, no_pause)
+    state.backend_revision, state.applied_index = state.head, state.index
+    state.generations = (Generation(),)

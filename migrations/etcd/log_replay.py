@@ -1,0 +1,259 @@
+"""The entries of etcd's log that its database does not hold yet, decided again as etcd decides them when it starts.
+
+    LogEntry -> request -> the planner of ``kvstore.mvcc``, which has etcd's semantics -> generation
+
+etcd logs what was asked, not what came of it. A request that etcd refuses when it applies it (an unknown lease, a
+compaction of the past, no room, no permission) is in the log all the same; it is refused here too, and leaves no trace.
+Revisions therefore come out as they did there.
+
+Besides keys: leases, alarms, users and roles (``auth``), members and the cluster's version.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+from google.protobuf.message import DecodeError
+
+from kvstore.errors import Corruption, RequestError
+from kvstore.lease import Lessor
+from kvstore.model import (
+    Compare,
+    DeleteRangeRequest,
+    Op,
+    PutRequest,
+    RangeRequest,
+    TxnRequest,
+)
+from kvstore.mvcc.plan import Planner
+from kvstore.mvcc.schema import META
+from kvstore.mvcc.state import State
+
+from . import messages, rows
+from .auth import Auth, Refused
+from .beside_keys import MIN_TTL_SECONDS, carried_key
+from .wal_content import LogEntry
+
+_ALARM_ACTIVATE, _ALARM_DEACTIVATE = 1, 2
+_CAPPED = frozenset({"put", "txn", "lease_grant"})
+"""What a server without room refuses."""
+
+
+class LogReplay:
+    """Applies entries to a state. One at a time, in order."""
+
+    def __init__(self, state: State, lessor: Lessor, now_ms: int) -> None:
+        self._state = state
+        self._lessor = lessor
+        self._planner = Planner(state, lessor)
+        self._now_ms = now_ms
+        self._carried = Carried(state)
+        self._auth = Auth(self._carried)
+        self.notes: list[str] = self._auth.notes
+        self.refused = 0
+
+    def apply(self, entry: LogEntry) -> None:
+        kind = entry.kind
+        if kind not in ("empty", ""):
+            try:
+                self._apply(kind, entry)
+            except (RequestError, Refused):
+                self.refused += 1
+            except (DecodeError, rows.RowError, ValueError) as error:
+                raise Corruption(f"entry {entry.index}: {error}", entry.path, entry.offset) from None
+        self._state.index = entry.index
+
+    def _apply(self, kind: str, entry: LogEntry) -> None:
+        request = entry.request()
+        if kind.startswith("conf_change"):
+            self._conf_change(entry.type, request)
+        elif kind == "v2":
+            self._v2(request if hasattr(request, "Path") else request.v2)
+        elif kind.startswith("auth"):
+            self._auth.apply(kind, request)
+        elif kind in _HANDLERS:
+            self._check_alarms(kind, request)
+            self._auth.check(kind, request, self._keys_of_lease)
+            _HANDLERS[kind](self, getattr(request, kind))
+
+    def _keys_of_lease(self, lease: int) -> list[bytes]:
+        found = self._lessor.leases.get(lease)
+        return sorted(found.keys) if found else []
+
+    def _check_alarms(self, kind: str, request: Any) -> None:
+        raised = {key[8:] for key in self._state.alarms}
+        if b"CORRUPT" in raised and kind != "alarm":
+            raise Refused
+        if b"NOSPACE" in raised and kind in _CAPPED and not (kind == "txn" and not _puts(request.txn)):
+            raise Refused
+
+    # --- keys ----------------------------------------------------------------------------
+
+    def _put(self, put: Any) -> None:
+        self._planner.put(put_request(put))
+
+    def _delete_range(self, delete: Any) -> None:
+        self._planner.delete(DeleteRangeRequest(delete.key, delete.range_end))
+
+    def _txn(self, txn: Any) -> None:
+        self._planner.txn(txn_request(txn))
+
+    def _compaction(self, compaction: Any) -> None:
+        self._planner.compact(compaction.revision)
+
+    # --- leases and alarms -----------------------------------------------------------------
+
+    def _lease_grant(self, grant: Any) -> None:
+        self._planner.grant(grant.ID, grant.TTL, MIN_TTL_SECONDS, self._now_ms)
+
+    def _lease_revoke(self, revoke: Any) -> None:
+        self._planner.revoke(revoke.ID)
+
+    def _lease_checkpoint(self, request: Any) -> None:
+        for each in request.checkpoints:
+            lease = self._lessor.leases.get(each.ID)
+            if lease is not None:
+                left = each.remaining_TTL or lease.ttl_seconds
+                self._lessor.apply_renew(self._state.active, each.ID, self._now_ms + left * 1000)
+
+    def _alarm(self, alarm: Any) -> None:
+        name = messages.enum_name("Alarm", alarm.alarm)
+        if name != "NONE" and alarm.action in (_ALARM_ACTIVATE, _ALARM_DEACTIVATE):
+            self._planner.alarm(alarm.memberID, name, alarm.action == _ALARM_ACTIVATE)
+
+    # --- the cluster -------------------------------------------------------------------------
+
+    def _cluster_version_set(self, request: Any) -> None:
+        self._carried.set(rows.CLUSTER, rows.CLUSTER_VERSION, request.ver)
+
+    def _cluster_member_attr_set(self, request: Any) -> None:
+        attributes = request.member_attributes
+        urls = [url.decode() for url in attributes.client_urls]
+        self._member(request.member_ID, name=attributes.name.decode(), clientURLs=urls)
+
+    def _downgrade_info_set(self, request: Any) -> None:
+        info = {"target-version": request.ver.decode(), "enabled": request.enabled}
+        self._carried.set(rows.CLUSTER, rows.DOWNGRADE, _json(info))
+
+    def _v2(self, request: Any) -> None:
+        """How 3.4 publishes a member's name and addresses, and the cluster's version."""
+        path = request.Path.decode("utf-8", "replace").split("/")
+        if request.Method != b"PUT":
+            return
+        if path[1:] == ["0", "version"]:
+            self._carried.set(rows.CLUSTER, rows.CLUSTER_VERSION, request.Val)
+        elif len(path) == 5 and path[2] == "members" and path[4] == "attributes":
+            found = rows.decode_json(request.Val)
+            self._member(int(path[3], 16), name=found.get("name", ""), clientURLs=found.get("clientURLs"))
+
+    def _conf_change(self, entry_type: str, change: Any) -> None:
+        if entry_type != "EntryConfChange":
+            return  # voters of joint configurations; members come with the simple kind
+        kind = messages.enum_name("ConfChangeType", change.type)
+        if kind == "ConfChangeRemoveNode":
+            key = b"%x" % change.node_id
+            self._carried.set(rows.MEMBERS, key, None)
+            self._carried.set(rows.MEMBERS_REMOVED, key, rows.REMOVED)
+        elif change.context:
+            found = rows.decode_json(change.context)
+            fields = {name: value for name, value in found.items() if name != "id"}
+            self._member(change.node_id, **fields)
+
+    def _member(self, member_id: int, **fields: object) -> None:
+        """Change fields of a member's row; the others stay."""
+        key = b"%x" % member_id
+        old = self._carried.get(rows.MEMBERS, key)
+        member: dict[str, Any] = rows.decode_json(old) if old else {"id": member_id}
+        member.update({name: value for name, value in fields.items() if value})
+        self._carried.set(rows.MEMBERS, key, _json(member))
+
+
+_HANDLERS: dict[str, Callable[[LogReplay, Any], None]] = {
+    "put": LogReplay._put,
+    "delete_range": LogReplay._delete_range,
+    "txn": LogReplay._txn,
+    "compaction": LogReplay._compaction,
+    "lease_grant": LogReplay._lease_grant,
+    "lease_revoke": LogReplay._lease_revoke,
+    "lease_checkpoint": LogReplay._lease_checkpoint,
+    "alarm": LogReplay._alarm,
+    "cluster_version_set": LogReplay._cluster_version_set,
+    "cluster_member_attr_set": LogReplay._cluster_member_attr_set,
+    "downgrade_info_set": LogReplay._downgrade_info_set,
+}
+
+
+class Carried:
+    """The rows of etcd's buckets that a store of ours keeps verbatim, read and changed."""
+
+    def __init__(self, state: State) -> None:
+        self._state = state
+        with state.backend.read() as tx:
+            self._rows = dict(tx.scan(META, carried_key(b"", b"")[:-1], carried_key(b"\xff", b"")))
+
+    def get(self, bucket: bytes, key: bytes) -> bytes | None:
+        return self._rows.get(carried_key(bucket, key))
+
+    def set(self, bucket: bytes, key: bytes, value: bytes | None) -> None:
+        name = carried_key(bucket, key)
+        if value is None:
+            self._rows.pop(name, None)
+        else:
+            self._rows[name] = value
+        self._state.active.set_row(META, name, value)
+
+    def all(self, bucket: bytes) -> dict[bytes, bytes]:
+        prefix = carried_key(bucket, b"")
+        return {key[len(prefix) :]: value for key, value in self._rows.items() if key.startswith(prefix)}
+
+
+def _json(value: dict[str, object]) -> bytes:
+    return json.dumps(value, separators=(",", ":")).encode()
+
+
+# --- requests of etcd as requests of ours ------------------------------------------------------
+
+
+def put_request(put: Any) -> PutRequest:
+    return PutRequest(put.key, put.value, put.lease, False, put.ignore_value, put.ignore_lease)
+
+
+def range_request(asked: Any) -> RangeRequest:
+    """As far as a transaction that is replayed can depend on it: what it may be refused for."""
+    return RangeRequest(asked.key, asked.range_end, limit=1, revision=asked.revision)
+
+
+def txn_request(txn: Any) -> TxnRequest:
+    return TxnRequest(
+        tuple(map(compare_request, txn.compare)),
+        tuple(map(_op, txn.success)),
+        tuple(map(_op, txn.failure)),
+    )
+
+
+def compare_request(compare: Any) -> Compare:
+    kind = compare.WhichOneof("kind")
+    operand = getattr(compare, kind) if kind else (b"" if compare.target == 3 else 0)
+    return Compare(compare.key, compare.target, compare.result, operand, compare.range_end)
+
+
+def _op(operation: Any) -> Op:
+    kind = operation.WhichOneof("kind")
+    if kind is None:
+        return None
+    request = getattr(operation, kind)
+    match kind:
+        case "request_put":
+            return put_request(request)
+        case "request_delete_range":
+            return DeleteRangeRequest(request.key, request.range_end)
+        case "request_txn":
+            return txn_request(request)
+    return range_request(request)
+
+
+def _puts(txn: Any) -> bool:
+    """Whether either branch puts; nested transactions do not count, as in 3.4 to 3.6."""
+    return any(op.HasField("request_put") for op in (*txn.success, *txn.failure))

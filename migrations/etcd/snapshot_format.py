@@ -1,0 +1,88 @@
+"""etcd's snapshots for ``kvstore.open_snapshot`` and for restore: how they are told from ours, and what they hold.
+
+An entry of the group ``kvstore.snapshots``. A file of ``etcdctl snapshot save`` ends with the SHA-256 of all before; a
+database file taken from a data directory has none, and ``verify`` then holds it against bbolt's own rules.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+from kvstore.backend import Progress
+from kvstore.snapshot.manifest import Member
+from kvstore.snapshot.reader import SnapshotInfo
+
+from .bbolt_check import check
+from .bbolt_page import HEADER, MAGIC, META
+from .beside_keys import identity
+from .etcd_file import EtcdFile
+from .view import EtcdView
+
+NOT_COUNTED = -1
+"""Keys and changes, before anybody has walked through the file."""
+
+_PROBED_BYTES = (0, *(1024 << shift for shift in range(7)))  # where a meta page may stand
+_MAGIC = MAGIC.to_bytes(4, "little")
+
+
+def is_bbolt(path: str | os.PathLike[str]) -> bool:
+    """Whether either meta page is there. A whole one is not asked for: damage is for the reader to tell."""
+    try:
+        with open(path, "rb", buffering=0) as file:
+            head = os.pread(file.fileno(), HEADER.size, 0)
+            marks = [os.pread(file.fileno(), 4, at + HEADER.size) for at in _PROBED_BYTES]
+    except OSError:
+        return False
+    return _MAGIC in marks or head == HEADER.pack(0, META, 0, 0)
+
+
+class EtcdSnapshots:
+    """The format, as ``kvstore.snapshot.opened.SnapshotFormat`` describes it."""
+
+    @staticmethod
+    def recognizes(path: Path) -> bool:
+        return is_bbolt(path)
+
+    @staticmethod
+    def inspect(path: Path, progress: Progress | None = None, *, verify: bool = False) -> SnapshotInfo:
+        with EtcdFile(path) as file:
+            keys = changes = NOT_COUNTED
+            if verify:
+                check_file(file)
+                index = EtcdView(file, 0).index(progress)
+                keys, changes = sum(map(index.is_live, index.keys)), len(index)
+            return _info(file, path, keys, changes)
+
+    @staticmethod
+    def open(path: Path) -> EtcdView:
+        return EtcdView(EtcdFile(path), time.time_ns() // 1_000_000)
+
+
+def check_file(file: EtcdFile) -> None:
+    """Raise ``Corruption`` at the first damage that a checksum or bbolt's rules can show."""
+    file.file.verify_hash()
+    for damage in check(file.file):
+        raise damage
+
+
+def _info(file: EtcdFile, path: Path, keys: int, changes: int) -> SnapshotInfo:
+    cluster_id, member_id, _name = identity(file)
+    return SnapshotInfo(
+        backend=EtcdView.name,
+        index=file.consistent_index,
+        revision=file.revision,
+        compact_revision=file.compact_revision,
+        created_ms=path.stat().st_mtime_ns // 1_000_000,
+        cluster_id=cluster_id,
+        member_id=member_id,
+        members=tuple(Member(member.id, member.name) for member in file.members()),
+        keys=keys,
+        changes=changes,
+        leases=len(file.bare_leases()),
+        backend_bytes=file.file.meta.size_bytes,
+        sha256=file.file.trailer or b"",
+        path=path,
+        size_bytes=file.file.file_bytes,
+    )
