@@ -19,6 +19,7 @@ COMMANDS = (
     "status",
     "hashkv",
     "wal",
+    "snapshot",
     "replay",
     "bench",
 )

@@ -1,0 +1,251 @@
+"""``kvstore snapshot save|status|restore|list``: copies of a store in one file each, and new stores out of them.
+
+    kvstore snapshot save backup.snap --data-dir DIR      also while another process writes the store
+    kvstore snapshot status backup.snap                   every byte is looked at; exit code 4: damaged
+    kvstore snapshot list --data-dir DIR                  those in the store's own place
+    kvstore snapshot restore backup.snap --data-dir NEW   a new store; NEW must be absent or empty
+    kvstore snapshot restore OLD --data-dir NEW --to-revision 1234 [--archive DIR]
+                                                          from the snapshots and the log of a data directory
+
+Also a script: ``python tools/snapshot.py save ...``.
+"""
+
+from __future__ import annotations
+
+import sys
+
+if __name__ == "__main__" and not __package__:
+    import runpy
+
+    sys.path.pop(0)  # where Python puts a script's folder
+    runpy.run_module("kvstore.tools.snapshot", run_name="__main__", alter_sys=True)
+    sys.exit()
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+import kvstore
+from kvstore.errors import KVStoreError, NotAStore
+from kvstore.layout import DataDir
+from kvstore.snapshot.opened import inspect
+from kvstore.snapshot.reader import SnapshotInfo, read_info
+
+from .command import ExitCode, Settings, exit_code, new_app, run, write_json, write_line, write_table
+from .progress import progress_bar
+from .usage import UsageError
+
+
+def register(app: typer.Typer) -> None:
+    group = new_app("Save, check, list and restore snapshots.")
+    register_verbs(group)
+    app.add_typer(group, name="snapshot")
+
+
+def register_verbs(app: typer.Typer) -> None:
+    app.command("save")(save)
+    app.command("status")(status)
+    app.command("list")(list_)
+    app.command("restore")(restore)
+
+
+# --- save --------------------------------------------------------------------------------
+
+
+def save(
+    ctx: typer.Context,
+    file: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="[FILE]", help="Absent: among the store's own snapshots; nobody else may have it open."
+        ),
+    ] = None,
+) -> None:
+    """Write a verified snapshot of everything durable now."""
+    settings = Settings.of(ctx)
+    directory = DataDir.at(settings.directory, settings.load_options().wal_dir or None)
+    if not directory.snap.is_dir():
+        raise NotAStore(f"{directory.root} is not a store", directory.root)
+    beside = file is not None and directory.db.exists()  # a store in memory has no file to copy
+    with settings.open(read_only=beside) as store, progress_bar("saving") as progress:
+        info = store.snapshot(file, progress=progress)
+    if settings.json:
+        write_json(facts(info))
+    else:
+        write_line(f"saved revision {info.revision} as {info.path} ({info.size_bytes} bytes)")
+
+
+# --- status and list ---------------------------------------------------------------------
+
+
+def status(
+    ctx: typer.Context,
+    files: Annotated[list[Path], typer.Argument(metavar="FILE...")],
+) -> None:
+    """What is in a snapshot file, after a look at every byte of it."""
+    settings = Settings.of(ctx)
+    worst = ExitCode.OK
+    for file in files:
+        try:
+            with progress_bar(f"verifying {file.name}") as progress:
+                info = inspect(file, progress)
+        except (KVStoreError, OSError) as error:
+            if len(files) == 1:
+                raise
+            worst = max(worst, exit_code(error) or ExitCode.FAILED)
+            _show(settings, {"path": str(file), "damage": str(error)})
+        else:
+            _show(settings, facts(info))
+    if worst:
+        raise typer.Exit(worst)
+
+
+def list_(ctx: typer.Context) -> None:
+    """The snapshots in the store's own place, oldest first; only their manifests are looked at."""
+    settings = Settings.of(ctx)
+    directory = DataDir.at(settings.directory)
+    if not directory.snap.is_dir():
+        raise NotAStore(f"{directory.root} is not a store", directory.root)
+    found = [_facts_or_damage(file.path) for file in directory.snapshots()]
+    if settings.json:
+        write_json(found)
+        return
+    columns = ("path", "revision", "index", "created", "keys", "size_bytes", "damage")
+    write_table(columns, [[str(item.get(name, "")) for name in columns] for item in found])
+
+
+def _facts_or_damage(path: Path) -> dict[str, Any]:
+    try:
+        return facts(read_info(path))
+    except (KVStoreError, OSError) as error:
+        return {"path": str(path), "damage": str(error)}
+
+
+def facts(info: SnapshotInfo) -> dict[str, Any]:
+    """Everything that a manifest says, by name."""
+    return {
+        "path": str(info.path),
+        "backend": info.backend,
+        "revision": info.revision,
+        "compact_revision": info.compact_revision,
+        "index": info.index,
+        "created": _time_text(info.created_ms),
+        "keys": info.keys,
+        "changes": info.changes,
+        "leases": info.leases,
+        "cluster_id": f"{info.cluster_id:016x}",
+        "member_id": f"{info.member_id:016x}",
+        "members": [{"id": f"{member.id:016x}", "name": member.name} for member in info.members],
+        "size_bytes": info.size_bytes,
+        "sha256": info.sha256.hex(),
+    }
+
+
+def _show(settings: Settings, values: dict[str, Any]) -> None:
+    if settings.json:
+        write_json(values)
+        return
+    rows = [(name.replace("_", " "), _text(value)) for name, value in values.items()]
+    write_table(("", ""), rows)
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, list):
+        return ", ".join(f"{member['name']} ({member['id']})" for member in value)
+    return str(value)
+
+
+def _time_text(time_ms: int) -> str:
+    try:
+        return datetime.fromtimestamp(time_ms / 1000, UTC).isoformat(timespec="milliseconds")
+    except (ValueError, OverflowError, OSError):
+        return f"{time_ms} ms"
+
+
+# --- restore -----------------------------------------------------------------------------
+
+
+def restore(
+    ctx: typer.Context,
+    source: Annotated[Path, typer.Argument(metavar="SOURCE", help="A snapshot file, or a data directory.")],
+    to_revision: Annotated[int, typer.Option(min=0, help="As it was when this revision was written.")] = 0,
+    to_time: Annotated[
+        str, typer.Option(help="As it was then: 2026-01-31T12:00:00Z (no zone: UTC), or seconds since 1970.")
+    ] = "",
+    archive: Annotated[
+        list[Path] | None, typer.Option(help="A folder with log segments; may be repeated.", metavar="DIR")
+    ] = None,
+    name: Annotated[str, typer.Option(help="Name of the new member.")] = "default",
+    cluster_id: Annotated[
+        str, typer.Option(help="Of the new store, in hexadecimal. [default: random]")
+    ] = "0",
+    member_id: Annotated[
+        str, typer.Option(help="Of the new member, in hexadecimal. [default: random]")
+    ] = "0",
+    bump_revision: Annotated[int, typer.Option(help="Go on so many revisions higher.")] = 0,
+    mark_compacted: Annotated[
+        bool, typer.Option("--mark-compacted", help="With --bump-revision: the past is compacted.")
+    ] = False,
+) -> None:
+    """Make a new store (--data-dir) out of SOURCE, which stays as it is."""
+    settings = Settings.of(ctx)
+    with progress_bar("restoring") as progress:
+        made = kvstore.restore(
+            source,
+            settings.directory,
+            archives=archive or (),
+            to_revision=to_revision,
+            to_time=_seconds(to_time),
+            progress=progress,
+            backend=settings.backend,
+            cluster_id=_identity(cluster_id),
+            member_id=_identity(member_id),
+            name=name,
+            bump_revision=bump_revision,
+            mark_compacted=mark_compacted,
+        )
+    if settings.json:
+        write_json(
+            {
+                "data_dir": str(made.data_dir),
+                "backend": made.backend,
+                "base": str(made.base or ""),
+                "index": made.index,
+                "revision": made.revision,
+                "compact_revision": made.compact_revision,
+                "cluster_id": f"{made.cluster_id:016x}",
+                "member_id": f"{made.member_id:016x}",
+            }
+        )
+    else:
+        write_line(f"restored revision {made.revision} into {made.data_dir} ({made.backend})")
+
+
+def _seconds(text: str) -> float:
+    if not text:
+        return 0.0
+    try:
+        return float(text)
+    except ValueError:
+        pass
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise UsageError(f"not a time: {text!r}") from None
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+
+
+def _identity(text: str) -> int:
+    try:
+        number = int(text, 16)
+    except ValueError:
+        number = -1
+    if not 0 <= number < 1 << 64:
+        raise UsageError(f"not an id (hexadecimal, of 64 bits): {text!r}")
+    return number
+
+
+if __name__ == "__main__":
+    sys.exit(run(register_verbs))
