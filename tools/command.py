@@ -226,12 +226,17 @@ def accept_shared_options(function: Callable[..., Any]) -> Callable[..., Any]:
         )
 
     @functools.wraps(function)
-    def call(**arguments: Any) -> Any:
+    def call(**arguments: Any) -> None:
         settings = Settings.of(arguments[context])
         for name in _SHARED:
             if said := arguments.pop(f"shared_{name}"):
                 setattr(settings, name, said)
-        return function(**arguments)
+        try:
+            function(**arguments)
+            sys.stdout.flush()
+        except BrokenPipeError:
+            _forget_stdout()
+            raise typer.Exit(ExitCode.PIPE_CLOSED) from None
 
     call.__signature__ = inspect.Signature(list(parameters.values()))  # type: ignore[attr-defined]  # PEP 362
     call.__annotations__ = {name: parameter.annotation for name, parameter in parameters.items()}
@@ -255,12 +260,7 @@ def run(*registers: Register, arguments: Sequence[str] | None = None) -> int:
     command = typer.main.get_command(app)
     try:
         code = command.main(arguments, prog_name=_prog_name(registers), standalone_mode=False)
-        sys.stdout.flush()
         return int(code or 0)
-    except BrokenPipeError:
-        # What is still buffered would fail again at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return ExitCode.PIPE_CLOSED
     except (KeyboardInterrupt, typer.Abort):
         return ExitCode.INTERRUPTED
     except Exception as error:
@@ -269,6 +269,11 @@ def run(*registers: Register, arguments: Sequence[str] | None = None) -> int:
             raise
         _say(error)
         return code
+
+
+def _forget_stdout() -> None:
+    """What is still buffered would fail again at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _prog_name(registers: Sequence[Register]) -> str:
