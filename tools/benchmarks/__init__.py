@@ -6,6 +6,6 @@ timing     rates and percentiles                        workload   keys and valu
 ours       opening our store, writing to it from threads, tasks and processes
 peers      LMDB, SQLite, LevelDB ... behind one small face
 etcd_server, etcd_load, http2                           a real etcd, and a load generator that is cheap enough
-rows_*     the rows (catalogue lists them): each function sets up one contest; its docstring says exactly what is measured
+rows_*     the rows (catalogue lists them): each function sets up one contest; its docstring says what is measured
 machine    where it ran                                 report     table, JSON, picture
 """

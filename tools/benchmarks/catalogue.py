@@ -5,6 +5,8 @@ from __future__ import annotations
 from . import rows_write  # isort: skip
 from . import rows_read  # isort: skip
 from . import rows_open  # isort: skip
+from . import rows_watch  # isort: skip
+from . import rows_upkeep  # isort: skip
 from .contest import ROWS
 
-__all__ = ["ROWS", "rows_open", "rows_read", "rows_write"]
+__all__ = ["ROWS", "rows_open", "rows_read", "rows_upkeep", "rows_watch", "rows_write"]

@@ -12,8 +12,9 @@ from typing import Any
 from kvstore import ops
 from kvstore.aio import AsyncStore
 from kvstore.engine import LocalEngine
+from kvstore.errors import StoreClosed, WatchCanceled
 from kvstore.files import Disk, File, OSDisk
-from kvstore.model import PutRequest
+from kvstore.model import PutRequest, WatchRequest
 from kvstore.options import Options
 from kvstore.recovery import open_engine
 from kvstore.store import Store
@@ -163,3 +164,13 @@ def put_from_tasks(engine: LocalEngine, keys: int, tasks: int, seconds: float) -
             return per_second(sum(counts), time.perf_counter() - begin, time.process_time() - cpu)
 
     return asyncio.run(run())
+
+
+# --- watching --------------------------------------------------------------------------
+
+ENDED = (StoreClosed, WatchCanceled)
+"""How a watch ends that is closed while somebody waits for it."""
+
+
+def watch_request(start: bytes, end: bytes) -> WatchRequest:
+    return WatchRequest(start, end, 0, False, False, False, False)
