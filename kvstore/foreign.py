@@ -10,21 +10,18 @@ An adapter is an entry of the group ``kvstore.foreign``, and is found by name (`
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
+from kvstore.backend import Progress
 from kvstore.errors import OpenError
 
 if TYPE_CHECKING:
     from kvstore.store import Store
 
 ENTRY_POINT_GROUP = "kvstore.foreign"
-
-Steps = Callable[[str, int, int], None]
-"""Called with (what is being done, done, total); total 0 = unknown."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,11 +78,11 @@ class ForeignStores(Protocol):
         """A read-only store. Raises ``NotAStore``, ``TooNew``, ``Corruption``, ``StoreLocked``."""
 
     def import_store(
-        self, source: Path, data_dir: Path, options: ImportOptions, progress: Steps | None = None
+        self, source: Path, data_dir: Path, options: ImportOptions, progress: Progress | None = None
     ) -> Imported:
         """Make the new data directory ``data_dir``: all of it, or nothing."""
 
-    def export_store(self, store: Store, path: Path, progress: Steps | None = None) -> Exported:
+    def export_store(self, store: Store, path: Path, progress: Progress | None = None) -> Exported:
         """Write a file: all of it, or nothing."""
 
 

@@ -20,6 +20,8 @@ COMMANDS = (
     "hashkv",
     "wal",
     "snapshot",
+    "import_store",
+    "export_store",
     "replay",
     "bench",
 )

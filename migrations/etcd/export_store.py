@@ -18,14 +18,16 @@ import os
 import struct
 import tempfile
 from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
+from itertools import chain
 from pathlib import Path
 from typing import BinaryIO
 
-from kvstore.backend import Row
+from kvstore.backend import Progress, Row
 from kvstore.engine import LocalEngine
 from kvstore.errors import DiskFull
 from kvstore.files import free_bytes
-from kvstore.foreign import Exported, Steps
+from kvstore.foreign import Exported
 from kvstore.keyvalue import encode_key_value, row_mod_revision, split_row
 from kvstore.mvcc.changes import change_page
 from kvstore.mvcc.schema import META
@@ -39,11 +41,12 @@ from .rows import Lease, encode_lease, encode_revision, encode_u64
 
 PAGE_ROWS = 2000
 RUN_BYTES = 32 << 20
+ROW_OVERHEAD_BYTES = 200
 _REPORT_EVERY_ROWS = 1 << 13
 _LENGTHS = struct.Struct("<II")
 
 
-def export_store(store: Store, path: Path, progress: Steps | None = None) -> Exported:
+def export_store(store: Store, path: Path, progress: Progress | None = None) -> Exported:
     """Write the store as it is now to the new file ``path``. Raises ``FileExistsError``, ``DiskFull``."""
     path = Path(path)
     if os.path.lexists(path):
@@ -53,9 +56,10 @@ def export_store(store: Store, path: Path, progress: Steps | None = None) -> Exp
     revision, compacted = state.published, state.compacted
     _check_room(state, path)
     counts = {"rows": 0, "leases": 0}
-    with tempfile.TemporaryFile(dir=path.absolute().parent) as spool:
+    with ExitStack() as files:
+        old_rows = _old_rows(state, compacted, path.absolute().parent, files)
         key_rows = _counted(
-            heapq.merge(_old_rows(state, compacted, spool), _new_rows(state, compacted, revision)),
+            chain(old_rows, _new_rows(state, compacted, revision)),
             counts,
             revision,
             progress,
@@ -88,13 +92,13 @@ def _check_room(state: State, path: Path) -> None:
 
 
 def _counted(
-    key_rows: Iterable[Row], counts: dict[str, int], revision: int, progress: Steps | None
+    key_rows: Iterable[Row], counts: dict[str, int], revision: int, progress: Progress | None
 ) -> Iterator[Row]:
     for count, row in enumerate(key_rows, 1):
         yield row
         counts["rows"] = count
         if progress is not None and count % _REPORT_EVERY_ROWS == 0:
-            progress("revision", rows.decode_revision(row[0])[0], revision)
+            progress(rows.decode_revision(row[0])[0], revision)
 
 
 # --- rows of the bucket ``key`` ----------------------------------------------------------------
@@ -113,21 +117,21 @@ def _new_rows(state: State, compacted: int, revision: int) -> Iterator[Row]:
         first = covered + 1
 
 
-def _old_rows(state: State, compacted: int, spool: BinaryIO) -> Iterator[Row]:
+def _old_rows(state: State, compacted: int, folder: Path, files: ExitStack) -> Iterator[Row]:
     """What lived at the compaction, by revision: sorted in runs that fit in memory, then merged."""
-    if compacted <= 0:
-        return iter(())
-    runs: list[tuple[int, int]] = []
+    runs: list[BinaryIO] = []
     run: list[Row] = []
     run_bytes = 0
-    for row in _living(state, compacted):
+    for row in _living(state, compacted) if compacted > 0 else ():
         run.append(row)
-        run_bytes += len(row[1]) + 200
+        run_bytes += len(row[1]) + ROW_OVERHEAD_BYTES
         if run_bytes >= RUN_BYTES:
-            runs.append(_spill(run, spool))
+            file = files.enter_context(tempfile.TemporaryFile(dir=folder))  # noqa: SIM115  # the stack closes it
+            _write_run(run, file)
+            runs.append(file)
             run, run_bytes = [], 0
     run.sort()
-    return heapq.merge(run, *(_read_run(spool, *place) for place in runs))
+    return heapq.merge(run, *map(_read_run, runs))
 
 
 def _living(state: State, revision: int) -> Iterator[Row]:
@@ -140,35 +144,18 @@ def _living(state: State, revision: int) -> Iterator[Row]:
             yield encode_revision(row_mod_revision(row), sub), key_value
 
 
-def _spill(run: list[Row], spool: BinaryIO) -> tuple[int, int]:
-    """Sort a run and append it to the spool; where it lies."""
+def _write_run(run: list[Row], file: BinaryIO) -> None:
     run.sort()
-    start = spool.seek(0, os.SEEK_END)
     for key, value in run:
-        spool.write(_LENGTHS.pack(len(key), len(value)) + key + value)
-    spool.flush()
-    return start, spool.tell()
+        file.write(_LENGTHS.pack(len(key), len(value)) + key + value)
+    file.seek(0)
 
 
-def _read_run(spool: BinaryIO, start: int, end: int) -> Iterator[Row]:
-    fd = spool.fileno()
-    buffer = b""
-    while start < end or buffer:
-        if len(buffer) < _LENGTHS.size or len(buffer) < _row_bytes(buffer):
-            wanted = max(1 << 18, _row_bytes(buffer) if len(buffer) >= _LENGTHS.size else 0)
-            buffer += os.pread(fd, min(wanted, end - start), start)
-            start = min(start + wanted, end)
-            continue
-        key_bytes, _ = _LENGTHS.unpack_from(buffer)
-        beyond = _row_bytes(buffer)
-        key_end = _LENGTHS.size + key_bytes
-        yield buffer[_LENGTHS.size : key_end], buffer[key_end:beyond]
-        buffer = buffer[beyond:]
-
-
-def _row_bytes(buffer: bytes) -> int:
-    key_bytes, value_bytes = _LENGTHS.unpack_from(buffer)
-    return int(_LENGTHS.size + key_bytes + value_bytes)
+def _read_run(file: BinaryIO) -> Iterator[Row]:
+    while lengths := file.read(_LENGTHS.size):
+        key_bytes, value_bytes = _LENGTHS.unpack(lengths)
+        row = file.read(key_bytes + value_bytes)
+        yield row[:key_bytes], row[key_bytes:]
 
 
 # --- the other buckets ---------------------------------------------------------------------------

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import ClassVar
 
-from kvstore.foreign import Exported, Imported, ImportOptions, Steps
+from kvstore.backend import Progress
+from kvstore.foreign import Exported, Imported, ImportOptions
 from kvstore.store import Store
 
 from .snapshot_format import is_bbolt
@@ -32,13 +33,13 @@ class EtcdStores:
         return open_snapshot(path)
 
     def import_store(
-        self, source: Path, data_dir: Path, options: ImportOptions, progress: Steps | None = None
+        self, source: Path, data_dir: Path, options: ImportOptions, progress: Progress | None = None
     ) -> Imported:
         from .import_store import import_store
 
         return import_store(source, data_dir, options, progress)
 
-    def export_store(self, store: Store, path: Path, progress: Steps | None = None) -> Exported:
+    def export_store(self, store: Store, path: Path, progress: Progress | None = None) -> Exported:
         from .export_store import export_store
 
         return export_store(store, path, progress)

@@ -17,10 +17,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from kvstore import layout
-from kvstore.backend import Backend, find_backend
+from kvstore.backend import Backend, Progress, find_backend
 from kvstore.errors import Corruption, DiskFull
 from kvstore.files import Disk, OSDisk, free_bytes
-from kvstore.foreign import Imported, ImportOptions, Steps
+from kvstore.foreign import Imported, ImportOptions
 from kvstore.layout import DataDir
 from kvstore.mvcc.checkpoint import no_pause, write_generation
 from kvstore.mvcc.hashkv import hash_kv
@@ -105,7 +105,7 @@ def import_store(
     source: Path,
     data_dir: Path,
     options: ImportOptions,
-    progress: Steps | None = None,
+    progress: Progress | None = None,
     disk: Disk | None = None,
 ) -> Imported:
     """Raises ``NotAStore``, ``Corruption``, ``StoreLocked`` (a server runs on it), ``WrongStore`` (the target
@@ -163,20 +163,20 @@ class _Import:
         backend: Backend,
         options: ImportOptions,
         now_ms: int,
-        progress: Steps | None,
+        progress: Progress | None,
     ) -> None:
         self._source = source
         self._backend = backend
         self._options = options
         self._now_ms = now_ms
-        self._progress = progress or (lambda what, done, total: None)
+        self._progress = progress or (lambda done, total: None)
         self._notes: list[str] = []
 
     def run(self, target: Path) -> Imported:
         view = self._source.view
         if isinstance(view, EtcdView):
-            view.index(lambda done, total: self._progress("index", done, total))
-        copy_rows(view, self._backend, lambda done, total: self._progress("copy", done, total))
+            view.index(lambda done, total: self._progress(done, 2 * total))
+        copy_rows(view, self._backend, lambda done, total: self._progress(total + done, 2 * total))
         state = State(self._backend)
         self._verify(state)
         self._replay(state)
@@ -203,7 +203,6 @@ class _Import:
                 "the snapshot was restored with a bumped revision: HashKV will differ from etcd's"
             )
             return
-        self._progress("verify", 0, 0)
         revision = state.head
         if hash_kv(state, revision, state.head_compacted) != view.file.hash_kv(revision).hash:
             raise Corruption(f"HashKV at revision {revision} is not the source's", self._source.path)
@@ -214,7 +213,6 @@ class _Import:
         for count, entry in enumerate(self._source.pending, 1):
             replay.apply(entry)
             if state.active.size_bytes > CHECKPOINT_BYTES or count == total:
-                self._progress("log", count, total)
                 _checkpoint(state, self._now_ms)
         self._notes += replay.notes
 

@@ -1,0 +1,47 @@
+"""``kvstore export etcd OUT.db``: a snapshot file that ``etcdctl snapshot restore`` takes."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from kvstore.foreign import find_foreign
+from kvstore.snapshot.opened import open_snapshot
+
+from .command import Settings, write_json, write_line
+from .progress import progress_bar
+
+
+def register(app: typer.Typer) -> None:
+    app.command("export")(export)
+
+
+def export(
+    ctx: typer.Context,
+    kind: Annotated[str, typer.Argument(metavar="KIND", help="Whose files to write: etcd.")],
+    path: Annotated[Path, typer.Argument(metavar="PATH", help="The new file.")],
+    snapshot: Annotated[
+        Path | None, typer.Option("--from", help="A snapshot file to export, instead of --data-dir.")
+    ] = None,
+) -> None:
+    """Write the store, or one of its snapshots, as another store's file. Works beside the process that writes it."""
+    settings = Settings.of(ctx)
+    adapter = find_foreign(kind)
+    store = settings.open(read_only=True) if snapshot is None else open_snapshot(snapshot)
+    started = time.monotonic()
+    with store, progress_bar("exporting", "revisions") as progress:
+        exported = adapter.export_store(store, path, progress)
+    seconds = max(time.monotonic() - started, 1e-9)
+    if settings.json:
+        write_json(asdict(exported) | {"path": str(exported.path)})
+        return
+    mib = exported.size_bytes / (1 << 20)
+    write_line(f"{exported.path}: {mib:.1f} MiB, {mib / seconds:.0f} MiB/s, revision {exported.revision}")
+    for what, count in exported.counts.items():
+        write_line(f"{count:>12,} {what}")
+    for note in exported.notes:
+        write_line(f"note: {note}")
