@@ -274,11 +274,13 @@ def test_reads_go_on_while_the_map_grows(tmp_path: Path) -> None:
     threads = [threading.Thread(target=read) for _ in range(4)]
     for thread in threads:
         thread.start()
-    for batch in range(8):
-        put(db, [(b"%d-%d" % (batch, n), b"x" * 4000) for n in range(100 << (batch // 2))])
-    stop.set()
-    for thread in threads:
-        thread.join()
+    try:
+        for batch in range(8):
+            put(db, [(b"%d-%d" % (batch, n), b"x" * 4000) for n in range(100 << (batch // 2))])
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
     db.close()
     assert errors == []
 
