@@ -52,6 +52,8 @@ class LMDBBackend:
 
     name: ClassVar[str] = "lmdb"
     persistent: ClassVar[bool] = True
+    copies_in_order: ClassVar[bool] = True
+    """The copy may go into a pipe, so no byte of it is written twice."""
     map_bytes: ClassVar[int] = 1 << 40
     """Addresses to map at first; tests take little, so that the map has to grow."""
 
@@ -243,6 +245,9 @@ class LMDBBackend:
             self.environment.sync(True)
         except lmdb.Error as error:
             raise typed(error, self.path) from error
+
+    def settle(self) -> None:
+        self.sync()
 
     def copy_to(self, path: Path) -> None:
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)

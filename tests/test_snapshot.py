@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import subprocess
 import sys
@@ -20,7 +21,7 @@ from kvstore.backend import find_backend
 from kvstore.files import OSDisk
 from kvstore.options import Options
 from kvstore.recovery import open_engine
-from kvstore.snapshot import writer
+from kvstore.snapshot import follow, writer
 from kvstore.snapshot.reader import read_info, verify
 from kvstore.store import Store
 
@@ -201,6 +202,98 @@ def test_every_snapshot_under_load_is_one_moment_of_the_store(
         done.set()
         for thread in threads:
             thread.join()
+
+
+def test_lmdb_writes_its_copy_from_front_to_back(stores: Any, tmp_path: Path) -> None:
+    """A copy into a pipe, where nothing can be written twice, has the bytes of a copy into a file."""
+    store = stores("lmdb")
+    fill(store)
+    store.checkpoint()
+    backend = store.engine.backend
+    assert backend.copies_in_order
+    backend.copy_to(tmp_path / "copy")
+    readable, writable = os.pipe()
+    found: list[bytes] = []
+
+    def drain() -> None:
+        with open(readable, "rb") as pipe:
+            found.append(pipe.read())
+
+    thread = threading.Thread(target=drain)
+    thread.start()
+    backend.environment.copyfd(writable, compact=True)
+    os.close(writable)
+    thread.join()
+    assert found[0] == (tmp_path / "copy").read_bytes()
+
+
+@pytest.mark.parametrize("in_order", [True, False])
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_copy_of_many_chunks_is_followed(
+    stores: Any, tmp_path: Path, backend: str, in_order: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Chunks and windows far smaller than the file give the hash that reading it in one piece gives."""
+    store = stores(backend)
+    fill(store)
+    copy_to = find_backend(backend).copy_to
+
+    def slow_copy(self: Any, path: Path) -> None:
+        if not in_order:
+            copy_to(self, path)
+            return
+        copy_to(self, path.with_name("aside"))
+        whole = path.with_name("aside").read_bytes()
+        path.with_name("aside").unlink()
+        with open(path, "wb", buffering=0) as file:
+            for at in range(0, len(whole), 7000):
+                file.write(whole[at : at + 7000])
+                time.sleep(0.001)
+
+    monkeypatch.setattr(follow, "CHUNK_BYTES", 4096)
+    monkeypatch.setattr(follow, "WINDOW_BYTES", 3 * 4096)
+    monkeypatch.setattr(find_backend(backend), "copy_to", slow_copy)
+    monkeypatch.setattr(find_backend(backend), "copies_in_order", in_order, raising=False)
+    seen: list[int] = []
+    info = store.snapshot(tmp_path / "backup", progress=lambda done, total: seen.append(done))
+    whole = (tmp_path / "backup").read_bytes()
+    assert hashlib.sha256(whole[: info.backend_bytes]).digest() == info.sha256
+    assert seen == sorted(seen)
+    assert seen[-1] == 3 * info.backend_bytes
+
+
+@pytest.mark.parametrize("at", [0, 9000])
+def test_a_byte_that_changes_behind_the_hash_is_noticed(
+    stores: Any, tmp_path: Path, at: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A backend that goes back in a copy that it promised to write in order does not make a bad snapshot."""
+    store = stores("lmdb")
+    fill(store)
+    copy_to = find_backend("lmdb").copy_to
+
+    def copy_and_go_back(self: Any, path: Path) -> None:
+        copy_to(self, path)
+        deadline = time.monotonic() + 30
+        while not hashed and time.monotonic() < deadline:
+            time.sleep(0.001)
+        with open(path, "r+b") as file:
+            file.seek(at)
+            file.write(b"\xde\xad")
+
+    hashed: list[int] = []
+    report = follow.Meter.report
+    monkeypatch.setattr(follow, "CHUNK_BYTES", 4096)
+    monkeypatch.setattr(
+        follow.Meter,
+        "report",
+        lambda self, number, done: (
+            number == 1 and done > 12_000 and hashed.append(done),
+            report(self, number, done),
+        ),
+    )
+    monkeypatch.setattr(find_backend("lmdb"), "copy_to", copy_and_go_back)
+    with pytest.raises(kvstore.Corruption, match="read back"):
+        store.snapshot(tmp_path / "backup")
+    assert os.listdir(tmp_path) == ["s"]
 
 
 # --- in the store's own place -------------------------------------------------------------

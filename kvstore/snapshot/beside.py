@@ -23,7 +23,7 @@ from kvstore.mvcc.schema import TABLES
 from kvstore.mvcc.state import State
 from kvstore.snapshot.point import Point, log_segments, replay_to
 from kvstore.snapshot.reader import SnapshotInfo
-from kvstore.snapshot.writer import Copy, Meter, copy_backend, describe, removed_on_failure, seal
+from kvstore.snapshot.writer import Copy, copy_backend, describe, given_up_on_failure, seal
 
 if TYPE_CHECKING:
     from kvstore.engine import LocalEngine
@@ -34,14 +34,14 @@ ATTEMPTS = 5
 def take_beside(engine: LocalEngine, target: Path, progress: Progress | None = None) -> SnapshotInfo:
     """Write a snapshot of what is durable now, from an engine that is open read-only."""
     assert engine.directory is not None
-    meter = Meter(progress)
     attempt = 1
     while True:
-        copy = copy_backend(engine.disk, engine.backend, target, engine.now_ms(), meter)
+        copy = copy_backend(engine.disk, engine.backend, target, engine.now_ms(), progress, follow=False)
         try:
-            with removed_on_failure(engine.disk, copy.path):
+            with given_up_on_failure(engine.disk, copy):
                 copy = _catch_up(engine.disk, copy, engine.directory.wal)
-            return seal(engine.disk, copy, target, meter)
+                copy.follower.start()
+            return seal(engine.disk, copy, target)
         except Corruption:
             if attempt == ATTEMPTS:
                 raise

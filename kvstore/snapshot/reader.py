@@ -92,17 +92,10 @@ def verify(path: str | os.PathLike[str], progress: Progress | None = None) -> Sn
     return info
 
 
-def chunks(
-    path: Path, size_bytes: int, progress: Progress | None = None, *, from_disk: bool = False
-) -> Iterator[tuple[int, memoryview]]:
-    """(offset, bytes) of the first ``size_bytes`` of a file; each piece is valid until the next one.
-
-    ``from_disk``: not from the page cache, as far as the system follows the advice.
-    """
+def chunks(path: Path, size_bytes: int, progress: Progress | None = None) -> Iterator[tuple[int, memoryview]]:
+    """(offset, bytes) of the first ``size_bytes`` of a file; each piece is valid until the next one."""
     buffer = memoryview(bytearray(min(CHUNK_BYTES, max(size_bytes, 1))))
     with open(path, "rb", buffering=0) as file:
-        if from_disk:
-            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_SEQUENTIAL)
         offset = 0
         while offset < size_bytes:

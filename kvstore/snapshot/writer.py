@@ -1,10 +1,9 @@
 """Writing a snapshot: copy, seal, read back, rename.
 
     checkpoint     everything written so far reaches the backend, which is then at a known index
-    copy           backend.copy_to(<name>.tmp), without the GIL; writers go on, into the overlay
-    seal           SHA-256 and a CRC-32C per chunk of what was written, while the file is being synced; then
-                   manifest and footer, synced
-    read back      the chunks are read from the disk and compared: what is there is what was meant to be
+    copy           backend.copy_to(<name>.tmp), without the GIL; writers go on, into the overlay; hashed, synced and
+                   read back right behind, where the backend allows (``follow``)
+    seal           manifest and footer, synced, and read back with the rest
     rename         to the final name, and the directory is synced
 
 In a crash there is nothing, a temporary file, or the whole verified snapshot. Checkpoints and compaction
@@ -13,20 +12,15 @@ pause while the backend is copied, and only then.
 
 from __future__ import annotations
 
-import hashlib
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from crc32c import crc32c
-
 from kvstore import layout
 from kvstore.backend import Backend, Progress
-from kvstore.errors import Corruption, DiskFull, KVStoreError, WrongStore
+from kvstore.errors import DiskFull, KVStoreError, WrongStore
 from kvstore.files import Disk, free_bytes
 from kvstore.mvcc.schema import (
     CHANGES,
@@ -42,33 +36,30 @@ from kvstore.mvcc.schema import (
     TABLES,
     parse_u64,
 )
+from kvstore.snapshot.follow import Follower, Meter
 from kvstore.snapshot.manifest import TAIL_BYTES_MAX, Manifest, Member, encode_tail
-from kvstore.snapshot.reader import SnapshotInfo, check_content, chunks
+from kvstore.snapshot.reader import SnapshotInfo, check_content
 
 if TYPE_CHECKING:
     from kvstore.engine import LocalEngine
-
-POLL_SECONDS = 0.05
 
 
 def take_snapshot(engine: LocalEngine, path: Path | None, progress: Progress | None = None) -> SnapshotInfo:
     """Write a snapshot of everything durable now to ``path`` (None: the store's own place and name)."""
     assert engine.directory is not None
-    meter = Meter(progress)
     with engine.checkpointing:
         engine.checkpoint()
         target = path or engine.directory.snapshot(engine.cluster_id, engine.state.applied_index)
         _check_target(engine, target, given=path is not None)
-        copy = copy_backend(engine.disk, engine.backend, target, engine.now_ms(), meter)
-    return seal(engine.disk, copy, target, meter)
+        copy = copy_backend(engine.disk, engine.backend, target, engine.now_ms(), progress)
+    return seal(engine.disk, copy, target)
 
 
 def write_snapshot(
     disk: Disk, backend: Backend, target: Path, now_ms: int, progress: Progress | None = None
 ) -> SnapshotInfo:
     """A snapshot of a backend that nobody writes to."""
-    meter = Meter(progress)
-    return seal(disk, copy_backend(disk, backend, target, now_ms, meter), target, meter)
+    return seal(disk, copy_backend(disk, backend, target, now_ms, progress), target)
 
 
 def _check_target(engine: LocalEngine, target: Path, *, given: bool) -> None:
@@ -97,6 +88,7 @@ class Copy:
     meta: dict[bytes, bytes]
     counts: tuple[int, int, int]
     created_ms: int
+    follower: Follower
 
     def manifest(self, backend_bytes: int, sha256: bytes) -> Manifest:
         meta, (keys, changes, leases) = self.meta, self.counts
@@ -124,35 +116,44 @@ def describe(backend: Backend) -> tuple[dict[bytes, bytes], tuple[int, int, int]
         return dict(tx.scan(META)), (tx.count(LATEST), tx.count(CHANGES), tx.count(LEASE))
 
 
-def copy_backend(disk: Disk, backend: Backend, target: Path, now_ms: int, meter: Meter) -> Copy:
-    """Copy the backend beside ``target``. Nobody commits to it meanwhile."""
+def copy_backend(
+    disk: Disk,
+    backend: Backend,
+    target: Path,
+    now_ms: int,
+    progress: Progress | None = None,
+    *,
+    follow: bool = True,
+) -> Copy:
+    """Copy the backend beside ``target``; nobody commits to it meanwhile. ``follow``: the copy stays as it is."""
     temporary = layout.temporary(target)
-    about_bytes = _check_room(backend, target)
-    copy = Copy(temporary, type(backend), *describe(backend), now_ms)
+    meter = Meter(progress, _check_room(backend, target))
+    follower = Follower(disk, temporary, meter, in_order=getattr(backend, "copies_in_order", False))
+    copy = Copy(temporary, type(backend), *describe(backend), now_ms, follower)
     disk.remove(temporary)
-    with removed_on_failure(disk, temporary), meter.watching(temporary, about_bytes):
+    with given_up_on_failure(disk, copy):
+        if follow:
+            follower.start()
         backend.copy_to(temporary)
     return copy
 
 
-def seal(disk: Disk, copy: Copy, target: Path, meter: Meter) -> SnapshotInfo:
+def seal(disk: Disk, copy: Copy, target: Path) -> SnapshotInfo:
     """Turn a finished copy into a snapshot."""
-    temporary = copy.path
-    with removed_on_failure(disk, temporary):
-        backend_bytes = temporary.stat().st_size
-        with _beside(lambda: disk.sync_file(temporary)):
-            sha256, crcs = _digest(temporary, backend_bytes, meter)
+    with given_up_on_failure(disk, copy):
+        backend_bytes, sha256 = copy.follower.copied()
         manifest = copy.manifest(backend_bytes, sha256)
         tail = encode_tail(manifest)
-        _append(disk, temporary, tail, backend_bytes)
-        _read_back(temporary, crcs, tail, backend_bytes, meter)
+        _append(disk, copy.path, tail, backend_bytes)
+        copy.follower.finish(tail)
         _check_opens(copy, manifest)
-        disk.rename(temporary, target)
+        disk.rename(copy.path, target)
         disk.sync_dir(target.parent)
     return SnapshotInfo.of(manifest, target, backend_bytes + len(tail))
 
 
 def _append(disk: Disk, path: Path, tail: bytes, offset: int) -> None:
+    disk.sync_file(path)
     file = disk.open(path)
     try:
         file.pwrite(tail, offset)
@@ -170,92 +171,12 @@ def _check_opens(copy: Copy, manifest: Manifest) -> None:
             backend.close()
 
 
-def _digest(path: Path, size_bytes: int, meter: Meter) -> tuple[bytes, list[int]]:
-    sha256 = hashlib.sha256()
-    crcs = []
-    for _, chunk in chunks(path, size_bytes, meter.next_pass()):
-        sha256.update(chunk)
-        crcs.append(crc32c(chunk))
-    return sha256.digest(), crcs
-
-
-def _read_back(path: Path, crcs: list[int], tail: bytes, backend_bytes: int, meter: Meter) -> None:
-    """Compare what is on the disk with what was written."""
-    found = chunks(path, backend_bytes, meter.next_pass(), from_disk=True)
-    for (offset, chunk), crc in zip(found, crcs, strict=True):
-        if crc32c(chunk) != crc:
-            raise Corruption("what is read back is not what was written", path, offset)
-    with open(path, "rb", buffering=0) as file:
-        file.seek(backend_bytes)
-        if file.read() != tail:
-            raise Corruption("what is read back is not what was written", path, backend_bytes)
-
-
 @contextmanager
-def _beside(work: Callable[[], None]) -> Iterator[None]:
-    """Run ``work`` on another thread meanwhile; what it raises is raised here."""
-    failures: list[BaseException] = []
-
-    def run() -> None:
-        try:
-            work()
-        except BaseException as failure:
-            failures.append(failure)
-
-    thread = threading.Thread(target=run, name="kvstore-snapshot-sync")
-    thread.start()
-    try:
-        yield
-    finally:
-        thread.join()
-    if failures:
-        raise failures[0]
-
-
-@contextmanager
-def removed_on_failure(disk: Disk, temporary: Path) -> Iterator[None]:
+def given_up_on_failure(disk: Disk, copy: Copy) -> Iterator[None]:
     try:
         yield
     except BaseException:
+        copy.follower.abort()
         with suppress(OSError, KVStoreError):
-            disk.remove(temporary)
+            disk.remove(copy.path)
         raise
-
-
-PASSES = 3
-
-
-class Meter:
-    """Progress over the passes of the same bytes: copied, hashed, read back. The callback may raise, to give up."""
-
-    def __init__(self, progress: Progress | None) -> None:
-        self._progress = progress
-        self._pass = 0
-
-    def next_pass(self) -> Progress | None:
-        if self._progress is None:
-            return None
-        self._pass += 1
-        return partial(self._report, self._pass)
-
-    def _report(self, number: int, done: int, total: int) -> None:
-        if self._progress is not None:
-            self._progress(number * total + done, PASSES * total)
-
-    @contextmanager
-    def watching(self, path: Path, about_bytes: int) -> Iterator[None]:
-        """Report the growth of a file that a backend is writing."""
-        if self._progress is None:
-            yield
-            return
-        done = threading.Event()
-        with _beside(lambda: self._watch(path, about_bytes, done)):
-            try:
-                yield
-            finally:
-                done.set()
-
-    def _watch(self, path: Path, about_bytes: int, done: threading.Event) -> None:
-        while not done.wait(POLL_SECONDS):
-            with suppress(FileNotFoundError):
-                self._report(0, min(path.stat().st_size, about_bytes), about_bytes)
