@@ -14,10 +14,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, NoReturn, Self, overload
 
+from kvstore.errors import Corruption
 from kvstore.wire import WireError, int_field, read_varint, varint
 
 _new = object.__new__
 _SUB_TAG = 0x78
+
+
+class BadRow(Corruption, WireError):
+    """A row that is not one; where nobody knows better, that is what the user is told."""
 
 
 def encode_key_value(
@@ -83,7 +88,7 @@ def row_mod_revision(row: bytes) -> int:
 
 def row_revision(row: bytes) -> tuple[int, int]:
     """(main, sub) of the change that wrote the row."""
-    return _parse(row).mod_revision, (read_varint(row, 1)[0] if row[0] == _SUB_TAG else 0)
+    return _parse(row).mod_revision, (read_varint(row, 1)[0] if row[:1] == b"\x78" else 0)
 
 
 def _parse(row: bytes) -> Any:
@@ -94,7 +99,7 @@ def _parse(row: bytes) -> Any:
             _from_bytes = _message_class().FromString
         return _from_bytes(row)
     except Exception as error:  # protobuf's DecodeError, named only once protobuf is imported
-        raise WireError(f"not a KeyValue: {error}") from None
+        raise BadRow(f"a row is not a KeyValue: {error}") from None
 
 
 _from_bytes: Any = None
@@ -105,7 +110,9 @@ def _message_class() -> Any:
     from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
     field = descriptor_pb2.FieldDescriptorProto
-    file = descriptor_pb2.FileDescriptorProto(name="kvstore/keyvalue.proto", package="kvstore", syntax="proto3")
+    file = descriptor_pb2.FileDescriptorProto(
+        name="kvstore/keyvalue.proto", package="kvstore", syntax="proto3"
+    )
     message = file.message_type.add(name="KeyValue")
     names = ("key", "create_revision", "mod_revision", "version", "value", "lease")
     for number, name in enumerate(names, 1):

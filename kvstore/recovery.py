@@ -55,7 +55,7 @@ def open_engine(data_dir: str | os.PathLike[str], options: Options, disk: Disk |
     if options.read_only:
         return _open_read_only(directory, options, disk)
     _make_directories(directory, disk)
-    lock = _take_lock(directory)
+    lock = take_lock(directory)
     opened: list[Callable[[], None]] = [lock.release]
     try:
         for path in (*layout.temporaries(directory.snap), *layout.temporaries(directory.wal)):
@@ -121,7 +121,7 @@ def _make_directories(directory: DataDir, disk: Disk) -> None:
             disk.sync_dir(path.parent)
 
 
-def _take_lock(directory: DataDir) -> FileLock:
+def take_lock(directory: DataDir) -> FileLock:
     lock = FileLock(directory.lock)
     holder = lock.acquire(json.dumps({"pid": os.getpid(), "host": socket.gethostname()}).encode())
     if holder is None:
