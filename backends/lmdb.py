@@ -282,6 +282,16 @@ class LMDBBackend:
         if progress:
             progress(total, total)
 
+    @classmethod
+    def check_closed(cls, path: Path) -> None:
+        """Walk a file that nobody has open, with plain reads: mapping a damaged one could end the process."""
+        read_meta(path)
+        verify_pages(path)
+
+    @classmethod
+    def versions(cls) -> dict[str, str]:
+        return {"LMDB": ".".join(map(str, lmdb.version())), "py-lmdb": lmdb.__version__}
+
     def close(self) -> None:
         self.environment.close()
 
