@@ -35,11 +35,20 @@ def _reading(contest: Contest, work: Callable[[Store], Work]) -> Callable[[str, 
 
 @row("get", "get, newest revision", "gets/s")
 def get(contest: Contest) -> None:
-    """One thread gets random ones of 100,000 keys and takes the value; LMDB in a transaction of its own for each
-    (begin and get), SQLite by a prepared point select, the others by their get."""
+    """One thread gets random ones of 100,000 keys and takes the value ("not looked at": leaves it undecoded); LMDB in
+    a transaction of its own for each (begin and get), SQLite by a prepared point select, the others by their get."""
     keys = contest.settings.count(KEYS)
     wanted = Workload(keys).some_keys(20 * CHUNK)
     chunks = cycle([wanted[at : at + CHUNK] for at in range(0, len(wanted), CHUNK)])
+
+    def lazily(store: Store) -> Work:
+        def read() -> int:
+            get = store.get
+            for key in next(chunks):
+                get(key)
+            return CHUNK
+
+        return read
 
     def work(store: Store) -> Work:
         def read() -> int:
@@ -58,6 +67,7 @@ def get(contest: Contest) -> None:
         return read
 
     add_ours(contest, _reading(contest, work), keys)
+    add_ours(contest, _reading(contest, lazily), keys, ", not looked at")
     add_peers(contest, peer_work, keys)
     for backend in contest.settings.backends:
         contest.goal(ours_name(backend), RAW_STORE.get(backend, "lmdb"), at_least=0.6)

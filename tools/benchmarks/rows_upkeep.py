@@ -268,7 +268,7 @@ def _snapshot_job(contest: Contest, store: Store) -> Callable[[], object]:
 @row("background-p99", "put p99 while the store is tidied up", "ms")
 def background_p99(contest: Contest) -> None:
     """The 99th percentile of durable puts by one writer, on a store of 100,000 keys overwritten 10 times (400 MB),
-    while a snapshot is taken, everything superseded is compacted, or the file is defragmented; "idle": nothing of that."""
+    while a snapshot is taken, everything superseded is compacted, or the file is defragmented; "idle": none of that."""
     settings, keys = contest.settings, contest.settings.count(KEYS)
 
     def measure(job_of: Callable[[Store], Callable[[], object] | None], backend: str, source: Path) -> Sample:
