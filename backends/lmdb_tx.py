@@ -171,6 +171,12 @@ class LMDBWriteTx(LMDBReadTx):
         kept = keys if isinstance(keys, list) else list(keys)
         self._play(lambda: self._delete(table, kept))
 
+    def delete_ranges(self, table: str, ranges: Iterable[tuple[bytes, bytes]]) -> int:
+        kept = ranges if isinstance(ranges, list) else list(ranges)
+        deleted: list[int] = []  # of each time that it was played
+        self._play(lambda: deleted.append(self._delete_ranges(table, kept)))
+        return deleted[-1]
+
     def _put(self, table: str, rows: list[Row], append: bool) -> None:
         with self._tx.cursor(self._backend.short[table]) as cursor:
             try:
@@ -197,6 +203,19 @@ class LMDBWriteTx(LMDBReadTx):
                 long.delete(key)
             elif key:
                 delete(key, b"", database)
+
+    def _delete_ranges(self, table: str, ranges: list[tuple[bytes, bytes]]) -> int:
+        deleted = 0
+        with self._tx.cursor(self._backend.short[table]) as cursor:
+            for start, end in ranges:
+                deleted += _delete_range(cursor, start, end)
+        if self._backend.has_long[table]:
+            long = self._long(table)
+            for start, end in ranges:
+                for key in [key for key, _ in long.walk(start, end)]:
+                    long.delete(key)
+                    deleted += 1
+        return deleted
 
     def _play(self, operation: Callable[[], Any]) -> None:
         self._played.append(operation)
@@ -246,7 +265,17 @@ class LMDBWriteTx(LMDBReadTx):
             if error is None:
                 self._commit()
         finally:
+            self._played.clear()  # it refers to this batch, and would keep it and its rows alive
             self.close()
+
+
+def _delete_range(cursor: lmdb.Cursor[bytes], start: bytes, end: bytes) -> int:
+    """Deleting puts the cursor on the row that follows."""
+    found, key, delete, deleted = _seek(cursor, start), cursor.key, cursor.delete, 0
+    while found and key() < end:
+        found = delete()
+        deleted += 1
+    return deleted
 
 
 def _scan(

@@ -24,7 +24,7 @@ from types import TracebackType
 from typing import Any, ClassVar, Self
 from weakref import WeakSet
 
-from sortedcontainers import SortedDict
+from sortedcontainers import SortedDict, SortedList
 
 from kvstore.backend import Progress, Row
 from kvstore.errors import Corruption, EmptyKey, ReadOnly, StateError
@@ -120,6 +120,22 @@ class MemoryWriteTx(MemoryReadTx):
     def delete_many(self, table: str, keys: Iterable[bytes]) -> None:
         self._open_patch(table).update(dict.fromkeys(keys))
 
+    def delete_ranges(self, table: str, ranges: Iterable[tuple[bytes, bytes]]) -> int:
+        deleted = 0
+        with self._backend.lock:
+            patch, rows = self._open_patch(table), self._backend.rows[table]
+            written = SortedList(key for key, value in patch.items() if value is not None)
+            for start, end in ranges:
+                gone = {key for key in rows.irange(start, end, inclusive=(True, False)) if key not in patch}
+                gone.update(
+                    key
+                    for key in written.irange(start, end, inclusive=(True, False))
+                    if patch[key] is not None
+                )
+                patch.update(dict.fromkeys(gone))
+                deleted += len(gone)
+        return deleted
+
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
@@ -209,6 +225,9 @@ class MemoryBackend:
 
     def sync(self) -> None:
         """Nothing is kept, so nothing is to be made durable."""
+
+    def settle(self) -> list[Path]:
+        return []
 
     def copy_to(self, path: Path) -> None:
         with self.read() as view:

@@ -19,6 +19,7 @@ file whose name it bears: see ``stale_helpers``.
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -41,6 +42,7 @@ READER_CACHE_BYTES = 4 << 20
 CHECKPOINT_PAGES = 4096  # SQLite moves pages to the file at the commit that passes this
 WAL_KEPT_BYTES = 64 << 20  # a log that was longer is cut when it starts anew
 BUSY_TIMEOUT_MS = 10_000
+SETTLE_SECONDS = 10.0  # how long it waits for views of older commits
 
 
 class SQLiteBackend:
@@ -178,6 +180,26 @@ class SQLiteBackend:
         except apsw.Error as error:
             raise typed(error, self.path) from error
 
+    def settle(self) -> list[Path]:
+        """Move the whole log into the file, which SQLite syncs then: the log is not needed any more.
+
+        Views of the newest commit do not stand in the way: they go on with the log that they have open.
+        """
+        helpers = [wal_path(self.path), self.path.with_name(self.path.name + "-shm")]
+        if self._writer is None:
+            return []
+        deadline = time.monotonic() + SETTLE_SECONDS
+        try:
+            while True:
+                logged, moved = self._writer.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+                if logged == moved:
+                    return helpers
+                if time.monotonic() > deadline:
+                    raise StoreLocked(self.path)
+                time.sleep(0.005)
+        except apsw.Error as error:
+            raise typed(error, self.path) from error
+
     def copy_to(self, path: Path) -> None:
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
         cursor = self.take()
@@ -223,6 +245,10 @@ class SQLiteBackend:
         finally:
             while self._connections:
                 self._connections.pop().close(True)
+
+    @classmethod
+    def versions(cls) -> dict[str, str]:
+        return {"SQLite": apsw.sqlite_lib_version(), "apsw": apsw.apsw_version()}
 
     @classmethod
     def stale_helpers(cls, path: Path) -> list[Path]:

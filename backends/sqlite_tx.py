@@ -22,7 +22,7 @@ NO_LIMIT = -1
 class Statements:
     """The SQL of one table."""
 
-    __slots__ = ("count", "count_below", "delete", "get", "put", "scan")
+    __slots__ = ("count", "count_below", "delete", "delete_range", "get", "put", "scan")
 
     def __init__(self, table: str) -> None:
         name = quoted(table)
@@ -30,6 +30,7 @@ class Statements:
         self.get = f"SELECT v FROM {name} WHERE k = ?"
         self.put = f"REPLACE INTO {name} VALUES (?, ?)"
         self.delete = f"DELETE FROM {name} WHERE k = ?"
+        self.delete_range = f"DELETE FROM {name} WHERE k >= ? AND k < ?"
         self.count = f"SELECT count(*) FROM {name} WHERE k >= ?1"
         self.count_below = f"{self.count} AND k < ?2"
         self.scan = {  # by (has an end, reverse)
@@ -155,6 +156,12 @@ class SQLiteWriteTx(SQLiteReadTx):
 
     def delete_many(self, table: str, keys: Iterable[bytes]) -> None:
         self._run_many(self._statements[table].delete, ((key,) for key in keys))
+
+    def delete_ranges(self, table: str, ranges: Iterable[tuple[bytes, bytes]]) -> int:
+        connection = self._open_cursor().connection
+        before = connection.total_changes()
+        self._run_many(self._statements[table].delete_range, ranges)
+        return connection.total_changes() - before
 
     def _run_many(self, sql: str, values: Iterable[tuple[bytes, ...]]) -> None:
         try:

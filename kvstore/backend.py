@@ -86,6 +86,12 @@ class WriteTx(ReadTx, Protocol):
     def delete_many(self, table: str, keys: Iterable[bytes]) -> None:
         """Delete keys; absent ones are no error."""
 
+    def delete_ranges(self, table: str, ranges: Iterable[tuple[bytes, bytes]]) -> int:
+        """Delete all rows with start <= key < end of any of the ``ranges``; how many there were.
+
+        Costs what it deletes, and a seek for each range.
+        """
+
 
 class Backend(Protocol):
     """An open backend file."""
@@ -109,6 +115,13 @@ class Backend(Protocol):
     def recognizes(cls, path: Path) -> bool:
         """Whether the first bytes of the file are this backend's (damage elsewhere does not matter)."""
 
+    @classmethod
+    def stale_helpers(cls, path: Path) -> list[Path]:
+        """Files beside the closed file ``path`` that must go before another file takes its name.
+
+        Raises ``StoreLocked`` if they still hold commits because another process has the file open.
+        """
+
     def get(self, table: str, key: bytes) -> bytes | None:
         """A point read of the newest commit, without the cost of ``read()``."""
 
@@ -119,10 +132,20 @@ class Backend(Protocol):
     def sync(self) -> None:
         """Make every commit so far durable. If this raises, the backend's state is unknown."""
 
+    def settle(self) -> list[Path]:
+        """Bring all commits into the file itself, durably; the files beside it that are not needed any more.
+
+        Once those are removed, another file may be renamed over this one. The backend then goes on serving views
+        of its last commit. It must not be written any more, and lets go of its files when the last reference to
+        it is gone. Waits a while for views that stand in the way; raises ``StoreLocked`` if they stay.
+        """
+
     def copy_to(self, path: Path) -> None:
         """Write a compact, consistent copy of the newest commit to the new file ``path``.
 
         Runs beside readers and the writer, outside the GIL as far as possible; the caller syncs.
+        A class that writes each byte of it once, from front to back, may say ``copies_in_order = True``:
+        a snapshot is then hashed and synced while it is being copied.
         """
 
     def size_bytes(self) -> int:

@@ -22,6 +22,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from kvstore.backend import Backend
 from kvstore.commit import GroupCommit, Ticket
+from kvstore.compaction import Compaction
+from kvstore.defragment import Defragmented, Defragmenter
 from kvstore.errors import (
     DiskFull,
     ForkedStore,
@@ -85,6 +87,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 _REQUEST_OVERHEAD_BYTES = 32
+UPKEEP_INTERVAL_SECONDS = 1.0
 
 
 class LocalEngine:
@@ -127,9 +130,14 @@ class LocalEngine:
         """The watches, once there has been one."""
         self.work_wanted = threading.Event()
         """Set when background work should not wait for its next turn."""
+        self.upkeep_wanted = threading.Event()
+        """The same for what takes long: compaction and defragment."""
+        self.is_closing = False
         self._closing = threading.Lock()
-        self._maintenance: Maintenance | None = None
+        self._maintenance: list[Maintenance] = []
         self.leasing = Leasing(self)
+        self.compaction = Compaction(self)
+        self.defragmenter = Defragmenter(self)
         self.space = Space(self)
         self.snapshots = SnapshotKeeper(self)
         _open_engines.add(self)
@@ -385,6 +393,12 @@ class LocalEngine:
 
     def run_compaction(self) -> None:
         """Delete what scheduled compactions have made garbage."""
+        self.checkpoint()
+        self.compaction.run()
+
+    def defragment(self) -> Defragmented:
+        """Give free pages back to the file system, while everything goes on."""
+        return self.defragmenter.run()
 
     # --- leases (leasing.py) ----------------------------------------------------------
 
@@ -449,6 +463,8 @@ class LocalEngine:
                 self.state.generations = self.state.generations[:1]
                 self.state.applied_index = generation.last_index
             self.space.measure()
+            if self.state.head_compacted > self.state.compact_finished:
+                self.upkeep_wanted.set()
             with self._room:
                 self._room.notify_all()
             generation.drain()
@@ -476,17 +492,26 @@ class LocalEngine:
     def start(self) -> None:
         """Begin background work (unless the option ``background`` is off)."""
         if self.options.background and self.log is not None:
-            self._maintenance = Maintenance(
-                self,
-                [
-                    Job("checkpoint", self.checkpoint, self.options.backend_batch_interval_seconds),
-                    Job("log", self._tend_log, self.options.sync_interval_seconds),
-                    Job("leases", self.leasing.tend, EXPIRY_INTERVAL_SECONDS),
-                    Job("space", self.space.tend, POLL_INTERVAL_SECONDS),
-                    Job("snapshots", self.snapshots.tend, 1.0),
-                ],
-            )
-            self._maintenance.start()
+            prompt = [
+                Job("checkpoint", self.checkpoint, self.options.backend_batch_interval_seconds),
+                Job("log", self._tend_log, self.options.sync_interval_seconds),
+                Job("leases", self.leasing.tend, EXPIRY_INTERVAL_SECONDS),
+                Job("space", self.space.tend, POLL_INTERVAL_SECONDS),
+                Job("snapshots", self.snapshots.tend, 1.0),
+            ]
+            long = [Job("upkeep", self.tend_upkeep, UPKEEP_INTERVAL_SECONDS)]
+            self._maintenance = [
+                Maintenance(self, "kvstore-maintenance", self.work_wanted, prompt),
+                Maintenance(self, "kvstore-upkeep", self.upkeep_wanted, long),
+            ]
+            for thread in self._maintenance:
+                thread.start()
+
+    def tend_upkeep(self) -> None:
+        """Compact if it is time to, delete what has become garbage, defragment if that left much free."""
+        self.compaction.tend()
+        if self.compaction.run(stop=lambda: self.is_closing) and not self.is_closing:
+            self.defragmenter.run_if_worthwhile()
 
     def _tend_log(self) -> None:
         """Sync (durability ``interval``), lay zeros ahead, give up segments nobody needs."""
@@ -531,8 +556,9 @@ class LocalEngine:
         with self._closing:
             if self._read_refusal is not None:
                 return
-            if self._maintenance is not None:
-                self._maintenance.stop()
+            self.is_closing = True
+            for thread in self._maintenance:
+                thread.stop()
             self.snapshots.stop()
             try:
                 if self.log is not None and self.failure is None and not self.stalled:

@@ -1,4 +1,5 @@
-"""Background work, on one thread: checkpoints, log upkeep, and what later rounds add.
+"""Background work, on two threads: one for what is short and must be prompt (checkpoints, the log, leases, room), one
+for what may take long (compaction, defragment).
 
 Each turn runs every job that is due. A job does its heavy work in C calls without the GIL, or in small chunks
 with sleeps between them. A job that finds the disk full tries again next turn; any other failure poisons the
@@ -35,13 +36,14 @@ class Job:
 
 
 class Maintenance:
-    """The thread and its jobs."""
+    """A thread and its jobs. Setting ``wanted`` makes all of them due."""
 
-    def __init__(self, engine: LocalEngine, jobs: list[Job]) -> None:
+    def __init__(self, engine: LocalEngine, name: str, wanted: threading.Event, jobs: list[Job]) -> None:
         self._engine = engine
+        self._wanted = wanted
         self._jobs = jobs
         self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._loop, name="kvstore-maintenance", daemon=True)
+        self._thread = threading.Thread(target=self._loop, name=name, daemon=True)
         self.last_error: BaseException | None = None
 
     def start(self) -> None:
@@ -50,15 +52,15 @@ class Maintenance:
     def stop(self) -> None:
         """End the thread after the job it is in."""
         self._stopping.set()
-        self._engine.work_wanted.set()
+        self._wanted.set()
         if self._thread is not threading.current_thread():
             self._thread.join()
 
     def _loop(self) -> None:
         while not self._stopping.is_set():
             wait = min(job.due for job in self._jobs) - time.monotonic()
-            urgent = self._engine.work_wanted.wait(max(wait, 0.0))
-            self._engine.work_wanted.clear()
+            urgent = self._wanted.wait(max(wait, 0.0))
+            self._wanted.clear()
             for job in self._jobs:
                 if self._stopping.is_set():
                     return

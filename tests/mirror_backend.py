@@ -80,6 +80,11 @@ class MirrorWriteTx(MirrorReadTx):
         for tx in self._txs:
             tx.delete_many(table, kept)
 
+    def delete_ranges(self, table: str, ranges: Iterable[tuple[bytes, bytes]]) -> int:
+        kept = list(ranges)
+        answers = [tx.delete_ranges(table, kept) for tx in self._txs]
+        return agreed(self._names, answers, f"delete_ranges {kept!r}")
+
 
 class MirrorBackend:
     """Set ``kinds`` in a subclass."""

@@ -88,6 +88,24 @@ class BackendContract:
             tx.delete_many("latest", [b"a", b"c"])
         assert self.rows(db) == [(b"b", b"")]
 
+    @pytest.mark.parametrize("in_one_batch", [False, True])
+    def test_ranges_are_deleted_and_counted(self, db: Backend, in_one_batch: bool) -> None:
+        """Deleting ranges, overlapping ones too, leaves what lies outside, and says how many rows went."""
+        rows = {key: b"v" for key in NASTY}
+        bounds = sorted(random.Random(7).sample(NASTY, 12))
+        ranges = [(bounds[0], bounds[2]), (bounds[1], bounds[4]), (bounds[6], bounds[6] + b"\0"), (b"", b"")]
+        ranges += [(bounds[11], bounds[8]), (bounds[9] + b"\0", bounds[10])]
+        if not in_one_batch:
+            self.put(db, list(rows.items()))
+        with db.write() as tx:
+            if in_one_batch:
+                tx.put_many("latest", list(rows.items()))
+            tx.delete_many("latest", [bounds[0]])
+            deleted = tx.delete_ranges("latest", ranges)
+        left = [key for key in NASTY if not any(start <= key < end for start, end in ranges)]
+        assert [key for key, _ in self.rows(db)] == left
+        assert deleted == len(rows) - len(left) - 1
+
     def test_tables_are_apart(self, db: Backend) -> None:
         """The same key in two tables is two rows."""
         self.put(db, [(b"k", b"1")])

@@ -1,0 +1,243 @@
+"""Compaction: deleting the rows that no kept revision needs.
+
+    compact(C)    the log says so; reads below C are refused from then on          (engine, plan)
+    checkpoint    carries the mark ``compact_scheduled`` = C, and every change up to it, into the backend
+    sweep         here: chunk after chunk, one backend commit each, until ``compact_finished`` = C
+
+What goes, at the mark C (see mvcc/schema.py):
+
+    changes   every row below C; rows at C stay, for a watch that starts there
+    history   of each key that these changes (and those at C) name: all versions that ended at or before C
+
+``changes`` is walked from its front, so the work is proportional to what goes, not to what stays. One pass:
+
+    collect   read changes below and at C until some 200,000 different keys are known (no lock, nothing written)
+    history   delete the ended versions of those keys, in key order: whole pages become free
+    changes   delete the rows that were read
+
+The last two go chunk after chunk, each one backend commit. A change outlives the history it names, so after a
+crash the next pass meets again what is not yet gone; both marks lie in the backend, and a sweep that finds them
+unequal goes on. A reader that may still look below C has an older transaction open, or is refused
+(State.check_kept).
+
+Between chunks the lock of background work is free and checkpoints have their turn. While there are writes the sweep
+sleeps as long as it works; when there are none it only takes breaths.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from typing import TYPE_CHECKING, NamedTuple
+
+from kvstore.backend import Progress, ReadTx, Row, WriteTx
+from kvstore.errors import Compacted
+from kvstore.mvcc.checkpoint import PAUSE_SECONDS, RUN_SECONDS
+from kvstore.mvcc.schema import (
+    CHANGES,
+    CREATE,
+    HISTORY,
+    META,
+    META_COMPACT_FINISHED,
+    META_COMPACT_SCHEDULED,
+    escape,
+    history_key,
+    pack_u64,
+    parse_revision,
+    parse_u64,
+    revision_key,
+)
+from kvstore.retention import policy
+
+if TYPE_CHECKING:
+    from kvstore.engine import LocalEngine
+
+SLICE_ROWS = 64
+SLICE_KEYS = 16
+PASS_KEYS = 200_000
+BUSY_SECONDS = 0.02
+BREATH_SECONDS = 0.00005
+BREATH_EVERY_SECONDS = 0.002
+PAGE_ROWS = 1000
+
+
+class CompactionEstimate(NamedTuple):
+    """What a compaction to ``revision`` would delete."""
+
+    revision: int
+    changes: int
+    versions: int
+
+
+class _Pass:
+    """What one pass deletes, and how far it is."""
+
+    def __init__(self, target: int) -> None:
+        self.target = target
+        self.keys: list[bytes] = []
+        self.stops: list[bytes] = []
+        """Keys in ``changes``, a slice apart, up to which rows are to be deleted."""
+        self.is_last = False
+        """Whether it reaches the target."""
+
+    def collect(self, view: ReadTx, pause: Callable[[], None]) -> None:
+        """Read the front of ``changes``."""
+        keys: set[bytes] = set()
+        floor, end, at = revision_key(self.target, 0), revision_key(self.target + 1, 0), b""
+        while not self.is_last and (
+            len(keys) < PASS_KEYS or at > floor
+        ):  # rows at the target stay: all or none
+            rows = view.scan(CHANGES, at, end, limit=PAGE_ROWS)
+            keys.update([value[1:] for _, value in rows if value[:1] != CREATE])
+            self.stops += [row[0] for row in rows[SLICE_ROWS - 1 :: SLICE_ROWS] if row[0] < floor]
+            self.is_last = len(rows) < PAGE_ROWS
+            at = rows[-1][0] + b"\0" if rows else at
+            pause()
+        self.stops.append(min(at, floor))
+        self.keys = sorted(keys, reverse=True)
+        self.stops.reverse()
+
+    def delete_some(self, tx: WriteTx, limit: int, pause: Callable[[], None]) -> int:
+        """Delete about ``limit`` rows; how many."""
+        deleted = 0
+        while deleted < limit and (self.keys or self.stops):
+            if self.keys:
+                some = self.keys[: -SLICE_KEYS - 1 : -1]
+                del self.keys[-SLICE_KEYS:]
+                ranges = [(escape(key), history_key(key, self.target + 1, 0)) for key in some]
+                deleted += tx.delete_ranges(HISTORY, ranges)
+            else:
+                deleted += tx.delete_ranges(CHANGES, [(b"", self.stops.pop())])
+            pause()
+        return deleted
+
+    @property
+    def is_done(self) -> bool:
+        return not self.keys and not self.stops
+
+
+class Compaction:
+    """The sweep of one engine."""
+
+    def __init__(self, engine: LocalEngine) -> None:
+        self._engine = engine
+        self._pass: _Pass | None = None
+        options = engine.options
+        self._policy = policy(
+            options.auto_compaction_mode,
+            options.auto_compaction_retention,
+            engine.now_ms() / 1000,
+            engine.state.published,
+        )
+        self.rows_deleted = 0
+
+    @property
+    def debt_revisions(self) -> int:
+        """How many revisions below the mark still have rows."""
+        with self._engine.backend.read() as tx:
+            target, finished = _marks(tx)
+            first = tx.scan(CHANGES, limit=1) if target > finished else []
+        return max(target - parse_revision(first[0][0])[0], 0) if first else 0
+
+    def tend(self) -> int:
+        """Compact automatically if it is time to; to which revision (0: not now)."""
+        engine = self._engine
+        if self._policy is None:
+            return 0
+        revision = self._policy.due(engine.now_ms() / 1000, engine.state.published)
+        if not revision:
+            return 0
+        with suppress(Compacted):  # by hand, meanwhile
+            engine.compact(revision)
+        self._policy.done(engine.now_ms() / 1000, revision)
+        return revision
+
+    def estimate(self, revision: int) -> CompactionEstimate:
+        """Count what ``compact(revision)`` would delete, once everything is in the backend."""
+        engine = self._engine
+        engine.checkpoint()
+        changes = versions = 0
+        for rows in _pages(engine, revision_key(revision, 0)):
+            changes += len(rows)
+            versions += sum(1 for _, value in rows if value[:1] != CREATE)
+        return CompactionEstimate(revision, changes, versions)
+
+    def run(self, progress: Progress | None = None, stop: Callable[[], bool] = lambda: False) -> bool:
+        """Sweep until nothing is left or ``stop`` says so; whether anything was done."""
+        total = self.debt_revisions
+        worked = False
+        pause_seconds = self._engine.options.compaction_sleep_interval_seconds
+        while not stop() and self.step():
+            worked = True
+            if progress is not None:
+                progress(max(total - self.debt_revisions, 0), total)
+            time.sleep(pause_seconds)
+        return worked
+
+    def step(self) -> bool:
+        """Delete one chunk, in one commit; false if there was nothing to do."""
+        engine = self._engine
+        with engine.checkpointing:
+            pause = _Courtesy(engine)
+            with engine.backend.read() as view:
+                target, finished = _marks(view)
+                if target <= finished:
+                    return False
+                now = self._pass
+                if now is None or now.target != target:
+                    now = _Pass(target)
+                    now.collect(view, pause)
+            self._pass = None  # if the commit fails, begin anew
+            is_last = self._commit_chunk(now, pause)
+            self._pass = None if now.is_done else now
+            if is_last:
+                engine.state.compact_finished = target
+            engine.space.measure()
+            return True
+
+    def _commit_chunk(self, now: _Pass, pause: Callable[[], None]) -> bool:
+        with self._engine.backend.write() as tx:
+            self.rows_deleted += now.delete_some(tx, self._engine.options.compaction_batch_limit, pause)
+            is_last = now.is_done and now.is_last
+            if is_last:
+                tx.put_many(META, [(META_COMPACT_FINISHED, pack_u64(now.target))])
+        return is_last
+
+
+class _Courtesy:
+    """Gives up the GIL: for half the time while writes come in, otherwise for a breath now and then."""
+
+    def __init__(self, engine: LocalEngine) -> None:
+        self._state = engine.state
+        self._index = self._state.index
+        self._resumed = time.perf_counter()
+        self._busy_until = 0.0
+
+    def __call__(self) -> None:
+        now = time.perf_counter()
+        if self._state.index != self._index:
+            self._index = self._state.index
+            self._busy_until = now + BUSY_SECONDS
+        is_busy = now < self._busy_until
+        if now - self._resumed > (RUN_SECONDS if is_busy else BREATH_EVERY_SECONDS):
+            time.sleep(PAUSE_SECONDS if is_busy else BREATH_SECONDS)
+            self._resumed = time.perf_counter()
+
+
+def _marks(tx: ReadTx) -> tuple[int, int]:
+    """(scheduled, finished), -1 where there never was one."""
+    scheduled, finished = tx.get_many(META, [META_COMPACT_SCHEDULED, META_COMPACT_FINISHED])
+    return parse_u64(scheduled, -1), parse_u64(finished, -1)
+
+
+def _pages(engine: LocalEngine, end: bytes) -> Iterator[list[Row]]:
+    """The changes below ``end``."""
+    at = b""
+    while True:
+        with engine.backend.read() as tx:
+            rows = tx.scan(CHANGES, at, end, limit=PAGE_ROWS)
+        yield rows
+        if len(rows) < PAGE_ROWS:
+            return
+        at = rows[-1][0] + b"\0"

@@ -1,0 +1,109 @@
+"""Automatic compaction: which revision to compact to, and when, by etcd's rules.
+
+    revision   keep R revisions: every 5 minutes compact to (newest - R)
+
+    periodic   keep a period P. Ten times in an interval, min(P, 1 hour), note the newest revision; the oldest of
+               the floor(P / tick) + 1 notes kept is about P old and the candidate. The first compaction comes after
+               P, the next ones an interval after the last that succeeded.
+
+    retention  "5"     hours, or revisions          "10m", "1h30m"     a duration (periodic only)          "0"   off
+
+Pure: ``due`` is told the time and the newest revision, ``done`` that the compaction it asked for succeeded. A clock
+that jumps ahead makes one tick of it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import deque
+from typing import Protocol
+
+from kvstore.options import BadOption
+
+REVISION_INTERVAL_SECONDS = 300.0
+INTERVAL_SECONDS_MAX = 3600.0
+TICKS = 10
+
+_UNIT_SECONDS = {"ns": 1e-9, "us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
+_PART = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|ms|s|m|h)")
+
+
+class Policy(Protocol):
+    """When to compact to which revision."""
+
+    def due(self, now_seconds: float, newest: int) -> int:
+        """The revision to compact to now; 0: none."""
+
+    def done(self, now_seconds: float, revision: int) -> None:
+        """The compaction to ``revision`` succeeded, or had happened already."""
+
+
+class RevisionPolicy:
+    """Keep a number of revisions."""
+
+    def __init__(self, keep: int, now_seconds: float) -> None:
+        self._keep = keep
+        self._next_seconds = now_seconds + REVISION_INTERVAL_SECONDS
+        self._last = 0
+
+    def due(self, now_seconds: float, newest: int) -> int:
+        if now_seconds < self._next_seconds:
+            return 0
+        self._next_seconds = now_seconds + REVISION_INTERVAL_SECONDS
+        candidate = newest - self._keep
+        return candidate if candidate > 0 and candidate != self._last else 0
+
+    def done(self, now_seconds: float, revision: int) -> None:
+        self._last = revision
+
+
+class PeriodicPolicy:
+    """Keep a period of time."""
+
+    def __init__(self, period_seconds: float, now_seconds: float, newest: int) -> None:
+        self._interval_seconds = min(period_seconds, INTERVAL_SECONDS_MAX)
+        self._tick_seconds = self._interval_seconds / TICKS
+        self._next_seconds = now_seconds + self._tick_seconds
+        self._wait_seconds = period_seconds
+        self._done_seconds = now_seconds
+        notes = int(period_seconds / self._tick_seconds + 1e-9) + 1
+        self._notes: deque[int] = deque([newest], maxlen=notes)
+        self._last = 0
+
+    def due(self, now_seconds: float, newest: int) -> int:
+        if now_seconds < self._next_seconds:
+            return 0
+        self._next_seconds = now_seconds + self._tick_seconds
+        candidate = self._notes[0]
+        self._notes.append(newest)
+        if now_seconds - self._done_seconds < self._wait_seconds or candidate == self._last:
+            return 0
+        self._wait_seconds = self._interval_seconds
+        return candidate
+
+    def done(self, now_seconds: float, revision: int) -> None:
+        self._last, self._done_seconds = revision, now_seconds
+
+
+def policy(mode: str, retention: str, now_seconds: float, newest: int) -> Policy | None:
+    """The policy that the options ask for; None: automatic compaction is off. Raises ``BadOption``."""
+    text = retention.strip()
+    if text.isdigit():
+        number = int(text)
+        if not number:
+            return None
+        if mode == "revision":
+            return RevisionPolicy(number, now_seconds)
+        return PeriodicPolicy(number * 3600.0, now_seconds, newest)
+    if mode == "revision":
+        raise BadOption(f"auto_compaction_retention must be a number of revisions, not {retention!r}")
+    seconds = parse_duration(text)
+    return PeriodicPolicy(seconds, now_seconds, newest) if seconds else None
+
+
+def parse_duration(text: str) -> float:
+    """Seconds of a duration like ``90s`` or ``1h30m``."""
+    parts = _PART.findall(text)
+    if not parts or "".join(number + unit for number, unit in parts) != text:
+        raise BadOption(f"{text!r} is not a duration like 10m or 1h30m")
+    return sum(float(number) * _UNIT_SECONDS[unit] for number, unit in parts)
