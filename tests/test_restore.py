@@ -436,3 +436,15 @@ def test_a_package_can_open_files_of_another_kind(
     with kvstore.open_snapshot(saved[1]) as snapshot:
         assert content(snapshot) == content(saved[0])
     assert find_backend("lmdb").name == "lmdb"
+
+
+@every
+def test_an_etcd_snapshot_becomes_a_store(shared: Path, tmp_path: Path, backend: str) -> None:
+    """What etcd saved is restored like a snapshot of ours, with the hash that etcd would give."""
+    source = shared / "samples" / "tiny" / "snapshot.db"
+    made = restore(source, tmp_path / "new", NewStore(backend=backend))
+    with kvstore.open_snapshot(source) as snapshot, open_store(tmp_path / "new", backend) as store:
+        assert made.revision == store.revision == snapshot.revision
+        assert content(store) == content(snapshot)
+        assert store.hash_kv() == snapshot.hash_kv()
+        assert store.put(b"next", b"1").revision == snapshot.revision + 1

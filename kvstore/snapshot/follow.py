@@ -25,7 +25,7 @@ from kvstore.errors import Corruption, StoreClosed
 from kvstore.files import Disk
 from kvstore.snapshot.reader import CHUNK_BYTES
 
-WINDOW_BYTES = 64 << 20
+WINDOW_BYTES = 32 << 20
 POLL_SECONDS = 0.002
 PASSES = 3
 

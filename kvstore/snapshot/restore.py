@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from kvstore import layout
-from kvstore.backend import Backend, Progress, Row, find_backend, recognize_backend
+from kvstore.backend import Backend, Progress, Row, backend_names, find_backend, recognize_backend
 from kvstore.errors import DiskFull, KVStoreError, NotAStore, OpenError, StoreLocked, WrongStore
 from kvstore.files import Disk, FileLock, OSDisk, free_bytes
 from kvstore.layout import DataDir
@@ -55,7 +55,7 @@ class NewStore:
     """Who the restored store is to be. Zero or empty: drawn at random, or the default."""
 
     backend: str = ""
-    """Empty: that of the source."""
+    """Empty: that of the source, or the default where that is no backend to write with."""
     cluster_id: int = 0
     member_id: int = 0
     name: str = "default"
@@ -97,7 +97,8 @@ class Source:
     def at(cls, path: Path, archives: Sequence[Path]) -> Source:
         if not path.is_dir():
             info = opened.inspect(path, verified=False)
-            return cls(path, [info], log_segments(archives, info.cluster_id), info.backend)
+            backend = info.backend if info.backend in backend_names() else ""
+            return cls(path, [info], log_segments(archives, info.cluster_id), backend)
         directory = DataDir.at(path)
         segments = log_segments([directory.wal, *archives])
         snapshots = list_snapshots(path)
