@@ -13,8 +13,39 @@ from typing import Self
 
 from kvstore.errors import WatchCanceled
 from kvstore.model import Event, WatchRequest, WatchResponse
+from kvstore.watch.bell import Bell
 from kvstore.watch.iterators import OneWatch
 from kvstore.watch.stream import WatchStream
+
+
+class LoopBell(Bell):
+    """A bell whose waiter is a task: the first ring since it last waited is one call into its loop."""
+
+    __slots__ = ("_loop", "_ready")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__()
+        self._loop = loop
+        self._ready = asyncio.Event()
+
+    def ring(self) -> None:
+        if self._rung:
+            return
+        self._rung = True
+        try:
+            self._loop.call_soon_threadsafe(self._ready.set)
+        except RuntimeError:
+            pass  # the loop is closed: nobody is left to wake
+
+    async def rung(self, timeout_seconds: float | None = None) -> None:
+        """As ``wait``, without blocking the loop."""
+        try:
+            await asyncio.wait_for(self._ready.wait(), timeout_seconds)
+        except TimeoutError:
+            pass
+        finally:
+            self._ready.clear()
+            self._rung = False
 
 
 class AsyncWatch(OneWatch):
@@ -25,17 +56,9 @@ class AsyncWatch(OneWatch):
     """
 
     def __init__(self, stream: WatchStream, request: WatchRequest, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
-        self._ready = asyncio.Event()
         self._reader: asyncio.Future[None] | None = None
-        stream.wake = self._wake
+        stream.bell = self._bell = LoopBell(loop)
         super().__init__(stream, request)
-
-    def _wake(self) -> None:
-        try:
-            self._loop.call_soon_threadsafe(self._ready.set)
-        except RuntimeError:
-            pass  # the loop is closed: nobody is left to wake
 
     def __aiter__(self) -> AsyncIterator[Event]:
         return self
@@ -80,9 +103,8 @@ class AsyncWatch(OneWatch):
             if stream.needs_store():
                 await self._read_in_thread()
                 continue
-            self._ready.clear()
             if stream.idle():
-                await self._sleep(stream.until_tick(None))
+                await self._bell.rung(stream.until_tick(None))
 
     async def _read_in_thread(self) -> None:
         """Let a thread read; if this task is canceled meanwhile, the next one waits for the same read."""
@@ -93,12 +115,6 @@ class AsyncWatch(OneWatch):
         finally:
             if self._reader.done():
                 self._reader = None
-
-    async def _sleep(self, timeout_seconds: float | None) -> None:
-        try:
-            await asyncio.wait_for(self._ready.wait(), timeout_seconds)
-        except TimeoutError:
-            pass
 
     async def __aenter__(self) -> Self:
         return self

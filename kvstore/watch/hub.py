@@ -22,8 +22,9 @@ from weakref import WeakSet
 
 from kvstore.model import WatchRequest, WatchResponse
 from kvstore.mvcc.changes import ChangedRow, change_page
-from kvstore.mvcc.overlay import Generation, Version
+from kvstore.mvcc.overlay import Version
 from kvstore.mvcc.state import State
+from kvstore.watch.bell import Bell
 from kvstore.watch.index import WatchIndex
 from kvstore.watch.stream import WatchStream
 from kvstore.watch.watcher import FellBehind, Ready, Watcher
@@ -52,7 +53,7 @@ class Hub:
         self._asked: set[tuple[WatchStream, int]] = set()
         """Progress that was asked for and could not be told yet: (stream, watch id; -1 for all of the stream)."""
         self._streams: WeakSet[WatchStream] = WeakSet()
-        self._bell = threading.Event()
+        self._bell = Bell()
         self._active = False
         self._stopping = False
         self._thread: threading.Thread | None = None
@@ -61,8 +62,8 @@ class Hub:
 
     def published(self, revision: int) -> None:
         """The commit leader says that a revision has become readable."""
-        if self._active and not self._bell.is_set():
-            self._bell.set()
+        if self._active:
+            self._bell.ring()
 
     def open_stream(self, progress_interval_seconds: float) -> WatchStream:
         """A new stream without watches."""
@@ -92,7 +93,7 @@ class Hub:
             watcher.live = True
             self._index.add(watcher.span, watcher)
         if self.state.published > self._taken or self._asked:
-            self._bell.set()
+            self._bell.ring()
         self._start()
         return True
 
@@ -106,7 +107,7 @@ class Hub:
         """Queue a progress notice once everything published until now has been queued."""
         with self.lock:
             self._asked.add((stream, watch_id))
-        self._bell.set()
+        self._bell.ring()
         self._start()
 
     @property
@@ -124,12 +125,12 @@ class Hub:
         with self.lock:
             self._stopping = True
             self._active = False
-        self._bell.set()
+        self._bell.ring()
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join()
         for stream in list(self._streams):
             stream.wait_for_reader()
-            stream.ring()
+            stream.bell.ring()
 
     # --- the thread -------------------------------------------------------------------
 
@@ -143,11 +144,11 @@ class Hub:
     def _run(self) -> None:
         while not self._stopping:
             self._bell.wait()
-            self._bell.clear()
             try:
                 while not self._stopping and self._route_new():
                     time.sleep(PAUSE_SECONDS)
-                self._answer_asked()
+                if self._asked:
+                    self._answer_asked()
             except Exception as error:
                 if not self._stopping:
                     logger.warning("watch: delivery could not go on, watches read the store: %s", error)
@@ -169,7 +170,7 @@ class Hub:
             self._finish_revision()
             if not changes and self._index:
                 self._taken = max(self._taken, last)
-        return True
+        return self._taken < self.state.published
 
     def _rest(self) -> None:
         with self.lock:
@@ -245,7 +246,8 @@ def _pending_changes(state: State, first: int, last: int) -> list[ChangedRow] | 
                 continue
             if changes[0][1].main > first:
                 return None
-            span = changes[_first_of(generation, first) : _end_of(generation, first, last)]
+            low, high = _span(changes, first, last)
+            span = changes[low:high]
         except IndexError:  # it has reached the backend and is being emptied
             return None
         if generation not in state.generations:
@@ -254,20 +256,23 @@ def _pending_changes(state: State, first: int, last: int) -> list[ChangedRow] | 
     return None
 
 
-def _first_of(generation: Generation, revision: int, low: int = 0) -> int:
-    """Index of the first change of ``revision``, or of what follows it."""
-    return bisect_left(generation.changes, revision, lo=low, key=_main_of)
-
-
-def _end_of(generation: Generation, first: int, last: int) -> int:
-    """Index behind the last revision to take: about ``_SPAN_CHANGES``, at least one revision, none after ``last``."""
-    low = _first_of(generation, first)
-    high = _first_of(generation, last + 1, low)
+def _span(changes: list[tuple[bytes, Version]], first: int, last: int) -> tuple[int, int]:
+    """Where first..last lies: about ``_SPAN_CHANGES``, but at least one revision, and whole ones only."""
+    count = len(changes)
+    recent = max(0, count - PIECE_CHANGES)
+    if changes[recent][1].main < first:  # the usual case: what is new is little
+        low = bisect_left(changes, first, recent, count, key=_main_of)
+    else:
+        low = bisect_left(changes, first, 0, count, key=_main_of)
+    high = count
     if high - low > _SPAN_CHANGES:
-        main = generation.changes[low + _SPAN_CHANGES][1].main
-        whole = _first_of(generation, main, low)
-        high = whole if whole > low else _first_of(generation, main + 1, low)
-    return high
+        main = changes[low + _SPAN_CHANGES][1].main
+        high = bisect_left(changes, main, low, count, key=_main_of)
+        if high == low:
+            high = bisect_left(changes, main + 1, low, count, key=_main_of)
+    if changes[high - 1][1].main > last:  # planned, and not durable yet
+        high = bisect_left(changes, last + 1, low, high, key=_main_of)
+    return low, high
 
 
 def _main_of(change: tuple[bytes, Version]) -> int:

@@ -13,12 +13,12 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from kvstore.errors import Compacted, WatchCanceled
 from kvstore.model import FROM_KEY, WatchRequest, WatchResponse
 from kvstore.mvcc.changes import ChangedRow, change_page
+from kvstore.watch.bell import Bell
 from kvstore.watch.watcher import Batch, FellBehind, Item, Ready, Watcher, hull, route
 
 if TYPE_CHECKING:
@@ -58,10 +58,8 @@ class WatchStream:
         """Held by whoever takes from the queue or reads the store for this stream."""
         self._changing = threading.Lock()
         """Held while watches are made and canceled."""
-        self._bell = threading.Event()
-        self.wake: Callable[[], None] = self._bell.set
-        """Called when there may be something to take."""
-        self._rung = False
+        self.bell = Bell()
+        """Rung when there may be something to take."""
         self._store_has_turn = False
         self._page_rows = FIRST_PAGE_ROWS
         self._seen_revision = 0
@@ -170,7 +168,7 @@ class WatchStream:
                 self._hub.leave(watcher)
             self._watchers.clear()
             self._queue.clear()
-        self.ring()
+        self.bell.ring()
 
     def abandon(self) -> None:
         """As ``close``, for a garbage collector that may run anywhere: takes no lock."""
@@ -182,13 +180,7 @@ class WatchStream:
 
     def post(self, item: Item) -> None:
         self._queue.append(item)
-        self.ring()
-
-    def ring(self) -> None:
-        """Wake the consumer if it may be asleep."""
-        if not self._rung:
-            self._rung = True
-            self.wake()
+        self.bell.ring()
 
     def wait_for_reader(self) -> None:
         """Return when nobody reads the store for this stream any more (reads are refused already)."""
@@ -211,7 +203,7 @@ class WatchStream:
             if left is not None and left <= 0:
                 return None
             if self.idle():
-                self._bell.wait(self.until_tick(left))
+                self.bell.wait(self.until_tick(left))
 
     def step(self, may_read: bool = True) -> Numbered | None:
         """Take a response that is there, or read one page for a watch that is behind. Never waits.
@@ -241,10 +233,8 @@ class WatchStream:
         return isinstance(item, Batch) and item.watcher.prev_kv
 
     def idle(self) -> bool:
-        """Whether there is nothing to do until the bell rings. Arms the bell."""
-        self._rung = False
-        self._bell.clear()
-        return not (self._queue or self._behind or self._ahead or self.closed)
+        """Whether there is nothing to do until the bell rings."""
+        return not (self._queue or self._behind or self._ahead)
 
     def until_tick(self, left: float | None) -> float | None:
         """Seconds to wait at most, and the periodic progress notices that are due by now."""
