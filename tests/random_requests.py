@@ -88,7 +88,8 @@ class Requests:
         }
 
     def compact(self) -> Message:
-        request: Message = {"revision": self._revision()}
+        behind = self._random.choice([0, 5, 50, 200, 200])
+        request: Message = {"revision": self._revision() - behind}
         if self._chance(0.5):
             request["physical"] = True
         return request
@@ -160,7 +161,7 @@ class Requests:
         return self._random.choice([*LEASES, 999])
 
     def _revision(self) -> int:
-        behind = self._random.choice([0, 0, 1, 1, 2, 3, 5, 10, 30])
+        behind = self._random.choice([0, 0, 1, 1, 2, 3, 5, 10, 30, 100, 200])
         return self.revision + 1 if self._chance(0.05) else max(-1, self.revision - behind)
 
     def _chance(self, share: float) -> bool:

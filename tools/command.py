@@ -250,16 +250,19 @@ def _before_the_command(ctx: typer.Context) -> None:
 # --- running ---------------------------------------------------------------------------
 
 
-def run(*registers: Register, arguments: Sequence[str] | None = None) -> int:
-    """Run the command line made of these commands; the exit code."""
+def run(*registers: Register, prog_name: str = "") -> int:
+    """Run the command line made of these commands; the exit code.
+
+    ``prog_name``: what they are together; empty: one runs alone, under the name of its script.
+    """
     app = new_app("An embedded, durable, multi-version key-value store, from the command line.")
-    if len(registers) > 1:
+    if prog_name:
         app.callback()(accept_shared_options(_before_the_command))
     for register in registers:
         register(app)
     command = typer.main.get_command(app)
     try:
-        code = command.main(arguments, prog_name=_prog_name(registers), standalone_mode=False)
+        code = command.main(prog_name=prog_name or Path(sys.argv[0]).name, standalone_mode=False)
         return int(code or 0)
     except (KeyboardInterrupt, typer.Abort):
         return ExitCode.INTERRUPTED
@@ -274,11 +277,6 @@ def run(*registers: Register, arguments: Sequence[str] | None = None) -> int:
 def _forget_stdout() -> None:
     """What is still buffered would fail again at exit."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-def _prog_name(registers: Sequence[Register]) -> str:
-    """``kvstore``, or the script's name where one command runs alone."""
-    return "kvstore" if len(registers) > 1 else Path(sys.argv[0]).name
 
 
 def exit_code(error: Exception) -> ExitCode | None:

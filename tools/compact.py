@@ -21,7 +21,7 @@ def compact(
         typer.Option("--physical", help="Return when the rows are gone too (they go at closing anyway)."),
     ] = False,
 ) -> None:
-    """Forget what was superseded at or before REVISION."""
+    """Forget what was superseded at or before a revision."""
     settings = Settings.of(ctx)
     with settings.open() as store:
         response = store.compact(revision, physical=physical)

@@ -21,7 +21,10 @@ def diff(
     newer: Annotated[int, typer.Argument(help="Another; 0: the newest.")] = 0,
     prefix: Annotated[str, typer.Option(help="Only keys that begin with it.")] = "",
 ) -> None:
-    """Keys that differ between two revisions, in key order: + added, - deleted, ~ changed."""
+    """Keys that differ between two revisions.
+
+    In key order; + added, - deleted, ~ changed.
+    """
     settings = Settings.of(ctx)
     with settings.open(read_only=True) as store:
         changes = store.diff(older, newer, prefix=argument_bytes(prefix))

@@ -19,7 +19,10 @@ def history(
     since: Annotated[int, typer.Option(help="First revision; 0: the oldest kept.")] = 0,
     until: Annotated[int, typer.Option(help="Last revision; 0: the newest.")] = 0,
 ) -> None:
-    """Every kept version of KEY, oldest first: revision, version (0: deleted), lease, value."""
+    """Every kept version of a key, oldest first.
+
+    Columns: revision, version (0: deleted), lease, value.
+    """
     settings = Settings.of(ctx)
     with settings.open(read_only=True) as store:
         versions = store.history(argument_bytes(key), since=since, until=until)

@@ -26,7 +26,7 @@ def put(
     ignore_lease: Annotated[bool, typer.Option("--ignore-lease", help="Keep the lease as it is.")] = False,
     as_hex: Annotated[bool, typer.Option("--hex", help="Print bytes as \\x...")] = False,
 ) -> None:
-    """Write KEY."""
+    """Write a key."""
     settings = Settings.of(ctx)
     if value is not None:
         data = argument_bytes(value)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 import kvstore
 from kvstore import layout
-from kvstore.store import Store
 
 from .command import Settings, write_json, write_table
+
+if TYPE_CHECKING:
+    from kvstore.store import Store
 
 
 def register(app: typer.Typer) -> None:

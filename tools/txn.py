@@ -23,7 +23,10 @@ def txn(
     ] = False,
     as_hex: Annotated[bool, typer.Option("--hex", help="Print bytes as \\x...")] = False,
 ) -> None:
-    """Run a transaction from stdin: compares, an empty line, ops if they hold, an empty line, ops if not."""
+    """Run a transaction from stdin.
+
+    Compares, an empty line, ops if they hold, an empty line, ops if not.
+    """
     settings = Settings.of(ctx)
     request = parse_txn(_ask() if interactive else sys.stdin.buffer.read())
     with settings.open() as store:
