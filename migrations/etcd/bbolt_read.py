@@ -324,14 +324,23 @@ class Bucket:
             raise Corruption(error.reason, file.path, error.offset) from None
         return Bucket(file, 0, page)
 
+    def leaf_page_id(self, key: bytes) -> int:
+        """Number of the leaf where the key stands, if it stands anywhere; 0 for an inline page."""
+        return self._leaf_of(key)[0]
+
     def _find(self, key: bytes) -> Span | None:
-        page = self.root_page()
+        _page_id, page = self._leaf_of(key)
+        found = next((span for span in self.file.spans(page) if span.key >= key), None)
+        return found if found is not None and found.key == key else None
+
+    def _leaf_of(self, key: bytes) -> tuple[int, Page]:
+        page_id, page = self.root_page_id, self.root_page()
         for _level in range(MAX_DEPTH):
             if page.is_leaf:
-                found = next((span for span in self.file.spans(page) if span.key >= key), None)
-                return found if found is not None and found.key == key else None
+                return page_id, page
             keys, children = self.file.children(page)
-            page = self.file.page(children[max(bisect_right(keys, key) - 1, 0)])
+            page_id = children[max(bisect_right(keys, key) - 1, 0)]
+            page = self.file.page(page_id)
         raise self._too_deep(page)
 
     def _leaves(self, start: bytes, end: bytes | None, reverse: bool) -> Iterator[Page]:

@@ -114,6 +114,8 @@ class EtcdView:
 
     def sync(self) -> None: ...
 
+    def settle(self) -> None: ...
+
     def copy_to(self, path: Path) -> None:
         raise ReadOnly
 
