@@ -83,9 +83,7 @@ class Planner:
         state.change(key, Version(main, 0, row, create_revision, version, 0))
         state.head = main
         state.index += 1
-        prev_kv = (
-            KeyValue.from_row(old.row) if want_prev and old is not None and old.row is not None else None
-        )
+        prev_kv = _key_value(old) if want_prev and old is not None else None
         return Planned(effects.revision(main) + effects.put(row), PutResponse(main, prev_kv))
 
     def _put_in_full(self, request: PutRequest) -> Planned:
@@ -130,7 +128,7 @@ class Planner:
     def _holds(self, compare: Compare) -> bool:
         if not compare.range_end:
             version = self._state.head_version(compare.key)
-            kvs = [KeyValue.from_row(version.row)] if version is not None and version.row is not None else []
+            kvs = [] if version is None else [_key_value(version)]
         else:
             start, end = range_bounds(compare.key, compare.range_end)
             kvs = list(scan_keys(self._state, start, end, self._state.head))
@@ -260,25 +258,26 @@ class _Run:
 
     def put(self, request: PutRequest) -> PutResponse:
         key, value, lease, want_prev, ignore_value, ignore_lease = request
+        main, sub = self._main, self._sub
         old = self._state.head_version(key)
-        if old is None and (ignore_value or ignore_lease):
+        old_lease, create_revision, version = 0, main, 1
+        if old is not None:
+            old_lease, create_revision, version = old.lease, old.create_revision, old.version + 1
+            if ignore_value:
+                value = _key_value(old).value
+            if ignore_lease:
+                lease = old_lease
+        elif ignore_value or ignore_lease:
             raise KeyNotFound
-        old_kv = KeyValue.from_row(old.row) if old is not None and old.row is not None else None
-        old_lease = old.lease if old is not None else 0
-        if ignore_value and old_kv is not None:
-            value = old_kv.value
-        if ignore_lease:
-            lease = old_lease
-        create_revision, version = (self._main, 1) if old is None else (old.create_revision, old.version + 1)
-        key_value = encode_key_value(key, create_revision, self._main, version, value, lease)
+        key_value = encode_key_value(key, create_revision, main, version, value, lease)
         self._effects.append(effects.put(key_value))
-        row = make_row(key_value, self._sub)
-        self._state.change(key, Version(self._main, self._sub, row, create_revision, version, lease))
-        self._sub += 1
+        row = make_row(key_value, sub) if sub else key_value
+        self._state.change(key, Version(main, sub, row, create_revision, version, lease))
+        self._sub = sub + 1
         if old_lease != lease:
             self._attach(key, old_lease, attached=False)
             self._attach(key, lease, attached=True)
-        return PutResponse(self._main, old_kv if want_prev else None)
+        return PutResponse(main, _key_value(old) if want_prev and old is not None else None)
 
     def delete(self, request: DeleteRangeRequest) -> DeleteRangeResponse:
         start, end = range_bounds(request.key, request.range_end)
@@ -286,7 +285,7 @@ class _Run:
             gone = list(scan_keys(self._state, start, end, self._main))
         else:
             version = self._state.head_version(request.key)
-            gone = [KeyValue.from_row(version.row)] if version is not None and version.row is not None else []
+            gone = [] if version is None else [_key_value(version)]
         for kv in gone:
             self.delete_key(kv.key, kv.lease)
         prev_kvs = KeyValues([kv.row for kv in gone] if request.prev_kv else [])
@@ -324,6 +323,11 @@ class _Run:
             return b"".join(self._effects)
         self._state.head = self._main
         return effects.revision(self._main) + b"".join(self._effects)
+
+
+def _key_value(live: Version) -> KeyValue:
+    """The object of a live version (``head_version`` returns no others)."""
+    return KeyValue.from_row(live.row or b"")
 
 
 def is_read_only(request: TxnRequest) -> bool:
