@@ -14,10 +14,17 @@ from kvstore.tools.command import ExitCode, run
 TINY = ["--pairs", "1", "--scale", "0.001", "--seconds", "0.05"]
 
 
+def _bench(*arguments: str) -> int:
+    """The command's exit code."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sys.argv", ["bench", *arguments])
+        return run(register)
+
+
 def _run(tmp_path: Path, *arguments: str) -> dict:
     """A tiny run; its JSON."""
     file = tmp_path / "result.json"
-    assert run(register, arguments=["--dir", str(tmp_path), "--json-file", str(file), *TINY, *arguments]) == 0
+    assert _bench("--dir", str(tmp_path), "--json-file", str(file), *TINY, *arguments) == 0
     return json.loads(file.read_text())
 
 
@@ -74,16 +81,22 @@ def test_a_picture_is_drawn(tmp_path: Path) -> None:
 
 def test_an_unknown_row_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:
     """A row that does not exist ends the command with one line and the exit code for usage."""
-    assert run(register, arguments=["--only", "put-2"]) == ExitCode.USAGE
+    assert _bench("--only", "put-2") == ExitCode.USAGE
     assert "no row 'put-2'" in capsys.readouterr().err
 
 
 def test_list_names_every_row_and_says_what_it_measures(capfd: pytest.CaptureFixture[str]) -> None:
     """``--list`` prints one line for each row, without measuring anything."""
-    assert run(register, arguments=["--list"]) == 0
+    assert _bench("--list") == 0
     lines = capfd.readouterr().out.splitlines()
     assert [line.split("\t")[0] for line in lines] == list(ROWS)
     assert all(len(line.split("\t")[2]) > 40 for line in lines)
+
+
+def test_the_documentation_knows_every_row(project: Path) -> None:
+    """docs/benchmarks.md has a line for each row."""
+    text = (project / "docs" / "benchmarks.md").read_text()
+    assert [name for name in ROWS if f"| `{name}` " not in text] == []
 
 
 def _scripted(values: dict[str, list[float]], **goal: float) -> Contest:
@@ -136,7 +149,7 @@ def test_a_row_that_fails_says_so_and_the_run_goes_on(tmp_path: Path) -> None:
 
     row("failing", "failing", "things")(prepare)
     try:
-        assert run(register, arguments=["--only", "failing", *TINY]) == ExitCode.FAILED
+        assert _bench("--only", "failing", *TINY) == ExitCode.FAILED
     finally:
         del ROWS["failing"]
 
