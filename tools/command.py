@@ -139,7 +139,7 @@ def write_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(*columns)
+    table = Table(*columns, show_header=any(columns))
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))
     Console().print(table)
