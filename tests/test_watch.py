@@ -4,6 +4,7 @@
 watch that is not read fall behind after one revision.
 """
 
+import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -418,6 +419,24 @@ def test_a_poisoned_store_delivers_what_was_published(store: Store) -> None:
         store.engine.poison(OSError("for the test"))
         with pytest.raises(kvstore.StorePoisoned):
             store.put(b"k", b"3")
+        assert [event.kv.value for event in take(events, 2)] == [b"1", b"2"]
+
+
+def test_in_a_forked_child_a_watch_says_whose_it_is(tmp_path: Path) -> None:
+    """A child process gets ForkedStore from a watch of its parent, and may close it; the parent's goes on."""
+    with open_store(tmp_path, "lmdb") as store, store.watch(b"k") as events:
+        store.put(b"k", b"1")
+        child = os.fork()
+        if not child:
+            try:
+                events.get(TIMEOUT_SECONDS)
+            except kvstore.ForkedStore:
+                events.close()
+                os._exit(42)
+            finally:
+                os._exit(1)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 42
+        store.put(b"k", b"2")
         assert [event.kv.value for event in take(events, 2)] == [b"1", b"2"]
 
 
