@@ -76,6 +76,8 @@ class GroupCommit:
         self._group_bytes_max = group_bytes_max
         self._planning = planning
         self._queue: list[Ticket] = []
+        self._in_flight: list[Ticket] = []
+        """What the leader has taken from the queue and not settled yet."""
         self._mutex = threading.Lock()
         self.log_lock = threading.Lock()
         """Held while the log is being changed: by the leader, and by whoever syncs or releases segments."""
@@ -107,19 +109,34 @@ class GroupCommit:
                     waiter.acquire()
                 else:
                     self._leading = True
-        if waiter is not None:
-            waiter.acquire()  # released when the ticket is done, or to make this thread the leader
-        self._lead_until_done(ticket)
+        leads = False
+        try:
+            if waiter is not None:
+                waiter.acquire()  # released when the ticket is done, or to make this thread the leader
+            leads = not ticket.is_done()
+            while not ticket.is_done():
+                self._flush()
+        except BaseException as interruption:  # raised by a signal handler, as KeyboardInterrupt is
+            self._leave(ticket, interruption)
+            raise
+        if leads:
+            self._hand_over()
         if ticket.error is not None:
             raise self.error_of(ticket)
         return ticket.response
 
-    def _lead_until_done(self, ticket: Ticket) -> None:
-        if ticket.is_done():
+    def _leave(self, ticket: Ticket, interruption: BaseException) -> None:
+        """This thread waits no more. Its write goes on; if it was the leader, another one takes over."""
+        with self._mutex:
+            leads = ticket.waiter is None
+            ticket.waiter = None
+        if not leads:
             return
-        while not ticket.is_done():
-            self._flush()
+        if self._in_flight:  # interrupted between two steps: what became of the group is unknown
+            self.poison(interruption)
+            self._settle(self._in_flight, interruption)
         self._hand_over()
+        self.flush_soon()
 
     def flush_soon(self) -> None:
         """Have the queue flushed by the flusher thread: for tickets that nobody waits for."""
@@ -143,6 +160,7 @@ class GroupCommit:
         if not batch:
             return
         error: BaseException | None = self.failure
+        interruption: BaseException | None = None
         if error is None:
             try:
                 entries = [ticket.entry for ticket in batch if ticket.entry is not None]
@@ -156,16 +174,25 @@ class GroupCommit:
             except BaseException as failure:  # whatever it was, the log's state is unknown now
                 error = failure
                 self.poison(failure)
+                if not isinstance(failure, Exception):
+                    interruption = failure  # KeyboardInterrupt and its like are for this thread too
+        self._settle(batch, error)
+        if interruption is not None:
+            raise interruption
+
+    def _settle(self, batch: list[Ticket], error: BaseException | None) -> None:
+        """Tell everybody whose tickets these are."""
         notified: dict[Notify, list[Ticket]] = {}
         with self._mutex:
+            waiters = [ticket.waiter for ticket in batch if ticket.waiter is not None]
             for ticket in batch:
                 ticket.error = error
                 ticket.done = True
                 if ticket.notify is not None:
                     notified.setdefault(ticket.notify, []).append(ticket)
-        for ticket in batch:
-            if ticket.waiter is not None:
-                ticket.waiter.release()
+            self._in_flight = []
+        for waiter in waiters:
+            waiter.release()
         for notify, tickets in notified.items():
             notify(tickets)
 
@@ -177,7 +204,7 @@ class GroupCommit:
             if count and size_bytes > self._group_bytes_max:
                 break
             count += 1
-        batch = self._queue[:count]
+        self._in_flight = batch = self._queue[:count]
         del self._queue[:count]  # writers append to the same list meanwhile, only behind what was taken
         return batch
 
