@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
+import kvstore
 from kvstore.errors import DuplicateKey, EmptyKey, LeaseProvided
 from kvstore.model import Compare, CompareTarget, PutRequest, TxnRequest
 from kvstore.mvcc.validate import check_txn
@@ -47,3 +50,12 @@ def test_a_compare_that_means_nothing_is_a_type_error(compare: Compare, error: t
 def test_a_value_compare_without_operand_compares_with_the_empty_value() -> None:
     """An operand that was not given is etcd's default for each target."""
     check_txn(TxnRequest(compare=(Compare(b"k", CompareTarget.VALUE), Compare(b"k", CompareTarget.MOD))), 128)
+
+
+def test_a_wrong_type_inside_a_transaction_is_refused_before_planning(tmp_path: Path) -> None:
+    """A revision or lease that is no number is a ``TypeError``, and the store goes on."""
+    with kvstore.open(tmp_path / "data") as store:
+        for op in (kvstore.get(b"k", revision="x"), kvstore.put(b"k", lease="x")):  # type: ignore[arg-type]
+            with pytest.raises(TypeError):
+                store.txn(success=[op, kvstore.put(b"other", b"v")])
+        assert store.put(b"k", b"v").revision == 2

@@ -34,6 +34,10 @@ _OP_BYTES = 32
 def check_range(request: RangeRequest) -> None:
     _bytes("key", request.key)
     _bytes("range_end", request.range_end)
+    numbers: tuple[object, ...] = (*request[2:6], *request[8:])
+    for number in numbers:
+        if not isinstance(number, int):
+            raise TypeError(f"a range takes numbers, not {number!r}")
     if not request.key:
         raise EmptyKey
     if not (0 <= request.sort_order <= 2 and 0 <= request.sort_target <= 4):
@@ -43,6 +47,9 @@ def check_range(request: RangeRequest) -> None:
 def check_put(request: PutRequest) -> None:
     _bytes("key", request.key)
     _bytes("value", request.value)
+    lease: object = request.lease
+    if lease and not isinstance(lease, int):
+        raise TypeError(f"lease must be an int, not {lease!r}")
     if not request.key:
         raise EmptyKey
     if request.ignore_value and request.value:
