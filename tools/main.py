@@ -21,6 +21,7 @@ COMMANDS = (
     "hashkv",
     "wal",
     "snapshot",
+    "verify",
     "import_store",
     "export_store",
     "replay",

@@ -1,0 +1,19 @@
+"""Verification: whether what lies on disk is what was written.
+
+report      findings, and what was looked at
+log         the log by itself: frames, chain, joins, indexes, entries
+tables      the backend's tables against each other
+small       marks, leases, attachments, alarms
+snapshots   snapshot files: manifest, hash, content
+deep        the backend against what snapshot and log say it should be, row by row
+run         all of it, on a data directory or a snapshot file; and healing a backend
+
+What the first four can notice: every flipped bit of log and snapshots (checksums), and in the backend whatever
+breaks its structure or contradicts another row. A changed *value* contradicts nothing: neither LMDB nor SQLite
+keeps checksums of pages, and a checksum per row would be paid by every read. That is what ``deep`` is for.
+"""
+
+from kvstore.verification.report import Finding, Report, Steps
+from kvstore.verification.run import heal, verify
+
+__all__ = ["Finding", "Report", "Steps", "heal", "verify"]

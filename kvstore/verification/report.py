@@ -1,0 +1,141 @@
+"""What a verification found, and what it looked at."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from kvstore.errors import Corruption, KVStoreError
+
+Steps = Callable[[str, int, int], None]
+"""Called with (what is being looked at, done, total); total 0 = unknown."""
+
+FINDINGS_MAX = 100
+"""So many are kept; the rest is counted."""
+
+LOG, BACKEND, SNAPSHOT = "log", "backend", "snapshot"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One thing that is wrong. Fields that say nothing are empty, 0, or -1 (``offset``)."""
+
+    area: str
+    """``log``, ``backend`` or ``snapshot``."""
+    problem: str
+    path: str = ""
+    offset: int = -1
+    table: str = ""
+    key: bytes | None = None
+    """A user key."""
+    revision: int = 0
+
+    def __str__(self) -> str:
+        where = [self.area, f"table {self.table}" if self.table else ""]
+        where += [f"key {self.key!r}" if self.key is not None else ""]
+        where += [f"revision {self.revision}" if self.revision else ""]
+        if self.path:
+            where.append(self.path + (f" at byte {self.offset}" if self.offset >= 0 else ""))
+        return f"{', '.join(part for part in where if part)}: {self.problem}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """The outcome. ``findings`` is empty if everything that was looked at is in order."""
+
+    path: str
+    findings: tuple[Finding, ...]
+    findings_total: int
+    """More than ``len(findings)`` where there were too many to keep."""
+    notes: tuple[str, ...]
+    """What is worth knowing, and what could not be looked at."""
+    counts: dict[str, int]
+    """How much was looked at: rows by table, log entries, segments, snapshots."""
+    first_divergent_revision: int = 0
+    """The lowest revision at which a deep verification found the backend to differ; 0: none."""
+
+    @property
+    def ok(self) -> bool:
+        return not self.findings_total
+
+    def raise_if_damaged(self) -> None:
+        """Raise ``Corruption`` with the first finding, if there is any."""
+        if self.findings:
+            first = self.findings[0]
+            raise Corruption(str(first), first.path or self.path, first.offset)
+
+
+@dataclass(slots=True)
+class Collector:
+    """What the checks put their findings into. Bounded, however much is wrong."""
+
+    steps: Steps | None = None
+    area: str = BACKEND
+    """Whose tables are being looked at."""
+    path: str | os.PathLike[str] = ""
+    findings: list[Finding] = field(default_factory=list)
+    total: int = 0
+    notes: list[str] = field(default_factory=list)
+    counts: Counter[str] = field(default_factory=Counter)
+    first_divergent_revision: int = 0
+
+    def add(
+        self,
+        area: str,
+        problem: str,
+        *,
+        path: str | os.PathLike[str] = "",
+        offset: int = -1,
+        table: str = "",
+        key: bytes | None = None,
+        revision: int = 0,
+    ) -> None:
+        self.total += 1
+        if len(self.findings) < FINDINGS_MAX:
+            finding = Finding(
+                area=area,
+                problem=problem,
+                path=os.fspath(path),
+                offset=offset,
+                table=table,
+                key=key,
+                revision=revision,
+            )
+            self.findings.append(finding)
+
+    def add_error(self, area: str, error: KVStoreError | OSError, path: str | os.PathLike[str] = "") -> None:
+        """A check that ended with an error."""
+        if isinstance(error, Corruption):
+            self.add(area, error.reason, path=error.path or path, offset=error.offset)
+        else:
+            self.add(area, str(error), path=path)
+
+    def add_row(self, table: str, problem: str, key: bytes | None = None, revision: int = 0) -> None:
+        """Something about a row of the tables being looked at."""
+        self.add(self.area, problem, path=self.path, table=table, key=key, revision=revision)
+
+    def take(self, other: Collector) -> None:
+        """Add the findings of another collector; what it counted does not count here."""
+        self.total += other.total
+        self.findings += other.findings[: FINDINGS_MAX - len(self.findings)]
+
+    def diverged(self, revision: int) -> None:
+        """A deep verification found a difference that began with this revision."""
+        if not self.first_divergent_revision or revision < self.first_divergent_revision:
+            self.first_divergent_revision = revision
+
+    def step(self, what: str, done: int, total: int = 0) -> None:
+        if self.steps is not None:
+            self.steps(what, done, total)
+
+    def report(self, path: str | os.PathLike[str]) -> Report:
+        return Report(
+            path=os.fspath(path),
+            findings=tuple(self.findings),
+            findings_total=self.total,
+            notes=tuple(self.notes),
+            counts=dict(self.counts),
+            first_divergent_revision=self.first_divergent_revision,
+        )

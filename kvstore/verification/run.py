@@ -1,0 +1,210 @@
+"""Verifying a data directory or a snapshot file, and healing a backend.
+
+    nobody has the store open    the lock is held meanwhile: what is checked stands still
+    another process has it open  beside it, read-only: one commit of the backend, and the log up to there
+
+A file that is damaged must not bring down the process that looks for damage: where a backend maps its file, the
+pages are walked with plain reads first, and a file that fails is not opened.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from kvstore import layout
+from kvstore.backend import Backend, find_backend, recognize_backend
+from kvstore.errors import Corruption, KVStoreError, NotAStore, StoreLocked
+from kvstore.files import Disk, OSDisk
+from kvstore.layout import DataDir
+from kvstore.mvcc.schema import TABLES
+from kvstore.options import Options
+from kvstore.recovery import take_lock
+from kvstore.snapshot import rescue
+from kvstore.snapshot.reader import SnapshotInfo
+from kvstore.verification.deep import Sources, check_deep
+from kvstore.verification.log import LogFacts, check_log
+from kvstore.verification.report import BACKEND, LOG, Collector, Report, Steps
+from kvstore.verification.small import Marks, read_marks
+from kvstore.verification.snapshots import check_snapshot, check_snapshots, check_tables
+
+AnyPath = str | os.PathLike[str]
+
+
+def verify(
+    path: AnyPath,
+    *,
+    deep: bool = False,
+    options: Options | None = None,
+    scratch_dir: AnyPath | None = None,
+    progress: Steps | None = None,
+) -> Report:
+    """Look at everything in a data directory, or at a snapshot file. Nothing of the store is changed.
+
+    ``deep``: also build the backend anew from snapshot and log (in ``scratch_dir``, or beside the live one), and
+    compare every row. Damage is not raised but reported. Raises ``NotAStore``, ``TooNew``, ``DiskFull``, and
+    ``StoreLocked`` where this very process has the store open.
+    """
+    found = Collector(progress)
+    path = Path(path)
+    if path.is_file():
+        check_snapshot(path, found, with_tables=True)
+        return found.report(path)
+    options = options or Options()
+    directory = DataDir.at(path, options.wal_dir or None)
+    if not directory.snap.is_dir() and not layout.segments(directory.wal):
+        raise NotAStore(f"{path} is not a store", path)
+    with _lock_if_free(directory) as is_locked:
+        _check_store(
+            directory, options, found, deep, Path(scratch_dir or directory.snap), is_live=not is_locked
+        )
+    return found.report(path)
+
+
+@contextmanager
+def _lock_if_free(directory: DataDir) -> Iterator[bool]:
+    """Hold the store's lock, if nobody else does; whether we do."""
+    try:
+        lock = take_lock(directory)
+    except StoreLocked as held:
+        if held.pid == os.getpid():  # a second handle on its files could harm the first one's locks
+            raise
+        yield False
+        return
+    except PermissionError:
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        lock.release()
+
+
+def _check_store(
+    directory: DataDir, options: Options, found: Collector, deep: bool, scratch_dir: Path, *, is_live: bool
+) -> None:
+    if is_live:
+        found.notes.append("the store is open elsewhere: checked was what is durable at this moment")
+    log = check_log(directory.wal, found, is_live=is_live)
+    snapshots = check_snapshots(directory, found, with_tables=deep)
+    with _opened(directory, options, found, is_live=is_live) as backend:
+        if backend is not None:
+            check_tables(backend, found)
+            with backend.read() as tx:
+                _check_against_log(read_marks(tx), log, directory, found)
+                if deep:
+                    folders = [directory.wal, *([Path(options.archive_dir)] if options.archive_dir else [])]
+                    sources = Sources(snapshots, folders)
+                    check_deep(type(backend), tx, sources, scratch_dir, OSDisk(), found)
+    _note_what_can_heal(log, snapshots, found)
+
+
+# --- the backend -------------------------------------------------------------------------
+
+
+@contextmanager
+def _opened(
+    directory: DataDir, options: Options, found: Collector, *, is_live: bool
+) -> Iterator[Backend | None]:
+    """The backend, its own structure checked; None where it cannot be opened, which is reported."""
+    kind = _kind_of(directory, options)
+    if not kind.persistent or not (directory.db.exists() and directory.db.stat().st_size):
+        _report_absent(directory, kind, found)
+        yield None
+        return
+    backend: Backend | None = None
+    try:
+        if not is_live:
+            check_closed(kind, directory.db)
+        backend = kind.open(directory.db, TABLES, read_only=True)
+        backend.check(lambda done, total: found.step("backend", done, total))
+    except StoreLocked:
+        if backend is not None:
+            backend.close()
+        raise
+    except (KVStoreError, OSError) as error:
+        found.add_error(BACKEND, error, directory.db)
+        if backend is not None:
+            backend.close()
+        yield None
+        return
+    try:
+        yield backend
+    finally:
+        backend.close()
+
+
+def check_closed(kind: type[Backend], path: Path) -> None:
+    """Let a backend look at a file without mapping it, if it has a way to."""
+    look = getattr(kind, "check_closed", None)
+    if look is not None:
+        look(path)
+
+
+def _kind_of(directory: DataDir, options: Options) -> type[Backend]:
+    there = recognize_backend(directory.db) if directory.db.is_file() else None
+    return there or find_backend(options.backend)
+
+
+def _report_absent(directory: DataDir, kind: type[Backend], found: Collector) -> None:
+    missing = rescue.check_missing(directory) if kind.persistent else None
+    if missing is not None:
+        found.add_error(BACKEND, missing)
+    elif not kind.persistent:
+        found.notes.append("the backend keeps nothing on disk: snapshots and log are all there is")
+    else:
+        found.notes.append("there is no backend yet: the next opening makes it of the log")
+
+
+def _check_against_log(marks: Marks, log: LogFacts | None, directory: DataDir, found: Collector) -> None:
+    if log is None:
+        if marks.applied_index:
+            found.add(
+                LOG,
+                f"the log is gone, but the backend has {marks.applied_index} entries of it",
+                path=directory.wal,
+            )
+        return
+    if log.cluster_id and marks.cluster_id and log.cluster_id != marks.cluster_id:
+        problem = f"the log of cluster {log.cluster_id:016x} lies beside a backend of {marks.cluster_id:016x}"
+        found.add(LOG, problem, path=directory.wal)
+    if marks.applied_index < log.first_index - 1:
+        problem = f"entries {marks.applied_index + 1} to {log.first_index - 1} are in neither the backend nor the log"
+        found.add(LOG, problem, path=directory.wal)
+    elif log.is_sound and marks.applied_index > log.last_index:
+        problem = (
+            f"the log ends with entry {log.last_index}, the backend has entries up to {marks.applied_index}"
+        )
+        found.add(LOG, problem, path=directory.wal)
+
+
+def _note_what_can_heal(log: LogFacts | None, snapshots: list[SnapshotInfo], found: Collector) -> None:
+    if log is None or not log.is_sound or not any(finding.area == BACKEND for finding in found.findings):
+        return
+    if log.first_index == 1 or any(info.index + 1 >= log.first_index for info in snapshots):
+        found.notes.append("the backend can be rebuilt from snapshot and log: kvstore verify --heal")
+
+
+# --- healing -----------------------------------------------------------------------------
+
+
+def heal(data_dir: AnyPath, *, options: Options | None = None, disk: Disk | None = None) -> Path:
+    """Set the backend aside and put one in its place that is made of the newest good snapshot, or of nothing where
+    the log reaches back to the first entry; the next opening replays the log. Where the old one is now.
+
+    The store must not be open. Raises ``Corruption``, and has changed nothing, where log and snapshots do not suffice.
+    """
+    options = options or Options()
+    directory = DataDir.at(data_dir, options.wal_dir or None)
+    if not directory.snap.is_dir():
+        raise NotAStore(f"{directory.root} is not a store", directory.root)
+    lock = take_lock(directory)
+    try:
+        kind = _kind_of(directory, options)
+        damage = Corruption("the backend cannot be rebuilt: neither snapshots nor log suffice", directory.db)
+        rescue.replace_backend(directory, kind, disk or OSDisk(), damage)
+    finally:
+        lock.release()
+    return directory.db_broken

@@ -1,0 +1,130 @@
+"""The small tables: marks, leases, attachments, alarms."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from kvstore.backend import ReadTx
+from kvstore.keyvalue import row_numbers
+from kvstore.mvcc.schema import (
+    ALARM,
+    ATTACHMENT,
+    FORMAT_VERSION,
+    LATEST,
+    LEASE,
+    META,
+    META_APPLIED_INDEX,
+    META_CLOSED_MS,
+    META_CLUSTER_ID,
+    META_COMPACT_FINISHED,
+    META_COMPACT_SCHEDULED,
+    META_FORMAT,
+    META_MEMBER_ID,
+    META_REVISION,
+    parse_lease_key,
+    parse_u64,
+)
+from kvstore.verification.report import Collector
+from kvstore.wire import WireError, fields, signed
+
+NUMBERS = (
+    META_FORMAT,
+    META_CLUSTER_ID,
+    META_MEMBER_ID,
+    META_APPLIED_INDEX,
+    META_REVISION,
+    META_COMPACT_SCHEDULED,
+    META_COMPACT_FINISHED,
+    META_CLOSED_MS,
+)
+_SCAN_ROWS = 512
+
+
+@dataclass(frozen=True, slots=True)
+class Marks:
+    """What ``meta`` says."""
+
+    applied_index: int
+    revision: int
+    compacted: int
+    """The scheduled mark: rows at or below it may be gone. -1: never compacted."""
+    finished: int
+    cluster_id: int
+    member_id: int
+
+
+def read_marks(tx: ReadTx) -> Marks:
+    meta = dict(tx.scan(META))
+    return Marks(
+        applied_index=parse_u64(meta.get(META_APPLIED_INDEX)),
+        revision=parse_u64(meta.get(META_REVISION), 1),
+        compacted=parse_u64(meta.get(META_COMPACT_SCHEDULED), -1),
+        finished=parse_u64(meta.get(META_COMPACT_FINISHED), -1),
+        cluster_id=parse_u64(meta.get(META_CLUSTER_ID)),
+        member_id=parse_u64(meta.get(META_MEMBER_ID)),
+    )
+
+
+def check_marks(tx: ReadTx, found: Collector) -> Marks:
+    meta = dict(tx.scan(META))
+    found.counts[META] = len(meta)
+    for name in NUMBERS:
+        if name in meta and len(meta[name]) != 8:
+            found.add_row(META, f"{name.decode()} has {len(meta[name])} bytes, not 8")
+    if meta and parse_u64(meta.get(META_FORMAT)) != FORMAT_VERSION:
+        found.add_row(META, f"the format is {parse_u64(meta.get(META_FORMAT))}, not {FORMAT_VERSION}")
+    marks = read_marks(tx)
+    if meta and not (marks.cluster_id and marks.member_id):
+        found.add_row(META, "the identity of the store is missing")
+    if marks.revision < 1:
+        found.add_row(META, f"the revision is {marks.revision}")
+    if marks.finished > marks.compacted:
+        found.add_row(
+            META, f"compaction {marks.finished} is finished, but only {marks.compacted} was scheduled"
+        )
+    if marks.compacted > marks.revision:
+        found.add_row(META, f"compacted up to {marks.compacted}, beyond revision {marks.revision}")
+    return marks
+
+
+def check_leases(tx: ReadTx, found: Collector) -> None:
+    """Lease rows, and attachments against leases and against the lease that each key names."""
+    for key, row in _rows(tx, LEASE, found):
+        try:
+            ident = dict(fields(row)).get(1, 0)
+        except WireError as error:
+            found.add_row(LEASE, f"lease {key.hex()}: {error}")
+            continue
+        if len(key) != 8 or not isinstance(ident, int) or signed(ident) != parse_lease_key(key):
+            found.add_row(LEASE, f"the row of lease {key.hex()} is that of another one")
+    for key, value in _rows(tx, ATTACHMENT, found):
+        lease, attached = parse_lease_key(key), key[8:]
+        if len(key) <= 8 or value:
+            found.add_row(ATTACHMENT, f"malformed row {key!r}")
+            continue
+        if tx.get(LEASE, key[:8]) is None:
+            found.add_row(ATTACHMENT, f"is attached to lease {lease:x}, which does not exist", attached)
+        named = tx.get(LATEST, attached)
+        if named is None or _lease_of(named) != lease:
+            found.add_row(
+                ATTACHMENT, f"is attached to lease {lease:x}, but the key does not say so", attached
+            )
+
+
+def _lease_of(row: bytes) -> int:
+    try:
+        return row_numbers(row)[3]
+    except WireError:
+        return 0
+
+
+def check_alarms(tx: ReadTx, found: Collector) -> None:
+    for key, value in _rows(tx, ALARM, found):
+        if len(key) <= 8 or value or not key[8:].isalpha():
+            found.add_row(ALARM, f"malformed row {key!r}")
+
+
+def _rows(tx: ReadTx, table: str, found: Collector) -> list[tuple[bytes, bytes]]:
+    rows = tx.scan(table)
+    found.counts[table] = len(rows)
+    return rows

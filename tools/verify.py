@@ -1,0 +1,114 @@
+"""``kvstore verify [FILE]``: is what lies on disk what was written?
+
+    kvstore verify --data-dir DIR           log, backend, snapshots, each by itself and against each other
+    kvstore verify --data-dir DIR --deep    also: build the backend anew from snapshot and log, compare every row
+    kvstore verify --data-dir DIR --heal    and if the backend is damaged, put the one built anew in its place
+    kvstore verify backup.snap              a snapshot file
+
+Works beside the process that writes the store; ``--heal`` does not. Exit code 4: damaged.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from kvstore.verification import Finding, Report, heal, verify
+from kvstore.verification.report import BACKEND
+
+from .answers import base_64
+from .command import ExitCode, Settings, write_json, write_line
+from .progress import progress_bar
+from .usage import UsageError
+
+
+def register(app: typer.Typer) -> None:
+    app.command("verify")(verify_command)
+
+
+def verify_command(
+    ctx: typer.Context,
+    file: Annotated[Path | None, typer.Argument(help="A snapshot file, instead of the store.")] = None,
+    deep: Annotated[
+        bool, typer.Option("--deep", help="Compare every row with what snapshot and log say it should be.")
+    ] = False,
+    heal_it: Annotated[
+        bool, typer.Option("--heal", help="Rebuild a damaged backend; the old one is kept as db.broken.")
+    ] = False,
+    scratch_dir: Annotated[
+        Path | None, typer.Option(help="Where --deep builds its copy. [default: beside the backend]")
+    ] = None,
+) -> None:
+    """Look for damage in the store, or in a snapshot file."""
+    settings = Settings.of(ctx)
+    if file is not None and (heal_it or deep):
+        raise UsageError("--deep and --heal are for a store: there is no log beside a file")
+    report = _look(settings, file, deep, scratch_dir)
+    if heal_it and any(finding.area == BACKEND for finding in report.findings):
+        _show(settings, report)
+        _heal(settings)
+        report = _look(settings, file, deep, scratch_dir)
+    _show(settings, report)
+    if not report.ok:
+        raise typer.Exit(ExitCode.DAMAGED)
+
+
+def _look(settings: Settings, file: Path | None, deep: bool, scratch_dir: Path | None) -> Report:
+    with progress_bar("verifying", unit="rows") as bar:
+
+        def step(what: str, done: int, total: int) -> None:
+            if bar is not None:
+                bar(done, total)
+
+        if file is not None:
+            return verify(file, progress=step)
+        options = settings.load_options()
+        return verify(settings.directory, deep=deep, options=options, scratch_dir=scratch_dir, progress=step)
+
+
+def _heal(settings: Settings) -> None:
+    """Rebuild the backend, and open the store once, which replays the log."""
+    aside = heal(settings.directory, options=settings.load_options())
+    settings.open().close()
+    if not settings.json:
+        write_line(f"rebuilt the backend; the damaged one is now {aside}")
+
+
+def _show(settings: Settings, report: Report) -> None:
+    if settings.json:
+        write_json(report_facts(report))
+        return
+    for finding in report.findings:
+        write_line(f"DAMAGED  {finding}")
+    if report.findings_total > len(report.findings):
+        write_line(f"... and {report.findings_total - len(report.findings)} more")
+    if report.first_divergent_revision:
+        write_line(f"the backend differs from revision {report.first_divergent_revision} on")
+    for note in report.notes:
+        write_line(f"note     {note}")
+    looked = ", ".join(f"{count:,} {name}" for name, count in sorted(report.counts.items()))
+    write_line(f"{'in order' if report.ok else 'DAMAGED'}: {report.path} ({looked})")
+
+
+def report_facts(report: Report) -> dict[str, Any]:
+    """The report as JSON."""
+    return {
+        "path": report.path,
+        "ok": report.ok,
+        "findings_total": report.findings_total,
+        "findings": [_finding_facts(finding) for finding in report.findings],
+        "first_divergent_revision": report.first_divergent_revision,
+        "notes": list(report.notes),
+        "counts": report.counts,
+    }
+
+
+def _finding_facts(finding: Finding) -> dict[str, Any]:
+    facts: dict[str, Any] = {"area": finding.area, "problem": finding.problem}
+    facts |= {"path": finding.path} if finding.path else {}
+    facts |= {"offset": finding.offset} if finding.offset >= 0 else {}
+    facts |= {"table": finding.table} if finding.table else {}
+    facts |= {"key": base_64(finding.key)} if finding.key is not None else {}
+    return facts | ({"revision": finding.revision} if finding.revision else {})
