@@ -127,6 +127,27 @@ def test_a_snapshot_cannot_be_written(stores: Any, tmp_path: Path, backend: str)
 
 
 @every
+def test_a_file_may_be_opened_more_than_once(stores: Any, tmp_path: Path, backend: str) -> None:
+    """Two handles on one snapshot are closed independently, and the file can be replaced and opened again."""
+    store = stores(backend)
+    store.put(b"a", b"1")
+    path = store.snapshot(tmp_path / "backup").path
+    one, two = kvstore.open_snapshot(path), kvstore.open_snapshot(path)
+    one.close()
+    one.close()
+    assert two.get(b"a").value == b"1"
+    store.put(b"a", b"2")
+    store.snapshot(path)
+    with kvstore.open_snapshot(path) as three:
+        assert (two.get(b"a").value, three.get(b"a").value) == (b"1", b"2")
+    two.close()
+    with pytest.raises(kvstore.StoreClosed):
+        two.get(b"a")
+    with kvstore.open_snapshot(path) as four:
+        assert four.get(b"a").value == b"2"
+
+
+@every
 def test_an_empty_store_has_a_snapshot_too(stores: Any, tmp_path: Path, backend: str) -> None:
     """A store without a single write can be saved, and opened from the file."""
     info = stores(backend).snapshot(tmp_path / "backup")

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from kvstore.tools import progress
 from kvstore.tools.command import ExitCode, run
-from kvstore.tools.snapshot import register, register_verbs
+from kvstore.tools.snapshot import register
 
 import kvstore
 
@@ -23,7 +23,10 @@ def cli(capfd: pytest.CaptureFixture[str]) -> Any:
     """Runs a command line; gives (exit code, stdout, stderr)."""
 
     def call(*arguments: object) -> tuple[int, str, str]:
-        code = run(register, register, arguments=["snapshot", *map(str, arguments)])
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("sys.argv", ["kvstore", "snapshot", *map(str, arguments)])
+            code = run(register, prog_name="kvstore")
+            sys.stdout.flush()
         out, err = capfd.readouterr()
         return code, out, err
 
@@ -140,7 +143,6 @@ def test_it_runs_as_a_script(store: Path, project: Path) -> None:
         "--json",
     ]
     assert subprocess.run(command, capture_output=True, check=True).stdout == b"[]\n"
-    assert run(register_verbs, arguments=["list", "--data-dir", str(store)]) == 0
 
 
 # --- progress -----------------------------------------------------------------------------

@@ -7,9 +7,12 @@ server's snapshot, say) are opened by a ``SnapshotFormat``, a package's entry in
 from __future__ import annotations
 
 import os
+import threading
+from collections.abc import Callable
+from functools import partial
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from kvstore.backend import Backend, Progress
 from kvstore.engine import LocalEngine
@@ -63,8 +66,56 @@ def inspect(
 
 def open_any(path: Path) -> Backend:
     """The content of a snapshot file of any known kind."""
+    status = os.stat(path)
+    return _shared.open((status.st_dev, status.st_ino, status.st_mtime_ns), partial(_open_any, path))
+
+
+def _open_any(path: Path) -> Backend:
     kind = find_format(path)
     return open_backend(read_info(path)) if kind is None else kind.open(path)
+
+
+class _Shared:
+    """Backends of snapshots that are open, each with its number of users: LMDB opens a file once in a process."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._users: dict[tuple[int, ...], int] = {}
+        self._backends: dict[tuple[int, ...], Backend] = {}
+
+    def open(self, file: tuple[int, ...], opener: Callable[[], Backend]) -> Backend:
+        with self._lock:
+            if file not in self._backends:
+                self._backends[file], self._users[file] = opener(), 0
+            self._users[file] += 1
+            shared: Any = _SharedBackend(self._backends[file], partial(self.close, file))
+            return cast(Backend, shared)
+
+    def close(self, file: tuple[int, ...]) -> None:
+        with self._lock:
+            self._users[file] -= 1
+            if not self._users[file]:
+                self._backends.pop(file).close()
+                del self._users[file]
+
+
+class _SharedBackend:
+    """A backend that others may be reading too: closing it closes the file when nobody else is left."""
+
+    def __init__(self, backend: Backend, close: Callable[[], None]) -> None:
+        self._backend = backend
+        self._close: Callable[[], None] | None = close
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._backend, name)
+
+    def close(self) -> None:
+        close, self._close = self._close, None
+        if close is not None:
+            close()
+
+
+_shared = _Shared()
 
 
 class Snapshot(Store):
