@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from kvstore import ops
 from kvstore.commit import Ticket
+from kvstore.defragment import Defragmented
 from kvstore.engine import LocalEngine
 from kvstore.keyvalue import KeyValue
 from kvstore.model import (
@@ -58,6 +59,7 @@ class AsyncStore:
         value: bytes = b"",
         *,
         lease: int = 0,
+        ttl: int = 0,
         prev_kv: bool = False,
         ignore_value: bool = False,
         ignore_lease: bool = False,
@@ -66,7 +68,7 @@ class AsyncStore:
         request = PutRequest(key, value, lease, prev_kv, ignore_value, ignore_lease)
         if self.engine.overloaded:
             await self._in_thread(self.engine.check_room)
-        response: PutResponse = await self._durable(self.engine.submit_put(request))
+        response: PutResponse = await self._durable(self.engine.submit_put(request, ttl))
         return response
 
     async def delete(
@@ -216,6 +218,10 @@ class AsyncStore:
 
     async def compact(self, revision: int, *, physical: bool = False) -> CompactionResponse:
         return await self._in_thread(lambda: self.engine.compact(revision, physical))
+
+    async def defragment(self) -> Defragmented:
+        """As ``Store.defragment``."""
+        return await self._in_thread(self.engine.defragment)
 
     async def close(self) -> None:
         await self._in_thread(self.engine.close)

@@ -19,6 +19,9 @@ goes after the rename: until then another process could bring it back and hold i
 from __future__ import annotations
 
 import logging
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -33,6 +36,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger("kvstore")
 
 MARGIN_BYTES = 4 << 20
+SYNC_BYTES = 4 << 20
+SYNC_POLL_SECONDS = 0.002
 
 
 class DefragmentEstimate(NamedTuple):
@@ -114,7 +119,8 @@ class Defragmenter:
         engine = self._engine
         self._remove_temporaries(target.parent)
         try:
-            engine.backend.copy_to(target)
+            with _synced_behind(engine.disk, target):
+                engine.backend.copy_to(target)
             engine.disk.sync_file(target)
             copy = type(engine.backend).open(target, TABLES, read_only=True, immutable=True)
             try:
@@ -156,11 +162,45 @@ class Defragmenter:
             engine.state.backend = new
 
 
+@contextmanager
+def _synced_behind(disk: files.Disk, path: Path) -> Iterator[None]:
+    """Sync the file while it is being written, a little at a time: one large sync would hold up the log's."""
+    is_done = threading.Event()
+    failures: list[BaseException] = []
+
+    def follow() -> None:
+        synced_bytes = 0
+        while not is_done.wait(SYNC_POLL_SECONDS):
+            try:
+                size_bytes = path.stat().st_size
+                if size_bytes - synced_bytes >= SYNC_BYTES:
+                    disk.sync_file(path)
+                    synced_bytes = size_bytes
+            except FileNotFoundError:  # not begun, or given up
+                continue
+            except BaseException as failure:  # what it lost no later sync would miss
+                failures.append(failure)
+                return
+
+    thread = threading.Thread(target=follow, name="kvstore-defragment-sync", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        is_done.set()
+        thread.join()
+    if failures:
+        raise failures[0]
+
+
 def _compare(original: Backend, copy: Backend, path: Path) -> None:
-    """Whether a copy is of the same commit, with as many rows."""
+    """Whether a copy is of the same commit, from the first row of each table to the last."""
     with original.read() as theirs, copy.read() as ours:
         if theirs.scan(META) != ours.scan(META):
             raise Corruption("the copy is not of the commit that was copied", path)
         for table in TABLES:
-            if theirs.count(table) != ours.count(table):
-                raise Corruption(f"the copy has other rows than the original in table {table!r}", path)
+            for backwards in (False, True):
+                if theirs.scan(table, limit=1, reverse=backwards) != ours.scan(
+                    table, limit=1, reverse=backwards
+                ):
+                    raise Corruption(f"the copy has other rows than the original in table {table!r}", path)

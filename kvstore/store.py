@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, Self, overload
 from kvstore import ops
 from kvstore.backend import Progress
 from kvstore.commit import Ticket
+from kvstore.compaction import CompactionEstimate
+from kvstore.defragment import Defragmented, DefragmentEstimate
 from kvstore.engine import LocalEngine
 from kvstore.keyvalue import KeyValue
 from kvstore.model import (
@@ -190,16 +192,20 @@ class Store(Reader):
         value: bytes = b"",
         *,
         lease: int = 0,
+        ttl: int = 0,
         prev_kv: bool = False,
         ignore_value: bool = False,
         ignore_lease: bool = False,
     ) -> PutResponse:
         """Write a key; durable on return.
 
+        ``ttl``: the key goes by itself after so many seconds. It gets a lease of its own, granted in the same log
+        entry (``get(key).lease`` names it); another put, with or without ``ttl``, takes the key off that lease.
+
         Raises ``EmptyKey``, ``LeaseNotFound``, ``KeyNotFound`` (ignore_* on an absent key), ``QuotaExceeded``,
         ``RequestTooLarge``.
         """
-        return self.engine.put(PutRequest(key, value, lease, prev_kv, ignore_value, ignore_lease))
+        return self.engine.put(PutRequest(key, value, lease, prev_kv, ignore_value, ignore_lease), ttl)
 
     def put_nowait(self, key: bytes, value: bytes = b"", *, lease: int = 0) -> Ticket:
         """Begin a put and go on; ``wait(ticket)`` returns once it is durable. Order is kept."""
@@ -327,6 +333,21 @@ class Store(Reader):
         """
         return self.engine.compact(revision, physical)
 
+    def compaction_estimate(self, revision: int) -> CompactionEstimate:
+        """What ``compact(revision)`` would delete. Deletes nothing."""
+        return self.engine.compaction.estimate(revision)
+
+    def defragment(self) -> Defragmented:
+        """Give free space back to the file system. Readers and writers go on meanwhile.
+
+        Raises ``DiskFull`` before anything is written if there is no room for the copy.
+        """
+        return self.engine.defragment()
+
+    def defragment_estimate(self) -> DefragmentEstimate:
+        """What ``defragment`` would win, and the room it takes. Changes nothing."""
+        return self.engine.defragmenter.estimate()
+
     def checkpoint(self) -> bool:
         """Move what waits in memory into the backend now; whether there was anything."""
         return self.engine.checkpoint()
@@ -344,6 +365,10 @@ class Store(Reader):
     def alarms(self) -> tuple[Alarm, ...]:
         """Alarms that are raised."""
         return self.engine.alarms()
+
+    def disarm(self, alarm: Alarm) -> tuple[Alarm, ...]:
+        """Put an alarm out; what was put out. (``NOSPACE`` goes out by itself when there is room again.)"""
+        return self.engine.disarm(alarm)
 
     def close(self) -> None:
         """Close the store. Idempotent; every other method raises ``StoreClosed`` afterwards."""
