@@ -24,6 +24,7 @@ COMMANDS = (
     "verify",
     "import_store",
     "export_store",
+    "inspect_store",
     "replay",
     "bench",
 )

@@ -114,7 +114,8 @@ class EtcdView:
 
     def sync(self) -> None: ...
 
-    def settle(self) -> None: ...
+    def settle(self) -> list[Path]:
+        return []
 
     def copy_to(self, path: Path) -> None:
         raise ReadOnly

@@ -1,0 +1,37 @@
+"""Any path that holds a store, as a read-only store: ours, a snapshot of ours, or what an adapter recognizes.
+
+Opening changes nothing, and works beside the process that writes a store of ours.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from kvstore.errors import NotAStore
+from kvstore.foreign import recognize_foreign
+from kvstore.layout import DataDir
+from kvstore.snapshot.opened import open_snapshot
+from kvstore.store import Store
+
+from ..command import Settings
+
+
+def open_path(path: Path, settings: Settings) -> Store:
+    """Raises ``NotAStore``, ``TooNew``, ``Corruption``, ``StoreLocked``, ``FileNotFoundError``."""
+    if not path.is_dir():
+        return open_snapshot(path)
+    if DataDir.at(path).snap.is_dir():
+        settings.data_dir = str(path)
+        return settings.open(read_only=True)
+    foreign = recognize_foreign(path)
+    if foreign is None:
+        raise NotAStore(f"{path} is neither a store nor another store that is known", path)
+    return foreign.open(path)
+
+
+def kind_of(store: Store) -> str:
+    """What was opened, in words."""
+    backend = store.engine.backend.name
+    if store.engine.directory is not None:
+        return f"data directory on {backend}"
+    return "etcd" if backend == "etcd" else f"snapshot on {backend}"
