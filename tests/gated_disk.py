@@ -12,13 +12,13 @@ PATIENCE_SECONDS = 60.0
 
 
 class GatedDisk(OSDisk):
-    """``hold()``: the next syncs of the log wait until ``release()``; ``failing``: they raise EIO."""
+    """After ``hold()`` syncs of the log wait, until ``release()`` or ``release_one()``; ``failing``: they raise EIO."""
 
     def __init__(self) -> None:
         self.syncs = 0
         self.failing = False
-        self._gate = threading.Event()
-        self._gate.set()
+        self._is_held = False
+        self._passes = threading.Semaphore(0)
         self._waiting = threading.Semaphore(0)
 
     def open(self, path: Path) -> OSFile:
@@ -26,19 +26,25 @@ class GatedDisk(OSDisk):
         return _GatedFile(self, file) if str(path).endswith(".wal") else file  # type: ignore[return-value]  # a File
 
     def hold(self) -> None:
-        self._gate.clear()
+        self._is_held = True
+
+    def release_one(self) -> None:
+        """Let the sync that waits pass, and hold the next."""
+        self._passes.release()
 
     def release(self) -> None:
-        self._gate.set()
+        if self._is_held:
+            self._is_held = False
+            self._passes.release()  # there is one sync of the log at a time
 
     def wait_for_sync(self) -> None:
         """Return when a sync of the log waits at the gate."""
         assert self._waiting.acquire(timeout=PATIENCE_SECONDS), "no sync came"
 
     def pass_gate(self) -> None:
-        if not self._gate.is_set():
+        if self._is_held:
             self._waiting.release()
-            assert self._gate.wait(PATIENCE_SECONDS), "the gate was never opened"
+            assert self._passes.acquire(timeout=PATIENCE_SECONDS), "the gate was never opened"
         self.syncs += 1
         if self.failing:
             raise OSError(errno.EIO, "the disk is dying")
