@@ -270,11 +270,12 @@ class LMDBWriteTx(LMDBReadTx):
 
 
 def _delete_range(cursor: lmdb.Cursor[bytes], start: bytes, end: bytes) -> int:
-    """Deleting puts the cursor on the row that follows."""
-    found, key, delete, deleted = _seek(cursor, start), cursor.key, cursor.delete, 0
-    while found and key() < end:
-        found = delete()
-        deleted += 1
+    """Deleting puts the cursor on the row that follows; after the last one its key is empty."""
+    key, delete, deleted = cursor.key, cursor.delete, 0
+    if _seek(cursor, start):
+        while b"" < key() < end:
+            delete()
+            deleted += 1
     return deleted
 
 

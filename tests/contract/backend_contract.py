@@ -94,7 +94,7 @@ class BackendContract:
         rows = {key: b"v" for key in NASTY}
         bounds = sorted(random.Random(7).sample(NASTY, 12))
         ranges = [(bounds[0], bounds[2]), (bounds[1], bounds[4]), (bounds[6], bounds[6] + b"\0"), (b"", b"")]
-        ranges += [(bounds[11], bounds[8]), (bounds[9] + b"\0", bounds[10])]
+        ranges += [(bounds[11], bounds[8]), (bounds[9] + b"\0", bounds[10]), (NASTY[-1], NASTY[-1] + b"\0")]
         if not in_one_batch:
             self.put(db, list(rows.items()))
         with db.write() as tx:
