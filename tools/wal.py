@@ -1,4 +1,4 @@
-r"""``kvstore wal dump``: the records of the write-ahead log, without opening the store.
+r"""``kvstore wal dump``: the records of the write-ahead log, without opening the store. (``repair``: wal_repair.py)
 
     <data-dir>/wal/…-0000000000000001.wal
     0        crc       24 bytes
@@ -27,6 +27,7 @@ from kvstore.wire import WireError, fields, signed
 
 from .answers import base_64
 from .command import ExitCode, Settings, new_app, readable, write_json, write_line
+from .wal_repair import repair
 
 _NAMES = {
     effects.REVISION: "revision",
@@ -43,8 +44,9 @@ _NAMES = {
 
 
 def register(app: typer.Typer) -> None:
-    wal = new_app("Look at the write-ahead log.")
+    wal = new_app("Look at the write-ahead log, and repair it.")
     wal.command("dump")(dump)
+    wal.command("repair")(repair)
     app.add_typer(wal, name="wal")
 
 

@@ -89,6 +89,8 @@ class Repair:
 
     last_good_index: int
     reason: str = ""
+    is_torn: bool = False
+    """Only a write that was not finished is cut; nothing that anybody was told of."""
     path: Path | None = None
     offset: int = 0
     last_lost_index: int = 0
@@ -98,14 +100,20 @@ class Repair:
 
 
 def repair(
-    disk: Disk, wal_dir: str | os.PathLike[str], *, after_index: int = 0, dry_run: bool = False
+    disk: Disk,
+    wal_dir: str | os.PathLike[str],
+    *,
+    after_index: int = 0,
+    mark: bytes = b"",
+    dry_run: bool = False,
 ) -> Repair:
-    """Cut the log behind its longest sound prefix that begins with the entry after ``after_index``.
+    """Cut the log behind its longest sound prefix that begins with the entry after ``after_index`` (where ``mark``
+    is, see ``Log.open``).
 
     The store must not be open. In a crash the log is still refused, or repaired.
     """
     wal_dir = Path(wal_dir)
-    plan = _plan(wal_dir, after_index)
+    plan = _plan(wal_dir, after_index, fmt.Mark.decode(mark))
     if not plan.reason or dry_run:
         return plan
     for path in reversed(plan.set_aside):  # the newest first: what remains never has a gap
@@ -117,9 +125,9 @@ def repair(
     return plan
 
 
-def _plan(wal_dir: Path, after_index: int) -> Repair:
+def _plan(wal_dir: Path, after_index: int, mark: fmt.Mark | None) -> Repair:
     segments = segments_from(wal_dir, after_index)
-    replay = Replay(None, wal_dir, after_index, None)
+    replay = Replay(None, wal_dir, after_index, mark)
     try:
         for _ in replay.batches():
             pass
@@ -129,7 +137,7 @@ def _plan(wal_dir: Path, after_index: int) -> Repair:
         if reader.content_end(replay.end) == replay.end:
             return Repair(replay.last_index)
     reason = "a write that was not finished; opening the store cuts it too"
-    return Repair(replay.last_index, reason, Path(replay.path), replay.end)
+    return Repair(replay.last_index, reason, True, Path(replay.path), replay.end)
 
 
 def _plan_cut(segments: list[layout.NumberedFile], last_good_index: int, damage: Corruption) -> Repair:
@@ -151,4 +159,4 @@ def _plan_cut(segments: list[layout.NumberedFile], last_good_index: int, damage:
         if found.batch is not None and not found.problem
     ]
     last_lost = max((index for index in lost if index > last_good_index), default=0)
-    return Repair(last_good_index, damage.reason, path, offset, last_lost, set_aside)
+    return Repair(last_good_index, damage.reason, False, path, offset, last_lost, set_aside)
