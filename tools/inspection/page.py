@@ -161,7 +161,10 @@ def _key(store: Store, key: bytes, facts: KeyFacts) -> dict[str, Any]:
 
 
 def _node(prefix: Prefix, own: bytes, found: Survey, index: dict[bytes, int]) -> dict[str, Any]:
-    """A prefix, or a key where nothing lies below it."""
+    """A prefix, or a key where nothing lies below it. Prefixes that only lead on to one other are one node."""
+    while len(prefix.children) == 1 and prefix.name not in found.keys:
+        ((name, prefix),) = prefix.children.items()
+        own += name
     node: dict[str, Any] = {
         "name": readable(own, KEY_CHARS_MAX) or "(all)",
         "full": readable(prefix.name, KEY_CHARS_MAX),
@@ -169,10 +172,8 @@ def _node(prefix: Prefix, own: bytes, found: Survey, index: dict[bytes, int]) ->
         "live": prefix.live_bytes,
         "garbage": prefix.garbage_bytes,
     }
-    if not prefix.children and prefix.name in found.keys:
-        if prefix.name in index:
-            return node | {"key": index[prefix.name]}
-        return node | {"children": [], "more": 0}
+    if not prefix.children and prefix.name in index:
+        return node | {"key": index[prefix.name]}
     children = sorted(prefix.children.items(), key=lambda item: -item[1].total_bytes)
     shown = [
         _node(child, name, found, index)
@@ -181,7 +182,7 @@ def _node(prefix: Prefix, own: bytes, found: Survey, index: dict[bytes, int]) ->
     ]
     if prefix.name in index:  # a key that is also a prefix of others
         shown.insert(0, _own_key(prefix.name, own, found, index))
-    return node | {"children": shown, "more": len(prefix.children) - len(shown)}
+    return node | {"children": shown, "more": len(prefix.children) - len(shown) + (prefix.name in index)}
 
 
 def _own_key(key: bytes, own: bytes, found: Survey, index: dict[bytes, int]) -> dict[str, Any]:

@@ -90,6 +90,7 @@ function search(text) {
   const tree = byId("tree");
   tree.replaceChildren();
   if (!text) {
+    if (data.tree.full) tree.append(make("div", {class: "key soft"}, data.tree.full));
     tree.append(treeList(data.tree));
     return;
   }
@@ -185,7 +186,7 @@ function showMap(node) {
     }
   });
   const up = make("button", {class: "row", type: "button", click: () => showMap(data.tree)},
-    node === data.tree ? "everything" : "◂ " + node.full);
+    node === data.tree ? data.tree.full || "everything" : "◂ " + node.full);
   const share = total(node) ? Math.round(node.garbage * 100 / total(node)) : 0;
   byId("map").replaceChildren(make("h2", {}, "Size by prefix"), up, map,
     make("p", {class: "soft"}, `${bytes(node.live)} live, ${bytes(node.garbage)} superseded (${share} %)`));

@@ -33,6 +33,7 @@ input { width: 100%; padding: 6px 8px; margin-bottom: 8px; border: 1px solid var
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
 th { text-align: left; color: var(--soft); font-weight: 600; }
 th, td { padding: 2px 8px 2px 0; vertical-align: top; }
+td:last-child:not(.number), td.key { width: 100%; }
 td.number, th.number { text-align: right; white-space: nowrap; }
 td.key { font-family: ui-monospace, monospace; overflow-wrap: anywhere; }
 pre { margin: 8px 0 0; padding: 8px; max-height: 320px; overflow: auto; background: var(--ground); border-radius: 6px;

@@ -145,7 +145,7 @@ class _Walk:
         if compacted > 0:
             for kv in self._store.scan(prefix=b"", revision=compacted):
                 self._put(kv, 0)
-            self._point(compacted)
+        self._point(max(compacted, 1))
         first = max(compacted, 0) + 1
         step = max((newest - first + 1) // GROWTH_POINTS, 1)
         following = first + step
