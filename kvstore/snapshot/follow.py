@@ -13,9 +13,11 @@ What is read back is what was digested, or ``finish`` raises ``Corruption`` with
 from __future__ import annotations
 
 import hashlib
+import mmap
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from crc32c import crc32c
@@ -159,18 +161,16 @@ class Follower:
                 self._read_back(ready)
 
     def _read_back(self, chunks: int) -> None:
-        """Compare the chunks up to that one with what the disk holds, as far as the cache can be avoided."""
-        first = self._settled_chunks * CHUNK_BYTES
-        buffer = memoryview(bytearray(CHUNK_BYTES))
-        with open(self._path, "rb", buffering=0) as file:
-            os.posix_fadvise(file.fileno(), first, chunks * CHUNK_BYTES - first, os.POSIX_FADV_DONTNEED)
+        """Compare the chunks up to that one with what the disk holds."""
+        with mmap.mmap(-1, CHUNK_BYTES) as aligned, _from_disk(self._path) as fd:
             for number in range(self._settled_chunks, chunks):
                 self._check_aborted()
                 offset = number * CHUNK_BYTES
                 length = min(CHUNK_BYTES, self._end() - offset)
-                _read_exactly(file.fileno(), offset, buffer[:length], self._path)
-                if crc32c(buffer[:length]) != self._crcs[number]:
-                    raise Corruption("what is read back is not what was written", self._path, offset)
+                with memoryview(aligned) as buffer, buffer[:length] as chunk:
+                    _read_exactly(fd, offset, buffer, self._path, at_least=length)
+                    if crc32c(chunk) != self._crcs[number]:
+                        raise Corruption("what is read back is not what was written", self._path, offset)
                 self._meter.report(2, offset + length)
         self._settled_chunks = chunks
 
@@ -178,9 +178,24 @@ class Follower:
         return self._size_bytes if self._size_bytes >= 0 else len(self._crcs) * CHUNK_BYTES
 
 
-def _read_exactly(fd: int, offset: int, buffer: memoryview, path: Path) -> None:
-    done = 0
-    while done < len(buffer):
+@contextmanager
+def _from_disk(path: Path) -> Iterator[int]:
+    """A descriptor that reads past the page cache, or, where the file system cannot, after emptying it."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECT)
+    except OSError:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def _read_exactly(fd: int, offset: int, buffer: memoryview, path: Path, at_least: int = 0) -> None:
+    """Fill the buffer, or ``at_least`` so much of it at the end of the file."""
+    needed, done = at_least or len(buffer), 0
+    while done < needed:
         count = os.preadv(fd, [buffer[done:]], offset + done)
         if not count:
             raise Corruption("the file has become shorter", path, offset + done)

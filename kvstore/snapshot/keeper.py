@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING
 from kvstore import layout
 from kvstore.backend import Progress
 from kvstore.errors import KVStoreError, ReadOnly, StoreClosed
+from kvstore.maintenance import SNAPSHOT
 from kvstore.snapshot.beside import take_beside
 from kvstore.snapshot.reader import SnapshotInfo, read_info
 from kvstore.snapshot.writer import take_snapshot
@@ -92,7 +93,8 @@ class SnapshotKeeper:
             return take_beside(engine, Path(path), progress)
         with self._taking:
             log_bytes = engine.log.appended_bytes
-            info = take_snapshot(engine, None if path is None else Path(path), progress)
+            with engine.timed(SNAPSHOT):
+                info = take_snapshot(engine, None if path is None else Path(path), progress)
             if path is None:
                 self.last, self.last_error = info, None
                 self._since_ms, self._bytes_before = info.created_ms, -log_bytes
