@@ -42,6 +42,7 @@ from kvstore.errors import (
     StorePoisoned,
     TooManyOps,
     TooNew,
+    TooOld,
     WatchCanceled,
     WrongStore,
 )
@@ -108,6 +109,7 @@ __all__ = [
     "StorePoisoned",
     "TooManyOps",
     "TooNew",
+    "TooOld",
     "View",
     "WatchCanceled",
     "WatchResponse",

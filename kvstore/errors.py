@@ -13,6 +13,7 @@
     |   |-- StoreLocked           another process (or handle) holds it
     |   |-- NotAStore             "not ours": some other file or directory
     |   |-- TooNew                "newer than us": written by a later format
+    |   |-- TooOld                "older than us": a migration brings it forward
     |   |-- WrongStore            ours, but not this one: other backend, other cluster
     |   `-- MissingDependency     the backend's package is absent or too old
     |-- Corruption                "damaged": path, offset and last good revision say where
@@ -207,6 +208,10 @@ class NotAStore(OpenError):
 
 class TooNew(OpenError):
     """Written by a newer format than this version reads."""
+
+
+class TooOld(OpenError):
+    """Written in an older format; ``kvstore migrate format`` brings it forward, where there is a way."""
 
 
 class WrongStore(OpenError):
