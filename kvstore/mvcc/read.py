@@ -154,10 +154,13 @@ def scan_keys(
 def key_history(state: State, key: bytes, first_revision: int, last_revision: int) -> Iterator[KeyValue]:
     """Every kept version of ``key`` with first <= mod_revision <= last, oldest first.
 
-    A delete shows as a ``KeyValue`` with version 0: it is the end of a version that no update took over.
+    A delete shows as a ``KeyValue`` with version 0: it is the end of a version that no update took over. What
+    ended at or before the compact revision is not kept, whether its rows are gone yet or not.
     """
-    ended = 0
+    ended, compacted = 0, state.compacted
     for row, end in _lives(state, key):
+        if 0 < end <= compacted:
+            continue
         kv = KeyValue.from_row(row)
         if ended and kv.version == 1 and first_revision <= ended <= last_revision:
             yield KeyValue(key, mod_revision=ended)

@@ -1,0 +1,201 @@
+"""Kill a writing store again and again, and hold what is left against what it had acknowledged.
+
+    python -m kvstore.tools.crashloop [--cycles 50] [--backend lmdb] [--seed N] [--dir DIR]
+
+    cycle    fork a writer (crashloop_writer), SIGKILL it at a random moment, open what it left, compare
+             (crashloop_history). Some are killed while they are still recovering from the last kill; some of the
+             comparisons look read-only, so that the next writer finds the store as the kill left it.
+    run      RUN_CYCLES cycles on one directory; at its end a deep verification of everything in it
+
+The seed says which steps each worker draws and when it is killed; threads race, so a run does not repeat itself
+exactly. A broken promise keeps the directory, and ends the loop with exit code 1.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import select
+import shutil
+import signal
+import sys
+import tempfile
+import time
+import traceback
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+import kvstore
+from kvstore.verification import verify
+
+from .crashloop_history import Ack, BrokenPromise, Heard, History, Row, Step
+from .crashloop_writer import LIMITS, Writer
+
+RUN_CYCLES = 25
+LIFE_SECONDS_MAX = 0.25
+PATIENCE_SECONDS = 60.0
+"""A writer that says nothing for so long hangs."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="kvstore.tools.crashloop", description=__doc__.splitlines()[0])
+    parser.add_argument("--cycles", type=int, default=50, help="kills per backend")
+    parser.add_argument("--backend", action="append", choices=["lmdb", "sqlite"], help="default: both")
+    parser.add_argument("--seed", type=int, default=random.SystemRandom().getrandbits(32))
+    parser.add_argument("--dir", help="where the stores are made (default: a temporary directory)")
+    chosen = parser.parse_args(arguments)
+    for backend in chosen.backend or ["lmdb", "sqlite"]:
+        print(f"{backend}: {chosen.cycles} cycles, seed {chosen.seed}", flush=True)
+        began = time.monotonic()
+        try:
+            figures = loop(backend, chosen.cycles, chosen.seed, chosen.dir)
+        except BrokenPromise as broken:
+            print(f"{backend}: BROKEN PROMISE: {broken}", *getattr(broken, "__notes__", ()), sep="\n  ")
+            return 1
+        print(f"{backend}: {describe(figures)}; {time.monotonic() - began:.0f} s", flush=True)
+    return 0
+
+
+def describe(figures: Counter[str]) -> str:
+    return ", ".join(f"{count:,} {what}" for what, count in figures.items())
+
+
+def loop(backend: str, cycles: int, seed: int, parent: str | None) -> Counter[str]:
+    """The figures of so many cycles. Raises ``BrokenPromise``."""
+    figures: Counter[str] = Counter()
+    for run, first in enumerate(range(0, cycles, RUN_CYCLES)):
+        folder = Path(tempfile.mkdtemp(prefix="kvstore-crashloop-", dir=parent))
+        life = Run(folder / "store", backend, f"{seed} {run}", figures)
+        try:
+            for _ in range(min(RUN_CYCLES, cycles - first)):
+                life.cycle()
+            life.finish()
+        except Exception as error:
+            broken = error if isinstance(error, BrokenPromise) else BrokenPromise(traceback.format_exc())
+            broken.add_note(f"run {run}, life {life.life}, seed {seed}; kept: {folder}")
+            raise broken from error
+        shutil.rmtree(folder)
+        if run % 20 == 19:
+            print(f"  {describe(figures)}", flush=True)
+    return figures
+
+
+class Run:
+    """One directory and all that is known about it."""
+
+    def __init__(self, directory: Path, backend: str, seed: str, figures: Counter[str]) -> None:
+        self._directory = directory
+        self._backend = backend
+        self._chance = random.Random(seed)
+        self._figures = figures
+        self._history = History()
+        self._heard = Heard()
+        self.life = 0
+
+    def cycle(self) -> None:
+        """One life, and mostly a look at what it left."""
+        self.life += 1
+        chance = self._chance
+        seconds = chance.choice([0.03, LIFE_SECONDS_MAX, LIFE_SECONDS_MAX]) * chance.random()
+        self._hear(self._live(seconds))
+        self._figures["cycles"] += 1
+        if chance.random() < 0.8:
+            has_log = any(self._directory.glob("wal/*.wal"))  # else it was killed while it made the store
+            self._check(read_only=chance.random() < 0.5 and has_log)
+
+    def finish(self) -> None:
+        self._check(read_only=False)
+        report = verify(self._directory, deep=True)
+        if not report.ok:
+            raise BrokenPromise("verify: " + "; ".join(map(str, report.findings[:5])))
+        self._figures["deep verifications"] += 1
+
+    # --- a life ----------------------------------------------------------------------------
+
+    def _live(self, seconds: float) -> bytes:
+        """Fork a writer and kill it after ``seconds``; all that it said."""
+        since = max(self._history.revision, *self._heard.told, 1) + 1
+        seed = self._chance.getrandbits(32)
+        ours, theirs = os.pipe()
+        child = os.fork()
+        if child == 0:
+            os.close(ours)
+            self._be_writer(seed, since, theirs)
+        os.close(theirs)
+        try:
+            said = _read_until(ours, time.monotonic() + seconds)
+            os.kill(child, signal.SIGKILL)
+            return said + _read_until(ours, None)
+        finally:
+            os.waitpid(child, 0)
+            os.close(ours)
+
+    def _be_writer(self, seed: int, since: int, pipe: int) -> NoReturn:
+        try:
+            Writer(str(self._directory), self._backend, self.life, seed, since, pipe).run()
+        except BaseException:
+            os.write(pipe, json.dumps({"failed": traceback.format_exc()[-3000:]}).encode() + b"\n")
+        finally:
+            os._exit(1)
+
+    def _hear(self, said: bytes) -> None:
+        pending: dict[int, Any] = {}
+        for line in said.splitlines(keepends=True):
+            if line.endswith(b"\n"):  # the last one may have been cut
+                self._take(json.loads(line), pending)
+
+    def _take(self, message: dict[str, Any], pending: dict[int, Any]) -> None:
+        heard = self._heard
+        match message:
+            case {"step": [name, do, keys, size, lease]}:
+                heard.steps[name] = Step(name, do, tuple(keys), size, lease)
+            case {"ack": [name, revision, wrote]}:
+                heard.acks[name] = Ack(revision, wrote)
+                self._figures["acknowledged writes"] += 1
+            case {"event": [revision, key, row]}:
+                pending.setdefault(revision, []).append((key.encode(), Row(*row) if row else None))
+            case {"told": _}:
+                heard.told.update(pending)
+                pending.clear()
+            case {"compacting": revision}:
+                heard.compacting.append(revision)
+            case {"compacted": revision}:
+                heard.compacted = max(heard.compacted, revision)
+            case {"done": what}:
+                self._figures[f"times {what}"] += 1
+            case {"failed": trace}:
+                raise BrokenPromise(f"the writer failed: {trace}")
+
+    # --- what it left ------------------------------------------------------------------------
+
+    def _check(self, *, read_only: bool) -> None:
+        options = {**LIMITS, "background": False, "read_only": read_only}
+        with kvstore.open(self._directory, self._backend, **options) as store:
+            self._figures["unacknowledged that survived"] += self._history.check(store, self._heard)
+        self._figures["checks"] += 1
+        self._heard = Heard()
+
+
+def _read_until(pipe: int, deadline: float | None) -> bytes:
+    """What comes out of the pipe until ``deadline``, or until its end."""
+    said = bytearray()
+    while True:
+        patience = PATIENCE_SECONDS if deadline is None else deadline - time.monotonic()
+        if deadline is not None and patience <= 0:
+            return bytes(said)
+        if not select.select([pipe], [], [], patience)[0]:
+            if deadline is None:
+                raise BrokenPromise("a killed writer does not end")
+            return bytes(said)
+        some = os.read(pipe, 1 << 16)
+        if not some:
+            return bytes(said)
+        said += some
+
+
+if __name__ == "__main__":
+    sys.exit(main())
