@@ -16,21 +16,29 @@ COMMANDS = (
     "txn",
     "history",
     "diff",
+    "watch",
+    "lease",
     "compact",
+    "defragment",
+    "alarm",
     "status",
+    "health",
+    "metrics",
     "hashkv",
     "wal",
     "snapshot",
     "verify",
+    "doctor",
     "import_store",
     "export_store",
     "inspect_store",
+    "migrate",
     "replay",
     "bench",
 )
 
 
-MODULES = {"del": "delete", "import": "import_store", "export": "export_store"}
+MODULES = {"del": "delete", "defrag": "defragment", "import": "import_store", "export": "export_store"}
 """Verbs whose module has another name."""
 
 

@@ -1,0 +1,242 @@
+"""Migrations: from one format of our own files to the next, and back.
+
+A format is the number under ``meta/format`` in the backend. A step is a module of ``migrations/``, an entry of the
+group ``kvstore.migrations``, that knows how rows change between two neighbouring formats:
+
+    format 1 --step.up--> format 2 --step.up--> format 3
+             <--down-----           <--down-----
+
+A step and the new number go into the backend in ONE transaction: in a crash the store is of the old format or of the
+new one, and running the migration again goes on from there. A store is migrated when its log holds nothing that the
+backend lacks (it was closed cleanly): the log's entries are for the version that wrote them to understand.
+
+    in place        the backend is changed where it lies
+    out of place    a copy in a new data directory is changed and held against the original by HashKV
+
+Four ways to be refused are told apart: ``NotAStore``, ``TooOld`` (no step leads on from its format), ``TooNew``,
+``Corruption``.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Protocol
+
+from kvstore import layout
+from kvstore.backend import Backend, ReadTx, WriteTx, recognize_backend
+from kvstore.errors import Corruption, DiskFull, NotAStore, OpenError, TooNew, TooOld
+from kvstore.files import Disk, OSDisk, free_bytes
+from kvstore.layout import DataDir
+from kvstore.mvcc.hashkv import hash_kv
+from kvstore.mvcc.schema import (
+    FORMAT_VERSION,
+    META,
+    META_APPLIED_INDEX,
+    META_FORMAT,
+    TABLES,
+    pack_u64,
+    parse_u64,
+)
+from kvstore.mvcc.state import State
+from kvstore.recovery import take_lock
+from kvstore.snapshot.restore import building_directory, check_target
+from kvstore.wal import Log
+
+ENTRY_POINT_GROUP = "kvstore.migrations"
+
+
+class Migration(Protocol):
+    """A step between two neighbouring formats."""
+
+    older: int
+    newer: int
+    summary: str
+    """What changes, in a sentence."""
+
+    def up(self, tx: WriteTx) -> None:
+        """Change the rows of format ``older`` into those of ``newer``."""
+
+    def down(self, tx: WriteTx) -> None:
+        """The reverse. Raises ``OpenError`` where the older format cannot say what is there."""
+
+    def hash_kv(self, tx: ReadTx) -> int:
+        """HashKV at the newest revision of a store in format ``older``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Which steps lead from what is there to what is wanted, in order."""
+
+    data_dir: Path
+    backend: str
+    found: int
+    wanted: int
+    steps: tuple[Migration, ...]
+
+
+def installed_steps() -> list[Migration]:
+    return [point.load()() for point in entry_points(group=ENTRY_POINT_GROUP)]
+
+
+def plan(
+    data_dir: str | os.PathLike[str], wanted: int = FORMAT_VERSION, steps: Sequence[Migration] | None = None
+) -> Plan:
+    """What would be done; nothing is changed. Raises ``NotAStore``, ``TooOld``, ``TooNew``, ``Corruption``."""
+    directory = DataDir.at(data_dir)
+    kind = _kind_of(directory)
+    backend = kind.open(directory.db, TABLES, read_only=True)
+    try:
+        found = _format_of(backend, directory.db)
+    finally:
+        backend.close()
+    known = installed_steps() if steps is None else steps
+    return Plan(Path(data_dir), kind.name, found, wanted, _path(found, wanted, known, directory.db))
+
+
+def migrate(
+    planned: Plan, *, into: str | os.PathLike[str] | None = None, disk: Disk | None = None
+) -> list[Migration]:
+    """Carry a plan out, in place or ``into`` a new data directory; the steps that were done."""
+    disk = disk or OSDisk()
+    directory = DataDir.at(planned.data_dir)
+    lock = take_lock(directory)
+    try:
+        _check_closed(disk, directory)
+        if into is None:
+            _run(directory, planned.steps, planned.wanted)
+        else:
+            _run_out_of_place(disk, directory, Path(os.path.abspath(into)), planned)
+    finally:
+        lock.release()
+    return list(planned.steps)
+
+
+def _kind_of(directory: DataDir) -> type[Backend]:
+    if not directory.db.is_file():
+        raise NotAStore(f"{directory.root} holds no store", directory.root)
+    kind = recognize_backend(directory.db)
+    if kind is None:
+        raise NotAStore(f"{directory.db} is no backend file that is known", directory.db)
+    return kind
+
+
+def _format_of(backend: Backend, path: Path) -> int:
+    with backend.read() as tx:
+        written = tx.get(META, META_FORMAT)
+    if written is None:
+        raise Corruption("the format mark is missing from the backend", path)
+    return parse_u64(written)
+
+
+def _path(found: int, wanted: int, steps: Iterable[Migration], path: Path) -> tuple[Migration, ...]:
+    """The steps from one format to another."""
+    ups = {step.older: step for step in steps}
+    downs = {step.newer: step for step in ups.values()}
+    chosen: list[Migration] = []
+    at = found
+    while at != wanted:
+        step = ups.get(at) if at < wanted else downs.get(at)
+        if step is None:
+            reason = f"{path} has format {found}; no migration leads from format {at} to {wanted}"
+            raise TooOld(reason, path) if found < wanted else TooNew(reason, path)
+        chosen.append(step)
+        at = step.newer if at < wanted else step.older
+    return tuple(chosen)
+
+
+def _check_closed(disk: Disk, directory: DataDir) -> None:
+    """Refuse a store whose log holds entries that the backend lacks."""
+    backend = _kind_of(directory).open(directory.db, TABLES, read_only=True)
+    try:
+        with backend.read() as tx:
+            applied = parse_u64(tx.get(META, META_APPLIED_INDEX))
+    finally:
+        backend.close()
+    log = Log.open(disk, directory.wal, after_index=applied, read_only=True)
+    try:
+        pending = sum(len(batch.entries) for batch in log.replay())
+    finally:
+        log.close()
+    if pending:
+        raise OpenError(
+            f"{directory.root} was not closed cleanly, {pending} entries are in its log alone: "
+            "open and close it with the version that wrote it",
+            directory.root,
+        )
+
+
+def _run(directory: DataDir, steps: Sequence[Migration], wanted: int) -> None:
+    """Each step with its mark in one transaction."""
+    backend = _kind_of(directory).open(directory.db, TABLES)
+    try:
+        for step in steps:
+            with backend.write() as tx:
+                is_up = parse_u64(tx.get(META, META_FORMAT)) == step.older
+                (step.up if is_up else step.down)(tx)
+                tx.put_many(META, [(META_FORMAT, pack_u64(step.newer if is_up else step.older))])
+        backend.sync()
+    finally:
+        backend.close()
+
+
+def _run_out_of_place(disk: Disk, directory: DataDir, target: Path, planned: Plan) -> None:
+    """A copy of the store, changed and verified; the original stays as it is."""
+    check_target(target)
+    kind = _kind_of(directory)
+    with building_directory(disk, target) as copy:
+        source = kind.open(directory.db, TABLES, read_only=True)
+        try:
+            needed, free = source.in_use_bytes(), free_bytes(copy.root)
+            if free < needed:
+                raise DiskFull(f"the copy needs about {needed} bytes; {copy.root} has room for {free}")
+            expected = _fingerprint(source, planned.found, planned.steps)
+            source.copy_to(copy.db)
+        finally:
+            source.close()
+        _run(copy, planned.steps, planned.wanted)
+        _verify(copy, kind, planned, expected)
+        disk.sync_file(copy.db)
+        _copy_log(disk, directory, copy)
+        for folder in (copy.snap, copy.wal, copy.root):
+            disk.sync_dir(folder)
+
+
+def _verify(copy: DataDir, kind: type[Backend], planned: Plan, expected: int) -> None:
+    changed = kind.open(copy.db, TABLES, read_only=True)
+    try:
+        found = _fingerprint(changed, planned.wanted, planned.steps)
+    finally:
+        changed.close()
+    if found != expected:
+        raise Corruption(f"HashKV is {found} after the migration, {expected} before", copy.db)
+
+
+def _fingerprint(backend: Backend, version: int, steps: Sequence[Migration]) -> int:
+    """HashKV at the newest revision, of a store in any format on the way."""
+    if version == FORMAT_VERSION:
+        state = State(backend)
+        return hash_kv(state, state.head, state.head_compacted)
+    for step in steps:
+        if step.older == version:
+            with backend.read() as tx:
+                return step.hash_kv(tx)
+    raise TooNew(f"no migration knows how to hash format {version}")
+
+
+def _copy_log(disk: Disk, directory: DataDir, copy: DataDir) -> None:
+    """The segments as they are: a log that goes on from the same index."""
+    for segment in layout.segments(directory.wal):
+        file = disk.create(copy.wal / segment.path.name)
+        try:
+            with open(segment.path, "rb") as original:
+                offset = 0
+                while chunk := original.read(1 << 20):
+                    file.pwrite(chunk, offset)
+                    offset += len(chunk)
+            file.sync()
+        finally:
+            file.close()

@@ -1,0 +1,67 @@
+"""``kvstore migrate``: a store's own format forward and back, and from one backend to another.
+
+kvstore migrate format                    to this version's format (--to N: another; --dry-run; --into DIR)
+kvstore migrate backend --to sqlite       the same store in another kind of file
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from kvstore import migration
+from kvstore.backend_move import move_backend
+from kvstore.mvcc.schema import FORMAT_VERSION
+
+from .command import Settings, new_app, write_json, write_line
+from .progress import progress_bar
+
+
+def register(app: typer.Typer) -> None:
+    group = new_app("Change the format of a store, or its backend.")
+    group.command("format")(format_)
+    group.command("backend")(backend)
+    app.add_typer(group, name="migrate")
+
+
+def format_(
+    ctx: typer.Context,
+    to: Annotated[int, typer.Option(help="The format to have in the end.")] = FORMAT_VERSION,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")] = False,
+    into: Annotated[
+        Path | None,
+        typer.Option(help="Leave the store as it is, and change a verified copy in this new directory."),
+    ] = None,
+) -> None:
+    """Bring a store that was closed cleanly to another format, step by step."""
+    settings = Settings.of(ctx)
+    planned = migration.plan(settings.directory, to)
+    if not dry_run and planned.steps:
+        migration.migrate(planned, into=into)
+    if settings.json:
+        steps = [{"from": step.older, "to": step.newer, "summary": step.summary} for step in planned.steps]
+        write_json({"found": planned.found, "wanted": planned.wanted, "dry_run": dry_run, "steps": steps})
+        return
+    if not planned.steps:
+        write_line(f"{settings.directory} has format {planned.found}: nothing to do")
+    for step in planned.steps:
+        write_line(f"format {step.older} <-> {step.newer}: {step.summary}{' (not done)' if dry_run else ''}")
+
+
+def backend(
+    ctx: typer.Context, to: Annotated[str, typer.Option(help="The backend to move to: lmdb, sqlite.")]
+) -> None:
+    """Move the store to another backend: copied, verified by HashKV, then swapped."""
+    settings = Settings.of(ctx)
+    with progress_bar(f"moving to {to}") as progress:
+        moved = move_backend(settings.directory, to, progress=progress)
+    if settings.json:
+        write_json(asdict(moved) | {"data_dir": str(moved.data_dir)})
+        return
+    write_line(
+        f"{moved.data_dir}: {moved.old_backend} ({moved.old_bytes} bytes) -> {moved.new_backend} "
+        f"({moved.new_bytes} bytes), HashKV {moved.hash} at revision {moved.revision}"
+    )
