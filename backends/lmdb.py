@@ -89,7 +89,8 @@ class LMDBBackend:
         except lmdb.Error as error:
             raise typed(error, path) from error
         try:
-            backend._open_tables(tables, is_new=meta is None, is_live=read_only and not immutable)
+            is_new = meta is None or (writable and meta.is_empty)  # empty: killed before the first commit
+            backend._open_tables(tables, is_new=is_new, is_live=read_only and not immutable)
         except BaseException as error:
             backend.close()
             if isinstance(error, lmdb.Error):

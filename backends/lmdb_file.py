@@ -50,6 +50,11 @@ class Meta:
     transaction: int
     roots: tuple[int, int]
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing in the file, neither ours nor anybody else's."""
+        return self.roots == (_NO_PAGE, _NO_PAGE)
+
 
 def has_magic(head: bytes) -> bool:
     return _magic_at(head, _MAGIC_AT)
