@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from kvstore import files, layout
 from kvstore.backend import Backend
 from kvstore.errors import Corruption, DiskFull, ReadOnly
+from kvstore.maintenance import DEFRAGMENT
 from kvstore.mvcc.schema import META, TABLES
 
 if TYPE_CHECKING:
@@ -98,7 +99,7 @@ class Defragmenter:
         before = engine.backend.size_bytes()
         if not engine.backend.persistent:
             return Defragmented(before, before)
-        with engine.checkpointing:
+        with engine.checkpointing, engine.timed(DEFRAGMENT):
             engine.checkpoint()
             found = self.estimate()
             if found.free_bytes < found.needed_bytes:

@@ -13,11 +13,13 @@ Locks, in the order in which they may be taken:
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from kvstore.backend import Backend
@@ -38,7 +40,7 @@ from kvstore.keyvalue import KeyValue
 from kvstore.layout import DataDir
 from kvstore.lease import Lessor
 from kvstore.leasing import EXPIRY_INTERVAL_SECONDS, Leasing
-from kvstore.maintenance import Job, Maintenance
+from kvstore.maintenance import COMMIT, Job, Maintenance
 from kvstore.model import (
     Alarm,
     Change,
@@ -69,6 +71,7 @@ from kvstore.mvcc.schema import META, META_LOG_MARK
 from kvstore.mvcc.state import State
 from kvstore.mvcc.validate import (
     check_delete,
+    check_number,
     check_put,
     check_range,
     check_size,
@@ -80,12 +83,14 @@ from kvstore.options import Options
 from kvstore.quota import POLL_INTERVAL_SECONDS, Space, put_cost, txn_cost
 from kvstore.replay import reload
 from kvstore.snapshot.keeper import SnapshotKeeper
+from kvstore.status import Health, Status, health_of, status_of
 from kvstore.wal import Log
 
 if TYPE_CHECKING:
     from kvstore.watch import Hub, Watch, WatchStream
 
 T = TypeVar("T")
+logger = logging.getLogger("kvstore")
 _REQUEST_OVERHEAD_BYTES = 32
 UPKEEP_INTERVAL_SECONDS = 1.0
 
@@ -133,6 +138,8 @@ class LocalEngine:
         self.upkeep_wanted = threading.Event()
         """The same for what takes long: compaction and defragment."""
         self.is_closing = False
+        self.backend_full: DiskFull | None = None
+        """Why the last checkpoint failed, if the disk had no room for it."""
         self._closing = threading.Lock()
         self._maintenance: list[Maintenance] = []
         self.leasing = Leasing(self)
@@ -228,6 +235,7 @@ class LocalEngine:
         )
         if not ttl_seconds:
             return self._plan(self.planner.put, request, put_cost(request))
+        check_number("ttl", ttl_seconds)
         if request.lease or request.ignore_lease:
             raise LeaseProvided
         ttl_seconds = max(ttl_seconds, self.options.lease_min_ttl_seconds)
@@ -336,6 +344,8 @@ class LocalEngine:
             while self.overloaded and self._write_refusal is None and not self.stalled:
                 self.work_wanted.set()
                 self._room.wait(0.1)
+                if self.backend_full is not None:
+                    raise DiskFull(str(self.backend_full)) from self.backend_full
 
     # --- watch ------------------------------------------------------------------------
 
@@ -381,6 +391,7 @@ class LocalEngine:
 
     def compact(self, revision: int, physical: bool = False) -> CompactionResponse:
         """Forget versions superseded at or before ``revision``. ``physical``: wait until the rows are gone."""
+        check_number("revision", revision)
 
         def plan() -> tuple[bytes, int]:
             return self.planner.compact(revision), self.state.head
@@ -453,12 +464,15 @@ class LocalEngine:
                     pace()
 
             try:
-                checkpoints.write_generation(self.backend, generation, self.now_ms(), pause)
-            except DiskFull:
+                with self.timed(COMMIT):
+                    checkpoints.write_generation(self.backend, generation, self.now_ms(), pause)
+            except DiskFull as full:
+                self.backend_full = full
                 raise  # nothing was committed; the generation stays, and is tried again
             except BaseException as failure:
                 self.poison(failure)
                 raise
+            self.backend_full = None
             with self.planning:
                 self.state.generations = self.state.generations[:1]
                 self.state.applied_index = generation.last_index
@@ -529,6 +543,23 @@ class LocalEngine:
         if self._read_refusal is not None:
             raise self._read_refusal()
 
+    def timed(self, _work: str) -> AbstractContextManager[None]:
+        """Around background work whose duration is a metric: nothing, unless metrics are on (metrics.py)."""
+        return nullcontext()
+
+    def status(self) -> Status:
+        """Facts about the store: sizes, revisions, files, alarms, errors."""
+        return status_of(self)
+
+    def health(self) -> Health:
+        """Whether writes are accepted, and if not, why."""
+        return health_of(self)
+
+    @property
+    def background_errors(self) -> list[str]:
+        """What background work failed at when it was last tried."""
+        return [text for thread in self._maintenance for text in thread.errors]
+
     @property
     def failure(self) -> BaseException | None:
         """What poisoned the store, if anything did."""
@@ -578,9 +609,12 @@ class LocalEngine:
     def _finish_writing(self) -> None:
         with self.planning:
             self._write_refusal = StoreClosed
-        while self.checkpoint():
-            pass
-        self.leasing.beat()
+        try:
+            while self.checkpoint():
+                pass
+            self.leasing.beat()
+        except DiskFull as full:
+            logger.warning("closed without a checkpoint: %s; the log has everything", full)
         self.backend.sync()
 
 

@@ -19,6 +19,9 @@ from kvstore.errors import DiskFull, KVStoreError
 if TYPE_CHECKING:
     from kvstore.engine import LocalEngine
 
+COMMIT, DEFRAGMENT, SNAPSHOT = "commit", "defragment", "snapshot"
+"""Work whose duration is a metric: what ``engine.timed`` is told."""
+
 logger = logging.getLogger("kvstore")
 
 
@@ -44,7 +47,7 @@ class Maintenance:
         self._jobs = jobs
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._loop, name=name, daemon=True)
-        self.last_error: BaseException | None = None
+        self._errors: dict[str, str] = {}
 
     def start(self) -> None:
         self._thread.start()
@@ -71,6 +74,7 @@ class Maintenance:
         wait_seconds = job.interval_seconds
         try:
             answer = job.run()
+            self._errors.pop(job.name, None)
             if isinstance(answer, float):
                 wait_seconds = answer
         except DiskFull as error:
@@ -83,6 +87,11 @@ class Maintenance:
         job.due = time.monotonic() + wait_seconds
 
     def _note(self, job: Job, error: BaseException) -> None:
-        if repr(error) != repr(self.last_error):
+        if self._errors.get(job.name) != str(error):
             logger.warning("%s: %s", job.name, error)
-        self.last_error = error
+        self._errors[job.name] = str(error)
+
+    @property
+    def errors(self) -> list[str]:
+        """What jobs failed at when they last ran."""
+        return [f"{name}: {error}" for name, error in list(self._errors.items())]

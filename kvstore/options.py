@@ -101,6 +101,9 @@ class Options:
     member_id: int = 0
     name: str = "default"
 
+    metrics: bool = False
+    """Measure calls and durations for ``kvstore.metrics`` (sizes and counts are there without it)."""
+
     background: bool = True
     """Run checkpoints, expiry and the other background work on a thread of the store's own.
     Off (tests): nothing moves until ``store.checkpoint()`` and the like are called."""

@@ -23,7 +23,7 @@ from pathlib import Path
 from kvstore import layout
 from kvstore.backend import Backend, find_backend, recognize_backend
 from kvstore.engine import LocalEngine
-from kvstore.errors import Corruption, NotAStore, OpenError, StoreLocked, TooNew, WrongStore
+from kvstore.errors import Corruption, NotAStore, OpenError, StoreLocked, TooNew, TooOld, WrongStore
 from kvstore.files import Disk, FileLock, OSDisk
 from kvstore.layout import DataDir
 from kvstore.leasing import last_alive_ms
@@ -54,6 +54,10 @@ def open_engine(data_dir: str | os.PathLike[str], options: Options, disk: Disk |
     directory = DataDir.at(data_dir, options.wal_dir or None)
     if options.read_only:
         return _open_read_only(directory, options, disk)
+    if options.metrics:
+        from kvstore.metrics import MeasuredDisk
+
+        disk = MeasuredDisk(disk)
     _make_directories(directory, disk)
     lock = take_lock(directory)
     opened: list[Callable[[], None]] = [lock.release]
@@ -183,6 +187,8 @@ def _check_format(backend: Backend, path: Path) -> None:
             raise Corruption("the format mark is missing from the backend", path)
     if written is not None and parse_u64(written) > FORMAT_VERSION:
         raise TooNew(f"{path} has format {parse_u64(written)}; this version reads {FORMAT_VERSION}", path)
+    if written is not None and parse_u64(written) < FORMAT_VERSION:
+        raise TooOld(f"{path} has format {parse_u64(written)}: see `kvstore migrate format`", path)
 
 
 def _identity(backend: Backend, options: Options) -> tuple[int, int]:
@@ -255,10 +261,19 @@ def _recover(
     last_record_ms = 0 if is_new else replay(log, state, lessor, options.overlay_limit)
     if log.synced_index < state.index and options.durability == "always":
         raise OpenError("the log was replayed, but is not durable")
-    engine = LocalEngine(options, disk, directory, lock, log, state, lessor, cluster_id, member_id)
+    kind = _engine_kind(options)
+    engine = kind(options, disk, directory, lock, log, state, lessor, cluster_id, member_id)
     if options.lease_restart_policy == "pause":
         engine.leasing.resume(last_alive_ms(engine, last_record_ms))
     return engine
+
+
+def _engine_kind(options: Options) -> type[LocalEngine]:
+    if not options.metrics:
+        return LocalEngine
+    from kvstore.metrics import MeasuredEngine
+
+    return MeasuredEngine
 
 
 def _write_identity(state: State, cluster_id: int, member_id: int, name: str) -> None:

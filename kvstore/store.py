@@ -6,6 +6,7 @@ Every method may raise the errors of ``kvstore.errors``; those named in a docstr
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, overload
@@ -16,6 +17,7 @@ from kvstore.commit import Ticket
 from kvstore.compaction import CompactionEstimate
 from kvstore.defragment import Defragmented, DefragmentEstimate
 from kvstore.engine import LocalEngine
+from kvstore.errors import KVStoreError
 from kvstore.keyvalue import KeyValue
 from kvstore.model import (
     Alarm,
@@ -40,6 +42,7 @@ from kvstore.model import (
 if TYPE_CHECKING:
     from kvstore.watch import CallbackWatch, Watch, WatchStream
 from kvstore.snapshot.reader import SnapshotInfo
+from kvstore.status import Health, Status
 
 
 class Reader:
@@ -350,6 +353,7 @@ class Store(Reader):
 
     def checkpoint(self) -> bool:
         """Move what waits in memory into the backend now; whether there was anything."""
+        self.engine.check_readable()
         return self.engine.checkpoint()
 
     def snapshot(
@@ -361,6 +365,14 @@ class Store(Reader):
         them. ``progress`` is called with (done, total) bytes. Raises ``DiskFull``, ``Corruption``.
         """
         return self.engine.snapshots.take(path, progress)
+
+    def status(self) -> Status:
+        """Facts: version, sizes, revisions, files, watches, leases, alarms, last errors."""
+        return self.engine.status()
+
+    def health(self) -> Health:
+        """Whether writes are accepted, and if not, why."""
+        return self.engine.health()
 
     def alarms(self) -> tuple[Alarm, ...]:
         """Alarms that are raised."""
@@ -381,6 +393,14 @@ class Store(Reader):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def __del__(self) -> None:
+        # It only warns: closing waits for the disk and for locks, which a garbage collection must not do.
+        try:
+            self.engine.check_readable()
+        except (AttributeError, KVStoreError):
+            return  # never opened, closed, or the parent's
+        warnings.warn(f"{self!r} was not closed", ResourceWarning, source=self, stacklevel=2)
 
     def __repr__(self) -> str:
         where = self.engine.directory.root if self.engine.directory else "snapshot"

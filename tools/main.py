@@ -38,7 +38,13 @@ COMMANDS = (
 )
 
 
-MODULES = {"del": "delete", "defrag": "defragment", "import": "import_store", "export": "export_store"}
+MODULES = {
+    "del": "delete",
+    "defrag": "defragment",
+    "import": "import_store",
+    "export": "export_store",
+    "inspect": "inspect_store",
+}
 """Verbs whose module has another name."""
 
 

@@ -1,0 +1,120 @@
+"""What a store says about itself: ``status`` (facts), ``health`` (is anything wrong).
+
+Everything here is read without locks from what is there at the moment, so that asking costs writers nothing.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kvstore import layout
+
+if TYPE_CHECKING:
+    from kvstore.engine import LocalEngine
+
+
+@dataclass(frozen=True, slots=True)
+class StoredFile:
+    """A log segment or a snapshot: its first, respectively last, log index."""
+
+    name: str
+    index: int
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """Facts about a store. Sizes in bytes; ``quota_bytes`` 0: none."""
+
+    version: str
+    data_dir: str
+    backend: str
+    cluster_id: str
+    member_id: str
+    revision: int
+    compact_revision: int
+    size_bytes: int
+    in_use_bytes: int
+    waiting_bytes: int
+    """Changes in memory that no checkpoint has carried into the backend yet (the log has them)."""
+    quota_bytes: int
+    applied_index: int
+    last_index: int
+    compaction_debt: int
+    """Revisions below the compaction mark whose rows are still to be deleted."""
+    wal: tuple[StoredFile, ...]
+    snapshots: tuple[StoredFile, ...]
+    watchers: int
+    leases: int
+    alarms: tuple[str, ...]
+    errors: tuple[str, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """``healthy`` is false where writes are refused; ``reasons`` say why."""
+
+    healthy: bool
+    reasons: tuple[str, ...]
+
+
+def status_of(engine: LocalEngine) -> Status:
+    from kvstore import __version__
+
+    engine.check_readable()
+    state, directory = engine.state, engine.directory
+    hub = engine.hub
+    return Status(
+        version=__version__,
+        data_dir=str(directory.root) if directory else "",
+        backend=engine.backend.name,
+        cluster_id=f"{engine.cluster_id:016x}",
+        member_id=f"{engine.member_id:016x}",
+        revision=state.published,
+        compact_revision=state.compacted,
+        size_bytes=engine.backend.size_bytes(),
+        in_use_bytes=engine.backend.in_use_bytes(),
+        waiting_bytes=sum(generation.size_bytes for generation in state.generations),
+        quota_bytes=engine.options.quota_bytes,
+        applied_index=state.applied_index,
+        last_index=state.index,
+        compaction_debt=engine.compaction.debt_revisions,
+        wal=_stored(layout.segments(directory.wal)) if directory else (),
+        snapshots=_stored(directory.snapshots()) if directory else (),
+        watchers=hub.watchers if hub is not None else 0,
+        leases=len(engine.lessor.leases),
+        alarms=tuple(f"{alarm.alarm} (member {alarm.member_id:016x})" for alarm in engine.alarms()),
+        errors=tuple(_errors(engine)),
+    )
+
+
+def health_of(engine: LocalEngine) -> Health:
+    reasons = [*(f"alarm {alarm.alarm}" for alarm in engine.alarms()), *_errors(engine)]
+    return Health(not reasons, tuple(reasons))
+
+
+def _errors(engine: LocalEngine) -> list[str]:
+    found = []
+    if engine.failure is not None:
+        found.append(f"refuses writes until it is reopened: {engine.failure!r}")
+    if engine.stalled:
+        found.append("the disk is full: writes wait for room")
+    return [*found, *engine.background_errors]
+
+
+def _stored(files: list[layout.NumberedFile]) -> tuple[StoredFile, ...]:
+    return tuple(StoredFile(file.path.name, file.index, _size(file.path)) for file in files)
+
+
+def _size(path: Path) -> int:
+    try:
+        return os.stat(path).st_size
+    except FileNotFoundError:  # released at this moment
+        return 0

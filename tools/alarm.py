@@ -1,0 +1,38 @@
+"""``kvstore alarm list|disarm``: what keeps writes from being accepted."""
+
+from __future__ import annotations
+
+import typer
+
+from kvstore.model import Alarm
+
+from .command import Settings, new_app, write_json, write_line
+
+
+def register(app: typer.Typer) -> None:
+    group = new_app("Alarms. NOSPACE goes out by itself once there is room again.")
+    group.command("list")(list_)
+    group.command("disarm")(disarm)
+    app.add_typer(group, name="alarm")
+
+
+def list_(ctx: typer.Context) -> None:
+    """Alarms that are raised."""
+    settings = Settings.of(ctx)
+    with settings.open(read_only=True) as store:
+        _show(settings, store.alarms())
+
+
+def disarm(ctx: typer.Context) -> None:
+    """Put all alarms out."""
+    settings = Settings.of(ctx)
+    with settings.open() as store:
+        _show(settings, tuple(gone for alarm in store.alarms() for gone in store.disarm(alarm)))
+
+
+def _show(settings: Settings, alarms: tuple[Alarm, ...]) -> None:
+    if settings.json:
+        write_json([{"memberID": alarm.member_id, "alarm": alarm.alarm} for alarm in alarms])
+        return
+    for alarm in alarms:
+        write_line(f"memberID:{alarm.member_id} alarm:{alarm.alarm}")

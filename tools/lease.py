@@ -1,0 +1,100 @@
+"""``kvstore lease grant|revoke|keep-alive|timetolive|list``: keys that go when their time is up."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from .command import Settings, etcdctl_style_of, new_app, readable, write_json, write_line
+from .requests import lease_id
+
+
+def register(app: typer.Typer) -> None:
+    group = new_app("Leases: keys that go when their time is up. Ids are hexadecimal, as etcdctl's.")
+    group.command("grant")(grant)
+    group.command("revoke")(revoke)
+    group.command("keep-alive")(keep_alive)
+    group.command("timetolive")(time_to_live)
+    group.command("list")(list_)
+    app.add_typer(group, name="lease")
+
+
+def _hex(lease: int) -> str:
+    return f"{lease & (1 << 64) - 1:016x}"
+
+
+def grant(
+    ctx: typer.Context,
+    ttl: Annotated[int, typer.Argument(help="Seconds.")],
+    ident: Annotated[str, typer.Option("--id", help="Id to give it; else one is drawn.")] = "0",
+) -> None:
+    """Make a lease."""
+    settings = Settings.of(ctx)
+    with settings.open() as store:
+        response = store.grant_lease(ttl, lease_id(ident))
+        if settings.json:
+            write_json(etcdctl_style_of(store).answer(response))
+        else:
+            write_line(f"lease {_hex(response.id)} granted with TTL({response.ttl}s)")
+
+
+def revoke(ctx: typer.Context, lease: Annotated[str, typer.Argument()]) -> None:
+    """End a lease and delete its keys."""
+    settings = Settings.of(ctx)
+    with settings.open() as store:
+        response = store.revoke_lease(lease_id(lease))
+        if settings.json:
+            write_json(etcdctl_style_of(store).answer(response))
+        else:
+            write_line(f"lease {_hex(lease_id(lease))} revoked")
+
+
+def keep_alive(ctx: typer.Context, lease: Annotated[str, typer.Argument()]) -> None:
+    """Start a lease's time anew, once."""
+    settings = Settings.of(ctx)
+    with settings.open() as store:
+        response = store.keep_alive(lease_id(lease))
+    if settings.json:
+        write_json({"ID": response.id, "TTL": response.ttl})
+    elif response.ttl:
+        write_line(f"lease {_hex(response.id)} keepalived with TTL({response.ttl})")
+    else:
+        write_line(f"lease {_hex(response.id)} expired or revoked.")
+    if not response.ttl:
+        raise typer.Exit(1)
+
+
+def time_to_live(
+    ctx: typer.Context,
+    lease: Annotated[str, typer.Argument()],
+    keys: Annotated[bool, typer.Option("--keys", help="Also the attached keys.")] = False,
+) -> None:
+    """How long a lease has left."""
+    settings = Settings.of(ctx)
+    with settings.open(read_only=True) as store:
+        response = store.lease_time_to_live(lease_id(lease), keys=keys)
+    shown = ", ".join(readable(key) for key in response.keys)
+    if settings.json:
+        left = {"id": response.id, "ttl": response.ttl, "granted-ttl": response.granted_ttl}
+        write_json({**left, "keys": [key.decode("latin-1") for key in response.keys]})
+    elif response.granted_ttl:
+        text = (
+            f"lease {_hex(response.id)} granted with TTL({response.granted_ttl}s), remaining({response.ttl}s)"
+        )
+        write_line(text + (f", attached keys([{shown}])" if keys else ""))
+    else:
+        write_line(f"lease {_hex(response.id)} already expired")
+
+
+def list_(ctx: typer.Context) -> None:
+    """All leases, the next to expire first."""
+    settings = Settings.of(ctx)
+    with settings.open(read_only=True) as store:
+        leases = store.leases()
+    if settings.json:
+        write_json({"leases": [{"id": lease} for lease in leases]})
+        return
+    write_line(f"found {len(leases)} leases")
+    for lease in leases:
+        write_line(_hex(lease))
