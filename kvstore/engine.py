@@ -38,8 +38,8 @@ from kvstore.errors import (
 from kvstore.files import Disk, FileLock
 from kvstore.keyvalue import KeyValue
 from kvstore.layout import DataDir
-from kvstore.lease import Lessor
 from kvstore.leasing import EXPIRY_INTERVAL_SECONDS, Leasing
+from kvstore.lessor import Lessor
 from kvstore.maintenance import COMMIT, Job, Maintenance
 from kvstore.model import (
     Alarm,
@@ -613,9 +613,9 @@ class LocalEngine:
             while self.checkpoint():
                 pass
             self.leasing.beat()
+            self.backend.sync()
         except DiskFull as full:
             logger.warning("closed without a checkpoint: %s; the log has everything", full)
-        self.backend.sync()
 
 
 class _NoLog:

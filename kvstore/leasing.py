@@ -30,6 +30,7 @@ from kvstore.model import (
 from kvstore.mvcc.checkpoint import Pacer
 from kvstore.mvcc.plan import Planned
 from kvstore.mvcc.schema import META, META_CLOSED_MS, pack_u64, parse_u64
+from kvstore.mvcc.validate import check_number
 
 if TYPE_CHECKING:
     from kvstore.engine import LocalEngine
@@ -52,6 +53,8 @@ class Leasing:
     # --- calls ------------------------------------------------------------------------
 
     def grant(self, ttl_seconds: int, lease: int) -> LeaseGrantResponse:
+        check_number("ttl", ttl_seconds)
+        check_number("lease", lease)
         engine = self._engine
 
         def plan() -> tuple[bytes, LeaseGrantResponse]:
@@ -72,6 +75,8 @@ class Leasing:
                 return ident
 
     def revoke(self, lease: int) -> LeaseRevokeResponse:
+        check_number("lease", lease)
+
         def plan() -> tuple[bytes, LeaseRevokeResponse]:
             entry, revision = self._engine.planner.revoke(lease)
             return entry, LeaseRevokeResponse(revision)
@@ -80,6 +85,7 @@ class Leasing:
         return response
 
     def keep_alive(self, lease: int) -> LeaseKeepAliveResponse:
+        check_number("lease", lease)
         engine = self._engine
 
         def plan() -> tuple[bytes, LeaseKeepAliveResponse]:

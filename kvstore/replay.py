@@ -10,7 +10,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from kvstore.errors import Corruption
-from kvstore.lease import Lessor
+from kvstore.lessor import Lessor
 from kvstore.mvcc import effects
 from kvstore.mvcc.checkpoint import no_pause, write_generation
 from kvstore.mvcc.overlay import Generation

@@ -13,7 +13,7 @@ import pytest
 
 import kvstore
 from kvstore.errors import LeaseExists, LeaseNotFound, LeaseProvided, LeaseTTLTooLarge
-from kvstore.lease import STALE_DEADLINES_MAX
+from kvstore.lessor import STALE_DEADLINES_MAX
 from kvstore.model import EventType
 from kvstore.store import Store
 from tests.fake_clock import FakeClock

@@ -28,7 +28,7 @@ from kvstore.mvcc.overlay import Version
 from kvstore.wire import WireError, bytes_field, fields, int_field, read_varint, signed, varint
 
 if TYPE_CHECKING:
-    from kvstore.lease import Lessor
+    from kvstore.lessor import Lessor
     from kvstore.mvcc.state import State
 
 REVISION, PUT, DELETE, GRANT, REVOKE, ATTACH, DETACH, RENEW, COMPACT, ALARM = range(1, 11)

@@ -23,7 +23,7 @@ from kvstore.errors import (
     LeaseTTLTooLarge,
 )
 from kvstore.keyvalue import KeyValue, KeyValues, encode_key_value, make_row
-from kvstore.lease import TTL_MAX_SECONDS, Lessor
+from kvstore.lessor import TTL_MAX_SECONDS, Lessor
 from kvstore.model import (
     Compare,
     CompareResult,

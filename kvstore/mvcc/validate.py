@@ -179,3 +179,11 @@ def range_bounds(key: bytes, range_end: bytes) -> tuple[bytes, bytes | None]:
 def _bytes(name: str, value: Any) -> None:
     if type(value) is not bytes:
         raise TypeError(f"{name} must be bytes, not {type(value).__name__}")
+
+
+def check_number(name: str, value: Any) -> None:
+    """A signed 64-bit number. Checked before a plan begins: an error in the middle of one poisons the store."""
+    if not isinstance(value, int):
+        raise TypeError(f"{name} must be a number, not {type(value).__name__}")
+    if not -(1 << 63) <= value < 1 << 63:
+        raise OverflowError(f"{name} does not fit into 64 bits: {value}")

@@ -18,7 +18,7 @@ from kvstore.backend import Backend, Progress
 from kvstore.engine import LocalEngine
 from kvstore.errors import Corruption
 from kvstore.files import OSDisk
-from kvstore.lease import Lessor
+from kvstore.lessor import Lessor
 from kvstore.mvcc.state import State
 from kvstore.options import Options
 from kvstore.snapshot.manifest import has_footer

@@ -17,7 +17,7 @@ from pathlib import Path
 from kvstore import layout
 from kvstore.backend import Progress
 from kvstore.errors import Corruption, OpenError, WrongStore
-from kvstore.lease import Lessor
+from kvstore.lessor import Lessor
 from kvstore.mvcc import effects
 from kvstore.mvcc.checkpoint import no_pause, write_generation
 from kvstore.mvcc.overlay import Generation

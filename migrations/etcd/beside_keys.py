@@ -18,7 +18,7 @@ from collections.abc import Iterable
 
 from kvstore.backend import Row
 from kvstore.keyvalue import decode_row, row_numbers
-from kvstore.lease import Lease
+from kvstore.lessor import Lease
 from kvstore.mvcc.schema import (
     FORMAT_VERSION,
     META_APPLIED_INDEX,

@@ -18,7 +18,7 @@ from typing import Any
 from google.protobuf.message import DecodeError
 
 from kvstore.errors import Corruption, RequestError
-from kvstore.lease import Lessor
+from kvstore.lessor import Lessor
 from kvstore.model import (
     Compare,
     DeleteRangeRequest,
