@@ -14,6 +14,7 @@ import pytest
 import kvstore
 from kvstore.model import EventType, WatchRequest, WatchResponse
 from kvstore.store import Store
+from kvstore.watch import CallbackWatch, Watch
 from tests.checkers import watch_validators
 from tests.checkers.watch_validators import validate
 from tests.watching import (
@@ -188,7 +189,7 @@ def test_all_promises_while_others_write(
         records: list[watch_validators.WatchRecord] = []
         done = threading.Event()
 
-        def consume(span: tuple[bytes, bytes], start: int, watch: kvstore.watch.Watch) -> None:
+        def consume(span: tuple[bytes, bytes], start: int, watch: Watch) -> None:
             responses = []
             while not (done.is_set() and responses and responses[-1].revision >= store.revision):
                 if not responses or not responses[-1].revision % 10 or done.is_set():
@@ -477,7 +478,7 @@ def test_callback(store: Store) -> None:
 
 def test_a_callback_may_cancel_its_own_watch(store: Store) -> None:
     """Canceling from within the callback ends the watch instead of waiting for itself."""
-    watches: list[kvstore.watch.CallbackWatch] = []
+    watches: list[CallbackWatch] = []
     made = threading.Event()
 
     def stop(event: kvstore.Event) -> None:

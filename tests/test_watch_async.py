@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 import kvstore
+from kvstore.watch.asynchronous import AsyncWatch
 from tests.watching import BACKENDS, TIMEOUT_SECONDS, revisions
 
 
@@ -36,7 +37,7 @@ def test_many_watches_on_one_loop(tmp_path: Path) -> None:
     async def main() -> None:
         async with kvstore.open_async(tmp_path / "data", "memory") as store:
 
-            async def consume(key: bytes, watch: kvstore.watch.asynchronous.AsyncWatch) -> list[bytes]:
+            async def consume(key: bytes, watch: AsyncWatch) -> list[bytes]:
                 values = []
                 async with watch as events:
                     async for event in events:
