@@ -89,7 +89,8 @@ def _kubernetes(value: bytes) -> Described:
         type_meta = _fields(_bytes(unknown, 1))
         object_meta = _fields(_bytes(_fields(_bytes(unknown, 2)), 1))
         kind = _kind(_str(type_meta, 1), _str(type_meta, 2))
-        return Described(kind, _name(_str(object_meta, 3), _str(object_meta, 1)), as_hex(value))
+        name = _name(_str(object_meta, 3), _str(object_meta, 1))
+        return Described(kind or "Kubernetes object", name, as_hex(value))
     except WireError:
         return Described("Kubernetes object", "", as_hex(value))
 
