@@ -1,0 +1,414 @@
+"""Room: the quota, the low-disk mark, the alarm, and a disk that is really full."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import shutil
+import subprocess
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import kvstore
+from kvstore import files
+from kvstore.errors import Code, DiskFull, QuotaExceeded, SpaceError, StorePoisoned
+from kvstore.files import File, OSDisk, OSFile
+from kvstore.model import Alarm
+from kvstore.options import Options
+from kvstore.quota import NOSPACE, put_cost, txn_cost
+from kvstore.recovery import open_engine
+from kvstore.store import Store
+from kvstore.wal import writer as wal_writer
+from tests.watching import BACKENDS, TIMEOUT_SECONDS, open_store, settle
+
+QUOTA_BYTES = 400_000
+
+
+@pytest.fixture(params=BACKENDS)
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
+    with open_store(tmp_path, request.param, quota_backend_bytes=QUOTA_BYTES, low_disk_bytes=0) as store:
+        yield store
+
+
+def fill(store: Store, value_bytes: int = 5000) -> tuple[int, QuotaExceeded]:
+    """Put until there is no room; how many went in, and the refusal."""
+    for number in range(10_000):
+        try:
+            store.put(b"fill%04d" % number, b"v" * value_bytes)
+        except QuotaExceeded as refusal:
+            return number, refusal
+        if number % 10 == 9:
+            settle(store)
+    raise AssertionError("the quota was never met")
+
+
+def make_room(store: Store) -> None:
+    store.delete(prefix=b"fill")
+    store.compact(store.revision, physical=True)
+    settle(store)
+
+
+# --- the quota ---------------------------------------------------------------------------
+
+
+def test_a_write_over_the_quota_leaves_no_trace(store: Store) -> None:
+    """It is refused before it is planned, says used, limit and what helps, and nothing of it is there later."""
+    count, refusal = fill(store)
+    assert count > 20
+    assert (refusal.code, refusal.retryable) == (Code.RESOURCE_EXHAUSTED, True)
+    assert refusal.quota_bytes == QUOTA_BYTES and 0 < refusal.used_bytes < QUOTA_BYTES + 10_000
+    assert "compact" in refusal.__notes__[0]
+    revision = store.revision
+    for _ in range(3):
+        with pytest.raises(QuotaExceeded):
+            store.put(b"refused", b"v" * 5000)
+    assert store.revision == revision
+    assert store.get(b"refused") is None
+
+
+def test_what_frees_room_always_works(store: Store) -> None:
+    """Reads, deletes, transactions without puts, revoking, compaction and disarming need no room."""
+    lease = store.grant_lease(100).id
+    store.put(b"leased", b"v", lease=lease)
+    fill(store)
+    with pytest.raises(QuotaExceeded):
+        store.put(b"k", b"v" * 5000)
+    assert store.get(b"fill0000") is not None
+    store.keep_alive(lease)
+    store.revoke_lease(lease)
+    assert store.delete(b"fill0001").deleted == 1
+    assert store.txn(success=[kvstore.delete(b"fill0002"), kvstore.get(b"fill0003")]).succeeded
+    store.compact(store.revision)
+    store.disarm(store.alarms()[0])
+
+
+def test_the_alarm_comes_and_goes_by_itself(store: Store) -> None:
+    """It is raised with the first refusal and put out when there is room, and then writes go on: no manual steps."""
+    assert store.alarms() == ()
+    fill(store)
+    assert store.alarms() == (Alarm(store.engine.member_id, NOSPACE),)
+    store.engine.space.tend()
+    assert store.alarms() != ()
+    make_room(store)
+    store.put(b"k", b"v" * 5000)
+    store.engine.space.tend()
+    assert store.alarms() == ()
+
+
+def test_free_pages_do_not_count(tmp_path: Path) -> None:
+    """Rewriting the same keys with compaction goes on for ever below the quota, without a defragment."""
+    for backend in BACKENDS:
+        options = {"quota_backend_bytes": QUOTA_BYTES, "auto_defragment_ratio": 0, "low_disk_bytes": 0}
+        with open_store(tmp_path / backend, backend, **options) as store:
+            for number in range(60):
+                store.txn(success=[kvstore.put(b"k%d" % key, b"%d" % number * 1000) for key in range(20)])
+                store.compact(store.revision, physical=True)
+
+
+def test_the_alarm_survives_a_restart_and_then_goes(tmp_path: Path) -> None:
+    """An alarm that was on is on after reopening, also after a crash, and goes out with a larger quota."""
+    for backend in BACKENDS:
+        path = tmp_path / backend
+        with open_store(path, backend, quota_backend_bytes=QUOTA_BYTES, low_disk_bytes=0) as store:
+            fill(store)
+            shutil.copytree(path / "data", path / "crashed" / "data")
+        for place in (path, path / "crashed"):
+            with open_store(place, backend, quota_backend_bytes=QUOTA_BYTES, low_disk_bytes=0) as store:
+                assert [alarm.alarm for alarm in store.alarms()] == [NOSPACE]
+                with pytest.raises(QuotaExceeded):
+                    store.put(b"k", b"v" * 5000)
+            with open_store(place, backend, quota_backend_bytes=-1) as store:
+                store.put(b"k", b"v" * 5000)
+                store.engine.space.tend()
+                assert store.alarms() == ()
+
+
+def test_costs() -> None:
+    """A put costs 256 bytes and its own; a transaction its dearer branch, nested ones counted in (#nested bypass)."""
+    small, large = kvstore.put(b"k", b"v"), kvstore.put(b"key", b"v" * 1000)
+    assert (put_cost(small), put_cost(large)) == (258, 1259)
+    assert put_cost(small, ttl_seconds=5) == 258 + 64
+    nested = kvstore.txn(success=[large], failure=[small, small])
+    assert txn_cost(kvstore.txn(success=[small, small], failure=[large])) == 1259
+    assert txn_cost(kvstore.txn(success=[small, nested])) == 258 + 1259
+    assert txn_cost(kvstore.txn(success=[kvstore.txn(success=[nested])])) == 1259
+    assert txn_cost(kvstore.txn(success=[kvstore.delete(b"k"), kvstore.get(b"k")])) == 0
+
+
+def test_a_nested_put_does_not_pass_the_quota(store: Store) -> None:
+    """Hiding a put in a nested transaction, or in the branch that will not run, does not help."""
+    fill(store)
+    big = kvstore.put(b"k", b"v" * 5000)
+    for branches in ({"success": [kvstore.txn(success=[big])]}, {"success": [], "failure": [big]}):
+        with pytest.raises(QuotaExceeded):
+            store.txn(**branches)
+
+
+def test_grants_and_ttls_are_refused_too(tmp_path: Path) -> None:
+    """A lease takes room; without any there are no new ones."""
+    with open_store(tmp_path, "lmdb", quota_backend_bytes=1, low_disk_bytes=0) as store:
+        with pytest.raises(QuotaExceeded):
+            store.grant_lease(10)
+        with pytest.raises(QuotaExceeded):
+            store.put(b"k", b"v", ttl=10)
+        assert store.leases() == ()
+
+
+def test_asyncio_is_refused_alike(tmp_path: Path) -> None:
+    """The asynchronous face raises the same error."""
+
+    async def run() -> None:
+        options: dict[str, Any] = {"background": False, "quota_backend_bytes": 1, "low_disk_bytes": 0}
+        async with kvstore.open_async(tmp_path / "data", **options) as store:
+            with pytest.raises(QuotaExceeded):
+                await store.put(b"k", b"v")
+            assert store.revision == 1
+
+    asyncio.run(run())
+
+
+def test_many_writers_at_the_edge(tmp_path: Path) -> None:
+    """However many threads meet the quota at once, each write is acknowledged or refused, never both."""
+    acknowledged: list[bytes] = []
+
+    def write(number: int) -> None:
+        for at in range(200):
+            key = b"%d-%d" % (number, at)
+            try:
+                store.put(key, b"v" * 3000)
+                acknowledged.append(key)
+            except QuotaExceeded:
+                return
+
+    with kvstore.open(tmp_path / "data", quota_backend_bytes=QUOTA_BYTES, low_disk_bytes=0) as store:
+        threads = [threading.Thread(target=write, args=(number,)) for number in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert sorted(kv.key for kv in store.scan(prefix=b"")) == sorted(acknowledged)
+        assert 10 < len(acknowledged) < 200
+
+
+# --- the low-disk mark -------------------------------------------------------------------
+
+
+def test_the_low_disk_mark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Below it puts are refused and deletes are not; above it again they go on, and the alarm goes out."""
+    free = [1 << 40]
+    monkeypatch.setattr(files, "free_bytes", lambda path: free[0])
+    with open_store(tmp_path, "lmdb", low_disk_bytes=1000) as store:
+        store.put(b"k", b"v")
+        free[0] = 999
+        store.engine.space.tend()
+        with pytest.raises(DiskFull, match="999 bytes are free"):
+            store.put(b"k2", b"v")
+        assert [alarm.alarm for alarm in store.alarms()] == [NOSPACE]
+        assert store.delete(b"k").deleted == 1
+        store.compact(store.revision, physical=True)
+        free[0] = 1000
+        store.put(b"k2", b"v")
+        store.engine.space.tend()
+        assert store.alarms() == ()
+
+
+# --- a full disk -------------------------------------------------------------------------
+
+
+class _FullFile:
+    def __init__(self, file: OSFile, disk: FullDisk) -> None:
+        self._file, self._disk = file, disk
+
+    def pwrite(self, data: bytes | bytearray | memoryview, offset: int) -> None:
+        if self._disk.is_full and offset + len(data) > os.stat(self._file.path).st_size:
+            raise DiskFull(os.strerror(errno.ENOSPC))
+        self._file.pwrite(data, offset)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+
+class FullDisk(OSDisk):
+    """A disk on which no file grows while it ``is_full``."""
+
+    is_full = False
+
+    def create(self, path: files.Path) -> File:  # type: ignore[override]  # a file in disguise
+        if self.is_full:
+            raise DiskFull(os.strerror(errno.ENOSPC))
+        return _FullFile(super().create(path), self)
+
+    def open(self, path: files.Path) -> File:  # type: ignore[override]  # a file in disguise
+        return _FullFile(super().open(path), self)
+
+
+@pytest.mark.parametrize("segment_bytes", [64_000_000, 100_000])
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_full_log_stalls_the_store_and_loses_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, backend: str, segment_bytes: int
+) -> None:
+    """Writers get ``DiskFull``; reads show exactly what was acknowledged; with room the store goes on, unopened."""
+    disk = FullDisk()
+    options = Options(backend=backend, background=False, low_disk_bytes=0, wal_file_size=segment_bytes)
+    store = Store(open_engine(tmp_path / "data", options, disk))
+    monkeypatch.setattr(files, "free_bytes", lambda path: 0 if disk.is_full else 1 << 40)
+    lease = store.grant_lease(100).id
+    store.put(b"old", b"1", lease=lease)
+    settle(store)
+    store.put(b"old2", b"1")
+    disk.is_full = True
+    acknowledged = 0
+    with pytest.raises(DiskFull):
+        for number in range(1000):
+            store.put(b"k%d" % number, b"v" * 10_000)
+            acknowledged += 1
+    revision = store.revision
+    for refused in (
+        lambda: store.put(b"no", b"v"),
+        lambda: store.delete(b"old"),
+        lambda: store.revoke_lease(lease),
+    ):
+        with pytest.raises(DiskFull):
+            refused()
+    assert store.revision == revision
+    assert store.count(prefix=b"k") == acknowledged
+    assert store.get(b"old") is not None
+    disk.is_full = False
+    assert store.put(b"after", b"v").revision == revision + 1
+    store.revoke_lease(lease)
+    assert store.get(b"old") is None
+    expected = sorted(kv.key for kv in store.scan(prefix=b""))
+    assert len(expected) == acknowledged + 2
+    settle(store)
+    assert sorted(kv.key for kv in store.scan(prefix=b"")) == expected
+    store.close()
+    with open_store(tmp_path, backend) as again:
+        assert sorted(kv.key for kv in again.scan(prefix=b"")) == expected
+        assert again.revision == revision + 2
+
+
+def test_a_group_that_meets_a_full_disk_fails_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Writers queued behind the one that found no room are refused too; after the stall none of theirs is there."""
+    disk = FullDisk()
+    store = Store(open_engine(tmp_path / "data", Options(background=False, low_disk_bytes=0), disk))
+    monkeypatch.setattr(files, "free_bytes", lambda path: 0 if disk.is_full else 1 << 40)
+    store.put(b"first", b"v")
+    disk.is_full = True
+    tickets = [store.engine.submit_put(kvstore.put(b"k%d" % at, b"v" * 100_000)) for at in range(5)]
+    for ticket in tickets:
+        with pytest.raises(DiskFull):
+            store.wait(ticket)
+    disk.is_full = False
+    store.put(b"last", b"v")
+    assert [kv.key for kv in store.scan(prefix=b"")] == [b"first", b"last"]
+    store.close()
+
+
+def test_a_stalled_store_closes_and_opens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Closing while the disk is full raises nothing and loses nothing acknowledged."""
+    disk = FullDisk()
+    store = Store(open_engine(tmp_path / "data", Options(background=False, low_disk_bytes=0), disk))
+    monkeypatch.setattr(files, "free_bytes", lambda path: 0 if disk.is_full else 1 << 40)
+    store.put(b"kept", b"v")
+    disk.is_full = True
+    with pytest.raises(DiskFull):
+        store.put(b"lost", b"v" * 1_000_000)
+    store.close()
+    disk.is_full = False
+    with open_store(tmp_path, "lmdb") as again:
+        assert [kv.key for kv in again.scan(prefix=b"")] == [b"kept"]
+
+
+def test_a_write_cut_off_half_way_poisons(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If the log's bytes themselves met the full disk, nobody knows what is there: only reopening helps."""
+    with open_store(tmp_path, "lmdb") as store:
+        store.put(b"k", b"v")
+
+        def full(*arguments: object) -> None:
+            raise DiskFull("half-way")
+
+        monkeypatch.setattr(wal_writer.SegmentWriter, "write", full)
+        with pytest.raises(StorePoisoned):
+            store.put(b"k2", b"v")
+        monkeypatch.undo()
+        with pytest.raises(StorePoisoned):
+            store.put(b"k3", b"v")
+        assert store.get(b"k") is not None
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 32 MB."""
+    mounted = tmp_path / "small"
+    mounted.mkdir()
+    if os.geteuid() != 0:
+        pytest.skip("mounting a small file system needs root")
+    done = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=32m", "kvstore-test", str(mounted)],
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    if done.returncode:
+        pytest.skip(f"no small file system can be mounted: {done.stderr.strip()}")
+    yield mounted
+    subprocess.run(["umount", "--lazy", str(mounted)], check=True)
+
+
+@pytest.mark.parametrize("background", [False, True])
+@pytest.mark.parametrize("backend", ["lmdb", "sqlite"])
+def test_a_disk_that_is_really_full(small_disk: Path, backend: str, background: bool) -> None:
+    """Whichever file meets it, what was acknowledged is there, then and after reopening; with room writes go on."""
+    ballast = small_disk / "ballast"
+    ballast.write_bytes(b"x" * 22_000_000)
+    options: dict[str, Any] = {"background": background, "low_disk_bytes": 0, "snapshot_count": 0}
+    acknowledged: dict[bytes, bytes] = {}
+    with kvstore.open(small_disk / "data", backend, **options) as store:
+        with pytest.raises(SpaceError):
+            for number in range(100_000):
+                key, value = b"k%04d" % (number % 500), b"%d" % number * 1000
+                store.put(key, value)
+                acknowledged[key] = value
+                if not background and number % 50 == 0:
+                    settle(store)
+        assert {kv.key: kv.value for kv in store.scan(prefix=b"")} == acknowledged
+        ballast.unlink()
+        for _ in range(int(TIMEOUT_SECONDS * 20)):
+            try:
+                store.put(b"after", b"v")
+                acknowledged[b"after"] = b"v"
+                break
+            except DiskFull:
+                threading.Event().wait(0.05)
+        assert b"after" in acknowledged
+        assert {kv.key: kv.value for kv in store.scan(prefix=b"")} == acknowledged
+    with kvstore.open(small_disk / "data", backend, **options) as store:
+        assert {kv.key: kv.value for kv in store.scan(prefix=b"")} == acknowledged
+        store.engine.backend.check()
+
+
+def test_the_background_ends_a_stall(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With background work on, the store goes on by itself some time after there is room again."""
+    disk = FullDisk()
+    store = Store(open_engine(tmp_path / "data", Options(low_disk_bytes=0), disk))
+    monkeypatch.setattr(files, "free_bytes", lambda path: 0 if disk.is_full else 1 << 40)
+    disk.is_full = True
+    with pytest.raises(DiskFull):
+        for _ in range(1000):
+            store.put(b"k", b"v" * 1_000_000)
+    assert store.engine.stalled
+    disk.is_full = False
+    ended = threading.Event()
+    for _ in range(int(TIMEOUT_SECONDS * 20)):
+        if not store.engine.stalled:
+            break
+        ended.wait(0.05)
+    assert not store.engine.stalled
+    store.close()
