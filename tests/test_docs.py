@@ -1,0 +1,47 @@
+"""The Python in the documentation runs, one block after another, in an empty folder."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+
+def blocks_of(page: Path) -> list[str]:
+    return re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
+
+
+def test_the_guide_runs(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """docs/guide.md: all blocks in order; the watch saw what the text says, and the space was given back."""
+    blocks = blocks_of(project / "docs" / "guide.md")
+    assert len(blocks) == 6
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, object] = {}
+    for block in blocks:
+        exec(compile(block, "docs/guide.md", "exec"), names)
+    assert names["resume_at"] == names["start"] + 3  # type: ignore[operator]  # ints, as the page makes them
+
+
+def test_the_readme_runs(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """README.md: the first block runs as it stands; the asynchronous one inside a coroutine."""
+    first, second = blocks_of(project / "README.md")[:2]
+    monkeypatch.chdir(tmp_path)
+    exec(compile(first, "README.md", "exec"), {})
+    body = "".join(f"    {line}\n" for line in second.splitlines()).replace("...", "pass")
+    names: dict[str, object] = {}
+    exec(
+        compile(
+            f"import asyncio, kvstore\nasync def main():\n{body}\nasyncio.run(main())", "README.md", "exec"
+        ),
+        names,
+    )
+
+
+def test_links_between_pages_lead_somewhere(project: Path) -> None:
+    """Every relative link of the README and the docs names a file of the project."""
+    pages = [*project.glob("*.md"), *project.glob("docs/*.md")]
+    for page in pages:
+        for target in re.findall(r"\]\(([^)#]+?)(?:#[^)]*)?\)", page.read_text()):
+            if "://" not in target:
+                assert (page.parent / target).exists(), f"{page.name}: {target}"
