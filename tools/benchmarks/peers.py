@@ -47,7 +47,7 @@ class RawLoop:
     """``pwrite`` and ``fdatasync`` of the bytes that one put needs, one behind the other on a zero-filled file."""
 
     FILE_BYTES = 64_000_000
-    FRAME_BYTES = 48  # what a log must say besides key and value: lengths, checksum, revision, time
+    FRAME_BYTES = 65  # what our log writes for a put besides key and value: 344 bytes in all, for 23 + 256
 
     def __init__(self, path: Path, delay_seconds: float = 0.0, file_bytes: int = FILE_BYTES) -> None:
         self._fd = os.open(path / "log", os.O_RDWR | os.O_CREAT, 0o600)

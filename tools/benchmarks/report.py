@@ -131,6 +131,7 @@ def write_plot(path: Path, outcomes: Sequence[Outcome]) -> None:
         ecolor="#555555",
     )
     axes.set_yticks(positions, [name for name, *_ in bars], fontsize=8)
+    axes.set_ylim(-0.6, len(bars) - 0.4)
     axes.set_xscale("log")
     axes.axvline(1, color="black", linewidth=1)
     axes.set_xlabel("result ÷ goal: right of 1, the goal is met")
