@@ -23,15 +23,16 @@ from __future__ import annotations
 
 import errno
 import os
+import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import ClassVar, NoReturn, Self
 
 import lmdb
 
 from kvstore.backend import Progress
-from kvstore.errors import Corruption, NotAStore, ReadOnly, TooNew
+from kvstore.errors import Corruption, NotAStore, ReadOnly, StoreClosed, TooNew
 
 from .lmdb_errors import typed
 from .lmdb_file import META_BYTES, Meta, has_magic, is_cut_short, read_meta, verify_pages
@@ -43,8 +44,13 @@ MARK = b"kvstore"
 LONG_SUFFIX = "/long"
 
 READERS_MAX = 4096
+GET_WAIT_SECONDS = 0.01
 VIEW_WAIT_SECONDS = 5.0  # how long a new view makes way for a growing map
 GROW_WAIT_SECONDS = 30.0  # how long a growing map waits for open views; then they fail
+
+
+def _refuse(*_: object, **__: object) -> NoReturn:
+    raise StoreClosed
 
 
 class LMDBBackend:
@@ -295,6 +301,13 @@ class LMDBBackend:
         return {"LMDB": ".".join(map(str, lmdb.version())), "py-lmdb": lmdb.__version__}
 
     def close(self) -> None:
+        """Refuse new reads, let those under way end, then unmap the file."""
+        self._begin = _refuse
+        deadline = time.monotonic() + VIEW_WAIT_SECONDS
+        while self._views and time.monotonic() < deadline:
+            time.sleep(0.001)
+        if threading.active_count() > 1:  # a `get` keeps no account of itself; it takes microseconds
+            time.sleep(GET_WAIT_SECONDS)
         self.environment.close()
 
     @classmethod

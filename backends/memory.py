@@ -21,19 +21,29 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice, pairwise
 from pathlib import Path
 from types import TracebackType
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, NoReturn, Self
 from weakref import WeakSet
 
 from sortedcontainers import SortedDict, SortedList
 
 from kvstore.backend import Progress, Row
-from kvstore.errors import Corruption, EmptyKey, ReadOnly, StateError
+from kvstore.errors import Corruption, EmptyKey, ReadOnly, StateError, StoreClosed
 
 from .memory_file import MAGIC, encode_rows, load, save, table_start
 
 Patch = dict[bytes, bytes | None]
 
 COPY_CHUNK_ROWS = 256
+
+
+class _ClosedRows(dict[str, Any]):
+    """The tables of a closed backend."""
+
+    def __getitem__(self, table: str) -> Any:
+        raise StoreClosed
+
+    def __iter__(self) -> NoReturn:
+        raise StoreClosed
 
 
 class MemoryReadTx:
@@ -260,7 +270,8 @@ class MemoryBackend:
             progress(self._bytes, self._bytes)
 
     def close(self) -> None:
-        self.rows = {table: SortedDict() for table in self.rows}
+        """Let go of the rows; a read that is under way ends with ``StoreClosed``, not with an empty answer."""
+        self.rows = _ClosedRows()
 
     @classmethod
     def stale_helpers(cls, path: Path) -> list[Path]:

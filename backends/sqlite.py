@@ -19,6 +19,7 @@ file whose name it bears: see ``stale_helpers``.
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -29,7 +30,7 @@ from urllib.parse import quote
 import apsw
 
 from kvstore.backend import Progress
-from kvstore.errors import MissingDependency, ReadOnly, StoreLocked
+from kvstore.errors import MissingDependency, ReadOnly, StoreClosed, StoreLocked
 from kvstore.files import OSDisk
 
 from .sqlite_file import APPLICATION_ID, FORMAT, MAGIC, check_header, check_tables, table_sql, typed, wal_path
@@ -42,6 +43,7 @@ READER_CACHE_BYTES = 4 << 20
 CHECKPOINT_PAGES = 4096  # SQLite moves pages to the file at the commit that passes this
 WAL_KEPT_BYTES = 64 << 20  # a log that was longer is cut when it starts anew
 BUSY_TIMEOUT_MS = 10_000
+CLOSE_WAIT_SECONDS = 5.0  # how long closing waits for reads that are under way
 SETTLE_SECONDS = 10.0  # how long it waits for views of older commits
 
 
@@ -58,6 +60,7 @@ class SQLiteBackend:
         self._flags = flags
         self._writer: apsw.Connection | None = None
         self._connections: list[apsw.Connection] = []
+        self._closing = threading.Event()
         self._idle: list[apsw.Cursor] = []  # one for each connection of a reader that nobody uses
 
     # --- opening --------------------------------------------------------------------
@@ -93,11 +96,13 @@ class SQLiteBackend:
     def _open_writer(self) -> None:
         writer = self._connect(WRITER_CACHE_BYTES)
         self._writer = writer
-        if writer.pragma("application_id") != APPLICATION_ID:
+        is_new = writer.pragma("application_id") != APPLICATION_ID
+        if is_new:
             writer.execute(f"PRAGMA page_size = {PAGE_BYTES}")
         with writer:  # before WAL mode, so that the numbers and tables reach the file itself
-            writer.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-            writer.execute(f"PRAGMA user_version = {FORMAT}")
+            if is_new:
+                writer.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+                writer.execute(f"PRAGMA user_version = {FORMAT}")
             present = writer.execute("SELECT name FROM sqlite_schema").fetchall()
             for table in self.statements:
                 if (table,) not in present:
@@ -149,10 +154,16 @@ class SQLiteBackend:
 
     def take(self) -> apsw.Cursor:
         """A cursor of a connection that nobody else uses; ``give_back`` ends that."""
+        if self._closing.is_set():
+            raise StoreClosed
         try:
-            return self._idle.pop()
+            cursor = self._idle.pop()
         except IndexError:
             return self._connect_reader()
+        if self._closing.is_set():
+            self._idle.append(cursor)
+            raise StoreClosed
+        return cursor
 
     def _connect_reader(self) -> apsw.Cursor:
         try:
@@ -232,13 +243,22 @@ class SQLiteBackend:
             progress(total, total)
 
     def close(self) -> None:
-        """Move the log into the file. The last connection of all processes then removes it."""
-        self._idle.clear()
+        """Refuse new reads, let those under way end, then move the log into the file.
+
+        The last connection of all processes then removes the log.
+        """
+        self._closing.set()
         writer, self._writer = self._writer, None
+        deadline = time.monotonic() + CLOSE_WAIT_SECONDS
+        while len(self._idle) < len(self._connections) - (writer is not None) and time.monotonic() < deadline:
+            time.sleep(0.001)
+        self._idle.clear()
         try:
             if writer is not None:
                 writer.set_busy_timeout(0)
-                with suppress(apsw.BusyError):  # another process reads an older commit
+                with suppress(
+                    apsw.BusyError, apsw.FullError
+                ):  # another process reads an older commit; no room
                     writer.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
         except apsw.Error as error:
             raise typed(error, self.path) from error

@@ -81,7 +81,21 @@ def open_engine(data_dir: str | os.PathLike[str], options: Options, disk: Disk |
 
 
 def _open_read_only(directory: DataDir, options: Options, disk: Disk) -> LocalEngine:
-    """Look at what is durable now: backend plus log, without a lock and without changing a byte."""
+    """Look at what is durable now: backend plus log, without a lock and without changing a byte.
+
+    The process that writes may give up segments of the log while they are looked for: then look again.
+    """
+    while True:
+        segments = layout.segments(directory.wal)
+        try:
+            return _look(directory, options, disk)
+        except (Corruption, FileNotFoundError):
+            if layout.segments(directory.wal) == segments:
+                raise
+
+
+def _look(directory: DataDir, options: Options, disk: Disk) -> LocalEngine:
+    _refuse_links(directory)
     backend = _open_backend_read_only(directory, options)
     try:
         state = State(backend, written_elsewhere=True)
@@ -117,12 +131,17 @@ def _make_directories(directory: DataDir, disk: Disk) -> None:
             )
     elif directory.root.exists():
         raise NotAStore(f"{directory.root} is not a directory", directory.root)
+    _refuse_links(directory)
     for path in (directory.root, directory.snap, directory.wal):
-        if path.is_symlink() and path is not directory.root:
-            raise NotAStore(f"{path} is a symbolic link", path)
         if not path.is_dir():
             disk.make_dir(path)
             disk.sync_dir(path.parent)
+
+
+def _refuse_links(directory: DataDir) -> None:
+    """Nothing in a store is a link: it could lead a write, here or in a backend, to a file of somebody else."""
+    for path in directory.links():
+        raise NotAStore(f"{path} is a symbolic link", path)
 
 
 def take_lock(directory: DataDir) -> FileLock:
