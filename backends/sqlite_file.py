@@ -111,6 +111,8 @@ def typed(error: apsw.Error, path: Path) -> KVStoreError | OSError:
         case apsw.BusyError() | apsw.LockedError():
             return StoreLocked(path)
         case apsw.ReadOnlyError():
+            if getattr(error, "extendedresult", 0) == apsw.SQLITE_READONLY_ROLLBACK:
+                text = f"{path}: a killed process left a change half made; open the store once for writing"
             return ReadOnly(text)
         case apsw.ConstraintError():
             return EmptyKey()

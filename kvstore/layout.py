@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import os
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -75,6 +76,14 @@ class DataDir:
 
     def snapshot(self, cluster_id: int, index: int) -> Path:
         return self.snap / f"{cluster_id:016x}-{index:016x}{SNAPSHOT_SUFFIX}"
+
+    def links(self) -> list[Path]:
+        """What is a symbolic link, of the two folders and of everything inside the store."""
+        found = [path for path in (self.snap, self.wal) if path.is_symlink()]
+        for folder in (self.root, self.snap, self.wal):
+            with suppress(FileNotFoundError, NotADirectoryError), os.scandir(folder) as entries:
+                found += [Path(entry.path) for entry in entries if entry.is_symlink()]
+        return found
 
     def snapshots(self) -> list[NumberedFile]:
         """Finished snapshots, oldest first."""

@@ -36,9 +36,10 @@ from .crashloop_history import Ack, BrokenPromise, Heard, History, Row, Step
 from .crashloop_writer import LIMITS, Writer
 
 RUN_CYCLES = 25
-LIFE_SECONDS_MAX = 0.25
+LIFE_SECONDS_MAX = 0.15
 PATIENCE_SECONDS = 60.0
 """A writer that says nothing for so long hangs."""
+OPENED = b'{"done":"open"}'
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -100,8 +101,8 @@ class Run:
         """One life, and mostly a look at what it left."""
         self.life += 1
         chance = self._chance
-        seconds = chance.choice([0.03, LIFE_SECONDS_MAX, LIFE_SECONDS_MAX]) * chance.random()
-        self._hear(self._live(seconds))
+        is_early = chance.random() < 0.3  # it is killed while it opens the store, mostly
+        self._hear(self._live(chance.random() * LIFE_SECONDS_MAX, from_open=not is_early))
         self._figures["cycles"] += 1
         if chance.random() < 0.8:
             has_log = any(self._directory.glob("wal/*.wal"))  # else it was killed while it made the store
@@ -116,8 +117,8 @@ class Run:
 
     # --- a life ----------------------------------------------------------------------------
 
-    def _live(self, seconds: float) -> bytes:
-        """Fork a writer and kill it after ``seconds``; all that it said."""
+    def _live(self, seconds: float, *, from_open: bool) -> bytes:
+        """Fork a writer and kill it after ``seconds`` (from its start, or the opened store); all that it said."""
         since = max(self._history.revision, *self._heard.told, 1) + 1
         seed = self._chance.getrandbits(32)
         ours, theirs = os.pipe()
@@ -127,7 +128,13 @@ class Run:
             self._be_writer(seed, since, theirs)
         os.close(theirs)
         try:
-            said = _read_until(ours, time.monotonic() + seconds)
+            said = b""
+            while from_open and OPENED not in said:
+                some = _read_until(ours, time.monotonic() + PATIENCE_SECONDS, one_is_enough=True)
+                said += some
+                if not some:
+                    break
+            said += _read_until(ours, time.monotonic() + seconds)
             os.kill(child, signal.SIGKILL)
             return said + _read_until(ours, None)
         finally:
@@ -173,14 +180,22 @@ class Run:
     # --- what it left ------------------------------------------------------------------------
 
     def _check(self, *, read_only: bool) -> None:
-        options = {**LIMITS, "background": False, "read_only": read_only}
-        with kvstore.open(self._directory, self._backend, **options) as store:
+        with self._open(read_only) as store:
             self._figures["unacknowledged that survived"] += self._history.check(store, self._heard)
         self._figures["checks"] += 1
         self._heard = Heard()
 
+    def _open(self, read_only: bool) -> kvstore.Store:
+        options = {**LIMITS, "background": False}
+        if read_only:
+            try:
+                return kvstore.open(self._directory, self._backend, read_only=True, **options)
+            except kvstore.ReadOnly:  # SQLite: a journal has to be rolled back first
+                self._figures["refused to look read-only"] += 1
+        return kvstore.open(self._directory, self._backend, **options)
 
-def _read_until(pipe: int, deadline: float | None) -> bytes:
+
+def _read_until(pipe: int, deadline: float | None, *, one_is_enough: bool = False) -> bytes:
     """What comes out of the pipe until ``deadline``, or until its end."""
     said = bytearray()
     while True:
@@ -192,9 +207,9 @@ def _read_until(pipe: int, deadline: float | None) -> bytes:
                 raise BrokenPromise("a killed writer does not end")
             return bytes(said)
         some = os.read(pipe, 1 << 16)
-        if not some:
-            return bytes(said)
         said += some
+        if not some or one_is_enough:
+            return bytes(said)
 
 
 if __name__ == "__main__":

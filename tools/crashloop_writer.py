@@ -77,9 +77,11 @@ class Writer:
     def _guarded(self, job: Callable[[], None]) -> None:
         try:
             job()
+        except BrokenPipeError:  # nobody listens any more
+            os._exit(1)
         except BaseException:
             self.tell(failed=traceback.format_exc()[-3000:])
-            raise
+            os._exit(1)
 
     # --- writing ---------------------------------------------------------------------------
 

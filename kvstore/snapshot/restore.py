@@ -200,6 +200,8 @@ def check_target(target: Path) -> None:
 def building_directory(disk: Disk, target: Path) -> Iterator[DataDir]:
     """A directory to build in, which gets the name ``target`` if all goes well, and is removed if not."""
     directory = DataDir.at(layout.building(target))
+    for link in [path for path in (target, directory.root) if path.is_symlink()] + directory.links():
+        raise OpenError(f"{link} is a symbolic link", link)
     disk.make_dir(directory.root)
     lock = FileLock(directory.lock)
     if lock.acquire(b"restore") is not None:
