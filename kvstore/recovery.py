@@ -232,7 +232,10 @@ def _open_log(directory: DataDir, options: Options, disk: Disk, state: State) ->
     )
     if layout.segments(directory.wal):
         mark = _log_mark(state)
-        log = Log.open(disk, directory.wal, after_index=state.applied_index, mark=mark, options=settings)
+        try:
+            log = Log.open(disk, directory.wal, after_index=state.applied_index, mark=mark, options=settings)
+        except Corruption as damage:
+            raise Corruption(damage.reason, damage.path, damage.offset, state.head) from damage
         return log, False
     if state.applied_index:
         raise Corruption(

@@ -76,7 +76,7 @@ def opened_to(store: Killed, path: Path, last_frame: bool) -> str:
         opened = open_store(path, store.backend, wal_file_size=SEGMENT_BYTES, max_wals=0)
     except Corruption as damage:
         assert damage.path.startswith(str(path)) and damage.offset >= 0, damage
-        assert 0 <= damage.last_good_revision <= store.newest
+        assert 1 <= damage.last_good_revision <= store.newest
         return "refused"
     with opened:
         revision = opened.revision
