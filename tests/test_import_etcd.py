@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import lzma
+import random
 import shutil
 import subprocess
 import time
@@ -14,7 +15,7 @@ import pytest
 from kvstore.migrations.etcd import rows
 from kvstore.migrations.etcd.bbolt_write import write_bbolt
 from kvstore.migrations.etcd.beside_keys import carried_bucket
-from kvstore.migrations.etcd.rows import KeyValueRow, encode_key_value, encode_revision
+from kvstore.migrations.etcd.rows import KeyValueRow, Lease, encode_key_value, encode_lease, encode_revision
 
 import kvstore
 from kvstore.foreign import Imported, ImportOptions, find_foreign, recognize_foreign
@@ -327,6 +328,58 @@ def test_a_transaction_that_writes_a_key_twice_moves_in(tmp_path: Path) -> None:
             assert each.get(b"a", revision=2) == kvstore.KeyValue(b"a", b"v2", 2, 2, 1)
         for revision in (1, 2, 3):
             assert store.hash_kv(revision).hash == view.hash_kv(revision).hash
+
+
+def test_the_mark_of_a_bumped_revision_is_no_key(tmp_path: Path) -> None:
+    """``snapshot restore --bump-revision`` leaves a row of the empty key: its revision counts, it stays behind."""
+    key_rows = [put_row(2, 0, b"a", 2, 1), (encode_revision(1000), b"")]
+    path = write_store(tmp_path / "db", key_rows, [(rows.SCHEDULED_COMPACT, encode_revision(1000))])
+    imported = import_etcd(path, tmp_path / "store")
+    assert (imported.revision, imported.compact_revision, imported.counts["keys"]) == (1000, 1000, 1)
+    assert any("bumped" in note for note in imported.notes)
+    with kvstore.open(tmp_path / "store") as store:
+        assert [kv.key for kv in store.scan(prefix=b"")] == [b"a"]
+        assert store.put(b"b", b"").revision == 1001
+
+
+def test_flipped_bytes_end_in_typed_errors(shared: Path, tmp_path: Path) -> None:
+    """Whatever a few wrong bytes make of a file, reading all of it answers or refuses; nothing else happens."""
+    good = (shared / "samples" / "tiny-3.5.30" / "snapshot.db").read_bytes()
+    chance = random.Random(3)
+    outcomes = set()
+    for _ in range(200):
+        data = bytearray(good)
+        for _ in range(chance.choice((1, 2, 30))):
+            data[chance.randrange(len(data))] = chance.randrange(256)
+        path = tmp_path / "flipped.db"
+        path.write_bytes(data)
+        try:
+            with kvstore.open_snapshot(path) as store:
+                for kv in list(store.scan(prefix=b"")):
+                    assert list(store.history(kv.key))
+                store.hash_kv()
+                store.leases()
+            outcomes.add("answers")
+        except kvstore.KVStoreError as error:
+            outcomes.add(type(error).__name__)
+    assert outcomes >= {"answers", "Corruption"}
+
+
+def test_numbers_and_names_beyond_reason_are_bounded(tmp_path: Path) -> None:
+    """Ids of more than 64 bits, names that are no text, TTLs of ages: the file still opens and moves in."""
+    path = tmp_path / "db"
+    member = b'{"id":99999999999999999999999,"name":"\\ud800"}'
+    buckets = [
+        (rows.KEY, [put_row(2, 0, b"a", 2, 1)]),
+        (rows.LEASE, [encode_lease(Lease(7, 1 << 62, 1 << 62)), encode_lease(Lease(-3, -5, -5))]),
+        (rows.MEMBERS, [(b"1", member)]),
+        (rows.META, []),
+    ]
+    write_bbolt(path, sorted(buckets, key=lambda bucket: bucket[0]))
+    import_etcd(path, tmp_path / "store")
+    with kvstore.open(tmp_path / "store") as store:
+        assert store.lease_time_to_live(7).granted_ttl == 9_000_000_000
+        assert store.lease_time_to_live(-3).granted_ttl == 2
 
 
 def test_one_key_is_found_without_an_index_and_many_with_one(tmp_path: Path) -> None:

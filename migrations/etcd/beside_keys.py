@@ -18,7 +18,7 @@ from collections.abc import Iterable
 
 from kvstore.backend import Row
 from kvstore.keyvalue import decode_row, row_numbers
-from kvstore.lessor import Lease
+from kvstore.lessor import TTL_MAX_SECONDS, Lease
 from kvstore.mvcc.schema import (
     FORMAT_VERSION,
     META_APPLIED_INDEX,
@@ -51,7 +51,11 @@ CARRIED_BUCKETS = (
 
 
 def deadline_ms(granted_ttl_seconds: int, remaining_ttl_seconds: int, now_ms: int) -> int:
-    return now_ms + 1000 * max(remaining_ttl_seconds or granted_ttl_seconds, MIN_TTL_SECONDS)
+    return now_ms + 1000 * _effective(remaining_ttl_seconds or granted_ttl_seconds)
+
+
+def _effective(ttl_seconds: int) -> int:
+    return min(max(ttl_seconds, MIN_TTL_SECONDS), TTL_MAX_SECONDS)
 
 
 def lease_rows(file: EtcdFile, now_ms: int) -> list[Row]:
@@ -61,7 +65,7 @@ def lease_rows(file: EtcdFile, now_ms: int) -> list[Row]:
             lease_key(each.id),
             Lease(
                 each.id,
-                max(each.granted_ttl_seconds, MIN_TTL_SECONDS),
+                _effective(each.granted_ttl_seconds),
                 deadline_ms(each.granted_ttl_seconds, each.remaining_ttl_seconds, now_ms),
             ).encode(),
         )
@@ -96,7 +100,7 @@ def meta_rows(file: EtcdFile) -> list[Row]:
         (META_FORMAT, pack_u64(FORMAT_VERSION)),
         (META_CLUSTER_ID, pack_u64(cluster_id)),
         (META_MEMBER_ID, pack_u64(member_id)),
-        (META_NAME, name.encode()),
+        (META_NAME, name.encode("utf-8", "replace")),
         (META_APPLIED_INDEX, pack_u64(file.consistent_index)),
         (META_REVISION, pack_u64(file.revision)),
     ]
@@ -132,7 +136,7 @@ def identity(file: EtcdFile) -> tuple[int, int, str]:
     The cluster id is what a cluster founded by these members has; the log of a data directory knows the true one.
     """
     members = sorted(file.members(), key=lambda member: member.id)
-    if not members:
+    if not members or not 0 <= members[0].id <= members[-1].id < 1 << 64:
         return 0, 0, ""
     founded = hashlib.sha1(b"".join(pack_u64(member.id) for member in members), usedforsecurity=False)
     return int.from_bytes(founded.digest()[:8], "big"), members[0].id, members[0].name

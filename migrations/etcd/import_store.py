@@ -148,7 +148,7 @@ def _finish(disk: Disk, directory: DataDir, imported: Imported, source: _Source)
         imported.cluster_id,
         imported.member_id,
         first_index=imported.counts["log index"] + 1,
-        extra=source.name.encode(),
+        extra=source.name.encode("utf-8", "replace"),
     ).close()
     for folder in (directory.snap, directory.wal, directory.root):
         disk.sync_dir(folder)
@@ -229,7 +229,7 @@ class _Import:
                 (META_FORMAT, pack_u64(FORMAT_VERSION)),
                 (META_CLUSTER_ID, pack_u64(ids[0])),
                 (META_MEMBER_ID, pack_u64(ids[1])),
-                (META_NAME, source.name.encode()),
+                (META_NAME, source.name.encode("utf-8", "replace")),
             ]
             tx.put_many(META, own)
             full = [key for key, _ in tx.scan(ALARM) if key[8:] == NOSPACE]
