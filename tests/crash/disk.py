@@ -90,10 +90,13 @@ class Images:
     def __init__(self, root: Path) -> None:
         self._root = root
         self._commits: list[Files] = []
-        self._calls_at_first = 0
+        self._inode = 0
         self.is_entry_durable = (root / "snap" / "db").exists()
 
     def committed(self) -> None:
+        if self._inode != self._current_inode():  # another file has its name, for good
+            self._inode = self._current_inode()
+            self._commits = []
         files = self._read()
         if not self._commits or self._commits[-1] != files:
             self._commits.append(files)
@@ -101,6 +104,10 @@ class Images:
     def synced(self) -> None:
         """Everything before is durable: older states cannot come back."""
         self._commits = [self._read()]
+
+    def _current_inode(self) -> int:
+        path = self._root / "snap" / "db"
+        return path.stat().st_ino if path.exists() else 0
 
     def _read(self) -> Files:
         names = ("db", "db-wal")
@@ -111,10 +118,10 @@ class Images:
         }
 
     def choices(self, chance: random.Random, *, all_commits: bool) -> list[tuple[str, Files | None]]:
-        """Newest first. No files: the name itself is lost; None: nothing has been done to them."""
+        """Newest first. No files: the name itself is lost; None: what the disk says (the file is being replaced)."""
         commits = list(enumerate(self._commits))
-        if not commits:
-            return [("the backend as it was", None)]
+        if not commits or self._inode != self._current_inode():
+            return [("the disk's own view of the backend", None)]
         chosen = [commits[-1]] + (commits[-2::-1] if all_commits else commits[:1])
         found: list[tuple[str, Files | None]] = [(f"commit {number}", files) for number, files in chosen]
         if len(commits) > 1:

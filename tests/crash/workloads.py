@@ -86,6 +86,22 @@ def snapshots(session: Session) -> None:
     session.put(b"after", b"1")
 
 
+def defragmenting(session: Session) -> None:
+    """The backend's file is replaced by a compact copy, between checkpoints."""
+    for number in range(6):
+        session.put(b"k%d" % (number % 2), b"%d" % number * 600)
+    session.checkpoint()
+    session.compact(0)
+    session.run(lambda store: store.engine.run_compaction())
+    session.put(b"pending", b"1")
+    session.run(lambda store: store.defragment())
+    session.put(b"after", b"2")
+    session.checkpoint()
+    session.run(lambda store: store.engine.snapshots.release())
+    session.run(lambda store: store.defragment())
+    session.put(b"after", b"3")
+
+
 WORKLOADS: tuple[Workload, ...] = (
     puts,
     transactions,
@@ -94,4 +110,5 @@ WORKLOADS: tuple[Workload, ...] = (
     compaction,
     releasing,
     snapshots,
+    defragmenting,
 )
