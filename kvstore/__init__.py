@@ -70,10 +70,12 @@ from kvstore.options import BadOption, Options
 if TYPE_CHECKING:
     from kvstore.aio import AsyncStore
     from kvstore.backend import Progress
+    from kvstore.diagnosis import Fact
     from kvstore.engine import LocalEngine
     from kvstore.snapshot.opened import Snapshot
     from kvstore.snapshot.restore import Restored
     from kvstore.store import Store, View
+    from kvstore.verification.report import Report, Steps
 
 __version__ = "0.1.0"
 
@@ -128,6 +130,7 @@ __all__ = [
     "WrongStore",
     "create_revision",
     "delete",
+    "doctor",
     "get",
     "lease",
     "mod_revision",
@@ -139,6 +142,7 @@ __all__ = [
     "restore",
     "txn",
     "value",
+    "verify",
     "version",
 ]
 
@@ -232,6 +236,32 @@ def restore(
         to_time=to_time,
         progress=progress,
     )
+
+
+def verify(
+    path: str | os.PathLike[str],
+    *,
+    deep: bool = False,
+    scratch_dir: str | os.PathLike[str] | None = None,
+    progress: Steps | None = None,
+    **options: Any,
+) -> Report:
+    """Look for damage in a data directory, also beside another process that writes it, or in a snapshot file.
+
+    ``deep``: compare every row with what snapshot and log say it should be. ``progress`` is called with (what, done,
+    total); ``options``: the fields of ``Options``. Damage is in the report, not raised.
+    """
+    from kvstore import verification
+
+    chosen = Options.load(options)
+    return verification.verify(path, deep=deep, options=chosen, scratch_dir=scratch_dir, progress=progress)
+
+
+def doctor(data_dir: str | os.PathLike[str], **options: Any) -> list[Fact]:
+    """Versions, file system, speed of syncs, room, clocks: facts about the ground a store stands on, with advice."""
+    from kvstore.diagnosis import diagnose
+
+    return diagnose(data_dir, options=Options.load(options))
 
 
 def __getattr__(name: str) -> Any:

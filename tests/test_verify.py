@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+import kvstore
 from kvstore import KVStoreError, NotAStore, Options, Store, StoreLocked, ops
 from kvstore.backend import Backend, ReadTx, find_backend
 from kvstore.keyvalue import decode_row, encode_key_value, split_row
@@ -117,6 +118,13 @@ def test_a_sound_store_has_no_findings(directory: Path, backend: str) -> None:
         assert report.counts["latest"] >= store.count(prefix=b"")
     assert report.counts["snapshots"] == 1 and report.counts["attachment"] == 2 and report.counts["history"]
     assert any("compared with what" in note for note in report.notes)
+
+
+@both
+def test_the_library_calls(directory: Path, backend: str) -> None:
+    """``kvstore.verify`` and ``kvstore.doctor`` take a directory, and the options by name."""
+    assert kvstore.verify(directory, deep=True, backend=backend).ok
+    assert any(fact.name == "sync" for fact in kvstore.doctor(directory, low_disk_bytes=0))
 
 
 @both
