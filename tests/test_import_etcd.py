@@ -20,6 +20,7 @@ from kvstore.migrations.etcd.rows import KeyValueRow, Lease, encode_key_value, e
 import kvstore
 from kvstore.foreign import Imported, ImportOptions, find_foreign, recognize_foreign
 from kvstore.mvcc.schema import META
+from kvstore.verification.run import verify
 from tests import etcd_samples
 from tests import test_etcd_real as real
 from tests.etcd_recorder import HAS_ETCD, fresh_etcd, record
@@ -143,6 +144,7 @@ def test_an_import_is_the_store_that_etcd_had(shared: Path, tmp_path: Path, name
     for _ in range(2):  # as it was made, and opened again
         with kvstore.open(tmp_path / "store", backend) as store:
             hold_against_truth(store, said)
+    assert verify(tmp_path / "store").findings == ()
     with kvstore.open(tmp_path / "store", backend) as store:
         assert store.put(b"new", b"value").revision == said["revision"] + 1
         assert store.compact(store.revision, physical=True)
@@ -291,23 +293,28 @@ def write_store(path: Path, key_rows: list[tuple[bytes, bytes]], meta: list[tupl
 
 
 def test_what_an_unfinished_compaction_would_remove_stays_behind(tmp_path: Path) -> None:
-    """Scheduled but not finished: versions superseded by then, and tombstones before it, do not move in."""
+    """Scheduled but not finished: versions superseded by then, and tombstones before it, do not move in.
+
+    What was written at the compaction itself is kept, for a watch that begins there.
+    """
     key_rows = [
         put_row(2, 0, b"a", 2, 1),
         put_row(3, 0, b"a", 2, 2),
         put_row(4, 0, b"gone", 4, 1),
         delete_row(5, 0, b"gone"),
         put_row(6, 0, b"a", 2, 3),
+        delete_row(6, 1, b"deleted right there"),
         put_row(7, 0, b"gone", 7, 1),
     ]
     path = write_store(tmp_path / "db", key_rows, [(rows.SCHEDULED_COMPACT, encode_revision(6))])
     import_etcd(path, tmp_path / "store")
+    assert verify(tmp_path / "store").findings == ()
     for store in (kvstore.open(tmp_path / "store"), kvstore.open_snapshot(path)):
         with store:
             assert (store.revision, store.compact_revision) == (7, 6)
             assert [(kv.mod_revision, kv.version) for kv in store.history(b"a")] == [(6, 3)]
             assert [(kv.mod_revision, kv.version) for kv in store.history(b"gone")] == [(7, 1)]
-            assert [event[4] for event in events(store, 6)] == [6, 7]
+            assert [event[4] for event in events(store, 6)] == [6, 6, 7]
             with pytest.raises(kvstore.Compacted):
                 store.get(b"a", revision=5)
 

@@ -248,14 +248,14 @@ class EtcdView:
         for row in range(high - 1, low - 1, -1) if reverse else range(low, high):
             place = index.place(row)
             if place.start:
-                yield self._change(place, had_before=index.before[row] >= 0)
+                yield self._change(place)
 
-    def _change(self, place: Place, *, had_before: bool) -> Row:
+    def _change(self, place: Place) -> Row:
         value = self.file.data[place.start : place.end]
         if place.is_tombstone:
             kind, key = DELETE, self.file.user_key_at(place.start, place.end)
         else:
-            kind = UPDATE if had_before and self._numbers(value, place)[2] > 1 else CREATE
+            kind = UPDATE if self._numbers(value, place)[2] > 1 else CREATE
             key = self.file.user_key_at(place.start, place.end)
         self.file.file.release_passed(len(value))
         return revision_key(place.main, place.sub), kind + key
