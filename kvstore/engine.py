@@ -71,6 +71,7 @@ from kvstore.mvcc.schema import META, META_LOG_MARK
 from kvstore.mvcc.state import State
 from kvstore.mvcc.validate import (
     check_delete,
+    check_key,
     check_number,
     check_put,
     check_range,
@@ -138,9 +139,12 @@ class LocalEngine:
         self.upkeep_wanted = threading.Event()
         """The same for what takes long: compaction and defragment."""
         self.is_closing = False
+        self._at_rest = False
+        """Whether background work waits for the first write to begin."""
         self.backend_full: DiskFull | None = None
         """Why the last checkpoint failed, if the disk had no room for it."""
         self._closing = threading.Lock()
+        self._starting = threading.Lock()
         self._maintenance: list[Maintenance] = []
         self.leasing = Leasing(self)
         self.compaction = Compaction(self)
@@ -162,9 +166,19 @@ class LocalEngine:
         """The newest version of ``key``: the short form of a range over one key."""
         if self._read_refusal is not None:
             raise self._read_refusal()
+        if not key or type(key) is not bytes:
+            check_key(key)
         state = self.state
         row = state.row_at(key, state.published)
-        return None if row is None else KeyValue.from_row(row)
+        return None if row is None else KeyValue.decoded(row)
+
+    def get_at(self, key: bytes, revision: int) -> KeyValue | None:
+        """``key`` as it was at ``revision``."""
+        self.check_readable()
+        check_key(key)
+        revision = read_revision(revision, self.state.published, self.state.compacted)
+        row = self.state.row_at(key, revision)
+        return None if row is None else KeyValue.decoded(row)
 
     def range(self, request: RangeRequest) -> RangeResponse:
         self.check_readable()
@@ -279,6 +293,8 @@ class LocalEngine:
     ) -> Ticket:
         if self._write_refusal is not None:
             raise self._write_refusal()
+        if self._at_rest:
+            self._begin_background()
         if patient and self.stalled:
             self.space.end_stall()
         state = self.state
@@ -461,7 +477,7 @@ class LocalEngine:
 
             def pause() -> None:
                 if not self.overloaded and self._write_refusal is None:
-                    pace()
+                    pace(hurry=len(self.state.generations[0].changes) > self._batch_limit)
 
             try:
                 with self.timed(COMMIT):
@@ -504,8 +520,30 @@ class LocalEngine:
     # --- background work --------------------------------------------------------------
 
     def start(self) -> None:
-        """Begin background work (unless the option ``background`` is off)."""
-        if self.options.background and self.log is not None:
+        """Begin background work (unless the option ``background`` is off): now if there is any, else with the
+        first write. Who opens a store to read it pays for no threads.
+        """
+        self._at_rest = self.options.background and self.log is not None
+        if self._at_rest and self._has_work():
+            self._begin_background()
+
+    def _has_work(self) -> bool:
+        """Whether there is, or will be without any write, something to do in the background."""
+        state = self.state
+        return bool(
+            state.index != state.applied_index
+            or state.head_compacted > state.compact_finished
+            or state.alarms
+            or self.lessor.leases
+            or self.compaction.is_automatic
+            or self.options.snapshot_interval_seconds
+            or self.snapshots.due()
+        )
+
+    def _begin_background(self) -> None:
+        with self._starting:
+            if not self._at_rest:
+                return
             prompt = [
                 Job("checkpoint", self.checkpoint, self.options.backend_batch_interval_seconds),
                 Job("log", self._tend_log, self.options.sync_interval_seconds),
@@ -520,6 +558,7 @@ class LocalEngine:
             ]
             for thread in self._maintenance:
                 thread.start()
+            self._at_rest = False
 
     def tend_upkeep(self) -> None:
         """Compact if it is time to, delete what has become garbage, defragment if that left much free."""
@@ -587,7 +626,8 @@ class LocalEngine:
         with self._closing:
             if self._read_refusal is not None:
                 return
-            self.is_closing = True
+            with self._starting:
+                self.is_closing, self._at_rest = True, False
             for thread in self._maintenance:
                 thread.stop()
             self.snapshots.stop()

@@ -93,16 +93,20 @@ def row_revision(row: bytes) -> tuple[int, int]:
 
 def _parse(row: bytes) -> Any:
     """The row as a protobuf message: parsed in C, and a field costs only when it is read."""
-    global _from_bytes
     try:
-        if _from_bytes is None:
-            _from_bytes = _message_class().FromString
         return _from_bytes(row)
     except Exception as error:  # protobuf's DecodeError, named only once protobuf is imported
         raise BadRow(f"a row is not a KeyValue: {error}") from None
 
 
-_from_bytes: Any = None
+def _load_parser(row: bytes) -> Any:
+    """Stands in for the parser until the first row: importing this module stays light."""
+    global _from_bytes
+    _from_bytes = _message_class().FromString
+    return _from_bytes(row)
+
+
+_from_bytes: Any = _load_parser
 
 
 def _message_class() -> Any:
@@ -130,15 +134,11 @@ class KeyValue:
     wrote this value; ``version``: puts since creation, from 1; ``lease``: id of the attached lease, 0 for none.
     """
 
-    __slots__ = ("create_revision", "key", "lease", "mod_revision", "row", "value", "version")
+    __slots__ = ("_message", "key", "row")
 
     key: bytes
-    value: bytes
-    create_revision: int
-    mod_revision: int
-    version: int
-    lease: int
     row: bytes
+    _message: Any
 
     def __init__(
         self,
@@ -149,8 +149,8 @@ class KeyValue:
         version: int = 0,
         lease: int = 0,
     ) -> None:
-        _fill(self, (key, create_revision, mod_revision, version, value, lease))
         _set_row(self, encode_key_value(key, create_revision, mod_revision, version, value, lease))
+        _set_key(self, key)
 
     @classmethod
     def from_row(cls, row: bytes) -> Self:
@@ -160,19 +160,57 @@ class KeyValue:
         return self
 
     @classmethod
+    def decoded(cls, row: bytes) -> Self:
+        """Wrap a stored row that will be looked at for sure. Raises ``BadRow``."""
+        self = _new(cls)
+        _set_row(self, row)
+        _set_message(self, _parse(row))
+        return self
+
+    @classmethod
     def of(cls, key: bytes, row: bytes) -> Self:
         """Wrap a stored row whose key is at hand; the rest is not decoded yet."""
-        self = cls.__new__(cls)
+        self = _new(cls)
         _set_row(self, row)
         _set_key(self, key)
         return self
 
     def __getattr__(self, name: str) -> Any:
-        """Reached only while the slots are empty: decode the row, then answer."""
-        if name not in _DECODED:
-            raise AttributeError(name)
-        _fill(self, decode_row(self.row))
-        return getattr(self, name)
+        """Reached only while a slot is empty: the row is parsed when the first field is asked for."""
+        if name == "_message":
+            message = _parse(self.row)
+            _set_message(self, message)
+            return message
+        if name == "key":
+            key = self._message.key
+            _set_key(self, key)
+            return key
+        raise AttributeError(name)
+
+    @property
+    def value(self) -> bytes:
+        value: bytes = self._message.value
+        return value
+
+    @property
+    def create_revision(self) -> int:
+        revision: int = self._message.create_revision
+        return revision
+
+    @property
+    def mod_revision(self) -> int:
+        revision: int = self._message.mod_revision
+        return revision
+
+    @property
+    def version(self) -> int:
+        version: int = self._message.version
+        return version
+
+    @property
+    def lease(self) -> int:
+        lease: int = self._message.lease
+        return lease
 
     def to_protobuf(self) -> bytes:
         """The ``mvccpb.KeyValue`` message."""
@@ -202,23 +240,10 @@ class KeyValue:
         return KeyValue.from_row, (self.row,)
 
 
-_DECODED = frozenset(("key", "value", "create_revision", "mod_revision", "version", "lease"))
 # The slots' own setters: the class refuses assignment, this module does not.
 _set_row = KeyValue.__dict__["row"].__set__
-_set_key, _set_create, _set_mod, _set_version, _set_value, _set_lease = (
-    KeyValue.__dict__[name].__set__
-    for name in ("key", "create_revision", "mod_revision", "version", "value", "lease")
-)
-
-
-def _fill(kv: KeyValue, values: Fields) -> None:
-    key, create_revision, mod_revision, version, value, lease = values
-    _set_key(kv, key)
-    _set_create(kv, create_revision)
-    _set_mod(kv, mod_revision)
-    _set_version(kv, version)
-    _set_value(kv, value)
-    _set_lease(kv, lease)
+_set_key = KeyValue.__dict__["key"].__set__
+_set_message = KeyValue.__dict__["_message"].__set__
 
 
 def _tuple(kv: KeyValue) -> Fields:

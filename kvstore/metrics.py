@@ -158,6 +158,10 @@ class MeasuredEngine(LocalEngine):
         self.measured.count("etcd_mvcc_range")
         return super().get(key)
 
+    def get_at(self, key: bytes, revision: int) -> KeyValue | None:
+        self.measured.count("etcd_mvcc_range")
+        return super().get_at(key, revision)
+
     def range(self, request: RangeRequest) -> RangeResponse:
         self.measured.count("etcd_mvcc_range")
         return super().range(request)

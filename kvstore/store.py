@@ -126,8 +126,7 @@ class View(Reader):
 
     def get(self, key: bytes) -> KeyValue | None:
         """The key at this revision, or None. Raises ``Compacted``."""
-        kvs = self.range(key).kvs
-        return kvs[0] if kvs else None
+        return self.engine.get_at(key, self._at)
 
     def __repr__(self) -> str:
         return f"<kvstore.View at revision {self._at}>"
@@ -143,10 +142,7 @@ class Store(Reader):
 
         Raises ``Compacted`` or ``FutureRevision``.
         """
-        if not revision:
-            return self.engine.get(key)
-        kvs = self.range(key, revision=revision).kvs
-        return kvs[0] if kvs else None
+        return self.engine.get_at(key, revision) if revision else self.engine.get(key)
 
     def at(self, revision: int) -> View:
         """A view of the past. Raises ``Compacted`` or ``FutureRevision`` now rather than later."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from kvstore.backend import Backend, Row, WriteTx
 from kvstore.mvcc.overlay import Generation
@@ -33,7 +33,9 @@ from kvstore.mvcc.schema import (
 )
 
 CHUNK_ROWS = 32
+RUN_ROWS = 512
 RUN_SECONDS = 0.0001
+HURRIED_RUN_SECONDS = 0.001
 PAUSE_SECONDS = 0.0001
 
 T = TypeVar("T")
@@ -41,13 +43,13 @@ Pause = Callable[[], None]
 
 
 class Pacer:
-    """Lets the others have the GIL, whenever this thread has had it for ``RUN_SECONDS``."""
+    """Lets the others have the GIL, whenever this thread has had it for a while: longer where it is in a hurry."""
 
     def __init__(self) -> None:
         self._resumed = time.perf_counter()
 
-    def __call__(self) -> None:
-        if time.perf_counter() - self._resumed > RUN_SECONDS:
+    def __call__(self, *, hurry: bool = False) -> None:
+        if time.perf_counter() - self._resumed > (HURRIED_RUN_SECONDS if hurry else RUN_SECONDS):
             time.sleep(PAUSE_SECONDS)
             self._resumed = time.perf_counter()
 
@@ -72,7 +74,7 @@ def write_generation(backend: Backend, generation: Generation, now_ms: int, paus
 
 
 def _write_changes(tx: WriteTx, generation: Generation, pause: Pause) -> None:
-    keys = sorted(generation.versions)
+    keys = _sorted_in_runs(list(generation.versions), pause)
     before: dict[bytes, bytes | None] = {}
     for some in _chunks(keys):
         before.update(zip(some, tx.get_many(LATEST, some), strict=True))
@@ -89,8 +91,7 @@ def _write_changes(tx: WriteTx, generation: Generation, pause: Pause) -> None:
             changes.append((revision_key(version.main, version.sub), kind + key))
             now[key] = version.row
         pause()
-    history.sort()
-    for some_rows in _chunks(history):
+    for some_rows in _chunks(_sorted_in_runs(history, pause)):
         tx.put_many(HISTORY, some_rows)
         pause()
     for some_rows in _chunks(changes):
@@ -100,6 +101,15 @@ def _write_changes(tx: WriteTx, generation: Generation, pause: Pause) -> None:
         tx.put_many(LATEST, [(key, row) for key in some if (row := now[key]) is not None])
         tx.delete_many(LATEST, [key for key in some if now[key] is None and before[key] is not None])
         pause()
+
+
+def _sorted_in_runs(items: list[Any], pause: Pause) -> list[Any]:
+    """Runs of ``RUN_ROWS`` sorted items: near enough to order for a tree, and no long sort holds the GIL."""
+    ordered = []
+    for start in range(0, len(items), RUN_ROWS):
+        ordered += sorted(items[start : start + RUN_ROWS])
+        pause()
+    return ordered
 
 
 def _chunks(items: Sequence[T]) -> Iterator[list[T]]:

@@ -128,9 +128,9 @@ class State:
             return row
         if row is not None and row_mod_revision(row) <= revision:
             return row
-        with self.backend.read() as tx:
+        with self.backend.read() as tx:  # what was live then is not in ``latest`` now, so it has ended
             self.check_kept(revision, tx)
-            return past_row(tx, key, revision)
+            return ended_row(tx, key, revision)
 
     # --- reads of ranges --------------------------------------------------------------
 
@@ -199,11 +199,8 @@ def _mark(meta: dict[bytes, bytes], name: bytes) -> int:
     return parse_u64(meta[name]) if name in meta else -1
 
 
-def past_row(tx: ReadTx, key: bytes, revision: int) -> bytes | None:
-    """The version of ``key`` at ``revision``: at most one get and one seek, however many versions there are."""
-    row = tx.get(LATEST, key)
-    if row is not None and row_mod_revision(row) <= revision:
-        return row
+def ended_row(tx: ReadTx, key: bytes, revision: int) -> bytes | None:
+    """The version of ``key`` that was live at ``revision`` and has ended: one seek, however many there are."""
     ended = tx.scan(HISTORY, history_key(key, revision + 1, 0), escape(key) + REVISION_LIMIT, limit=1)
     if ended and row_mod_revision(ended[0][1]) <= revision:
         return ended[0][1]

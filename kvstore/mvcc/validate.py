@@ -31,6 +31,12 @@ from kvstore.model import (
 _OP_BYTES = 32
 
 
+def check_key(key: bytes) -> None:
+    _bytes("key", key)
+    if not key:
+        raise EmptyKey
+
+
 def check_range(request: RangeRequest) -> None:
     _bytes("key", request.key)
     _bytes("range_end", request.range_end)
