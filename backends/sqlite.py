@@ -139,7 +139,7 @@ class SQLiteBackend:
         try:
             value: bytes | None = cursor.execute(self.statements[table].get, (key,)).get
             return value
-        except apsw.Error as error:
+        except (apsw.Error, UnicodeDecodeError) as error:
             raise typed(error, self.path) from error
         finally:
             self._idle.append(cursor)

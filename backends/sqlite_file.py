@@ -100,10 +100,12 @@ def check_tables(connection: apsw.Connection, path: Path, tables: list[str]) -> 
             raise Corruption(f"the table {table!r} is missing", path)
 
 
-def typed(error: apsw.Error, path: Path) -> KVStoreError | OSError:
-    """Our error for one of SQLite's."""
+def typed(error: apsw.Error | UnicodeDecodeError, path: Path) -> KVStoreError | OSError:
+    """Our error for one of SQLite's; a row that became text is damaged, for ours are bytes."""
     text = f"{path}: {error}"
     match error:
+        case UnicodeDecodeError():
+            return Corruption(str(error), path)
         case apsw.FullError():
             return DiskFull(text)
         case apsw.CorruptError() | apsw.NotADBError():

@@ -69,7 +69,7 @@ class SQLiteReadTx:
         cursor = self._open_cursor()
         try:
             return [cursor.execute(sql, (key,)).get for key in keys]
-        except apsw.Error as error:
+        except (apsw.Error, UnicodeDecodeError) as error:
             raise typed(error, self._backend.path) from error
 
     def scan(
@@ -109,7 +109,7 @@ class SQLiteReadTx:
         """All rows at once: a statement left half-way would keep its commit pinned."""
         try:
             return self._open_cursor().execute(sql, values).fetchall()
-        except apsw.Error as error:
+        except (apsw.Error, UnicodeDecodeError) as error:
             raise typed(error, self._backend.path) from error
 
     def _open_cursor(self) -> apsw.Cursor:

@@ -24,6 +24,8 @@ from kvstore.mvcc.changes import change_page
 from kvstore.store import Store
 
 PAGE_ROWS = 1000
+DELETING = ("revoke", "prefix", "delete")
+"""Steps that delete and put nothing."""
 
 
 class BrokenPromise(Exception):
@@ -153,6 +155,8 @@ class History:
     ) -> str | None:
         """The step that made the revision; None: a lease expired."""
         wrote = {row.step for _, row in changes if row is not None}
+        if not wrote and acked is None and self._is_expiry(changes):
+            return None
         names: Iterable[str] = wrote or ([acked] if acked else _deletes(revision, heard))
         for name in names:
             step = heard.steps.get(name)
@@ -161,8 +165,6 @@ class History:
             if acked not in (None, name):
                 raise BrokenPromise(f"revision {revision} is {name}'s, acknowledged was {acked}")
             return name
-        if not wrote and acked is None and self._is_expiry(changes):
-            return None
         raise BrokenPromise(
             f"no step has the effect of revision {revision}: {changes}; acknowledged: {acked}"
         )
@@ -271,13 +273,20 @@ class History:
 
 
 def _deletes(revision: int, heard: Heard) -> list[str]:
-    """Steps that may have deleted something at ``revision``: the answer of a revoke does not say so."""
-    found = []
+    """Steps that may have deleted something at ``revision``, those that fit fewest places first.
+
+    The answer of a revoke does not say whether it deleted anything: if acknowledged for this revision, it may have.
+    """
+    open_steps: list[Step] = []
+    revoked: list[str] = []
     for name, step in heard.steps.items():
         ack = heard.acks.get(name)
-        if ack is None or (step.do == "revoke" and ack.revision == revision):
-            found.append(name)
-    return found
+        if ack is not None:
+            revoked += [name] * (step.do == "revoke" and ack.revision == revision)
+        elif step.do in DELETING:
+            open_steps.append(step)
+    open_steps.sort(key=lambda step: DELETING.index(step.do))
+    return revoked + [step.id for step in open_steps]
 
 
 def _kept(store: Store, first: int) -> dict[int, Changes]:
