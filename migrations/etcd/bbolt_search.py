@@ -128,9 +128,12 @@ def occurrences(file: BboltFile, needle: bytes) -> Iterator[int]:
     """Offsets of the file's database part where the needle stands."""
     size = file.meta.size_bytes
     overlap = len(needle) - 1
+    buffer = bytearray(
+        min(_CHUNK_BYTES + overlap, size)
+    )  # one for all: new memory for each costs more than reading
     for start in range(0, size, _CHUNK_BYTES):
-        chunk = os.pread(file.fileno(), min(_CHUNK_BYTES + overlap, size - start), start)
-        at = chunk.find(needle)
+        filled = os.preadv(file.fileno(), [memoryview(buffer)[: size - start]], start)
+        at = buffer.find(needle, 0, filled)
         while at >= 0:
             yield start + at
-            at = chunk.find(needle, at + 1)
+            at = buffer.find(needle, at + 1, filled)
