@@ -12,10 +12,13 @@ import pytest
 from kvstore.tools import wal
 from kvstore.tools.command import ExitCode
 
+import kvstore
 from kvstore import Corruption, Options, Store, layout
 from kvstore.recovery import open_engine
+from kvstore.wal.anew import begin_anew
 from kvstore.wal.inspect import scan_segment
 from tests.command_line import CommandLine, command_line
+from tests.crashes import every_crash
 from tests.recording_disk import UnsyncedDisk
 
 Repair = Callable[..., tuple[int, Any]]
@@ -75,7 +78,12 @@ def test_a_sound_log_needs_no_repair(data: Path, repair: Repair) -> None:
     """Nothing is done, and the exit code is 0."""
     before = contents(data)
     code, said = repair()
-    assert (code, said["needed"], said["done"], said["last_good_index"]) == (ExitCode.OK, False, False, 20)
+    assert (code, said["action"], said["done"], said["last_good_index"]) == (
+        ExitCode.OK,
+        "nothing",
+        False,
+        20,
+    )
     assert contents(data) == before
 
 
@@ -85,7 +93,7 @@ def test_a_dry_run_touches_nothing(data: Path, repair: Repair) -> None:
     flip(path, offset + 40)
     before = contents(data)
     code, said = repair("--dry-run")
-    assert (code, said["done"], said["needed"]) == (ExitCode.DAMAGED, False, True)
+    assert (code, said["done"], said["action"]) == (ExitCode.DAMAGED, False, "cut at the damage")
     assert (said["path"], said["offset"]) == (str(path), offset)
     assert (said["last_good_index"], said["last_lost_index"], said["applied_index"]) == (index - 1, 20, 5)
     assert said["set_aside"] and contents(data) == before
@@ -124,25 +132,70 @@ def test_an_unfinished_write_is_cut_without_asking(data: Path, repair: Repair) -
     content = path.read_bytes()
     path.write_bytes(content[: offset + 30] + bytes(len(content) - offset - 30))
     code, said = repair()
-    assert (code, said["done"], said["unfinished_write_only"]) == (ExitCode.OK, True, True)
-    assert repair()[1]["needed"] is False
+    assert (code, said["done"], "not finished" in said["action"]) == (ExitCode.OK, True, True)
+    assert repair()[1]["action"] == "nothing"
     with open_store(data) as store:
         assert store.get(b"k18") is not None and store.get(b"k19") is None
 
 
-def test_damage_before_what_the_backend_holds_is_not_cut(data: Path, repair: Repair) -> None:
-    """In a segment that is not read any more it does not matter; behind the backend's index a cut is never made."""
+def test_damage_before_what_the_backend_holds_does_not_matter(data: Path, repair: Repair) -> None:
+    """In a segment that is not read any more nothing needs to be done."""
     open_store(data).close()  # now the backend holds all 20
     path, offset, _ = batches(data)[2]
     flip(path, offset + 40)
-    assert repair()[1]["needed"] is False
+    assert repair()[1]["action"] == "nothing"
     open_store(data).close()
-    last_path, last_offset, _ = batches(data)[-1]
-    flip(last_path, last_offset + 40)
+
+
+@pytest.mark.parametrize("batch", (-1, -2, 0), ids=("the last record", "an earlier one", "the first of all"))
+def test_a_log_that_proves_less_than_the_backend_begins_anew(data: Path, repair: Repair, batch: int) -> None:
+    """A cut would leave a gap: all segments are set aside, and the next entry is the one after the backend's."""
+    open_store(data).close()
+    last = batches(data)[-1]
+    flip(last[0], last[1] + 40)
+    path, offset, _ = batches(data)[batch] if batch else batches(data)[0]
+    flip(path, offset + 20)
+    with pytest.raises(Corruption):
+        open_store(data)
     before = contents(data)
+    code, said = repair()
+    assert (code, said["done"], said["last_lost_index"]) == (ExitCode.DAMAGED, False, 0)
+    assert "anew" in said["action"] and contents(data) == before
     code, said = repair("--to-last-good")
-    assert (code, said["done"]) == (ExitCode.DAMAGED, False)
-    assert said["last_good_index"] < said["applied_index"] and contents(data) == before
+    assert (code, said["done"]) == (ExitCode.OK, True)
+    assert {
+        name.removesuffix(".broken"): content for name, content in contents(data).items()
+    }.items() >= before.items()
+    with open_store(data) as store:
+        assert store.count(prefix=b"k") == 20
+        store.put(b"on", b"it goes")
+    with open_store(data) as store:
+        assert store.get(b"on") is not None and store.revision == 22
+    assert kvstore.verify(data).findings == ()
+
+
+def test_a_crash_while_the_log_begins_anew(scratch: Path) -> None:
+    """Whatever call it ends in: refused as before, or open with all that the backend holds."""
+    with open_store(scratch / "start") as store:
+        for number in range(12):
+            store.put(b"k%d" % number, b"v" * 40)
+        ids = store.engine.cluster_id, store.engine.member_id
+    path, offset, _ = batches(scratch / "start")[-1]
+    flip(path, offset + 40)
+
+    def workload(disk: Any, root: Path, acknowledge: Any) -> None:
+        begin_anew(disk, root / "wal", 12, *ids)
+        acknowledge("anew")
+
+    crashes = 0
+    for crash in every_crash(scratch, workload, start=scratch / "start"):
+        crashes += 1
+        try:
+            with open_store(crash.directory) as store:
+                assert store.count(prefix=b"k") == 12
+        except Corruption:
+            assert not crash.acknowledged, crash
+    assert crashes > 20
 
 
 def test_what_it_says_to_people(data: Path, cli: CommandLine) -> None:

@@ -2,14 +2,19 @@
 
     kvstore wal repair --dry-run         what is wrong, what would be cut, what would be lost; touches nothing
     kvstore wal repair                   cuts a write that was not finished (opening would, too)
-    kvstore wal repair --to-last-good    cuts at the damage: everything behind it is GIVEN UP
+    kvstore wal repair --to-last-good    cuts at the damage: everything behind it that the backend does not hold is
+                                         GIVEN UP
 
 Whatever is cut is copied aside before (``.broken``), and segments behind the damage are renamed so. What the backend
-holds already is not read again; if the log is damaged only there, nothing needs to be cut.
+holds already is not read again; if the log is damaged only there, nothing needs to be cut. If the backend holds more
+than the damaged log can prove, the log begins anew after it.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -19,13 +24,58 @@ from kvstore.backend import recognize_backend
 from kvstore.errors import Corruption, KVStoreError, NotAStore
 from kvstore.files import OSDisk
 from kvstore.layout import DataDir
-from kvstore.mvcc.schema import META, META_APPLIED_INDEX, META_LOG_MARK, TABLES, parse_u64
+from kvstore.mvcc.schema import (
+    META,
+    META_APPLIED_INDEX,
+    META_CLUSTER_ID,
+    META_LOG_MARK,
+    META_MEMBER_ID,
+    TABLES,
+    parse_u64,
+)
 from kvstore.recovery import take_lock
 from kvstore.verification.run import check_closed
+from kvstore.wal.anew import begin_anew
 from kvstore.wal.inspect import Repair
 from kvstore.wal.inspect import repair as repair_log
 
 from .command import ExitCode, Settings, write_json, write_line
+
+
+class Action(StrEnum):
+    """What a log needs."""
+
+    NOTHING = "nothing"
+    CUT_UNFINISHED = "cut a write that was not finished"
+    CUT = "cut at the damage"
+    BEGIN_ANEW = "begin the log anew after what the backend holds"
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What the backend knows of the log."""
+
+    index: int = 0
+    mark: bytes = b""
+    cluster_id: int = 0
+    member_id: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    action: Action
+    held: Held
+    cut: Repair
+
+    @property
+    def lost(self) -> tuple[int, int]:
+        """First and last entry that would be lost, as far as they can be read; (0, 0) if none can."""
+        first = max(self.cut.last_good_index, self.held.index) + 1
+        return (first, self.cut.last_lost_index) if self.cut.last_lost_index >= first else (0, 0)
+
+    @property
+    def is_harmless(self) -> bool:
+        return self.action in (Action.NOTHING, Action.CUT_UNFINISHED)
 
 
 def repair(
@@ -43,97 +93,119 @@ def repair(
         raise NotAStore(f"{directory.wal} holds no log", directory.wal)
     lock = take_lock(directory)
     try:
-        applied_index, mark = held_by_backend(directory)
-        plan = repair_log(OSDisk(), directory.wal, after_index=applied_index, mark=mark, dry_run=True)
-        code = verdict(plan, applied_index, to_last_good=to_last_good)
-        is_done = code == ExitCode.OK and bool(plan.reason) and not dry_run
+        plan = make_plan(directory)
+        may_do = plan.is_harmless or to_last_good
+        is_done = may_do and plan.action != Action.NOTHING and not dry_run
         if is_done:
-            repair_log(OSDisk(), directory.wal, after_index=applied_index, mark=mark)
+            carry_out(plan, directory)
     finally:
         lock.release()
     if settings.json:
-        write_json(repair_facts(plan, applied_index, is_done=is_done))
+        write_json(plan_facts(plan, is_done=is_done))
     else:
-        for line in explain(plan, applied_index, is_done=is_done, to_last_good=to_last_good):
+        for line in explain(plan, is_done=is_done, may_do=may_do):
             write_line(line)
-    if code != ExitCode.OK:
-        raise typer.Exit(code)
+    if not may_do:
+        raise typer.Exit(ExitCode.DAMAGED)
 
 
-def held_by_backend(directory: DataDir) -> tuple[int, bytes]:
-    """(applied index, mark) of the backend; (0, nothing) where it cannot be read."""
+def make_plan(directory: DataDir) -> Plan:
+    """Raises ``Corruption`` where nothing can be done."""
+    held = held_by_backend(directory)
+    try:
+        cut = repair_log(OSDisk(), directory.wal, after_index=held.index, mark=held.mark, dry_run=True)
+    except Corruption as damage:  # nothing of the log would be left, or it ends before the backend
+        if not held.index:
+            raise
+        path = Path(damage.path) if damage.path else None
+        cut = Repair(0, damage.reason, path=path, offset=max(damage.offset, 0))
+    if not cut.reason:
+        return Plan(Action.NOTHING, held, cut)
+    if cut.last_good_index < held.index:
+        return Plan(Action.BEGIN_ANEW, held, cut)
+    return Plan(Action.CUT_UNFINISHED if cut.is_torn else Action.CUT, held, cut)
+
+
+def held_by_backend(directory: DataDir) -> Held:
+    """Nothing where the backend cannot be read."""
     kind = recognize_backend(directory.db) if directory.db.is_file() else None
     if kind is None:
-        return 0, b""
+        return Held()
     try:
         check_closed(kind, directory.db)
         backend = kind.open(directory.db, TABLES, read_only=True)
     except (KVStoreError, OSError):
-        return 0, b""
+        return Held()
     try:
         with backend.read() as tx:
-            index, mark = tx.get_many(META, [META_APPLIED_INDEX, META_LOG_MARK])
-        return parse_u64(index), mark or b""
+            meta = dict(tx.scan(META))
     except Corruption:
-        return 0, b""
+        return Held()
     finally:
         backend.close()
-
-
-def verdict(plan: Repair, applied_index: int, *, to_last_good: bool) -> ExitCode:
-    """Whether the cut may be made."""
-    if not plan.reason or plan.is_torn:
-        return ExitCode.OK
-    return ExitCode.OK if to_last_good and plan.last_good_index >= applied_index else ExitCode.DAMAGED
-
-
-def explain(plan: Repair, applied_index: int, *, is_done: bool, to_last_good: bool) -> list[str]:
-    if not plan.reason:
-        return [f"the log needs no repair: it can be read to its end, entry {plan.last_good_index}"]
-    lines = [f"{plan.path} at byte {plan.offset}: {plan.reason}"]
-    if plan.is_torn:
-        lines.append(
-            f"{_will(is_done)} cut after entry {plan.last_good_index}; nobody was told of what comes behind"
-        )
-        return lines
-    lines.append(
-        f"the last good entry is {plan.last_good_index}; the backend holds entries up to {applied_index}"
+    return Held(
+        parse_u64(meta.get(META_APPLIED_INDEX)),
+        meta.get(META_LOG_MARK, b""),
+        parse_u64(meta.get(META_CLUSTER_ID)),
+        parse_u64(meta.get(META_MEMBER_ID)),
     )
-    if plan.last_good_index < applied_index:
-        lines.append(
-            "a cut would leave a log that ends before the backend, so nothing was changed; a new store can be"
-        )
-        lines.append(
-            "made out of what is good: kvstore snapshot restore DIR --data-dir NEW --to-revision REVISION"
-        )
-        return lines
-    lines += [f"{_will(is_done)} set aside: {path}" for path in plan.set_aside]
-    if plan.last_lost_index:
-        lost = f"entries {plan.last_good_index + 1} to {plan.last_lost_index}"
-        lines.append(f"LOST{'' if is_done else ' if that is done'}: {lost}. They were acknowledged.")
+
+
+def carry_out(plan: Plan, directory: DataDir) -> None:
+    held = plan.held
+    if plan.action == Action.BEGIN_ANEW:
+        begin_anew(OSDisk(), directory.wal, held.index, held.cluster_id, held.member_id)
     else:
-        lines.append("behind it nothing readable is left; how many entries there were is unknown")
-    if not to_last_good:
+        repair_log(OSDisk(), directory.wal, after_index=held.index, mark=held.mark)
+
+
+# --- saying it -----------------------------------------------------------------------------
+
+
+def explain(plan: Plan, *, is_done: bool, may_do: bool) -> list[str]:
+    cut, held = plan.cut, plan.held
+    if plan.action == Action.NOTHING:
+        return [f"the log needs no repair: it can be read to its end, entry {cut.last_good_index}"]
+    lines = [f"{cut.path} at byte {cut.offset}: {cut.reason}"]
+    if plan.action == Action.CUT_UNFINISHED:
+        lines.append("nobody was told of that write")
+    else:
         lines.append(
-            "nothing was changed. First try a snapshot; to give them up all the same: --to-last-good"
+            f"the last good entry is {cut.last_good_index}; the backend holds entries up to {held.index}"
+        )
+    lines.append(f"{'DONE' if is_done else 'to do'}: {plan.action}")
+    if not plan.is_harmless:
+        lines.append(_loss(plan, is_done))
+        if is_done:
+            lines.append("take a snapshot now: older ones cannot be carried on with this log")
+    if not may_do:
+        lines.append(
+            "nothing was changed. Is there a snapshot or a copy? To give those entries up: --to-last-good"
         )
     return lines
 
 
-def _will(is_done: bool) -> str:
-    return "was" if is_done else "to be"
+def _loss(plan: Plan, is_done: bool) -> str:
+    first, last = plan.lost
+    if last:
+        return (
+            f"LOST{'' if is_done else ' if that is done'}: entries {first} to {last}. They were acknowledged."
+        )
+    return (
+        "behind the damage nothing can be read that is not in the backend; whether there was more is unknown"
+    )
 
 
-def repair_facts(plan: Repair, applied_index: int, *, is_done: bool) -> dict[str, Any]:
+def plan_facts(plan: Plan, *, is_done: bool) -> dict[str, Any]:
     return {
-        "needed": bool(plan.reason),
+        "action": plan.action.value,
         "done": is_done,
-        "reason": plan.reason,
-        "unfinished_write_only": plan.is_torn,
-        "path": str(plan.path or ""),
-        "offset": plan.offset,
-        "last_good_index": plan.last_good_index,
-        "last_lost_index": plan.last_lost_index,
-        "applied_index": applied_index,
-        "set_aside": [str(path) for path in plan.set_aside],
+        "reason": plan.cut.reason,
+        "path": str(plan.cut.path or ""),
+        "offset": plan.cut.offset,
+        "last_good_index": plan.cut.last_good_index,
+        "applied_index": plan.held.index,
+        "first_lost_index": plan.lost[0],
+        "last_lost_index": plan.lost[1],
+        "set_aside": [str(path) for path in plan.cut.set_aside],
     }

@@ -21,6 +21,7 @@ from kvstore.errors import Corruption, NotAStore
 from kvstore.files import Disk
 from kvstore.wal import format as fmt
 from kvstore.wal import recovery
+from kvstore.wal.anew import set_aside
 from kvstore.wal.reader import SegmentReader
 from kvstore.wal.replay import Replay, segments_from
 
@@ -116,9 +117,7 @@ def repair(
     plan = _plan(wal_dir, after_index, fmt.Mark.decode(mark))
     if not plan.reason or dry_run:
         return plan
-    for path in reversed(plan.set_aside):  # the newest first: what remains never has a gap
-        disk.rename(path, str(path) + layout.BROKEN_SUFFIX)
-        disk.sync_dir(wal_dir)
+    set_aside(disk, plan.set_aside)
     if plan.path is not None and plan.path not in plan.set_aside:
         with SegmentReader(plan.path) as reader:
             recovery.cut(disk, reader, plan.offset)

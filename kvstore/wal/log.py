@@ -16,7 +16,7 @@ What is on disk after a crash, call by call ("whole" as in: every frame of it, s
               next open cuts, or all of it, although nobody was told
     roll      the full segment, whole; and a temporary file, or the next segment, whole
     release   a gapless run of the newest segments, and maybe some older ones: never read again
-    close     everything
+    close     everything, with or without the zeros that lay ahead in the last segment
 
 After a failed write or sync the log is poisoned: what is on disk is unknown, a second sync could
 report success for data that the first one lost, so every later call raises ``StorePoisoned`` until
@@ -191,10 +191,12 @@ class Log:
         if self._writer is not None:
             raise StateError("the log has been replayed already")
         disk = None if self._read_only else self._disk
-        if disk is not None:
-            self._make_durable(disk)
         replay = Replay(disk, self._wal_dir, self._after_index, self._start)
+        is_durable = disk is None
         for batch in replay.batches():
+            if not is_durable:
+                self._make_durable()
+                is_durable = True
             self.last_index = batch.last_index
             yield batch
         self.last_index = replay.last_index
@@ -202,15 +204,19 @@ class Log:
         if not self._read_only:
             self._resume(replay)
 
-    def _make_durable(self, disk: Disk) -> None:
+    def _make_durable(self) -> None:
         """Sync what there is to read, before anybody acts on it.
 
         An interrupted process may have left entries in the page cache alone. They are applied from now on, a
         checkpoint may take them into the backend while the replay is still going on, and the next frame will
         say that everything before it was synced. Only the last segment can hold such entries.
+
+        Where nothing follows ``after_index`` there is nothing to sync: the caller has kept those entries
+        elsewhere, which it did only after they were durable here. A segment got its name durably before
+        it got entries, and what a torn tail is overwritten with is synced when it is cut.
         """
-        disk.sync_file(layout.segments(self._wal_dir)[-1].path)
-        disk.sync_dir(self._wal_dir)
+        self._disk.sync_file(layout.segments(self._wal_dir)[-1].path)
+        self._disk.sync_dir(self._wal_dir)
 
     def _resume(self, replay: Replay) -> None:
         """Go on after the last frame."""
@@ -359,7 +365,10 @@ class Log:
         ]
 
     def close(self) -> None:
-        """Make everything durable and let go. Safe to call again, and after a failure."""
+        """Make everything durable and let go. Safe to call again, and after a failure.
+
+        The zeros ahead are given back: the next open has none to read, and finds the end at once.
+        """
         if self._closed:
             return
         self._closed = True
@@ -367,8 +376,10 @@ class Log:
         if writer is None:
             return
         try:
-            if self._failure is None and writer.synced != writer.end:
-                writer.sync()
+            if self._failure is None:
+                if writer.synced != writer.end:
+                    writer.sync()
+                writer.trim()
         finally:
             writer.close()
 

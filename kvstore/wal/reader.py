@@ -1,8 +1,9 @@
 """Reading one segment: frames in order, and what lies where a frame should be but is not.
 
-A segment is read through a window of about a megabyte, so memory is bounded by the window or by
-one frame, whichever is larger, however large the file is. Nothing here changes a file, and nothing
-here decides what damage means: that is ``recovery``.
+A segment is read through a window of at most about a megabyte, so memory is bounded by the window or
+by one frame, whichever is larger, however large the file is. The window begins small, for often only
+the head or the last frame is looked at. Nothing here changes a file, and nothing here decides what
+damage means: that is ``recovery``.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from kvstore.errors import Corruption, NotAStore, TooNew
 from kvstore.wal import format as fmt
 
 WINDOW_BYTES = 1 << 20
+FIRST_WINDOW_BYTES = 4 << 10
 
 _RECORD_START = re.compile(rb"(?=\x08[\x00-\x7f]\x10)")
 _ZEROS = bytes(WINDOW_BYTES)
@@ -34,13 +36,15 @@ class _Window:
         self.size_bytes = os.fstat(self._fd).st_size
         self.buffer = b""
         self._base = 0
+        self._next_bytes = FIRST_WINDOW_BYTES
 
     def at(self, offset: int, size: int) -> int:
         """Have the ``size`` bytes at ``offset`` (fewer at the end of the file) in ``buffer``; where there."""
         at = offset - self._base
         if at < 0 or at + size > len(self.buffer):
             self._base = offset
-            self.buffer = self.read(offset, max(size, WINDOW_BYTES))
+            self.buffer = self.read(offset, max(size, self._next_bytes))
+            self._next_bytes = min(4 * self._next_bytes, WINDOW_BYTES)
             return 0
         return at
 
@@ -54,6 +58,7 @@ class _Window:
     def forget(self) -> None:
         """Read anew from the file what is asked for next."""
         self.buffer = b""
+        self._next_bytes = FIRST_WINDOW_BYTES
 
     def next_data(self, offset: int) -> int:
         """``offset``, or the end of the hole in the file that it lies in; the size if that is all."""

@@ -143,6 +143,18 @@ class SegmentWriter:
             self._filled = filled
             return True
 
+    def trim(self) -> None:
+        """Give back the zeros ahead; nothing may be appended after that.
+
+        Call it with everything synced. It need not be durable: after a crash the zeros are there, or some of
+        them, or none, and each of these is a segment that ends with its last frame.
+        """
+        with self._fill_lock:
+            self._closed = True
+            if self._filled > self.end:
+                self._file.truncate(self.end)
+                self._filled = self.end
+
     def close(self) -> None:
         with self._fill_lock:
             self._closed = True  # somebody else may append from now on: no more zeros
