@@ -278,7 +278,7 @@ def test_many_flipped_bits_of_a_backend(
     scratch: Path, backend: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """More of them, with figures: how they show, and who finds them."""
-    figures = flip_backend(scratch, backend, 1000)
+    figures = flip_backend(scratch, backend, 300)
     with capsys.disabled():
         print(
             f"\n{backend}: {figures.total()} flipped bits; {sum(_fatal(figures))} ended the process that asked"

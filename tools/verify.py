@@ -88,7 +88,7 @@ def _show(settings: Settings, report: Report) -> None:
         write_line(f"the backend differs from revision {report.first_divergent_revision} on")
     for note in report.notes:
         write_line(f"note     {note}")
-    looked = ", ".join(f"{count:,} {name}" for name, count in sorted(report.counts.items()))
+    looked = ", ".join(f"{count:,} {name}" for name, count in report.counts.items() if count)
     write_line(f"{'in order' if report.ok else 'DAMAGED'}: {report.path} ({looked})")
 
 
