@@ -77,7 +77,8 @@ def check_deep(
     base = _choose_base(sources, segments, marks)
     if base is None and not covers(segments, 0):
         found.notes.append(
-            "nothing to compare the backend with: the log does not reach back to the first entry, nor to a snapshot"
+            "nothing to compare the backend with: the log does not reach back to the first entry, nor to a snapshot; "
+            "with a snapshot taken now, later damage will show"
         )
         return
     origin = f"snapshot {base.path.name} (revision {base.revision})" if base else "the first log entry"
