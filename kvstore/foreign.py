@@ -10,10 +10,11 @@ An adapter is an entry of the group ``kvstore.foreign``, and is found by name (`
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
 
 from kvstore.backend import Progress
 from kvstore.errors import OpenError
@@ -66,6 +67,17 @@ class Exported:
     notes: tuple[str, ...] = ()
 
 
+class LogRecord(NamedTuple):
+    """A record of another store's log: where it lies, and what it says for a person and as plain values."""
+
+    path: Path
+    offset: int
+    size_bytes: int
+    kind: str
+    text: str
+    detail: dict[str, Any]
+
+
 class ForeignStores(Protocol):
     """One kind of other store."""
 
@@ -84,6 +96,9 @@ class ForeignStores(Protocol):
 
     def export_store(self, store: Store, path: Path, progress: Progress | None = None) -> Exported:
         """Write a file: all of it, or nothing."""
+
+    def dump_log(self, path: Path, *, wal_dir: str = "") -> Iterator[LogRecord]:
+        """Every record of the log in a data directory. Raises ``Corruption`` where it is damaged."""
 
 
 def foreign_names() -> list[str]:

@@ -6,6 +6,8 @@ r"""``kvstore wal dump``: the records of the write-ahead log, without opening th
     80       batch     48 bytes    2026-01-31 12:00:00.000
                1       revision 2  put k = v
 
+An etcd data directory is shown likewise (raft entries and the requests in them).
+
 Every frame that is there is shown, also behind a damaged place; damage ends the command with its exit code.
 """
 
@@ -19,6 +21,7 @@ import typer
 
 from kvstore import layout
 from kvstore.errors import NotAStore
+from kvstore.foreign import ForeignStores, recognize_foreign
 from kvstore.keyvalue import KeyValue
 from kvstore.layout import DataDir
 from kvstore.mvcc import effects
@@ -57,6 +60,10 @@ def dump(
 ) -> None:
     """Every record of the log, oldest first."""
     settings = Settings.of(ctx)
+    foreign = recognize_foreign(settings.directory)
+    if foreign is not None:
+        _dump_foreign(foreign, settings)
+        return
     wal_dir = DataDir.at(settings.directory, settings.load_options().wal_dir or None).wal
     segments = layout.segments(wal_dir)
     if not segments:
@@ -72,6 +79,20 @@ def dump(
                 show(str(segment.path), found, after_index, frames_only)
     if damaged:
         raise typer.Exit(ExitCode.DAMAGED)
+
+
+def _dump_foreign(foreign: ForeignStores, settings: Settings) -> None:
+    """The log of another program's store, as far as it is whole."""
+    path = None
+    for record in foreign.dump_log(settings.directory):
+        if settings.json:
+            place = {"file": str(record.path), "offset": record.offset, "size": record.size_bytes}
+            write_json({**place, "type": record.kind, **record.detail})
+            continue
+        if record.path != path:
+            path = record.path
+            write_line(str(path))
+        write_line(f"{record.offset:<8} {record.kind:9} {record.size_bytes} bytes  {record.text}".rstrip())
 
 
 def _write_text(path: str, found: Found, after_index: int, frames_only: bool) -> None:

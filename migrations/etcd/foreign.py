@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import ClassVar
 
 from kvstore.backend import Progress
-from kvstore.foreign import Exported, Imported, ImportOptions
+from kvstore.foreign import Exported, Imported, ImportOptions, LogRecord
 from kvstore.store import Store
 
 from .snapshot_format import is_bbolt
@@ -43,3 +44,9 @@ class EtcdStores:
         from .export_store import export_store
 
         return export_store(store, path, progress)
+
+    def dump_log(self, path: Path, *, wal_dir: str = "") -> Iterator[LogRecord]:
+        from .log_dump import dump_log
+
+        member = path if path.name == "member" else path / "member"
+        return dump_log(Path(wal_dir) if wal_dir else member / "wal")
