@@ -102,19 +102,19 @@ class GroupCommit:
     def wait(self, ticket: Ticket) -> Any:
         """Block until the ticket is durable and return its response."""
         waiter = None
+        leads = False
         with self._mutex:
             if not ticket.done:
                 if self._leading:
                     ticket.waiter = waiter = threading.Lock()
                     waiter.acquire()
                 else:
-                    self._leading = True
-        leads = False
+                    self._leading = leads = True
         try:
             if waiter is not None:
                 waiter.acquire()  # released when the ticket is done, or to make this thread the leader
-            leads = not ticket.is_done()
-            while not ticket.is_done():
+                leads = not ticket.is_done()
+            while not ticket.done:
                 self._flush()
         except BaseException as interruption:  # raised by a signal handler, as KeyboardInterrupt is
             self._leave(ticket, interruption)
@@ -159,6 +159,7 @@ class GroupCommit:
         batch = self._take()
         if not batch:
             return
+        last = batch[-1]
         error: BaseException | None = self.failure
         interruption: BaseException | None = None
         if error is None:
@@ -167,7 +168,7 @@ class GroupCommit:
                 if entries:
                     with self.log_lock:
                         self._log.append(entries, self._now_ms())
-                self._publish(batch[-1].revision, batch[-1].compacted)
+                self._publish(last.revision, last.compacted)
             except DiskFull as full:
                 error = full
                 batch += self._stall(full)
@@ -182,12 +183,14 @@ class GroupCommit:
 
     def _settle(self, batch: list[Ticket], error: BaseException | None) -> None:
         """Tell everybody whose tickets these are."""
+        waiters: list[threading.Lock] = []
         notified: dict[Notify, list[Ticket]] = {}
         with self._mutex:
-            waiters = [ticket.waiter for ticket in batch if ticket.waiter is not None]
             for ticket in batch:
                 ticket.error = error
                 ticket.done = True
+                if ticket.waiter is not None:
+                    waiters.append(ticket.waiter)
                 if ticket.notify is not None:
                     notified.setdefault(ticket.notify, []).append(ticket)
             self._in_flight = []
@@ -198,21 +201,24 @@ class GroupCommit:
 
     def _take(self) -> list[Ticket]:
         """The whole queue, unless it is more than one record may carry."""
-        count, size_bytes = 0, 0
-        for ticket in self._queue[:]:
-            size_bytes += len(ticket.entry) if ticket.entry is not None else 0
-            if count and size_bytes > self._group_bytes_max:
-                break
-            count += 1
-        self._in_flight = batch = self._queue[:count]
-        del self._queue[:count]  # writers append to the same list meanwhile, only behind what was taken
+        batch = self._queue[:]
+        if len(batch) > 1:
+            count, size_bytes = 0, 0
+            for ticket in batch:
+                size_bytes += len(ticket.entry) if ticket.entry is not None else 0
+                if count and size_bytes > self._group_bytes_max:
+                    break
+                count += 1
+            del batch[count:]
+        self._in_flight = batch
+        del self._queue[: len(batch)]  # writers append to the same list meanwhile, only behind what was taken
         return batch
 
     def _hand_over(self) -> None:
         """Give the lead to a waiting writer, or to nobody."""
         chosen = None
         with self._mutex:
-            for ticket in self._queue[:]:
+            for ticket in self._queue[:] if self._queue else ():
                 if ticket.waiter is not None:
                     chosen, ticket.waiter = ticket.waiter, None
                     break

@@ -140,6 +140,10 @@ class Compaction:
             first = tx.scan(CHANGES, limit=1) if target > finished else []
         return max(target - parse_revision(first[0][0])[0], 0) if first else 0
 
+    @property
+    def is_automatic(self) -> bool:
+        return self._policy is not None
+
     def tend(self) -> int:
         """Compact automatically if it is time to; to which revision (0: not now)."""
         engine = self._engine

@@ -184,8 +184,11 @@ def free_bytes(path: Path) -> int:
 class FileLock:
     """An exclusive advisory lock (flock) on a file that names its holder.
 
-    The kernel drops it when the process dies, so a stale file never blocks anybody.
+    The kernel drops it when the process dies, so a stale file never blocks anybody. The holder's text is padded
+    to ``HOLDER_BYTES``, so that one write covers the text of any holder before.
     """
+
+    HOLDER_BYTES = 512
 
     def __init__(self, path: Path) -> None:
         self._path = os.fspath(path)
@@ -197,11 +200,10 @@ class FileLock:
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            text = os.pread(fd, 4096, 0)
+            text = os.pread(fd, self.HOLDER_BYTES, 0)
             os.close(fd)
             return text
-        os.ftruncate(fd, 0)
-        os.pwrite(fd, holder, 0)
+        os.pwrite(fd, holder[: self.HOLDER_BYTES - 1].ljust(self.HOLDER_BYTES - 1) + b"\n", 0)
         self._fd = fd
         return None
 

@@ -19,6 +19,7 @@ import os
 import re
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 SEGMENT_SUFFIX = ".wal"
@@ -39,7 +40,7 @@ class NumberedFile:
     index: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class DataDir:
     """The places inside one data directory."""
 
@@ -51,23 +52,23 @@ class DataDir:
         root = Path(data_dir)
         return cls(root, Path(wal_dir) if wal_dir else root / "wal")
 
-    @property
+    @cached_property
     def lock(self) -> Path:
         return self.root / "LOCK"
 
-    @property
+    @cached_property
     def snap(self) -> Path:
         return self.root / "snap"
 
-    @property
+    @cached_property
     def db(self) -> Path:
         return self.snap / "db"
 
-    @property
+    @cached_property
     def db_temp(self) -> Path:
         return self.snap / ("db" + TEMP_SUFFIX)
 
-    @property
+    @cached_property
     def db_broken(self) -> Path:
         return self.snap / ("db" + BROKEN_SUFFIX)
 
@@ -114,12 +115,13 @@ def temporary(path: Path) -> Path:
 
 def temporaries(directory: Path) -> list[Path]:
     """Files that an interrupted run left half made."""
-    return sorted(path for path in _files(directory) if _TEMPORARY.search(path.name))
+    return sorted(Path(file.path) for file in _files(directory) if _TEMPORARY.search(file.name))
 
 
 def helpers(path: Path) -> list[Path]:
     """What a backend keeps beside its file ``path``: ``<name>-wal``, ``<name>-lock`` and the like."""
-    return sorted(file for file in _files(path.parent) if file.name.startswith(path.name + "-"))
+    prefix = path.name + "-"
+    return sorted(Path(file.path) for file in _files(path.parent) if file.name.startswith(prefix))
 
 
 def building(data_dir: Path) -> Path:
@@ -129,16 +131,16 @@ def building(data_dir: Path) -> Path:
 
 def _numbered(directory: Path, suffix: str) -> list[NumberedFile]:
     found = []
-    for path in _files(directory):
-        match = _NAME.fullmatch(path.name)
+    for file in _files(directory):
+        match = _NAME.fullmatch(file.name)
         if match and match[3] == suffix:
-            found.append(NumberedFile(path, int(match[1], 16), int(match[2], 16)))
+            found.append(NumberedFile(Path(file.path), int(match[1], 16), int(match[2], 16)))
     return sorted(found, key=lambda file: file.index)
 
 
-def _files(directory: Path) -> list[Path]:
+def _files(directory: Path) -> list[os.DirEntry[str]]:
     try:
         with os.scandir(directory) as entries:
-            return [Path(entry.path) for entry in entries if entry.is_file(follow_symlinks=False)]
+            return [entry for entry in entries if entry.is_file(follow_symlinks=False)]
     except FileNotFoundError:
         return []

@@ -269,6 +269,37 @@ def test_zeros_are_laid_ahead_and_appends_use_them(tmp_path: Path) -> None:
     log.close()
 
 
+def test_a_closed_log_has_no_zeros_ahead_and_accepts_appends(tmp_path: Path) -> None:
+    """Closing gives the zeros back: the file ends with its last frame; the next handle goes on there."""
+    log = make(tmp_path, [[b"one"], [b"two"]], LogOptions())
+    (segment,) = log.segments()
+    log.close()
+    size = segment.path.stat().st_size
+    assert size < segment.size_bytes
+    assert any(segment.path.read_bytes()[-8:])  # padding takes 7 bytes at most
+    for third in (b"three", b"four"):
+        log, _ = reopen(tmp_path)
+        assert segment.path.stat().st_size == size
+        log.append([third], 3)
+        log.close()
+        assert segment.path.stat().st_size > size
+        size = segment.path.stat().st_size
+    _, batches = reopen(tmp_path)
+    assert [batch.entries for batch in batches] == [[b"one"], [b"two"], [b"three"], [b"four"]]
+
+
+@pytest.mark.parametrize("applied", [0, 1, 2])
+def test_only_what_the_caller_has_not_kept_is_synced_at_open(tmp_path: Path, applied: int) -> None:
+    """Entries to be acted on are synced before the first is handed out; without any, opening syncs nothing."""
+    make(tmp_path, [[b"one"], [b"two"]]).close()
+    disk = RecordingDisk(tmp_path)
+    log = Log.open(disk, tmp_path, after_index=applied, options=SMALL)
+    for _ in log.replay():
+        assert [call.split()[0] for call in disk.calls][:2] == ["sync_file", "sync_dir"]
+    assert any(call.startswith("sync") for call in disk.calls) == (applied < 2)
+    log.close()
+
+
 def test_laying_zeros_beside_appends_never_touches_them(tmp_path: Path) -> None:
     """Zeros laid by another thread all the while leave every entry as it was, over many rolls."""
     options = LogOptions(wal_file_size_bytes=1_000_000, durability="off")

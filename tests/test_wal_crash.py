@@ -30,20 +30,23 @@ def entry(number: int, size: int = 0) -> bytes:
 
 
 def read_back(wal: Path, *, read_only: bool = False) -> list[bytes]:
-    """Every entry of the log. Having opened it, append to it, close it, and read it all again."""
+    """Every entry of the log. Having opened it, append to it, and read it all again, before it is closed and after."""
     log = Log.open(UnsyncedDisk(), wal, read_only=read_only, options=OPTIONS)
     entries = [entry for batch in log.replay() for entry in batch.entries]
     assert log.last_index == len(entries)
     if not read_only:
         log.append([b"appended after recovery"], 1)
+        assert _all(wal, read_only=True) == [*entries, b"appended after recovery"]
     log.close()
     if not read_only:
-        again = Log.open(UnsyncedDisk(), wal, options=OPTIONS)
-        assert [e for batch in again.replay() for e in batch.entries] == [
-            *entries,
-            b"appended after recovery",
-        ]
-        again.close()
+        assert _all(wal, read_only=False) == [*entries, b"appended after recovery"]
+    return entries
+
+
+def _all(wal: Path, *, read_only: bool) -> list[bytes]:
+    log = Log.open(UnsyncedDisk(), wal, read_only=read_only, options=OPTIONS)
+    entries = [entry for batch in log.replay() for entry in batch.entries]
+    log.close()
     return entries
 
 
@@ -170,8 +173,9 @@ def test_a_power_cut_while_releasing_leaves_the_newest_entries(tmp_path: Path) -
 def test_a_failed_sync_poisons_the_log(tmp_path: Path) -> None:
     """After a failed sync every call raises StorePoisoned with the cause, and the entry is not counted."""
     probe = RecordingDisk(tmp_path / "probe")
-    Log.create(probe, Path(probe.root) / "wal", 1, 2).close()
+    probed = Log.create(probe, Path(probe.root) / "wal", 1, 2)
     at = len(probe.calls) + 2
+    probed.close()
     disk = RecordingDisk(tmp_path / "root", fail_at={at: errno.EIO})
     log = Log.create(disk, Path(disk.root) / "wal", 1, 2)
     with pytest.raises(OSError):

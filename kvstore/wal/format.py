@@ -60,6 +60,8 @@ _MARK = Struct("<QQQQ")
 _LENGTH_BITS = (1 << 56) - 1
 _TOP_BIT = 1 << 31
 _PADDING = [b"\0" * count for count in range(8)]
+_PADDING_BITS = [(0x80 | count) << 56 if count else 0 for count in range(8)]
+"""What so many padding bytes put into the length field."""
 _MIN_RECORD_BYTES = 2 + 2 + 2 + 5
 MIN_HEAD_BYTES = 24 + 48
 """No segment is shorter than this: a crc frame, then metadata around two ids and three numbers."""
@@ -145,29 +147,21 @@ def _check(seed: int, offset: int, length: int, kind: int, crc: int, synced: int
 
 def length_field(record_bytes: int) -> int:
     """The first 8 bytes of the frame of a record, as a number."""
-    padding = -record_bytes & 7
-    return record_bytes | (0x80 | padding) << 56 if padding else record_bytes
+    return record_bytes | _PADDING_BITS[-record_bytes & 7]
 
 
 def encode_frame(seed: int, offset: int, kind: int, crc: int, synced: int, data: bytes | None) -> bytes:
     """The frame to be written at ``offset``; ``crc`` is the chain after ``data``."""
-    crc_bytes, synced_bytes = wire.varint(crc), wire.varint(synced)
     if data is None:
-        data_tag, data = b"", b""
+        head, data = b"\x08%c\x10%b" % (kind, wire.varint(crc)), b""
     else:
-        data_tag = b"\x1a%b" % wire.varint(len(data))
-    record_bytes = 9 + len(crc_bytes) + len(data_tag) + len(data) + len(synced_bytes)
-    length = length_field(record_bytes)
-    return b"%b\x08%c\x10%b%b%b\x20%b\x2d%b%b" % (
-        _U64.pack(length),
-        kind,
-        crc_bytes,
-        data_tag,
-        data,
-        synced_bytes,
-        _U32.pack(_check(seed, offset, length, kind, crc, synced)),
-        _PADDING[-record_bytes & 7],
-    )
+        head = b"\x08%c\x10%b\x1a%b" % (kind, wire.varint(crc), wire.varint(len(data)))
+    tail = b"\x20%b\x2d" % wire.varint(synced)
+    record_bytes = len(head) + len(data) + len(tail) + 4
+    padding = -record_bytes & 7
+    length = record_bytes | _PADDING_BITS[padding]
+    check = crc32c(_HEADER.pack(offset, length, kind, crc, synced), seed) | _TOP_BIT
+    return b"%b%b%b%b%b%b" % (_U64.pack(length), head, data, tail, _U32.pack(check), _PADDING[padding])
 
 
 def frame_size(length: int, offset: int) -> int:

@@ -57,6 +57,7 @@ from kvstore.wal.replay import Replay, segments_from
 from kvstore.wal.writer import SegmentWriter, install_segment, prepare_segment
 
 Durability = Literal["always", "interval", "off"]
+_BATCH_BYTES_MAX = fmt.MAX_RECORD_BYTES - 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +107,8 @@ class Log:
         self._always = options.durability == "always"
         self._read_only = read_only
         self._start = start
-        self._mark: Mark | None = None
+        self._mark: tuple[int, int, int, int] | None = None
+        """The fields of a ``Mark``."""
         self._writer: SegmentWriter | None = None
         self._closed = False
         self._failure: BaseException | None = None
@@ -236,34 +238,39 @@ class Log:
     def append(self, entries: Sequence[bytes], time_ms: int) -> int:
         """Write entries as one batch; the index of the first. Durable on return if "always"."""
         writer = self._ready_writer()
-        if not entries:
-            raise ValueError("a batch without entries")
-        if len(entries) > 1 and sum(map(len, entries)) > self._options.wal_buffer_size_bytes:
-            raise RequestTooLarge
-        if writer.is_full:
+        count = len(entries)
+        if count != 1:
+            self._check_batch(entries)
+        if writer.end >= writer.size_limit_bytes:
             writer = self._roll(writer)
         first = self.last_index + 1
         data = fmt.encode_batch(first, time_ms, entries)
-        if len(data) > fmt.MAX_RECORD_BYTES - 64:
+        if len(data) > _BATCH_BYTES_MAX:
             raise RequestTooLarge
-        frame, chain = writer.frame(data, synced_by_itself=self._always)
-        mark = Mark(writer.metadata.first_index, writer.end, writer.chain, first)
-        if not writer.has_room(len(frame)):
+        always = self._always
+        mark = (writer.first_index, writer.end, writer.chain, first)
+        frame, chain = writer.frame(data, always)
+        size_bytes = len(frame)
+        if not writer.has_room(size_bytes):
             with self._poisoned_unless_full():
-                writer.make_room(len(frame))
+                writer.make_room(size_bytes)
         try:
-            writer.write(frame, chain)
-            if self._always:
-                writer.sync()
+            writer.write(frame, chain, always)
         except BaseException as error:
             self._failure = error
             raise
         self._mark = mark
-        self.last_index += len(entries)
-        self.appended_bytes += len(frame)
-        if self._always:
+        self.last_index += count
+        self.appended_bytes += size_bytes
+        if always:
             self.synced_index = self.last_index
         return first
+
+    def _check_batch(self, entries: Sequence[bytes]) -> None:
+        if not entries:
+            raise ValueError("a batch without entries")
+        if sum(map(len, entries)) > self._options.wal_buffer_size_bytes:
+            raise RequestTooLarge
 
     def sync(self) -> None:
         """Make everything appended so far durable."""
@@ -353,7 +360,7 @@ class Log:
     @property
     def mark(self) -> bytes:
         """Where the last batch lies, for a later ``open``; empty if there is none yet."""
-        return self._mark.encode() if self._mark else b""
+        return Mark(*self._mark).encode() if self._mark else b""
 
     def segments(self) -> list[SegmentInfo]:
         """The segments on disk, oldest first."""

@@ -70,30 +70,29 @@ class SegmentWriter:
     ) -> None:
         self._disk = disk
         self._file = disk.open(path)
-        self._size_limit_bytes = size_limit_bytes
+        self.size_limit_bytes = size_limit_bytes
+        """A segment that has reached this is full."""
         self._seed = fmt.segment_seed(metadata.cluster_id, metadata.first_index)
         self._fill_lock = threading.Lock()  # guards _filled and _closed, and the writing of zeros
         self._filled = os.stat(path).st_size
         self._closed = False
         self.path = path
         self.metadata = metadata
+        self.first_index = metadata.first_index
         self.end = self.synced = end
         self.chain = chain
 
-    @property
-    def is_full(self) -> bool:
-        return self.end >= self._size_limit_bytes
-
-    def frame(self, data: bytes, *, synced_by_itself: bool) -> tuple[bytes, int]:
+    def frame(self, data: bytes, synced_by_itself: bool) -> tuple[bytes, int]:
         """The batch frame that comes next, and the chain after it."""
         chain = crc32c(data, self.chain)
-        synced = self.end if synced_by_itself else self.synced
-        return fmt.encode_frame(self._seed, self.end, fmt.BATCH, chain, synced, data), chain
+        end = self.end
+        synced = end if synced_by_itself else self.synced
+        return fmt.encode_frame(self._seed, end, fmt.BATCH, chain, synced, data), chain
 
     def _target(self) -> int:
         """Up to where zeros should lie."""
         ahead = min(max(self.end, FIRST_FILL_BYTES), FILL_BYTES)
-        return min(self.end + ahead, self._size_limit_bytes)
+        return min(self.end + ahead, self.size_limit_bytes)
 
     def has_room(self, size_bytes: int) -> bool:
         """Whether zeros lie under the next ``size_bytes``."""
@@ -106,11 +105,16 @@ class SegmentWriter:
             write_zeros(self._file, self._filled, filled)
             self._filled = filled
 
-    def write(self, frame: bytes, chain: int) -> None:
-        """Put a frame made by ``frame`` at the end. If it raises, the segment's state is unknown."""
+    def write(self, frame: bytes, chain: int, sync: bool) -> None:
+        """Put a frame made by ``frame`` at the end; durably, with ``sync``.
+
+        If it raises, the segment's state is unknown.
+        """
         self._file.pwrite(frame, self.end)
         self.end += len(frame)
         self.chain = chain
+        if sync:
+            self.sync()
 
     def sync(self) -> None:
         self._file.sync()
