@@ -145,7 +145,7 @@ print(unexpected, [thread.is_alive() for thread in threads].count(True))
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("after_seconds", [0.0, 0.05, 0.2])
+@pytest.mark.parametrize("after_seconds", [0.0, 0.1])
 def test_closing_under_load_ends_everybody_with_a_typed_error(
     scratch: Path, backend: str, after_seconds: float
 ) -> None:
