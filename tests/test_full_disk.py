@@ -1,0 +1,275 @@
+"""Real full disks, real failing system calls, real power cuts; as far as this machine permits them."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pytest
+
+import kvstore
+from kvstore.errors import DiskFull, KVStoreError
+
+BACKENDS = ["lmdb", "sqlite"]
+LIMITS = {"wal_file_size": 100_000, "max_wals": 1, "backend_batch_interval_seconds": 0.01, "max_snapshots": 1}
+
+
+@contextmanager
+def mounted(*arguments: str | Path) -> Iterator[None]:
+    """A mount for as long as this lasts; the test is skipped where mounting is not permitted."""
+    target = str(arguments[-1])
+    done = subprocess.run(["mount", *map(str, arguments)], capture_output=True, text=True, check=False)
+    if done.returncode:
+        pytest.skip(f"mounting is not permitted here: {done.stderr.strip()}")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "--lazy", target], check=True)
+
+
+@pytest.fixture(params=["tmpfs", "ext4"])
+def small(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
+    """A file system of 8 MB."""
+    place = tmp_path / "small"
+    place.mkdir()
+    if request.param == "tmpfs":
+        with mounted("-t", "tmpfs", "-o", "size=8m", "tmpfs", place):
+            yield place
+        return
+    with loop_ext4(tmp_path / "image", place, 8):
+        yield place
+
+
+@contextmanager
+def loop_ext4(image: Path, place: Path, megabytes: int) -> Iterator[None]:
+    make_ext4(image, megabytes)
+    with mounted("-o", "loop", image, place):
+        yield
+
+
+def make_ext4(image: Path, megabytes: int) -> None:
+    with open(image, "wb") as file:
+        file.truncate(megabytes << 20)
+    try:
+        subprocess.run(["mkfs.ext4", "-q", "-F", "-m", "0", str(image)], check=True)
+    except FileNotFoundError:
+        pytest.skip("mkfs.ext4 is not installed")
+
+
+# --- full disks -------------------------------------------------------------------------------------
+
+
+def fill(ballast: Path, size_bytes: int) -> None:
+    """Take so many bytes, or all there are: a file system needs some for itself."""
+    with open(ballast, "wb", buffering=0) as file, suppress(OSError):
+        for _ in range(max(0, size_bytes) // 4096):
+            file.write(b"\1" * 4096)
+
+
+def refuses(call: object) -> bool:
+    """Whether a call meets the full disk, as the typed error."""
+    try:
+        call()  # type: ignore[operator]
+    except DiskFull:
+        return True
+    return False
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_full_disk_loses_nothing_and_is_left_behind(small: Path, backend: str) -> None:
+    """Filled from outside at many levels, each write is there or was refused; with room again all goes on."""
+    written: dict[bytes, bytes] = {}
+    refused = {"put": 0, "checkpoint": 0, "snapshot": 0, "defragment": 0}
+    ballast = small / "ballast"
+    with kvstore.open(small / "store", backend, low_disk_bytes=0, background=False, **LIMITS) as store:
+        for step in range(12):
+            fill(ballast, shutil.disk_usage(small).free - step * 50_000)  # leaves from nothing up to 550 KB
+            for number in range(60):
+                key, value = b"%d/%d" % (step, number), os.urandom(3000)
+                if refuses(lambda key=key, value=value: store.put(key, value)):
+                    refused["put"] += 1
+                    break
+                written[key] = value
+            for name in ("checkpoint", "snapshot", "defragment"):
+                refused[name] += refuses(getattr(store, name))
+            ballast.unlink()
+            store.put(b"room again", b"%d" % step)
+            store.delete(prefix=b"%d/" % (step - 1)) if step else None
+            written = {
+                key: value for key, value in written.items() if not key.startswith(b"%d/" % (step - 1))
+            }
+            store.checkpoint()
+            store.compact(store.revision, physical=True)
+            store.engine.snapshots.release()
+            assert {kv.key: kv.value for kv in store.scan(prefix=b"%d/" % step)} == {
+                key: value for key, value in written.items() if key.startswith(b"%d/" % step)
+            }
+    assert refused["put"] and refused["snapshot"] and refused["defragment"], refused
+    with kvstore.open(small / "store", backend, low_disk_bytes=0) as store:
+        found = {kv.key: kv.value for kv in store.scan(prefix=b"")}
+    assert {**written, b"room again": b"11"} == found
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_store_filled_by_itself_stays_readable_and_opens(small: Path, backend: str) -> None:
+    """Written until the disk is full with everything in the background: what was acknowledged is there, twice."""
+    written = {}
+    with kvstore.open(small / "store", backend, low_disk_bytes=0, **LIMITS) as store:
+        with pytest.raises(KVStoreError) as full:
+            for number in range(5000):
+                value = os.urandom(5000)
+                store.put(b"%06d" % number, value)
+                written[b"%06d" % number] = value
+        assert isinstance(full.value, DiskFull), full.value
+        assert {kv.key: kv.value for kv in store.scan(prefix=b"")}.items() >= written.items()
+    for _ in range(2):
+        with kvstore.open(small / "store", backend, low_disk_bytes=0, background=False) as store:
+            assert {kv.key: kv.value for kv in store.scan(prefix=b"")}.items() >= written.items()
+
+
+# --- failing system calls ---------------------------------------------------------------------------
+
+WRITER = """
+import os, sys
+import kvstore
+from kvstore.errors import KVStoreError
+data, backend = sys.argv[1:]
+store = kvstore.open(data, backend, background=False, wal_file_size=3000, max_wals=1)
+refused = 0
+for number in range(40):
+    try:
+        store.put(b"%d" % number, b"v" * 200)
+        os.write(1, b"%d\\n" % number)
+        if refused:
+            os.write(1, b"written after a failure\\n")
+        if number % 7 == 6:
+            store.checkpoint()
+        if number == 20:
+            store.snapshot()
+        if number == 30:
+            store.defragment()
+    except (KVStoreError, OSError) as error:
+        refused += isinstance(error, kvstore.StorePoisoned) or not isinstance(error, KVStoreError)
+try:
+    store.close()
+except (KVStoreError, OSError):
+    pass
+"""
+
+
+def run_traced(project: Path, data: Path, backend: str, inject: str) -> tuple[int, list[str]]:
+    """The writer under strace, its answer, and what it acknowledged."""
+    strace = shutil.which("strace")
+    if strace is None:
+        pytest.skip("strace is not installed")
+    calls = inject.partition(":")[0]
+    command = [strace, "-f", "-qq", "-o", "/dev/null", "-e", f"trace={calls}", "-e", f"inject={inject}"]
+    command += [os.path.realpath(sys.executable), "-c", WRITER, str(data), backend]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(project), *sys.path])}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False, timeout=100)
+    if "ptrace" in done.stderr and "not permitted" in done.stderr:
+        pytest.skip("tracing is not permitted here")
+    return done.returncode, done.stdout.split()
+
+
+def check_acknowledged(data: Path, backend: str, said: list[str]) -> None:
+    with kvstore.open(data, backend, background=False) as store:
+        for number in said:
+            kv = store.get(number.encode())
+            assert kv is not None and kv.value == b"v" * 200, f"{number} was acknowledged"
+        store.put(b"after", b"1")
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize(
+    "inject",
+    [
+        "fsync,fdatasync:error=EIO:when=9+",
+        "fdatasync:error=EIO:when=12",
+        "fsync:error=EIO:when=5",
+        "pwrite64:error=EIO:when=25",
+        "pwrite64:error=ENOSPC:when=30..60",
+        "ftruncate:error=EIO:when=2+",
+        "rename:error=EIO:when=2+",
+    ],
+)
+def test_a_failing_system_call_loses_nothing_acknowledged(
+    project: Path, tmp_path: Path, backend: str, inject: str
+) -> None:
+    """The kernel answers a call of the store, or of its backend, with an error: nothing acknowledged is lost."""
+    _, said = run_traced(project, tmp_path / "store", backend, inject)
+    check_acknowledged(tmp_path / "store", backend, [word for word in said if word.isdigit()])
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_kill_in_any_write_while_a_store_is_made_leaves_one_that_opens(
+    project: Path, tmp_path: Path, backend: str
+) -> None:
+    """SIGKILL in the Nth write, from the first of a new store on: it opens, with all that was acknowledged."""
+    for number in [*range(1, 14), 20, 33, 47]:
+        data = tmp_path / f"store-{number}"
+        inject = f"pwrite64,pwritev,ftruncate,rename:signal=SIGKILL:when={number}"
+        _, said = run_traced(project, data, backend, inject)
+        check_acknowledged(data, backend, [word for word in said if word.isdigit()])
+
+
+# --- power cuts -------------------------------------------------------------------------------------
+
+ENDLESS = """
+import os, sys
+import kvstore
+data, backend = sys.argv[1:]
+limits = {"wal_file_size": 50_000, "max_wals": 1, "backend_batch_interval_seconds": 0.02, "low_disk_bytes": 0}
+store = kvstore.open(data, backend, **limits)
+for number in range(1_000_000):
+    store.put(b"%d" % (number % 500), b"%d" % number)
+    os.write(1, b"%d\\n" % number)
+    if number % 400 == 399:
+        store.compact(store.revision - 10)
+        store.defragment()
+"""
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_power_cut_of_a_real_file_system_loses_nothing_acknowledged(tmp_path: Path, backend: str) -> None:
+    """The image of an ext4, copied while its writer stands still, is what a power cut leaves: all is there."""
+    image, place = tmp_path / "image", tmp_path / "place"
+    place.mkdir()
+    with loop_ext4(image, place, 48):
+        command = [sys.executable, "-c", ENDLESS, str(place / "store"), backend]
+        with subprocess.Popen(command, stdout=subprocess.PIPE) as writer:
+            assert writer.stdout is not None
+            said = b""
+            os.set_blocking(writer.stdout.fileno(), False)
+            for cut in range(3):
+                deadline = time.monotonic() + 0.7
+                while time.monotonic() < deadline or not said:
+                    said += writer.stdout.read() or b""
+                    assert writer.poll() is None, "the writer failed"
+                    time.sleep(0.01)
+                writer.send_signal(signal.SIGSTOP)
+                said += writer.stdout.read() or b""
+                shutil.copyfile(image, tmp_path / f"cut-{cut}")
+                check_cut(tmp_path / f"cut-{cut}", tmp_path / f"after-{cut}", backend, int(said.split()[-1]))
+                writer.send_signal(signal.SIGCONT)
+            writer.kill()
+
+
+def check_cut(image: Path, place: Path, backend: str, last: int) -> None:
+    """Whether the store on the copied image holds everything up to the write number ``last``."""
+    place.mkdir()
+    with (
+        mounted("-o", "loop", image, place),
+        kvstore.open(place / "store", backend, background=False, low_disk_bytes=0) as store,
+    ):
+        assert store.revision >= last + 2
+        for number in range(max(0, last - 499), last + 1):
+            kv = store.get(b"%d" % (number % 500))
+            assert kv is not None and int(kv.value) >= number, f"write {number} is lost"
