@@ -185,6 +185,7 @@ def backend_names() -> list[str]:
     return sorted(_installed())
 
 
+@cache
 def find_backend(name: str) -> type[Backend]:
     """The backend class called ``name``; raises ``OpenError`` that lists what is installed."""
     if name in _installed():

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
+from functools import cache
 from typing import Any, Self
 
 from kvstore.errors import KVStoreError
@@ -137,12 +138,13 @@ class Options:
     @classmethod
     def load(cls, overrides: Mapping[str, Any], environ: Mapping[str, str] = os.environ) -> Self:
         """Defaults, then the environment, then ``overrides`` (None: not given)."""
-        known = {field.name: field.default for field in fields(cls)}
+        known = _defaults()
         chosen: dict[str, Any] = {}
-        for name, default in known.items():
-            text = environ.get(ENV_PREFIX + name.upper())
-            if text is not None and name != "clock":
-                chosen[name] = _parse(name, text, default)
+        for variable in environ:
+            if variable.startswith(ENV_PREFIX) and variable.isupper():
+                name = variable.removeprefix(ENV_PREFIX).lower()
+                if name in known and name != "clock":
+                    chosen[name] = _parse(name, environ[variable], known[name])
         for name, value in overrides.items():
             if name not in known:
                 raise BadOption(f"unknown option {name!r}")
@@ -152,6 +154,11 @@ class Options:
 
     def with_(self, **changes: Any) -> Self:
         return replace(self, **changes)
+
+
+@cache
+def _defaults() -> dict[str, Any]:
+    return {field.name: field.default for field in fields(Options)}
 
 
 _POSITIVE = (
