@@ -1,0 +1,90 @@
+"""What opening a store does, and what it leaves until somebody writes."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import kvstore
+from kvstore import StoreLocked
+from kvstore.files import FileLock
+
+
+def made(path: Path) -> Path:
+    with kvstore.open(path, background=False) as store:
+        store.put(b"k", b"v")
+    return path
+
+
+def own_threads(before: set[threading.Thread]) -> set[str]:
+    return {thread.name for thread in set(threading.enumerate()) - before}
+
+
+def test_background_work_begins_with_the_first_write(tmp_path: Path) -> None:
+    """A store that is opened to be read starts no thread; a write starts them; closing ends them."""
+    path, before = made(tmp_path / "store"), set(threading.enumerate())
+    with kvstore.open(path) as store:
+        assert store.get(b"k") is not None
+        assert not own_threads(before)
+        store.put(b"k", b"w")
+        assert own_threads(before) == {"kvstore-maintenance", "kvstore-upkeep"}
+    assert not own_threads(before)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"auto_compaction_retention": "1h"}, {"snapshot_interval_seconds": 3600.0}],
+    ids=lambda options: next(iter(options)),
+)
+def test_background_work_begins_at_once_where_time_alone_brings_some(
+    tmp_path: Path, options: dict[str, Any]
+) -> None:
+    """Compaction and snapshots by time do not wait for a write."""
+    path, before = made(tmp_path / "store"), set(threading.enumerate())
+    with kvstore.open(path, **options):
+        assert own_threads(before) == {"kvstore-maintenance", "kvstore-upkeep"}
+
+
+def test_leases_expire_without_a_write(tmp_path: Path) -> None:
+    """A store with leases has its background work from the start."""
+    path = tmp_path / "store"
+    with kvstore.open(path, background=False) as store:
+        store.put(b"k", b"v", ttl=3600)
+    before = set(threading.enumerate())
+    with kvstore.open(path) as store:
+        assert own_threads(before) == {"kvstore-maintenance", "kvstore-upkeep"}
+        assert store.get(b"k") is not None
+
+
+def test_many_first_writers_begin_background_work_once(tmp_path: Path) -> None:
+    """Writers that come first together start one thread of each kind."""
+    path, before = made(tmp_path / "store"), set(threading.enumerate())
+    with kvstore.open(path) as store:
+        writers = [threading.Thread(target=store.put, args=(b"%d" % number, b"v")) for number in range(8)]
+        for writer in writers:
+            writer.start()
+        for writer in writers:
+            writer.join()
+        started = [thread.name for thread in set(threading.enumerate()) - before]
+        assert sorted(started) == ["kvstore-maintenance", "kvstore-upkeep"]
+
+
+def test_the_lock_names_its_newest_holder(tmp_path: Path) -> None:
+    """The text of a holder covers that of any before it, and is whole JSON for who is refused."""
+    (tmp_path / "store").mkdir()
+    lock = FileLock(tmp_path / "LOCK")
+    long, short = json.dumps({"pid": 123456789, "host": "h" * 64}), json.dumps({"pid": 7, "host": "h"})
+    for text in (long, short):
+        assert lock.acquire(text.encode()) is None
+        refused = FileLock(tmp_path / "LOCK").acquire(b"{}")
+        assert refused is not None
+        assert json.loads(refused) == json.loads(text)
+        lock.release()
+    with kvstore.open(tmp_path / "store"), pytest.raises(StoreLocked) as caught:
+        kvstore.open(tmp_path / "store")
+    assert caught.value.pid == os.getpid()
