@@ -125,9 +125,12 @@ class Stores(RuleBasedStateMachine):
         self.options = [Options(clock=lambda: 1000.0, **options) for options in chosen]
         self.stores = [self.open_one(number) for number in range(2)]
 
-    @rule(chosen=st.lists(keys, min_size=6, max_size=12, unique=True))
-    def fill(self, chosen: list[bytes]) -> None:
-        self.txn(TxnRequest(success=tuple(PutRequest(key, key[-1:]) for key in chosen)))
+    @rule(chosen=st.lists(keys, min_size=6, max_size=12, unique=True), lease=st.sampled_from((0, *LEASES)))
+    def fill(self, chosen: list[bytes], lease: int) -> None:
+        """Many keys at once, so that ranges have something to choose from."""
+        if lease and lease not in self.model.leases:
+            self.grant(lease, 5)
+        self.txn(TxnRequest(success=tuple(PutRequest(key, key[-1:], lease) for key in chosen)))
 
     def open_one(self, number: int) -> Store:
         return Store(open_engine(self.folder / str(number), self.options[number], OSDisk()))
@@ -188,6 +191,8 @@ class Stores(RuleBasedStateMachine):
     def reopen(self, number: int) -> None:
         self.stores[number].close()
         self.stores[number] = self.open_one(number)
+        for lease in LEASES:
+            self.time_to_live(lease)
 
     # --- reads -------------------------------------------------------------------------------
 
