@@ -19,7 +19,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from kvstore.backend import Backend
@@ -639,12 +639,15 @@ class LocalEngine:
                 self._commit.stop()
                 if self.hub is not None:
                     self.hub.close()
-                with self.checkpointing:
-                    if self.log is not None:
-                        self.log.close()
-                    self.backend.close()
+                with (
+                    self.checkpointing,
+                    ExitStack() as files,
+                ):  # whichever of them fails, the others are closed
                     if self._lock is not None:
-                        self._lock.release()
+                        files.callback(self._lock.release)
+                    files.callback(self.backend.close)
+                    if self.log is not None:
+                        files.callback(self.log.close)
 
     def _finish_writing(self) -> None:
         with self.planning:

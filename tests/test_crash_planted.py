@@ -69,7 +69,7 @@ def release_too_much(patch: Patch) -> None:
     """Segments are given up without a sync of the backend that has taken over what is in them."""
     from kvstore.snapshot.keeper import SnapshotKeeper
 
-    patch.setattr(SnapshotKeeper, "_sync_backend", lambda self: None)
+    patch.setattr(SnapshotKeeper, "_sync_backend", lambda self, folder: None)
 
 
 FAULTS: list[tuple[Callable[[Patch], None], Workload]] = [

@@ -179,14 +179,16 @@ class SnapshotKeeper:
         with engine.checkpointing:
             index = engine.state.applied_index
             if engine.backend.persistent:
-                self._sync_backend()
+                self._sync_backend(directory.snap)
         index = self.covered_index(index)
         archive = engine.options.archive_dir or None
         return log.release(index, max_segments=engine.options.max_wals, archive_dir=archive)
 
-    def _sync_backend(self) -> None:
+    def _sync_backend(self, folder: Path) -> None:
+        """Make the backend durable, and its name too: it may have come by a rename that was interrupted."""
         try:
             self._engine.backend.sync()
+            self._engine.disk.sync_dir(folder)
         except BaseException as failure:  # a later sync could succeed without the data that this one lost
             self._engine.poison(failure)
             raise

@@ -214,8 +214,8 @@ class Log:
         say that everything before it was synced. Only the last segment can hold such entries.
 
         Where nothing follows ``after_index`` there is nothing to sync: the caller has kept those entries
-        elsewhere, which it did only after they were durable here. A segment got its name durably before
-        it got entries, and what a torn tail is overwritten with is synced when it is cut.
+        elsewhere, which it did only after they were durable here. A segment has its name durably before
+        it gets entries, and what a torn tail is overwritten with is synced when it is cut.
         """
         self._disk.sync_file(layout.segments(self._wal_dir)[-1].path)
         self._disk.sync_dir(self._wal_dir)
@@ -223,6 +223,8 @@ class Log:
     def _resume(self, replay: Replay) -> None:
         """Go on after the last frame."""
         assert replay.metadata is not None
+        if replay.metadata.first_index > self.last_index:  # perhaps interrupted just when it had got its name
+            self._disk.sync_dir(self._wal_dir)
         self._writer = SegmentWriter(
             self._disk,
             replay.path,

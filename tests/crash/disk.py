@@ -37,7 +37,7 @@ class CrashingDisk(RecordingDisk):
         self._on_moment = on_moment
         self._kill_at = kill_at
         self.is_dead = False
-        self.images = Images(Path(root))
+        self.images = Images(self)
 
     def _call(self, what: str, path: AnyPath, detail: str = "") -> Any:
         if self.is_dead:
@@ -49,6 +49,14 @@ class CrashingDisk(RecordingDisk):
         if len(self.calls) in self._kill_at:
             self.is_dead = True
             raise Killed
+
+    def take_in(self, path: Path) -> None:
+        """Know a file that the backend writes and syncs itself: renamed away, it is lost no more than that."""
+        self._node(path).synced = True
+
+    def is_being_replaced(self, name: str) -> bool:
+        """Whether a rename over the file is not durable yet: a power cut may bring back the one before."""
+        return any(change.target == name and change.source is not None for change in self._changes)
 
     def restart(self) -> None:
         """The next process begins; what the dead one wrote is still in the page cache."""
@@ -87,16 +95,18 @@ class _Moment:
 class Images:
     """What a power cut may leave of the backend's files."""
 
-    def __init__(self, root: Path) -> None:
-        self._root = root
+    def __init__(self, disk: CrashingDisk) -> None:
+        self._disk = disk
+        self._root = root = Path(disk.root)
         self._commits: list[Files] = []
         self._inode = 0
         self.is_entry_durable = (root / "snap" / "db").exists()
 
     def committed(self) -> None:
-        if self._inode != self._current_inode():  # another file has its name, for good
+        if self._inode != self._current_inode():  # another file has its name
             self._inode = self._current_inode()
             self._commits = []
+        self._disk.take_in(self._root / "snap" / "db")
         files = self._read()
         if not self._commits or self._commits[-1] != files:
             self._commits.append(files)
@@ -128,6 +138,8 @@ class Images:
             number = chance.randrange(len(commits) - 1)
             torn = torn_commit(self._commits[number], self._commits[number + 1], chance)
             found.append((f"commit {number}, the next one torn", torn))
+        if self._disk.is_being_replaced("snap/db"):
+            found.append(("the disk's own view of the backend", None))
         if not self.is_entry_durable:
             found.append(("no backend", {}))
         return found
