@@ -62,6 +62,11 @@ class CrashingDisk(RecordingDisk):
         """The next process begins; what the dead one wrote is still in the page cache."""
         self.is_dead = False
 
+    def spare(self) -> None:
+        """No more kills."""
+        self.restart()
+        self._kill_at = frozenset()
+
 
 class _Moment:
     """One call, stopped at its moment."""

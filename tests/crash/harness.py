@@ -208,7 +208,7 @@ class Explorer:
                 workload(session)
                 on_moment("the end")
             finally:
-                disk.restart()
+                disk.spare()
                 session.store.close()
         self.figures.calls += len(disk.calls)
         self.figures.kills += session.kills
