@@ -189,12 +189,6 @@ class RecordingDisk:
             for directory in reversed(missing):
                 self._change(_Change(self._name(directory), _DIRECTORY))
 
-    def remove_dir(self, path: AnyPath) -> None:
-        with self._call("remove_dir", path):
-            if os.path.isdir(path):
-                self._os.remove_dir(path)
-                self._change(_Change(self._name(path), None))
-
     def sync_dir(self, path: AnyPath) -> None:
         with self._call("sync_dir", path):
             name = self._name(path)

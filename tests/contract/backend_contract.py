@@ -91,7 +91,7 @@ class BackendContract:
     @pytest.mark.parametrize("in_one_batch", [False, True])
     def test_ranges_are_deleted_and_counted(self, db: Backend, in_one_batch: bool) -> None:
         """Deleting ranges, overlapping ones too, leaves what lies outside, and says how many rows went."""
-        rows = {key: b"v" for key in NASTY}
+        rows = dict.fromkeys(NASTY, b"v")
         bounds = sorted(random.Random(7).sample(NASTY, 12))
         ranges = [(bounds[0], bounds[2]), (bounds[1], bounds[4]), (bounds[6], bounds[6] + b"\0"), (b"", b"")]
         ranges += [(bounds[11], bounds[8]), (bounds[9] + b"\0", bounds[10]), (NASTY[-1], NASTY[-1] + b"\0")]
