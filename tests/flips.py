@@ -19,6 +19,7 @@ import shutil
 import signal
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -80,7 +81,8 @@ def answers(store: Store) -> str:
 def page_kind(backend: str, page: bytes, number: int) -> str:
     """What kind of page it is, as its header says."""
     if backend == "lmdb":
-        return {1: "branch", 2: "leaf", 4: "overflow", 8: "meta"}.get(page[10] & 15, "free")
+        kinds = {b"\1\0": "branch", b"\2\0": "leaf"}
+        return "meta" if number < 2 else kinds.get(page[10:12], "overflow or free")
     if number == 0:
         return "header"
     return {2: "branch", 5: "branch", 10: "leaf", 13: "leaf"}.get(page[0], "overflow or free")
@@ -153,6 +155,8 @@ def ask(path: Path, backend: str, wanted: str) -> str:
         store = open_store(path, backend)
     except KVStoreError:
         return "refused"
+    except Exception as error:
+        return type(error).__name__
     try:
         answer = "same" if answers(store) == wanted else "wrong"
         store.put(KEYS[0], b"new")
@@ -163,10 +167,8 @@ def ask(path: Path, backend: str, wanted: str) -> str:
     except Exception as error:
         return type(error).__name__
     finally:
-        try:
+        with suppress(KVStoreError):
             store.close()
-        except KVStoreError:
-            pass
 
 
 def outcomes(lines: str) -> Iterator[Outcome]:
