@@ -133,8 +133,10 @@ class Session:
         self.identity = identity
 
     def reopen(self) -> None:
+        kills = self.kills
         self.close()
-        self.open()
+        if self.kills == kills:  # else the next process has it open already
+            self.open()
 
     def _do(self, change: Callable[[Model], Any], request: Callable[[Store], Any]) -> None:
         self.trying = advanced(self.model, change)
