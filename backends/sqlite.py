@@ -30,8 +30,8 @@ from urllib.parse import quote
 import apsw
 
 from kvstore.backend import Progress
-from kvstore.errors import MissingDependency, ReadOnly, StoreClosed, StoreLocked
-from kvstore.files import OSDisk
+from kvstore.errors import DiskFull, MissingDependency, ReadOnly, StoreClosed, StoreLocked
+from kvstore.files import OSDisk, free_bytes
 
 from .sqlite_file import APPLICATION_ID, FORMAT, MAGIC, check_header, check_tables, table_sql, typed, wal_path
 from .sqlite_tx import SQLiteReadTx, SQLiteWriteTx, Statements
@@ -45,6 +45,8 @@ WAL_KEPT_BYTES = 64 << 20  # a log that was longer is cut when it starts anew
 BUSY_TIMEOUT_MS = 10_000
 CLOSE_WAIT_SECONDS = 5.0  # how long closing waits for reads that are under way
 SETTLE_SECONDS = 10.0  # how long it waits for views of older commits
+
+SHARED_MEMORY_ROOM_BYTES = 128 << 10
 
 
 class SQLiteBackend:
@@ -94,6 +96,9 @@ class SQLiteBackend:
         return backend
 
     def _open_writer(self) -> None:
+        if free_bytes(self.path.parent) < SHARED_MEMORY_ROOM_BYTES:
+            # SQLite maps its -shm file; where the disk has no block for a page of it, the process gets SIGBUS
+            raise DiskFull(f"{self.path}: SQLite needs {SHARED_MEMORY_ROOM_BYTES} free bytes to open it")
         writer = self._connect(WRITER_CACHE_BYTES)
         self._writer = writer
         is_new = writer.pragma("application_id") != APPLICATION_ID

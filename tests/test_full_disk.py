@@ -117,10 +117,22 @@ def test_a_full_disk_loses_nothing_and_is_left_behind(small: Path, backend: str)
     assert {**written, b"room again": b"11"} == found
 
 
+def opened_with_room(path: Path, backend: str, ballast: list[Path]) -> kvstore.Store:
+    """SQLite maps a file of its own at opening: without room it is a typed error (regression: it was a SIGBUS)."""
+    while True:
+        try:
+            return kvstore.open(path, backend, low_disk_bytes=0, background=False)
+        except DiskFull:
+            ballast.pop().unlink()
+
+
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_a_store_filled_by_itself_stays_readable_and_opens(small: Path, backend: str) -> None:
     """Written until the disk is full with everything in the background: what was acknowledged is there, twice."""
     written = {}
+    ballast = [small / f"ballast-{number}" for number in range(4)]
+    for file in ballast:
+        file.write_bytes(os.urandom(300_000))
     with kvstore.open(small / "store", backend, low_disk_bytes=0, **LIMITS) as store:
         with pytest.raises(KVStoreError) as full:
             for number in range(5000):
@@ -130,7 +142,7 @@ def test_a_store_filled_by_itself_stays_readable_and_opens(small: Path, backend:
         assert isinstance(full.value, DiskFull), full.value
         assert {kv.key: kv.value for kv in store.scan(prefix=b"")}.items() >= written.items()
     for _ in range(2):
-        with kvstore.open(small / "store", backend, low_disk_bytes=0, background=False) as store:
+        with opened_with_room(small / "store", backend, ballast) as store:
             assert {kv.key: kv.value for kv in store.scan(prefix=b"")}.items() >= written.items()
 
 

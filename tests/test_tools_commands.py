@@ -100,6 +100,9 @@ CONVERSATION: list[tuple[list[str], bytes]] = [
 @pytest.mark.parametrize("as_json", [False, True], ids=["simple", "json"])
 def test_output_is_etcdctls(tmp_path: Path, as_json: bool) -> None:
     """The same commands print what etcdctl prints, fail where it fails, and with its message."""
+    version = subprocess.run(["etcdctl", "version"], capture_output=True, text=True, check=False).stdout
+    if not version.startswith("etcdctl version: 3.4"):
+        pytest.skip("later etcdctls spell the answers of a transaction another way")
     with fresh_etcd(tmp_path) as address:
         for arguments, stdin in CONVERSATION:
             if as_json and "--print-value-only" in arguments:
