@@ -23,6 +23,7 @@ from contextlib import AbstractContextManager, ExitStack, nullcontext
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from kvstore.backend import Backend
+from kvstore.checkpointing import Checkpointer
 from kvstore.commit import GroupCommit, Ticket
 from kvstore.compaction import Compaction
 from kvstore.defragment import Defragmented, Defragmenter
@@ -38,9 +39,9 @@ from kvstore.errors import (
 from kvstore.files import Disk, FileLock
 from kvstore.keyvalue import KeyValue
 from kvstore.layout import DataDir
-from kvstore.leasing import EXPIRY_INTERVAL_SECONDS, Leasing
+from kvstore.leasing import Leasing
 from kvstore.lessor import Lessor
-from kvstore.maintenance import COMMIT, Job, Maintenance
+from kvstore.maintenance import Background
 from kvstore.model import (
     Alarm,
     Change,
@@ -61,13 +62,10 @@ from kvstore.model import (
     TxnResponse,
     WatchRequest,
 )
-from kvstore.mvcc import checkpoint as checkpoints
 from kvstore.mvcc.changes import changed_keys
 from kvstore.mvcc.hashkv import hash_kv
-from kvstore.mvcc.overlay import Generation
 from kvstore.mvcc.plan import Planned, Planner, is_read_only
 from kvstore.mvcc.read import answer_range, difference, key_history, read_revision, scan_keys
-from kvstore.mvcc.schema import META, META_LOG_MARK
 from kvstore.mvcc.state import State
 from kvstore.mvcc.validate import (
     check_delete,
@@ -81,7 +79,7 @@ from kvstore.mvcc.validate import (
     txn_bytes,
 )
 from kvstore.options import Options
-from kvstore.quota import POLL_INTERVAL_SECONDS, Space, put_cost, txn_cost
+from kvstore.quota import Space, put_cost, txn_cost
 from kvstore.replay import reload
 from kvstore.snapshot.keeper import SnapshotKeeper
 from kvstore.status import Health, Status, health_of, status_of
@@ -93,7 +91,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 logger = logging.getLogger("kvstore")
 _REQUEST_OVERHEAD_BYTES = 32
-UPKEEP_INTERVAL_SECONDS = 1.0
 
 
 class LocalEngine:
@@ -126,26 +123,15 @@ class LocalEngine:
         self._clock = options.clock or time.time
         self._read_refusal: Callable[[], KVStoreError] | None = None
         self._write_refusal: Callable[[], KVStoreError] | None = ReadOnly if log is None else None
-        self._room = threading.Condition()
         self._commit = GroupCommit(
             log or _NoLog(), self._publish, self.now_ms, options.wal_buffer_size, self.planning
         )
-        self._batch_limit = options.backend_batch_limit
         self._on_publish: list[Callable[[int], None]] = []
         self.hub: Hub | None = None
         """The watches, once there has been one."""
-        self.work_wanted = threading.Event()
-        """Set when background work should not wait for its next turn."""
-        self.upkeep_wanted = threading.Event()
-        """The same for what takes long: compaction and defragment."""
-        self.is_closing = False
-        self._at_rest = False
-        """Whether background work waits for the first write to begin."""
-        self.backend_full: DiskFull | None = None
-        """Why the last checkpoint failed, if the disk had no room for it."""
         self._closing = threading.Lock()
-        self._starting = threading.Lock()
-        self._maintenance: list[Maintenance] = []
+        self.checkpointer = Checkpointer(self)
+        self.background = Background(self)
         self.leasing = Leasing(self)
         self.compaction = Compaction(self)
         self.defragmenter = Defragmenter(self)
@@ -293,8 +279,8 @@ class LocalEngine:
     ) -> Ticket:
         if self._write_refusal is not None:
             raise self._write_refusal()
-        if self._at_rest:
-            self._begin_background()
+        if self.background.at_rest:
+            self.background.begin()
         if patient and self.stalled:
             self.space.end_stall()
         state = self.state
@@ -314,8 +300,8 @@ class LocalEngine:
                 raise
             ticket = Ticket(entry, response, state.head, state.head_compacted)
             self._commit.enqueue(ticket)
-        if len(state.generations[0].changes) >= self._batch_limit and not self.work_wanted.is_set():
-            self.work_wanted.set()
+        if len(state.generations[0].changes) >= self.checkpointer.batch_limit:
+            self.background.want_work()
         return ticket
 
     def planned(self, plan: Callable[[], tuple[bytes | None, Any]], *, cost_bytes: int = 0) -> Any:
@@ -326,7 +312,7 @@ class LocalEngine:
     def check_room(self, cost_bytes: int = 0) -> None:
         """Wait while the overlay is full; refuse when the quota or the disk is."""
         if self.overloaded:
-            self._wait_for_checkpoint()
+            self.checkpointer.wait_for_room()
         if cost_bytes:
             self.space.check(cost_bytes)
 
@@ -350,18 +336,8 @@ class LocalEngine:
 
     @property
     def overloaded(self) -> bool:
-        return self.state.generations[0].size_bytes > self.options.overlay_limit
-
-    def _wait_for_checkpoint(self) -> None:
-        if not self.options.background:
-            self.checkpoint()
-            return
-        with self._room:
-            while self.overloaded and self._write_refusal is None and not self.stalled:
-                self.work_wanted.set()
-                self._room.wait(0.1)
-                if self.backend_full is not None:
-                    raise DiskFull(str(self.backend_full)) from self.backend_full
+        """Whether a write would have to wait for a checkpoint."""
+        return self.checkpointer.overloaded
 
     # --- watch ------------------------------------------------------------------------
 
@@ -413,7 +389,7 @@ class LocalEngine:
             return self.planner.compact(revision), self.state.head
 
         newest: int = self.planned(plan)
-        self.work_wanted.set()
+        self.background.want_work()
         if physical:
             self.run_compaction()
         return CompactionResponse(newest)
@@ -460,121 +436,22 @@ class LocalEngine:
         """Put an alarm out; what was put out."""
         return self.space.disarm(alarm)
 
-    # --- checkpoint -------------------------------------------------------------------
+    # --- upkeep -----------------------------------------------------------------------
 
     def checkpoint(self) -> bool:
         """Move what waits in memory into the backend; whether there was anything."""
-        with self.checkpointing:
-            generation = self._freeze()
-            if generation is None:
-                return False
-            self.barrier()
-            if self.log is not None and self.options.durability != "always":
-                with self._commit.log_lock:
-                    self.log.sync()  # the backend must never be ahead of the log
-            self.state.backend_revision = generation.last_revision
-            pace = checkpoints.Pacer()
+        return self.checkpointer.run()
 
-            def pause() -> None:
-                if not self.overloaded and self._write_refusal is None:
-                    pace(hurry=len(self.state.generations[0].changes) > self._batch_limit)
-
-            try:
-                with self.timed(COMMIT):
-                    checkpoints.write_generation(self.backend, generation, self.now_ms(), pause)
-            except DiskFull as full:
-                self.backend_full = full
-                raise  # nothing was committed; the generation stays, and is tried again
-            except BaseException as failure:
-                self.poison(failure)
-                raise
-            self.backend_full = None
-            with self.planning:
-                self.state.generations = self.state.generations[:1]
-                self.state.applied_index = generation.last_index
-            self.space.measure()
-            if self.state.head_compacted > self.state.compact_finished:
-                self.upkeep_wanted.set()
-            with self._room:
-                self._room.notify_all()
-            generation.drain()
-            return True
-
-    def _freeze(self) -> Generation | None:
-        """The generation to write: one left from an attempt that found the disk full, or the active one."""
-        state = self.state
-        with self.planning:
-            if len(state.generations) > 1:
-                return state.generations[1]
-            active = state.generations[0]
-            if state.index == state.applied_index:
-                return None
-            active.last_index = state.index
-            active.last_revision = state.head
-            if self.log is not None:
-                active.set_row(META, META_LOG_MARK, self.log.mark)
-            state.generations = (Generation(), active)
-            self.space.reckon()
-            return active
-
-    # --- background work --------------------------------------------------------------
+    def sync_log(self) -> None:
+        """Make durable what durability ``interval`` or ``off`` left unsynced."""
+        if self.log is not None:
+            with self._commit.log_lock:
+                self.log.sync()
 
     def start(self) -> None:
-        """Begin background work (unless the option ``background`` is off): now if there is any, else with the
-        first write. Who opens a store to read it pays for no threads.
-        """
-        self._at_rest = self.options.background and self.log is not None
-        if self._at_rest and self._has_work():
-            self._begin_background()
-
-    def _has_work(self) -> bool:
-        """Whether there is, or will be without any write, something to do in the background."""
-        state = self.state
-        return bool(
-            state.index != state.applied_index
-            or state.head_compacted > state.compact_finished
-            or state.alarms
-            or self.lessor.leases
-            or self.compaction.is_automatic
-            or self.options.snapshot_interval_seconds
-            or self.snapshots.due()
-        )
-
-    def _begin_background(self) -> None:
-        with self._starting:
-            if not self._at_rest:
-                return
-            prompt = [
-                Job("checkpoint", self.checkpoint, self.options.backend_batch_interval_seconds),
-                Job("log", self._tend_log, self.options.sync_interval_seconds),
-                Job("leases", self.leasing.tend, EXPIRY_INTERVAL_SECONDS),
-                Job("space", self.space.tend, POLL_INTERVAL_SECONDS),
-                Job("snapshots", self.snapshots.tend, 1.0),
-            ]
-            long = [Job("upkeep", self.tend_upkeep, UPKEEP_INTERVAL_SECONDS)]
-            self._maintenance = [
-                Maintenance(self, "kvstore-maintenance", self.work_wanted, prompt),
-                Maintenance(self, "kvstore-upkeep", self.upkeep_wanted, long),
-            ]
-            for thread in self._maintenance:
-                thread.start()
-            self._at_rest = False
-
-    def tend_upkeep(self) -> None:
-        """Compact if it is time to, delete what has become garbage, defragment if that left much free."""
-        self.compaction.tend()
-        if self.compaction.run(stop=lambda: self.is_closing) and not self.is_closing:
-            self.defragmenter.run_if_worthwhile()
-
-    def _tend_log(self) -> None:
-        """Sync (durability ``interval``), lay zeros ahead, give up segments nobody needs."""
-        log = self.log
-        if log is None:
-            return
-        if self.options.durability == "interval":
-            with self._commit.log_lock:
-                log.sync()
-        log.fill_ahead()
+        """Begin background work, unless the option ``background`` is off."""
+        if self.options.background and self.log is not None:
+            self.background.start()
 
     # --- the handle -------------------------------------------------------------------
 
@@ -595,9 +472,9 @@ class LocalEngine:
         return health_of(self)
 
     @property
-    def background_errors(self) -> list[str]:
-        """What background work failed at when it was last tried."""
-        return [text for thread in self._maintenance for text in thread.errors]
+    def refuses_writes(self) -> bool:
+        """Whether every write is refused: the store is read-only, poisoned, or closed."""
+        return self._write_refusal is not None
 
     @property
     def failure(self) -> BaseException | None:
@@ -626,10 +503,7 @@ class LocalEngine:
         with self._closing:
             if self._read_refusal is not None:
                 return
-            with self._starting:
-                self.is_closing, self._at_rest = True, False
-            for thread in self._maintenance:
-                thread.stop()
+            self.background.stop()
             self.snapshots.stop()
             try:
                 if self.log is not None and self.failure is None and not self.stalled:

@@ -15,12 +15,17 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from kvstore.errors import DiskFull, KVStoreError
+from kvstore.leasing import EXPIRY_INTERVAL_SECONDS
+from kvstore.quota import POLL_INTERVAL_SECONDS
 
 if TYPE_CHECKING:
     from kvstore.engine import LocalEngine
 
 COMMIT, DEFRAGMENT, SNAPSHOT = "commit", "defragment", "snapshot"
 """Work whose duration is a metric: what ``engine.timed`` is told."""
+
+UPKEEP_INTERVAL_SECONDS = 1.0
+SNAPSHOT_INTERVAL_SECONDS = 1.0
 
 logger = logging.getLogger("kvstore")
 
@@ -95,3 +100,90 @@ class Maintenance:
     def errors(self) -> list[str]:
         """What jobs failed at when they last ran."""
         return [f"{name}: {error}" for name, error in list(self._errors.items())]
+
+
+class Background:
+    """The threads of one engine. They begin with the first write: who opens a store to read it pays for none."""
+
+    def __init__(self, engine: LocalEngine) -> None:
+        self._engine = engine
+        self._threads: list[Maintenance] = []
+        self._starting = threading.Lock()
+        self.work_wanted = threading.Event()
+        """Set when the prompt jobs should not wait for their turn."""
+        self.upkeep_wanted = threading.Event()
+        """The same for compaction and defragment."""
+        self.at_rest = False
+        """Whether the first write has to begin them."""
+        self.is_stopping = False
+
+    def start(self) -> None:
+        """Begin now if there is work that no write will announce, else with the first write."""
+        self.at_rest = True
+        if self._has_work():
+            self.begin()
+
+    def _has_work(self) -> bool:
+        engine, state = self._engine, self._engine.state
+        return bool(
+            state.index != state.applied_index
+            or state.head_compacted > state.compact_finished
+            or state.alarms
+            or engine.lessor.leases
+            or engine.compaction.is_automatic
+            or engine.options.snapshot_interval_seconds
+            or engine.snapshots.due()
+        )
+
+    def begin(self) -> None:
+        with self._starting:
+            if not self.at_rest:
+                return
+            engine = self._engine
+            prompt = [
+                Job("checkpoint", engine.checkpoint, engine.options.backend_batch_interval_seconds),
+                Job("log", self._tend_log, engine.options.sync_interval_seconds),
+                Job("leases", engine.leasing.tend, EXPIRY_INTERVAL_SECONDS),
+                Job("space", engine.space.tend, POLL_INTERVAL_SECONDS),
+                Job("snapshots", engine.snapshots.tend, SNAPSHOT_INTERVAL_SECONDS),
+            ]
+            long = [Job("upkeep", self.tend_upkeep, UPKEEP_INTERVAL_SECONDS)]
+            self._threads = [
+                Maintenance(engine, "kvstore-maintenance", self.work_wanted, prompt),
+                Maintenance(engine, "kvstore-upkeep", self.upkeep_wanted, long),
+            ]
+            for thread in self._threads:
+                thread.start()
+            self.at_rest = False
+
+    def want_work(self) -> None:
+        """Have the prompt jobs done at once."""
+        if not self.work_wanted.is_set():
+            self.work_wanted.set()
+
+    def tend_upkeep(self) -> None:
+        """Compact if it is time to, delete what has become garbage, defragment if that left much free."""
+        engine = self._engine
+        engine.compaction.tend()
+        if engine.compaction.run(stop=lambda: self.is_stopping) and not self.is_stopping:
+            engine.defragmenter.run_if_worthwhile()
+
+    def _tend_log(self) -> None:
+        """Sync (durability ``interval``), and lay zeros ahead."""
+        engine = self._engine
+        if engine.options.durability == "interval":
+            engine.sync_log()
+        if engine.log is not None:
+            engine.log.fill_ahead()
+
+    @property
+    def errors(self) -> list[str]:
+        """What background work failed at when it was last tried."""
+        return [text for thread in self._threads for text in thread.errors]
+
+    def stop(self) -> None:
+        """End the threads, each after the job it is in, and begin no others."""
+        with self._starting:
+            self.is_stopping, self.at_rest = True, False
+        for thread in self._threads:
+            thread.stop()

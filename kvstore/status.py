@@ -106,7 +106,7 @@ def _errors(engine: LocalEngine) -> list[str]:
         found.append(f"refuses writes until it is reopened: {engine.failure!r}")
     if engine.stalled:
         found.append("the disk is full: writes wait for room")
-    return [*found, *engine.background_errors]
+    return [*found, *engine.background.errors]
 
 
 def _stored(files: list[layout.NumberedFile]) -> tuple[StoredFile, ...]:

@@ -256,7 +256,7 @@ def test_17780_a_sweep_goes_on_after_a_crash(tmp_path: Path, backend: str, steps
     with open_store(tmp_path / "crashed", backend, **TINY) as store:
         assert (store.revision, store.compact_revision) == (revision, revision)
         assert seen(store, revision) == before
-        store.engine.tend_upkeep()
+        store.engine.background.tend_upkeep()
         check_swept(store, revision)
         assert seen(store, revision) == before
         assert store.put(b"next", b"v").revision == revision + 1
@@ -372,16 +372,16 @@ def test_a_store_compacts_itself(tmp_path: Path, backend: str) -> None:
     with open_store(tmp_path, backend, **options) as store:
         for number in range(50):
             store.put(b"k", b"%d" % number)
-        store.engine.tend_upkeep()
+        store.engine.background.tend_upkeep()
         assert store.compact_revision == -1
         clock.advance(300)
-        store.engine.tend_upkeep()
+        store.engine.background.tend_upkeep()
         assert store.compact_revision == store.revision - 10
         settle(store)
-        store.engine.tend_upkeep()
+        store.engine.background.tend_upkeep()
         check_swept(store, store.revision - 10)
         clock.advance(300)
-        store.engine.tend_upkeep()  # nothing new: no compaction, no error
+        store.engine.background.tend_upkeep()  # nothing new: no compaction, no error
         assert store.compact_revision == store.revision - 10
 
 

@@ -260,13 +260,13 @@ def test_it_happens_by_itself(tmp_path: Path) -> None:
             for number in range(5):
                 store.txn(success=[kvstore.put(b"k%03d" % key, b"%d" % number * 5000) for key in range(40)])
                 settle(store)
-            store.engine.tend_upkeep()
+            store.engine.background.tend_upkeep()
             assert store.engine.defragmenter.count == 0
             store.compact(store.revision)
             settle(store)
-            store.engine.tend_upkeep()
+            store.engine.background.tend_upkeep()
             assert store.engine.defragmenter.count == 1
-            store.engine.tend_upkeep()
+            store.engine.background.tend_upkeep()
             assert store.engine.defragmenter.count == 1
 
 

@@ -1,0 +1,116 @@
+"""Checkpoints of an open store: what waits in memory moves into the backend, and what writers notice of it.
+
+    freeze     under the planner's lock: the active generation is put behind a new one
+    barrier    everything frozen is durable in the log: the backend is never ahead of it
+    write      one backend transaction (mvcc/checkpoint.py), in small steps, beside the writers
+    drop       under the planner's lock: the frozen generation goes, for the backend has it
+
+A backend disk that is full is no harm: nothing was committed, the frozen generation stays in memory, and the next
+checkpoint writes it. Any other failure poisons the store.
+
+Memory is bounded: when the active generation outgrows ``overlay_limit`` while a checkpoint is on its way,
+writers wait (``wait_for_room``), and the checkpoint hurries.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+from kvstore.errors import DiskFull
+from kvstore.maintenance import COMMIT
+from kvstore.mvcc.checkpoint import Pacer, write_generation
+from kvstore.mvcc.overlay import Generation
+from kvstore.mvcc.schema import META, META_LOG_MARK
+
+if TYPE_CHECKING:
+    from kvstore.engine import LocalEngine
+
+
+class Checkpointer:
+    """The checkpoints of one engine."""
+
+    def __init__(self, engine: LocalEngine) -> None:
+        self._engine = engine
+        self._room = threading.Condition()
+        self.batch_limit = engine.options.backend_batch_limit
+        """As many changes in the active generation ask for a checkpoint at once."""
+        self.disk_full: DiskFull | None = None
+        """Why the last checkpoint failed, if the disk had no room for it."""
+
+    @property
+    def overloaded(self) -> bool:
+        """Whether more waits in memory than may."""
+        return self._engine.state.active.size_bytes > self._engine.options.overlay_limit
+
+    def run(self) -> bool:
+        """Move what waits in memory into the backend; whether there was anything."""
+        engine = self._engine
+        with engine.checkpointing:
+            generation = self._freeze()
+            if generation is None:
+                return False
+            engine.barrier()
+            if engine.options.durability != "always":
+                engine.sync_log()
+            engine.state.backend_revision = generation.last_revision
+            self._write(generation)
+            with engine.planning:
+                engine.state.generations = engine.state.generations[:1]
+                engine.state.applied_index = generation.last_index
+            engine.space.measure()
+            if engine.state.head_compacted > engine.state.compact_finished:
+                engine.background.upkeep_wanted.set()
+            with self._room:
+                self._room.notify_all()
+            generation.drain()
+            return True
+
+    def _freeze(self) -> Generation | None:
+        """The generation to write: one left from an attempt that found the disk full, or the active one."""
+        engine, state = self._engine, self._engine.state
+        with engine.planning:
+            if len(state.generations) > 1:
+                return state.generations[1]
+            active = state.active
+            if state.index == state.applied_index:
+                return None
+            active.last_index = state.index
+            active.last_revision = state.head
+            if engine.log is not None:
+                active.set_row(META, META_LOG_MARK, engine.log.mark)
+            state.generations = (Generation(), active)
+            engine.space.reckon()
+            return active
+
+    def _write(self, generation: Generation) -> None:
+        engine = self._engine
+        pace = Pacer()
+
+        def pause() -> None:
+            if not self.overloaded and not engine.refuses_writes:
+                pace(hurry=len(engine.state.active.changes) > self.batch_limit)
+
+        try:
+            with engine.timed(COMMIT):
+                write_generation(engine.backend, generation, engine.now_ms(), pause)
+        except DiskFull as full:
+            self.disk_full = full
+            raise
+        except BaseException as failure:
+            engine.poison(failure)
+            raise
+        self.disk_full = None
+
+    def wait_for_room(self) -> None:
+        """Return when the active generation is small again. Raises ``DiskFull`` if the backend's disk is full."""
+        engine = self._engine
+        if not engine.options.background:
+            self.run()
+            return
+        with self._room:
+            while self.overloaded and not engine.refuses_writes and not engine.stalled:
+                engine.background.work_wanted.set()
+                self._room.wait(0.1)
+                if self.disk_full is not None:
+                    raise DiskFull(str(self.disk_full)) from self.disk_full
