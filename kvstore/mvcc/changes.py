@@ -8,12 +8,12 @@ sample of the page decides.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Sequence
+from operator import itemgetter
 
 from kvstore.backend import ReadTx, Row, first_rows
 from kvstore.errors import Corruption
 from kvstore.keyvalue import row_mod_revision, row_revision
-from kvstore.mvcc.overlay import Version
+from kvstore.mvcc.overlay import ChangedRow
 from kvstore.mvcc.schema import (
     CHANGES,
     DELETE,
@@ -30,12 +30,7 @@ from kvstore.mvcc.state import State
 _DELETE = DELETE[0]
 _SAMPLE_ROWS = 32
 EVERYTHING: tuple[bytes, bytes | None] = (b"", None)
-
-
-ChangedRow = tuple[int, int, bytes, bytes | None]
-"""One change: (main, sub, key, the version it wrote; None for a delete)."""
-
-Pending = Sequence[tuple[bytes, Version]]
+_main_of = itemgetter(0)
 
 
 def change_page(
@@ -75,13 +70,13 @@ def _named(tx: ReadTx, first: int, last: int, limit: int) -> tuple[list[Row], in
 # --- what is not in the backend yet ------------------------------------------------------
 
 
-def _pending(state: State, first: int, last: int) -> tuple[Pending, bool]:
+def _pending(state: State, first: int, last: int) -> tuple[list[ChangedRow], bool]:
     """What the generations hold of first..last, oldest first, and whether that is all there is.
 
     Taken before the backend is opened (overlay.py).
     """
     generations = state.generations
-    found: list[tuple[bytes, Version]] = []
+    found: list[ChangedRow] = []
     for generation in reversed(generations):
         changes = generation.changes
         try:
@@ -90,33 +85,27 @@ def _pending(state: State, first: int, last: int) -> tuple[Pending, bool]:
         except IndexError:  # it has reached the backend, and is being emptied
             continue
         found += changes[low:high]
-    complete = bool(found) and found[0][1].main == first and generations[-1] in state.generations
+    complete = bool(found) and found[0][0] == first and generations[-1] in state.generations
     return found, complete
 
 
-def _main_of(change: tuple[bytes, Version]) -> int:
-    return change[1].main
-
-
 def _page_of(
-    pending: Pending, covered: int, last: int, limit: int, span: tuple[bytes, bytes | None]
+    pending: list[ChangedRow], covered: int, last: int, limit: int, span: tuple[bytes, bytes | None]
 ) -> tuple[list[ChangedRow], int]:
     """The first changes after ``covered``: about ``limit``, at least one revision."""
     low = bisect_left(pending, covered + 1, key=_main_of)
     high = len(pending)
     if high - low > max(limit, 1):
-        main = pending[low + max(limit, 1)][1].main
+        main = pending[low + max(limit, 1)][0]
         high = bisect_left(pending, main, lo=low, key=_main_of)
         if high == low:
             high = bisect_left(pending, main + 1, lo=low, key=_main_of)
         if high < len(pending):
-            last = pending[high - 1][1].main
-    start, end = span
-    page = [
-        (version.main, version.sub, key, version.row)
-        for key, version in pending[low:high]
-        if start <= key and (end is None or key < end)
-    ]
+            last = pending[high - 1][0]
+    page = pending[low:high]
+    if span != EVERYTHING:
+        start, end = span
+        page = [change for change in page if start <= change[2] and (end is None or change[2] < end)]
     return page, last
 
 
@@ -184,7 +173,7 @@ def _take_ended(tx: ReadTx, found: list[ChangedRow], wanted: list[int]) -> list[
 
 def changed_keys(state: State, first: int, last: int) -> list[bytes]:
     """The keys changed in first <= main <= last, ascending, each once."""
-    keys = {key for key, _ in _pending(state, first, last)[0]}
+    keys = {key for _, _, key, _ in _pending(state, first, last)[0]}
     at = revision_key(first, 0)
     while True:
         with state.backend.read() as tx:

@@ -74,7 +74,7 @@ def write_generation(backend: Backend, generation: Generation, now_ms: int, paus
 
 
 def _write_changes(tx: WriteTx, generation: Generation, pause: Pause) -> None:
-    keys = _sorted_in_runs(list(generation.versions), pause)
+    keys = _sorted_in_runs(list(generation.newest), pause)
     before: dict[bytes, bytes | None] = {}
     for some in _chunks(keys):
         before.update(zip(some, tx.get_many(LATEST, some), strict=True))
@@ -83,13 +83,13 @@ def _write_changes(tx: WriteTx, generation: Generation, pause: Pause) -> None:
     history: list[Row] = []
     changes: list[Row] = []
     for some_changes in _chunks(generation.changes):
-        for key, version in some_changes:
+        for main, sub, key, row in some_changes:
             ended = now[key]
             if ended is not None:
-                history.append((history_key(key, version.main, version.sub), ended))
-            kind = DELETE if version.row is None else CREATE if ended is None else UPDATE
-            changes.append((revision_key(version.main, version.sub), kind + key))
-            now[key] = version.row
+                history.append((history_key(key, main, sub), ended))
+            kind = DELETE if row is None else CREATE if ended is None else UPDATE
+            changes.append((revision_key(main, sub), kind + key))
+            now[key] = row
         pause()
     for some_rows in _chunks(_sorted_in_runs(history, pause)):
         tx.put_many(HISTORY, some_rows)

@@ -23,8 +23,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from kvstore.errors import Corruption, TooNew
-from kvstore.keyvalue import make_row, row_numbers
-from kvstore.mvcc.overlay import Version
+from kvstore.keyvalue import make_row, row_mod_revision
 from kvstore.wire import WireError, bytes_field, fields, int_field, read_varint, signed, varint
 
 if TYPE_CHECKING:
@@ -100,12 +99,11 @@ def _apply_lone_put(entry: bytes, state: State) -> bool:
 
 
 def _apply_put(key_value: bytes, main: int, sub: int, state: State) -> None:
-    create_revision, mod_revision, version, lease = row_numbers(key_value)
+    mod_revision = row_mod_revision(key_value)
     if mod_revision != main:
         raise WireError(f"a put of revision {mod_revision} in an entry of revision {main}")
     length, at = read_varint(key_value, 1)
-    row = make_row(key_value, sub)
-    state.change(key_value[at : at + length], Version(main, sub, row, create_revision, version, lease))
+    state.change((main, sub, key_value[at : at + length], make_row(key_value, sub)))
 
 
 def _apply_fields(entry: bytes, state: State, lessor: Lessor) -> None:
@@ -115,7 +113,7 @@ def _apply_fields(entry: bytes, state: State, lessor: Lessor) -> None:
             _apply_put(value, main, sub, state)
             sub += 1
         elif number == DELETE and isinstance(value, bytes):
-            state.change(value, Version(main, sub, None, 0, 0, 0))
+            state.change((main, sub, value, None))
             sub += 1
         elif number == REVISION and isinstance(value, int):
             main = state.head = value

@@ -19,7 +19,6 @@ from __future__ import annotations
 import time
 from itertools import islice
 from threading import Lock
-from typing import NamedTuple
 
 from sortedcontainers import SortedList
 
@@ -28,23 +27,23 @@ DRAIN_PAUSE_SECONDS = 0.0001
 _CHANGE_OVERHEAD_BYTES = 300
 
 
-class Version(NamedTuple):
-    """One change of one key: a put (``row`` set) or a delete (``row`` None)."""
+ChangedRow = tuple[int, int, bytes, bytes | None]
+"""One change: (main, sub, key, the row that it wrote; None for a delete).
 
-    main: int
-    sub: int
-    row: bytes | None
-    create_revision: int
-    version: int
-    lease: int
+A plain tuple of plain values: the garbage collector stops looking at it after the first time, and there may be
+100,000 of them in memory, whose collection would hold up every thread.
+"""
 
 
 class Generation:
     """The changes of a span of revisions, by key and in order."""
 
     def __init__(self) -> None:
-        self.versions: dict[bytes, list[Version]] = {}
-        self.changes: list[tuple[bytes, Version]] = []
+        self.newest: dict[bytes, ChangedRow] = {}
+        """The last change of each key."""
+        self.earlier: dict[bytes, list[ChangedRow]] = {}
+        """The changes before that one, oldest first, of keys that were changed more than once."""
+        self.changes: list[ChangedRow] = []
         self.rows: dict[str, dict[bytes, bytes | None]] = {}
         """Pending rows of the small tables (lease, attachment, alarm, meta); None deletes."""
         self.last_index = 0
@@ -54,33 +53,39 @@ class Generation:
         self._sorted: SortedList = SortedList()
         self._sorting = Lock()
 
-    def add(self, key: bytes, version: Version) -> None:
-        versions = self.versions.get(key)
-        if versions is None:
-            self.versions[key] = [version]
+    def add(self, change: ChangedRow) -> None:
+        _, _, key, row = change
+        before = self.newest.get(key)
+        if before is None:
             self._unsorted.append(key)
-        else:
-            versions.append(version)
-        self.changes.append((key, version))
-        row = version.row
+        else:  # first among the earlier ones: a reader may look at any moment
+            self.earlier.setdefault(key, []).append(before)
+        self.newest[key] = change
+        self.changes.append(change)
         self.size_bytes += _CHANGE_OVERHEAD_BYTES + (len(row) if row else len(key))
 
     def set_row(self, table: str, key: bytes, value: bytes | None) -> None:
         self.rows.setdefault(table, {})[key] = value
         self.size_bytes += _CHANGE_OVERHEAD_BYTES
 
-    def at(self, key: bytes, revision: int) -> Version | None:
+    def at(self, key: bytes, revision: int) -> ChangedRow | None:
         """The newest change of ``key`` at or below ``revision``, if it is in this generation."""
-        versions = self.versions.get(key)
-        if versions:
-            for version in reversed(versions):
-                if version.main <= revision:
-                    return version
+        change = self.newest.get(key)
+        if change is None or change[0] <= revision:
+            return change
+        for change in reversed(self.earlier.get(key, ())):
+            if change[0] <= revision:
+                return change
         return None
+
+    def of(self, key: bytes) -> list[ChangedRow]:
+        """All changes of ``key``, oldest first."""
+        newest = self.newest.get(key)
+        return [] if newest is None else [*self.earlier.get(key, ()), newest]
 
     def keys(self, start: bytes, end: bytes | None, limit: int) -> list[bytes]:
         """The first ``limit`` changed keys in [start, end), ascending."""
-        if not self.versions:
+        if not self.newest:
             return []
         with self._sorting:
             count = len(self._unsorted)
@@ -91,7 +96,7 @@ class Generation:
 
     def drain(self) -> None:
         """Let go of the contents in small steps: freeing 10,000 objects at once would stall every thread."""
-        for container in (self.versions, self.changes):
+        for container in (self.earlier, self.newest, self.changes):
             while container:
                 for _ in range(min(DRAIN_CHUNK, len(container))):
                     container.popitem() if isinstance(container, dict) else container.pop()
@@ -116,9 +121,9 @@ def overlay_slice(
         if len(keys) == limit and (horizon is None or keys[-1] < horizon):
             horizon = keys[-1]
         for key in keys:
-            version = generation.at(key, revision)
-            if version is not None:
-                found[key] = version.row
+            change = generation.at(key, revision)
+            if change is not None:
+                found[key] = change[3]
     if horizon is not None:
         found = {key: row for key, row in found.items() if key <= horizon}
     return found, horizon

@@ -22,7 +22,7 @@ from kvstore.errors import (
     LeaseNotFound,
     LeaseTTLTooLarge,
 )
-from kvstore.keyvalue import KeyValue, KeyValues, encode_key_value, make_row
+from kvstore.keyvalue import KeyValue, KeyValues, encode_key_value, make_row, row_numbers
 from kvstore.lessor import TTL_MAX_SECONDS, Lessor
 from kvstore.model import (
     Compare,
@@ -37,7 +37,6 @@ from kvstore.model import (
     TxnResponse,
 )
 from kvstore.mvcc import effects
-from kvstore.mvcc.overlay import Version
 from kvstore.mvcc.read import answer_range, scan_keys
 from kvstore.mvcc.state import State
 from kvstore.mvcc.validate import Interval, any_inside, range_bounds
@@ -72,18 +71,18 @@ class Planner:
         state = self._state
         if lease and lease not in self._lessor.leases:
             raise LeaseNotFound
-        old = state.head_version(key)
+        old = state.head_row(key)
         if old is None and (ignore_value or ignore_lease):
             raise KeyNotFound
-        if lease or ignore_value or ignore_lease or (old is not None and old.lease):
-            return self._put_in_full(request)
         main = state.head + 1
-        create_revision, version = (main, 1) if old is None else (old.create_revision, old.version + 1)
-        row = encode_key_value(key, create_revision, main, version, value, 0)
-        state.change(key, Version(main, 0, row, create_revision, version, 0))
+        create_revision, _, version, old_lease = (main, 0, 0, 0) if old is None else row_numbers(old)
+        if lease or ignore_value or ignore_lease or old_lease:
+            return self._put_in_full(request)
+        row = encode_key_value(key, create_revision, main, version + 1, value, 0)
+        state.change((main, 0, key, row))
         state.head = main
         state.index += 1
-        prev_kv = _key_value(old) if want_prev and old is not None else None
+        prev_kv = KeyValue.from_row(old) if want_prev and old is not None else None
         return Planned(effects.revision(main) + effects.put(row), PutResponse(main, prev_kv))
 
     def _put_in_full(self, request: PutRequest) -> Planned:
@@ -95,7 +94,7 @@ class Planner:
         """A put with a new lease of its own, in one log entry: both are there, or neither."""
         if ttl_seconds > TTL_MAX_SECONDS:
             raise LeaseTTLTooLarge
-        if (request.ignore_value or request.ignore_lease) and self._state.head_version(request.key) is None:
+        if (request.ignore_value or request.ignore_lease) and self._state.head_row(request.key) is None:
             raise KeyNotFound
         run = _Run(self._state, self._lessor)
         run.grant(lease, ttl_seconds, now_ms + ttl_seconds * 1000)
@@ -127,8 +126,8 @@ class Planner:
 
     def _holds(self, compare: Compare) -> bool:
         if not compare.range_end:
-            version = self._state.head_version(compare.key)
-            kvs = [] if version is None else [_key_value(version)]
+            row = self._state.head_row(compare.key)
+            kvs = [] if row is None else [KeyValue.from_row(row)]
         else:
             start, end = range_bounds(compare.key, compare.range_end)
             kvs = list(scan_keys(self._state, start, end, self._state.head))
@@ -146,7 +145,7 @@ class Planner:
         for at, op in enumerate(path.ops):
             if isinstance(op, PutRequest):
                 keeps = op.ignore_value or op.ignore_lease
-                if keeps and (self._state.head_version(op.key) is None or any_inside((op.key,), deleted)):
+                if keeps and (self._state.head_row(op.key) is None or any_inside((op.key,), deleted)):
                     raise KeyNotFound
                 if op.lease and op.lease not in self._lessor.leases:
                     raise LeaseNotFound
@@ -259,33 +258,32 @@ class _Run:
     def put(self, request: PutRequest) -> PutResponse:
         key, value, lease, want_prev, ignore_value, ignore_lease = request
         main, sub = self._main, self._sub
-        old = self._state.head_version(key)
-        old_lease, create_revision, version = 0, main, 1
+        old = self._state.head_row(key)
+        create_revision, version, old_lease = main, 0, 0
         if old is not None:
-            old_lease, create_revision, version = old.lease, old.create_revision, old.version + 1
+            create_revision, _, version, old_lease = row_numbers(old)
             if ignore_value:
-                value = _key_value(old).value
+                value = KeyValue.from_row(old).value
             if ignore_lease:
                 lease = old_lease
         elif ignore_value or ignore_lease:
             raise KeyNotFound
-        key_value = encode_key_value(key, create_revision, main, version, value, lease)
+        key_value = encode_key_value(key, create_revision, main, version + 1, value, lease)
         self._effects.append(effects.put(key_value))
-        row = make_row(key_value, sub) if sub else key_value
-        self._state.change(key, Version(main, sub, row, create_revision, version, lease))
+        self._state.change((main, sub, key, make_row(key_value, sub) if sub else key_value))
         self._sub = sub + 1
         if old_lease != lease:
             self._attach(key, old_lease, attached=False)
             self._attach(key, lease, attached=True)
-        return PutResponse(main, _key_value(old) if want_prev and old is not None else None)
+        return PutResponse(main, KeyValue.from_row(old) if want_prev and old is not None else None)
 
     def delete(self, request: DeleteRangeRequest) -> DeleteRangeResponse:
         start, end = range_bounds(request.key, request.range_end)
         if request.range_end:
             gone = list(scan_keys(self._state, start, end, self._main))
         else:
-            version = self._state.head_version(request.key)
-            gone = [] if version is None else [_key_value(version)]
+            row = self._state.head_row(request.key)
+            gone = [] if row is None else [KeyValue.from_row(row)]
         for kv in gone:
             self.delete_key(kv.key, kv.lease)
         prev_kvs = KeyValues([kv.row for kv in gone] if request.prev_kv else [])
@@ -293,7 +291,7 @@ class _Run:
 
     def delete_key(self, key: bytes, lease: int) -> None:
         self._effects.append(effects.delete(key))
-        self._state.change(key, Version(self._main, self._sub, None, 0, 0, 0))
+        self._state.change((self._main, self._sub, key, None))
         self._sub += 1
         self._attach(key, lease, attached=False)
 
@@ -323,11 +321,6 @@ class _Run:
             return b"".join(self._effects)
         self._state.head = self._main
         return effects.revision(self._main) + b"".join(self._effects)
-
-
-def _key_value(live: Version) -> KeyValue:
-    """The object of a live version (``head_version`` returns no others)."""
-    return KeyValue.from_row(live.row or b"")
 
 
 def is_read_only(request: TxnRequest) -> bool:

@@ -173,9 +173,7 @@ def key_history(state: State, key: bytes, first_revision: int, last_revision: in
 
 def _lives(state: State, key: bytes) -> Iterator[tuple[bytes, int]]:
     """(row, main revision of its end, 0 while it lives) of every kept version, oldest first."""
-    pending = [
-        v for generation in reversed(state.generations) for v in list(generation.versions.get(key, ()))
-    ]
+    pending = [change for generation in reversed(state.generations) for change in generation.of(key)]
     at, ended = escape(key), 0
     stop = at + REVISION_LIMIT
     while True:
@@ -189,13 +187,13 @@ def _lives(state: State, key: bytes) -> Iterator[tuple[bytes, int]]:
             break
         at = rows[-1][0] + b"\0"
     newest = ended if latest is None else row_mod_revision(latest)
-    pending = [version for version in pending if version.main > newest]
-    ends = [version.main for version in pending] + [0]
+    pending = [change for change in pending if change[0] > newest]
+    ends = [change[0] for change in pending] + [0]
     if latest is not None:
         yield latest, ends[0]
-    for version, end in zip(pending, ends[1:], strict=True):
-        if version.row is not None:
-            yield version.row, end
+    for (_, _, _, put), end in zip(pending, ends[1:], strict=True):
+        if put is not None:
+            yield put, end
 
 
 def difference(

@@ -16,9 +16,9 @@ a checkpoint commits, so a reader that finds it <= R after opening its transacti
 from __future__ import annotations
 
 from kvstore.backend import Backend, ReadTx
-from kvstore.errors import Compacted, Corruption
-from kvstore.keyvalue import row_mod_revision, row_numbers
-from kvstore.mvcc.overlay import Generation, Generations, Version, overlay_slice
+from kvstore.errors import Compacted
+from kvstore.keyvalue import row_mod_revision
+from kvstore.mvcc.overlay import ChangedRow, Generation, Generations, overlay_slice
 from kvstore.mvcc.schema import (
     ALARM,
     HISTORY,
@@ -36,7 +36,6 @@ from kvstore.mvcc.schema import (
     parse_u64,
     unescape,
 )
-from kvstore.wire import WireError
 
 PAGE_ROWS = 1000
 
@@ -68,9 +67,9 @@ class State:
     def active(self) -> Generation:
         return self.generations[0]
 
-    def change(self, key: bytes, version: Version) -> None:
-        """Put or delete ``key`` at the version's revision."""
-        self.generations[0].add(key, version)
+    def change(self, change: ChangedRow) -> None:
+        """Put or delete a key."""
+        self.generations[0].add(change)
 
     def compact(self, revision: int) -> None:
         """Reads below ``revision`` are refused from now on; the rows go later, in the background."""
@@ -96,33 +95,22 @@ class State:
 
     # --- reads of one key -------------------------------------------------------------
 
-    def head_version(self, key: bytes) -> Version | None:
-        """The live version of ``key`` after everything planned so far, or None."""
+    def head_row(self, key: bytes) -> bytes | None:
+        """The row of ``key`` after everything planned so far; None where it does not exist."""
         for generation in self.generations:
-            versions = generation.versions.get(key)
-            if versions:
-                version = versions[-1]
-                return version if version.row is not None else None
+            change = generation.newest.get(key)
+            if change is not None:
+                return change[3]
         if self._written_elsewhere:
-            row = self.row_at(key, self.head)
-        else:
-            row = self.backend.get(LATEST, key)
-        return None if row is None else self.version_of(row)
-
-    def version_of(self, row: bytes) -> Version:
-        try:
-            create_revision, mod_revision, version, lease = row_numbers(row)
-        except WireError as error:
-            raise Corruption(f"a row of table {LATEST!r} is damaged: {error}") from None
-        return Version(mod_revision, 0, row, create_revision, version, lease)
+            return self.row_at(key, self.head)
+        return self.backend.get(LATEST, key)
 
     def row_at(self, key: bytes, revision: int) -> bytes | None:
         """The row of ``key`` as it was at ``revision``; None where it did not exist."""
         for generation in self.generations:
-            if key in generation.versions:
-                version = generation.at(key, revision)
-                if version is not None:
-                    return version.row
+            change = generation.at(key, revision)
+            if change is not None:
+                return change[3]
         row = self.backend.get(LATEST, key)
         if self.backend_revision <= revision:
             return row

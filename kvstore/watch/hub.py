@@ -18,11 +18,12 @@ import threading
 import time
 from bisect import bisect_left
 from collections.abc import Callable
+from operator import itemgetter
 from weakref import WeakSet
 
 from kvstore.model import WatchRequest, WatchResponse
-from kvstore.mvcc.changes import ChangedRow, change_page
-from kvstore.mvcc.overlay import Version
+from kvstore.mvcc.changes import change_page
+from kvstore.mvcc.overlay import ChangedRow
 from kvstore.mvcc.state import State
 from kvstore.watch.bell import Bell
 from kvstore.watch.index import WatchIndex
@@ -35,6 +36,7 @@ PIECE_CHANGES = 64
 PAUSE_SECONDS = 0.00005
 _SPAN_CHANGES = 1024
 _PAGE_CHANGES = 256
+_main_of = itemgetter(0)
 
 
 class Hub:
@@ -242,9 +244,9 @@ def _pending_changes(state: State, first: int, last: int) -> list[ChangedRow] | 
     for generation in reversed(state.generations):
         changes = generation.changes
         try:
-            if not changes or changes[-1][1].main < first:
+            if not changes or changes[-1][0] < first:
                 continue
-            if changes[0][1].main > first:
+            if changes[0][0] > first:
                 return None
             low, high = _span(changes, first, last)
             span = changes[low:high]
@@ -252,28 +254,24 @@ def _pending_changes(state: State, first: int, last: int) -> list[ChangedRow] | 
             return None
         if generation not in state.generations:
             return None
-        return [(version.main, version.sub, key, version.row) for key, version in span]
+        return span
     return None
 
 
-def _span(changes: list[tuple[bytes, Version]], first: int, last: int) -> tuple[int, int]:
+def _span(changes: list[ChangedRow], first: int, last: int) -> tuple[int, int]:
     """Where first..last lies: about ``_SPAN_CHANGES``, but at least one revision, and whole ones only."""
     count = len(changes)
     recent = max(0, count - PIECE_CHANGES)
-    if changes[recent][1].main < first:  # the usual case: what is new is little
+    if changes[recent][0] < first:  # the usual case: what is new is little
         low = bisect_left(changes, first, recent, count, key=_main_of)
     else:
         low = bisect_left(changes, first, 0, count, key=_main_of)
     high = count
     if high - low > _SPAN_CHANGES:
-        main = changes[low + _SPAN_CHANGES][1].main
+        main = changes[low + _SPAN_CHANGES][0]
         high = bisect_left(changes, main, low, count, key=_main_of)
         if high == low:
             high = bisect_left(changes, main + 1, low, count, key=_main_of)
-    if changes[high - 1][1].main > last:  # planned, and not durable yet
+    if changes[high - 1][0] > last:  # planned, and not durable yet
         high = bisect_left(changes, last + 1, low, high, key=_main_of)
     return low, high
-
-
-def _main_of(change: tuple[bytes, Version]) -> int:
-    return change[1].main

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING
 
 from kvstore.errors import Compacted, WatchCanceled
 from kvstore.model import FROM_KEY, WatchRequest, WatchResponse
-from kvstore.mvcc.changes import ChangedRow, change_page
+from kvstore.mvcc.changes import change_page
+from kvstore.mvcc.overlay import ChangedRow
 from kvstore.watch.bell import Bell
 from kvstore.watch.watcher import Batch, FellBehind, Item, Ready, Watcher, hull, route
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from kvstore.errors import Compacted
 from kvstore.keyvalue import KeyValue, row_numbers
 from kvstore.model import Event, EventType, WatchRequest, WatchResponse
-from kvstore.mvcc.changes import ChangedRow
+from kvstore.mvcc.overlay import ChangedRow
 from kvstore.mvcc.state import State
 from kvstore.mvcc.validate import range_bounds
 from kvstore.watch.index import Span, WatchIndex
