@@ -124,11 +124,12 @@ def put_one_by_one(store: Store, workload: Workload, seconds: float) -> Sample:
 def put_from_threads(store: Store, keys: int, threads: int, seconds: float) -> Sample:
     """Each thread puts, and puts again when it has returned."""
     counts = [0] * threads
+    workloads = [Workload(keys, turn=number) for number in range(threads)]
     ready = threading.Barrier(threads + 1)
     stop = threading.Event()
 
     def write(number: int) -> None:
-        workload = Workload(keys, turn=number)
+        workload = workloads[number]
         ready.wait()
         while not stop.is_set():
             store.put(*workload.pair())
@@ -158,8 +159,8 @@ def put_from_tasks(engine: LocalEngine, keys: int, tasks: int, seconds: float) -
 
     async def run() -> Sample:
         async with AsyncStore(engine) as store:
-            cpu, begin = time.process_time(), time.perf_counter()
             workload = Workload(keys)
+            cpu, begin = time.process_time(), time.perf_counter()
             counts = await asyncio.gather(*(write(store, workload, begin + seconds) for _ in range(tasks)))
             return per_second(sum(counts), time.perf_counter() - begin, time.process_time() - cpu)
 

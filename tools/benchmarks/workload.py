@@ -40,13 +40,17 @@ def _random_batches(keys: int) -> list[list[Pair]]:
 
 
 class Workload:
-    """Random keys out of ``keys``, and values that do not compress. ``turn``: each writer begins elsewhere."""
+    """Random keys out of ``keys``, and values that do not compress. ``turn``: each writer begins elsewhere.
+
+    All is drawn when it is made: make it before the clock runs.
+    """
 
     def __init__(self, keys: int, turn: int = 0) -> None:
         self.keys = keys
-        self._turn = turn
-        self._pairs: Iterator[Pair] | None = None
-        self._batches: Iterator[list[Pair]] | None = None
+        pairs = _random_pairs(keys)
+        at = turn * 309 % len(pairs)
+        self._pairs = cycle(pairs[at:] + pairs[:at])
+        self._batches = cycle(_random_batches(keys)) if keys >= TXN_PUTS else cycle(())
 
     def all_pairs(self) -> Iterator[list[Pair]]:
         """Every key once, in random order, in lists of ``TXN_PUTS``."""
@@ -56,16 +60,10 @@ class Workload:
             yield [(key(n), pool[n % len(pool)]) for n in numbers[start : start + TXN_PUTS]]
 
     def pair(self) -> Pair:
-        if self._pairs is None:
-            pairs = _random_pairs(self.keys)
-            at = self._turn * 309 % len(pairs)
-            self._pairs = cycle(pairs[at:] + pairs[:at])
         return next(self._pairs)
 
     def batch(self) -> list[Pair]:
         """``TXN_PUTS`` pairs with distinct keys."""
-        if self._batches is None:
-            self._batches = cycle(_random_batches(self.keys))
         return next(self._batches)
 
     def some_keys(self, count: int) -> list[bytes]:
