@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from kvstore.errors import DiskFull
 from kvstore.maintenance import COMMIT
-from kvstore.mvcc.checkpoint import Pacer, write_generation
+from kvstore.mvcc import checkpoint
 from kvstore.mvcc.overlay import Generation
 from kvstore.mvcc.schema import META, META_LOG_MARK
 
@@ -85,7 +85,7 @@ class Checkpointer:
 
     def _write(self, generation: Generation) -> None:
         engine = self._engine
-        pace = Pacer()
+        pace = checkpoint.Pacer()
 
         def pause() -> None:
             if not self.overloaded and not engine.refuses_writes:
@@ -93,7 +93,7 @@ class Checkpointer:
 
         try:
             with engine.timed(COMMIT):
-                write_generation(engine.backend, generation, engine.now_ms(), pause)
+                checkpoint.write_generation(engine.backend, generation, engine.now_ms(), pause)
         except DiskFull as full:
             self.disk_full = full
             raise

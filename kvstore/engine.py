@@ -1,13 +1,13 @@
 """The local engine: one data directory, one writing process.
 
-    put:       check -> [lock: plan against head, enqueue] -> group commit: log, sync, publish -> answer
+    put:       prepare, admit -> ask; the group's leader: [lock: plan all against head] log, sync, publish -> answer
     range:     published revision -> generations, then backend
     recovery:  (recovery.py) open the backend, replay the log after its applied index through ``effects.apply``
 
 Locks, in the order in which they may be taken:
 
     checkpointing   one checkpoint, copy or compaction step at a time; held by background work only
-    planning        plan and enqueue; never held across a sync
+    planning        plan and queue; never held across a sync
     (group commit's mutex and a generation's sorting lock: leaves, held for a few instructions)
 """
 
@@ -20,7 +20,8 @@ import time
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, nullcontext
-from typing import TYPE_CHECKING, Any, TypeVar
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from kvstore.backend import Backend
 from kvstore.checkpointing import Checkpointer
@@ -93,6 +94,15 @@ logger = logging.getLogger("kvstore")
 _REQUEST_OVERHEAD_BYTES = 32
 
 
+class Prepared(NamedTuple):
+    """A write that was checked: how to plan it, and the room it takes."""
+
+    plan: Callable[[], Planned]
+    cost_bytes: int
+    patient: bool = True
+    """Whether it may wait for room, and be refused for want of it."""
+
+
 class LocalEngine:
     """An open data directory. Thread-safe. Made by ``recovery.open_engine``."""
 
@@ -124,7 +134,7 @@ class LocalEngine:
         self._read_refusal: Callable[[], KVStoreError] | None = None
         self._write_refusal: Callable[[], KVStoreError] | None = ReadOnly if log is None else None
         self._commit = GroupCommit(
-            log or _NoLog(), self._publish, self.now_ms, options.wal_buffer_size, self.planning
+            log or _NoLog(), self._publish, self.now_ms, options.wal_buffer_size, self.planning, self._plan
         )
         self._on_publish: list[Callable[[int], None]] = []
         self.hub: Hub | None = None
@@ -211,17 +221,23 @@ class LocalEngine:
             self.check_readable()
 
     # --- writes -----------------------------------------------------------------------
+    #
+    # Each kind of write is prepared (checked, before any lock is taken), admitted (there is room for it), and then
+    # either asked for, which blocks until it is durable, or submitted, which plans it at once and returns a ticket.
 
     def put(self, request: PutRequest, ttl_seconds: int = 0) -> PutResponse:
-        response: PutResponse = self._commit.wait(self.submit_put(request, ttl_seconds))
+        response: PutResponse = self._ask(self.prepare_put(request, ttl_seconds))
         return response
 
     def delete_range(self, request: DeleteRangeRequest) -> DeleteRangeResponse:
-        response: DeleteRangeResponse = self._commit.wait(self.submit_delete(request))
+        response: DeleteRangeResponse = self._ask(self.prepare_delete(request))
         return response
 
     def txn(self, request: TxnRequest) -> TxnResponse:
-        response: TxnResponse = self._commit.wait(self.submit_txn(request))
+        if self.log is None and is_read_only(request):
+            response: TxnResponse = self.wait(self.submit_txn(request))
+        else:
+            response = self._ask(self.prepare_txn(request))
         return response
 
     def submit_put(self, request: PutRequest, ttl_seconds: int = 0) -> Ticket:
@@ -229,33 +245,24 @@ class LocalEngine:
 
         With ``ttl_seconds`` the same log entry grants a lease of its own to the key.
         """
-        check_put(request)
-        check_size(
-            len(request.key) + len(request.value) + _REQUEST_OVERHEAD_BYTES, self.options.max_request_bytes
-        )
-        if not ttl_seconds:
-            return self._plan(self.planner.put, request, put_cost(request))
-        check_number("ttl", ttl_seconds)
-        if request.lease or request.ignore_lease:
-            raise LeaseProvided
-        ttl_seconds = max(ttl_seconds, self.options.lease_min_ttl_seconds)
-
-        def plan(request: PutRequest) -> Planned:
-            return self.planner.put_for(request, self.leasing.new_id(), ttl_seconds, self.now_ms())
-
-        return self._plan(plan, request, put_cost(request, ttl_seconds))
+        return self._submit(self.prepare_put(request, ttl_seconds))
 
     def submit_delete(self, request: DeleteRangeRequest) -> Ticket:
-        check_delete(request)
-        check_size(len(request.key) + len(request.range_end), self.options.max_request_bytes)
-        return self._plan(self.planner.delete, request, 0)
+        return self._submit(self.prepare_delete(request))
 
     def submit_txn(self, request: TxnRequest) -> Ticket:
-        check_txn(request, self.options.max_txn_ops)
-        check_size(txn_bytes(request), self.options.max_request_bytes)
-        if is_read_only(request) and self.log is None:
+        prepared = self.prepare_txn(request)
+        if self.log is None and is_read_only(request):
             return self._read_txn(request)
-        return self._plan(self.planner.txn, request, txn_cost(request))
+        return self._submit(prepared)
+
+    def submit(self, plan: Callable[[], Planned]) -> Ticket:
+        """Plan something that is no KV request and costs no room. Never waits: background work uses it."""
+        return self._submit(Prepared(plan, 0, patient=False))
+
+    def planned(self, plan: Callable[[], tuple[bytes | None, Any]], *, cost_bytes: int = 0) -> Any:
+        """Plan something that is no KV request, and wait for it."""
+        return self._ask(Prepared(lambda: Planned(*plan()), cost_bytes, patient=cost_bytes > 0))
 
     def wait(self, ticket: Ticket) -> Any:
         return self._commit.wait(ticket)
@@ -263,51 +270,82 @@ class LocalEngine:
     def flush_soon(self) -> None:
         self._commit.flush_soon()
 
+    def prepare_put(self, request: PutRequest, ttl_seconds: int) -> Prepared:
+        check_put(request)
+        check_size(
+            len(request.key) + len(request.value) + _REQUEST_OVERHEAD_BYTES, self.options.max_request_bytes
+        )
+        if not ttl_seconds:
+            return Prepared(partial(self.planner.put, request), put_cost(request))
+        check_number("ttl", ttl_seconds)
+        if request.lease or request.ignore_lease:
+            raise LeaseProvided
+        ttl_seconds = max(ttl_seconds, self.options.lease_min_ttl_seconds)
+
+        def plan() -> Planned:
+            return self.planner.put_for(request, self.leasing.new_id(), ttl_seconds, self.now_ms())
+
+        return Prepared(plan, put_cost(request, ttl_seconds))
+
+    def prepare_delete(self, request: DeleteRangeRequest) -> Prepared:
+        check_delete(request)
+        check_size(len(request.key) + len(request.range_end), self.options.max_request_bytes)
+        return Prepared(partial(self.planner.delete, request), 0)
+
+    def prepare_txn(self, request: TxnRequest) -> Prepared:
+        check_txn(request, self.options.max_txn_ops)
+        check_size(txn_bytes(request), self.options.max_request_bytes)
+        return Prepared(partial(self.planner.txn, request), txn_cost(request))
+
     def _read_txn(self, request: TxnRequest) -> Ticket:
-        """A transaction of ranges on a read-only engine."""
+        """A transaction of ranges on a read-only engine: no sooner asked than done."""
         self.check_readable()
-        ticket = Ticket(None, self.planner.txn(request).response, self.state.published, self.state.compacted)
-        ticket.done = True
+        ticket = Ticket()
+        ticket.response, ticket.done = self.planner.txn(request).response, True
         return ticket
 
-    def submit(self, plan: Callable[[], Planned]) -> Ticket:
-        """Plan something that is no KV request and costs no room. Never waits: background work uses it."""
-        return self._plan(lambda _: plan(), None, 0, patient=False)
+    def _ask(self, prepared: Prepared) -> Any:
+        self._admit(prepared)
+        return self._commit.ask(Ticket(prepared.plan))
 
-    def _plan(
-        self, plan: Callable[[Any], Planned], request: Any, cost_bytes: int, *, patient: bool = True
-    ) -> Ticket:
+    def _submit(self, prepared: Prepared) -> Ticket:
+        self._admit(prepared)
+        ticket = Ticket(prepared.plan)
+        with self.planning:
+            self._plan(ticket)
+        return ticket
+
+    def _admit(self, prepared: Prepared) -> None:
+        """Refuse a write that there is no room for; wait until there is, where that is a matter of moments."""
+        _, cost_bytes, patient = prepared
         if self._write_refusal is not None:
             raise self._write_refusal()
         if self.background.at_rest:
             self.background.begin()
-        if patient and self.stalled:
-            self.space.end_stall()
+        if patient:
+            if self.stalled:
+                self.space.end_stall()
+            if self.state.generations[0].size_bytes + cost_bytes >= self.space.unchecked_bytes:
+                self.check_room(cost_bytes)
+
+    def _plan(self, ticket: Ticket) -> None:
+        """Plan a ticket and queue it for the log. Under the planner's lock."""
+        if self._write_refusal is not None:
+            raise self._write_refusal()
+        if self._commit.stalled is not None:
+            self._commit.check()
         state = self.state
-        if state.generations[0].size_bytes + cost_bytes >= self.space.unchecked_bytes and patient:
-            self.check_room(cost_bytes)
-        with self.planning:
-            if self._write_refusal is not None:
-                raise self._write_refusal()
-            if self._commit.stalled is not None:
-                self._commit.check()
-            try:
-                entry, response = plan(request)
-            except RequestError:
-                raise
-            except BaseException as failure:  # the plan may be half applied: what is in memory is unusable
-                self.poison(failure)
-                raise
-            ticket = Ticket(entry, response, state.head, state.head_compacted)
-            self._commit.enqueue(ticket)
+        try:
+            ticket.entry, ticket.response = ticket.plan()
+        except RequestError:
+            raise
+        except BaseException as failure:  # the plan may be half applied: what is in memory is unusable
+            self.poison(failure)
+            raise
+        ticket.plan, ticket.revision, ticket.compacted = None, state.head, state.head_compacted
+        self._commit.enqueue(ticket)
         if len(state.generations[0].changes) >= self.checkpointer.batch_limit:
             self.background.want_work()
-        return ticket
-
-    def planned(self, plan: Callable[[], tuple[bytes | None, Any]], *, cost_bytes: int = 0) -> Any:
-        """Plan something that is no KV request, and wait for it."""
-        ticket = self._plan(lambda _: Planned(*plan()), None, cost_bytes, patient=cost_bytes > 0)
-        return self._commit.wait(ticket)
 
     def check_room(self, cost_bytes: int = 0) -> None:
         """Wait while the overlay is full; refuse when the quota or the disk is."""
@@ -375,7 +413,8 @@ class LocalEngine:
         if self.log is None:
             return
         with self.planning:
-            ticket = Ticket(None, None, self.state.head, self.state.head_compacted)
+            ticket = Ticket()
+            ticket.revision, ticket.compacted = self.state.head, self.state.head_compacted
             self._commit.enqueue(ticket)
         self._commit.wait(ticket)
 
@@ -481,7 +520,7 @@ class LocalEngine:
         """What poisoned the store, if anything did."""
         return self._commit.failure
 
-    def error_of(self, ticket: Ticket) -> KVStoreError:
+    def error_of(self, ticket: Ticket) -> BaseException:
         """Why a ticket failed."""
         return self._commit.error_of(ticket)
 

@@ -19,8 +19,7 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from kvstore import layout
-from kvstore.commit import Ticket
-from kvstore.engine import LocalEngine
+from kvstore.engine import LocalEngine, Prepared
 from kvstore.errors import MissingDependency
 from kvstore.files import Disk, File, Path
 from kvstore.maintenance import COMMIT, DEFRAGMENT, SNAPSHOT
@@ -166,17 +165,17 @@ class MeasuredEngine(LocalEngine):
         self.measured.count("etcd_mvcc_range")
         return super().range(request)
 
-    def submit_put(self, request: PutRequest, ttl_seconds: int = 0) -> Ticket:
+    def prepare_put(self, request: PutRequest, ttl_seconds: int) -> Prepared:
         self.measured.count("etcd_mvcc_put")
-        return super().submit_put(request, ttl_seconds)
+        return super().prepare_put(request, ttl_seconds)
 
-    def submit_delete(self, request: DeleteRangeRequest) -> Ticket:
+    def prepare_delete(self, request: DeleteRangeRequest) -> Prepared:
         self.measured.count("etcd_mvcc_delete")
-        return super().submit_delete(request)
+        return super().prepare_delete(request)
 
-    def submit_txn(self, request: TxnRequest) -> Ticket:
+    def prepare_txn(self, request: TxnRequest) -> Prepared:
         self.measured.count("etcd_mvcc_txn")
-        return super().submit_txn(request)
+        return super().prepare_txn(request)
 
     def timed(self, work: str) -> AbstractContextManager[None]:
         return self.measured.time(_TIMED[work])

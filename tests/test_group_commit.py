@@ -53,13 +53,13 @@ class Writers:
         self.outcomes: dict[bytes, Any] = {}
 
     def start(self, *keys: bytes) -> None:
-        """One thread for each key; returns when their puts are planned."""
+        """One thread for each key; returns when their puts are planned, or wait for the leader to plan them."""
         for key in keys:
-            head = self.store.engine.state.head
+            begun = puts_begun(self.store)
             thread = threading.Thread(target=self._put, args=(key,))
             thread.start()
             self.threads.append(thread)
-            wait_until(lambda head=head: self.store.engine.state.head > head)
+            wait_until(lambda begun=begun: puts_begun(self.store) > begun)
 
     def _put(self, key: bytes) -> None:
         try:
@@ -71,6 +71,11 @@ class Writers:
         for thread in self.threads:
             thread.join(PATIENCE_SECONDS)
             assert not thread.is_alive(), "a writer hangs"
+
+
+def puts_begun(store: Store) -> int:
+    """The revision of the newest put that was asked for."""
+    return store.engine.state.head + len(store.engine._commit.asked)
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
@@ -291,7 +296,7 @@ def test_an_interrupted_writer_leaves_the_others_going(store: Store, disk: Gated
     disk.hold()
     writers.start(b"leader")
     disk.wait_for_sync()
-    with interrupt_when(lambda: store.engine.state.head == 3), pytest.raises(Interrupt):
+    with interrupt_when(lambda: puts_begun(store) == 3), pytest.raises(Interrupt):
         store.put(b"interrupted")
     writers.start(b"behind", b"last")
     disk.release()
