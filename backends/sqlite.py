@@ -12,8 +12,8 @@ reads at one time, and a thread that ends leaves nothing behind. The live file i
 memory, since a stray write through a map would damage it; a snapshot is.
 
 Two traps of the operating system. Closing *any* descriptor of a file drops the locks that this process holds
-on it: nothing here opens the live file beside SQLite after ``open``. And the log belongs to the
-file whose name it bears: see ``stale_helpers``.
+on it: nothing here opens the live file after ``open`` but SQLite itself, which knows (``open_beside``). And the
+log belongs to the file whose name it bears: see ``stale_helpers``.
 """
 
 from __future__ import annotations
@@ -33,7 +33,18 @@ from kvstore.backend import Progress
 from kvstore.errors import DiskFull, MissingDependency, ReadOnly, StoreClosed, StoreLocked
 from kvstore.files import OSDisk, free_bytes
 
-from .sqlite_file import APPLICATION_ID, FORMAT, MAGIC, check_header, check_tables, table_sql, typed, wal_path
+from .sqlite_file import (
+    APPLICATION_ID,
+    FORMAT,
+    MAGIC,
+    check_header,
+    check_tables,
+    open_beside,
+    table_sql,
+    typed,
+    wal_path,
+    write_all,
+)
 from .sqlite_tx import SQLiteReadTx, SQLiteWriteTx, Statements
 
 SQLITE_VERSION_MIN = (3, 51, 3)  # earlier ones can corrupt a database in WAL mode
@@ -47,6 +58,8 @@ CLOSE_WAIT_SECONDS = 5.0  # how long closing waits for reads that are under way
 SETTLE_SECONDS = 10.0  # how long it waits for views of older commits
 
 SHARED_MEMORY_ROOM_BYTES = 128 << 10
+FREE_SHARE_COPIED = 0.1  # a file with more free pages is copied without them
+COPIED_BYTES = 256 << 10
 
 
 class SQLiteBackend:
@@ -229,6 +242,25 @@ class SQLiteBackend:
         finally:
             cursor.execute("PRAGMA query_only = ON")
             self.give_back(cursor)
+
+    def copy_into(self, fd: int) -> bool:
+        """The file as it is, if the log can be moved into it now and few of its pages are free."""
+        if self._writer is None:
+            return False
+        with self.read() as view:
+            pages, in_use, page_bytes = view.pages(), view.pages_in_use(), view.page_bytes()
+        if in_use < pages * (1 - FREE_SHARE_COPIED):
+            return False
+        try:
+            logged, moved = self._writer.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+            if logged != moved:
+                return False  # a view of an older commit stands in the way
+            with open_beside(self.path) as file:
+                for offset in range(0, pages * page_bytes, COPIED_BYTES):
+                    write_all(fd, file.xRead(min(COPIED_BYTES, pages * page_bytes - offset), offset))
+        except apsw.Error as error:
+            raise typed(error, self.path) from error
+        return True
 
     def size_bytes(self) -> int:
         wal = wal_path(self.path)

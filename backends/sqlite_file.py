@@ -14,6 +14,8 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from stat import S_ISREG
 
@@ -43,6 +45,26 @@ FORMAT = 1
 def wal_path(path: Path) -> Path:
     """The log beside the file."""
     return path.with_name(path.name + "-wal")
+
+
+@contextmanager
+def open_beside(path: Path) -> Iterator[apsw.VFSFile]:
+    """A database file that SQLite has open already, for reading its bytes.
+
+    Opened by SQLite too, which does not close descriptors as long as it holds locks through others.
+    """
+    flags = apsw.SQLITE_OPEN_MAIN_DB | apsw.SQLITE_OPEN_READONLY
+    file = apsw.VFSFile("", os.fspath(path.absolute()), [flags, 0])
+    try:
+        yield file
+    finally:
+        file.xClose()
+
+
+def write_all(fd: int, data: bytes) -> None:
+    rest = memoryview(data)
+    while rest:
+        rest = rest[os.write(fd, rest) :]
 
 
 def table_sql(table: str) -> str:

@@ -97,8 +97,11 @@ class SQLiteReadTx:
     def page_bytes(self) -> int:
         return int(self._run("PRAGMA page_size")[0][0])
 
+    def pages(self) -> int:
+        return int(self._run("PRAGMA page_count")[0][0])
+
     def pages_in_use(self) -> int:
-        return int(self._run("PRAGMA page_count")[0][0]) - int(self._run("PRAGMA freelist_count")[0][0])
+        return self.pages() - int(self._run("PRAGMA freelist_count")[0][0])
 
     def check_integrity(self) -> None:
         problem = self._run("PRAGMA integrity_check(1)")[0][0]

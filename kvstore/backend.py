@@ -144,8 +144,11 @@ class Backend(Protocol):
         """Write a compact, consistent copy of the newest commit to the new file ``path``.
 
         Runs beside readers and the writer, outside the GIL as far as possible; the caller syncs.
-        A class that writes each byte of it once, from front to back, may say ``copies_in_order = True``:
-        a snapshot is then hashed and synced while it is being copied.
+
+        A class that can write it from front to back, each byte once, may have another method beside it,
+        ``copy_into(fd) -> bool``, where ``fd`` may be a pipe: a snapshot is then hashed, written and read
+        back while it is being copied. False, with nothing written, says that this time it cannot. Nobody commits
+        meanwhile.
         """
 
     def size_bytes(self) -> int:

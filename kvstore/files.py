@@ -49,8 +49,12 @@ class File(Protocol):
 class Disk(Protocol):
     """What may change the file system. Raises ``DiskFull`` for ENOSPC, ``OSError`` otherwise."""
 
-    def create(self, path: Path) -> File:
-        """A new, empty file; ``FileExistsError`` if it exists."""
+    def create(self, path: Path, *, direct: bool = False) -> File:
+        """A new, empty file; ``FileExistsError`` if it exists.
+
+        ``direct``: write past the page cache, where the file system can. Each write but the last is then of whole
+        blocks, from a buffer that begins where a page does.
+        """
 
     def open(self, path: Path) -> File:
         """An existing file, for writing in place."""
@@ -132,11 +136,40 @@ class OSFile:
             self._fd = -1
 
 
+BLOCK_BYTES = 4096
+
+
+class DirectFile(OSFile):
+    """A file whose writes go past the page cache, as long as they are of whole blocks."""
+
+    __slots__ = ()
+
+    def pwrite(self, data: bytes | bytearray | memoryview, offset: int) -> None:
+        if len(data) % BLOCK_BYTES:
+            flags = fcntl.fcntl(self._fd, fcntl.F_GETFL)
+            fcntl.fcntl(self._fd, fcntl.F_SETFL, flags & ~os.O_DIRECT)
+        super().pwrite(data, offset)
+
+
+def is_direct(file: File) -> bool:
+    """Whether what was written to ``file`` is on the disk, and not in the page cache."""
+    return isinstance(file, DirectFile)
+
+
 class OSDisk:
     """The real file system."""
 
-    def create(self, path: Path) -> OSFile:
-        return OSFile(path, os.O_RDWR | os.O_CREAT | os.O_EXCL)
+    def create(self, path: Path, *, direct: bool = False) -> OSFile:
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL
+        if not direct:
+            return OSFile(path, flags)
+        try:
+            return DirectFile(path, flags | os.O_DIRECT)
+        except OSError as error:
+            if error.errno != errno.EINVAL:
+                raise
+        self.remove(path)  # some file systems make the file before they say that they cannot
+        return OSFile(path, flags)
 
     def open(self, path: Path) -> OSFile:
         return OSFile(path, os.O_RDWR)

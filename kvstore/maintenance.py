@@ -26,6 +26,7 @@ COMMIT, DEFRAGMENT, SNAPSHOT = "commit", "defragment", "snapshot"
 
 UPKEEP_INTERVAL_SECONDS = 1.0
 SNAPSHOT_INTERVAL_SECONDS = 1.0
+BUSY_SECONDS = 0.02
 
 logger = logging.getLogger("kvstore")
 
@@ -100,6 +101,24 @@ class Maintenance:
     def errors(self) -> list[str]:
         """What jobs failed at when they last ran."""
         return [f"{name}: {error}" for name, error in list(self._errors.items())]
+
+
+class Traffic:
+    """Whether background work should take its time: writes come in, and the memory for them is far from full."""
+
+    def __init__(self, engine: LocalEngine) -> None:
+        self._engine = engine
+        self._index = engine.state.index
+        self._busy_until = 0.0
+
+    def __call__(self) -> bool:
+        state = self._engine.state
+        if state.index != self._index:
+            self._index = state.index
+            self._busy_until = time.monotonic() + BUSY_SECONDS
+        if 2 * state.active.size_bytes > self._engine.options.overlay_limit:
+            return False  # they will have to wait for this work to end
+        return time.monotonic() < self._busy_until
 
 
 class Background:

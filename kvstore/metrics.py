@@ -135,8 +135,8 @@ class MeasuredDisk:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._disk, name)
 
-    def create(self, path: Path) -> File:
-        return self._watched(self._disk.create(path))
+    def create(self, path: Path, *, direct: bool = False) -> File:
+        return self._watched(self._disk.create(path, direct=direct))
 
     def open(self, path: Path) -> File:
         return self._watched(self._disk.open(path))

@@ -130,7 +130,7 @@ class RecordingDisk:
 
     # --- Disk ------------------------------------------------------------------------------
 
-    def create(self, path: AnyPath) -> File:
+    def create(self, path: AnyPath, *, direct: bool = False) -> File:
         with self._call("create", path):
             file = self._os.create(path)
             node = _Node(os.path.abspath(path), Content())
@@ -439,7 +439,7 @@ class _UnsyncedFile(OSFile):
 class UnsyncedDisk(OSDisk):
     """The real disk without the waiting, for tests in which no power is cut."""
 
-    def create(self, path: AnyPath) -> OSFile:
+    def create(self, path: AnyPath, *, direct: bool = False) -> OSFile:
         return _UnsyncedFile(path, os.O_RDWR | os.O_CREAT | os.O_EXCL)
 
     def open(self, path: AnyPath) -> OSFile:

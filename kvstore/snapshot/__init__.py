@@ -3,7 +3,7 @@
 manifest   the bytes: what follows the backend copy
 reader     one file: its manifest, its verification, its backend
 writer     taking one: copy, seal, read back, rename
-follow     hashing, syncing and reading back right behind the copy
+copying    the backend's copy: hashed on the way, and read back
 beside     taking one of a store that another process writes
 keeper     when to take one, which to keep, which log segments that frees
 opened     a snapshot as a read-only store; files of other kinds too

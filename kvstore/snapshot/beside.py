@@ -36,11 +36,10 @@ def take_beside(engine: LocalEngine, target: Path, progress: Progress | None = N
     assert engine.directory is not None
     attempt = 1
     while True:
-        copy = copy_backend(engine.disk, engine.backend, target, engine.now_ms(), progress, follow=False)
+        copy = copy_backend(engine.disk, engine.backend, target, engine.now_ms(), progress, is_final=False)
         try:
             with given_up_on_failure(engine.disk, copy):
                 copy = _catch_up(engine.disk, copy, engine.directory.wal)
-                copy.follower.start()
             return seal(engine.disk, copy, target)
         except Corruption:
             if attempt == ATTEMPTS:

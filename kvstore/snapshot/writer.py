@@ -1,8 +1,8 @@
 """Writing a snapshot: copy, seal, read back, rename.
 
     checkpoint     everything written so far reaches the backend, which is then at a known index
-    copy           backend.copy_to(<name>.tmp), without the GIL; writers go on, into the overlay; hashed, synced and
-                   read back right behind, where the backend allows (``follow``)
+    copy           the backend writes its copy to <name>.tmp, without the GIL; writers go on, into the overlay;
+                   hashed on the way and read back right behind, where the backend allows (``copying``)
     seal           manifest and footer, synced, and read back with the rest
     rename         to the final name, and the directory is synced
 
@@ -22,6 +22,7 @@ from kvstore import layout
 from kvstore.backend import Backend, Progress
 from kvstore.errors import DiskFull, KVStoreError, WrongStore
 from kvstore.files import Disk, free_bytes
+from kvstore.maintenance import Traffic
 from kvstore.mvcc.schema import (
     CHANGES,
     LATEST,
@@ -36,7 +37,7 @@ from kvstore.mvcc.schema import (
     TABLES,
     parse_u64,
 )
-from kvstore.snapshot.follow import Follower, Meter
+from kvstore.snapshot.copying import Copying, IsBusy, Meter, nobody
 from kvstore.snapshot.manifest import TAIL_BYTES_MAX, Manifest, Member, encode_tail
 from kvstore.snapshot.reader import SnapshotInfo, check_content
 
@@ -51,7 +52,9 @@ def take_snapshot(engine: LocalEngine, path: Path | None, progress: Progress | N
         engine.checkpoint()
         target = path or engine.directory.snapshot(engine.cluster_id, engine.state.applied_index)
         _check_target(engine, target, given=path is not None)
-        copy = copy_backend(engine.disk, engine.backend, target, engine.now_ms(), progress)
+        copy = copy_backend(
+            engine.disk, engine.backend, target, engine.now_ms(), progress, is_busy=Traffic(engine)
+        )
     return seal(engine.disk, copy, target)
 
 
@@ -88,7 +91,7 @@ class Copy:
     meta: dict[bytes, bytes]
     counts: tuple[int, int, int]
     created_ms: int
-    follower: Follower
+    copying: Copying
 
     def manifest(self, backend_bytes: int, sha256: bytes) -> Manifest:
         meta, (keys, changes, leases) = self.meta, self.counts
@@ -123,29 +126,30 @@ def copy_backend(
     now_ms: int,
     progress: Progress | None = None,
     *,
-    follow: bool = True,
+    is_busy: IsBusy = nobody,
+    is_final: bool = True,
 ) -> Copy:
-    """Copy the backend beside ``target``; nobody commits to it meanwhile. ``follow``: the copy stays as it is."""
+    """Copy the backend beside ``target``; nobody commits to it meanwhile. ``is_final``: the copy stays as it is."""
     temporary = layout.temporary(target)
     meter = Meter(progress, _check_room(backend, target))
-    follower = Follower(disk, temporary, meter, in_order=getattr(backend, "copies_in_order", False))
-    copy = Copy(temporary, type(backend), *describe(backend), now_ms, follower)
+    copying = Copying(disk, temporary, meter, is_busy)
+    copy = Copy(temporary, type(backend), *describe(backend), now_ms, copying)
+    copy_into = getattr(backend, "copy_into", None)
     disk.remove(temporary)
     with given_up_on_failure(disk, copy):
-        if follow:
-            follower.start()
-        backend.copy_to(temporary)
+        if copy_into is None or not is_final or not copying.fill(copy_into):
+            backend.copy_to(temporary)
     return copy
 
 
 def seal(disk: Disk, copy: Copy, target: Path) -> SnapshotInfo:
     """Turn a finished copy into a snapshot."""
     with given_up_on_failure(disk, copy):
-        backend_bytes, sha256 = copy.follower.copied()
+        backend_bytes, sha256 = copy.copying.digest()
         manifest = copy.manifest(backend_bytes, sha256)
         tail = encode_tail(manifest)
         _append(disk, copy.path, tail, backend_bytes)
-        copy.follower.finish(tail)
+        copy.copying.finish(tail)
         _check_opens(copy, manifest)
         disk.rename(copy.path, target)
         disk.sync_dir(target.parent)
@@ -176,7 +180,6 @@ def given_up_on_failure(disk: Disk, copy: Copy) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        copy.follower.abort()
         with suppress(OSError, KVStoreError):
             disk.remove(copy.path)
         raise

@@ -47,8 +47,8 @@ class SlowDisk(OSDisk):
     def __init__(self, delay_seconds: float) -> None:
         self._delay_seconds = delay_seconds
 
-    def create(self, path: Any) -> Any:
-        return SlowFile(super().create(path), self._delay_seconds)
+    def create(self, path: Any, *, direct: bool = False) -> Any:
+        return SlowFile(super().create(path, direct=direct), self._delay_seconds)
 
     def open(self, path: Any) -> Any:
         return SlowFile(super().open(path), self._delay_seconds)

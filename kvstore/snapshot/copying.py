@@ -1,0 +1,300 @@
+"""Copying a backend into a file that is hashed on the way, and held against what the disk gives back.
+
+Where a backend can write its copy from front to back (``copy_into``), it writes into a pipe, in C and without the GIL:
+
+    backend ══pipe══> digest ────────> write ────────────────> read back
+                      SHA-256 of all,  past the page cache,    from the disk, and compared
+                      a CRC-32C of     and then synced         by the CRC-32Cs
+                      each chunk
+
+on a thread each. No more than ``BUFFERS`` chunks are on their way, and none wait in the page cache, so a sync of the
+log never queues behind much of it. While somebody writes (``Traffic``) the disk is left alone for as long as it
+was used.
+
+Elsewhere the backend makes the file by itself (``copy_to``); it is digested, synced and read back when it is there.
+
+What is read back is what was digested, or ``finish`` raises ``Corruption`` with the offset.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import mmap
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from queue import SimpleQueue
+
+from crc32c import crc32c
+
+from kvstore.backend import Progress
+from kvstore.errors import Corruption
+from kvstore.files import BLOCK_BYTES, Disk, File, is_direct
+
+CHUNK_BYTES = 1 << 20
+PIECE_BYTES = 256 << 10
+"""The most that is asked of the disk in one call while it is busy."""
+BUFFERS = 8
+PIPE_BYTES = 1 << 20
+PASSES = 3
+
+IsBusy = Callable[[], bool]
+"""Whether somebody else needs the disk."""
+
+
+def nobody() -> bool:
+    return False
+
+
+class Meter:
+    """Bytes digested, written and read back, reported as one number. The callback may raise, to give up."""
+
+    def __init__(self, progress: Progress | None, about_bytes: int) -> None:
+        self._progress = progress
+        self._lock = threading.Lock()
+        self._done = [0] * PASSES
+        self._total_bytes = about_bytes
+
+    def report(self, number: int, done_bytes: int) -> None:
+        """Pass ``number`` is that far."""
+        if self._progress is None:
+            return
+        with self._lock:
+            self._done[number] = min(done_bytes, self._total_bytes)
+            self._progress(sum(self._done), PASSES * self._total_bytes)
+
+    def copied(self, size_bytes: int) -> None:
+        """The copy is finished: its true size is known."""
+        with self._lock:
+            self._total_bytes = max(size_bytes, *self._done)
+        self.report(0, size_bytes)
+
+
+class Copying:
+    """One copy. ``fill`` or, if that cannot be done, somebody makes the file; ``digest``; ``finish``."""
+
+    def __init__(self, disk: Disk, path: Path, meter: Meter, is_busy: IsBusy = nobody) -> None:
+        self._disk = disk
+        self._path = path
+        self._meter = meter
+        self._is_busy = is_busy
+        self._sha256 = hashlib.sha256()
+        self._crcs: list[int] = []
+        self._read_back_chunks = 0
+        self._size_bytes = 0
+        self._failure: BaseException | None = None
+
+    # --- through a pipe ---------------------------------------------------------------
+
+    def fill(self, copy_into: Callable[[int], bool]) -> bool:
+        """Make the file of what ``copy_into`` writes into a pipe; false, and no file, if it cannot do so now."""
+        readable, writable = os.pipe()
+        fcntl.fcntl(writable, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
+        file = self._disk.create(self._path, direct=True)
+        digested: SimpleQueue[memoryview | None] = SimpleQueue()
+        written: SimpleQueue[int | None] = SimpleQueue()
+        free: SimpleQueue[memoryview] = SimpleQueue()
+        for _ in range(BUFFERS):
+            free.put(_aligned())
+        stages = (
+            self._stage("digest", self._digest_pipe, readable, free, digested),
+            self._stage("write", self._write_chunks, file, free, digested, written),
+            self._stage("read-back", self._read_back_behind, is_direct(file), written),
+        )
+        copied = False
+        try:
+            copied = copy_into(writable)
+        except BaseException as failure:
+            self._fail(failure)
+        finally:
+            os.close(writable)
+            for thread in stages:
+                thread.join()
+            file.close()
+        if self._failure is not None:
+            raise self._failure
+        if not copied:
+            self._disk.remove(self._path)
+        return copied
+
+    def _stage(self, name: str, work: Callable[..., None], *arguments: object) -> threading.Thread:
+        def run() -> None:
+            try:
+                work(*arguments)
+            except BaseException as failure:
+                self._fail(failure)
+
+        thread = threading.Thread(target=run, name=f"kvstore-snapshot-{name}", daemon=True)
+        thread.start()
+        return thread
+
+    def _fail(self, failure: BaseException) -> None:
+        """Keep the first failure. The others follow from it: every stage lets what comes go by."""
+        if self._failure is None:
+            self._failure = failure
+
+    def _digest_pipe(
+        self, readable: int, free: SimpleQueue[memoryview], digested: SimpleQueue[memoryview | None]
+    ) -> None:
+        try:
+            while self._failure is None:
+                buffer = free.get()
+                length = _read_pipe(readable, buffer)
+                if length:
+                    self._take(buffer[:length])
+                    digested.put(buffer[:length])
+                if length < len(buffer):
+                    self._meter.copied(self._size_bytes)
+                    return
+        except BaseException as failure:
+            self._fail(failure)  # before the pipe breaks, which fails whoever writes into it
+        finally:
+            os.close(readable)
+            digested.put(None)
+
+    def _take(self, chunk: memoryview) -> None:
+        self._sha256.update(chunk)
+        self._crcs.append(crc32c(chunk))
+        self._size_bytes += len(chunk)
+        self._meter.report(0, self._size_bytes)
+
+    def _write_chunks(
+        self,
+        file: File,
+        free: SimpleQueue[memoryview],
+        digested: SimpleQueue[memoryview | None],
+        written: SimpleQueue[int | None],
+    ) -> None:
+        offset = 0
+        try:
+            while (chunk := digested.get()) is not None:
+                if self._failure is None:
+                    try:
+                        for at, end in self._pieces(len(chunk)):
+                            file.pwrite(chunk[at:end], offset + at)
+                    except BaseException as failure:
+                        self._fail(failure)
+                    offset += len(chunk)
+                    self._report(1, offset)
+                    written.put(offset)
+                free.put(memoryview(chunk.obj))  # all of the buffer that the chunk is a part of
+            if self._failure is None:
+                file.sync()
+        finally:
+            written.put(None)
+
+    def _report(self, number: int, done_bytes: int) -> None:
+        try:
+            self._meter.report(number, done_bytes)
+        except BaseException as given_up:
+            self._fail(given_up)
+
+    def _read_back_behind(self, at_once: bool, written: SimpleQueue[int | None]) -> None:
+        """Chunk after chunk; unless ``at_once``, they are in the page cache, and it is done in the end."""
+        if not at_once:
+            return
+        with _from_disk(self._path) as fd:
+            buffer = _aligned()
+            while (offset := written.get()) is not None:
+                if self._failure is None:
+                    self._read_back(fd, buffer, -(-offset // CHUNK_BYTES))
+
+    def _pieces(self, length: int) -> Iterator[tuple[int, int]]:
+        """(start, end) of what to ask of the disk at a time. While it is busy, each is followed by a pause as long."""
+        at = 0
+        while at < length:
+            is_busy = self._is_busy()
+            end = min(at + (PIECE_BYTES if is_busy else CHUNK_BYTES), length)
+            begin = time.perf_counter()
+            yield at, end
+            if is_busy:
+                time.sleep(time.perf_counter() - begin)
+            at = end
+
+    # --- a file that is there ---------------------------------------------------------
+
+    def digest(self) -> tuple[int, bytes]:
+        """(size, SHA-256) of the copy, which nobody writes any more."""
+        if not self._crcs:
+            self._digest_file()
+        return self._size_bytes, self._sha256.digest()
+
+    def _digest_file(self) -> None:
+        size_bytes = self._path.stat().st_size
+        buffer = _aligned()
+        with open(self._path, "rb", buffering=0) as file:
+            while self._size_bytes < size_bytes:
+                chunk = buffer[: min(CHUNK_BYTES, size_bytes - self._size_bytes)]
+                _read_exactly(file.fileno(), self._size_bytes, chunk, self._path)
+                self._take(chunk)
+                self._meter.report(1, self._size_bytes)
+        self._meter.copied(size_bytes)
+
+    # --- reading back -----------------------------------------------------------------
+
+    def finish(self, tail: bytes) -> None:
+        """The file is synced, with ``tail`` behind it: read back what has not been read back yet."""
+        if self._read_back_chunks < len(self._crcs):
+            with _from_disk(self._path) as fd:
+                self._read_back(fd, _aligned(), len(self._crcs))
+        with open(self._path, "rb", buffering=0) as file:
+            file.seek(self._size_bytes)
+            if file.read() != tail:
+                raise Corruption("what is read back is not what was written", self._path, self._size_bytes)
+
+    def _read_back(self, fd: int, buffer: memoryview, chunks: int) -> None:
+        """Compare the chunks up to that one with what the disk holds."""
+        for number in range(self._read_back_chunks, chunks):
+            offset = number * CHUNK_BYTES
+            length = min(CHUNK_BYTES, self._size_bytes - offset)
+            for at, end in self._pieces(length):
+                whole = buffer[at : at + -(-(end - at) // BLOCK_BYTES) * BLOCK_BYTES]
+                _read_exactly(fd, offset + at, whole, self._path, at_least=end - at)
+            if crc32c(buffer[:length]) != self._crcs[number]:
+                raise Corruption("what is read back is not what was written", self._path, offset)
+            self._meter.report(2, offset + length)
+        self._read_back_chunks = chunks
+
+
+def _aligned() -> memoryview:
+    """A buffer for one chunk that begins where a page does, as direct access to a disk demands."""
+    return memoryview(mmap.mmap(-1, CHUNK_BYTES, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))
+
+
+def _read_pipe(fd: int, buffer: memoryview) -> int:
+    """Fill the buffer; fewer bytes only at the end."""
+    done = 0
+    while done < len(buffer):
+        count = os.readv(fd, [buffer[done:]])
+        if not count:
+            break
+        done += count
+    return done
+
+
+@contextmanager
+def _from_disk(path: Path) -> Iterator[int]:
+    """A descriptor that reads past the page cache, or, where the file system cannot, after emptying it."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECT)
+    except OSError:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def _read_exactly(fd: int, offset: int, buffer: memoryview, path: Path, at_least: int = 0) -> None:
+    """Fill the buffer, or ``at_least`` so much of it at the end of the file."""
+    needed, done = at_least or len(buffer), 0
+    while done < needed:
+        count = os.preadv(fd, [buffer[done:]], offset + done)
+        if not count:
+            raise Corruption("the file has become shorter", path, offset + done)
+        done += count
