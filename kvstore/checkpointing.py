@@ -33,6 +33,7 @@ class Checkpointer:
     def __init__(self, engine: LocalEngine) -> None:
         self._engine = engine
         self._room = threading.Condition()
+        self._limit_bytes = engine.options.overlay_limit
         self.batch_limit = engine.options.backend_batch_limit
         """As many changes in the active generation ask for a checkpoint at once."""
         self.disk_full: DiskFull | None = None
@@ -41,7 +42,7 @@ class Checkpointer:
     @property
     def overloaded(self) -> bool:
         """Whether more waits in memory than may."""
-        return self._engine.state.active.size_bytes > self._engine.options.overlay_limit
+        return self._engine.state.active.size_bytes > self._limit_bytes
 
     def run(self) -> bool:
         """Move what waits in memory into the backend; whether there was anything."""

@@ -1,15 +1,20 @@
 """Online defragment: giving free pages back to the file system while readers and writers go on.
 
-    1  db.tmp <- backend.copy_to, without the GIL; synced, opened, compared          in a crash: removed at open
+    1  db.tmp <- all rows, in order, a handful at a time; synced, compared           in a crash: removed at open
     2  the old file takes in all that its helpers hold (settle), and they are
        removed; the directory is synced                                              in a crash: the old file, whole
     3  db.tmp -> db; the directory is synced                                         in a crash: either file, whole
     4  the new file is opened; new reads go there
 
-Checkpoints and compaction wait meanwhile; writes do not: they go to the log and the overlay. Both files hold
-the same commit, so it does not matter which of them a read finds. A reader keeps a reference to the backend that
-it reads from. The old backend closes when the last of them is gone, and its file, whose name is already taken,
-vanishes with it. Nobody waits, and no read pays for a lock.
+Rows in order fill their pages, so the new file is smaller than any copy of pages would be. Checkpoints and compaction
+wait meanwhile; writes do not: they go to the log and the overlay. Should they fill it (``overlay_limit``) before
+the copy is done, the defragment is given up (``Overloaded``), and nobody has waited.
+
+Both files hold the same commit, so it does not matter which of them a read finds. A reader keeps a reference to the
+backend that it reads from. The old backend closes when the last of them is gone, and its file, whose name is
+already taken, vanishes with it. Nobody waits, and no read pays for a lock. A file system can take 100 ms to free a
+large file, in which no sync of the log gets through; so where no reader is left, the old file is cut shorter
+step by step before it goes.
 
 The helpers belong to the old file and must not meet the new one: SQLite would play its log into whatever file
 bears the name. So the log is gone before the new file comes, and the old one is whole without it. LMDB's lock file
@@ -19,17 +24,19 @@ goes after the rename: until then another process could bring it back and hold i
 from __future__ import annotations
 
 import logging
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
+import weakref
+from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from kvstore import files, layout
 from kvstore.backend import Backend
-from kvstore.errors import Corruption, DiskFull, ReadOnly
-from kvstore.maintenance import DEFRAGMENT
+from kvstore.errors import Corruption, DiskFull, Overloaded, ReadOnly
+from kvstore.maintenance import DEFRAGMENT, Courtesy
 from kvstore.mvcc.schema import META, TABLES
+from kvstore.snapshot.transfer import copy_rows
 
 if TYPE_CHECKING:
     from kvstore.engine import LocalEngine
@@ -37,8 +44,9 @@ if TYPE_CHECKING:
 logger = logging.getLogger("kvstore")
 
 MARGIN_BYTES = 4 << 20
-SYNC_BYTES = 4 << 20
-SYNC_POLL_SECONDS = 0.002
+FREED_BYTES = 4 << 20
+BATCH_BYTES = 1 << 20
+"""Of a commit into the new file: a sync of the log never has to wait for much more."""
 
 
 class DefragmentEstimate(NamedTuple):
@@ -91,7 +99,9 @@ class Defragmenter:
         return self.run() if found.free_share >= options.auto_defragment_ratio else None
 
     def run(self) -> Defragmented:
-        """Defragment. Raises ``DiskFull`` before anything is written if there is no room for the copy."""
+        """Defragment. Raises ``DiskFull`` before anything is written if there is no room for the copy, and
+        ``Overloaded`` if writers filled the memory meanwhile.
+        """
         engine = self._engine
         engine.check_readable()
         if engine.log is None or engine.directory is None:
@@ -120,14 +130,16 @@ class Defragmenter:
         engine = self._engine
         self._remove_temporaries(target.parent)
         try:
-            with _synced_behind(engine.disk, target):
-                engine.backend.copy_to(target)
-            engine.disk.sync_file(target)
-            copy = type(engine.backend).open(target, TABLES, read_only=True, immutable=True)
+            copy = type(engine.backend).open(target, TABLES)
             try:
+                copy_rows(engine.backend, copy, pause=_GivesWay(engine), batch_bytes=BATCH_BYTES)
                 _compare(engine.backend, copy, target)
+                helpers = copy.settle()
             finally:
                 copy.close()
+            for path in (*helpers, *type(copy).stale_helpers(target)):
+                engine.disk.remove(path)
+            engine.disk.sync_file(target)
         except BaseException:
             self._remove_temporaries(target.parent)
             raise
@@ -142,6 +154,7 @@ class Defragmenter:
         old = engine.backend
         try:
             helpers = old.settle()
+            old_file = engine.disk.open(directory.db)
         except BaseException:
             self._remove_temporaries(directory.snap)
             raise
@@ -157,41 +170,37 @@ class Defragmenter:
         except (
             BaseException
         ) as failure:  # the name may be the new file's: nothing more may go into the old one
+            old_file.close()
             engine.poison(failure)
             raise
+        size_bytes, readers = old.size_bytes(), weakref.ref(old)
         with engine.planning:
             engine.state.backend = new
+        del old
+        _free(old_file, size_bytes, in_use=lambda: readers() is not None)
 
 
-@contextmanager
-def _synced_behind(disk: files.Disk, path: Path) -> Iterator[None]:
-    """Sync the file while it is being written, a little at a time: one large sync would hold up the log's."""
-    is_done = threading.Event()
-    failures: list[BaseException] = []
+def _free(file: files.File, size_bytes: int, in_use: Callable[[], bool]) -> None:
+    """Let go of a file that has no name any more, in small steps if nobody reads it."""
+    with closing(file):
+        while size_bytes > 0 and not in_use():
+            begin = time.perf_counter()
+            size_bytes = max(0, size_bytes - FREED_BYTES)
+            file.truncate(size_bytes)
+            time.sleep(time.perf_counter() - begin)
 
-    def follow() -> None:
-        synced_bytes = 0
-        while not is_done.wait(SYNC_POLL_SECONDS):
-            try:
-                size_bytes = path.stat().st_size
-                if size_bytes - synced_bytes >= SYNC_BYTES:
-                    disk.sync_file(path)
-                    synced_bytes = size_bytes
-            except FileNotFoundError:  # not begun, or given up
-                continue
-            except BaseException as failure:  # what it lost no later sync would miss
-                failures.append(failure)
-                return
 
-    thread = threading.Thread(target=follow, name="kvstore-defragment-sync", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        is_done.set()
-        thread.join()
-    if failures:
-        raise failures[0]
+class _GivesWay:
+    """Between two handfuls of rows: leaves the GIL to others, and gives up before writers have to wait for memory."""
+
+    def __init__(self, engine: LocalEngine) -> None:
+        self._engine = engine
+        self._courtesy = Courtesy(engine)
+
+    def __call__(self) -> None:
+        if self._engine.overloaded:
+            raise Overloaded
+        self._courtesy()
 
 
 def _compare(original: Backend, copy: Backend, path: Path) -> None:

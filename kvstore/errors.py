@@ -19,6 +19,7 @@
     |-- Corruption                "damaged": path, offset and last good revision say where
     `-- StateError                the handle cannot do this any more
         |-- StoreClosed, StorePoisoned, ForkedStore, ReadOnly
+        `-- Overloaded            not now: writers need the memory that it would hold back
 
 ``code`` is the gRPC status code that etcd answers with (etcd-compatible, so that one
 handler serves both), ``retryable`` says whether the same call can succeed later
@@ -280,6 +281,13 @@ class ForkedStore(StateError):
     """The handle was opened by the parent of this process. Open the store anew."""
 
     message = "this handle belongs to the parent process; open the store in this process"
+
+
+class Overloaded(StateError):
+    """Work in the background was given up, without a trace, because it kept writers waiting."""
+
+    retryable = True
+    message = "writers need the memory that this would hold back; try again when there are fewer writes"
 
 
 class ReadOnly(StateError):

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from kvstore.errors import DiskFull, KVStoreError
 from kvstore.leasing import EXPIRY_INTERVAL_SECONDS
+from kvstore.mvcc.checkpoint import PAUSE_SECONDS, RUN_SECONDS
 from kvstore.quota import POLL_INTERVAL_SECONDS
 
 if TYPE_CHECKING:
@@ -27,6 +28,8 @@ COMMIT, DEFRAGMENT, SNAPSHOT = "commit", "defragment", "snapshot"
 UPKEEP_INTERVAL_SECONDS = 1.0
 SNAPSHOT_INTERVAL_SECONDS = 1.0
 BUSY_SECONDS = 0.02
+BREATH_SECONDS = 0.00005
+BREATH_EVERY_SECONDS = 0.002
 
 logger = logging.getLogger("kvstore")
 
@@ -119,6 +122,20 @@ class Traffic:
         if 2 * state.active.size_bytes > self._engine.options.overlay_limit:
             return False  # they will have to wait for this work to end
         return time.monotonic() < self._busy_until
+
+
+class Courtesy:
+    """Gives up the GIL: for half the time while there is traffic, otherwise for a breath now and then."""
+
+    def __init__(self, engine: LocalEngine) -> None:
+        self._is_busy = Traffic(engine)
+        self._resumed = time.perf_counter()
+
+    def __call__(self) -> None:
+        is_busy = self._is_busy()
+        if time.perf_counter() - self._resumed > (RUN_SECONDS if is_busy else BREATH_EVERY_SECONDS):
+            time.sleep(PAUSE_SECONDS if is_busy else BREATH_SECONDS)
+            self._resumed = time.perf_counter()
 
 
 class Background:

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 import kvstore
-from kvstore import files
-from kvstore.errors import Corruption, DiskFull, ReadOnly, StorePoisoned
+from kvstore import defragment, files
+from kvstore.errors import Corruption, DiskFull, Overloaded, ReadOnly, StorePoisoned
 from kvstore.files import Disk, OSDisk
 from kvstore.model import EventType
 from kvstore.options import Options
@@ -180,15 +180,15 @@ def test_readers_and_writers_beside_it(tmp_path: Path, backend: str) -> None:
 def test_writes_do_not_wait_for_the_copy(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """A put, a get and a delete come back while the copy stands still half-way."""
     fill(store)
-    backend, reached, go_on = store.engine.backend, threading.Event(), threading.Event()
-    copy_to = backend.copy_to
+    reached, go_on = threading.Event(), threading.Event()
+    copy_rows = defragment.copy_rows
 
-    def slow(path: Path) -> None:
-        copy_to(path)
+    def slow(*arguments: Any, **options: Any) -> None:
+        copy_rows(*arguments, **options)
         reached.set()
         assert go_on.wait(TIMEOUT_SECONDS)
 
-    monkeypatch.setattr(backend, "copy_to", slow)
+    monkeypatch.setattr(defragment, "copy_rows", slow)
     thread = threading.Thread(target=store.defragment)
     thread.start()
     assert reached.wait(TIMEOUT_SECONDS)
@@ -220,20 +220,56 @@ def test_a_copy_that_differs_is_not_used(
     """If the copy is of another commit, it is thrown away and the old file stays."""
     fill(store)
     backend = store.engine.backend
-    copy_to = backend.copy_to
+    copy_rows = defragment.copy_rows
 
-    def late(path: Path) -> None:
-        copy_to(path)
+    def late(*arguments: Any, **options: Any) -> None:
+        copy_rows(*arguments, **options)
         with backend.write() as tx:
             tx.put_many("meta", [(b"stray", b"1")])
 
-    monkeypatch.setattr(backend, "copy_to", late)
+    monkeypatch.setattr(defragment, "copy_rows", late)
     with pytest.raises(Corruption):
         store.defragment()
     assert store.engine.backend is backend
     assert not [name for name in os.listdir(tmp_path / "data" / "snap") if ".tmp" in name]
     store.put(b"k", b"v")
     settle(store)
+
+
+def test_it_is_given_up_before_writers_wait_for_memory(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When writers fill the memory meanwhile: a typed error, no litter, the old file; and it can be tried again."""
+    fill(store)
+    backend = store.engine.backend
+    copy_rows = defragment.copy_rows
+
+    def beside_a_writer(*arguments: Any, **options: Any) -> None:
+        monkeypatch.setattr(store.engine.checkpointer, "_limit_bytes", 1)
+        store.put_nowait(b"meanwhile", b"v")
+        copy_rows(*arguments, **options)
+
+    monkeypatch.setattr(defragment, "copy_rows", beside_a_writer)
+    with pytest.raises(Overloaded) as given_up:
+        store.defragment()
+    assert given_up.value.retryable
+    assert store.engine.backend is backend
+    assert not [name for name in os.listdir(tmp_path / "data" / "snap") if ".tmp" in name]
+    monkeypatch.undo()
+    assert store.defragment().after_bytes < 2_000_000
+    assert store.get(b"meanwhile") is not None
+
+
+def test_a_reader_of_the_old_file_may_go_on(store: Store) -> None:
+    """A view that was open before goes on reading all its rows after; the file is not cut under it."""
+    fill(store)
+    store.checkpoint()
+    old = store.engine.backend
+    with old.read() as view:
+        before = view.scan("latest")
+        store.defragment()
+        assert view.scan("latest") == before
+    assert old is not store.engine.backend
 
 
 def test_memory_has_nothing_to_defragment(tmp_path: Path) -> None:

@@ -9,23 +9,27 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
 import kvstore
-from kvstore import layout
+from kvstore import files, layout
 from kvstore.backend import find_backend
-from kvstore.files import OSDisk
+from kvstore.errors import DiskFull
+from kvstore.files import DirectFile, OSDisk, OSFile, disk_full_is_typed
+from kvstore.mvcc.schema import LATEST, TABLES
 from kvstore.options import Options
 from kvstore.recovery import open_engine
-from kvstore.snapshot import follow, writer
+from kvstore.snapshot import copying, writer
 from kvstore.snapshot.reader import read_info, verify
 from kvstore.store import Store
 
 BACKENDS = ("lmdb", "sqlite", "memory")
+PIPED = ("lmdb", "sqlite")
 both = pytest.mark.parametrize("backend", ("lmdb", "sqlite"))
 every = pytest.mark.parametrize("backend", BACKENDS)
 
@@ -168,19 +172,19 @@ def test_reads_and_writes_go_on_while_the_backend_is_copied(
     store = stores(backend)
     fill(store)
     revision = store.revision
-    copying, go_on = threading.Event(), threading.Event()
-    copy_to = find_backend(backend).copy_to
+    begun, go_on = threading.Event(), threading.Event()
+    describe = writer.describe
 
-    def slow_copy(self: Any, path: Path) -> None:
-        copying.set()
+    def slow_copy(backend: Any) -> Any:
+        begun.set()
         assert go_on.wait(30)
-        copy_to(self, path)
+        return describe(backend)
 
-    monkeypatch.setattr(find_backend(backend), "copy_to", slow_copy)
+    monkeypatch.setattr(writer, "describe", slow_copy)
     taken: list[Any] = []
     thread = threading.Thread(target=lambda: taken.append(store.snapshot(tmp_path / "backup")))
     thread.start()
-    assert copying.wait(30)
+    assert begun.wait(30)
     store.put(b"meanwhile", b"1")
     assert store.get(b"meanwhile").value == b"1"
     assert store.get(b"key-1", revision=revision) == store.get(b"key-1")
@@ -225,14 +229,8 @@ def test_every_snapshot_under_load_is_one_moment_of_the_store(
             thread.join()
 
 
-def test_lmdb_writes_its_copy_from_front_to_back(stores: Any, tmp_path: Path) -> None:
-    """A copy into a pipe, where nothing can be written twice, has the bytes of a copy into a file."""
-    store = stores("lmdb")
-    fill(store)
-    store.checkpoint()
-    backend = store.engine.backend
-    assert backend.copies_in_order
-    backend.copy_to(tmp_path / "copy")
+def read_pipe(copy_into: Callable[[int], bool]) -> tuple[bool, bytes]:
+    """What ``copy_into`` answers, and what it writes into a pipe."""
     readable, writable = os.pipe()
     found: list[bytes] = []
 
@@ -242,38 +240,79 @@ def test_lmdb_writes_its_copy_from_front_to_back(stores: Any, tmp_path: Path) ->
 
     thread = threading.Thread(target=drain)
     thread.start()
-    backend.environment.copyfd(writable, compact=True)
+    copied = copy_into(writable)
     os.close(writable)
     thread.join()
-    assert found[0] == (tmp_path / "copy").read_bytes()
+    return copied, found[0]
 
 
-@pytest.mark.parametrize("in_order", [True, False])
-@pytest.mark.parametrize("backend", BACKENDS)
-def test_a_copy_of_many_chunks_is_followed(
-    stores: Any, tmp_path: Path, backend: str, in_order: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Chunks and windows far smaller than the file give the hash that reading it in one piece gives."""
+@pytest.mark.parametrize("backend", PIPED)
+def test_a_copy_through_a_pipe_is_a_whole_file(stores: Any, tmp_path: Path, backend: str) -> None:
+    """Written from front to back, each byte once, it opens and has every row."""
     store = stores(backend)
     fill(store)
-    copy_to = find_backend(backend).copy_to
+    store.checkpoint()
+    copied, whole = read_pipe(store.engine.backend.copy_into)
+    assert copied
+    (tmp_path / "copy").write_bytes(whole)
+    copy = find_backend(backend).open(tmp_path / "copy", TABLES, immutable=True)
+    for table in TABLES:
+        with copy.read() as theirs, store.engine.backend.read() as ours:
+            assert theirs.scan(table) == ours.scan(table)
+    copy.check()
+    copy.close()
 
-    def slow_copy(self: Any, path: Path) -> None:
-        if not in_order:
-            copy_to(self, path)
-            return
-        copy_to(self, path.with_name("aside"))
-        whole = path.with_name("aside").read_bytes()
-        path.with_name("aside").unlink()
-        with open(path, "wb", buffering=0) as file:
-            for at in range(0, len(whole), 7000):
-                file.write(whole[at : at + 7000])
-                time.sleep(0.001)
 
-    monkeypatch.setattr(follow, "CHUNK_BYTES", 4096)
-    monkeypatch.setattr(follow, "WINDOW_BYTES", 3 * 4096)
-    monkeypatch.setattr(find_backend(backend), "copy_to", slow_copy)
-    monkeypatch.setattr(find_backend(backend), "copies_in_order", in_order, raising=False)
+def test_sqlite_is_copied_as_it_is_only_if_that_is_the_newest_commit(stores: Any) -> None:
+    """While a view keeps the log from being moved into the file, and while much of the file is free, it is not."""
+    store = stores("sqlite")
+    fill(store)
+    store.checkpoint()
+    backend = store.engine.backend
+    with backend.read() as view:
+        view.scan(LATEST, limit=1)
+        store.put(b"newer", b"1" * 5000)
+        store.checkpoint()
+        assert read_pipe(backend.copy_into) == (False, b"")
+    assert read_pipe(backend.copy_into)[0]
+    store.delete(prefix=b"")
+    store.compact(store.revision, physical=True)
+    assert read_pipe(backend.copy_into) == (False, b"")
+    assert store.snapshot().keys == 0
+
+
+def test_a_view_keeps_its_lock_while_the_file_is_copied(stores: Any, tmp_path: Path) -> None:
+    """Reading SQLite's file beside SQLite does not make the operating system forget who has locked it."""
+    store = stores("sqlite")
+    fill(store)
+    store.snapshot(tmp_path / "backup")
+    path = store.engine.directory.db
+    locks = {line.split()[5].rsplit(":", 1)[1] for line in Path("/proc/locks").read_text().splitlines()}
+    assert str(path.stat().st_ino) in locks
+
+
+@pytest.mark.parametrize("piped", [True, False])
+@pytest.mark.parametrize("backend", PIPED)
+def test_a_copy_of_many_chunks_is_followed(
+    stores: Any, tmp_path: Path, backend: str, piped: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Chunks far smaller than the file, and less in the pipe, give the hash that reading it in one piece gives."""
+    store = stores(backend)
+    fill(store)
+    copy_into = find_backend(backend).copy_into
+
+    def little_by_little(self: Any, fd: int) -> bool:
+        if not piped:
+            return False
+        whole = read_pipe(partial(copy_into, self))[1]
+        for at in range(0, len(whole), 7000):
+            os.write(fd, whole[at : at + 7000])
+            time.sleep(0.001)
+        return True
+
+    monkeypatch.setattr(copying, "CHUNK_BYTES", 8192)
+    monkeypatch.setattr(copying, "PIECE_BYTES", 4096)
+    monkeypatch.setattr(find_backend(backend), "copy_into", little_by_little)
     seen: list[int] = []
     info = store.snapshot(tmp_path / "backup", progress=lambda done, total: seen.append(done))
     whole = (tmp_path / "backup").read_bytes()
@@ -282,39 +321,44 @@ def test_a_copy_of_many_chunks_is_followed(
     assert seen[-1] == 3 * info.backend_bytes
 
 
-@pytest.mark.parametrize("at", [0, 9000])
-def test_a_byte_that_changes_behind_the_hash_is_noticed(
-    stores: Any, tmp_path: Path, at: int, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO])
+@pytest.mark.parametrize("backend", PIPED)
+def test_a_copy_that_cannot_be_written_is_given_up(
+    stores: Any, tmp_path: Path, backend: str, code: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A backend that goes back in a copy that it promised to write in order does not make a bad snapshot."""
+    """The first failure is what the caller gets; nobody waits at a broken pipe, nothing is left."""
+    store = stores(backend)
+    fill(store)
+
+    class Failing(OSFile):
+        def pwrite(self, data: Any, offset: int) -> None:
+            with disk_full_is_typed():
+                raise OSError(code, "the disk says no")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "DirectFile", Failing)
+        with pytest.raises(OSError if code == errno.EIO else DiskFull, match="says no"):
+            store.snapshot(tmp_path / "backup")
+    assert os.listdir(tmp_path) == ["s"]
+    assert store.snapshot(tmp_path / "backup").keys
+
+
+def test_a_file_system_without_direct_access_will_do(
+    stores: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Then it is written through the page cache, and read back when it has been synced."""
     store = stores("lmdb")
     fill(store)
-    copy_to = find_backend("lmdb").copy_to
 
-    def copy_and_go_back(self: Any, path: Path) -> None:
-        copy_to(self, path)
-        deadline = time.monotonic() + 30
-        while not hashed and time.monotonic() < deadline:
-            time.sleep(0.001)
-        with open(path, "r+b") as file:
-            file.seek(at)
-            file.write(b"\xde\xad")
+    def refuse(*arguments: Any) -> NoReturn:
+        raise OSError(errno.EINVAL, "no O_DIRECT here")
 
-    hashed: list[int] = []
-    report = follow.Meter.report
-    monkeypatch.setattr(follow, "CHUNK_BYTES", 4096)
-    monkeypatch.setattr(
-        follow.Meter,
-        "report",
-        lambda self, number, done: (
-            number == 1 and done > 12_000 and hashed.append(done),
-            report(self, number, done),
-        ),
-    )
-    monkeypatch.setattr(find_backend("lmdb"), "copy_to", copy_and_go_back)
-    with pytest.raises(kvstore.Corruption, match="read back"):
-        store.snapshot(tmp_path / "backup")
-    assert os.listdir(tmp_path) == ["s"]
+    monkeypatch.setattr(files, "DirectFile", refuse)
+    monkeypatch.setattr(files, "is_direct", lambda file: False)
+    monkeypatch.setattr(copying, "is_direct", lambda file: False)
+    info = store.snapshot(tmp_path / "backup")
+    with kvstore.open_snapshot(info.path, verify=True) as snapshot:
+        assert snapshot.revision == store.revision
 
 
 # --- in the store's own place -------------------------------------------------------------
@@ -563,34 +607,36 @@ def test_no_room_is_noticed_before_anything_is_written(
     store.put(b"k", b"v")
 
 
-class BadFile:
-    """A file of which a byte changes on its way to the disk."""
-
-    def __init__(self, file: Any, at: int) -> None:
-        self.file, self.at = file, at
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.file, name)
-
-    def sync(self) -> None:
-        self.file.pwrite(b"\xde\xad", self.at)
-        self.file.sync()
-
-
 class BadDisk(OSDisk):
-    def __init__(self, at: int = 0) -> None:
-        self.at = at
+    """A disk that changes a byte of the snapshot on its way."""
 
-    def open(self, path: Any) -> Any:
-        file = super().open(path)
-        return BadFile(file, self.at) if str(path).endswith("backup.tmp") else file
+    def __init__(self, at: int, *, direct: bool) -> None:
+        self.at = at
+        self.direct = direct
+
+    def create(self, path: Any, *, direct: bool = False) -> OSFile:
+        if not str(path).endswith("backup.tmp"):
+            return super().create(path)
+        at = self.at
+
+        class BadFile(DirectFile if self.direct else OSFile):  # type: ignore[misc]  # chosen by the test
+            def pwrite(self, data: Any, offset: int) -> None:
+                data = bytearray(data)
+                if offset <= at < offset + len(data):
+                    data[at - offset] ^= 0xFF
+                super().pwrite(data, offset)
+
+        return BadFile(path, os.O_RDWR | os.O_CREAT | os.O_EXCL)
 
 
 @both
+@pytest.mark.parametrize("direct", [True, False])
 @pytest.mark.parametrize("at", [5000, 0])
-def test_a_disk_that_stores_something_else_is_noticed(tmp_path: Path, backend: str, at: int) -> None:
-    """What is read back is compared with what was written, before the file gets its name."""
-    store = open_store(tmp_path / "s", backend, BadDisk(at))
+def test_a_disk_that_stores_something_else_is_noticed(
+    tmp_path: Path, backend: str, at: int, direct: bool
+) -> None:
+    """What is read back, right behind or in the end, is compared with what was digested on its way to the disk."""
+    store = open_store(tmp_path / "s", backend, BadDisk(at, direct=direct))
     fill(store)
     with pytest.raises(kvstore.Corruption, match="read back") as caught:
         store.snapshot(tmp_path / "backup")
@@ -627,10 +673,10 @@ def test_a_failed_automatic_snapshot_harms_nothing(
     store = stores("lmdb", snapshot_size=1)
     store.put(b"k", b"v")
 
-    def fail(self: Any, path: Path) -> None:
+    def fail(self: Any, fd: int) -> bool:
         raise OSError(errno.EIO, "copying failed")
 
-    monkeypatch.setattr(find_backend("lmdb"), "copy_to", fail)
+    monkeypatch.setattr(find_backend("lmdb"), "copy_into", fail)
     keeper = store.engine.snapshots
     keeper.tend()
     wait_for_thread(store)

@@ -51,7 +51,7 @@ def nobody() -> bool:
 
 
 class Meter:
-    """Bytes digested, written and read back, reported as one number. The callback may raise, to give up."""
+    """Bytes copied, digested or written, and read back, reported as one number. The callback may raise, to give up."""
 
     def __init__(self, progress: Progress | None, about_bytes: int) -> None:
         self._progress = progress
@@ -146,9 +146,11 @@ class Copying:
                 length = _read_pipe(readable, buffer)
                 if length:
                     self._take(buffer[:length])
+                    self._meter.report(0, self._size_bytes)
                     digested.put(buffer[:length])
                 if length < len(buffer):
-                    self._meter.copied(self._size_bytes)
+                    if self._size_bytes:
+                        self._meter.copied(self._size_bytes)
                     return
         except BaseException as failure:
             self._fail(failure)  # before the pipe breaks, which fails whoever writes into it
@@ -160,7 +162,6 @@ class Copying:
         self._sha256.update(chunk)
         self._crcs.append(crc32c(chunk))
         self._size_bytes += len(chunk)
-        self._meter.report(0, self._size_bytes)
 
     def _write_chunks(
         self,
@@ -225,6 +226,7 @@ class Copying:
 
     def _digest_file(self) -> None:
         size_bytes = self._path.stat().st_size
+        self._meter.copied(size_bytes)
         buffer = _aligned()
         with open(self._path, "rb", buffering=0) as file:
             while self._size_bytes < size_bytes:
@@ -232,7 +234,6 @@ class Copying:
                 _read_exactly(file.fileno(), self._size_bytes, chunk, self._path)
                 self._take(chunk)
                 self._meter.report(1, self._size_bytes)
-        self._meter.copied(size_bytes)
 
     # --- reading back -----------------------------------------------------------------
 

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
 
-from kvstore.backend import Backend, Progress, ReadTx, Row
+from kvstore.backend import Backend, Progress, ReadTx, WriteTx
 from kvstore.errors import Corruption
 from kvstore.files import Disk
 from kvstore.mvcc.schema import TABLES
 from kvstore.snapshot.reader import SnapshotInfo, chunks
 
-SCAN_ROWS = 128
+SCAN_ROWS = 64
 BATCH_BYTES = 16 << 20
+
+Pause = Callable[[], None]
+
+
+def no_pause() -> None:
+    """Used where nobody waits for the GIL or the disk."""
 
 
 def copy_bytes(disk: Disk, info: SnapshotInfo, target: Path, progress: Progress | None = None) -> None:
@@ -30,30 +37,42 @@ def copy_bytes(disk: Disk, info: SnapshotInfo, target: Path, progress: Progress 
         file.close()
 
 
-def copy_rows(source: Backend, target: Backend, progress: Progress | None = None) -> None:
-    """Every row of one backend into another, empty one, in batches of bounded size."""
+def copy_rows(
+    source: Backend,
+    target: Backend,
+    progress: Progress | None = None,
+    *,
+    pause: Pause = no_pause,
+    batch_bytes: int = BATCH_BYTES,
+) -> None:
+    """Every row of one backend into another, empty one, in order: its pages are full then.
+
+    ``pause`` is called after every few rows; about ``batch_bytes`` are written and synced at a time.
+    """
     total, done = source.in_use_bytes(), 0
     with source.read() as tx:
         for table in TABLES:
             start: bytes | None = b""
             while start is not None:
-                rows, start = _batch(tx, table, start)
                 with target.write() as batch:
-                    batch.put_many(table, rows, append=True)
-                done += sum(len(key) + len(value) for key, value in rows)
+                    copied_bytes, start = _copy_some(tx, batch, table, start, batch_bytes, pause)
+                target.sync()
+                done += copied_bytes
                 if progress is not None:
                     progress(min(done, total), total)
 
 
-def _batch(tx: ReadTx, table: str, start: bytes) -> tuple[list[Row], bytes | None]:
-    """About ``BATCH_BYTES`` of rows, and where to go on."""
-    rows: list[Row] = []
-    size_bytes = 0
-    while size_bytes < BATCH_BYTES:
-        found = tx.scan(table, start, limit=SCAN_ROWS)
-        rows += found
-        if len(found) < SCAN_ROWS:
-            return rows, None
-        size_bytes += sum(len(key) + len(value) for key, value in found)
-        start = found[-1][0] + b"\0"
-    return rows, start
+def _copy_some(
+    tx: ReadTx, batch: WriteTx, table: str, start: bytes, batch_bytes: int, pause: Pause
+) -> tuple[int, bytes | None]:
+    """About so many bytes of rows: how many, and where to go on."""
+    copied_bytes = 0
+    while copied_bytes < batch_bytes:
+        rows = tx.scan(table, start, limit=SCAN_ROWS)
+        batch.put_many(table, rows, append=True)
+        pause()
+        copied_bytes += sum([len(key) + len(value) for key, value in rows])
+        if len(rows) < SCAN_ROWS:
+            return copied_bytes, None
+        start = rows[-1][0] + b"\0"
+    return copied_bytes, start
