@@ -8,8 +8,7 @@ Where a backend can write its copy from front to back (``copy_into``), it writes
                       each chunk
 
 on a thread each. No more than ``BUFFERS`` chunks are on their way, and none wait in the page cache, so a sync of the
-log never queues behind much of it. While somebody writes (``Traffic``) the disk is left alone for as long as it
-was used.
+log never queues behind much of it. While somebody writes (``Traffic``) the disk is left to them most of the time.
 
 Elsewhere the backend makes the file by itself (``copy_to``); it is digested, synced and read back when it is there.
 
@@ -36,8 +35,10 @@ from kvstore.errors import Corruption
 from kvstore.files import BLOCK_BYTES, Disk, File, is_direct
 
 CHUNK_BYTES = 1 << 20
-PIECE_BYTES = 256 << 10
-"""The most that is asked of the disk in one call while it is busy."""
+PIECE_BYTES = 128 << 10
+"""The most that is asked of the disk at a time while it is busy."""
+BUSY_SHARE = 4
+"""While it is busy, we use it for no more than one part in so many of the time."""
 BUFFERS = 8
 PIPE_BYTES = 1 << 20
 PASSES = 3
@@ -87,6 +88,8 @@ class Copying:
         self._read_back_chunks = 0
         self._size_bytes = 0
         self._failure: BaseException | None = None
+        self._turn = threading.Lock()
+        """Held by the stage that uses the disk, while that is busy."""
 
     # --- through a pipe ---------------------------------------------------------------
 
@@ -205,15 +208,18 @@ class Copying:
                     self._read_back(fd, buffer, -(-offset // CHUNK_BYTES))
 
     def _pieces(self, length: int) -> Iterator[tuple[int, int]]:
-        """(start, end) of what to ask of the disk at a time. While it is busy, each is followed by a pause as long."""
+        """(start, end) of what to ask of the disk at a time. While it is busy, one small piece, then a pause."""
         at = 0
         while at < length:
-            is_busy = self._is_busy()
-            end = min(at + (PIECE_BYTES if is_busy else CHUNK_BYTES), length)
-            begin = time.perf_counter()
-            yield at, end
-            if is_busy:
-                time.sleep(time.perf_counter() - begin)
+            if self._is_busy():
+                with self._turn:
+                    end = min(at + PIECE_BYTES, length)
+                    begin = time.perf_counter()
+                    yield at, end
+                    time.sleep((time.perf_counter() - begin) * (BUSY_SHARE - 1))
+            else:
+                end = length
+                yield at, end
             at = end
 
     # --- a file that is there ---------------------------------------------------------

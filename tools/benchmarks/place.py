@@ -36,9 +36,10 @@ class Place:
         return path
 
     def copy_of(self, source: Path) -> Path:
-        """A copy of a directory that nobody has open."""
+        """A copy of a directory that nobody has open; synced, or the first sync of its user would do that."""
         target = self.fresh(source.name)
         shutil.copytree(source, target, dirs_exist_ok=True)
+        os.sync()
         return target
 
     def remove(self, path: Path) -> None:
