@@ -45,8 +45,8 @@ logger = logging.getLogger("kvstore")
 
 MARGIN_BYTES = 4 << 20
 FREED_BYTES = 4 << 20
-BATCH_BYTES = 1 << 20
-"""Of a commit into the new file: a sync of the log never has to wait for much more."""
+BATCH_BYTES = 4 << 20
+"""Of a commit into the new file. Its sync holds up a put or two: seldom, or for long, that is the choice."""
 
 
 class DefragmentEstimate(NamedTuple):
