@@ -62,8 +62,10 @@ class Options:
     max_snapshots: int = 5
     """Automatic snapshots kept; 0: keep all."""
 
-    backend_batch_interval_seconds: float = 0.1
-    """How long a write may wait in memory (it is in the log already) before a checkpoint moves it to the backend."""
+    backend_batch_interval_seconds: float = 0.5
+    """How long a write may wait in memory (it is in the log already) before a checkpoint moves it to the backend.
+    (etcd: 0.1; here each commit syncs pages on the disk that writers sync their log on, and larger ones touch fewer.)
+    """
     backend_batch_limit: int = 10_000
     """A checkpoint starts at once when this many changes wait."""
     overlay_limit: int = 64 * MIB

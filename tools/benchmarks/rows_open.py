@@ -108,7 +108,7 @@ def memory(contest: Contest) -> None:
 @row("checkpoint-p99", "put p99 while checkpoints run", "ms")
 def checkpoint_p99(contest: Contest) -> None:
     """The 99th percentile of durable puts by one writer to random ones of 100,000 keys, with the default options (a
-    checkpoint every 100 ms or 10,000 changes); "without": no checkpoint falls into the sample."""
+    checkpoint every 500 ms or 10,000 changes); "without": no checkpoint falls into the sample."""
     keys = contest.settings.count(KEYS)
 
     def measure(options: dict[str, Any], backend: str, path: Path, keys: int) -> Sample:
