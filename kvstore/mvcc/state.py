@@ -108,9 +108,10 @@ class State:
     def row_at(self, key: bytes, revision: int) -> bytes | None:
         """The row of ``key`` as it was at ``revision``; None where it did not exist."""
         for generation in self.generations:
-            change = generation.at(key, revision)
-            if change is not None:
-                return change[3]
+            if key in generation.newest:
+                change = generation.at(key, revision)
+                if change is not None:
+                    return change[3]
         row = self.backend.get(LATEST, key)
         if self.backend_revision <= revision:
             return row
