@@ -47,20 +47,21 @@ from kvstore.recovery import open_engine
 
 from .answers import RECORDED, Message, without_defaults
 from .command import ExitCode, Settings, run, write_json, write_line
-from .conversation import (
+from .conversation import Exchange, parse_request, read_conversation, refusal, watched
+from .recorded_requests import (
     CompactRequest,
-    Exchange,
     GrantRequest,
+    HashKVRequest,
+    KeepAliveRequest,
+    LeasesRequest,
     Request,
     RevokeRequest,
-    parse_request,
-    read_conversation,
-    refusal,
-    watched,
+    StreamRequest,
+    TimeToLiveRequest,
 )
+from .replay_stream import WATCH_TIMEOUT_SECONDS, PlayedStream
 
-WATCH_TIMEOUT_SECONDS = 60.0
-"""A watch that says nothing for so long is broken."""
+CLOCK_SECONDS = 1e9
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,6 +98,7 @@ class Player:
         self._pace = pace
         self._played = 0
         self._life = 0
+        self._stream: PlayedStream | None = None
         self.engine = self._open()
 
     def play(self, conversation: Iterable[Exchange]) -> Result:
@@ -116,6 +118,11 @@ class Player:
         try:
             if isinstance(request, WatchRequest):
                 return _watch_until_now(self.engine, request)
+            if isinstance(request, StreamRequest):
+                self._stream = self._stream or PlayedStream(self.engine)
+                return self._stream.ask(request)
+            if isinstance(request, CompactRequest) and self._stream is not None:
+                self._stream.read()
             return RECORDED.answer(_ask(self.engine, request))
         except KVStoreError as error:
             return refusal(error)
@@ -167,6 +174,15 @@ def _ask(engine: LocalEngine, request: Request) -> object:
             return engine.lease_grant(ttl_seconds, lease)
         case RevokeRequest(lease):
             return engine.lease_revoke(lease)
+        case KeepAliveRequest(lease):
+            return engine.lease_keep_alive(lease)
+        case TimeToLiveRequest(lease, keys):
+            return engine.lease_time_to_live(lease, keys)
+        case LeasesRequest():
+            response = engine.lease_leases()
+            return response._replace(leases=tuple(sorted(response.leases)))
+        case HashKVRequest(revision):
+            return engine.hash_kv(revision)
     raise TypeError(f"not a request: {request!r}")
 
 
@@ -175,7 +191,7 @@ def _watch_until_now(engine: LocalEngine, request: WatchRequest) -> Message:
     newest = engine.state.published
     events: list[Event] = []
     with engine.watch(request) as watch:
-        if request.start_revision > newest:
+        if request.start_revision > newest and len(watch.stream) > 0:  # not refused
             return watched(events, None)
         watch.request_progress()
         while True:
@@ -195,6 +211,7 @@ def replay_options(backend: str, **options: Any) -> Options:
             "background": False,  # nothing moves but what the pace says
             "durability": "off",  # the folder does not outlive the command
             "wal_file_size": 1 << 18,
+            "clock": lambda: CLOCK_SECONDS,  # it stands still: a lease has its full time left
             **options,
         }
     )
