@@ -68,6 +68,7 @@ from kvstore.mvcc.overlay import Generation
 from kvstore.mvcc.plan import Planned, Planner, is_read_only
 from kvstore.mvcc.read import answer_range, difference, key_history, read_revision, scan_keys
 from kvstore.mvcc.schema import META, META_LOG_MARK
+from kvstore.mvcc.size import check_size
 from kvstore.mvcc.state import State
 from kvstore.mvcc.validate import (
     check_delete,
@@ -75,10 +76,8 @@ from kvstore.mvcc.validate import (
     check_number,
     check_put,
     check_range,
-    check_size,
     check_txn,
     range_bounds,
-    txn_bytes,
 )
 from kvstore.options import Options
 from kvstore.quota import POLL_INTERVAL_SECONDS, Space, put_cost, txn_cost
@@ -92,7 +91,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 logger = logging.getLogger("kvstore")
-_REQUEST_OVERHEAD_BYTES = 32
 UPKEEP_INTERVAL_SECONDS = 1.0
 
 
@@ -244,9 +242,7 @@ class LocalEngine:
         With ``ttl_seconds`` the same log entry grants a lease of its own to the key.
         """
         check_put(request)
-        check_size(
-            len(request.key) + len(request.value) + _REQUEST_OVERHEAD_BYTES, self.options.max_request_bytes
-        )
+        check_size(request, self.options.max_request_bytes)
         if not ttl_seconds:
             return self._plan(self.planner.put, request, put_cost(request))
         check_number("ttl", ttl_seconds)
@@ -261,13 +257,14 @@ class LocalEngine:
 
     def submit_delete(self, request: DeleteRangeRequest) -> Ticket:
         check_delete(request)
-        check_size(len(request.key) + len(request.range_end), self.options.max_request_bytes)
+        check_size(request, self.options.max_request_bytes)
         return self._plan(self.planner.delete, request, 0)
 
     def submit_txn(self, request: TxnRequest) -> Ticket:
         check_txn(request, self.options.max_txn_ops)
-        check_size(txn_bytes(request), self.options.max_request_bytes)
-        if is_read_only(request) and self.log is None:
+        if not is_read_only(request):
+            check_size(request, self.options.max_request_bytes)
+        elif self.log is None:
             return self._read_txn(request)
         return self._plan(self.planner.txn, request, txn_cost(request))
 
