@@ -11,10 +11,15 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from kvstore.tools.conversation import NotAConversation, read_conversation
 from kvstore.tools.replay import Pace, Result, replay
+
+from kvstore import compaction
+from kvstore.mvcc import read
+from kvstore.watch import stream
 
 PROJECT = Path(__file__).parents[1]
 TRACES = sorted(
@@ -26,19 +31,40 @@ ALL = TRACES or [
     )
 ]
 BACKENDS = ("lmdb", "sqlite", "memory")
+PROFILES = ("small", "txn", "range", "lease", "long")
 PACES = {
     "reopen7": Pace(reopen_every=7),
     "crash17": Pace(crash_every=17, checkpoint_every=5),
     "crash23": Pace(crash_every=23),
     "checkpoint1": Pace(checkpoint_every=1),
     "checkpoint2": Pace(checkpoint_every=2, reopen_every=31),
+    "sweep1": Pace(sweep_every=1),
 }
+TIGHT: dict[str, Any] = {
+    "background": True,
+    "backend_batch_interval_seconds": 0.001,
+    "backend_batch_limit": 2,
+    "overlay_limit": 1,
+    "wal_file_size": 400,
+    "wal_buffer_size": 500,
+    "compaction_batch_limit": 1,
+    "compaction_sleep_interval_seconds": 0.0,
+    "watch_buffer": 1,
+}
+"""Limits that everything meets: a checkpoint for nearly each write, a log segment for a few."""
 SAMPLES = [
     (profile, BACKENDS[(row + column) % 3], pace)
     for row, pace in enumerate(PACES)
-    for column, profile in enumerate(("small", "txn", "range", "lease", "long"))
+    for column, profile in enumerate(PROFILES)
     if (row + column) % 3 == 0
 ]
+
+
+def recording_of(profile: str) -> Path:
+    for trace in TRACES:
+        if trace.name.startswith(profile):
+            return trace
+    pytest.skip("no recordings beside the project (KVSTORE_SHARED says where)")
 
 
 def name(value: object) -> str:
@@ -62,10 +88,25 @@ def test_every_answer_is_etcds(trace: Path, backend: str) -> None:
 @pytest.mark.parametrize(("profile", "backend", "pace"), SAMPLES)
 def test_answers_stay_when_the_store_is_disturbed(profile: str, backend: str, pace: str) -> None:
     """Checkpoints, reopening and power cuts between requests change no answer."""
-    found = [trace for trace in TRACES if trace.name.startswith(profile)]
-    if not found:
-        pytest.skip("no recordings beside the project (KVSTORE_SHARED says where)")
-    assert_agrees(replay(found[0], backend, PACES[pace]))
+    assert_agrees(replay(recording_of(profile), backend, PACES[pace]))
+
+
+@pytest.mark.parametrize(("profile", "backend"), list(zip(PROFILES, BACKENDS * 2, strict=False)))
+def test_answers_stay_however_tight_the_limits_are(
+    profile: str, backend: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pages of a few rows, an overlay that is always full, segments of a few records, threads that never rest."""
+    for module, name in (
+        (read, "PAGE_ROWS"),
+        (compaction, "PAGE_ROWS"),
+        (compaction, "SLICE_ROWS"),
+        (compaction, "SLICE_KEYS"),
+        (compaction, "PASS_KEYS"),
+        (stream, "PAGE_ROWS"),
+        (stream, "FIRST_PAGE_ROWS"),
+    ):
+        monkeypatch.setattr(module, name, 1)
+    assert_agrees(replay(recording_of(profile), backend, **TIGHT))
 
 
 @pytest.mark.soak

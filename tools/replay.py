@@ -3,11 +3,12 @@
     kvstore replay FILE... --backend lmdb          (also: python tools/replay.py FILE...)
 
 Each file is played into a new, empty store. The exit code is 0 only if every answer agreed, errors included.
-Three options put the store through more than the recording did; no answer may change:
+Four options put the store through more than the recording did; no answer may change:
 
     --reopen-every N       close and open the store after every N requests
     --crash-every N        go on from a copy of its files, taken while it is open, as after a power cut
     --checkpoint-every N   move what waits in memory into the backend after every N requests
+    --sweep-every N        the same, and delete what compactions have made garbage
 """
 
 from __future__ import annotations
@@ -71,6 +72,7 @@ class Pace:
     reopen_every: int = 0
     crash_every: int = 0
     checkpoint_every: int = 0
+    sweep_every: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,15 +119,23 @@ class Player:
         """The engine's answer, error included, as it would have been recorded."""
         try:
             if isinstance(request, WatchRequest):
-                return _watch_until_now(self.engine, request)
+                return self.watch(request)
             if isinstance(request, StreamRequest):
                 self._stream = self._stream or PlayedStream(self.engine)
                 return self._stream.ask(request)
             if isinstance(request, CompactRequest) and self._stream is not None:
                 self._stream.read()
-            return RECORDED.answer(_ask(self.engine, request))
+            return RECORDED.answer(self.call(request))
         except KVStoreError as error:
             return refusal(error)
+
+    def call(self, request: Request) -> object:
+        """Ask the engine."""
+        return _ask(self.engine, request)
+
+    def watch(self, request: WatchRequest) -> Message:
+        """All that a watch delivers up to the store's newest revision."""
+        return _watch_until_now(self.engine, request)
 
     def close(self) -> None:
         self.engine.close()
@@ -136,6 +146,8 @@ class Player:
         self._played += 1
         if self._due(self._pace.checkpoint_every):
             self.engine.checkpoint()
+        if self._due(self._pace.sweep_every):
+            self.engine.run_compaction()
         if self._due(self._pace.crash_every):
             self._crash()
         if self._due(self._pace.reopen_every):
@@ -187,7 +199,6 @@ def _ask(engine: LocalEngine, request: Request) -> object:
 
 
 def _watch_until_now(engine: LocalEngine, request: WatchRequest) -> Message:
-    """All that a watch delivers up to the store's newest revision."""
     newest = engine.state.published
     events: list[Event] = []
     with engine.watch(request) as watch:
@@ -240,11 +251,17 @@ def main(
     reopen_every: Annotated[int, typer.Option(min=0, help="Close and reopen after so many requests.")] = 0,
     crash_every: Annotated[int, typer.Option(min=0, help="Lose power after so many requests.")] = 0,
     checkpoint_every: Annotated[int, typer.Option(min=0, help="Checkpoint after so many requests.")] = 0,
+    sweep_every: Annotated[int, typer.Option(min=0, help="Delete garbage after so many requests.")] = 0,
     show: Annotated[int, typer.Option(min=0, help="How many differences to show of each file.")] = 3,
 ) -> None:
     """Play recorded conversations with etcd, and compare every answer."""
     settings = Settings.of(ctx)
-    pace = Pace(reopen_every=reopen_every, crash_every=crash_every, checkpoint_every=checkpoint_every)
+    pace = Pace(
+        reopen_every=reopen_every,
+        crash_every=crash_every,
+        checkpoint_every=checkpoint_every,
+        sweep_every=sweep_every,
+    )
     failed = False
     for path in files:
         result = replay(path, settings.backend or "lmdb", pace)
