@@ -66,6 +66,8 @@ class Requests:
         kinds, weights = list(self._profile), list(self._profile.values())
         while True:
             (kind,) = self._random.choices(kinds, weights)
+            if kind == "hashkv" and self.compacted >= self.revision:
+                continue
             yield kind.removeprefix("large_"), getattr(self, kind)()
 
     def learn(self, exchange: Message) -> None:
@@ -171,8 +173,8 @@ class Requests:
         return {}
 
     def hashkv(self) -> Message:
-        first = max(self.compacted + 1, 1)
-        return {"revision": self._random.choice([0, self._random.randint(first, max(first, self.revision))])}
+        kept = self._random.randint(max(self.compacted + 1, 1), self.revision)
+        return {"revision": self._random.choice([0, kept])}
 
     def watch(self) -> Message:
         request = {**self._span(), "start_revision": max(self._start(), 0)}
