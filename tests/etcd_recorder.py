@@ -32,7 +32,7 @@ ETCD = os.environ.get("KVSTORE_ETCD", "etcd")
 """The server to ask; its etcdctl lies beside it."""
 
 HAS_ETCD = shutil.which(ETCD) is not None
-START_SECONDS = 60.0
+WAIT_SECONDS = 60.0
 PATHS = {
     "range": "kv/range",
     "put": "kv/put",
@@ -84,13 +84,16 @@ def free_ports(count: int) -> list[int]:
 
 
 def wait_until_ready(address: str, server: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + START_SECONDS
+    deadline = time.monotonic() + WAIT_SECONDS
     while server.poll() is None and time.monotonic() < deadline:
+        recorder = Recorder(address)
         try:
-            Recorder(address).ask("range", {"key": "a"})
+            recorder.ask("range", {"key": "a"})
             return
         except OSError:
             time.sleep(0.05)
+        finally:
+            recorder.close()
     raise RuntimeError("etcd did not start")
 
 
@@ -153,6 +156,7 @@ class Recorder:
         etcdctl = Path(shutil.which(ETCD) or "").with_name("etcdctl")
         command = [str(etcdctl), "--endpoints", self._address, "endpoint", "hashkv", "-w", "json"]
         command += ["--rev", str(request["revision"])]
+        command += [f"--{what}-timeout={WAIT_SECONDS:.0f}s" for what in ("dial", "command")]
         done = subprocess.run(
             command, env={**os.environ, "ETCDCTL_API": "3"}, capture_output=True, check=True
         )

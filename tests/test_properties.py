@@ -163,6 +163,8 @@ class Stores(RuleBasedStateMachine):
         policy=st.sampled_from(("count_downtime", "pause")),
     )
     def open(self, chosen: tuple[dict[str, Any], dict[str, Any]], policy: str) -> None:
+        is_kept = all(options["backend"] != "memory" for options in chosen)
+        policy = policy if is_kept else "count_downtime"  # memory keeps no mark of when it was closed
         self.counts_downtime = policy == "count_downtime"
         self.options = [
             Options(clock=self.clock, lease_restart_policy=policy, **options) for options in chosen
@@ -304,10 +306,11 @@ class Stores(RuleBasedStateMachine):
             self.reopen(number)
 
     def expire(self) -> None:
-        """Whether the thread has been there already or not."""
+        """Whether the thread has been there already, is on its way, or not."""
         for store in self.stores:
             while store.engine.leasing.expire():
                 pass
+            store.engine.barrier()
 
     # --- watches -----------------------------------------------------------------------------
 
