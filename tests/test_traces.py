@@ -10,6 +10,7 @@ import json
 import os
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -143,13 +144,76 @@ WATCHED = {
     },
 }
 
+GRANTED = {
+    "op": "grant",
+    "request": {"ID": 7, "TTL": 60},
+    "response": {"header": {"revision": 2}, "ID": 7, "TTL": 60},
+}
+LEASED = {
+    "op": "put",
+    "request": {"key": "l", "lease": 7},
+    "response": {"header": {"revision": 3}},
+}
+TTL = {
+    "op": "timetolive",
+    "request": {"ID": 7, "keys": True},
+    "response": {"header": {"revision": 3}, "ID": 7, "TTL": 60, "grantedTTL": 60, "keys": ["l"]},
+}
+KEPT = {
+    "op": "keepalive",
+    "request": {"ID": 7},
+    "response": {"header": {"revision": 3}, "ID": 7, "TTL": 60},
+}
+LEASES = {
+    "op": "leases",
+    "request": {},
+    "response": {"header": {"revision": 3}, "leases": [{"ID": 7}]},
+}
+HASHED = {
+    "op": "hashkv",
+    "request": {"revision": 2},
+    "response": {
+        "header": {"revision": 3},
+        "hash": 3628877040,
+        "compact_revision": -1,
+        "hash_revision": 2,
+    },
+}
+CREATED = {
+    "op": "stream",
+    "request": {"create_request": {"key": "l", "start_revision": 3, "filters": ["NODELETE"]}},
+    "response": {
+        "responses": [
+            {"watch_id": 0, "header": {"revision": 3}, "created": True},
+            {
+                "watch_id": 0,
+                "events": [
+                    {"kv": {"key": "l", "create_revision": 3, "mod_revision": 3, "version": 1, "lease": 7}}
+                ],
+            },
+        ]
+    },
+}
+TOLD = {
+    "op": "stream",
+    "request": {"progress_request": {}},
+    "response": {"responses": [{"watch_id": -1, "header": {"revision": 3}}]},
+}
+QUIET = {"op": "stream", "request": {}, "response": {"responses": []}}
+ENDED = {
+    "op": "stream",
+    "request": {"cancel_request": {"watch_id": 0}},
+    "response": {"responses": [{"watch_id": 0, "header": {"revision": 3}, "canceled": True}]},
+}
+TRUE = [PUT, GET, REFUSED, WATCHED, GRANTED, LEASED, TTL, KEPT, LEASES, HASHED, CREATED, TOLD, QUIET, ENDED]
+
 
 def write(path: Path, *exchanges: object) -> Path:
     path.write_text("".join(json.dumps(exchange) + "\n" for exchange in exchanges))
     return path
 
 
-def changed(exchange: dict[str, object], change: str, into: str) -> object:
+def changed(exchange: dict[str, Any], change: str, into: str) -> object:
     text = json.dumps(exchange)
     assert change in text
     return json.loads(text.replace(change, into))
@@ -157,9 +221,9 @@ def changed(exchange: dict[str, object], change: str, into: str) -> object:
 
 def test_a_true_recording_agrees(tmp_path: Path) -> None:
     """The exchanges that the next test falsifies agree as they are."""
-    result = replay(write(tmp_path / "true.jsonl", PUT, GET, REFUSED, WATCHED), "memory")
+    result = replay(write(tmp_path / "true.jsonl", *TRUE), "memory")
     assert_agrees(result)
-    assert result.agreed == {"put": 2, "range": 1, "watch": 1}
+    assert result.agreed == Counter(exchange["op"] for exchange in TRUE)
 
 
 @pytest.mark.parametrize(
@@ -174,12 +238,22 @@ def test_a_true_recording_agrees(tmp_path: Path) -> None:
         (2, "not provided", "missing"),
         (3, '"value": "b"', '"value": "B"'),
         (3, '{"events":', '{"canceled": {"compact_revision": 2}, "events":'),
+        (6, '"TTL": 60', '"TTL": 59'),
+        (6, '["l"]', "[]"),
+        (7, '"TTL": 60', '"TTL": 0'),
+        (8, '"ID": 7', '"ID": 8'),
+        (9, '"hash": 3', '"hash": 1'),
+        (10, '"created": true', '"created": false'),
+        (10, '"version": 1', '"version": 2'),
+        (11, '"revision": 3', '"revision": 2'),
+        (12, '"responses": []', '"responses": [{"watch_id": 0}]'),
+        (13, '"canceled": true', '"canceled": true, "cancel_reason": "tired"'),
     ],
 )
 def test_a_wrong_answer_is_seen(tmp_path: Path, number: int, change: str, into: str) -> None:
     """Whatever part of a recorded answer differs from ours, it shows as exactly one difference."""
-    exchanges: list[object] = [PUT, GET, REFUSED, WATCHED]
-    exchanges[number] = changed([PUT, GET, REFUSED, WATCHED][number], change, into)
+    exchanges: list[object] = list(TRUE)
+    exchanges[number] = changed(TRUE[number], change, into)
     result = replay(write(tmp_path / "false.jsonl", *exchanges), "memory")
     assert [difference.exchange.line for difference in result.differences] == [number + 1]
 
@@ -197,6 +271,12 @@ def test_a_wrong_answer_is_seen(tmp_path: Path, number: int, change: str, into: 
         '{"op": "range", "request": {"key": "a", "sort_order": "UP"}, "response": {}}',
         '{"op": "put", "request": {"key": "\\u0100"}, "response": {}}',
         '{"op": "txn", "request": {"success": [{"request_pat": {}}]}, "response": {}}',
+        '{"op": "put", "request": {"key": 5}, "response": {}}',
+        '{"op": "range", "request": {"key": "a", "limit": "5"}, "response": {}}',
+        '{"op": "put", "request": {"key": "a", "prev_kv": 1}, "response": {}}',
+        '{"op": "txn", "request": {"compare": [{"key": "a", "result": 9}]}, "response": {}}',
+        '{"op": "watch", "request": {"key": "a", "filters": ["NOTHING"]}, "response": {}}',
+        '{"op": "stream", "request": {"progress_request": {}, "cancel_request": {}}, "response": {}}',
         "[" * 100_000,
     ],
 )
