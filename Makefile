@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 PACKAGE := pyproject.toml setup.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint check soak bench etcd clean
+.PHONY: help demo test lint check soak compare bench etcd clean
 
 help: ## This list.
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -30,6 +30,9 @@ check: $(VENV)/ready-test ## The test suite only.
 
 soak: $(VENV)/ready-test ## The long runs, whose figures the documents give.
 	$(BIN)/python -m pytest -n auto -m soak --timeout 0
+
+compare: $(VENV)/ready-test ## Compare with the etcd on PATH (or KVSTORE_ETCD=...), tens of thousands of requests.
+	$(BIN)/python -m pytest -n auto -m "soak or not soak" --timeout 0 tests/test_against_etcd.py
 
 bench: $(VENV)/ready-bench ## Measure against other stores.
 	$(BIN)/python -m kvstore.tools.bench

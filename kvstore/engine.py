@@ -67,6 +67,7 @@ from kvstore.mvcc.changes import changed_keys
 from kvstore.mvcc.hashkv import hash_kv
 from kvstore.mvcc.plan import Planned, Planner, is_read_only
 from kvstore.mvcc.read import answer_range, difference, key_history, read_revision, scan_keys
+from kvstore.mvcc.size import check_size
 from kvstore.mvcc.state import State
 from kvstore.mvcc.validate import (
     check_delete,
@@ -74,10 +75,8 @@ from kvstore.mvcc.validate import (
     check_number,
     check_put,
     check_range,
-    check_size,
     check_txn,
     range_bounds,
-    txn_bytes,
 )
 from kvstore.options import Options
 from kvstore.quota import Space, put_cost, txn_cost
@@ -91,7 +90,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 logger = logging.getLogger("kvstore")
-_REQUEST_OVERHEAD_BYTES = 32
 
 
 class Prepared(NamedTuple):
@@ -272,9 +270,7 @@ class LocalEngine:
 
     def prepare_put(self, request: PutRequest, ttl_seconds: int) -> Prepared:
         check_put(request)
-        check_size(
-            len(request.key) + len(request.value) + _REQUEST_OVERHEAD_BYTES, self.options.max_request_bytes
-        )
+        check_size(request, self.options.max_request_bytes)
         if not ttl_seconds:
             return Prepared(partial(self.planner.put, request), put_cost(request))
         check_number("ttl", ttl_seconds)
@@ -289,12 +285,13 @@ class LocalEngine:
 
     def prepare_delete(self, request: DeleteRangeRequest) -> Prepared:
         check_delete(request)
-        check_size(len(request.key) + len(request.range_end), self.options.max_request_bytes)
+        check_size(request, self.options.max_request_bytes)
         return Prepared(partial(self.planner.delete, request), 0)
 
     def prepare_txn(self, request: TxnRequest) -> Prepared:
         check_txn(request, self.options.max_txn_ops)
-        check_size(txn_bytes(request), self.options.max_request_bytes)
+        if not is_read_only(request):
+            check_size(request, self.options.max_request_bytes)
         return Prepared(partial(self.planner.txn, request), txn_cost(request))
 
     def _read_txn(self, request: TxnRequest) -> Ticket:

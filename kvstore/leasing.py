@@ -10,7 +10,8 @@ A lease that is due is never renewed any more, also before it has been revoked. 
 A restart: deadlines are wall-clock times in the log and the backend. With the policy ``count_downtime`` they stand.
 With ``pause`` each is moved by the time the store was closed (``resume``), and that is logged as a renewal of
 every lease, so that the next restart starts from there. When the store was last alive is known from its last log
-record and from the mark ``closed_ms``, which a clean close and, while there are leases, a beat a minute leave.
+record and from the mark ``closed_ms``, which a clean close and, while there are leases, a beat a minute leave (in a
+backend that keeps it: the memory backend has its log records only, so what was idle at the end does not count).
 """
 
 from __future__ import annotations

@@ -15,10 +15,24 @@ from crc32c import crc32c
 
 from kvstore import Compacted, Compare, FutureRevision, KeyNotFound, LeaseExists, LeaseNotFound
 from kvstore.keyvalue import encode_key_value
-from kvstore.model import DeleteRangeRequest, PutRequest, RangeRequest, TxnRequest
+from kvstore.model import (
+    DeleteRangeRequest,
+    EventType,
+    PutRequest,
+    RangeRequest,
+    TxnRequest,
+    WatchRequest,
+)
 from kvstore.mvcc import validate
 
-Range = DeleteRangeRequest | RangeRequest | Compare
+
+class Lease(NamedTuple):
+    ttl: int
+    deadline: int
+    """In seconds of ``Model.now``."""
+
+
+Range = DeleteRangeRequest | RangeRequest | Compare | WatchRequest
 LEASE_MIN_TTL_SECONDS = 2
 
 
@@ -41,7 +55,8 @@ class Model:
     def __init__(self, max_txn_ops: int = 128) -> None:
         self.states: list[dict[bytes, KV]] = [{}, {}]
         self.changes: list[tuple[int, int, bytes, KV | None]] = []
-        self.leases: dict[int, int] = {}
+        self.leases: dict[int, Lease] = {}
+        self.now = 0
         self.compacted = -1
         self.max_txn_ops = max_txn_ops
 
@@ -81,8 +96,34 @@ class Model:
     def grant(self, lease: int, ttl: int) -> tuple[int, int, int]:
         if lease in self.leases:
             raise LeaseExists
-        self.leases[lease] = max(ttl, LEASE_MIN_TTL_SECONDS)
-        return self.revision, lease, self.leases[lease]
+        ttl = max(ttl, LEASE_MIN_TTL_SECONDS)
+        self.leases[lease] = Lease(ttl, self.now + ttl)
+        return self.revision, lease, ttl
+
+    def keep_alive(self, lease: int) -> tuple[int, int, int]:
+        if lease not in self.leases:
+            return self.revision, lease, 0
+        ttl = self.leases[lease].ttl
+        self.leases[lease] = Lease(ttl, self.now + ttl)
+        return self.revision, lease, ttl
+
+    def time_to_live(self, lease: int) -> tuple[int, int, int, int, tuple[bytes, ...]]:
+        if lease not in self.leases:
+            return self.revision, lease, -1, 0, ()
+        ttl, deadline = self.leases[lease]
+        attached = tuple(sorted(key for key, kv in self.states[-1].items() if kv.lease == lease))
+        return self.revision, lease, deadline - self.now, ttl, attached
+
+    def pass_time(self, seconds: int, *, counts: bool = True) -> None:
+        """What is due goes, most overdue first. Unless it ``counts``, leases do not notice."""
+        self.now += seconds
+        if not counts:
+            self.leases = {
+                lease: Lease(ttl, deadline + seconds) for lease, (ttl, deadline) in self.leases.items()
+            }
+        due = [(deadline, lease) for lease, (_, deadline) in self.leases.items() if deadline <= self.now]
+        for _, lease in sorted(due):
+            self.revoke(lease)
 
     def compact(self, revision: int) -> int:
         if revision <= self.compacted:
@@ -151,6 +192,22 @@ class Model:
         keys = sorted(before.keys() | after.keys())
         both = [(key, before.get(key), after.get(key)) for key in keys]
         return [change for change in both if change[1] != change[2]]
+
+    def events(self, request: WatchRequest, first_revision: int) -> list[tuple[EventType, KV, KV | None]]:
+        """What a watch delivers from a revision on, if it is read now."""
+        found = []
+        for main, _, key, kv in self.changes:
+            if main < first_revision or not in_range(key, request):
+                continue
+            if request.no_delete if kv is None else request.no_put:
+                continue
+            has_before = (
+                request.prev_kv and main > self.compacted and (kv is None or kv.create_revision < main)
+            )
+            before = self.states[main - 1].get(key) if has_before else None
+            kind = EventType.DELETE if kv is None else EventType.PUT
+            found.append((kind, kv or KV(key, b"", 0, main, 0, 0), before))
+        return found
 
     def history(self, key: bytes) -> list[KV]:
         """Every version ever; a delete has version 0."""

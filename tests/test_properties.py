@@ -1,7 +1,11 @@
 """Two stores with different options and a pure model, side by side: every answer is the same.
 
 Limits are tiny, so that the rare paths are the common ones: log segments of a few hundred bytes, an overlay that is
-full after a few writes, checkpoints and reopening at any moment, by hand or by a thread that never rests.
+full after a few writes, watches with room for one event; checkpoints, sweeps, reopening, lost power, snapshots and
+restoring at any moment, by hand or by a thread that never rests. Time passes when a rule says so.
+
+What a watch has not delivered yet is read before a compaction: from then on the version before an event is told only
+where it is still kept.
 """
 
 from __future__ import annotations
@@ -9,6 +13,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +22,26 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
+import kvstore
 from kvstore import Store
 from kvstore.errors import KVStoreError
 from kvstore.files import OSDisk
-from kvstore.model import Compare, DeleteRangeRequest, PutRequest, RangeRequest, TxnRequest, prefix_end
+from kvstore.model import (
+    Compare,
+    DeleteRangeRequest,
+    PutRequest,
+    RangeRequest,
+    TxnRequest,
+    WatchRequest,
+    prefix_end,
+)
 from kvstore.options import Options
 from kvstore.recovery import open_engine
+from kvstore.watch import Watch
+from tests.fake_clock import FakeClock
 from tests.model import Model
 from tests.plain import changes_since, plain
+from tests.watching import responses_until
 
 SCRATCH = next(
     (folder for folder in (Path("/dev/shm"),) if folder.is_dir()), None
@@ -88,9 +105,15 @@ def branches(ops: st.SearchStrategy[Any]) -> st.SearchStrategy[TxnRequest]:
 
 txns = branches(puts | deletes | ranges | branches(puts | deletes | ranges))
 
+watches = st.builds(
+    WatchRequest, keys, ends | one_of([b"\0"]), prev_kv=st.booleans(), no_put=flags, no_delete=flags
+).filter(lambda watch: watch.range_end in (b"", b"\0") or watch.key < watch.range_end)
+
+BACKENDS = ("lmdb", "sqlite", "memory")
+WATCHES_MAX = 3
 configurations = st.fixed_dictionaries(
     {
-        "backend": st.sampled_from(("lmdb", "sqlite", "memory")),
+        "backend": st.sampled_from(BACKENDS),
         "background": st.booleans(),
         "backend_batch_interval_seconds": st.sampled_from((0.001, 0.01)),
         "backend_batch_limit": st.sampled_from((2, 1000)),
@@ -98,6 +121,8 @@ configurations = st.fixed_dictionaries(
         "wal_file_size": st.sampled_from((400, 3000, 1 << 16)),
         "wal_buffer_size": st.sampled_from((500, 1 << 20)),
         "durability": st.sampled_from(("always", "off", "interval")),
+        "compaction_batch_limit": st.sampled_from((1, 20_000)),
+        "watch_buffer": st.sampled_from((1, 1 << 20)),
     }
 )
 
@@ -110,6 +135,15 @@ def outcome(call: Callable[[], Any]) -> Any:
         return type(error), str(error), getattr(error, "compact_revision", None)
 
 
+@dataclass
+class Watching:
+    """A watch of both stores, and from where on it has not been read."""
+
+    request: WatchRequest
+    position: int
+    watches: list[Watch]
+
+
 class Stores(RuleBasedStateMachine):
     """The rules. ``check`` asks the model and both stores."""
 
@@ -119,10 +153,22 @@ class Stores(RuleBasedStateMachine):
         self.model = Model()
         self.stores: list[Store] = []
         self.options: list[Options] = []
+        self.folders = [self.folder / "0", self.folder / "1"]
+        self.clock = FakeClock()
+        self.watching: list[Watching] = []
+        self.made = 0
 
-    @initialize(chosen=st.tuples(configurations, configurations))
-    def open(self, chosen: tuple[dict[str, Any], dict[str, Any]]) -> None:
-        self.options = [Options(clock=lambda: 1000.0, **options) for options in chosen]
+    @initialize(
+        chosen=st.tuples(configurations, configurations),
+        policy=st.sampled_from(("count_downtime", "pause")),
+    )
+    def open(self, chosen: tuple[dict[str, Any], dict[str, Any]], policy: str) -> None:
+        is_kept = all(options["backend"] != "memory" for options in chosen)
+        policy = policy if is_kept else "count_downtime"  # memory keeps no mark of when it was closed
+        self.counts_downtime = policy == "count_downtime"
+        self.options = [
+            Options(clock=self.clock, lease_restart_policy=policy, **options) for options in chosen
+        ]
         self.stores = [self.open_one(number) for number in range(2)]
 
     @rule(chosen=st.lists(keys, min_size=6, max_size=12, unique=True), lease=st.sampled_from((0, *LEASES)))
@@ -133,7 +179,11 @@ class Stores(RuleBasedStateMachine):
         self.txn(TxnRequest(success=tuple(PutRequest(key, key[-1:], lease) for key in chosen)))
 
     def open_one(self, number: int) -> Store:
-        return Store(open_engine(self.folder / str(number), self.options[number], OSDisk()))
+        return Store(open_engine(self.folders[number], self.options[number], OSDisk()))
+
+    def new_path(self) -> Path:
+        self.made += 1
+        return self.folder / f"made-{self.made}"
 
     def check(self, expected: Callable[[], Any], actual: Callable[[Store], Any]) -> None:
         wanted = outcome(expected)
@@ -166,12 +216,13 @@ class Stores(RuleBasedStateMachine):
     @rule(lease=st.sampled_from(LEASES))
     def keep_alive(self, lease: int) -> None:
         self.check(
-            lambda: (self.model.revision, lease, self.model.leases.get(lease, 0)),
+            lambda: self.model.keep_alive(lease),
             lambda store: store.keep_alive(lease),
         )
 
     @rule(back=st.integers(-1, 6), physical=st.booleans())
     def compact(self, back: int, physical: bool) -> None:
+        self.read_watches()
         revision = self.model.revision - back
         self.check(
             lambda: (self.model.compact(revision),), lambda store: store.compact(revision, physical=physical)
@@ -188,11 +239,105 @@ class Stores(RuleBasedStateMachine):
         self.stores[number].engine.run_compaction()
 
     @rule(number=st.integers(0, 1))
+    def defragment(self, number: int) -> None:
+        self.stores[number].defragment()
+
+    @rule(number=st.integers(0, 1))
     def reopen(self, number: int) -> None:
         self.stores[number].close()
+        self.come_back(number)
+
+    @rule(number=st.integers(0, 1))
+    def lose_power(self, number: int) -> None:
+        """Go on from a copy of the files as they lie there while the store is open and nothing moves."""
+        if self.options[number].background or not self.counts_downtime:
+            return
+        copied = self.new_path()
+        shutil.copytree(self.folders[number], copied)
+        self.stores[number].close()
+        self.folders[number] = copied
+        self.come_back(number)
+
+    @rule(number=st.integers(0, 1), backend=st.sampled_from(BACKENDS))
+    def restore(self, number: int, backend: str) -> None:
+        """A snapshot says what the store says, and is brought back on any backend; life goes on there."""
+        path, restored = self.new_path(), self.new_path()
+        self.stores[number].snapshot(path)
+        with kvstore.open_snapshot(path) as snapshot:
+            assert snapshot.revision == self.model.revision
+            assert plain(list(snapshot.scan(prefix=b""))) == sorted(self.model.states[-1].values())
+            assert snapshot.hash_kv().hash == self.model.hash_kv(self.model.revision)
+        if not self.counts_downtime:
+            return
+        kvstore.restore(path, restored, backend=backend)
+        self.stores[number].close()
+        self.folders[number], self.options[number] = restored, self.options[number].with_(backend=backend)
+        self.come_back(number)
+
+    def come_back(self, number: int) -> None:
+        """Open the store again; its watches go on from where they were read."""
         self.stores[number] = self.open_one(number)
+        for watching in self.watching:
+            watching.watches[number].close()
+            request = watching.request._replace(start_revision=watching.position)
+            watching.watches[number] = self.stores[number].engine.watch(request)
         for lease in LEASES:
             self.time_to_live(lease)
+
+    # --- time --------------------------------------------------------------------------------
+
+    @rule(seconds=st.sampled_from((1, 2, 3, 10)))
+    def pass_time(self, seconds: int) -> None:
+        self.clock.advance(seconds)
+        self.model.pass_time(seconds)
+        self.expire()
+
+    @rule(seconds=st.sampled_from((1, 3)))
+    def close_for_a_while(self, seconds: int) -> None:
+        """Time that passes meanwhile counts, or does not: as the policy says."""
+        for store in self.stores:
+            store.close()
+        self.clock.advance(seconds)
+        self.model.pass_time(seconds, counts=self.counts_downtime)
+        for number in range(2):
+            self.stores[number] = self.open_one(number)
+        self.expire()
+        for number in range(2):
+            self.reopen(number)
+
+    def expire(self) -> None:
+        """Whether the thread has been there already, is on its way, or not."""
+        for store in self.stores:
+            while store.engine.leasing.expire():
+                pass
+            store.engine.barrier()
+
+    # --- watches -----------------------------------------------------------------------------
+
+    @rule(request=watches, back=st.integers(-1, 12))
+    def watch(self, request: WatchRequest, back: int) -> None:
+        if len(self.watching) == WATCHES_MAX:
+            for watch in self.watching.pop(0).watches:
+                watch.close()
+        start = max(self.model.revision - back, 1)
+        watches = [store.engine.watch(request._replace(start_revision=start)) for store in self.stores]
+        if start >= self.model.compacted:
+            self.watching.append(Watching(request, start, watches))
+            return
+        for watch in watches:
+            response = watch.get_response()
+            assert (response.canceled, response.compact_revision) == (True, self.model.compacted)
+            watch.close()
+
+    @rule()
+    def read_watches(self) -> None:
+        """Each event once, in order, whether it came live or was read from the store."""
+        for watching in self.watching:
+            expected = self.model.events(watching.request, watching.position)
+            for watch in watching.watches:
+                responses = list(responses_until(watch, self.model.revision))
+                assert [plain(event) for response in responses for event in response.events] == expected
+            watching.position = max(watching.position, self.model.revision + 1)
 
     # --- reads -------------------------------------------------------------------------------
 
@@ -255,14 +400,10 @@ class Stores(RuleBasedStateMachine):
 
     @rule(lease=st.sampled_from(LEASES))
     def time_to_live(self, lease: int) -> None:
-        def expected() -> tuple[Any, ...]:
-            ttl = self.model.leases.get(lease)
-            if ttl is None:
-                return self.model.revision, lease, -1, 0, ()
-            attached = sorted(key for key, kv in self.model.states[-1].items() if kv.lease == lease)
-            return self.model.revision, lease, ttl, ttl, tuple(attached)
-
-        self.check(expected, lambda store: store.lease_time_to_live(lease, keys=True))
+        self.check(
+            lambda: self.model.time_to_live(lease),
+            lambda store: store.lease_time_to_live(lease, keys=True),
+        )
 
     @invariant()
     def agree(self) -> None:
@@ -274,6 +415,7 @@ class Stores(RuleBasedStateMachine):
     def teardown(self) -> None:
         try:
             if self.stores:
+                self.read_watches()
                 for number in range(2):
                     self.reopen(number)
                 for revision in range(max(self.model.compacted, 1), self.model.revision + 1):
@@ -282,10 +424,20 @@ class Stores(RuleBasedStateMachine):
                         lambda store, revision=revision: list(store.at(revision).scan(prefix=b"")),
                     )
                     self.hash_kv(self.model.revision - revision)
+                self.close()
+                for number, options in enumerate(self.options):
+                    report = kvstore.verify(self.folders[number], deep=True, backend=options.backend)
+                    assert report.ok, report.findings
         finally:
-            for store in self.stores:
-                store.close()
+            self.close()
             shutil.rmtree(self.folder)
+
+    def close(self) -> None:
+        for watching in self.watching:
+            for watch in watching.watches:
+                watch.close()
+        for store in self.stores:
+            store.close()
 
 
 SLOW = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much]

@@ -105,6 +105,26 @@ def test_a_bumped_revision_leaves_no_past(saved: tuple[Store, Path], tmp_path: P
         assert content(store.at(bumped)) == content(old)
 
 
+@pytest.mark.parametrize("backend", ["lmdb", "sqlite"])
+@pytest.mark.parametrize("bump", [0, 1000])
+def test_an_empty_store_is_restored(tmp_path: Path, backend: str, bump: int) -> None:
+    """A deep verification finds the new store as it should be, and a bump is not forgotten with the backend."""
+    with open_store(tmp_path / "source", backend) as store:
+        store.snapshot(tmp_path / "backup")
+    new = NewStore(backend=backend, bump_revision=bump, mark_compacted=bool(bump))
+    restore(tmp_path / "backup", tmp_path / "new", new)
+    with open_store(tmp_path / "new", backend) as store:
+        assert store.put(b"first", b"").revision == bump + 2
+    assert kvstore.verify(tmp_path / "new", deep=True, backend=backend).findings == ()
+    (tmp_path / "new" / "snap" / "db").unlink()
+    if not bump:
+        with open_store(tmp_path / "new", backend) as store:
+            assert store.revision == 2
+        return
+    with pytest.raises(kvstore.Corruption):  # the log alone would make revisions that were given before
+        open_store(tmp_path / "new", backend)
+
+
 @pytest.mark.parametrize("new", [{"bump_revision": 5}, {"mark_compacted": True}, {"bump_revision": -1}])
 def test_half_a_bump_is_refused(saved: tuple[Store, Path], tmp_path: Path, new: dict[str, Any]) -> None:
     """Revisions that jump without a mark, or a mark without a jump, would hide a gap."""

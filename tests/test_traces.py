@@ -10,11 +10,17 @@ import json
 import os
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 from kvstore.tools.conversation import NotAConversation, read_conversation
 from kvstore.tools.replay import Pace, Result, replay
+
+from kvstore import compaction
+from kvstore.mvcc import read
+from kvstore.watch import stream
 
 PROJECT = Path(__file__).parents[1]
 TRACES = sorted(
@@ -26,19 +32,40 @@ ALL = TRACES or [
     )
 ]
 BACKENDS = ("lmdb", "sqlite", "memory")
+PROFILES = ("small", "txn", "range", "lease", "long")
 PACES = {
     "reopen7": Pace(reopen_every=7),
     "crash17": Pace(crash_every=17, checkpoint_every=5),
     "crash23": Pace(crash_every=23),
     "checkpoint1": Pace(checkpoint_every=1),
     "checkpoint2": Pace(checkpoint_every=2, reopen_every=31),
+    "sweep1": Pace(sweep_every=1),
 }
+TIGHT: dict[str, Any] = {
+    "background": True,
+    "backend_batch_interval_seconds": 0.001,
+    "backend_batch_limit": 2,
+    "overlay_limit": 1,
+    "wal_file_size": 400,
+    "wal_buffer_size": 500,
+    "compaction_batch_limit": 1,
+    "compaction_sleep_interval_seconds": 0.0,
+    "watch_buffer": 1,
+}
+"""Limits that everything meets: a checkpoint for nearly each write, a log segment for a few."""
 SAMPLES = [
     (profile, BACKENDS[(row + column) % 3], pace)
     for row, pace in enumerate(PACES)
-    for column, profile in enumerate(("small", "txn", "range", "lease", "long"))
+    for column, profile in enumerate(PROFILES)
     if (row + column) % 3 == 0
 ]
+
+
+def recording_of(profile: str) -> Path:
+    for trace in TRACES:
+        if trace.name.startswith(profile):
+            return trace
+    pytest.skip("no recordings beside the project (KVSTORE_SHARED says where)")
 
 
 def name(value: object) -> str:
@@ -62,10 +89,25 @@ def test_every_answer_is_etcds(trace: Path, backend: str) -> None:
 @pytest.mark.parametrize(("profile", "backend", "pace"), SAMPLES)
 def test_answers_stay_when_the_store_is_disturbed(profile: str, backend: str, pace: str) -> None:
     """Checkpoints, reopening and power cuts between requests change no answer."""
-    found = [trace for trace in TRACES if trace.name.startswith(profile)]
-    if not found:
-        pytest.skip("no recordings beside the project (KVSTORE_SHARED says where)")
-    assert_agrees(replay(found[0], backend, PACES[pace]))
+    assert_agrees(replay(recording_of(profile), backend, PACES[pace]))
+
+
+@pytest.mark.parametrize(("profile", "backend"), list(zip(PROFILES, BACKENDS * 2, strict=False)))
+def test_answers_stay_however_tight_the_limits_are(
+    profile: str, backend: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pages of a few rows, an overlay that is always full, segments of a few records, threads that never rest."""
+    for module, name in (
+        (read, "PAGE_ROWS"),
+        (compaction, "PAGE_ROWS"),
+        (compaction, "SLICE_ROWS"),
+        (compaction, "SLICE_KEYS"),
+        (compaction, "PASS_KEYS"),
+        (stream, "PAGE_ROWS"),
+        (stream, "FIRST_PAGE_ROWS"),
+    ):
+        monkeypatch.setattr(module, name, 1)
+    assert_agrees(replay(recording_of(profile), backend, **TIGHT))
 
 
 @pytest.mark.soak
@@ -102,13 +144,76 @@ WATCHED = {
     },
 }
 
+GRANTED = {
+    "op": "grant",
+    "request": {"ID": 7, "TTL": 60},
+    "response": {"header": {"revision": 2}, "ID": 7, "TTL": 60},
+}
+LEASED = {
+    "op": "put",
+    "request": {"key": "l", "lease": 7},
+    "response": {"header": {"revision": 3}},
+}
+TTL = {
+    "op": "timetolive",
+    "request": {"ID": 7, "keys": True},
+    "response": {"header": {"revision": 3}, "ID": 7, "TTL": 60, "grantedTTL": 60, "keys": ["l"]},
+}
+KEPT = {
+    "op": "keepalive",
+    "request": {"ID": 7},
+    "response": {"header": {"revision": 3}, "ID": 7, "TTL": 60},
+}
+LEASES = {
+    "op": "leases",
+    "request": {},
+    "response": {"header": {"revision": 3}, "leases": [{"ID": 7}]},
+}
+HASHED = {
+    "op": "hashkv",
+    "request": {"revision": 2},
+    "response": {
+        "header": {"revision": 3},
+        "hash": 3628877040,
+        "compact_revision": -1,
+        "hash_revision": 2,
+    },
+}
+CREATED = {
+    "op": "stream",
+    "request": {"create_request": {"key": "l", "start_revision": 3, "filters": ["NODELETE"]}},
+    "response": {
+        "responses": [
+            {"watch_id": 0, "header": {"revision": 3}, "created": True},
+            {
+                "watch_id": 0,
+                "events": [
+                    {"kv": {"key": "l", "create_revision": 3, "mod_revision": 3, "version": 1, "lease": 7}}
+                ],
+            },
+        ]
+    },
+}
+TOLD = {
+    "op": "stream",
+    "request": {"progress_request": {}},
+    "response": {"responses": [{"watch_id": -1, "header": {"revision": 3}}]},
+}
+QUIET = {"op": "stream", "request": {}, "response": {"responses": []}}
+ENDED = {
+    "op": "stream",
+    "request": {"cancel_request": {"watch_id": 0}},
+    "response": {"responses": [{"watch_id": 0, "header": {"revision": 3}, "canceled": True}]},
+}
+TRUE = [PUT, GET, REFUSED, WATCHED, GRANTED, LEASED, TTL, KEPT, LEASES, HASHED, CREATED, TOLD, QUIET, ENDED]
+
 
 def write(path: Path, *exchanges: object) -> Path:
     path.write_text("".join(json.dumps(exchange) + "\n" for exchange in exchanges))
     return path
 
 
-def changed(exchange: dict[str, object], change: str, into: str) -> object:
+def changed(exchange: dict[str, Any], change: str, into: str) -> object:
     text = json.dumps(exchange)
     assert change in text
     return json.loads(text.replace(change, into))
@@ -116,9 +221,9 @@ def changed(exchange: dict[str, object], change: str, into: str) -> object:
 
 def test_a_true_recording_agrees(tmp_path: Path) -> None:
     """The exchanges that the next test falsifies agree as they are."""
-    result = replay(write(tmp_path / "true.jsonl", PUT, GET, REFUSED, WATCHED), "memory")
+    result = replay(write(tmp_path / "true.jsonl", *TRUE), "memory")
     assert_agrees(result)
-    assert result.agreed == {"put": 2, "range": 1, "watch": 1}
+    assert result.agreed == Counter(exchange["op"] for exchange in TRUE)
 
 
 @pytest.mark.parametrize(
@@ -133,12 +238,22 @@ def test_a_true_recording_agrees(tmp_path: Path) -> None:
         (2, "not provided", "missing"),
         (3, '"value": "b"', '"value": "B"'),
         (3, '{"events":', '{"canceled": {"compact_revision": 2}, "events":'),
+        (6, '"TTL": 60', '"TTL": 59'),
+        (6, '["l"]', "[]"),
+        (7, '"TTL": 60', '"TTL": 0'),
+        (8, '"ID": 7', '"ID": 8'),
+        (9, '"hash": 3', '"hash": 1'),
+        (10, '"created": true', '"created": false'),
+        (10, '"version": 1', '"version": 2'),
+        (11, '"revision": 3', '"revision": 2'),
+        (12, '"responses": []', '"responses": [{"watch_id": 0}]'),
+        (13, '"canceled": true', '"canceled": true, "cancel_reason": "tired"'),
     ],
 )
 def test_a_wrong_answer_is_seen(tmp_path: Path, number: int, change: str, into: str) -> None:
     """Whatever part of a recorded answer differs from ours, it shows as exactly one difference."""
-    exchanges: list[object] = [PUT, GET, REFUSED, WATCHED]
-    exchanges[number] = changed([PUT, GET, REFUSED, WATCHED][number], change, into)
+    exchanges: list[object] = list(TRUE)
+    exchanges[number] = changed(TRUE[number], change, into)
     result = replay(write(tmp_path / "false.jsonl", *exchanges), "memory")
     assert [difference.exchange.line for difference in result.differences] == [number + 1]
 
@@ -156,6 +271,12 @@ def test_a_wrong_answer_is_seen(tmp_path: Path, number: int, change: str, into: 
         '{"op": "range", "request": {"key": "a", "sort_order": "UP"}, "response": {}}',
         '{"op": "put", "request": {"key": "\\u0100"}, "response": {}}',
         '{"op": "txn", "request": {"success": [{"request_pat": {}}]}, "response": {}}',
+        '{"op": "put", "request": {"key": 5}, "response": {}}',
+        '{"op": "range", "request": {"key": "a", "limit": "5"}, "response": {}}',
+        '{"op": "put", "request": {"key": "a", "prev_kv": 1}, "response": {}}',
+        '{"op": "txn", "request": {"compare": [{"key": "a", "result": 9}]}, "response": {}}',
+        '{"op": "watch", "request": {"key": "a", "filters": ["NOTHING"]}, "response": {}}',
+        '{"op": "stream", "request": {"progress_request": {}, "cancel_request": {}}, "response": {}}',
         "[" * 100_000,
     ],
 )

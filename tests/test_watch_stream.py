@@ -80,6 +80,7 @@ def test_created_comes_before_the_events(store: Store, stream: WatchStream) -> N
             "etcdserver: mvcc: required revision has been compacted",
         ),
         (WatchRequest(b"k"), 5, "mvcc: duplicate watch ID provided on the WatchStream"),
+        (WatchRequest(b"k", b"a"), 5, "mvcc: watcher range is empty"),
     ],
 )
 def test_a_refused_watch(stream: WatchStream, wanted: WatchRequest, watch_id: int, reason: str) -> None:

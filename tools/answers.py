@@ -24,7 +24,10 @@ from kvstore.model import (
     EventType,
     HashKVResponse,
     LeaseGrantResponse,
+    LeaseKeepAliveResponse,
+    LeaseLeasesResponse,
     LeaseRevokeResponse,
+    LeaseTimeToLiveResponse,
     PutResponse,
     RangeResponse,
     TxnResponse,
@@ -74,8 +77,13 @@ class Style:
             case TxnResponse(revision, succeeded, responses):
                 ops = [self.op(_OPS[type(response)], self._message(response)) for response in responses]
                 return _headed(revision, succeeded=succeeded, responses=ops)
-            case LeaseGrantResponse(revision, lease, ttl):
+            case LeaseGrantResponse(revision, lease, ttl) | LeaseKeepAliveResponse(revision, lease, ttl):
                 return _headed(revision, ID=lease, TTL=ttl)
+            case LeaseTimeToLiveResponse(revision, lease, ttl, granted_ttl, keys):
+                names = [self.text(key) for key in keys]
+                return _headed(revision, ID=lease, TTL=ttl, grantedTTL=granted_ttl, keys=names)
+            case LeaseLeasesResponse(revision, leases):
+                return _headed(revision, leases=[{"ID": lease} for lease in leases])
             case HashKVResponse(revision, hash_, compact_revision, hash_revision):
                 return _headed(
                     revision, hash=hash_, compact_revision=compact_revision, hash_revision=hash_revision

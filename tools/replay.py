@@ -3,11 +3,12 @@
     kvstore replay FILE... --backend lmdb          (also: python tools/replay.py FILE...)
 
 Each file is played into a new, empty store. The exit code is 0 only if every answer agreed, errors included.
-Three options put the store through more than the recording did; no answer may change:
+Four options put the store through more than the recording did; no answer may change:
 
     --reopen-every N       close and open the store after every N requests
     --crash-every N        go on from a copy of its files, taken while it is open, as after a power cut
     --checkpoint-every N   move what waits in memory into the backend after every N requests
+    --sweep-every N        the same, and delete what compactions have made garbage
 """
 
 from __future__ import annotations
@@ -47,20 +48,21 @@ from kvstore.recovery import open_engine
 
 from .answers import RECORDED, Message, without_defaults
 from .command import ExitCode, Settings, run, write_json, write_line
-from .conversation import (
+from .conversation import Exchange, parse_request, read_conversation, refusal, watched
+from .recorded_requests import (
     CompactRequest,
-    Exchange,
     GrantRequest,
+    HashKVRequest,
+    KeepAliveRequest,
+    LeasesRequest,
     Request,
     RevokeRequest,
-    parse_request,
-    read_conversation,
-    refusal,
-    watched,
+    StreamRequest,
+    TimeToLiveRequest,
 )
+from .replay_stream import WATCH_TIMEOUT_SECONDS, PlayedStream
 
-WATCH_TIMEOUT_SECONDS = 60.0
-"""A watch that says nothing for so long is broken."""
+CLOCK_SECONDS = 1e9
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +72,7 @@ class Pace:
     reopen_every: int = 0
     crash_every: int = 0
     checkpoint_every: int = 0
+    sweep_every: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +100,7 @@ class Player:
         self._pace = pace
         self._played = 0
         self._life = 0
+        self._stream: PlayedStream | None = None
         self.engine = self._open()
 
     def play(self, conversation: Iterable[Exchange]) -> Result:
@@ -115,10 +119,23 @@ class Player:
         """The engine's answer, error included, as it would have been recorded."""
         try:
             if isinstance(request, WatchRequest):
-                return _watch_until_now(self.engine, request)
-            return RECORDED.answer(_ask(self.engine, request))
+                return self.watch(request)
+            if isinstance(request, StreamRequest):
+                self._stream = self._stream or PlayedStream(self.engine)
+                return self._stream.ask(request)
+            if isinstance(request, CompactRequest) and self._stream is not None:
+                self._stream.read()
+            return RECORDED.answer(self.call(request))
         except KVStoreError as error:
             return refusal(error)
+
+    def call(self, request: Request) -> object:
+        """Ask the engine."""
+        return _ask(self.engine, request)
+
+    def watch(self, request: WatchRequest) -> Message:
+        """All that a watch delivers up to the store's newest revision."""
+        return _watch_until_now(self.engine, request)
 
     def close(self) -> None:
         self.engine.close()
@@ -129,6 +146,8 @@ class Player:
         self._played += 1
         if self._due(self._pace.checkpoint_every):
             self.engine.checkpoint()
+        if self._due(self._pace.sweep_every):
+            self.engine.run_compaction()
         if self._due(self._pace.crash_every):
             self._crash()
         if self._due(self._pace.reopen_every):
@@ -167,15 +186,23 @@ def _ask(engine: LocalEngine, request: Request) -> object:
             return engine.lease_grant(ttl_seconds, lease)
         case RevokeRequest(lease):
             return engine.lease_revoke(lease)
+        case KeepAliveRequest(lease):
+            return engine.lease_keep_alive(lease)
+        case TimeToLiveRequest(lease, keys):
+            return engine.lease_time_to_live(lease, keys)
+        case LeasesRequest():
+            response = engine.lease_leases()
+            return response._replace(leases=tuple(sorted(response.leases)))
+        case HashKVRequest(revision):
+            return engine.hash_kv(revision)
     raise TypeError(f"not a request: {request!r}")
 
 
 def _watch_until_now(engine: LocalEngine, request: WatchRequest) -> Message:
-    """All that a watch delivers up to the store's newest revision."""
     newest = engine.state.published
     events: list[Event] = []
     with engine.watch(request) as watch:
-        if request.start_revision > newest:
+        if request.start_revision > newest and len(watch.stream) > 0:  # not refused
             return watched(events, None)
         watch.request_progress()
         while True:
@@ -195,6 +222,7 @@ def replay_options(backend: str, **options: Any) -> Options:
             "background": False,  # nothing moves but what the pace says
             "durability": "off",  # the folder does not outlive the command
             "wal_file_size": 1 << 18,
+            "clock": lambda: CLOCK_SECONDS,  # it stands still: a lease has its full time left
             **options,
         }
     )
@@ -223,11 +251,17 @@ def main(
     reopen_every: Annotated[int, typer.Option(min=0, help="Close and reopen after so many requests.")] = 0,
     crash_every: Annotated[int, typer.Option(min=0, help="Lose power after so many requests.")] = 0,
     checkpoint_every: Annotated[int, typer.Option(min=0, help="Checkpoint after so many requests.")] = 0,
+    sweep_every: Annotated[int, typer.Option(min=0, help="Delete garbage after so many requests.")] = 0,
     show: Annotated[int, typer.Option(min=0, help="How many differences to show of each file.")] = 3,
 ) -> None:
     """Play recorded conversations with etcd, and compare every answer."""
     settings = Settings.of(ctx)
-    pace = Pace(reopen_every=reopen_every, crash_every=crash_every, checkpoint_every=checkpoint_every)
+    pace = Pace(
+        reopen_every=reopen_every,
+        crash_every=crash_every,
+        checkpoint_every=checkpoint_every,
+        sweep_every=sweep_every,
+    )
     failed = False
     for path in files:
         result = replay(path, settings.backend or "lmdb", pace)

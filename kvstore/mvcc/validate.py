@@ -14,7 +14,6 @@ from kvstore.errors import (
     InvalidSortOption,
     KeyNotFound,
     LeaseProvided,
-    RequestTooLarge,
     TooManyOps,
     ValueProvided,
 )
@@ -27,8 +26,6 @@ from kvstore.model import (
     RangeRequest,
     TxnRequest,
 )
-
-_OP_BYTES = 32
 
 
 def check_key(key: bytes) -> None:
@@ -154,25 +151,6 @@ def _interval(key: bytes, range_end: bytes) -> Interval:
 def any_inside(keys: Iterable[bytes], intervals: list[Interval]) -> bool:
     """Whether one of the keys lies in one of the intervals."""
     return any(start <= key and (end is None or key < end) for key in keys for start, end in intervals)
-
-
-def check_size(request_bytes: int, max_bytes: int) -> None:
-    if request_bytes > max_bytes:
-        raise RequestTooLarge
-
-
-def txn_bytes(request: TxnRequest) -> int:
-    """Roughly what the request's protobuf message takes."""
-    total = _OP_BYTES
-    for compare in request.compare:
-        operand = compare.operand
-        total += _OP_BYTES + len(compare.key) + (len(operand) if isinstance(operand, bytes) else 8)
-    for op in (*request.success, *request.failure):
-        if isinstance(op, TxnRequest):
-            total += txn_bytes(op)
-        elif op is not None:
-            total += _OP_BYTES + len(op.key) + len(op.value if isinstance(op, PutRequest) else op.range_end)
-    return total
 
 
 def range_bounds(key: bytes, range_end: bytes) -> tuple[bytes, bytes | None]:

@@ -6,7 +6,8 @@
 
 The new store is another store: it has a cluster id, a member id and a log of its own, which begins with the
 next entry. With ``bump_revision`` N its revision is N higher and the past is marked as compacted, so that no
-watcher of the old store sees a revision mean two things. Alarms stay behind.
+watcher of the old store sees a revision mean two things; that counts as an entry, which no log has, so that
+nobody takes the log for the whole story. Alarms stay behind.
 
 It is built in ``<data_dir>.restoring``, and renamed when it is whole and synced. In a crash there is nothing under
 the name of the data directory, and a ``.restoring`` that the next restore clears; or there is all of it.
@@ -31,6 +32,7 @@ from kvstore.mvcc.schema import (
     ALARM,
     FORMAT_VERSION,
     META,
+    META_APPLIED_INDEX,
     META_CLUSTER_ID,
     META_COMPACT_SCHEDULED,
     META_FORMAT,
@@ -265,14 +267,16 @@ def _become(state: State, new: NewStore, target: Path, base: SnapshotInfo | None
     """Write down the new store's identity, and its place in history."""
     cluster_id = new.cluster_id or random.getrandbits(63) + 1
     member_id = new.member_id or random.getrandbits(63) + 1
-    revision, compacted = state.head, state.head_compacted
+    index, revision, compacted = state.index, state.head, state.head_compacted
     if new.bump_revision:
+        index += 1
         revision = compacted = revision + new.bump_revision
     rows: list[Row] = [
         (META_FORMAT, pack_u64(FORMAT_VERSION)),
         (META_CLUSTER_ID, pack_u64(cluster_id)),
         (META_MEMBER_ID, pack_u64(member_id)),
         (META_NAME, new.name.encode()),
+        (META_APPLIED_INDEX, pack_u64(index)),
         (META_REVISION, pack_u64(revision)),
     ]
     if compacted >= 0:
@@ -284,7 +288,7 @@ def _become(state: State, new: NewStore, target: Path, base: SnapshotInfo | None
         data_dir=target,
         backend=state.backend.name,
         base=base.path if base else None,
-        index=state.index,
+        index=index,
         revision=revision,
         compact_revision=compacted,
         cluster_id=cluster_id,

@@ -42,6 +42,7 @@ from kvstore.mvcc.schema import (
     REVISION_BYTES,
     TABLES,
     parse_revision,
+    parse_u64,
     split_history_key,
 )
 from kvstore.mvcc.state import State
@@ -56,7 +57,8 @@ from kvstore.wire import WireError
 
 BATCH_ROWS = 256
 CHECKPOINT_BYTES = 32 << 20
-COMPARED_MARKS = (META_APPLIED_INDEX, META_REVISION, META_COMPACT_SCHEDULED)
+COMPARED_MARKS = {META_APPLIED_INDEX: 0, META_REVISION: 1, META_COMPACT_SCHEDULED: -1}
+"""What each is where it is absent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,16 +208,11 @@ def _compare(rebuilt: ReadTx, live: ReadTx, compacted: int, found: Collector) ->
 
 def _compare_marks(rebuilt: ReadTx, live: ReadTx, found: Collector) -> None:
     wanted, there = dict(rebuilt.scan(META)), dict(live.scan(META))
-    for name in COMPARED_MARKS:
-        if wanted.get(name) != there.get(name):
-            problem = (
-                f"{name.decode()} is {_number(there.get(name))}, the log says {_number(wanted.get(name))}"
-            )
+    for name, absent in COMPARED_MARKS.items():
+        said, is_there = (parse_u64(marks.get(name), absent) for marks in (wanted, there))
+        if said != is_there:
+            problem = f"{name.decode()} is {is_there}, the log says {said}"
             found.add(BACKEND, problem, table=META)
-
-
-def _number(value: bytes | None) -> str:
-    return "absent" if value is None else str(int.from_bytes(value, "big"))
 
 
 Difference = tuple[bytes, bytes | None, bytes | None]

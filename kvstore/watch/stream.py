@@ -108,10 +108,10 @@ class WatchStream:
             return watch_id
 
     def _refusal(self, request: WatchRequest, watch_id: int) -> str:
-        if watch_id and (watch_id in self._watchers or watch_id in self._ended):
-            return DUPLICATE_ID
         if request.range_end not in (b"", FROM_KEY) and request.key >= request.range_end:
             return EMPTY_RANGE
+        if watch_id and (watch_id in self._watchers or watch_id in self._ended):
+            return DUPLICATE_ID
         if request.start_revision < 0:
             return Compacted.message
         return ""
