@@ -239,7 +239,8 @@ def _open_log(directory: DataDir, options: Options, disk: Disk, state: State) ->
         return log, False
     if state.applied_index:
         raise Corruption(
-            f"the log is gone, but the backend has {state.applied_index} entries of it",
+            f"the log is gone, but the backend has {state.applied_index} entries of it "
+            "(if it lies elsewhere, the option wal_dir says where)",
             directory.wal,
             last_good_revision=state.head,
         )

@@ -16,9 +16,9 @@ from kvstore.errors import Compacted, FutureRevision
 from kvstore.files import Disk
 from kvstore.model import EventType
 from kvstore.mvcc.schema import CHANGES, HISTORY, LATEST, parse_revision, split_history_key
-from kvstore.options import BadOption, Options
+from kvstore.options import BadOption, Options, parse_duration
 from kvstore.recovery import open_engine
-from kvstore.retention import PeriodicPolicy, RevisionPolicy, parse_duration, policy
+from kvstore.retention import PeriodicPolicy, RevisionPolicy, policy
 from kvstore.store import Store
 from tests.crashes import every_crash
 from tests.fake_clock import FakeClock
