@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from kvstore import files, layout
-from kvstore.backend import Backend
+from kvstore.backend import Backend, Progress
 from kvstore.errors import Corruption, DiskFull, ReadOnly
 from kvstore.maintenance import DEFRAGMENT
 from kvstore.mvcc.schema import META, TABLES
@@ -90,7 +90,7 @@ class Defragmenter:
             return None
         return self.run() if found.free_share >= options.auto_defragment_ratio else None
 
-    def run(self) -> Defragmented:
+    def run(self, progress: Progress | None = None) -> Defragmented:
         """Defragment. Raises ``DiskFull`` before anything is written if there is no room for the copy."""
         engine = self._engine
         engine.check_readable()
@@ -107,7 +107,7 @@ class Defragmenter:
                     f"defragmenting takes about {found.needed_bytes} bytes for a while; "
                     f"{engine.directory.snap} has room for {found.free_bytes}"
                 )
-            self._copy(engine.directory.db_temp)
+            self._copy(engine.directory.db_temp, found.in_use_bytes, progress)
             self._swap(engine.directory)
             after = engine.backend.size_bytes()
         engine.space.measure()
@@ -115,12 +115,12 @@ class Defragmenter:
         logger.info("defragmented: %d bytes, %d before", after, before)
         return Defragmented(before, after)
 
-    def _copy(self, target: Path) -> None:
+    def _copy(self, target: Path, about_bytes: int, progress: Progress | None) -> None:
         """A synced, compared copy at ``target``, or nothing."""
         engine = self._engine
         self._remove_temporaries(target.parent)
         try:
-            with _synced_behind(engine.disk, target):
+            with _followed(engine.disk, target, about_bytes, progress):
                 engine.backend.copy_to(target)
             engine.disk.sync_file(target)
             copy = type(engine.backend).open(target, TABLES, read_only=True, immutable=True)
@@ -164,7 +164,7 @@ class Defragmenter:
 
 
 @contextmanager
-def _synced_behind(disk: files.Disk, path: Path) -> Iterator[None]:
+def _followed(disk: files.Disk, path: Path, about_bytes: int, progress: Progress | None) -> Iterator[None]:
     """Sync the file while it is being written, a little at a time: one large sync would hold up the log's."""
     is_done = threading.Event()
     failures: list[BaseException] = []
@@ -177,6 +177,8 @@ def _synced_behind(disk: files.Disk, path: Path) -> Iterator[None]:
                 if size_bytes - synced_bytes >= SYNC_BYTES:
                     disk.sync_file(path)
                     synced_bytes = size_bytes
+                    if progress is not None:
+                        progress(min(size_bytes, about_bytes), about_bytes)
             except FileNotFoundError:  # not begun, or given up
                 continue
             except BaseException as failure:  # what it lost no later sync would miss
