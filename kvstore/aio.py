@@ -258,6 +258,10 @@ class AsyncStore:
         """As ``Store.health``."""
         return await self._in_thread(self._store.health)
 
+    async def metrics(self) -> str:
+        """As ``Store.metrics``."""
+        return await self._in_thread(self._store.metrics)
+
     async def alarms(self) -> tuple[Alarm, ...]:
         """As ``Store.alarms``."""
         return self._store.alarms()

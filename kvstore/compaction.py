@@ -130,7 +130,7 @@ class Compaction:
             engine.now_ms() / 1000,
             engine.state.published,
         )
-        self.rows_deleted = 0
+        self.rows_deleted: int = 0
 
     @property
     def debt_revisions(self) -> int:

@@ -71,7 +71,7 @@ class Defragmenter:
     def __init__(self, engine: LocalEngine) -> None:
         self._engine = engine
         self._name = engine.directory.db_temp.name if engine.directory is not None else ""
-        self.count = 0
+        self.count: int = 0
 
     def estimate(self) -> DefragmentEstimate:
         """The sizes that matter. Changes nothing."""

@@ -108,7 +108,7 @@ class Options:
     name: str = "default"
 
     metrics: bool = False
-    """Measure calls and durations for ``kvstore.metrics`` (sizes and counts are there without it)."""
+    """Measure calls and durations for ``Store.metrics`` (sizes and counts are there without it)."""
 
     background: bool = True
     """Run checkpoints, expiry and the other background work on a thread of the store's own.

@@ -49,9 +49,16 @@ class Status:
     """Revisions below the compaction mark whose rows are still to be deleted."""
     wal: tuple[StoredFile, ...]
     snapshots: tuple[StoredFile, ...]
+    pending: int
+    """Writes that are planned and not durable yet."""
     watchers: int
+    watch_streams: int
+    slow_watchers: int
+    """Watches that read the past from the store instead of being handed what happens."""
     leases: int
     alarms: tuple[str, ...]
+    failure: str
+    """What poisoned the store: it refuses writes until it is reopened. Empty: nothing did."""
     errors: tuple[str, ...]
     set_aside: tuple[str, ...]
     """Damaged files that an opening or a repair has set aside; what took their place is whole."""
@@ -93,9 +100,13 @@ def status_of(engine: LocalEngine) -> Status:
         compaction_debt=engine.compaction.debt_revisions,
         wal=_stored(layout.segments(directory.wal)) if directory else (),
         snapshots=_stored(directory.snapshots()) if directory else (),
+        pending=max(state.index - engine.log.last_index, 0) if engine.log is not None else 0,
         watchers=hub.watchers if hub is not None else 0,
+        watch_streams=hub.streams if hub is not None else 0,
+        slow_watchers=hub.slow if hub is not None else 0,
         leases=len(engine.lessor.leases),
         alarms=tuple(f"{alarm.alarm} (member {alarm.member_id:016x})" for alarm in engine.alarms()),
+        failure=repr(engine.failure) if engine.failure is not None else "",
         errors=tuple(_errors(engine)),
         set_aside=tuple(path.name for path in directory.set_aside()) if directory else (),
     )

@@ -374,6 +374,15 @@ class Store(Reader):
         """Whether writes are accepted, and if not, why."""
         return self.engine.health()
 
+    def metrics(self) -> str:
+        """All metrics in Prometheus' text format; durations and counts of calls only with the option ``metrics``.
+
+        For a registry of your own: ``kvstore.metrics.collector``. Raises ``MissingDependency``.
+        """
+        from kvstore.metrics import render
+
+        return render(self)
+
     def alarms(self) -> tuple[Alarm, ...]:
         """Alarms that are raised."""
         return self.engine.alarms()

@@ -83,7 +83,7 @@ def durability(path: Path) -> None:
 
 
 def syncs_of(store: Store, call: Callable[[], None]) -> int:
-    histogram = store.engine.measured.histograms["etcd_disk_wal_fsync_duration_seconds"]  # type: ignore[attr-defined]
+    histogram = store.engine.measured.durations["sync"]  # type: ignore[attr-defined]
     before = histogram.cumulative()[-1][1]
     call()
     return int(histogram.cumulative()[-1][1] - before)
@@ -182,7 +182,7 @@ def auto_compaction_retention(path: Path) -> None:
         store.put(b"k")
         clock.advance(3600)
         store.put(b"k")
-        store.engine.tend_upkeep()
+        store.engine.background.tend_upkeep()
         assert store.compact_revision == 1
 
 
@@ -192,7 +192,7 @@ def auto_compaction_mode(path: Path) -> None:
     with open_store(path, "lmdb", **options) as store:
         fill(store, 9)
         clock.advance(300)
-        store.engine.tend_upkeep()
+        store.engine.background.tend_upkeep()
         assert store.compact_revision == store.revision - 3
 
 
@@ -319,7 +319,7 @@ def name(path: Path) -> None:
 def metrics(path: Path) -> None:
     with open_store(path, "memory", metrics=True) as store:
         store.put(b"k")
-        assert store.engine.measured.counts["etcd_mvcc_put"] == 1  # type: ignore[attr-defined]
+        assert store.engine.measured.puts == 1  # type: ignore[attr-defined]
 
 
 def background(path: Path) -> None:

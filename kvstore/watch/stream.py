@@ -73,6 +73,11 @@ class WatchStream:
         return len(self._watchers)
 
     @property
+    def slow(self) -> int:
+        """How many of the watches are behind."""
+        return sum(not watcher.live for watcher in list(self._watchers.values()))
+
+    @property
     def buffered_bytes(self) -> int:
         """What waits in the queue."""
         return sum(watcher.buffered_bytes for watcher in list(self._watchers.values()))
