@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Generator, Sequence
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from kvstore.errors import (
@@ -267,11 +268,13 @@ def doctor(data_dir: str | os.PathLike[str], **options: Any) -> list[Fact]:
 
 
 def __getattr__(name: str) -> Any:
-    """``Store``, ``View`` and ``AsyncStore`` on first use: importing this package stays light."""
+    """``Store``, ``View``, ``AsyncStore`` and ``metrics`` on first use: importing this package stays light."""
     if name in ("Store", "View"):
         from kvstore import store
 
         return getattr(store, name)
+    if name == "metrics":
+        return import_module("kvstore.metrics")
     if name == "AsyncStore":
         from kvstore.aio import AsyncStore
 

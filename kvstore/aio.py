@@ -8,16 +8,19 @@ a thread; point reads answer at once.
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from kvstore import ops
 from kvstore.commit import Ticket
-from kvstore.defragment import Defragmented
+from kvstore.compaction import CompactionEstimate
+from kvstore.defragment import Defragmented, DefragmentEstimate
 from kvstore.engine import LocalEngine
 from kvstore.keyvalue import KeyValue
 from kvstore.model import (
+    Alarm,
     Change,
     CompactionResponse,
     Compare,
@@ -33,10 +36,12 @@ from kvstore.model import (
     TxnResponse,
     WatchRequest,
 )
+from kvstore.snapshot.reader import SnapshotInfo
+from kvstore.status import Health, Status
 from kvstore.store import Store, View
 
 if TYPE_CHECKING:
-    from kvstore.watch.asynchronous import AsyncWatch
+    from kvstore.watch.asynchronous import AsyncWatch, AsyncWatchStream
 
 T = TypeVar("T")
 _PAGE_ROWS = 256
@@ -197,9 +202,15 @@ class AsyncStore:
 
         start, end = ops.key_range(key, range_end, prefix)
         request = WatchRequest(start, end, start_revision, prev_kv, no_put, no_delete, progress_notify)
-        return AsyncWatch(self.engine.watch_stream(), request, self._loop)
+        return AsyncWatch(self.watch_stream(), request)
 
-    # --- leases, compaction, the end ---------------------------------------------------
+    def watch_stream(self) -> AsyncWatchStream:
+        """As ``Store.watch_stream``; ``next`` is awaited."""
+        from kvstore.watch.asynchronous import AsyncWatchStream
+
+        return AsyncWatchStream(self.engine.watch_stream(), self._loop)
+
+    # --- leases, keeping house, the end ------------------------------------------------
 
     async def grant_lease(self, ttl: int, lease: int = 0) -> LeaseGrantResponse:
         return await self._in_thread(lambda: self.engine.lease_grant(ttl, lease))
@@ -219,9 +230,45 @@ class AsyncStore:
     async def compact(self, revision: int, *, physical: bool = False) -> CompactionResponse:
         return await self._in_thread(lambda: self.engine.compact(revision, physical))
 
+    async def compaction_estimate(self, revision: int) -> CompactionEstimate:
+        """As ``Store.compaction_estimate``."""
+        return await self._in_thread(lambda: self._store.compaction_estimate(revision))
+
     async def defragment(self) -> Defragmented:
         """As ``Store.defragment``."""
         return await self._in_thread(self.engine.defragment)
+
+    async def defragment_estimate(self) -> DefragmentEstimate:
+        """As ``Store.defragment_estimate``."""
+        return await self._in_thread(self._store.defragment_estimate)
+
+    async def checkpoint(self) -> bool:
+        """As ``Store.checkpoint``."""
+        return await self._in_thread(self._store.checkpoint)
+
+    async def snapshot(self, path: str | os.PathLike[str] | None = None) -> SnapshotInfo:
+        """As ``Store.snapshot``."""
+        return await self._in_thread(lambda: self._store.snapshot(path))
+
+    async def status(self) -> Status:
+        """As ``Store.status``."""
+        return await self._in_thread(self._store.status)
+
+    async def health(self) -> Health:
+        """As ``Store.health``."""
+        return await self._in_thread(self._store.health)
+
+    async def metrics(self) -> str:
+        """As ``Store.metrics``."""
+        return await self._in_thread(self._store.metrics)
+
+    async def alarms(self) -> tuple[Alarm, ...]:
+        """As ``Store.alarms``."""
+        return self._store.alarms()
+
+    async def disarm(self, alarm: Alarm) -> tuple[Alarm, ...]:
+        """As ``Store.disarm``."""
+        return await self._in_thread(lambda: self._store.disarm(alarm))
 
     async def close(self) -> None:
         await self._in_thread(self.engine.close)

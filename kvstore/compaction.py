@@ -32,7 +32,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 from kvstore.backend import Progress, ReadTx, Row, WriteTx
-from kvstore.errors import Compacted
+from kvstore.errors import Compacted, FutureRevision
 from kvstore.mvcc.checkpoint import PAUSE_SECONDS, RUN_SECONDS
 from kvstore.mvcc.schema import (
     CHANGES,
@@ -130,7 +130,7 @@ class Compaction:
             engine.now_ms() / 1000,
             engine.state.published,
         )
-        self.rows_deleted = 0
+        self.rows_deleted: int = 0
 
     @property
     def debt_revisions(self) -> int:
@@ -160,11 +160,17 @@ class Compaction:
     def estimate(self, revision: int) -> CompactionEstimate:
         """Count what ``compact(revision)`` would delete, once everything is in the backend."""
         engine = self._engine
+        engine.check_readable()
+        if revision <= engine.state.compacted:
+            raise Compacted(engine.state.compacted)
+        if revision > engine.state.published:
+            raise FutureRevision
         engine.checkpoint()
+        floor, swept = revision_key(revision, 0), revision_key(engine.state.compact_finished + 1, 0)
         changes = versions = 0
-        for rows in _pages(engine, revision_key(revision, 0)):
-            changes += len(rows)
-            versions += sum(1 for _, value in rows if value[:1] != CREATE)
+        for rows in _pages(engine, revision_key(revision + 1, 0)):
+            changes += sum(1 for key, _ in rows if key < floor)
+            versions += sum(1 for key, value in rows if value[:1] != CREATE and key >= swept)
         return CompactionEstimate(revision, changes, versions)
 
     def run(self, progress: Progress | None = None, stop: Callable[[], bool] = lambda: False) -> bool:

@@ -32,7 +32,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from kvstore import files, layout
-from kvstore.backend import Backend
+from kvstore.backend import Backend, Progress
 from kvstore.errors import Corruption, DiskFull, Overloaded, ReadOnly
 from kvstore.maintenance import DEFRAGMENT, Courtesy
 from kvstore.mvcc.schema import META, TABLES
@@ -79,7 +79,7 @@ class Defragmenter:
     def __init__(self, engine: LocalEngine) -> None:
         self._engine = engine
         self._name = engine.directory.db_temp.name if engine.directory is not None else ""
-        self.count = 0
+        self.count: int = 0
 
     def estimate(self) -> DefragmentEstimate:
         """The sizes that matter. Changes nothing."""
@@ -98,7 +98,7 @@ class Defragmenter:
             return None
         return self.run() if found.free_share >= options.auto_defragment_ratio else None
 
-    def run(self) -> Defragmented:
+    def run(self, progress: Progress | None = None) -> Defragmented:
         """Defragment. Raises ``DiskFull`` before anything is written if there is no room for the copy, and
         ``Overloaded`` if writers filled the memory meanwhile.
         """
@@ -117,7 +117,7 @@ class Defragmenter:
                     f"defragmenting takes about {found.needed_bytes} bytes for a while; "
                     f"{engine.directory.snap} has room for {found.free_bytes}"
                 )
-            self._copy(engine.directory.db_temp)
+            self._copy(engine.directory.db_temp, progress)
             self._swap(engine.directory)
             after = engine.backend.size_bytes()
         engine.space.measure()
@@ -125,14 +125,14 @@ class Defragmenter:
         logger.info("defragmented: %d bytes, %d before", after, before)
         return Defragmented(before, after)
 
-    def _copy(self, target: Path) -> None:
+    def _copy(self, target: Path, progress: Progress | None) -> None:
         """A synced, compared copy at ``target``, or nothing."""
         engine = self._engine
         self._remove_temporaries(target.parent)
         try:
             copy = type(engine.backend).open(target, TABLES)
             try:
-                copy_rows(engine.backend, copy, pause=_GivesWay(engine), batch_bytes=BATCH_BYTES)
+                copy_rows(engine.backend, copy, progress, pause=_GivesWay(engine), batch_bytes=BATCH_BYTES)
                 _compare(engine.backend, copy, target)
                 helpers = copy.settle()
             finally:
@@ -154,6 +154,7 @@ class Defragmenter:
         old = engine.backend
         try:
             helpers = old.settle()
+            size_bytes = directory.db.stat().st_size
             old_file = engine.disk.open(directory.db)
         except BaseException:
             self._remove_temporaries(directory.snap)
@@ -173,7 +174,7 @@ class Defragmenter:
             old_file.close()
             engine.poison(failure)
             raise
-        size_bytes, readers = old.size_bytes(), weakref.ref(old)
+        readers = weakref.ref(old)
         with engine.planning:
             engine.state.backend = new
         del old

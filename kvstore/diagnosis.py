@@ -342,10 +342,7 @@ def _clock(written_ms: int, now_ms: int) -> Fact:
 
 def _left_behind(directory: DataDir) -> Iterator[Fact]:
     """Files that were set aside, and are the user's to delete."""
-    suffix = layout.BROKEN_SUFFIX
-    broken = [
-        path for folder in (directory.snap, directory.wal) for path in sorted(folder.glob(f"*{suffix}*"))
-    ]
+    broken = directory.set_aside()
     if broken:
         advice = "damaged files that were set aside; delete them when nobody needs them: " + ", ".join(
             map(str, broken)

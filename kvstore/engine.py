@@ -23,7 +23,7 @@ from contextlib import AbstractContextManager, ExitStack, nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
-from kvstore.backend import Backend
+from kvstore.backend import Backend, Progress
 from kvstore.checkpointing import Checkpointer
 from kvstore.commit import GroupCommit, Ticket
 from kvstore.compaction import Compaction
@@ -417,7 +417,9 @@ class LocalEngine:
 
     # --- compaction -------------------------------------------------------------------
 
-    def compact(self, revision: int, physical: bool = False) -> CompactionResponse:
+    def compact(
+        self, revision: int, physical: bool = False, progress: Progress | None = None
+    ) -> CompactionResponse:
         """Forget versions superseded at or before ``revision``. ``physical``: wait until the rows are gone."""
         check_number("revision", revision)
 
@@ -427,17 +429,17 @@ class LocalEngine:
         newest: int = self.planned(plan)
         self.background.want_work()
         if physical:
-            self.run_compaction()
+            self.run_compaction(progress)
         return CompactionResponse(newest)
 
-    def run_compaction(self) -> None:
+    def run_compaction(self, progress: Progress | None = None) -> None:
         """Delete what scheduled compactions have made garbage."""
         self.checkpoint()
-        self.compaction.run()
+        self.compaction.run(progress)
 
-    def defragment(self) -> Defragmented:
+    def defragment(self, progress: Progress | None = None) -> Defragmented:
         """Give free pages back to the file system, while everything goes on."""
-        return self.defragmenter.run()
+        return self.defragmenter.run(progress)
 
     # --- leases (leasing.py) ----------------------------------------------------------
 

@@ -112,6 +112,8 @@ class Compacted(RequestError):
     def __init__(self, compact_revision: int = 0) -> None:
         super().__init__()
         self.compact_revision = compact_revision
+        if compact_revision > 0:
+            self.add_note(f"the oldest revision that is kept is {compact_revision}")
 
 
 class FutureRevision(RequestError):

@@ -86,6 +86,11 @@ class DataDir:
                 found += [Path(entry.path) for entry in entries if entry.is_symlink()]
         return found
 
+    def set_aside(self) -> list[Path]:
+        """Damaged files that were renamed or copied, and are the user's to delete."""
+        files = [file for folder in (self.snap, self.wal) for file in _files(folder)]
+        return sorted(Path(file.path) for file in files if BROKEN_SUFFIX in file.name)
+
     def snapshots(self) -> list[NumberedFile]:
         """Finished snapshots, oldest first."""
         return _numbered(self.snap, SNAPSHOT_SUFFIX)

@@ -50,6 +50,8 @@ class Leasing:
         self._engine = engine
         self._lessor = engine.lessor
         self._last_beat_ms = engine.now_ms()
+        self.expired: int = 0
+        """Leases that ran out since the store was opened."""
 
     # --- calls ------------------------------------------------------------------------
 
@@ -136,6 +138,7 @@ class Leasing:
             except LeaseNotFound:  # revoked meanwhile
                 continue
             expired += 1
+            self.expired += 1
             if expired % EXPIRED_PER_SYNC == 0:
                 engine.wait(ticket)
             pace()

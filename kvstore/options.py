@@ -1,12 +1,17 @@
 """Every option, with etcd's names and defaults where etcd has the option.
 
 Three sources, later ones win: the defaults below, environment variables ``KVSTORE_<NAME>``
-(upper case, as in ``KVSTORE_SNAPSHOT_COUNT``), and keyword arguments of ``kvstore.open``.
+(upper case, as in ``KVSTORE_SNAPSHOT_COUNT``), and keyword arguments of ``kvstore.open``. (The command line adds
+``--set NAME=VALUE`` to the environment.)
+
+An option in seconds also goes by etcd's name, without the unit, and takes etcd's durations:
+``backend_batch_interval="100ms"`` is ``backend_batch_interval_seconds=0.1``.
 """
 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from functools import cache
@@ -105,7 +110,7 @@ class Options:
     name: str = "default"
 
     metrics: bool = False
-    """Measure calls and durations for ``kvstore.metrics`` (sizes and counts are there without it)."""
+    """Measure calls and durations for ``Store.metrics`` (sizes and counts are there without it)."""
 
     background: bool = True
     """Run checkpoints, expiry and the other background work on a thread of the store's own.
@@ -142,16 +147,17 @@ class Options:
         """Defaults, then the environment, then ``overrides`` (None: not given)."""
         known = _defaults()
         chosen: dict[str, Any] = {}
-        for variable in environ:
+        for variable, text in environ.items():
             if variable.startswith(ENV_PREFIX) and variable.isupper():
-                name = variable.removeprefix(ENV_PREFIX).lower()
-                if name in known and name != "clock":
-                    chosen[name] = _parse(name, environ[variable], known[name])
-        for name, value in overrides.items():
-            if name not in known:
-                raise BadOption(f"unknown option {name!r}")
+                name = option_called(variable.removeprefix(ENV_PREFIX).lower())
+                if name and name != "clock":
+                    chosen[name] = _parse(variable, text, known[name])
+        for given, value in overrides.items():
+            name = option_called(given)
+            if not name:
+                raise BadOption(f"unknown option {given!r}")
             if value is not None:
-                chosen[name] = value
+                chosen[name] = _converted(given, value, known[name])
         return cls(**chosen)
 
     def with_(self, **changes: Any) -> Self:
@@ -161,6 +167,16 @@ class Options:
 @cache
 def _defaults() -> dict[str, Any]:
     return {field.name: field.default for field in fields(Options)}
+
+
+_ALIASES = {"compaction_retention": "auto_compaction_retention"}
+_IN_SECONDS = "_seconds"
+
+
+def option_called(name: str) -> str:
+    """The field that goes by this name: its own, etcd's, or an alias; empty: none does."""
+    name = _ALIASES.get(name, name)
+    return next((known for known in (name, name + _IN_SECONDS) if known in _defaults()), "")
 
 
 _POSITIVE = (
@@ -174,6 +190,7 @@ _POSITIVE = (
     "max_request_bytes",
     "lease_min_ttl_seconds",
     "watch_buffer",
+    "watch_progress_notify_interval_seconds",
     "sync_interval_seconds",
 )
 _NOT_NEGATIVE = (
@@ -188,8 +205,21 @@ _NOT_NEGATIVE = (
 )
 
 
+def _converted(name: str, value: object, default: object) -> object:
+    """A value given in code, of the type that the default has: texts are read as in the environment."""
+    if default is None:  # the clock
+        return value
+    if isinstance(value, str) and not isinstance(default, str):
+        return _parse(name, value, default)
+    if isinstance(default, str) and isinstance(value, int | float | os.PathLike):
+        return os.fspath(value) if isinstance(value, os.PathLike) else str(value)
+    if not isinstance(value, int | float if isinstance(default, float) else type(default)):
+        raise BadOption(f"{name} must be of type {type(default).__name__}, not {value!r}")
+    return value
+
+
 def _parse(name: str, text: str, default: object) -> object:
-    """A value from the environment, of the type that the default has."""
+    """A value from a text, of the type that the default has."""
     try:
         if isinstance(default, bool):
             return {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}[
@@ -198,9 +228,19 @@ def _parse(name: str, text: str, default: object) -> object:
         if isinstance(default, int):
             return int(text, 0)
         if isinstance(default, float):
-            return float(text)
+            return parse_duration(text) if text[-1:].isalpha() else float(text)
         return text
     except (KeyError, ValueError):
-        raise BadOption(
-            f"{ENV_PREFIX}{name.upper()}={text!r} is not a valid {type(default).__name__}"
-        ) from None
+        raise BadOption(f"{name}={text!r} is not a valid {type(default).__name__}") from None
+
+
+_UNIT_SECONDS = {"ns": 1e-9, "us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
+_PART = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|ms|s|m|h)")
+
+
+def parse_duration(text: str) -> float:
+    """Seconds of a duration like ``90s`` or ``1h30m``."""
+    parts = _PART.findall(text)
+    if not parts or "".join(number + unit for number, unit in parts) != text:
+        raise BadOption(f"{text!r} is not a duration like 10m or 1h30m")
+    return sum(float(number) * _UNIT_SECONDS[unit] for number, unit in parts)

@@ -52,12 +52,12 @@ def open_engine(data_dir: str | os.PathLike[str], options: Options, disk: Disk |
     """Open the store in ``data_dir``, creating it if the directory is absent or empty."""
     disk = disk or OSDisk()
     directory = DataDir.at(data_dir, options.wal_dir or None)
-    if options.read_only:
-        return _open_read_only(directory, options, disk)
     if options.metrics:
-        from kvstore.metrics import MeasuredDisk
+        from kvstore.measuring import MeasuredDisk
 
         disk = MeasuredDisk(disk)
+    if options.read_only:
+        return _open_read_only(directory, options, disk)
     _make_directories(directory, disk)
     lock = take_lock(directory)
     opened: list[Callable[[], None]] = [lock.release]
@@ -105,7 +105,7 @@ def _look(directory: DataDir, options: Options, disk: Disk) -> LocalEngine:
         )
         replay(log, state, lessor)
         ids = log.metadata.cluster_id, log.metadata.member_id
-        return LocalEngine(options, disk, directory, None, None, state, lessor, *ids)
+        return _engine_kind(options)(options, disk, directory, None, None, state, lessor, *ids)
     except BaseException:
         backend.close()
         raise
@@ -239,7 +239,8 @@ def _open_log(directory: DataDir, options: Options, disk: Disk, state: State) ->
         return log, False
     if state.applied_index:
         raise Corruption(
-            f"the log is gone, but the backend has {state.applied_index} entries of it",
+            f"the log is gone, but the backend has {state.applied_index} entries of it "
+            "(if it lies elsewhere, the option wal_dir says where)",
             directory.wal,
             last_good_revision=state.head,
         )
@@ -293,7 +294,7 @@ def _recover(
 def _engine_kind(options: Options) -> type[LocalEngine]:
     if not options.metrics:
         return LocalEngine
-    from kvstore.metrics import MeasuredEngine
+    from kvstore.measuring import MeasuredEngine
 
     return MeasuredEngine
 

@@ -14,18 +14,14 @@ that jumps ahead makes one tick of it.
 
 from __future__ import annotations
 
-import re
 from collections import deque
 from typing import Protocol
 
-from kvstore.options import BadOption
+from kvstore.options import BadOption, parse_duration
 
 REVISION_INTERVAL_SECONDS = 300.0
 INTERVAL_SECONDS_MAX = 3600.0
 TICKS = 10
-
-_UNIT_SECONDS = {"ns": 1e-9, "us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
-_PART = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|ms|s|m|h)")
 
 
 class Policy(Protocol):
@@ -99,11 +95,3 @@ def policy(mode: str, retention: str, now_seconds: float, newest: int) -> Policy
         raise BadOption(f"auto_compaction_retention must be a number of revisions, not {retention!r}")
     seconds = parse_duration(text)
     return PeriodicPolicy(seconds, now_seconds, newest) if seconds else None
-
-
-def parse_duration(text: str) -> float:
-    """Seconds of a duration like ``90s`` or ``1h30m``."""
-    parts = _PART.findall(text)
-    if not parts or "".join(number + unit for number, unit in parts) != text:
-        raise BadOption(f"{text!r} is not a duration like 10m or 1h30m")
-    return sum(float(number) * _UNIT_SECONDS[unit] for number, unit in parts)

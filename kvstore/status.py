@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kvstore import layout
+from kvstore.mvcc.schema import META, META_NAME
 
 if TYPE_CHECKING:
     from kvstore.engine import LocalEngine
@@ -34,6 +35,7 @@ class Status:
     backend: str
     cluster_id: str
     member_id: str
+    name: str
     revision: int
     compact_revision: int
     size_bytes: int
@@ -47,10 +49,19 @@ class Status:
     """Revisions below the compaction mark whose rows are still to be deleted."""
     wal: tuple[StoredFile, ...]
     snapshots: tuple[StoredFile, ...]
+    pending: int
+    """Writes that are planned and not durable yet."""
     watchers: int
+    watch_streams: int
+    slow_watchers: int
+    """Watches that read the past from the store instead of being handed what happens."""
     leases: int
     alarms: tuple[str, ...]
+    failure: str
+    """What poisoned the store: it refuses writes until it is reopened. Empty: nothing did."""
     errors: tuple[str, ...]
+    set_aside: tuple[str, ...]
+    """Damaged files that an opening or a repair has set aside; what took their place is whole."""
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
@@ -59,7 +70,7 @@ class Status:
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """``healthy`` is false where writes are refused; ``reasons`` say why."""
+    """``healthy`` is false where writes are refused or work in the background fails; ``reasons`` say why."""
 
     healthy: bool
     reasons: tuple[str, ...]
@@ -77,6 +88,7 @@ def status_of(engine: LocalEngine) -> Status:
         backend=engine.backend.name,
         cluster_id=f"{engine.cluster_id:016x}",
         member_id=f"{engine.member_id:016x}",
+        name=(engine.backend.get(META, META_NAME) or b"").decode(errors="replace"),
         revision=state.published,
         compact_revision=state.compacted,
         size_bytes=engine.backend.size_bytes(),
@@ -88,10 +100,15 @@ def status_of(engine: LocalEngine) -> Status:
         compaction_debt=engine.compaction.debt_revisions,
         wal=_stored(layout.segments(directory.wal)) if directory else (),
         snapshots=_stored(directory.snapshots()) if directory else (),
+        pending=max(state.index - engine.log.last_index, 0) if engine.log is not None else 0,
         watchers=hub.watchers if hub is not None else 0,
+        watch_streams=hub.streams if hub is not None else 0,
+        slow_watchers=hub.slow if hub is not None else 0,
         leases=len(engine.lessor.leases),
         alarms=tuple(f"{alarm.alarm} (member {alarm.member_id:016x})" for alarm in engine.alarms()),
+        failure=repr(engine.failure) if engine.failure is not None else "",
         errors=tuple(_errors(engine)),
+        set_aside=tuple(path.name for path in directory.set_aside()) if directory else (),
     )
 
 
@@ -106,6 +123,8 @@ def _errors(engine: LocalEngine) -> list[str]:
         found.append(f"refuses writes until it is reopened: {engine.failure!r}")
     if engine.stalled:
         found.append("the disk is full: writes wait for room")
+    if engine.snapshots.last_error is not None:
+        found.append(f"no snapshot was taken: {engine.snapshots.last_error}")
     return [*found, *engine.background.errors]
 
 

@@ -325,23 +325,27 @@ class Store(Reader):
 
     # --- keeping house ----------------------------------------------------------------
 
-    def compact(self, revision: int, *, physical: bool = False) -> CompactionResponse:
+    def compact(
+        self, revision: int, *, physical: bool = False, progress: Progress | None = None
+    ) -> CompactionResponse:
         """Forget what was superseded at or before ``revision``; it and everything newer stays readable.
 
-        ``physical``: return when the rows are gone too. Raises ``Compacted``, ``FutureRevision``.
+        ``physical``: return when the rows are gone too; ``progress`` is then called with (done, total) revisions.
+        Raises ``Compacted``, ``FutureRevision``.
         """
-        return self.engine.compact(revision, physical)
+        return self.engine.compact(revision, physical, progress)
 
     def compaction_estimate(self, revision: int) -> CompactionEstimate:
-        """What ``compact(revision)`` would delete. Deletes nothing."""
+        """What ``compact(revision)`` would delete. Deletes nothing. Raises as ``compact``."""
         return self.engine.compaction.estimate(revision)
 
-    def defragment(self) -> Defragmented:
+    def defragment(self, *, progress: Progress | None = None) -> Defragmented:
         """Give free space back to the file system. Readers and writers go on meanwhile.
 
-        Raises ``DiskFull`` before anything is written if there is no room for the copy.
+        ``progress`` is called with (done, total) bytes. Raises ``DiskFull`` before anything is written if there
+        is no room for the copy.
         """
-        return self.engine.defragment()
+        return self.engine.defragment(progress)
 
     def defragment_estimate(self) -> DefragmentEstimate:
         """What ``defragment`` would win, and the room it takes. Changes nothing."""
@@ -369,6 +373,15 @@ class Store(Reader):
     def health(self) -> Health:
         """Whether writes are accepted, and if not, why."""
         return self.engine.health()
+
+    def metrics(self) -> str:
+        """All metrics in Prometheus' text format; durations and counts of calls only with the option ``metrics``.
+
+        For a registry of your own: ``kvstore.metrics.collector``. Raises ``MissingDependency``.
+        """
+        from kvstore.metrics import render
+
+        return render(self)
 
     def alarms(self) -> tuple[Alarm, ...]:
         """Alarms that are raised."""

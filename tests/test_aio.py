@@ -12,6 +12,7 @@ import pytest
 import kvstore
 from kvstore import AsyncStore, StoreClosed, StorePoisoned
 from kvstore.files import Disk, OSDisk
+from kvstore.model import Alarm
 from kvstore.options import Options
 from kvstore.recovery import open_engine
 from tests.gated_disk import GatedDisk
@@ -57,8 +58,17 @@ def test_the_twin_answers_as_the_store_does(scratch: Path, backend: str) -> None
             await store.revoke_lease(lease)
             assert await store.get(b"leased") is None
             assert (await store.range(b"b")).kvs[0].value == b"z"
+            estimate = await store.compaction_estimate(store.revision)
+            assert (estimate.changes, estimate.versions) == (6, 3)
             await store.compact(store.revision)
             assert store.compact_revision == store.revision
+            await store.checkpoint()
+            saved = await store.snapshot(scratch / "copy.snap")
+            assert saved.revision == store.revision
+            assert (await store.defragment_estimate()).size_bytes > 0
+            assert (await store.status()).revision == store.revision
+            assert (await store.health()).healthy
+            assert await store.alarms() == await store.disarm(Alarm(1, "NOSPACE")) == ()
             assert (await store.hash_kv()).hash_revision == store.revision
             with pytest.raises(kvstore.Compacted):
                 await store.get(b"b", revision=1)
@@ -66,6 +76,15 @@ def test_the_twin_answers_as_the_store_does(scratch: Path, backend: str) -> None
             await store.put(b"k")
 
     asyncio.run(main())
+
+
+def test_the_twin_has_every_call_of_the_store() -> None:
+    """What ``Store`` can do ``AsyncStore`` can, but for what a task does not need (it has tasks instead of tickets)."""
+
+    def calls(kind: type) -> set[str]:
+        return {name for name in dir(kind) if not name.startswith("_")}
+
+    assert calls(kvstore.Store) - calls(AsyncStore) == {"put_nowait", "wait"}
 
 
 def test_tasks_share_a_sync(scratch: Path) -> None:

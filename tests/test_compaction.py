@@ -16,9 +16,9 @@ from kvstore.errors import Compacted, FutureRevision
 from kvstore.files import Disk
 from kvstore.model import EventType
 from kvstore.mvcc.schema import CHANGES, HISTORY, LATEST, parse_revision, split_history_key
-from kvstore.options import BadOption, Options
+from kvstore.options import BadOption, Options, parse_duration
 from kvstore.recovery import open_engine
-from kvstore.retention import PeriodicPolicy, RevisionPolicy, parse_duration, policy
+from kvstore.retention import PeriodicPolicy, RevisionPolicy, policy
 from kvstore.store import Store
 from tests.crashes import every_crash
 from tests.fake_clock import FakeClock
@@ -196,18 +196,20 @@ def test_the_estimate_is_what_happens(store: Store) -> None:
     """As many rows as were estimated are deleted, and estimating deletes none."""
     live(store, 3, 150)
     settle(store)
-    mark = store.revision - 10
-    counts = len(rows(store, CHANGES)), len(rows(store, HISTORY))
-    estimate = store.compaction_estimate(mark)
-    assert (len(rows(store, CHANGES)), len(rows(store, HISTORY))) == counts
-    store.compact(mark, physical=True)
-    assert counts[0] - len(rows(store, CHANGES)) == estimate.changes
-    assert (
-        estimate.versions <= counts[1] - len(rows(store, HISTORY)) <= estimate.versions + 9
-    )  # + those at the mark
-    assert store.engine.compaction.rows_deleted == sum(counts) - len(rows(store, CHANGES)) - len(
-        rows(store, HISTORY)
-    )
+    deleted = 0
+    for mark in range(store.revision - 60, store.revision + 1, 12):
+        counts = len(rows(store, CHANGES)), len(rows(store, HISTORY))
+        estimate = store.compaction_estimate(mark)
+        assert (len(rows(store, CHANGES)), len(rows(store, HISTORY))) == counts
+        store.compact(mark, physical=True)
+        assert counts[0] - len(rows(store, CHANGES)) == estimate.changes
+        assert counts[1] - len(rows(store, HISTORY)) == estimate.versions
+        deleted += estimate.changes + estimate.versions
+        assert store.engine.compaction.rows_deleted == deleted
+    with pytest.raises(kvstore.Compacted):
+        store.compaction_estimate(mark)
+    with pytest.raises(kvstore.FutureRevision):
+        store.compaction_estimate(store.revision + 1)
 
 
 def test_debt_falls_to_nothing(store: Store) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-PAGES = ["failure-scenarios.md", "contract.md", "reliability.md"]
+PAGES = ["failure-scenarios.md", "contract.md", "reliability.md", "etcd-bugs.md"]
 
 
 def names_of(project: Path) -> set[str]:
@@ -36,6 +36,23 @@ def test_every_scenario_and_promise_names_its_proof(project: Path) -> None:
         for line in (project / "docs" / page).read_text().splitlines():
             if line.startswith("| ") and not line.startswith(("| failure |", "| promise |")):
                 assert "`test_" in line or "`tests/" in line or "the crash loop" in line, line
+
+
+def test_etcds_bugs_and_their_tests_name_each_other(project: Path) -> None:
+    """A row with an issue's number names a test that begins with it, and every test that does is in its row."""
+    rows = {}
+    for line in (project / "docs" / "etcd-bugs.md").read_text().splitlines():
+        cells = line.split("|")
+        if len(cells) == 6 and cells[1].strip() not in ("etcd", "---"):
+            rows[cells[1].strip()] = set(re.findall(r"`(?:tests/[\w/]+\.py::)?(test_\w+)`", cells[4]))
+    assert len(rows) > 40
+    assert [number for number, named in rows.items() if not named] == []
+    numbered: dict[str, set[str]] = {}
+    for name in names_of(project):
+        if match := re.fullmatch(r"test_(\d{4,5})_\w+", name):
+            numbered.setdefault(f"#{match[1]}", set()).add(name)
+    assert {number: named & rows.get(number, set()) for number, named in numbered.items()} == numbered
+    assert {number for number in rows if number.startswith("#")} == numbered.keys()
 
 
 def test_every_planted_fault_is_listed(project: Path) -> None:

@@ -108,7 +108,7 @@ def test_ttls_outside_the_bounds(store: Store) -> None:
 
 
 @pytest.mark.parametrize("ident", [1, -1, -(2**63), 2**63 - 1])
-def test_ids_may_be_any_number_but_zero(tmp_path: Path, clock: FakeClock, ident: int) -> None:
+def test_12535_ids_may_be_any_number_but_zero(tmp_path: Path, clock: FakeClock, ident: int) -> None:
     """Negative and extreme ids work, survive reopening, and can be used again once revoked (#12535)."""
     for backend in BACKENDS:
         with open_store(tmp_path / backend, backend, clock=clock) as store:

@@ -88,7 +88,7 @@ def test_ids_are_drawn_anew(saved: tuple[Store, Path], tmp_path: Path) -> None:
     assert len({old.engine.member_id, made[0].member_id, made[1].member_id}) == 3
 
 
-def test_a_bumped_revision_leaves_no_past(saved: tuple[Store, Path], tmp_path: Path) -> None:
+def test_16028_a_bumped_revision_leaves_no_past(saved: tuple[Store, Path], tmp_path: Path) -> None:
     """With bump_revision and mark_compacted revisions go on far above, and older ones are compacted."""
     old, path = saved
     made = restore(path, tmp_path / "new", NewStore(bump_revision=1000, mark_compacted=True))

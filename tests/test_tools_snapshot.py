@@ -105,6 +105,45 @@ def test_restore_to_a_point(cli: Any, store: Path, tmp_path: Path) -> None:
         assert json.loads(out)["revision"] == revision
 
 
+def test_prune_keeps_the_newest(cli: Any, store: Path) -> None:
+    """A dry run, which works beside a writer, says which snapshots would go; the real one removes these."""
+    with kvstore.open(store, background=False, max_snapshots=0) as opened:
+        for _ in range(4):
+            opened.put(b"k", b"more")
+            opened.snapshot()
+        command = [
+            sys.executable,
+            "-m",
+            "kvstore.tools.snapshot",
+            "prune",
+            "--data-dir",
+            str(store),
+            "--keep",
+            "3",
+        ]
+        would = json.loads(
+            subprocess.run([*command, "--dry-run", "--json"], capture_output=True, check=True).stdout
+        )
+        assert subprocess.run(command, capture_output=True, check=False).returncode == ExitCode.CANNOT_OPEN
+    names = [path.name for path in sorted((store / "snap").glob("*.snap"))]
+    assert [Path(path).name for path in would["removed"]] == names[:1]
+    assert cli("prune", "--data-dir", store, "--dry-run") == (0, "", "")  # max-snapshots is 5
+    code, out, _ = cli("prune", "--keep", 3, "--data-dir", store)
+    assert (code, out) == (0, f"removed {store / 'snap' / names[0]}\n")
+    code, out, _ = cli("prune", "--data-dir", store, "--set", "max-snapshots=1", "--json")
+    assert [Path(path).name for path in json.loads(out)["removed"]] == names[1:3]
+    assert [path.name for path in (store / "snap").glob("*.snap")] == names[3:]
+    assert cli("prune", "--keep", 0, "--data-dir", store)[0] == ExitCode.USAGE
+
+
+@pytest.mark.parametrize("inside", ["x.snap", "snap/x.snap", "wal/x.snap"])
+def test_save_refuses_a_place_among_the_stores_own_files(cli: Any, store: Path, inside: str) -> None:
+    """Also where the store is only read."""
+    code, _, err = cli("save", store / inside, "--data-dir", store)
+    assert (code, "choose another place" in err) == (ExitCode.CANNOT_OPEN, True)
+    assert not (store / inside).exists()
+
+
 @pytest.mark.parametrize(
     "wrong",
     [["--to-time", "noon"], ["--cluster-id", "xyz"], ["--bump-revision", "5"], ["--to-revision", "-1"]],
@@ -163,6 +202,32 @@ with progress.progress_bar("working") as update:
         update(done * 1_000_000, 10_000_000)
 print("done")
 """
+
+
+def test_rows_have_a_rate_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bar that counts something else than bytes says how many a second, and how long it will take."""
+    monkeypatch.setattr(progress, "SHOW_AFTER_SECONDS", 0.0)
+    ours, theirs = pty.openpty()
+    code = BAR.replace('"working"', '"working", unit="rows"')
+    code = code.replace(
+        "for done in range(11):", "import time\n    for done in range(11):\n        time.sleep(0.03)"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code, "0"],
+        stdout=subprocess.PIPE,
+        stderr=theirs,
+        env={**os.environ, "TERM": "xterm", "COLUMNS": "120"},
+    ) as process:
+        process.communicate()
+    os.close(theirs)
+    drawn = b""
+    try:
+        while chunk := os.read(ours, 65536):
+            drawn += chunk
+    except OSError:
+        pass  # the other end is closed
+    os.close(ours)
+    assert b"rows/s" in drawn and b"0:00" in drawn
 
 
 @pytest.mark.parametrize(("after_seconds", "shown"), [("0", True), ("1000", False)])

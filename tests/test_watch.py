@@ -351,7 +351,7 @@ def test_filters(store: Store, behind: bool) -> None:
 # --- slow consumers -----------------------------------------------------------------------
 
 
-def test_a_slow_watch_holds_bounded_memory(tmp_path: Path) -> None:
+def test_16839_a_slow_watch_holds_bounded_memory(tmp_path: Path) -> None:
     """Events beyond the buffer are not kept in memory: the watch reads them from the store when it is read."""
     with (
         open_store(tmp_path, "lmdb", watch_buffer=20_000) as store,

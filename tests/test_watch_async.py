@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 import kvstore
+from kvstore.model import WatchRequest
 from kvstore.watch.asynchronous import AsyncWatch
 from tests.watching import BACKENDS, TIMEOUT_SECONDS, revisions
 
@@ -96,6 +97,37 @@ def test_prev_kv_and_whole_responses(tmp_path: Path) -> None:
                     break
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_many_watches_on_one_stream(tmp_path: Path, backend: str) -> None:
+    """A task consumes watches of the past, of now and of the future together, each in order and with its own id."""
+
+    async def main() -> dict[int, list[int]]:
+        seen: dict[int, list[int]] = {}
+        async with kvstore.open_async(tmp_path / "data", backend) as store:
+            for _ in range(20):
+                await store.put(b"k", b"v")
+            await store.checkpoint()
+            async with store.watch_stream() as stream:
+                for start in (2, 0, 25):
+                    stream.create(WatchRequest(b"k", start_revision=start))
+                for _ in range(10):
+                    await store.put(b"k", b"v")
+                while sum(map(len, seen.values())) < 30 + 10 + 7:
+                    watch_id, response = await asyncio.wait_for(stream.next(), TIMEOUT_SECONDS)
+                    seen.setdefault(watch_id, []).extend(revisions(response.events))
+                assert stream.cancel(1)
+                assert (await stream.next())[1].canceled
+            with pytest.raises(kvstore.WatchCanceled):
+                await stream.next()
+        return seen
+
+    assert asyncio.run(main()) == {
+        0: list(range(2, 32)),
+        1: list(range(22, 32)),
+        2: list(range(25, 32)),
+    }
 
 
 def test_the_ends(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ def list_(ctx: typer.Context) -> None:
 def disarm(ctx: typer.Context) -> None:
     """Put all alarms out."""
     settings = Settings.of(ctx)
-    with settings.open() as store:
+    with settings.open_existing() as store:
         _show(settings, tuple(gone for alarm in store.alarms() for gone in store.disarm(alarm)))
 
 

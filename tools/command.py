@@ -20,20 +20,20 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from dataclasses import fields as fields_of
 from enum import IntEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from kvstore.errors import Corruption, KVStoreError, OpenError
-from kvstore.options import ENV_PREFIX, BadOption, Options
+from kvstore.errors import Corruption, KVStoreError, NotAStore, OpenError
+from kvstore.options import ENV_PREFIX, BadOption, Options, option_called
 
 from .requests import key_and_end
 from .usage import UsageError
 
 if TYPE_CHECKING:
+    from kvstore.layout import DataDir
     from kvstore.store import Store
 
     from .answers import Style
@@ -84,11 +84,10 @@ class Settings:
     def load_options(self, **changes: Any) -> Options:
         """The store's options: from the environment, ``--set`` and ``changes``."""
         environ = dict(os.environ)
-        known = {option.name for option in fields_of(Options)} - {"clock"}
         for assignment in self.options:
-            name, equals, value = assignment.partition("=")
-            name = name.replace("-", "_")
-            if not equals or name not in known:
+            given, equals, value = assignment.partition("=")
+            name = option_called(given.replace("-", "_"))
+            if not equals or not name or name == "clock":
                 raise UsageError(f"--set {assignment}: not NAME=VALUE with the name of an option")
             environ[ENV_PREFIX + name.upper()] = value
         return Options.load({"backend": self.backend or self._recognized(), **changes}, environ)
@@ -108,6 +107,20 @@ class Settings:
         from kvstore.store import Store
 
         return Store(open_engine(self.directory, self.load_options(read_only=read_only, **changes)))
+
+    def open_existing(self, **changes: Any) -> Store:
+        """The store for writing, where there is one: a misspelt name must not become a new, empty store."""
+        self.check_exists()
+        return self.open(**changes)
+
+    def check_exists(self) -> DataDir:
+        """The store's files. Raises ``NotAStore`` where there are none."""
+        from kvstore.layout import DataDir
+
+        directory = DataDir.at(self.directory, self.load_options().wal_dir or None)
+        if not directory.snap.is_dir():
+            raise NotAStore(f"{directory.root} is not a store", directory.root)
+        return directory
 
 
 _META = "kvstore"

@@ -1,12 +1,27 @@
-"""``kvstore compact REVISION``: forget what was superseded at or before a revision."""
+"""``kvstore compact REVISION``: forget what was superseded at or before a revision.
+
+The store must not be open elsewhere: a process that has it open calls ``store.compact()``, or leaves it to
+``auto_compaction_retention``. The rows are gone when the command ends; if it is interrupted, the next process that
+opens the store goes on. Also a script: ``python tools/compact.py REVISION --data-dir DIR``.
+"""
 
 from __future__ import annotations
+
+import sys
+
+if __name__ == "__main__" and not __package__:
+    import runpy
+
+    sys.path.pop(0)  # where Python puts a script's folder
+    runpy.run_module("kvstore.tools.compact", run_name="__main__", alter_sys=True)
+    sys.exit()
 
 from typing import Annotated
 
 import typer
 
-from .command import Settings, etcdctl_style_of, write_json, write_line
+from .command import Settings, etcdctl_style_of, run, write_json, write_line
+from .progress import progress_bar
 
 
 def register(app: typer.Typer) -> None:
@@ -16,16 +31,31 @@ def register(app: typer.Typer) -> None:
 def compact(
     ctx: typer.Context,
     revision: Annotated[int, typer.Argument(help="It and all newer ones stay readable.")],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what it would delete.")] = False,
     physical: Annotated[
-        bool,
-        typer.Option("--physical", help="Return when the rows are gone too (they go at closing anyway)."),
-    ] = False,
+        bool, typer.Option("--physical", hidden=True, help="As always here: no server would do it later.")
+    ] = True,
 ) -> None:
     """Forget what was superseded at or before a revision."""
     settings = Settings.of(ctx)
-    with settings.open() as store:
-        response = store.compact(revision, physical=physical)
+    with settings.open_existing(background=False) as store:
+        if dry_run:
+            found = store.compaction_estimate(revision)
+            if settings.json:
+                write_json(found._asdict())
+            else:
+                write_line(
+                    f"compacting to revision {revision} would delete "
+                    f"{found.versions:,} versions and {found.changes:,} changes"
+                )
+            return
+        with progress_bar("compacting", unit="revisions") as progress:
+            response = store.compact(revision, physical=physical, progress=progress)
         if settings.json:
             write_json(etcdctl_style_of(store).answer(response))
         else:
             write_line(f"compacted revision {revision}")
+
+
+if __name__ == "__main__":
+    sys.exit(run(register))

@@ -20,11 +20,16 @@ from typing import Annotated
 import typer
 
 from .command import Settings, run, write_json, write_line
+from .progress import progress_bar
 
 
 def register(app: typer.Typer) -> None:
-    app.command("defragment")(defragment)
+    register_alone(app)
     app.command("defrag", hidden=True)(defragment)
+
+
+def register_alone(app: typer.Typer) -> None:
+    app.command("defragment")(defragment)
 
 
 def defragment(
@@ -33,7 +38,7 @@ def defragment(
 ) -> None:
     """Give free pages back to the file system."""
     settings = Settings.of(ctx)
-    with settings.open() as store:
+    with settings.open_existing(background=False) as store:
         if dry_run:
             found = store.defragment_estimate()
             if settings.json:
@@ -44,7 +49,8 @@ def defragment(
                     f"needs {found.needed_bytes:,} of {found.free_bytes:,} free bytes for a while"
                 )
             return
-        done = store.defragment()
+        with progress_bar("defragmenting") as progress:
+            done = store.defragment(progress=progress)
     if settings.json:
         write_json(done._asdict())
     else:
@@ -53,4 +59,4 @@ def defragment(
 
 
 if __name__ == "__main__":
-    sys.exit(run(register))
+    sys.exit(run(register_alone))

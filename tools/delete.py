@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from kvstore.model import DeleteRangeRequest
+from kvstore.model import DeleteRangeRequest, DeleteRangeResponse, RangeRequest
 
 from .command import Settings, etcdctl_style_of, range_of, write_json
 from .kv_text import Printer
@@ -25,13 +25,21 @@ def delete(
     prefix: Annotated[bool, typer.Option("--prefix", help="All keys that begin with KEY.")] = False,
     from_key: Annotated[bool, typer.Option("--from-key", help="All keys from KEY on.")] = False,
     prev_kv: Annotated[bool, typer.Option("--prev-kv", help="Also print what was deleted.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be deleted.")] = False,
     as_hex: Annotated[bool, typer.Option("--hex", help="Print bytes as \\x...")] = False,
 ) -> None:
     """Delete keys; prints how many."""
     start, end = range_of(key, range_end, prefix=prefix, from_key=from_key)
     settings = Settings.of(ctx)
-    with settings.open() as store:
-        response = store.engine.delete_range(DeleteRangeRequest(start, end, prev_kv))
+    settings.check_exists()
+    with settings.open(read_only=dry_run) as store:
+        if dry_run:
+            found = store.engine.range(
+                RangeRequest(start, end, keys_only=not prev_kv, count_only=not prev_kv)
+            )
+            response = DeleteRangeResponse(found.revision, found.count, found.kvs)
+        else:
+            response = store.engine.delete_range(DeleteRangeRequest(start, end, prev_kv))
         if settings.json:
             write_json(etcdctl_style_of(store).answer(response))
         else:

@@ -39,10 +39,17 @@ def grant(
             write_line(f"lease {_hex(response.id)} granted with TTL({response.ttl}s)")
 
 
-def revoke(ctx: typer.Context, lease: Annotated[str, typer.Argument()]) -> None:
+def revoke(
+    ctx: typer.Context,
+    lease: Annotated[str, typer.Argument()],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say which keys would go.")] = False,
+) -> None:
     """End a lease and delete its keys."""
     settings = Settings.of(ctx)
-    with settings.open() as store:
+    if dry_run:
+        _show_time_to_live(settings, lease, keys=True)
+        return
+    with settings.open_existing() as store:
         response = store.revoke_lease(lease_id(lease))
         if settings.json:
             write_json(etcdctl_style_of(store).answer(response))
@@ -53,7 +60,7 @@ def revoke(ctx: typer.Context, lease: Annotated[str, typer.Argument()]) -> None:
 def keep_alive(ctx: typer.Context, lease: Annotated[str, typer.Argument()]) -> None:
     """Start a lease's time anew, once."""
     settings = Settings.of(ctx)
-    with settings.open() as store:
+    with settings.open_existing() as store:
         response = store.keep_alive(lease_id(lease))
     if settings.json:
         write_json({"ID": response.id, "TTL": response.ttl})
@@ -71,7 +78,10 @@ def time_to_live(
     keys: Annotated[bool, typer.Option("--keys", help="Also the attached keys.")] = False,
 ) -> None:
     """How long a lease has left."""
-    settings = Settings.of(ctx)
+    _show_time_to_live(Settings.of(ctx), lease, keys=keys)
+
+
+def _show_time_to_live(settings: Settings, lease: str, *, keys: bool) -> None:
     with settings.open(read_only=True) as store:
         response = store.lease_time_to_live(lease_id(lease), keys=keys)
     shown = ", ".join(readable(key) for key in response.keys)

@@ -51,14 +51,23 @@ class _Bar:
             DownloadColumn,
             MofNCompleteColumn,
             ProgressColumn,
+            Task,
             TextColumn,
             TimeRemainingColumn,
             TransferSpeedColumn,
         )
         from rich.progress import Progress as Drawn
+        from rich.text import Text
 
-        amounts: list[ProgressColumn] = [MofNCompleteColumn()]
-        if self._unit == "bytes":
+        class Rate(ProgressColumn):
+            """Units in a second."""
+
+            def render(self, task: Task) -> Text:
+                return Text(f"{task.speed:,.0f} {unit}/s" if task.speed else "")
+
+        unit = self._unit
+        amounts: list[ProgressColumn] = [MofNCompleteColumn(), Rate()]
+        if unit == "bytes":
             amounts = [DownloadColumn(), TransferSpeedColumn()]
         columns = [TextColumn("{task.description}"), BarColumn(), *amounts, TimeRemainingColumn()]
         self._drawn = Drawn(*columns, console=Console(stderr=True), transient=True)

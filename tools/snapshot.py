@@ -1,8 +1,9 @@
-"""``kvstore snapshot save|status|restore|list``: copies of a store in one file each, and new stores out of them.
+"""``kvstore snapshot save|status|list|prune|restore``: copies of a store in one file each, and stores out of them.
 
     kvstore snapshot save backup.snap --data-dir DIR      also while another process writes the store
     kvstore snapshot status backup.snap                   every byte is looked at; exit code 4: damaged
     kvstore snapshot list --data-dir DIR                  those in the store's own place
+    kvstore snapshot prune --data-dir DIR [--dry-run]     only the newest of them stay
     kvstore snapshot restore backup.snap --data-dir NEW   a new store; NEW must be absent or empty
     kvstore snapshot restore OLD --data-dir NEW --to-revision 1234 [--archive DIR]
                                                           from the snapshots and the log of a data directory
@@ -28,8 +29,7 @@ from typing import Annotated, Any
 import typer
 
 import kvstore
-from kvstore.errors import KVStoreError, NotAStore
-from kvstore.layout import DataDir
+from kvstore.errors import KVStoreError
 from kvstore.snapshot.opened import inspect
 from kvstore.snapshot.reader import SnapshotInfo, read_info
 
@@ -48,6 +48,7 @@ def register_verbs(app: typer.Typer) -> None:
     app.command("save")(save)
     app.command("status")(status)
     app.command("list")(list_)
+    app.command("prune")(prune)
     app.command("restore")(restore)
 
 
@@ -65,9 +66,7 @@ def save(
 ) -> None:
     """Write a verified snapshot of everything durable now."""
     settings = Settings.of(ctx)
-    directory = DataDir.at(settings.directory, settings.load_options().wal_dir or None)
-    if not directory.snap.is_dir():
-        raise NotAStore(f"{directory.root} is not a store", directory.root)
+    directory = settings.check_exists()
     beside = file is not None and directory.db.exists()  # a store in memory has no file to copy
     with settings.open(read_only=beside) as store, progress_bar("saving") as progress:
         info = store.snapshot(file, progress=progress)
@@ -105,15 +104,34 @@ def status(
 def list_(ctx: typer.Context) -> None:
     """The snapshots in the store's own place, oldest first; only their manifests are looked at."""
     settings = Settings.of(ctx)
-    directory = DataDir.at(settings.directory)
-    if not directory.snap.is_dir():
-        raise NotAStore(f"{directory.root} is not a store", directory.root)
+    directory = settings.check_exists()
     found = [_facts_or_damage(file.path) for file in directory.snapshots()]
     if settings.json:
         write_json(found)
         return
     columns = ("path", "revision", "index", "created", "keys", "size_bytes", "damage")
     write_table(columns, [[str(item.get(name, "")) for name in columns] for item in found])
+
+
+def prune(
+    ctx: typer.Context,
+    keep: Annotated[
+        int | None, typer.Option(min=1, help="How many stay. [default: the option max-snapshots]")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say which would go.")] = False,
+) -> None:
+    """Remove all but the newest snapshots in the store's own place, as every new one there does by itself."""
+    settings = Settings.of(ctx)
+    settings.check_exists()
+    with settings.open(read_only=dry_run, background=False) as store:
+        snapshots = store.engine.snapshots
+        count = store.engine.options.max_snapshots if keep is None else keep
+        gone = [str(file.path) for file in (snapshots.surplus if dry_run else snapshots.prune)(count)]
+    if settings.json:
+        write_json({"dry_run": dry_run, "removed": gone})
+        return
+    for path in gone:
+        write_line(f"{'would remove' if dry_run else 'removed'} {path}")
 
 
 def _facts_or_damage(path: Path) -> dict[str, Any]:
@@ -220,7 +238,10 @@ def restore(
             }
         )
     else:
-        write_line(f"restored revision {made.revision} into {made.data_dir} ({made.backend})")
+        write_line(
+            f"restored revision {made.revision} into {made.data_dir} ({made.backend}) "
+            f"from {made.base or 'the log alone'}; its cluster id is {made.cluster_id:016x}"
+        )
 
 
 def _seconds(text: str) -> float:

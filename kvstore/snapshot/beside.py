@@ -23,7 +23,7 @@ from kvstore.mvcc.schema import TABLES
 from kvstore.mvcc.state import State
 from kvstore.snapshot.point import Point, log_segments, replay_to
 from kvstore.snapshot.reader import SnapshotInfo
-from kvstore.snapshot.writer import Copy, copy_backend, describe, given_up_on_failure, seal
+from kvstore.snapshot.writer import Copy, check_target, copy_backend, describe, given_up_on_failure, seal
 
 if TYPE_CHECKING:
     from kvstore.engine import LocalEngine
@@ -34,6 +34,7 @@ ATTEMPTS = 5
 def take_beside(engine: LocalEngine, target: Path, progress: Progress | None = None) -> SnapshotInfo:
     """Write a snapshot of what is durable now, from an engine that is open read-only."""
     assert engine.directory is not None
+    check_target(engine.directory, target)
     attempt = 1
     while True:
         copy = copy_backend(engine.disk, engine.backend, target, engine.now_ms(), progress, is_final=False)

@@ -98,18 +98,25 @@ class SnapshotKeeper:
             if path is None:
                 self.last, self.last_error = info, None
                 self._since_ms, self._bytes_before = info.created_ms, -log_bytes
-                self._remove_surplus()
+                self.prune(engine.options.max_snapshots)
         logger.info("snapshot %s: revision %d, %d bytes", info.path, info.revision, info.size_bytes)
         return info
 
-    def _remove_surplus(self) -> None:
-        keep = self._engine.options.max_snapshots
-        directory = self._engine.directory
-        surplus = self.files()[:-keep] if keep else []
+    def surplus(self, keep: int) -> list[layout.NumberedFile]:
+        """The snapshots that are too many where the newest ``keep`` (0: all) are wanted, oldest first."""
+        return self.files()[:-keep] if keep else []
+
+    def prune(self, keep: int) -> list[layout.NumberedFile]:
+        """Remove the ``surplus``; what was removed."""
+        engine = self._engine
+        if engine.log is None or engine.directory is None:
+            raise ReadOnly
+        surplus = self.surplus(keep)
         for file in surplus:
-            self._engine.disk.remove(file.path)
-        if surplus and directory is not None:
-            self._engine.disk.sync_dir(directory.snap)
+            engine.disk.remove(file.path)
+        if surplus:
+            engine.disk.sync_dir(engine.directory.snap)
+        return surplus
 
     # --- automatically ----------------------------------------------------------------
 

@@ -106,7 +106,9 @@ def _apply_to(
     last_ms = 0
     wal_dir = segments[0].path.parent
     needed = segments_from(wal_dir, state.index, segments)
-    for batch in Replay(None, wal_dir, state.index, None, needed).batches():
+    replay = Replay(None, wal_dir, state.index, None, needed)
+    total_bytes, begins = _places(needed)
+    for batch in replay.batches():
         if point.time_ms and batch.time_ms > point.time_ms:
             break
         last_ms = batch.time_ms
@@ -118,9 +120,18 @@ def _apply_to(
                 return last_ms
         if state.active.size_bytes > CHECKPOINT_BYTES:
             _checkpoint(state, batch.time_ms)
-        if progress is not None:
-            progress(state.index, 0)
+        if progress is not None and replay.last_mark is not None:
+            progress(begins[replay.last_mark.segment_index] + replay.last_mark.offset, total_bytes)
     return last_ms
+
+
+def _places(segments: list[layout.NumberedFile]) -> tuple[int, dict[int, int]]:
+    """The bytes of all segments together, and how many lie before each, by its index."""
+    total_bytes, begins = 0, {}
+    for file in segments:
+        begins[file.index] = total_bytes
+        total_bytes += file.path.stat().st_size
+    return total_bytes, begins
 
 
 def _checkpoint(state: State, now_ms: int) -> None:

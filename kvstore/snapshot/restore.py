@@ -148,7 +148,7 @@ def restore(
     """Make the new data directory ``data_dir``; it must be absent or empty.
 
     ``archives``: folders with log segments. ``to_revision``, ``to_time`` (seconds since 1970): stop there.
-    ``progress``: first (bytes, total) of the snapshot, then (log entry, 0). Raises ``NotAStore``, ``Corruption``,
+    ``progress``: (done, total) bytes of the snapshot, then of the log after it. Raises ``NotAStore``, ``Corruption``,
     ``OpenError`` (the target exists; the point is not covered), ``DiskFull``, ``BadOption``.
     """
     new = new or NewStore()

@@ -22,6 +22,7 @@ from kvstore import layout
 from kvstore.backend import Backend, Progress
 from kvstore.errors import DiskFull, KVStoreError, WrongStore
 from kvstore.files import Disk, free_bytes
+from kvstore.layout import DataDir
 from kvstore.maintenance import Traffic
 from kvstore.mvcc.schema import (
     CHANGES,
@@ -51,7 +52,8 @@ def take_snapshot(engine: LocalEngine, path: Path | None, progress: Progress | N
     with engine.checkpointing:
         engine.checkpoint()
         target = path or engine.directory.snapshot(engine.cluster_id, engine.state.applied_index)
-        _check_target(engine, target, given=path is not None)
+        if path is not None:
+            check_target(engine.directory, path)
         copy = copy_backend(
             engine.disk, engine.backend, target, engine.now_ms(), progress, is_busy=Traffic(engine)
         )
@@ -65,13 +67,11 @@ def write_snapshot(
     return seal(disk, copy_backend(disk, backend, target, now_ms, progress), target)
 
 
-def _check_target(engine: LocalEngine, target: Path, *, given: bool) -> None:
+def check_target(directory: DataDir, target: Path) -> None:
     """A name given by hand must not be that of one of the store's own files."""
-    directory = engine.directory
-    if given and directory is not None:
-        folder = target.resolve().parent
-        if folder in (directory.root.resolve(), directory.snap.resolve(), directory.wal.resolve()):
-            raise WrongStore(f"{target} lies among the store's own files; choose another place", target)
+    folder = target.resolve().parent
+    if folder in (directory.root.resolve(), directory.snap.resolve(), directory.wal.resolve()):
+        raise WrongStore(f"{target} lies among the store's own files; choose another place", target)
 
 
 def _check_room(backend: Backend, target: Path) -> int:

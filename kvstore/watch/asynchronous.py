@@ -1,4 +1,4 @@
-"""One watch as an asynchronous iterator.
+"""Watches for asyncio: a stream of many, and one as an asynchronous iterator of events.
 
 Live events are taken on the event loop; whatever reads the store runs in a thread and leaves its response in the
 stream, so that a canceled task loses nothing. One call into the loop wakes the consumer, however many events wait.
@@ -15,7 +15,7 @@ from kvstore.errors import WatchCanceled
 from kvstore.model import Event, WatchRequest, WatchResponse
 from kvstore.watch.bell import Bell
 from kvstore.watch.iterators import OneWatch
-from kvstore.watch.stream import WatchStream
+from kvstore.watch.stream import Numbered, WatchStream
 
 
 class LoopBell(Bell):
@@ -48,6 +48,55 @@ class LoopBell(Bell):
             self._rung = False
 
 
+class AsyncWatchStream:
+    """Many watches with one consumer, a task: ``create``, ``cancel``, and ``await next()`` as in ``WatchStream``."""
+
+    def __init__(self, stream: WatchStream, loop: asyncio.AbstractEventLoop) -> None:
+        self.stream = stream
+        self.create = stream.create
+        self.cancel = stream.cancel
+        self.request_progress = stream.request_progress
+        self.close = stream.close
+        self._reader: asyncio.Future[None] | None = None
+        stream.bell = self._bell = LoopBell(loop)
+
+    async def next(self) -> Numbered:
+        """The next (watch id, response). A task that is canceled while it waits loses nothing.
+
+        Raises ``WatchCanceled`` once the stream is closed, ``StoreClosed`` once the store is.
+        """
+        stream = self.stream
+        while True:
+            if self._reader is not None:
+                await self._read_in_thread()
+            found = stream.step(may_read=False)
+            if found is not None:
+                return found
+            if stream.needs_store():
+                await self._read_in_thread()
+                continue
+            if stream.idle():
+                await self._bell.rung(stream.until_tick(None))
+
+    async def _read_in_thread(self) -> None:
+        """Let a thread read; if this task is canceled meanwhile, the next one waits for the same read."""
+        if self._reader is None:
+            self._reader = asyncio.ensure_future(asyncio.to_thread(self.stream.read_ahead))
+        try:
+            await asyncio.shield(self._reader)
+        finally:
+            if self._reader.done():
+                self._reader = None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
 class AsyncWatch(OneWatch):
     """An asynchronous iterator of events; one consumer at a time.
 
@@ -55,10 +104,9 @@ class AsyncWatch(OneWatch):
         async for event in events: ...
     """
 
-    def __init__(self, stream: WatchStream, request: WatchRequest, loop: asyncio.AbstractEventLoop) -> None:
-        self._reader: asyncio.Future[None] | None = None
-        stream.bell = self._bell = LoopBell(loop)
-        super().__init__(stream, request)
+    def __init__(self, stream: AsyncWatchStream, request: WatchRequest) -> None:
+        self._next = stream.next
+        super().__init__(stream.stream, request)
 
     def __aiter__(self) -> AsyncIterator[Event]:
         return self
@@ -86,35 +134,11 @@ class AsyncWatch(OneWatch):
             raise self._end
         while True:
             try:
-                found = await self._next_numbered()
+                found = await self._next()
             except WatchCanceled:
                 return None
             if self._take(found[1]):
                 return found[1]
-
-    async def _next_numbered(self) -> tuple[int, WatchResponse]:
-        stream = self.stream
-        while True:
-            if self._reader is not None:
-                await self._read_in_thread()
-            found = stream.step(may_read=False)
-            if found is not None:
-                return found
-            if stream.needs_store():
-                await self._read_in_thread()
-                continue
-            if stream.idle():
-                await self._bell.rung(stream.until_tick(None))
-
-    async def _read_in_thread(self) -> None:
-        """Let a thread read; if this task is canceled meanwhile, the next one waits for the same read."""
-        if self._reader is None:
-            self._reader = asyncio.ensure_future(asyncio.to_thread(self.stream.read_ahead))
-        try:
-            await asyncio.shield(self._reader)
-        finally:
-            if self._reader.done():
-                self._reader = None
 
     async def __aenter__(self) -> Self:
         return self

@@ -118,6 +118,16 @@ class Hub:
         return sum(len(stream) for stream in list(self._streams))
 
     @property
+    def streams(self) -> int:
+        """How many streams there are."""
+        return len(self._streams)
+
+    @property
+    def slow(self) -> int:
+        """How many watches are behind."""
+        return sum(stream.slow for stream in list(self._streams))
+
+    @property
     def buffered_bytes(self) -> int:
         """What waits in the queues of all streams."""
         return sum(stream.buffered_bytes for stream in list(self._streams))

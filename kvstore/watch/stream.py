@@ -13,7 +13,8 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from typing import TYPE_CHECKING
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
 
 from kvstore.errors import Compacted, WatchCanceled
 from kvstore.model import FROM_KEY, WatchRequest, WatchResponse
@@ -70,6 +71,11 @@ class WatchStream:
 
     def __len__(self) -> int:
         return len(self._watchers)
+
+    @property
+    def slow(self) -> int:
+        """How many of the watches are behind."""
+        return sum(not watcher.live for watcher in list(self._watchers.values()))
 
     @property
     def buffered_bytes(self) -> int:
@@ -170,6 +176,14 @@ class WatchStream:
             self._watchers.clear()
             self._queue.clear()
         self.bell.ring()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
 
     def abandon(self) -> None:
         """As ``close``, for a garbage collector that may run anywhere: takes no lock."""

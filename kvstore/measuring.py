@@ -1,0 +1,250 @@
+"""What is measured as it happens, with the option ``metrics``: calls, bytes, durations. Shown by ``metrics``.
+
+Only then is the engine a ``MeasuredEngine`` with a ``MeasuredPlanner`` and a ``MeasuredDisk``: without the option not
+one instruction is spent on any of this. Counts are etcd's: each operation counts, also inside a transaction, and a
+lease that ends deletes its keys one by one; a transaction counts as one where it has more than one operation. (Not
+counted, as etcd does: the reads that compares take.)
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from bisect import bisect_left
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import TYPE_CHECKING, Any
+
+from kvstore import layout
+from kvstore.engine import LocalEngine
+from kvstore.files import Disk, File, Path
+from kvstore.maintenance import COMMIT, DEFRAGMENT, SNAPSHOT
+from kvstore.model import (
+    DeleteRangeRequest,
+    HashKVResponse,
+    Op,
+    PutRequest,
+    RangeRequest,
+    RangeResponse,
+    TxnRequest,
+    TxnResponse,
+)
+from kvstore.mvcc.plan import Planned, Planner
+
+if TYPE_CHECKING:
+    from kvstore.keyvalue import KeyValue
+    from kvstore.lessor import Lessor
+    from kvstore.mvcc.state import State
+
+SYNC, WRITE, HASH = "sync", "write", "hash"
+"""Durations that are measured beside those of ``engine.timed``."""
+
+SHORT_BOUNDS = tuple(0.001 * 2**step for step in range(14))
+LONG_BOUNDS = tuple(0.01 * 2**step for step in range(17))
+BOUNDS = {
+    SYNC: SHORT_BOUNDS,
+    WRITE: SHORT_BOUNDS,
+    COMMIT: SHORT_BOUNDS,
+    DEFRAGMENT: LONG_BOUNDS,
+    SNAPSHOT: LONG_BOUNDS,
+    HASH: LONG_BOUNDS,
+}
+
+
+class Histogram:
+    """Counts of durations by upper bound, as Prometheus wants them."""
+
+    def __init__(self, bounds: tuple[float, ...]) -> None:
+        self._bounds = bounds
+        self._counts = [0] * (len(bounds) + 1)
+        self._lock = threading.Lock()
+        self.sum_seconds = 0.0
+
+    def observe(self, seconds: float) -> None:
+        with self._lock:
+            self._counts[bisect_left(self._bounds, seconds)] += 1
+            self.sum_seconds += seconds
+
+    def cumulative(self) -> list[tuple[str, int]]:
+        """(upper bound, how many were at most that), the last being +Inf."""
+        with self._lock:
+            counts = list(self._counts)
+        total, rows = 0, []
+        for bound, count in zip((*map(str, self._bounds), "+Inf"), counts, strict=True):
+            total += count
+            rows.append((bound, total))
+        return rows
+
+
+class Measured:
+    """What was measured since the store was opened."""
+
+    def __init__(self) -> None:
+        self.durations = {work: Histogram(bounds) for work, bounds in BOUNDS.items()}
+        self.under_way = dict.fromkeys(BOUNDS, 0)
+        self.puts = self.deletes = self.txns = 0
+        """Counted under the planner's lock."""
+        self.put_bytes = 0
+        self.granted = self.renewed = self.revoked = 0
+        self.ranges = 0
+        self.log_bytes = 0
+        self._lock = threading.Lock()
+
+    def count_range(self) -> None:
+        with self._lock:
+            self.ranges += 1
+
+    @contextmanager
+    def time(self, work: str) -> Iterator[None]:
+        began = time.perf_counter()
+        self.under_way[work] += 1
+        try:
+            yield
+        finally:
+            self.under_way[work] -= 1
+        self.durations[work].observe(time.perf_counter() - began)
+
+
+class MeasuredFile:
+    """A log segment whose writes and syncs are timed."""
+
+    def __init__(self, file: File, measured: Measured) -> None:
+        self._file = file
+        self._measured = measured
+        self.truncate = file.truncate
+        self.close = file.close
+
+    @property
+    def path(self) -> str:
+        return self._file.path
+
+    def pwrite(self, data: bytes | bytearray | memoryview, offset: int) -> None:
+        with self._measured.time(WRITE):
+            self._file.pwrite(data, offset)
+        self._measured.log_bytes += len(data)
+
+    def sync(self) -> None:
+        with self._measured.time(SYNC):
+            self._file.sync()
+
+
+class MeasuredDisk:
+    """A disk that measures what the log does on it."""
+
+    def __init__(self, disk: Disk) -> None:
+        self._disk = disk
+        self.measured = Measured()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._disk, name)
+
+    def create(self, path: Path, *, direct: bool = False) -> File:
+        return self._watched(self._disk.create(path, direct=direct))
+
+    def open(self, path: Path) -> File:
+        return self._watched(self._disk.open(path))
+
+    def _watched(self, file: File) -> File:
+        return MeasuredFile(file, self.measured) if file.path.endswith(layout.SEGMENT_SUFFIX) else file
+
+
+class MeasuredPlanner(Planner):
+    """A planner that counts what it plans. Its callers hold the planner's lock."""
+
+    def __init__(self, state: State, lessor: Lessor, measured: Measured) -> None:
+        super().__init__(state, lessor)
+        self._measured = measured
+
+    def put(self, request: PutRequest) -> Planned:
+        planned = super().put(request)
+        self._count_ops((request,), (planned.response,))
+        return planned
+
+    def put_for(self, request: PutRequest, lease: int, ttl_seconds: int, now_ms: int) -> Planned:
+        planned = super().put_for(request, lease, ttl_seconds, now_ms)
+        self._measured.granted += 1
+        self._count_ops((request,), (planned.response,))
+        return planned
+
+    def delete(self, request: DeleteRangeRequest) -> Planned:
+        planned = super().delete(request)
+        self._measured.deletes += 1
+        return planned
+
+    def txn(self, request: TxnRequest) -> Planned:
+        planned = super().txn(request)
+        assert isinstance(planned.response, TxnResponse)
+        self._measured.txns += self._count_txn(request, planned.response) > 1
+        return planned
+
+    def _count_txn(self, request: TxnRequest, response: TxnResponse) -> int:
+        return self._count_ops(request.success if response.succeeded else request.failure, response.responses)
+
+    def _count_ops(self, ops: tuple[Op, ...], responses: tuple[Any, ...]) -> int:
+        """Count what was carried out; how many operations that were."""
+        measured, count = self._measured, 0
+        for op, response in zip(ops, responses, strict=True):
+            if isinstance(op, TxnRequest):
+                count += self._count_txn(op, response)
+                continue
+            count += 1
+            if isinstance(op, PutRequest):
+                measured.puts += 1
+                measured.put_bytes += len(op.key) + len(op.value)
+            elif isinstance(op, DeleteRangeRequest):
+                measured.deletes += 1
+            else:
+                measured.count_range()
+        return count
+
+    def grant(self, lease: int, ttl_seconds: int, ttl_min_seconds: int, now_ms: int) -> tuple[bytes, int]:
+        granted = super().grant(lease, ttl_seconds, ttl_min_seconds, now_ms)
+        self._measured.granted += 1
+        return granted
+
+    def renew(self, lease: int, now_ms: int) -> tuple[bytes, int]:
+        renewed = super().renew(lease, now_ms)
+        self._measured.renewed += 1
+        return renewed
+
+    def revoke(self, lease: int) -> tuple[bytes, int]:
+        found = self._lessor.leases.get(lease)
+        keys = len(found.keys) if found is not None else 0
+        revoked = super().revoke(lease)
+        measured = self._measured
+        measured.revoked += 1
+        measured.deletes += keys
+        measured.txns += keys > 1
+        return revoked
+
+
+class MeasuredEngine(LocalEngine):
+    """An engine that counts its calls and times its work."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.planner = MeasuredPlanner(self.state, self.lessor, self.measured)
+
+    @property
+    def measured(self) -> Measured:
+        assert isinstance(self.disk, MeasuredDisk)
+        return self.disk.measured
+
+    def get(self, key: bytes) -> KeyValue | None:
+        self.measured.count_range()
+        return super().get(key)
+
+    def get_at(self, key: bytes, revision: int) -> KeyValue | None:
+        self.measured.count_range()
+        return super().get_at(key, revision)
+
+    def range(self, request: RangeRequest) -> RangeResponse:
+        self.measured.count_range()
+        return super().range(request)
+
+    def hash_kv(self, revision: int = 0) -> HashKVResponse:
+        with self.timed(HASH):
+            return super().hash_kv(revision)
+
+    def timed(self, work: str) -> AbstractContextManager[None]:
+        return self.measured.time(work)
