@@ -22,12 +22,26 @@ NO_LIMIT = -1
 class Statements:
     """The SQL of one table."""
 
-    __slots__ = ("count", "count_below", "delete", "delete_range", "get", "put", "scan")
+    __slots__ = (
+        "count",
+        "count_below",
+        "delete",
+        "delete_range",
+        "first_values",
+        "get",
+        "get_many",
+        "put",
+        "scan",
+    )
 
     def __init__(self, table: str) -> None:
         name = quoted(table)
         rows = f"SELECT k, v FROM {name} WHERE k >= ?1"
         self.get = f"SELECT v FROM {name} WHERE k = ?"
+        self.get_many = f"SELECT (SELECT v FROM {name} WHERE k = value) FROM carray(?)"
+        self.first_values = (
+            f"SELECT (SELECT v FROM {name} WHERE k >= value ORDER BY k LIMIT 1) FROM carray(?)"
+        )
         self.put = f"REPLACE INTO {name} VALUES (?, ?)"
         self.delete = f"DELETE FROM {name} WHERE k = ?"
         self.delete_range = f"DELETE FROM {name} WHERE k >= ? AND k < ?"
@@ -65,12 +79,15 @@ class SQLiteReadTx:
         return rows[0][0] if rows else None
 
     def get_many(self, table: str, keys: Sequence[bytes]) -> list[bytes | None]:
-        sql = self._statements[table].get
-        cursor = self._open_cursor()
-        try:
-            return [cursor.execute(sql, (key,)).get for key in keys]
-        except (apsw.Error, UnicodeDecodeError) as error:
-            raise typed(error, self._backend.path) from error
+        return self._run_once(self._statements[table].get_many, keys)
+
+    def first_values(self, table: str, keys: Sequence[bytes]) -> list[bytes | None]:
+        """The value of the first row at or after each key."""
+        return self._run_once(self._statements[table].first_values, keys)
+
+    def _run_once(self, sql: str, keys: Sequence[bytes]) -> list[bytes | None]:
+        """One value for each key, by one statement for all of them."""
+        return [value for (value,) in self._run(sql, (apsw.carray(tuple(keys)),))] if keys else []
 
     def scan(
         self,
