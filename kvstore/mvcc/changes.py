@@ -128,10 +128,11 @@ def _resolve(
     tx: ReadTx, rows: list[Row], compacted: int, span: tuple[bytes, bytes | None]
 ) -> list[ChangedRow]:
     """Add to each named change in ``span`` the version it wrote. A column at a time: it is the cost of catching up."""
-    start, end = span
-    if span != EVERYTHING:
-        rows = [row for row in rows if start <= row[1][1:] and (end is None or row[1][1:] < end)]
     keys = [kind_and_key[1:] for _, kind_and_key in rows]
+    start, end = span
+    if keys and (min(keys) < start or (end is not None and max(keys) >= end)):
+        inside = [at for at, key in enumerate(keys) if start <= key and (end is None or key < end)]
+        rows, keys = [rows[at] for at in inside], [keys[at] for at in inside]
     revisions = list(split_revisions(b"".join([revision for revision, _ in rows])))
     puts = [at for at, (_, kind_and_key) in enumerate(rows) if kind_and_key[0] != _DELETE]
     puts.sort(key=keys.__getitem__)  # neighbours in the backend are read together
