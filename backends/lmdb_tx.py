@@ -173,6 +173,11 @@ class LMDBWriteTx(LMDBReadTx):
         self._play(lambda: deleted.append(self._delete_ranges(table, kept)))
         return deleted[-1]
 
+    def delete_all(self, table: str) -> int:
+        rows = self.count(table)
+        self._play(lambda: self._empty(table))
+        return rows
+
     def _put(self, table: str, rows: list[Row], append: bool) -> None:
         with self._tx.cursor(self._backend.short[table]) as cursor:
             try:
@@ -212,6 +217,10 @@ class LMDBWriteTx(LMDBReadTx):
                     long.delete(key)
                     deleted += 1
         return deleted
+
+    def _empty(self, table: str) -> None:
+        for database in (self._backend.short[table], self._backend.long[table]):
+            self._tx.drop(database, delete=False)
 
     def _play(self, operation: Callable[[], Any]) -> None:
         self._played.append(operation)

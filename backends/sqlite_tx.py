@@ -26,6 +26,7 @@ class Statements:
         "count",
         "count_below",
         "delete",
+        "delete_all",
         "delete_range",
         "first_values",
         "get",
@@ -44,6 +45,7 @@ class Statements:
         )
         self.put = f"REPLACE INTO {name} VALUES (?, ?)"
         self.delete = f"DELETE FROM {name} WHERE k = ?"
+        self.delete_all = f"DELETE FROM {name}"  # without a condition: whole pages, unread
         self.delete_range = f"DELETE FROM {name} WHERE k >= ? AND k < ?"
         self.count = f"SELECT count(*) FROM {name} WHERE k >= ?1"
         self.count_below = f"{self.count} AND k < ?2"
@@ -178,10 +180,17 @@ class SQLiteWriteTx(SQLiteReadTx):
         self._run_many(self._statements[table].delete, ((key,) for key in keys))
 
     def delete_ranges(self, table: str, ranges: Iterable[tuple[bytes, bytes]]) -> int:
-        connection = self._open_cursor().connection
-        before = connection.total_changes()
+        before = self._total_changes()
         self._run_many(self._statements[table].delete_range, ranges)
-        return connection.total_changes() - before
+        return self._total_changes() - before
+
+    def delete_all(self, table: str) -> int:
+        before = self._total_changes()
+        self._run(self._statements[table].delete_all)
+        return self._total_changes() - before
+
+    def _total_changes(self) -> int:
+        return self._open_cursor().connection.total_changes()
 
     def _run_many(self, sql: str, values: Iterable[tuple[bytes, ...]]) -> None:
         try:

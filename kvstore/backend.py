@@ -92,6 +92,9 @@ class WriteTx(ReadTx, Protocol):
         Costs what it deletes, and a seek for each range.
         """
 
+    def delete_all(self, table: str) -> int:
+        """Delete all rows of a table; how many there were. Far cheaper than deleting each."""
+
 
 class Backend(Protocol):
     """An open backend file."""

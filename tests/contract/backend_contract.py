@@ -106,6 +106,22 @@ class BackendContract:
         assert [key for key, _ in self.rows(db)] == left
         assert deleted == len(rows) - len(left) - 1
 
+    @pytest.mark.parametrize("keys", [NASTY, [key for key in NASTY if len(key) < 500], []])
+    def test_a_table_is_emptied_and_counted(self, db: Backend, keys: list[bytes]) -> None:
+        """Deleting all rows, those of the same batch too, leaves other tables alone and takes new rows."""
+        self.put(db, [(key, b"v") for key in keys])
+        self.put(db, [(b"k", b"v")], "history")
+        with db.read() as view:
+            with db.write() as tx:
+                tx.put_many("latest", [(b"new", b"v")])
+                tx.delete_many("latest", keys[:1])
+                assert tx.delete_all("latest") == len({*keys[1:], b"new"})
+                assert tx.scan("latest") == []
+                tx.put_many("latest", [(b"a", b"1"), (b"b" * 900, b"2")])
+            assert view.count("latest") == len(keys)
+        assert self.rows(db) == [(b"a", b"1"), (b"b" * 900, b"2")]
+        assert self.rows(db, "history") == [(b"k", b"v")]
+
     def test_tables_are_apart(self, db: Backend) -> None:
         """The same key in two tables is two rows."""
         self.put(db, [(b"k", b"1")])
