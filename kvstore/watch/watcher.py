@@ -101,9 +101,8 @@ class Watcher:
             return False
         changes = self.wanted(changes)
         if changes:
-            size_bytes = sum(len(key) + len(row or b"") for _, _, key, row in changes)
-            size_bytes += len(changes) * _CHANGE_OVERHEAD_BYTES
-            buffered_bytes = self.buffered_bytes
+            size_bytes = sum([len(row or key) + _CHANGE_OVERHEAD_BYTES for _, _, key, row in changes])
+            buffered_bytes = self.queued_bytes - self.taken_bytes
             if buffered_bytes and buffered_bytes + size_bytes > self._room_bytes:
                 self.position = revision
                 return False
