@@ -95,21 +95,17 @@ class LMDBReadTx:
         except _Error as error:
             raise self._typed(error) from error
 
-    def first_rows(self, table: str, spans: Sequence[tuple[bytes, bytes]]) -> list[Row | None]:
-        """The first row of each [start, end): one cursor for all of them."""
-        if self._backend.has_long[table] or any(len(start) > STORED_BYTES_MAX for start, _ in spans):
-            scans = (self.scan(table, start, end, limit=1) for start, end in spans)
-            return [rows[0] if rows else None for rows in scans]
-        found: list[Row | None] = []
+    def first_values(self, table: str, keys: Sequence[bytes]) -> list[bytes | None]:
+        """The value of the first row at or after each key: one cursor for all of them."""
+        if self._backend.has_long[table] or not all(0 < len(key) <= STORED_BYTES_MAX for key in keys):
+            scans = (self.scan(table, key, limit=1) for key in keys)
+            return [rows[0][1] if rows else None for rows in scans]
         try:
             with self._tx.cursor(self._backend.short[table]) as cursor:
-                seek, item = cursor.set_range, cursor.item
-                for start, end in spans:
-                    row = item() if seek(start) else None
-                    found.append(row if row is not None and row[0] < end else None)
+                seek, value = cursor.set_range, cursor.value
+                return [value() if seek(key) else None for key in keys]
         except lmdb.Error as error:
             raise self._typed(error) from error
-        return found
 
     def count(self, table: str, start: bytes = b"", end: bytes | None = None) -> int:
         database = self._backend.short[table]
@@ -177,6 +173,11 @@ class LMDBWriteTx(LMDBReadTx):
         self._play(lambda: deleted.append(self._delete_ranges(table, kept)))
         return deleted[-1]
 
+    def delete_all(self, table: str) -> int:
+        rows = self.count(table)
+        self._play(lambda: self._empty(table))
+        return rows
+
     def _put(self, table: str, rows: list[Row], append: bool) -> None:
         with self._tx.cursor(self._backend.short[table]) as cursor:
             try:
@@ -216,6 +217,10 @@ class LMDBWriteTx(LMDBReadTx):
                     long.delete(key)
                     deleted += 1
         return deleted
+
+    def _empty(self, table: str) -> None:
+        for database in (self._backend.short[table], self._backend.long[table]):
+            self._tx.drop(database, delete=False)
 
     def _play(self, operation: Callable[[], Any]) -> None:
         self._played.append(operation)

@@ -146,6 +146,13 @@ class MemoryWriteTx(MemoryReadTx):
                 deleted += len(gone)
         return deleted
 
+    def delete_all(self, table: str) -> int:
+        with self._backend.lock:
+            patch, rows = self._open_patch(table), self._backend.rows[table]
+            deleted = len(rows.keys() - patch.keys()) + sum(value is not None for value in patch.values())
+            patch.update(dict.fromkeys([*rows, *patch]))
+        return deleted
+
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:

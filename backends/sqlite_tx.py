@@ -22,14 +22,30 @@ NO_LIMIT = -1
 class Statements:
     """The SQL of one table."""
 
-    __slots__ = ("count", "count_below", "delete", "delete_range", "get", "put", "scan")
+    __slots__ = (
+        "count",
+        "count_below",
+        "delete",
+        "delete_all",
+        "delete_range",
+        "first_values",
+        "get",
+        "get_many",
+        "put",
+        "scan",
+    )
 
     def __init__(self, table: str) -> None:
         name = quoted(table)
         rows = f"SELECT k, v FROM {name} WHERE k >= ?1"
         self.get = f"SELECT v FROM {name} WHERE k = ?"
+        self.get_many = f"SELECT (SELECT v FROM {name} WHERE k = value) FROM carray(?)"
+        self.first_values = (
+            f"SELECT (SELECT v FROM {name} WHERE k >= value ORDER BY k LIMIT 1) FROM carray(?)"
+        )
         self.put = f"REPLACE INTO {name} VALUES (?, ?)"
         self.delete = f"DELETE FROM {name} WHERE k = ?"
+        self.delete_all = f"DELETE FROM {name}"  # without a condition: whole pages, unread
         self.delete_range = f"DELETE FROM {name} WHERE k >= ? AND k < ?"
         self.count = f"SELECT count(*) FROM {name} WHERE k >= ?1"
         self.count_below = f"{self.count} AND k < ?2"
@@ -65,12 +81,15 @@ class SQLiteReadTx:
         return rows[0][0] if rows else None
 
     def get_many(self, table: str, keys: Sequence[bytes]) -> list[bytes | None]:
-        sql = self._statements[table].get
-        cursor = self._open_cursor()
-        try:
-            return [cursor.execute(sql, (key,)).get for key in keys]
-        except (apsw.Error, UnicodeDecodeError) as error:
-            raise typed(error, self._backend.path) from error
+        return self._run_once(self._statements[table].get_many, keys)
+
+    def first_values(self, table: str, keys: Sequence[bytes]) -> list[bytes | None]:
+        """The value of the first row at or after each key."""
+        return self._run_once(self._statements[table].first_values, keys)
+
+    def _run_once(self, sql: str, keys: Sequence[bytes]) -> list[bytes | None]:
+        """One value for each key, by one statement for all of them."""
+        return [value for (value,) in self._run(sql, (apsw.carray(tuple(keys)),))] if keys else []
 
     def scan(
         self,
@@ -161,10 +180,17 @@ class SQLiteWriteTx(SQLiteReadTx):
         self._run_many(self._statements[table].delete, ((key,) for key in keys))
 
     def delete_ranges(self, table: str, ranges: Iterable[tuple[bytes, bytes]]) -> int:
-        connection = self._open_cursor().connection
-        before = connection.total_changes()
+        before = self._total_changes()
         self._run_many(self._statements[table].delete_range, ranges)
-        return connection.total_changes() - before
+        return self._total_changes() - before
+
+    def delete_all(self, table: str) -> int:
+        before = self._total_changes()
+        self._run(self._statements[table].delete_all)
+        return self._total_changes() - before
+
+    def _total_changes(self) -> int:
+        return self._open_cursor().connection.total_changes()
 
     def _run_many(self, sql: str, values: Iterable[tuple[bytes, ...]]) -> None:
         try:

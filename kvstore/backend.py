@@ -92,6 +92,9 @@ class WriteTx(ReadTx, Protocol):
         Costs what it deletes, and a seek for each range.
         """
 
+    def delete_all(self, table: str) -> int:
+        """Delete all rows of a table; how many there were. Far cheaper than deleting each."""
+
 
 class Backend(Protocol):
     """An open backend file."""
@@ -164,17 +167,17 @@ class Backend(Protocol):
         """Idempotent. The engine makes sure that no other call is under way."""
 
 
-def first_rows(tx: ReadTx, table: str, spans: Sequence[tuple[bytes, bytes]]) -> list[Row | None]:
-    """The first row of each [start, end), None where there is none.
+def first_values(tx: ReadTx, table: str, keys: Sequence[bytes]) -> list[bytes | None]:
+    """The value of the first row at or after each key (ascending order is fastest), None where there is none.
 
-    A backend that can do better than one scan per span has a method ``first_rows(table, spans)``.
+    A backend that can do better than one scan per key has a method ``first_values(table, keys)``.
     """
-    own = getattr(tx, "first_rows", None)
+    own = getattr(tx, "first_values", None)
     if own is not None:
-        found: list[Row | None] = own(table, spans)
+        found: list[bytes | None] = own(table, keys)
         return found
-    scans = (tx.scan(table, start, end, limit=1) for start, end in spans)
-    return [rows[0] if rows else None for rows in scans]
+    scans = (tx.scan(table, key, limit=1) for key in keys)
+    return [rows[0][1] if rows else None for rows in scans]
 
 
 @cache

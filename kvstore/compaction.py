@@ -9,7 +9,10 @@ What goes, at the mark C (see mvcc/schema.py):
     changes   every row below C; rows at C stay, for a watch that starts there
     history   of each key that these changes (and those at C) name: all versions that ended at or before C
 
-``changes`` is walked from its front, so the work is proportional to what goes, not to what stays. One pass:
+The work is proportional to what goes or to what stays, whichever is less. Where little stays (a compaction to the
+newest revision, or nearly) it is read, both tables are emptied, which is quick, and it is put back: one commit.
+
+Otherwise ``changes`` is walked from its front. One pass:
 
     collect   read changes below and at C until some 200,000 different keys are known (no lock, nothing written)
     history   delete the ended versions of those keys, in key order: whole pages become free
@@ -29,7 +32,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from kvstore.backend import Progress, ReadTx, Row, WriteTx
 from kvstore.errors import Compacted, FutureRevision
@@ -53,6 +56,8 @@ from kvstore.retention import policy
 if TYPE_CHECKING:
     from kvstore.engine import LocalEngine
 
+T = TypeVar("T")
+
 SLICE_ROWS = 64
 SLICE_KEYS = 16
 PASS_KEYS = 200_000
@@ -71,7 +76,7 @@ class CompactionEstimate(NamedTuple):
 
 
 class _Pass:
-    """What one pass deletes, and how far it is."""
+    """What one pass over what goes deletes, and how far it is."""
 
     def __init__(self, target: int) -> None:
         self.target = target
@@ -117,12 +122,56 @@ class _Pass:
         return not self.keys and not self.stops
 
 
+class _Remainder:
+    """What a compaction leaves of ``changes`` and ``history``, where that is little: a pass that keeps, all at once."""
+
+    is_last = True
+
+    def __init__(self, target: int, changes: list[Row], history: list[Row]) -> None:
+        self.target = target
+        self.is_done = False
+        self._rows = {CHANGES: changes, HISTORY: history}
+
+    @classmethod
+    def read(cls, view: ReadTx, target: int, rows_max: int, pause: Callable[[], None]) -> _Remainder | None:
+        """None where more changes stay than ``rows_max``, or than go."""
+        floor = at = revision_key(target, 0)
+        changes: list[Row] = []
+        while page := view.scan(CHANGES, at, limit=PAGE_ROWS):
+            changes += page
+            if len(changes) > rows_max:
+                return None
+            at = page[-1][0] + b"\0"
+            pause()
+        if len(view.scan(CHANGES, b"", floor, limit=len(changes))) < len(changes):
+            return None
+        ended = [(value[1:], *parse_revision(key)) for key, value in changes if value[:1] != CREATE]
+        keys = sorted([history_key(key, main, sub) for key, main, sub in ended if main > target])
+        history: list[Row] = []
+        for some in _slices(keys):
+            rows = zip(some, view.get_many(HISTORY, some), strict=True)
+            history += [(key, row) for key, row in rows if row is not None]
+            pause()
+        return cls(target, changes, history)
+
+    def delete_some(self, tx: WriteTx, _limit: int, pause: Callable[[], None]) -> int:
+        """Delete everything else; how many rows."""
+        deleted = 0
+        for table, rows in self._rows.items():
+            deleted += tx.delete_all(table) - len(rows)
+            for some in _slices(rows):
+                tx.put_many(table, some, append=True)
+                pause()
+        self.is_done = True
+        return deleted
+
+
 class Compaction:
     """The sweep of one engine."""
 
     def __init__(self, engine: LocalEngine) -> None:
         self._engine = engine
-        self._pass: _Pass | None = None
+        self._pass: _Pass | _Remainder | None = None
         options = engine.options
         self._policy = policy(
             options.auto_compaction_mode,
@@ -196,8 +245,7 @@ class Compaction:
                     return False
                 now = self._pass
                 if now is None or now.target != target:
-                    now = _Pass(target)
-                    now.collect(view, pause)
+                    now = self._begin(view, target, pause)
             self._pass = None  # if the commit fails, begin anew
             is_last = self._commit_chunk(now, pause)
             self._pass = None if now.is_done else now
@@ -206,7 +254,15 @@ class Compaction:
             engine.space.measure()
             return True
 
-    def _commit_chunk(self, now: _Pass, pause: Callable[[], None]) -> bool:
+    def _begin(self, view: ReadTx, target: int, pause: Callable[[], None]) -> _Pass | _Remainder:
+        stays = _Remainder.read(view, target, self._engine.options.compaction_batch_limit, pause)
+        if stays is not None:
+            return stays
+        goes = _Pass(target)
+        goes.collect(view, pause)
+        return goes
+
+    def _commit_chunk(self, now: _Pass | _Remainder, pause: Callable[[], None]) -> bool:
         with self._engine.backend.write() as tx:
             self.rows_deleted += now.delete_some(tx, self._engine.options.compaction_batch_limit, pause)
             is_last = now.is_done and now.is_last
@@ -239,6 +295,11 @@ def _marks(tx: ReadTx) -> tuple[int, int]:
     """(scheduled, finished), -1 where there never was one."""
     scheduled, finished = tx.get_many(META, [META_COMPACT_SCHEDULED, META_COMPACT_FINISHED])
     return parse_u64(scheduled, -1), parse_u64(finished, -1)
+
+
+def _slices(items: list[T]) -> Iterator[list[T]]:
+    for start in range(0, len(items), SLICE_ROWS):
+        yield items[start : start + SLICE_ROWS]
 
 
 def _pages(engine: LocalEngine, end: bytes) -> Iterator[list[Row]]:

@@ -12,6 +12,7 @@ an etcd file as it is. Only the second and later changes of one transaction carr
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from operator import attrgetter
 from typing import Any, NoReturn, Self, overload
 
 from kvstore.errors import Corruption
@@ -88,7 +89,20 @@ def row_mod_revision(row: bytes) -> int:
 
 def row_revision(row: bytes) -> tuple[int, int]:
     """(main, sub) of the change that wrote the row."""
-    return _parse(row).mod_revision, (read_varint(row, 1)[0] if row[:1] == b"\x78" else 0)
+    kv = _parse(row)
+    return kv.mod_revision, kv.sub
+
+
+_revision_of = attrgetter("mod_revision", "sub")
+
+
+def row_revisions(rows: Sequence[bytes | None]) -> list[tuple[int, int]]:
+    """``row_revision`` of each row, zeros where there is none."""
+    _parse(b"")  # the first call loads the parser
+    try:
+        return list(map(_revision_of, map(_from_bytes, [row or b"" for row in rows])))
+    except Exception as error:
+        raise _bad_row(error) from None
 
 
 def _parse(row: bytes) -> Any:
@@ -96,7 +110,11 @@ def _parse(row: bytes) -> Any:
     try:
         return _from_bytes(row)
     except Exception as error:  # protobuf's DecodeError, named only once protobuf is imported
-        raise BadRow(f"a row is not a KeyValue: {error}") from None
+        raise _bad_row(error) from None
+
+
+def _bad_row(error: Exception) -> BadRow:
+    return BadRow(f"a row is not a KeyValue: {error}")
 
 
 def _load_parser(row: bytes) -> Any:
@@ -110,7 +128,7 @@ _from_bytes: Any = _load_parser
 
 
 def _message_class() -> Any:
-    """``KeyValue`` in a descriptor pool of our own, so that it meets no other library's messages."""
+    """``KeyValue``, and ``sub``, in a descriptor pool of our own, so that it meets no other library's messages."""
     from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
     field = descriptor_pb2.FieldDescriptorProto
@@ -119,7 +137,7 @@ def _message_class() -> Any:
     )
     message = file.message_type.add(name="KeyValue")
     names = ("key", "create_revision", "mod_revision", "version", "value", "lease")
-    for number, name in enumerate(names, 1):
+    for number, name in (*enumerate(names, 1), (_SUB_TAG >> 3, "sub")):
         kind = field.TYPE_BYTES if name in ("key", "value") else field.TYPE_INT64
         message.field.add(name=name, number=number, type=kind, label=field.LABEL_OPTIONAL)
     pool = descriptor_pool.DescriptorPool()

@@ -119,22 +119,21 @@ class Leasing:
         engine.check_readable()
         engine.barrier()
         with engine.planning:
-            leases = sorted(self._lessor.leases.values(), key=lambda lease: lease.deadline_ms)
-            return LeaseLeasesResponse(engine.state.published, tuple(lease.id for lease in leases))
+            revision, leases = engine.state.published, list(self._lessor.leases.values())
+        leases.sort(key=lambda lease: lease.deadline_ms)
+        return LeaseLeasesResponse(revision, tuple([lease.id for lease in leases]))
 
     # --- expiry -----------------------------------------------------------------------
 
     def expire(self, limit: int = EXPIRED_PER_PASS) -> int:
         """Revoke up to ``limit`` leases that are due, most overdue first; how many."""
         engine = self._engine
-        with engine.planning:
-            due = self._lessor.expired(engine.now_ms(), limit)
         pace = Pacer()
         ticket: Ticket | None = None
         expired = 0
-        for lease in due:
+        while expired < limit and self._due_in_ms() == 0:
             try:
-                ticket = engine.submit(lambda lease=lease: self._plan_expiry(lease))  # type: ignore[misc]  # bound early
+                ticket = engine.submit(self._plan_expiry)
             except LeaseNotFound:  # revoked meanwhile
                 continue
             expired += 1
@@ -146,11 +145,11 @@ class Leasing:
             engine.wait(ticket)
         return expired
 
-    def _plan_expiry(self, lease: int) -> Planned:
-        found = self._lessor.leases.get(lease)
-        if found is None or found.deadline_ms > self._engine.now_ms():
+    def _plan_expiry(self) -> Planned:
+        due = self._lessor.next_deadline()
+        if due is None or due[0] > self._engine.now_ms():
             raise LeaseNotFound
-        entry, revision = self._engine.planner.revoke(lease)
+        entry, revision = self._engine.planner.revoke(due[1])
         return Planned(entry, LeaseRevokeResponse(revision))
 
     def tend(self) -> float:
@@ -160,10 +159,16 @@ class Leasing:
             self.beat()
         if self.expire() == EXPIRED_PER_PASS:
             return 0.0
-        next_ms = self._lessor.next_deadline_ms()
-        if next_ms is None:
+        wait_ms = self._due_in_ms()
+        if wait_ms is None:
             return EXPIRY_INTERVAL_SECONDS
-        return min(max(next_ms - now_ms, 1) / 1000, EXPIRY_INTERVAL_SECONDS)
+        return min(max(wait_ms, 1) / 1000, EXPIRY_INTERVAL_SECONDS)
+
+    def _due_in_ms(self) -> int | None:
+        """How long until a lease is due: 0 if one is, None if there is none."""
+        with self._engine.planning:
+            due = self._lessor.next_deadline()
+        return None if due is None else max(due[0] - self._engine.now_ms(), 0)
 
     # --- restarts ---------------------------------------------------------------------
 

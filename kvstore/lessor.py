@@ -66,28 +66,20 @@ class Lessor:
             self._deadlines = [(lease.deadline_ms, lease.id) for lease in self.leases.values()]
             heapq.heapify(self._deadlines)
 
-    def next_deadline_ms(self) -> int | None:
-        """When the next lease is due; None if there are none. (A renewed lease may make it too early.)"""
+    def next_deadline(self) -> tuple[int, int] | None:
+        """(deadline_ms, id) of the lease that is due first; None if there are none."""
         deadlines = self._deadlines
-        return deadlines[0][0] if deadlines else None
+        while deadlines:
+            deadline_ms, ident = deadlines[0]
+            lease = self.leases.get(ident)
+            if lease is not None and lease.deadline_ms == deadline_ms:
+                return deadline_ms, ident
+            heapq.heappop(deadlines)
+        return None
 
     def adopt(self, other: Lessor) -> None:
         """Become what ``other`` is."""
         self.leases, self._deadlines = other.leases, other._deadlines
-
-    def expired(self, now_ms: int, limit: int) -> list[int]:
-        """Up to ``limit`` leases whose deadline has passed, most overdue first."""
-        found: list[int] = []
-        put_back = []
-        while self._deadlines and self._deadlines[0][0] <= now_ms and len(found) < limit:
-            deadline_ms, ident = heapq.heappop(self._deadlines)
-            lease = self.leases.get(ident)
-            if lease is not None and lease.deadline_ms == deadline_ms:
-                found.append(ident)
-                put_back.append((deadline_ms, ident))
-        for entry in put_back:  # until the revocation is applied the lease is still due
-            heapq.heappush(self._deadlines, entry)
-        return found
 
     # --- effects ----------------------------------------------------------------------
 

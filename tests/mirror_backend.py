@@ -85,6 +85,9 @@ class MirrorWriteTx(MirrorReadTx):
         answers = [tx.delete_ranges(table, kept) for tx in self._txs]
         return agreed(self._names, answers, f"delete_ranges {kept!r}")
 
+    def delete_all(self, table: str) -> int:
+        return agreed(self._names, [tx.delete_all(table) for tx in self._txs], "delete_all")
+
 
 class MirrorBackend:
     """Set ``kinds`` in a subclass."""

@@ -9,17 +9,17 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from operator import itemgetter
+from typing import NamedTuple
 
-from kvstore.backend import ReadTx, Row, first_rows
+from kvstore.backend import ReadTx, Row, first_values
 from kvstore.errors import Corruption
-from kvstore.keyvalue import row_mod_revision, row_revision
+from kvstore.keyvalue import row_revisions
 from kvstore.mvcc.overlay import ChangedRow
 from kvstore.mvcc.schema import (
     CHANGES,
     DELETE,
     HISTORY,
     LATEST,
-    REVISION_LIMIT,
     escape,
     parse_revision,
     revision_key,
@@ -112,63 +112,70 @@ def _page_of(
 # --- finding the version that a change wrote ---------------------------------------------
 
 
+Revision = tuple[int, int]
+
+
+class _Named(NamedTuple):
+    """Changes whose versions are looked for: a column each."""
+
+    revisions: list[Revision]
+    keys: list[bytes]
+    rows: list[bytes | None]
+    """The versions that they wrote, as far as they are found."""
+
+
 def _resolve(
     tx: ReadTx, rows: list[Row], compacted: int, span: tuple[bytes, bytes | None]
 ) -> list[ChangedRow]:
     """Add to each named change in ``span`` the version it wrote. A column at a time: it is the cost of catching up."""
-    start, end = span
-    if span != EVERYTHING:
-        rows = [row for row in rows if start <= row[1][1:] and (end is None or row[1][1:] < end)]
     keys = [kind_and_key[1:] for _, kind_and_key in rows]
-    revisions = split_revisions(b"".join([revision for revision, _ in rows]))
-    found: list[ChangedRow] = [
-        (main, sub, key, None) for (main, sub), key in zip(revisions, keys, strict=True)
-    ]
+    start, end = span
+    if keys and (min(keys) < start or (end is not None and max(keys) >= end)):
+        inside = [at for at, key in enumerate(keys) if start <= key and (end is None or key < end)]
+        rows, keys = [rows[at] for at in inside], [keys[at] for at in inside]
+    revisions = list(split_revisions(b"".join([revision for revision, _ in rows])))
     puts = [at for at, (_, kind_and_key) in enumerate(rows) if kind_and_key[0] != _DELETE]
     puts.sort(key=keys.__getitem__)  # neighbours in the backend are read together
+    named = _Named(revisions, keys, [None] * len(rows))
     sample = puts[:: len(puts) // _SAMPLE_ROWS + 1]
-    if 2 * len(_take_latest(tx, found, sample)) > len(sample):
-        missing = _take_latest(tx, found, _take_ended(tx, found, puts))
+    if 2 * len(_take_latest(tx, named, sample)) > len(sample):
+        missing = _take_latest(tx, named, _take_ended(tx, named, puts))
     else:
-        missing = _take_ended(tx, found, _take_latest(tx, found, puts))
-    for at in missing:
-        main, sub, _, _ = found[at]
+        missing = _take_ended(tx, named, _take_latest(tx, named, puts))
+    found = [(main, sub, key, row) for (main, sub), key, row in zip(revisions, keys, named.rows, strict=True)]
+    for at in sorted(missing, reverse=True):
+        main, sub, _, _ = found.pop(at)
         if main > compacted:  # at the compaction a version superseded in the same revision may be gone
             raise Corruption(f"the version of revision {main}.{sub} is missing from table {HISTORY!r}")
-    if missing:
-        gone = set(missing)
-        return [change for at, change in enumerate(found) if at not in gone]
     return found
 
 
-def _take_latest(tx: ReadTx, found: list[ChangedRow], wanted: list[int]) -> list[int]:
+def _take_latest(tx: ReadTx, named: _Named, wanted: list[int]) -> list[int]:
     """Fill in the versions that are still the newest; return where they are not."""
-    superseded = []
-    rows = tx.get_many(LATEST, [found[at][2] for at in wanted])
-    for at, row in zip(wanted, rows, strict=True):
-        main, sub, key, _ = found[at]
-        if row is not None and row_revision(row) == (main, sub):
-            found[at] = main, sub, key, row
-        else:
-            superseded.append(at)
-    return superseded
+    keys = named.keys
+    return _take(named, wanted, tx.get_many(LATEST, [keys[at] for at in wanted]))
 
 
-def _take_ended(tx: ReadTx, found: list[ChangedRow], wanted: list[int]) -> list[int]:
+def _take_ended(tx: ReadTx, named: _Named, wanted: list[int]) -> list[int]:
     """Fill in the versions that lie in ``history``; return where there is none."""
-    spans = []
+    revisions, keys, _ = named
+    starts = []
     for at in wanted:
-        main, sub, key, _ = found[at]
-        escaped = escape(key)
-        spans.append((escaped + revision_key(main, sub + 1), escaped + REVISION_LIMIT))
-    missing = []
-    for at, ended in zip(wanted, first_rows(tx, HISTORY, spans), strict=True):
-        main, sub, key, _ = found[at]
-        if ended is not None and row_mod_revision(ended[1]) == main:
-            found[at] = main, sub, key, ended[1]
+        main, sub = revisions[at]
+        starts.append(escape(keys[at]) + revision_key(main, sub + 1))
+    return _take(named, wanted, first_values(tx, HISTORY, starts))
+
+
+def _take(named: _Named, wanted: list[int], rows: list[bytes | None]) -> list[int]:
+    """Keep each row that the change it was looked up for has written; return where it is another one, or none."""
+    revisions, _, found = named
+    others = []
+    for at, row, revision in zip(wanted, rows, row_revisions(rows), strict=True):
+        if revision == revisions[at]:
+            found[at] = row
         else:
-            missing.append(at)
-    return missing
+            others.append(at)
+    return others
 
 
 def changed_keys(state: State, first: int, last: int) -> list[bytes]:

@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from heapq import merge
 
-from kvstore.backend import ReadTx, Row, first_rows
+from kvstore.backend import ReadTx, Row, first_values
 from kvstore.keyvalue import decode_row, encode_key_value, make_row, row_revision
 from kvstore.mvcc.schema import (
     ATTACHMENT,
@@ -304,12 +304,9 @@ class _ByRevision:
             key: _revision_of(row) for key, row in zip(keys, self.tx.get_many(LATEST, keys), strict=True)
         }
         older = [change for change in writing if newest[change.key] != change.revision]
-        spans = []
-        for change in older:
-            escaped, (main, sub) = escape(change.key), change.revision
-            spans.append((escaped + revision_key(main, sub + 1), escaped + REVISION_LIMIT))
-        for change, row in zip(older, first_rows(self.tx, HISTORY, spans), strict=True):
-            if row is None or _revision_of(row[1]) != change.revision:
+        starts = [history_key(change.key, change.revision[0], change.revision[1] + 1) for change in older]
+        for change, row in zip(older, first_values(self.tx, HISTORY, starts), strict=True):
+            if _revision_of(row) != change.revision:
                 problem = f"the version that {_text(change.revision)} wrote is missing"
                 self._bad(problem, change.key, change.revision[0], HISTORY)
 

@@ -1,7 +1,7 @@
 """Watch: what changed, in order, without a gap, from any kept revision on.
 
-Read in this order: ``index`` (who wants a key), ``watcher`` (one watch), ``hub`` (live delivery), ``stream``
-(what a consumer takes, and catching up), ``iterators`` (the faces of one watch).
+Read in this order: ``index`` (who wants a key), ``watcher`` (one watch), ``events`` (what it gets), ``hub`` (live
+delivery), ``stream`` (what a consumer takes, and catching up), ``iterators`` (the faces of one watch).
 
     commit leader --rings--> hub's thread --routes by key--> a queue per stream --> consumer's thread
                              reads new changes once                   ^

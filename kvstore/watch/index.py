@@ -81,7 +81,7 @@ class WatchIndex(Generic[W]):
 
     def find(self, key: bytes) -> list[W]:
         """Everybody who wants ``key``."""
-        found = list(self._keys.get(key, ()))
+        found = list(self._keys.get(key, ())) if self._keys else []
         for entry in self._covers[bisect_right(self._bounds, key)]:
             found += entry.watchers
         return found

@@ -290,18 +290,17 @@ class WatchStream:
                 return
 
     def _open(self, item: Item) -> None:
-        if isinstance(item, Ready):
-            self._ahead.append((item.watch_id, item.response))
-        elif isinstance(item, FellBehind):
-            if not item.watcher.ended:
-                self._behind.append(item.watcher)
-        else:
+        if isinstance(item, Batch):
             watcher, revision, changes, size_bytes = item
             watcher.taken_bytes += size_bytes
             if not watcher.ended:
                 watcher.quiet = False
                 events = watcher.events(self._state, changes)
                 self._ahead.append((watcher.id, WatchResponse(revision, events)))
+        elif isinstance(item, Ready):
+            self._ahead.append((item.watch_id, item.response))
+        elif not item.watcher.ended:
+            self._behind.append(item.watcher)
 
     # --- catching up ------------------------------------------------------------------
 

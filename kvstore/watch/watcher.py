@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from kvstore.errors import Compacted
 from kvstore.keyvalue import KeyValue, row_numbers
-from kvstore.model import Event, EventType, WatchRequest, WatchResponse
+from kvstore.model import Event, WatchRequest, WatchResponse
 from kvstore.mvcc.overlay import ChangedRow
 from kvstore.mvcc.state import State
 from kvstore.mvcc.validate import range_bounds
+from kvstore.watch.events import Events
 from kvstore.watch.index import Span, WatchIndex
 
 if TYPE_CHECKING:
     from kvstore.watch.stream import WatchStream
 
-_PUT, _DELETE = EventType.PUT, EventType.DELETE
 _CHANGE_OVERHEAD_BYTES = 150
 
 
@@ -100,9 +101,8 @@ class Watcher:
             return False
         changes = self.wanted(changes)
         if changes:
-            size_bytes = sum(len(key) + len(row or b"") for _, _, key, row in changes)
-            size_bytes += len(changes) * _CHANGE_OVERHEAD_BYTES
-            buffered_bytes = self.buffered_bytes
+            size_bytes = sum([len(row or key) + _CHANGE_OVERHEAD_BYTES for _, _, key, row in changes])
+            buffered_bytes = self.queued_bytes - self.taken_bytes
             if buffered_bytes and buffered_bytes + size_bytes > self._room_bytes:
                 self.position = revision
                 return False
@@ -119,20 +119,15 @@ class Watcher:
             changes = [change for change in changes if change[3] is not None]
         return changes
 
-    def events(self, state: State, changes: list[ChangedRow]) -> list[Event]:
-        """The changes as events; rows stay encoded until somebody looks."""
-        before = _before if self.prev_kv else _nothing
-        of = KeyValue.of
+    def events(self, state: State, changes: list[ChangedRow]) -> Sequence[Event]:
+        """The changes as events."""
+        events = Events(changes)
+        if not self.prev_kv:
+            return events
         return [
-            Event(_PUT, of(key, row), before(state, main, key, row))
-            if row is not None
-            else Event(_DELETE, KeyValue(key, mod_revision=main), before(state, main, key, row))
-            for main, _, key, row in changes
+            Event(kind, kv, _before(state, main, key, row))
+            for (kind, kv, _), (main, _, key, row) in zip(events, changes, strict=True)
         ]
-
-
-def _nothing(state: State, revision: int, key: bytes, row: bytes | None) -> None:
-    """The version before, for those who did not ask."""
 
 
 def _before(state: State, revision: int, key: bytes, row: bytes | None) -> KeyValue | None:

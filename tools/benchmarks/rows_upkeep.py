@@ -368,7 +368,7 @@ def _wait_for_expiry(store: Store, leases: int) -> None:
     left, progress = leases, time.monotonic()
     while left:
         time.sleep(0.05)
-        now_left = len(store.leases())
+        now_left = len(store.engine.lessor.leases)
         if now_left < left:
             left, progress = now_left, time.monotonic()
         elif time.monotonic() - progress > _STUCK_SECONDS:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from itertools import islice
 from pathlib import Path
 
 from kvstore.store import Store
@@ -58,8 +59,8 @@ def _time_events(count: int, events: Iterator[object], write: Callable[[], None]
     writer = threading.Thread(target=write)
     cpu, begin = time.process_time(), time.perf_counter()
     writer.start()
-    for _ in range(count):
-        next(events)
+    for _ in islice(events, count):
+        pass
     took = time.perf_counter() - begin
     writer.join()
     return per_second(count, took, time.process_time() - cpu)
