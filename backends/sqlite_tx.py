@@ -62,15 +62,20 @@ class SQLiteReadTx:
 
     def get(self, table: str, key: bytes) -> bytes | None:
         rows = self._run(self._statements[table].get, (key,))
-        return rows[0][0] if rows else None
+        return self._bytes(rows[0][0]) if rows else None
 
     def get_many(self, table: str, keys: Sequence[bytes]) -> list[bytes | None]:
         sql = self._statements[table].get
         cursor = self._open_cursor()
         try:
-            return [cursor.execute(sql, (key,)).get for key in keys]
+            return [self._bytes(cursor.execute(sql, (key,)).get) for key in keys]
         except (apsw.Error, UnicodeDecodeError) as error:
             raise typed(error, self._backend.path) from error
+
+    def _bytes(self, value: Any) -> bytes | None:
+        if value is None or value.__class__ is bytes:
+            return value
+        raise Corruption("a value is not bytes", self._backend.path)
 
     def scan(
         self,
@@ -83,7 +88,11 @@ class SQLiteReadTx:
     ) -> list[Row]:
         sql = self._statements[table].scan[end is not None, reverse]
         wanted = limit or NO_LIMIT
-        return self._run(sql, (start, wanted) if end is None else (start, end, wanted))
+        rows = self._run(sql, (start, wanted) if end is None else (start, end, wanted))
+        for key, value in rows:  # a damaged page may hold numbers, or nothing
+            if key.__class__ is not bytes or value.__class__ is not bytes:
+                raise Corruption(f"a row of {table!r} does not hold bytes", self._backend.path)
+        return rows
 
     def count(self, table: str, start: bytes = b"", end: bytes | None = None) -> int:
         statements = self._statements[table]

@@ -255,6 +255,7 @@ def flip_backend(scratch: Path, backend: str, count: int) -> Counter[tuple[str, 
         who = "verify" if outcome.found else "verify --deep" if outcome.found_deep else "nobody"
         assert outcome.found <= outcome.found_deep
         assert outcome.answer == "same" or outcome.found_deep, outcome
+        assert outcome.answer in {"same", "wrong", "refused"} | FATAL, outcome
         figures[page_kind(backend, data[at : at + 4096], at // 4096), outcome.answer, who] += 1
     return figures
 

@@ -21,7 +21,7 @@ from typing import Annotated, Any
 import typer
 
 from kvstore import layout
-from kvstore.backend import recognize_backend
+from kvstore.backend import check_closed, recognize_backend
 from kvstore.errors import Corruption, KVStoreError, NotAStore
 from kvstore.files import OSDisk
 from kvstore.layout import DataDir
@@ -35,7 +35,6 @@ from kvstore.mvcc.schema import (
     parse_u64,
 )
 from kvstore.recovery import take_lock
-from kvstore.verification.run import check_closed
 from kvstore.wal.anew import begin_anew
 from kvstore.wal.inspect import Repair
 from kvstore.wal.inspect import repair as repair_log

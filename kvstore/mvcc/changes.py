@@ -27,7 +27,6 @@ from kvstore.mvcc.schema import (
 )
 from kvstore.mvcc.state import State
 
-_DELETE = DELETE[0]
 _SAMPLE_ROWS = 32
 EVERYTHING: tuple[bytes, bytes | None] = (b"", None)
 
@@ -131,11 +130,11 @@ def _resolve(
     if span != EVERYTHING:
         rows = [row for row in rows if start <= row[1][1:] and (end is None or row[1][1:] < end)]
     keys = [kind_and_key[1:] for _, kind_and_key in rows]
-    revisions = split_revisions(b"".join([revision for revision, _ in rows]))
+    revisions = split_revisions([revision for revision, _ in rows])
     found: list[ChangedRow] = [
         (main, sub, key, None) for (main, sub), key in zip(revisions, keys, strict=True)
     ]
-    puts = [at for at, (_, kind_and_key) in enumerate(rows) if kind_and_key[0] != _DELETE]
+    puts = [at for at, (_, kind_and_key) in enumerate(rows) if kind_and_key[:1] != DELETE]
     puts.sort(key=keys.__getitem__)  # neighbours in the backend are read together
     sample = puts[:: len(puts) // _SAMPLE_ROWS + 1]
     if 2 * len(_take_latest(tx, found, sample)) > len(sample):
@@ -171,7 +170,7 @@ def _take_ended(tx: ReadTx, found: list[ChangedRow], wanted: list[int]) -> list[
     for at in wanted:
         main, sub, key, _ = found[at]
         escaped = escape(key)
-        spans.append((escaped + revision_key(main, sub + 1), escaped + REVISION_LIMIT))
+        spans.append((escaped + revision_key(main, sub) + b"\0", escaped + REVISION_LIMIT))
     missing = []
     for at, ended in zip(wanted, first_rows(tx, HISTORY, spans), strict=True):
         main, sub, key, _ = found[at]

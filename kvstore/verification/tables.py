@@ -307,7 +307,7 @@ class _ByRevision:
         spans = []
         for change in older:
             escaped, (main, sub) = escape(change.key), change.revision
-            spans.append((escaped + revision_key(main, sub + 1), escaped + REVISION_LIMIT))
+            spans.append((escaped + revision_key(main, sub) + b"\0", escaped + REVISION_LIMIT))
         for change, row in zip(older, first_rows(self.tx, HISTORY, spans), strict=True):
             if row is None or _revision_of(row[1]) != change.revision:
                 problem = f"the version that {_text(change.revision)} wrote is missing"
