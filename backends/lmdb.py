@@ -278,10 +278,13 @@ class LMDBBackend:
 
     def in_use_bytes(self) -> int:
         pages = 2  # the meta pages
-        with self._begin() as tx:
-            for database in (None, *self.short.values(), *self.long.values()):
-                stat = tx.stat(database) if database is not None else self.environment.stat()
-                pages += stat["branch_pages"] + stat["leaf_pages"] + stat["overflow_pages"]
+        try:
+            with self._begin() as tx:
+                for database in (None, *self.short.values(), *self.long.values()):
+                    stat = tx.stat(database) if database is not None else self.environment.stat()
+                    pages += stat["branch_pages"] + stat["leaf_pages"] + stat["overflow_pages"]
+        except lmdb.Error as error:
+            raise typed(error, self.path) from error
         return pages * self._page_bytes
 
     def check(self, progress: Progress | None = None) -> None:

@@ -32,7 +32,7 @@ def typed(error: lmdb.Error, path: Path) -> KVStoreError | OSError:
         return DiskFull(text)
     if error.code == errno.EIO and is_full(path):
         return DiskFull(text)
-    if isinstance(error, _DAMAGE):
+    if isinstance(error, _DAMAGE) or error.code == errno.EFAULT:  # a page number beyond the file
         return Corruption(str(error), path)
     if isinstance(error, lmdb.VersionMismatchError):
         return TooNew(text, path)

@@ -34,6 +34,9 @@ walker: Any = import_module("lmdb.verify")
 MAGIC = 0xBEEFC0DE
 FORMAT_VERSION = 1
 META_BYTES = 152
+FREE_LIST_BYTES_MAX = 2 << 20
+FLAGS_OF_OTHERS = 0x76
+"""Kinds of databases that this library never makes: where one is expected to be plain, liblmdb's copy aborts."""
 _META = struct.Struct("=QHHIIIQQ48s48sQQ")
 _MAGIC_AT, _MAGIC_AT_IN_1_0 = 16, 24
 _META_FLAG = 0x08
@@ -120,6 +123,8 @@ def verify_pages(path: Path) -> None:
                 problems = _Walk(file, os.fstat(file.fileno()).st_size).verify()
         except walker.VerifyError as error:
             problems = [str(error)]
+        except (struct.error, IndexError, RecursionError) as error:  # what the walk itself does not expect
+            problems = [f"the pages cannot be walked: {error}"]
         if not problems:
             return
     raise Corruption(problems[0], path)
@@ -137,6 +142,21 @@ class _Walk(walker._Verifier):  # type: ignore[misc]  # the base has no stub
             return super()._bigdata(ctx, pgno, i, buf, doff, dsize, want_bytes)
         value = super()._bigdata(ctx, pgno, i, buf, doff, extent_bytes - self.hdrsz, want_bytes)
         return value[:dsize] if value else value
+
+    def load_metas(self) -> None:
+        super().load_metas()
+        for flags in (self.meta.main.flags, self.meta.free.flags):
+            if flags & FLAGS_OF_OTHERS:
+                self.err(f"a meta page has the flags {flags:#x}")
+
+    def _validate_named_subdb(self, name: str, page: int, node: int, database: Any) -> None:
+        super()._validate_named_subdb(name, page, node, database)
+        if database.flags & FLAGS_OF_OTHERS:
+            self.err(f"{name} DB: page {page} node {node} has flags {database.flags:#x}")
+
+    def read_extent(self, page: int, pages: int) -> Any:
+        """A list of free pages, the only long value that is read; LMDB itself writes none that is longer."""
+        return super().read_extent(page, pages) if pages * self.psize <= FREE_LIST_BYTES_MAX else None
 
     def _extent_bytes(self, number: bytes) -> int:
         """What the first page of a long value says of its size; 0 if there is no such page."""

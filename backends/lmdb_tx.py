@@ -236,6 +236,8 @@ class LMDBWriteTx(LMDBReadTx):
             return False
         except _Error as error:
             raise self._typed(error) from error
+        except SystemError as error:  # py-lmdb, of a damaged page: "returned a result with an exception set"
+            raise Corruption(str(error.__cause__ or error), self._backend.path) from error
 
     def _replay(self) -> None:
         """Begin again in a larger map, until everything fits."""

@@ -30,7 +30,7 @@ from urllib.parse import quote
 import apsw
 
 from kvstore.backend import Progress
-from kvstore.errors import DiskFull, MissingDependency, ReadOnly, StoreClosed, StoreLocked
+from kvstore.errors import Corruption, DiskFull, MissingDependency, ReadOnly, StoreClosed, StoreLocked
 from kvstore.files import OSDisk, free_bytes
 
 from .sqlite_file import (
@@ -103,7 +103,7 @@ class SQLiteBackend:
             backend.give_back(backend.take())
         except BaseException as error:
             backend.close()
-            if isinstance(error, apsw.Error):
+            if isinstance(error, (apsw.Error, UnicodeDecodeError)):
                 raise typed(error, path) from error
             raise
         return backend
@@ -155,7 +155,9 @@ class SQLiteBackend:
     def get(self, table: str, key: bytes) -> bytes | None:
         cursor = self.take()
         try:
-            value: bytes | None = cursor.execute(self.statements[table].get, (key,)).get
+            value = cursor.execute(self.statements[table].get, (key,)).get
+            if value is not None and value.__class__ is not bytes:
+                raise Corruption("a value is not bytes", self.path)
             return value
         except (apsw.Error, UnicodeDecodeError) as error:
             raise typed(error, self.path) from error
@@ -189,7 +191,7 @@ class SQLiteBackend:
             connection.execute("PRAGMA query_only = ON")
             check_tables(connection, self.path, list(self.statements))
             return connection.cursor()
-        except apsw.Error as error:
+        except (apsw.Error, UnicodeDecodeError) as error:
             raise typed(error, self.path) from error
 
     def give_back(self, cursor: apsw.Cursor) -> None:

@@ -78,7 +78,7 @@ class SQLiteReadTx:
 
     def get(self, table: str, key: bytes) -> bytes | None:
         rows = self._run(self._statements[table].get, (key,))
-        return rows[0][0] if rows else None
+        return self._bytes(rows[0][0]) if rows else None
 
     def get_many(self, table: str, keys: Sequence[bytes]) -> list[bytes | None]:
         return self._run_once(self._statements[table].get_many, keys)
@@ -89,7 +89,17 @@ class SQLiteReadTx:
 
     def _run_once(self, sql: str, keys: Sequence[bytes]) -> list[bytes | None]:
         """One value for each key, by one statement for all of them."""
-        return [value for (value,) in self._run(sql, (apsw.carray(tuple(keys)),))] if keys else []
+        if not keys:
+            return []
+        values = [value for (value,) in self._run(sql, (apsw.carray(tuple(keys)),))]
+        if not all(value is None or value.__class__ is bytes for value in values):
+            raise Corruption("a value is not bytes", self._backend.path)
+        return values
+
+    def _bytes(self, value: Any) -> bytes | None:
+        if value is None or value.__class__ is bytes:
+            return value
+        raise Corruption("a value is not bytes", self._backend.path)
 
     def scan(
         self,
@@ -102,7 +112,11 @@ class SQLiteReadTx:
     ) -> list[Row]:
         sql = self._statements[table].scan[end is not None, reverse]
         wanted = limit or NO_LIMIT
-        return self._run(sql, (start, wanted) if end is None else (start, end, wanted))
+        rows = self._run(sql, (start, wanted) if end is None else (start, end, wanted))
+        for key, value in rows:  # a damaged page may hold numbers, or nothing
+            if key.__class__ is not bytes or value.__class__ is not bytes:
+                raise Corruption(f"a row of {table!r} does not hold bytes", self._backend.path)
+        return rows
 
     def count(self, table: str, start: bytes = b"", end: bytes | None = None) -> int:
         statements = self._statements[table]

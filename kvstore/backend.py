@@ -180,6 +180,20 @@ def first_values(tx: ReadTx, table: str, keys: Sequence[bytes]) -> list[bytes | 
     return [rows[0][1] if rows else None for rows in scans]
 
 
+WALKED_BYTES_MAX = 1 << 20
+"""A file up to this size is looked at when there is any reason to: walking a page takes tens of microseconds."""
+
+
+def check_closed(kind: type[Backend], path: Path, *, only_small: bool = False) -> None:
+    """Look at a file that nobody has open before it is mapped, for a damaged one could end the process then.
+
+    Raises ``Corruption``. A backend to which that can happen has a method ``check_closed(path)``.
+    """
+    look = getattr(kind, "check_closed", None)
+    if look is not None and not (only_small and path.stat().st_size > WALKED_BYTES_MAX):
+        look(path)
+
+
 @cache
 def _installed() -> dict[str, EntryPoint]:
     """Looked up once: it reads the metadata of every installed package, many times what opening a store takes."""

@@ -19,7 +19,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from kvstore import files, layout
-from kvstore.backend import backend_names, find_backend, recognize_backend
+from kvstore.backend import backend_names, check_closed, find_backend, recognize_backend
 from kvstore.errors import KVStoreError, NotAStore, StoreLocked
 from kvstore.files import Disk, OSDisk
 from kvstore.layout import DataDir
@@ -35,7 +35,6 @@ from kvstore.mvcc.schema import (
 from kvstore.options import Options
 from kvstore.recovery import take_lock
 from kvstore.snapshot.reader import read_info
-from kvstore.verification.run import check_closed
 from kvstore.wal.format import Mark
 from kvstore.wal.reader import SegmentReader
 

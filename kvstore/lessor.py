@@ -10,8 +10,9 @@ from __future__ import annotations
 import heapq
 from typing import TYPE_CHECKING
 
+from kvstore.errors import Corruption
 from kvstore.mvcc.schema import ATTACHMENT, LEASE, lease_key, parse_lease_key
-from kvstore.wire import fields, int_field
+from kvstore.wire import WireError, fields, int_field
 
 if TYPE_CHECKING:
     from kvstore.backend import ReadTx
@@ -47,7 +48,10 @@ class Lessor:
     def load(self, tx: ReadTx) -> None:
         """Read what the backend holds."""
         for key, row in tx.scan(LEASE):
-            parts = dict(fields(row))
+            try:
+                parts = dict(fields(row))
+            except WireError as error:
+                raise Corruption(f"the table of leases is damaged: {error}") from None
             ident, ttl, deadline = parse_lease_key(key), parts.get(2, 0), parts.get(3, 0)
             if isinstance(ttl, int) and isinstance(deadline, int):
                 self._add(Lease(ident, ttl, deadline))

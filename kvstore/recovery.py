@@ -2,7 +2,8 @@
 
     1  take the lock, find out what lies in the directory, remove what an interrupted run left half made
     2  open the backend: it is at some applied index A, whole (a missing one is made anew, and A is 0; a damaged
-       one is set aside, and its place taken by the newest good snapshot, see ``snapshot.rescue``)
+       one is set aside, and its place taken by the newest good snapshot, see ``snapshot.rescue``). A small one of
+       a store that was not closed is looked through before it is mapped, as a damaged one could end the process
     3  replay the log after A through ``effects.apply`` (replay.py), the same that live writes use; when that fills the
        memory allowed for it, checkpoint in between
     4  everything replayed is durable, so it is published
@@ -21,7 +22,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from kvstore import layout
-from kvstore.backend import Backend, find_backend, recognize_backend
+from kvstore.backend import Backend, check_closed, find_backend, recognize_backend
 from kvstore.engine import LocalEngine
 from kvstore.errors import Corruption, NotAStore, OpenError, StoreLocked, TooNew, TooOld, WrongStore
 from kvstore.files import Disk, FileLock, OSDisk
@@ -190,6 +191,8 @@ def _open_backend(directory: DataDir, kind: type[Backend], path: Path) -> Backen
             raise WrongStore(
                 f"{directory.root} is a store on {there.name}, not on {kind.name}", directory.root
             )
+        if layout.segments(directory.wal) and not Log.was_closed(directory.wal):
+            check_closed(kind, path, only_small=True)
     backend = kind.open(path, TABLES)
     try:
         _check_format(backend, path)

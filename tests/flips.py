@@ -153,7 +153,7 @@ def ask(path: Path, backend: str, wanted: str) -> str:
     """What opening, reading, writing and closing gives."""
     try:
         store = open_store(path, backend)
-    except KVStoreError:
+    except (KVStoreError, OSError):
         return "refused"
     except Exception as error:
         return type(error).__name__
@@ -162,7 +162,7 @@ def ask(path: Path, backend: str, wanted: str) -> str:
         store.put(KEYS[0], b"new")
         store.checkpoint()
         return answer
-    except KVStoreError:
+    except (KVStoreError, OSError):
         return "refused"
     except Exception as error:
         return type(error).__name__

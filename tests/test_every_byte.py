@@ -70,8 +70,8 @@ def killed(folder: Path, backend: str, *, checkpoint: bool) -> Killed:
     return Killed(folder / "killed", backend, hashes)
 
 
-def opened_to(store: Killed, path: Path, last_frame: bool) -> str:
-    """Open what is left, hold it against what was acknowledged, and say what came of it."""
+def opened_to(store: Killed, path: Path) -> str:
+    """Open what is left: refused, with the place, or nothing of what was acknowledged is missing."""
     try:
         opened = open_store(path, store.backend, wal_file_size=SEGMENT_BYTES, max_wals=0)
     except Corruption as damage:
@@ -79,11 +79,10 @@ def opened_to(store: Killed, path: Path, last_frame: bool) -> str:
         assert 1 <= damage.last_good_revision <= store.newest
         return "refused"
     with opened:
-        revision = opened.revision
-        assert opened.hash_kv().hash == store.hashes[revision]
-        assert revision == store.newest or (last_frame and revision == store.newest - 1), revision
+        assert opened.revision == store.newest
+        assert opened.hash_kv().hash == store.hashes[store.newest]
         opened.put(b"goes on", b"")
-    return "whole" if revision == store.newest else "a prefix"
+    return "whole"
 
 
 def changed_copy(store: Killed, scratch: Path, segment: Path, content: bytes) -> Path:
@@ -94,27 +93,23 @@ def changed_copy(store: Killed, scratch: Path, segment: Path, content: bytes) ->
     return path
 
 
-def places(store: Killed) -> Iterator[tuple[Path, bytes, int, bool]]:
-    """(segment, its bytes, end of what is in it, begin of the last frame of all, or its size)."""
-    segments = layout.segments(store.path / "wal")
-    for file in segments:
-        content = file.path.read_bytes()
-        frames = list(scan_segment(file.path))
-        is_last = file is segments[-1]
-        end = frames[-1].offset + frames[-1].size_bytes
-        yield file.path, content, end, frames[-1].offset if is_last else len(content)
+def places(store: Killed) -> Iterator[tuple[Path, bytes, int]]:
+    """(segment, its bytes, end of what is in it)."""
+    for file in layout.segments(store.path / "wal"):
+        *_, last = scan_segment(file.path)
+        yield file.path, file.path.read_bytes(), last.offset + last.size_bytes
 
 
 def flip_log(store: Killed, scratch: Path, step: int) -> Counter[str]:
     """Every ``step``th bit of every segment, also some of the zeros behind the end."""
     figures: Counter[str] = Counter()
-    for segment, content, end, last_frame in places(store):
+    for segment, content, end in places(store):
         for bit in range(0, min(end + 32, len(content)) * 8, step):
-            at = bit // 8
             changed = bytearray(content)
-            changed[at] ^= 1 << bit % 8
-            path = changed_copy(store, scratch, segment, bytes(changed))
-            figures[opened_to(store, path, last_frame=last_frame <= at < end)] += 1
+            changed[bit // 8] ^= 1 << bit % 8
+            outcome = opened_to(store, changed_copy(store, scratch, segment, bytes(changed)))
+            assert outcome == "whole" or bit < end * 8, bit
+            figures[outcome] += 1
     return figures
 
 
@@ -122,7 +117,7 @@ def cut_log(store: Killed, scratch: Path, step: int) -> Counter[str]:
     """Every segment cut after every ``step``th byte."""
     figures: Counter[str] = Counter()
     segments = layout.segments(store.path / "wal")
-    for segment, content, end, _ in places(store):
+    for segment, content, end in places(store):
         is_last = segment == segments[-1].path
         starts = [found.offset for found in scan_segment(segment) if found.batch is not None]
         for at in range(0, min(end + 32, len(content)), step):
@@ -260,6 +255,7 @@ def flip_backend(scratch: Path, backend: str, count: int) -> Counter[tuple[str, 
         who = "verify" if outcome.found else "verify --deep" if outcome.found_deep else "nobody"
         assert outcome.found <= outcome.found_deep
         assert outcome.answer == "same" or outcome.found_deep, outcome
+        assert outcome.answer in {"same", "wrong", "refused"} | FATAL, outcome
         figures[page_kind(backend, data[at : at + 4096], at // 4096), outcome.answer, who] += 1
     return figures
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
+import hashlib
 import os
+import random
 import resource
 import stat
 import subprocess
@@ -11,12 +13,15 @@ import sys
 import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 import kvstore
 from kvstore.errors import KVStoreError
+from kvstore.snapshot.manifest import encode_tail
+from kvstore.snapshot.reader import read_info
 
 BACKENDS = ["lmdb", "sqlite"]
 ALL_BACKENDS = [*BACKENDS, "memory"]
@@ -230,6 +235,96 @@ def test_a_hostile_schema_is_not_run(tmp_path: Path) -> None:
     connection = apsw.Connection(str(db))
     assert not connection.execute("SELECT name FROM sqlite_schema WHERE name IN ('t', 'loot')").fetchall()
     connection.close()
+
+
+# --- hostile files --------------------------------------------------------------------------------
+
+HOSTILE = """
+import random, shutil, sys
+from pathlib import Path
+import kvstore
+from kvstore.errors import KVStoreError
+from tests.test_security import resealed, spoiled
+good, count, backend = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
+chance = random.Random(backend)
+seen = set()
+for number in range(count):
+    path = good.with_name("hostile.snap")
+    path.write_bytes(resealed(good, spoiled(good, chance)))
+    target = good.with_name("restored")
+    try:
+        with kvstore.open_snapshot(path, verify=True) as snapshot:
+            for revision in (2, 100, snapshot.revision):
+                list(snapshot.scan(prefix=b"", revision=revision))
+            list(snapshot.history(b"k7"))
+            snapshot.hash_kv()
+        seen.add("read")
+        kvstore.restore(path, target)
+        with kvstore.open(target, backend, background=False) as store:
+            store.put(b"k7", b"w" * 5000)
+            store.checkpoint()
+            store.compact(store.revision)
+            store.defragment()
+        seen.add("restored")
+    except KVStoreError:
+        seen.add("refused")
+    shutil.rmtree(target, ignore_errors=True)
+print(*sorted(seen))
+"""
+
+
+def spoiled(snapshot: Path, chance: random.Random) -> bytes:
+    """The backend copy of a snapshot with a few changes, most of them where pages have their structure."""
+    copy = bytearray(snapshot.read_bytes()[: read_info(snapshot).backend_bytes])
+    for _ in range(chance.choice((1, 1, 2, 5))):
+        at = chance.randrange(0, len(copy), 4096) + chance.choice(
+            (chance.randrange(48), chance.randrange(4096))
+        )
+        match chance.randrange(3):
+            case 0:
+                copy[at] ^= 1 << chance.randrange(8)
+            case 1:
+                copy[at : at + 2] = chance.randbytes(2)
+            case 2:
+                copy[at : at + 8] = chance.choice(
+                    (b"\xff" * 8, bytes(8), chance.randrange(40).to_bytes(8, "little"))
+                )
+    return bytes(copy[: read_info(snapshot).backend_bytes])
+
+
+def resealed(snapshot: Path, copy: bytes) -> bytes:
+    """A snapshot of that content whose checksums are all right, as somebody hostile would make it."""
+    info = read_info(snapshot)
+    return copy + encode_tail(replace(info, sha256=hashlib.sha256(copy).digest(), backend_bytes=len(copy)))
+
+
+def try_hostile_snapshots(project: Path, folder: Path, backend: str, count: int) -> None:
+    with kvstore.open(folder / "store", backend, background=False) as store:
+        for number in range(300):
+            store.put(b"k%d" % (number % 90), b"v" * (number * 7 % 400))
+        store.put(b"long" * 300, b"x" * 9000)
+        store.checkpoint()
+        store.delete(prefix=b"k1")
+        store.snapshot(folder / "good.snap")
+    command = [sys.executable, "-c", HOSTILE, str(folder / "good.snap"), str(count), backend]
+    done = subprocess.run(command, cwd=project, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"exit {done.returncode}: {done.stderr[-3000:]}"
+    assert done.stdout.split() == ["read", "refused", "restored"]
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_hostile_snapshot_cannot_end_the_process(project: Path, tmp_path: Path, backend: str) -> None:
+    """Changed anywhere, with checksums that are right: verified or restored, it is refused or read (regression: LMDB
+    followed its page numbers out of the file)."""
+    try_hostile_snapshots(project, tmp_path, backend, 60)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(0)
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_thousands_of_hostile_snapshots(project: Path, tmp_path: Path, backend: str) -> None:
+    """The same, 3000 times."""
+    try_hostile_snapshots(project, tmp_path, backend, 3000)
 
 
 # --- memory ---------------------------------------------------------------------------------------

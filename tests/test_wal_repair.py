@@ -64,6 +64,14 @@ def batches(data: Path) -> list[tuple[Path, int, int]]:
     ]
 
 
+def damage(path: Path, offset: int) -> None:
+    """More than one flipped bit, which alone could be flipped back."""
+    changed = bytearray(path.read_bytes())
+    changed[offset] ^= 8
+    changed[offset + 1] ^= 8
+    path.write_bytes(changed)
+
+
 def flip(path: Path, offset: int) -> None:
     changed = bytearray(path.read_bytes())
     changed[offset] ^= 8
@@ -90,7 +98,7 @@ def test_a_sound_log_needs_no_repair(data: Path, repair: Repair) -> None:
 def test_a_dry_run_touches_nothing(data: Path, repair: Repair) -> None:
     """It names the place, the last good entry, what would be lost and which segments would be set aside."""
     path, offset, index = batches(data)[11]
-    flip(path, offset + 40)
+    damage(path, offset + 40)
     before = contents(data)
     code, said = repair("--dry-run")
     assert (code, said["done"], said["action"]) == (ExitCode.DAMAGED, False, "cut at the damage")
@@ -102,7 +110,7 @@ def test_a_dry_run_touches_nothing(data: Path, repair: Repair) -> None:
 def test_damage_is_not_cut_unless_asked_for(data: Path, repair: Repair) -> None:
     """Entries behind it were acknowledged: refused with exit code 4, nothing touched; opening refuses, too."""
     path, offset, _ = batches(data)[11]
-    flip(path, offset + 40)
+    damage(path, offset + 40)
     before = contents(data)
     assert repair()[0] == ExitCode.DAMAGED
     assert contents(data) == before
@@ -113,7 +121,7 @@ def test_damage_is_not_cut_unless_asked_for(data: Path, repair: Repair) -> None:
 def test_cutting_to_the_last_good_entry_keeps_copies(data: Path, repair: Repair) -> None:
     """With --to-last-good the store opens with everything before the damage; what was cut is set aside."""
     path, offset, index = batches(data)[11]
-    flip(path, offset + 40)
+    damage(path, offset + 40)
     before = contents(data)
     code, said = repair("--to-last-good")
     assert (code, said["done"]) == (ExitCode.OK, True)
@@ -142,7 +150,7 @@ def test_damage_before_what_the_backend_holds_does_not_matter(data: Path, repair
     """In a segment that is not read any more nothing needs to be done."""
     open_store(data).close()  # now the backend holds all 20
     path, offset, _ = batches(data)[2]
-    flip(path, offset + 40)
+    damage(path, offset + 40)
     assert repair()[1]["action"] == "nothing"
     open_store(data).close()
 
@@ -152,9 +160,9 @@ def test_a_log_that_proves_less_than_the_backend_begins_anew(data: Path, repair:
     """A cut would leave a gap: all segments are set aside, and the next entry is the one after the backend's."""
     open_store(data).close()
     last = batches(data)[-1]
-    flip(last[0], last[1] + 40)
+    damage(last[0], last[1] + 40)
     path, offset, _ = batches(data)[batch] if batch else batches(data)[0]
-    flip(path, offset + 20)
+    damage(path, offset + 20)
     with pytest.raises(Corruption):
         open_store(data)
     before = contents(data)
@@ -181,7 +189,7 @@ def test_a_crash_while_the_log_begins_anew(scratch: Path) -> None:
             store.put(b"k%d" % number, b"v" * 40)
         ids = store.engine.cluster_id, store.engine.member_id
     path, offset, _ = batches(scratch / "start")[-1]
-    flip(path, offset + 40)
+    damage(path, offset + 40)
 
     def workload(disk: Any, root: Path, acknowledge: Any) -> None:
         begin_anew(disk, root / "wal", 12, *ids)
@@ -201,9 +209,39 @@ def test_a_crash_while_the_log_begins_anew(scratch: Path) -> None:
 def test_what_it_says_to_people(data: Path, cli: CommandLine) -> None:
     """Loudly, and in whole sentences, what is lost."""
     path, offset, _ = batches(data)[11]
-    flip(path, offset + 40)
+    damage(path, offset + 40)
     code, out, _ = cli("wal", "repair", "--data-dir", str(data))
     assert code == ExitCode.DAMAGED
     assert f"at byte {offset}" in out and "--to-last-good" in out and "LOST if that is done" in out
     code, out, _ = cli("wal", "repair", "--data-dir", str(data), "--to-last-good")
     assert code == ExitCode.OK and "LOST: entries" in out
+
+
+def test_flipped_bits_are_flipped_back(data: Path, cli: CommandLine, repair: Repair) -> None:
+    """One bit each in four records and a head: no need to give anything up, and nothing is lost."""
+    before = contents(data)
+    found = batches(data)
+    for number, place in enumerate((0, 30, 31, 8, 12)):
+        path, offset, _ = found[6 + 3 * number]
+        flip(path, offset + place)
+    flip(layout.segments(data / "wal")[-1].path, 30)
+    assert repair("--dry-run")[1]["action"] == "flip a bit back"
+    with pytest.raises(Corruption, match="kvstore wal repair flips it back, and nothing is lost"):
+        open_store(data)
+    code, out, _ = cli("wal", "repair", "--data-dir", str(data))
+    assert code == ExitCode.OK and out.count("flipped back; nothing was lost") == 6
+    assert "needs no repair" in out
+    assert contents(data).items() >= before.items()
+    with open_store(data) as store:
+        assert store.count(prefix=b"k") == 20
+
+
+def test_bits_are_flipped_back_before_anything_is_given_up(data: Path, repair: Repair) -> None:
+    """A flipped bit, and worse damage behind it: the first is mended, the second reported with what it would cost."""
+    found = batches(data)
+    flip(found[9][0], found[9][1] + 30)
+    damage(found[14][0], found[14][1] + 40)
+    code, said = repair()
+    assert (code, said["action"], said["done"]) == (ExitCode.DAMAGED, "cut at the damage", False)
+    assert said["mended"] == [{"path": str(found[9][0]), "offset": found[9][1] + 30, "bit": 3}]
+    assert said["last_good_index"] == found[14][2] - 1

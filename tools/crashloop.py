@@ -1,14 +1,15 @@
 """Kill a writing store again and again, and hold what is left against what it had acknowledged.
 
-    python -m kvstore.tools.crashloop [--cycles 50] [--backend lmdb] [--seed N] [--dir DIR]
+    python -m kvstore.tools.crashloop [--cycles 50] [--backend lmdb] [--seed N] [--first-run 0] [--dir DIR]
 
     cycle    fork a writer (crashloop_writer), SIGKILL it at a random moment, open what it left, compare
              (crashloop_history). Some are killed while they are still recovering from the last kill; some of the
              comparisons look read-only, so that the next writer finds the store as the kill left it.
     run      RUN_CYCLES cycles on one directory; at its end a deep verification of everything in it
 
-The seed says which steps each worker draws and when it is killed; threads race, so a run does not repeat itself
-exactly. A broken promise keeps the directory, and ends the loop with exit code 1.
+The seed and the number of the run say which steps each worker draws and when it is killed; threads race, so a run does
+not repeat itself exactly. Many cycles may be done in pieces: each goes on with the run that the last one named. A
+broken promise keeps the directory, and ends the loop with exit code 1.
 """
 
 from __future__ import annotations
@@ -47,17 +48,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--cycles", type=int, default=50, help="kills per backend")
     parser.add_argument("--backend", action="append", choices=["lmdb", "sqlite"], help="default: both")
     parser.add_argument("--seed", type=int, default=random.SystemRandom().getrandbits(32))
+    parser.add_argument(
+        "--first-run", type=int, default=0, help=f"a run has {RUN_CYCLES} cycles; begin with this one"
+    )
     parser.add_argument("--dir", help="where the stores are made (default: a temporary directory)")
     chosen = parser.parse_args(arguments)
     for backend in chosen.backend or ["lmdb", "sqlite"]:
-        print(f"{backend}: {chosen.cycles} cycles, seed {chosen.seed}", flush=True)
+        print(
+            f"{backend}: {chosen.cycles} cycles, seed {chosen.seed} from run {chosen.first_run} on",
+            flush=True,
+        )
         began = time.monotonic()
+        figures: Counter[str] = Counter()
         try:
-            figures = loop(backend, chosen.cycles, chosen.seed, chosen.dir)
+            loop(backend, chosen.cycles, chosen.seed, chosen.dir, figures, chosen.first_run)
         except BrokenPromise as broken:
             print(f"{backend}: BROKEN PROMISE: {broken}", *getattr(broken, "__notes__", ()), sep="\n  ")
             return 1
-        print(f"{backend}: {describe(figures)}; {time.monotonic() - began:.0f} s", flush=True)
+        next_run = chosen.first_run + -(-chosen.cycles // RUN_CYCLES)
+        print(
+            f"{backend}: {describe(figures)}; {time.monotonic() - began:.0f} s; next run {next_run}",
+            flush=True,
+        )
     return 0
 
 
@@ -65,10 +77,11 @@ def describe(figures: Counter[str]) -> str:
     return ", ".join(f"{count:,} {what}" for what, count in figures.items())
 
 
-def loop(backend: str, cycles: int, seed: int, parent: str | None) -> Counter[str]:
-    """The figures of so many cycles. Raises ``BrokenPromise``."""
-    figures: Counter[str] = Counter()
-    for run, first in enumerate(range(0, cycles, RUN_CYCLES)):
+def loop(
+    backend: str, cycles: int, seed: int, parent: str | None, figures: Counter[str], first_run: int = 0
+) -> None:
+    """So many cycles, counted in ``figures``. Raises ``BrokenPromise``."""
+    for run, first in enumerate(range(0, cycles, RUN_CYCLES), first_run):
         folder = Path(tempfile.mkdtemp(prefix="kvstore-crashloop-", dir=parent))
         life = Run(folder / "store", backend, f"{seed} {run}", figures)
         try:
@@ -81,8 +94,7 @@ def loop(backend: str, cycles: int, seed: int, parent: str | None) -> Counter[st
             raise broken from error
         shutil.rmtree(folder)
         if run % 20 == 19:
-            print(f"  {describe(figures)}", flush=True)
-    return figures
+            print(f"  {describe(figures)}; next run {run + 1}", flush=True)
 
 
 class Run:

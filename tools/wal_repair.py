@@ -1,13 +1,14 @@
 """``kvstore wal repair``: make a log that is refused one that opens, and say what that costs.
 
     kvstore wal repair --dry-run         what is wrong, what would be cut, what would be lost; touches nothing
-    kvstore wal repair                   cuts a write that was not finished (opening would, too)
+    kvstore wal repair                   flips bits back that have flipped, as many as there are alone in their record;
+                                         cuts a write that was not finished (opening would, too)
     kvstore wal repair --to-last-good    cuts at the damage: everything behind it that the backend does not hold is
                                          GIVEN UP
 
-Whatever is cut is copied aside before (``.broken``), and segments behind the damage are renamed so. What the backend
-holds already is not read again; if the log is damaged only there, nothing needs to be cut. If the backend holds more
-than the damaged log can prove, the log begins anew after it.
+A segment is copied aside before it is changed (``.broken``), and segments behind the damage are renamed so. What the
+backend holds already is not read again; if the log is damaged only there, nothing needs to be cut. If the backend holds
+more than the damaged log can prove, the log begins anew after it.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from typing import Annotated, Any
 import typer
 
 from kvstore import layout
-from kvstore.backend import recognize_backend
+from kvstore.backend import check_closed, recognize_backend
 from kvstore.errors import Corruption, KVStoreError, NotAStore
 from kvstore.files import OSDisk
 from kvstore.layout import DataDir
@@ -34,7 +35,6 @@ from kvstore.mvcc.schema import (
     parse_u64,
 )
 from kvstore.recovery import take_lock
-from kvstore.verification.run import check_closed
 from kvstore.wal.anew import begin_anew
 from kvstore.wal.inspect import Repair
 from kvstore.wal.inspect import repair as repair_log
@@ -46,6 +46,7 @@ class Action(StrEnum):
     """What a log needs."""
 
     NOTHING = "nothing"
+    FLIP_BACK = "flip a bit back"
     CUT_UNFINISHED = "cut a write that was not finished"
     CUT = "cut at the damage"
     BEGIN_ANEW = "begin the log anew after what the backend holds"
@@ -75,7 +76,7 @@ class Plan:
 
     @property
     def is_harmless(self) -> bool:
-        return self.action in (Action.NOTHING, Action.CUT_UNFINISHED)
+        return self.action in (Action.NOTHING, Action.FLIP_BACK, Action.CUT_UNFINISHED)
 
 
 def repair(
@@ -86,14 +87,19 @@ def repair(
         typer.Option("--to-last-good", help="Give up every entry behind the damage. They were acknowledged."),
     ] = False,
 ) -> None:
-    """Cut the log behind its last good entry."""
+    """Flip bits back that have flipped; cut the log behind its last good entry."""
     settings = Settings.of(ctx)
     directory = DataDir.at(settings.directory, settings.load_options().wal_dir or None)
     if not layout.segments(directory.wal):
         raise NotAStore(f"{directory.wal} holds no log", directory.wal)
     lock = take_lock(directory)
+    mended = []
     try:
         plan = make_plan(directory)
+        while plan.action == Action.FLIP_BACK and not dry_run:
+            carry_out(plan, directory)
+            mended.append(plan)
+            plan = make_plan(directory)
         may_do = plan.is_harmless or to_last_good
         is_done = may_do and plan.action != Action.NOTHING and not dry_run
         if is_done:
@@ -101,8 +107,10 @@ def repair(
     finally:
         lock.release()
     if settings.json:
-        write_json(plan_facts(plan, is_done=is_done))
+        write_json({**plan_facts(plan, is_done=is_done), "mended": [flip_facts(each) for each in mended]})
     else:
+        for each in mended:
+            write_line(f"DONE: {each.cut.path}: {each.cut.flip} flipped back; nothing was lost")
         for line in explain(plan, is_done=is_done, may_do=may_do):
             write_line(line)
     if not may_do:
@@ -121,6 +129,8 @@ def make_plan(directory: DataDir) -> Plan:
         cut = Repair(0, damage.reason, path=path, offset=max(damage.offset, 0))
     if not cut.reason:
         return Plan(Action.NOTHING, held, cut)
+    if cut.flip is not None:
+        return Plan(Action.FLIP_BACK, held, cut)
     if cut.last_good_index < held.index:
         return Plan(Action.BEGIN_ANEW, held, cut)
     return Plan(Action.CUT_UNFINISHED if cut.is_torn else Action.CUT, held, cut)
@@ -168,7 +178,9 @@ def explain(plan: Plan, *, is_done: bool, may_do: bool) -> list[str]:
         return [f"the log needs no repair: it can be read to its end, entry {cut.last_good_index}"]
     lines = [f"{cut.path} at byte {cut.offset}: {cut.reason}"]
     if plan.action == Action.CUT_UNFINISHED:
-        lines.append("nobody was told of that write")
+        lines.append("nothing that anybody was told of is there")
+    elif plan.action == Action.FLIP_BACK:
+        lines.append("all other bits are right: nothing is lost")
     else:
         lines.append(
             f"the last good entry is {cut.last_good_index}; the backend holds entries up to {held.index}"
@@ -209,3 +221,9 @@ def plan_facts(plan: Plan, *, is_done: bool) -> dict[str, Any]:
         "last_lost_index": plan.lost[1],
         "set_aside": [str(path) for path in plan.cut.set_aside],
     }
+
+
+def flip_facts(plan: Plan) -> dict[str, Any]:
+    flip = plan.cut.flip
+    assert flip is not None
+    return {"path": str(plan.cut.path), "offset": flip.offset, "bit": flip.bit}

@@ -20,14 +20,12 @@ from kvstore.mvcc.schema import (
     DELETE,
     HISTORY,
     LATEST,
-    escape,
     parse_revision,
     revision_key,
     split_revisions,
 )
 from kvstore.mvcc.state import State
 
-_DELETE = DELETE[0]
 _SAMPLE_ROWS = 32
 EVERYTHING: tuple[bytes, bytes | None] = (b"", None)
 _main_of = itemgetter(0)
@@ -133,8 +131,8 @@ def _resolve(
     if keys and (min(keys) < start or (end is not None and max(keys) >= end)):
         inside = [at for at, key in enumerate(keys) if start <= key and (end is None or key < end)]
         rows, keys = [rows[at] for at in inside], [keys[at] for at in inside]
-    revisions = list(split_revisions(b"".join([revision for revision, _ in rows])))
-    puts = [at for at, (_, kind_and_key) in enumerate(rows) if kind_and_key[0] != _DELETE]
+    revisions = split_revisions([revision for revision, _ in rows])
+    puts = [at for at, (_, kind_and_key) in enumerate(rows) if kind_and_key[:1] != DELETE]
     puts.sort(key=keys.__getitem__)  # neighbours in the backend are read together
     named = _Named(revisions, keys, [None] * len(rows))
     sample = puts[:: len(puts) // _SAMPLE_ROWS + 1]
@@ -162,7 +160,7 @@ def _take_ended(tx: ReadTx, named: _Named, wanted: list[int]) -> list[int]:
     starts = []
     for at in wanted:
         main, sub = revisions[at]
-        starts.append(escape(keys[at]) + revision_key(main, sub + 1))
+        starts.append(history_key(keys[at], main, sub) + b"\0")
     return _take(named, wanted, first_values(tx, HISTORY, starts))
 
 

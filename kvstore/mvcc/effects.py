@@ -93,9 +93,15 @@ def _apply_lone_put(entry: bytes, state: State) -> bool:
     length, at = read_varint(entry, at + 1)
     if at + length != len(entry):
         return False
-    state.head = main
+    _advance(state, main)
     _apply_put(entry[at:], main, 0, state)
     return True
+
+
+def _advance(state: State, main: int) -> None:
+    if main != state.head + 1:
+        raise WireError(f"revision {main} follows revision {state.head}")
+    state.head = main
 
 
 def _apply_put(key_value: bytes, main: int, sub: int, state: State) -> None:
@@ -109,6 +115,8 @@ def _apply_put(key_value: bytes, main: int, sub: int, state: State) -> None:
 def _apply_fields(entry: bytes, state: State, lessor: Lessor) -> None:
     main = sub = 0
     for number, value in fields(entry):
+        if number in (PUT, DELETE) and not main:
+            raise WireError("a change without a revision")
         if number == PUT and isinstance(value, bytes):
             _apply_put(value, main, sub, state)
             sub += 1
@@ -116,7 +124,8 @@ def _apply_fields(entry: bytes, state: State, lessor: Lessor) -> None:
             state.change((main, sub, value, None))
             sub += 1
         elif number == REVISION and isinstance(value, int):
-            main = state.head = value
+            _advance(state, value)
+            main = value
         else:
             _apply_other(number, value, state, lessor)
 
@@ -126,6 +135,8 @@ def _apply_other(number: int, value: int | bytes, state: State, lessor: Lessor) 
         if number == REVOKE:
             lessor.apply_revoke(state.active, signed(value))
         elif number == COMPACT:
+            if value > state.head + 1:
+                raise WireError(f"a compaction to revision {value - 1} at revision {state.head}")
             state.compact(value - 1)
         else:
             raise _unknown(number)

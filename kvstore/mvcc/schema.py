@@ -32,6 +32,9 @@ User keys are escaped so that no key's rows interleave with another's: 00 become
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
+
+from kvstore.errors import Corruption
 
 LATEST = "latest"
 HISTORY = "history"
@@ -67,12 +70,26 @@ REVISION_LIMIT = b"\xff" * (REVISION_BYTES + 1)
 
 revision_key = _REVISION.pack
 """(main, sub) -> 16 bytes."""
-parse_revision = _REVISION.unpack
-split_revisions = _REVISION.iter_unpack
-"""Many revision keys in a row -> (main, sub) of each."""
 pack_u64 = _U64.pack
 
 KEY_END = b"\0\1"
+
+
+def parse_revision(key: bytes) -> tuple[int, int]:
+    """16 bytes -> (main, sub)."""
+    try:
+        main, sub = _REVISION.unpack(key)
+    except struct.error:
+        raise Corruption(f"{key!r} is no revision") from None
+    return main, sub
+
+
+def split_revisions(keys: Sequence[bytes]) -> list[tuple[int, int]]:
+    """(main, sub) of each of many revision keys."""
+    joined = b"".join(keys)
+    if len(joined) != REVISION_BYTES * len(keys):
+        raise Corruption(f"a row of {CHANGES!r} has a key that is no revision")
+    return list(_REVISION.iter_unpack(joined))
 
 
 def parse_u64(value: bytes | None, default: int = 0) -> int:
@@ -95,7 +112,7 @@ def history_key(key: bytes, main: int, sub: int) -> bytes:
 
 def split_history_key(history: bytes) -> tuple[bytes, int, int]:
     """(user key, main, sub) of the end."""
-    main, sub = _REVISION.unpack(history[-REVISION_BYTES:])
+    main, sub = parse_revision(history[-REVISION_BYTES:])
     return unescape(history[:-REVISION_BYTES]), main, sub
 
 

@@ -16,7 +16,7 @@ a checkpoint commits, so a reader that finds it <= R after opening its transacti
 from __future__ import annotations
 
 from kvstore.backend import Backend, ReadTx
-from kvstore.errors import Compacted
+from kvstore.errors import Compacted, Corruption
 from kvstore.keyvalue import row_mod_revision
 from kvstore.mvcc.overlay import ChangedRow, Generation, Generations, overlay_slice
 from kvstore.mvcc.schema import (
@@ -48,8 +48,8 @@ class State:
         self.backend = backend
         self.generations: Generations = (Generation(),)
         meta = dict(_read_meta(backend))
-        self.applied_index = parse_u64(meta.get(META_APPLIED_INDEX))
-        self.head = parse_u64(meta.get(META_REVISION), 1)
+        self.applied_index = _mark(meta, META_APPLIED_INDEX, 0)
+        self.head = _mark(meta, META_REVISION, 1)
         self.head_compacted = _mark(meta, META_COMPACT_SCHEDULED)
         self.compact_finished = _mark(meta, META_COMPACT_FINISHED)
         self.backend_revision = _ANY_REVISION if written_elsewhere else self.head
@@ -183,9 +183,14 @@ _COUNT_PENDING_MAX = 100_000
 _ANY_REVISION = 1 << 63
 
 
-def _mark(meta: dict[bytes, bytes], name: bytes) -> int:
-    """A compaction mark; -1 in a store that was never compacted, as in etcd."""
-    return parse_u64(meta[name]) if name in meta else -1
+def _mark(meta: dict[bytes, bytes], name: bytes, absent: int = -1) -> int:
+    """A revision or index; a compaction mark is -1 in a store that was never compacted, as in etcd."""
+    if name not in meta:
+        return absent
+    number = parse_u64(meta[name])
+    if number >> 63:
+        raise Corruption(f"the mark {name.decode()!r} is no number that was ever written: {number}")
+    return number
 
 
 def ended_row(tx: ReadTx, key: bytes, revision: int) -> bytes | None:

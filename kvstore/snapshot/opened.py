@@ -16,7 +16,6 @@ from typing import Any, Protocol, cast
 
 from kvstore.backend import Backend, Progress
 from kvstore.engine import LocalEngine
-from kvstore.errors import Corruption
 from kvstore.files import OSDisk
 from kvstore.lessor import Lessor
 from kvstore.mvcc.state import State
@@ -24,7 +23,6 @@ from kvstore.options import Options
 from kvstore.snapshot.manifest import has_footer
 from kvstore.snapshot.reader import SnapshotInfo, open_backend, read_info, read_tail, verify
 from kvstore.store import Store
-from kvstore.wire import WireError
 
 ENTRY_POINT_GROUP = "kvstore.snapshots"
 
@@ -166,9 +164,6 @@ class LeasesOnDemand(Lessor):
 
 def load_leases(backend: Backend) -> Lessor:
     lessor = Lessor()
-    try:
-        with backend.read() as tx:
-            lessor.load(tx)
-    except WireError as error:
-        raise Corruption(f"the table of leases is damaged: {error}") from None
+    with backend.read() as tx:
+        lessor.load(tx)
     return lessor

@@ -1,7 +1,8 @@
 """Reading a snapshot file: what it says of itself, whether its bytes are what they were, and opening it.
 
     read_info(path)       manifest and footer, checked: a few kilobytes read
-    verify(path)          the same, and the SHA-256 of the whole backend copy
+    verify(path)          the same, and the SHA-256 of the whole backend copy, and its structure: whoever made
+                          the file, it can be opened then
     open_backend(path)    the backend copy, read-only, where it lies
 
 Three ways to be refused, as everywhere: ``NotAStore`` (not ours), ``TooNew``, ``Corruption`` (ours, damaged).
@@ -16,7 +17,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from stat import S_ISREG
 
-from kvstore.backend import Backend, Progress, find_backend, recognize_backend
+from kvstore.backend import Backend, Progress, check_closed, find_backend, recognize_backend
 from kvstore.errors import Corruption, NotAStore, TooNew
 from kvstore.mvcc.schema import FORMAT_VERSION, META, META_APPLIED_INDEX, META_FORMAT, TABLES, parse_u64
 from kvstore.snapshot.manifest import (
@@ -89,6 +90,7 @@ def verify(path: str | os.PathLike[str], progress: Progress | None = None) -> Sn
         digest.update(chunk)
     if digest.digest() != info.sha256:
         raise Corruption("the backend copy does not have the SHA-256 of the manifest", info.path, 0)
+    check_closed(find_backend(info.backend), info.path)
     return info
 
 
@@ -110,7 +112,9 @@ def chunks(path: Path, size_bytes: int, progress: Progress | None = None) -> Ite
 
 def open_backend(info: SnapshotInfo) -> Backend:
     """The backend copy of a snapshot, read-only."""
-    backend = find_backend(info.backend).open(info.path, TABLES, immutable=True)
+    kind = find_backend(info.backend)
+    check_closed(kind, info.path, only_small=True)
+    backend = kind.open(info.path, TABLES, immutable=True)
     try:
         check_content(backend, info)
     except BaseException:

@@ -24,7 +24,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from kvstore import layout
-from kvstore.backend import Backend, Progress, Row, backend_names, find_backend, recognize_backend
+from kvstore.backend import (
+    Backend,
+    Progress,
+    Row,
+    backend_names,
+    check_closed,
+    find_backend,
+    recognize_backend,
+)
 from kvstore.errors import DiskFull, KVStoreError, NotAStore, OpenError, StoreLocked, WrongStore
 from kvstore.files import Disk, FileLock, OSDisk, free_bytes
 from kvstore.layout import DataDir
@@ -249,6 +257,7 @@ def _load(
         raise DiskFull(f"the snapshot has {base.backend_bytes} bytes; {directory.root} has room for {free}")
     if base.backend == kind.name:
         copy_bytes(disk, base, directory.db, progress)
+        check_closed(kind, directory.db)
         return kind.open(directory.db, TABLES)
     source = opened.open_any(opened.inspect(base.path).path)
     try:

@@ -11,6 +11,7 @@ from kvstore.errors import Corruption, KVStoreError
 from kvstore.mvcc import effects
 from kvstore.verification.report import LOG, Collector
 from kvstore.wal.reader import SegmentReader
+from kvstore.wal.recovery import what_is_cut
 from kvstore.wal.replay import Replay
 from kvstore.wire import WireError, fields
 
@@ -101,6 +102,6 @@ def _note_torn_tail(replay: Replay, found: Collector) -> None:
     with SegmentReader(replay.path) as reader:
         if reader.content_end(replay.end) != replay.end:
             found.notes.append(
-                f"{replay.path} ends in a write that was not finished (byte {replay.end}); "
-                "nobody was told that it was, and the next opening cuts it"
+                f"{replay.path}, behind the last entry (byte {replay.end}): {what_is_cut(reader, replay.end)}; "
+                "nothing that anybody was told of is there, and the next opening cuts it"
             )

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from kvstore import layout
-from kvstore.backend import Backend, find_backend, recognize_backend
+from kvstore.backend import Backend, check_closed, find_backend, recognize_backend
 from kvstore.errors import Corruption, KVStoreError, NotAStore, StoreLocked
 from kvstore.files import Disk, OSDisk
 from kvstore.layout import DataDir
@@ -134,13 +134,6 @@ def _opened(
         yield backend
     finally:
         backend.close()
-
-
-def check_closed(kind: type[Backend], path: Path) -> None:
-    """Let a backend look at a file without mapping it, if it has a way to."""
-    look = getattr(kind, "check_closed", None)
-    if look is not None:
-        look(path)
 
 
 def _kind_of(directory: DataDir, options: Options) -> type[Backend]:

@@ -304,7 +304,7 @@ class _ByRevision:
             key: _revision_of(row) for key, row in zip(keys, self.tx.get_many(LATEST, keys), strict=True)
         }
         older = [change for change in writing if newest[change.key] != change.revision]
-        starts = [history_key(change.key, change.revision[0], change.revision[1] + 1) for change in older]
+        starts = [history_key(change.key, *change.revision) + b"\0" for change in older]
         for change, row in zip(older, first_values(self.tx, HISTORY, starts), strict=True):
             if _revision_of(row) != change.revision:
                 problem = f"the version that {_text(change.revision)} wrote is missing"

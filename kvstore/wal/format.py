@@ -175,7 +175,7 @@ def frame_size(length: int, offset: int) -> int:
 def decode_frame(buffer: bytes, at: int, offset: int, size: int, seed: int) -> Frame:
     """The frame of ``size`` bytes that lies whole in ``buffer[at:]``, and at ``offset`` of its segment."""
     (length,) = _U64.unpack_from(buffer, at)
-    kind, crc, data_at, data_end = _record_head(buffer, at, offset)
+    kind, crc, data_at, data_end = record_head(buffer, at, offset)
     synced, check, record_end = _record_tail(buffer, data_end, offset)
     if record_end != at + 8 + (length & _LENGTH_BITS):
         raise BadFrame(offset, "the record does not fill its frame")
@@ -186,7 +186,7 @@ def decode_frame(buffer: bytes, at: int, offset: int, size: int, seed: int) -> F
     return Frame(offset, size, kind, crc, synced, buffer[data_at:data_end])
 
 
-def _record_head(buffer: bytes, at: int, offset: int) -> tuple[int, int, int, int]:
+def record_head(buffer: bytes, at: int, offset: int) -> tuple[int, int, int, int]:
     """(type, crc, begin of data, end of data) of the record in the frame at ``buffer[at:]``."""
     try:
         if buffer[at + 8] != 0x08 or buffer[at + 10] != 0x10:
@@ -233,7 +233,7 @@ def read_header(
     ``read(offset, size)`` fetches the other end, so that looking for frames costs the same whatever
     lengths are claimed. With ``any_length`` a damaged length field is passed over.
     """
-    kind, crc, data_at, data_end = _record_head(head, 0, offset)
+    kind, crc, data_at, data_end = record_head(head, 0, offset)
     if data_end - data_at > MAX_RECORD_BYTES:
         raise BadFrame(offset, "impossible length of data")
     synced, check, tail_end = _record_tail(read(offset + data_end, TAIL_BYTES), 0, offset)

@@ -2,9 +2,10 @@
 
 ``scan_segment`` shows every frame there is, and describes what is wrong where ``Log.open`` refuses.
 
-``repair`` is for a log that is refused. It keeps the longest sound prefix and sets what lies behind
-it aside, in files ending in ``.broken``: that gives up acknowledged entries, which is why nothing
-does it by itself. The report says which; with ``dry_run`` nothing is touched.
+``repair`` is for a log that is refused. Where one flipped bit is to blame it is flipped back, and
+nothing is lost. Otherwise the longest sound prefix is kept, and what lies behind it is set aside, in
+files ending in ``.broken``: that gives up acknowledged entries, which is why nothing does it by itself.
+The report says which; with ``dry_run`` nothing is touched.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from kvstore.files import Disk
 from kvstore.wal import format as fmt
 from kvstore.wal import recovery
 from kvstore.wal.anew import set_aside
+from kvstore.wal.flipped import Flip
 from kvstore.wal.reader import SegmentReader
 from kvstore.wal.replay import Replay, segments_from
 
@@ -98,6 +100,8 @@ class Repair:
     """The last entry found behind the bad place; 0 if none is readable there."""
     set_aside: tuple[Path, ...] = ()
     """Segments that are lost as a whole; the first of them may be ``path``."""
+    flip: Flip | None = None
+    """The bit that is flipped back, and nothing else; whether the log is sound then is for another look."""
 
 
 def repair(
@@ -108,8 +112,8 @@ def repair(
     mark: bytes = b"",
     dry_run: bool = False,
 ) -> Repair:
-    """Cut the log behind its longest sound prefix that begins with the entry after ``after_index`` (where ``mark``
-    is, see ``Log.open``).
+    """Flip one bit back, or cut the log behind its longest sound prefix that begins with the entry after
+    ``after_index`` (where ``mark`` is, see ``Log.open``).
 
     The store must not be open. In a crash the log is still refused, or repaired.
     """
@@ -117,11 +121,27 @@ def repair(
     plan = _plan(wal_dir, after_index, fmt.Mark.decode(mark))
     if not plan.reason or dry_run:
         return plan
+    if plan.flip is not None and plan.path is not None:
+        flip_back(disk, plan.path, plan.flip)
+        return plan
     set_aside(disk, plan.set_aside)
     if plan.path is not None and plan.path not in plan.set_aside:
         with SegmentReader(plan.path) as reader:
             recovery.cut(disk, reader, plan.offset)
     return plan
+
+
+def flip_back(disk: Disk, path: Path, flip: Flip) -> None:
+    """Mend a bit, with a copy of the segment set aside first."""
+    recovery.copy_file(disk, str(path), str(path) + layout.BROKEN_SUFFIX, path.stat().st_size)
+    with SegmentReader(path) as reader:
+        (byte,) = reader.read(flip.offset, 1)
+    file = disk.open(path)
+    try:
+        file.pwrite(bytes([byte ^ 1 << flip.bit]), flip.offset)
+        file.sync()
+    finally:
+        file.close()
 
 
 def _plan(wal_dir: Path, after_index: int, mark: fmt.Mark | None) -> Repair:
@@ -131,11 +151,14 @@ def _plan(wal_dir: Path, after_index: int, mark: fmt.Mark | None) -> Repair:
         for _ in replay.batches():
             pass
     except Corruption as damage:
+        if replay.flip is not None:
+            place = Path(damage.path), damage.offset
+            return Repair(replay.last_index, damage.reason, False, *place, flip=replay.flip)
         return _plan_cut(segments, replay.last_index, damage)
     with SegmentReader(replay.path) as reader:
         if reader.content_end(replay.end) == replay.end:
             return Repair(replay.last_index)
-    reason = "a write that was not finished; opening the store cuts it too"
+        reason = f"{recovery.what_is_cut(reader, replay.end)}; opening the store cuts it too"
     return Repair(replay.last_index, reason, True, Path(replay.path), replay.end)
 
 

@@ -181,6 +181,12 @@ class Log:
             start=Mark.decode(mark),
         )
 
+    @staticmethod
+    def was_closed(wal_dir: Path) -> bool:
+        """Whether the log ends in a frame: closing gives back the zeros ahead, which a crash mostly leaves there."""
+        with SegmentReader(layout.segments(wal_dir)[-1].path) as reader:
+            return any(reader.read(max(reader.size_bytes - 8, 0), 8))
+
     # --- replay -----------------------------------------------------------------------------
 
     def replay(self) -> Iterator[Batch]:

@@ -140,6 +140,7 @@ class SegmentReader:
         first = self.frame_at(0)
         if first is None or first.kind != fmt.CRC:
             raise fmt.BadFrame(0, "a segment that does not begin with a crc record")
+        self.end, self.chain = first.end, first.crc
         second = self.frame_at(first.end)
         if second is None or second.kind != fmt.METADATA:
             raise fmt.BadFrame(first.end, "a segment without metadata")
@@ -261,3 +262,10 @@ class SegmentReader:
     def content_end(self, offset: int) -> int:
         """The end of what is not zero from ``offset`` on; ``offset`` if all is zero."""
         return self._window.content_end(offset)
+
+    def only_byte(self, offset: int) -> tuple[int, int] | None:
+        """(offset, value) of the one byte from ``offset`` on that is not zero, if it is the only one."""
+        at = self._window.first_non_zero(offset)
+        if at < 0 or self._window.content_end(offset) != at + 1:
+            return None
+        return at, self._window.read(at, 1)[0]

@@ -14,11 +14,15 @@ A bad frame at offset B is damage if any of this holds, and torn otherwise:
 3. it does not look like an unfinished write. The disk writes sectors of 512 bytes whole or not at
    all, onto zeros; a write that stops early (a full disk, a killed process) leaves zeros from some
    byte on. So an unfinished frame runs past the end of the file, or ends in zeros, or has a
-   sector's worth of zeros. A frame that is complete but for its length field is not unfinished
-   (unless that field is the last 8 bytes of a sector, which is then missing as a whole).
+   sector's worth of zeros. A frame that is complete but for its length field, or but for one bit,
+   is not unfinished (unless the field or the bit is all that a sector has of it: that sector may
+   never have been written).
 
 What rule 3 cannot tell apart is counted as torn: the very last frame, with a sector of it zeroed
 on the disk afterwards, looks exactly like a write that was never finished.
+
+Behind the end, where there are zeros, a bit may flip too. It is the only one that is set there, and
+no frame has so few, so nothing is lost: it is cut as a torn frame is.
 
 Cutting: the segment is copied aside (``.broken``), the tail is overwritten with zeros, synced. In
 a crash in between, the frame at B is still bad, still torn, and is cut by the next open.
@@ -34,6 +38,7 @@ from kvstore import layout
 from kvstore.errors import DiskFull
 from kvstore.files import Disk
 from kvstore.wal import format as fmt
+from kvstore.wal.flipped import Flip, find_flip, flip_in_zeros
 from kvstore.wal.reader import SegmentReader
 from kvstore.wal.writer import write_zeros
 
@@ -51,14 +56,32 @@ def why_damaged(reader: SegmentReader, offset: int) -> str | None:
             return f"the record at byte {later} shows that it was durable"
     if reader.only_length_is_bad(offset) and not _length_is_unwritten(reader, offset):
         return "the record is complete"
+    flip = find_flip(reader, offset)
+    if flip is not None and flip.is_in_zeros:
+        return None
+    if flip is not None and not _sector_is_unwritten(reader, flip):
+        return "the record is complete but for one bit"
     if not _unfinished(reader, offset):
         return "it is not an unfinished write"
     return None
 
 
+def what_is_cut(reader: SegmentReader, offset: int) -> str:
+    """What stands at ``offset`` of the last segment, where ``why_damaged`` has nothing to say."""
+    flip = flip_in_zeros(reader, offset)
+    return f"{flip} has flipped, where nothing was written" if flip else "a write was not finished"
+
+
 def _length_is_unwritten(reader: SegmentReader, offset: int) -> bool:
     """Whether the length field lies in a sector of its own (8 bytes at its end) that was not written."""
     return (offset + 8) % SECTOR_BYTES == 0 and not any(reader.read(offset, 8))
+
+
+def _sector_is_unwritten(reader: SegmentReader, flip: Flip) -> bool:
+    """Whether nothing else of the frame lies in the sector of the bit."""
+    start = flip.offset // SECTOR_BYTES * SECTOR_BYTES
+    start, end = max(start, flip.start), min(start + SECTOR_BYTES, flip.end)
+    return not any(reader.read(start, end - start))
 
 
 def _unfinished(reader: SegmentReader, offset: int) -> bool:

@@ -20,6 +20,7 @@ from kvstore.errors import Corruption, NotAStore, WrongStore
 from kvstore.files import Disk
 from kvstore.wal import format as fmt
 from kvstore.wal import recovery
+from kvstore.wal.flipped import Flip, find_flip
 from kvstore.wal.format import Batch, Mark, Metadata
 from kvstore.wal.reader import SegmentReader
 
@@ -73,13 +74,15 @@ class Replay:
         self.chain = 0
         self.last_mark: Mark | None = None
         """Of the last batch read."""
+        self.flip: Flip | None = None
+        """The one bit that is to blame for the ``Corruption`` that was raised."""
 
     def batches(self) -> Iterator[Batch]:
         """The batches after ``after_index``; the first may begin inside a batch on disk."""
         segments = segments_from(self._wal_dir, self._after_index, self._segments)
         for number, file in enumerate(segments):
             with SegmentReader(file.path) as reader:
-                continued, metadata = reader.head(file.cluster_id, file.index)
+                continued, metadata = self._head(reader, file)
                 self._join(reader.path, continued, metadata)
                 if number == 0:
                     self._skip(reader)
@@ -96,6 +99,13 @@ class Replay:
                 self.path,
                 self.end,
             )
+
+    def _head(self, reader: SegmentReader, file: layout.NumberedFile) -> tuple[int, Metadata]:
+        try:
+            return reader.head(file.cluster_id, file.index)
+        except Corruption as damage:
+            self.flip = find_flip(reader, damage.offset)
+            raise Corruption(damage.reason + _hint(self.flip), damage.path, damage.offset) from None
 
     def _join(self, path: str, continued: int, metadata: Metadata) -> None:
         """Whether a segment continues the one before it."""
@@ -158,15 +168,20 @@ class Replay:
         if proof and self._disk is None and is_last and reader.good_frame():
             return  # a writer has finished it meanwhile
         if proof:
-            raise Corruption(
-                f"{bad.reason}; {proof}; the last good entry is {self.last_index}", reader.path, bad.offset
-            )
+            self.flip = find_flip(reader, bad.offset)
+            reason = f"{bad.reason}; {proof}; the last good entry is {self.last_index}{_hint(self.flip)}"
+            raise Corruption(reason, reader.path, bad.offset)
         if self._disk is not None:
             logger.warning(
-                "%s: a write was not finished: %s at byte %d; cut after entry %d",
+                "%s: %s: %s at byte %d; cut after entry %d",
                 reader.path,
+                recovery.what_is_cut(reader, bad.offset),
                 bad.reason,
                 bad.offset,
                 self.last_index,
             )
             recovery.cut(self._disk, reader, bad.offset)
+
+
+def _hint(flip: Flip | None) -> str:
+    return f"; {flip} has flipped: kvstore wal repair flips it back, and nothing is lost" if flip else ""
