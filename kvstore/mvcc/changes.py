@@ -20,6 +20,7 @@ from kvstore.mvcc.schema import (
     DELETE,
     HISTORY,
     LATEST,
+    history_key,
     parse_revision,
     revision_key,
     split_revisions,
