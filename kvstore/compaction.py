@@ -36,7 +36,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from kvstore.backend import Progress, ReadTx, Row, WriteTx
 from kvstore.errors import Compacted, FutureRevision
-from kvstore.mvcc.checkpoint import PAUSE_SECONDS, RUN_SECONDS
+from kvstore.maintenance import Courtesy
 from kvstore.mvcc.schema import (
     CHANGES,
     CREATE,
@@ -61,9 +61,6 @@ T = TypeVar("T")
 SLICE_ROWS = 64
 SLICE_KEYS = 16
 PASS_KEYS = 200_000
-BUSY_SECONDS = 0.02
-BREATH_SECONDS = 0.00005
-BREATH_EVERY_SECONDS = 0.002
 PAGE_ROWS = 1000
 
 
@@ -238,7 +235,7 @@ class Compaction:
         """Delete one chunk, in one commit; false if there was nothing to do."""
         engine = self._engine
         with engine.checkpointing:
-            pause = _Courtesy(engine)
+            pause = Courtesy(engine)
             with engine.backend.read() as view:
                 target, finished = _marks(view)
                 if target <= finished:
@@ -269,26 +266,6 @@ class Compaction:
             if is_last:
                 tx.put_many(META, [(META_COMPACT_FINISHED, pack_u64(now.target))])
         return is_last
-
-
-class _Courtesy:
-    """Gives up the GIL: for half the time while writes come in, otherwise for a breath now and then."""
-
-    def __init__(self, engine: LocalEngine) -> None:
-        self._state = engine.state
-        self._index = self._state.index
-        self._resumed = time.perf_counter()
-        self._busy_until = 0.0
-
-    def __call__(self) -> None:
-        now = time.perf_counter()
-        if self._state.index != self._index:
-            self._index = self._state.index
-            self._busy_until = now + BUSY_SECONDS
-        is_busy = now < self._busy_until
-        if now - self._resumed > (RUN_SECONDS if is_busy else BREATH_EVERY_SECONDS):
-            time.sleep(PAUSE_SECONDS if is_busy else BREATH_SECONDS)
-            self._resumed = time.perf_counter()
 
 
 def _marks(tx: ReadTx) -> tuple[int, int]:
