@@ -84,7 +84,7 @@ class SQLiteBackend:
     def open(
         cls, path: Path, tables: Sequence[str], *, read_only: bool = False, immutable: bool = False
     ) -> Self:
-        require_safe_version()
+        require_fit_library()
         path = Path(path)
         writable = not (read_only or immutable)
         is_new = writable and not (path.exists() and path.stat().st_size)
@@ -322,8 +322,8 @@ class SQLiteBackend:
         return [wal, path.with_name(path.name + "-shm")]
 
 
-def require_safe_version() -> None:
-    """Refuse an SQLite that may corrupt a database in WAL mode."""
+def require_fit_library() -> None:
+    """Refuse an SQLite that may corrupt a database in WAL mode, or cannot look up many keys by one statement."""
     version = tuple(int(part) for part in apsw.sqlite_lib_version().split("."))
     if version < SQLITE_VERSION_MIN:
         needed = ".".join(map(str, SQLITE_VERSION_MIN))
@@ -331,3 +331,5 @@ def require_safe_version() -> None:
             f"SQLite {apsw.sqlite_lib_version()} can corrupt a database in WAL mode; "
             f"install an apsw that bundles {needed} or later"
         )
+    if "ENABLE_CARRAY" not in apsw.compile_options:
+        raise MissingDependency("SQLite was built without its carray extension; install apsw from PyPI")

@@ -200,6 +200,13 @@ def test_an_old_sqlite_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     assert not (tmp_path / "db").exists()
 
 
+def test_an_sqlite_without_carray_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """An SQLite that lacks the extension which looks up many keys at once is refused at open, not at the first read."""
+    monkeypatch.setattr(sqlite_module.apsw, "compile_options", ("THREADSAFE=1",))
+    with pytest.raises(MissingDependency, match="carray"):
+        SQLiteBackend.open(tmp_path / "db", TABLES)
+
+
 def test_a_schema_that_could_run_statements_is_refused(tmp_path: Path) -> None:
     """A trigger smuggled into an SQLite file is found at open."""
     path = copy_of(SQLiteBackend, tmp_path / "copy")
