@@ -143,10 +143,19 @@ class Recorder:
             self._settle(op, request, answer["response"])
         return answer
 
-    def _call(self, op: str, request: Message) -> Message:
-        self._connection.request("POST", f"/v3/{PATHS[op]}", json.dumps(to_gateway(request)))
+    def raise_no_space(self) -> None:
+        """The alarm that etcd raises when it has reached its quota."""
+        (member,) = self._post("cluster/member/list", {})["members"]
+        alarm = {"action": "ACTIVATE", "memberID": member["ID"], "alarm": "NOSPACE"}
+        assert self._post("maintenance/alarm", alarm)["alarms"]
+
+    def _post(self, path: str, request: Message) -> Any:
+        self._connection.request("POST", f"/v3/{path}", json.dumps(request))
         with self._connection.getresponse() as got:
-            message = json.load(got)
+            return json.load(got)
+
+    def _call(self, op: str, request: Message) -> Message:
+        message = self._post(PATHS[op], to_gateway(request))
         if "code" in message and "message" in message:
             return {"error": {"code": message["code"], "message": message["message"]}}
         response: Message = from_gateway(message.get("result", message))

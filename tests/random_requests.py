@@ -45,6 +45,15 @@ PROFILES: dict[str, dict[str, int]] = {
     "lease": {**_MIX, "grant": 6, "revoke": 3, "keepalive": 2, "timetolive": 4, "leases": 1},
     "hash": {"put": 8, "delete": 4, "txn": 4, "grant": 1, "revoke": 1, "compact": 1, "hashkv": 1},
     "watch": {**_MIX, "range": 1, "delete": 4, "watch": 1, "stream": 4},
+    "many": {
+        "many_txn": 4,
+        "many_range": 8,
+        "many_delete": 2,
+        "compact": 1,
+        "grant": 1,
+        "revoke": 1,
+        "many_watch": 1,
+    },
     "large": {"large_txn": 8, "large_put": 1, "put": 2, "range": 1},
 }
 
@@ -68,7 +77,7 @@ class Requests:
             (kind,) = self._random.choices(kinds, weights)
             if kind == "hashkv" and self.compacted >= self.revision:
                 continue
-            yield kind.removeprefix("large_"), getattr(self, kind)()
+            yield kind.removeprefix("large_").removeprefix("many_"), getattr(self, kind)()
 
     def learn(self, exchange: Message) -> None:
         """Take note of an answer."""
@@ -145,6 +154,25 @@ class Requests:
             "key": "large",
             "value": "v" * self._random.choice([1_000_000, 1_572_700, 1_573_000, 1_600_000]),
         }
+
+    def many_txn(self) -> Message:
+        """A hundred keys in a row of the thousand of this profile."""
+        first, lease = self._random.randrange(900), self._lease() if self._chance(0.2) else 0
+        value = self._value()
+        puts = [{"key": f"m/{first + at:03}", "value": value, "lease": lease} for at in range(100)]
+        return {"success": [{"request_put": put} for put in puts]}
+
+    def many_range(self) -> Message:
+        request = {**self.range(), **self._many_span()}
+        if self._chance(0.5):
+            request["limit"] = self._random.choice([1, 2, 99, 100, 500, 999, 1000])
+        return request
+
+    def many_delete(self) -> Message:
+        return {**self.delete(), **self._many_span()}
+
+    def many_watch(self) -> Message:
+        return {**self.watch(), **self._many_span()}
 
     def compact(self) -> Message:
         behind = self._random.choice([0, 5, 50, 200, 200])
@@ -276,6 +304,12 @@ class Requests:
         elif shape < 0.7 and span["key"] and span["key"][-1] != "\xff":
             span["range_end"] = span["key"][:-1] + chr(ord(span["key"][-1]) + 1)
         return span
+
+    def _many_span(self) -> Message:
+        if self._chance(0.2):
+            return {"key": "m/", "range_end": "m0"}
+        first = self._random.randrange(1000)
+        return {"key": f"m/{first:03}", "range_end": f"m/{first + self._random.choice([1, 5, 50, 500]):03}"}
 
     def _key(self) -> str:
         return "" if self._chance(0.01) else self._random.choice(self._keys)
