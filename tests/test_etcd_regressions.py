@@ -21,9 +21,10 @@ import pytest
 
 import kvstore
 from kvstore import layout
+from kvstore.backend import Backend
 from kvstore.files import OSDisk
 from kvstore.model import Alarm, RangeRequest
-from kvstore.mvcc.schema import META, META_APPLIED_INDEX, parse_u64
+from kvstore.mvcc.schema import LATEST, META, META_APPLIED_INDEX, parse_u64
 from kvstore.options import Options
 from kvstore.quota import NOSPACE
 from kvstore.recovery import open_engine
@@ -249,11 +250,12 @@ def test_11613_a_failed_defragment_leaves_the_old_file_in_use(
         live(store, 30)
         everything = content(store)
 
-        def half(self: Any, path: Path) -> None:
-            path.write_bytes(b"half a copy")
+        def half(source: Backend, target: Backend, *_: Any, **__: Any) -> None:
+            with target.write() as tx, source.read() as view:
+                tx.put_many(LATEST, view.scan(LATEST, limit=1))
             raise OSError("the disk said no")
 
-        monkeypatch.setattr(type(store.engine.backend), "copy_to", half)
+        monkeypatch.setattr("kvstore.defragment.copy_rows", half)
         with pytest.raises(OSError, match="said no"):
             store.defragment()
         monkeypatch.undo()
@@ -685,7 +687,7 @@ def test_14127_a_half_synced_length_at_the_end_is_a_torn_tail(
     with caplog.at_level(logging.WARNING), open_store(tmp_path / "crashed", "lmdb") as store:
         assert store.get(b"k") is not None
         assert store.put(b"k", b"w").revision == 3
-    assert "was not finished" in caplog.text
+    assert "was not finished" in caplog.text or "where nothing was written" in caplog.text
     assert segment.with_name(segment.name + ".broken").exists()
 
 
