@@ -105,6 +105,14 @@ def row_revisions(rows: Sequence[bytes | None]) -> list[tuple[int, int]]:
         raise _bad_row(error) from None
 
 
+def row_change(row: bytes) -> tuple[int, int, bytes]:
+    """(main, sub, KeyValue bytes) of the change that wrote the row."""
+    if row[:1] != b"\x78":
+        return _parse(row).mod_revision, 0, row
+    sub, at = read_varint(row, 1)
+    return _parse(row).mod_revision, sub, row[at:]
+
+
 def _parse(row: bytes) -> Any:
     """The row as a protobuf message: parsed in C, and a field costs only when it is read."""
     try:

@@ -45,7 +45,7 @@ def free_ports(count: int) -> list[int]:
 def etcdctl(*arguments: str, stdin: bytes | None = None) -> Any:
     """Run etcdctl; its JSON answer."""
     run = subprocess.run(
-        ["etcdctl", *arguments, "-w", "json"],
+        ["etcdctl", *arguments, "-w", "json", "--command-timeout", f"{PATIENCE_SECONDS}s"],
         env=ENVIRONMENT,
         input=stdin,
         capture_output=True,

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import random
 import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from kvstore.migrations.etcd import row_sort
 from kvstore.migrations.etcd.bbolt_check import check
 from kvstore.migrations.etcd.etcd_file import EtcdFile
 from kvstore.migrations.etcd.export_store import export_store
@@ -101,13 +106,153 @@ def test_rows_that_do_not_fit_in_memory_are_sorted_on_disk(
     """Runs spilled to disk give the same file as a sort in memory."""
     with kvstore.open(tmp_path / "store") as store:
         fill(store, seed=9)
-        store.compact(store.revision - 5)
+        store.compact(store.revision - 50)
         export_store(store, tmp_path / "at once.db")
-        monkeypatch.setattr("kvstore.migrations.etcd.export_store.RUN_BYTES", 4000)
+        monkeypatch.setattr("kvstore.migrations.etcd.row_sort.RUN_BYTES", 4000)
+        monkeypatch.setattr("kvstore.migrations.etcd.row_sort.BLOCK_BYTES", 600)
         export_store(store, tmp_path / "in runs.db")
-    with EtcdFile(tmp_path / "at once.db") as one, EtcdFile(tmp_path / "in runs.db") as other:
+    assert (tmp_path / "at once.db").read_bytes() == (tmp_path / "in runs.db").read_bytes()
+    assert (tmp_path / "in runs.db").stat().st_size > 100_000
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["at once.db", "in runs.db", "store"]
+
+
+ROWS = st.lists(st.tuples(st.binary(min_size=1, max_size=3), st.binary(max_size=40)), max_size=30)
+
+
+@given(piles=st.lists(ROWS, max_size=12), run_bytes=st.integers(1, 4000), block_bytes=st.integers(1, 200))
+def test_sorted_rows_come_in_order_and_once(
+    piles: list[list[tuple[bytes, bytes]]], run_bytes: int, block_bytes: int
+) -> None:
+    """Whatever the size of runs and blocks: every key once, ascending."""
+    piles = [[(key, b"of " + key) for key, _ in pile] for pile in piles]
+    with (
+        patch.object(row_sort, "RUN_BYTES", run_bytes),
+        patch.object(row_sort, "BLOCK_BYTES", block_bytes),
+        row_sort.RowSorter(Path(tempfile.gettempdir())) as sorter,
+    ):
+        for pile in piles:
+            sorter.add(pile)
+        found = [row for page in sorter.in_order() for row in page]
+    assert found == sorted({row for pile in piles for row in pile})
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_an_export_is_of_one_revision_while_the_store_goes_on(backend: str, tmp_path: Path) -> None:
+    """Versions that are superseded, deleted and carried into the backend meanwhile are in it as they were, once."""
+    with kvstore.open(tmp_path / "store", backend, background=False) as store:
+        keys = [b"%04d" % number for number in range(600)]
+        for start in range(0, 600, 100):
+            store.txn(success=[kvstore.put(key, b"old") for key in keys[start : start + 100]])
+        store.delete(keys[7])
+        store.engine.checkpoint()
+        store.put(keys[8], b"not in the backend yet")
+        expected = dump(store, store.revision), kept_hashes(store)
+
+        def meanwhile(_done: int, _total: int) -> None:
+            for key in (keys[0], keys[300], keys[599]):
+                store.put(key, b"new")
+            store.delete(keys[1])
+            store.engine.checkpoint()
+
+        exported = export_store(store, tmp_path / "out.db", meanwhile)
+        assert store.revision > exported.revision
+    with EtcdFile(tmp_path / "out.db") as file:
+        assert {revision: file.hash_kv(revision).hash for revision in expected[1]} == expected[1]
+    with kvstore.open_snapshot(tmp_path / "out.db") as view:
+        assert dump(view, exported.revision) == expected[0]
+
+
+def test_a_compaction_meanwhile_leaves_nothing_behind(tmp_path: Path) -> None:
+    """Rows that are needed may be gone: the export is refused, whole."""
+    with kvstore.open(tmp_path / "store", background=False) as store:
+        for number in range(600):
+            store.put(b"%04d" % number, b"value")
+        store.put(b"0000", b"again")
+        store.engine.checkpoint()
+        with pytest.raises(kvstore.Compacted):
+            export_store(store, tmp_path / "out.db", lambda _done, _total: store.compact(store.revision))
+    assert [path.name for path in tmp_path.iterdir()] == ["store"]
+
+
+def test_a_compaction_that_the_backend_does_not_know_of_yet_counts(tmp_path: Path) -> None:
+    """Compacted beyond what the last checkpoint wrote: the same file as after the next one."""
+    with kvstore.open(tmp_path / "store", background=False) as store:
+        for number in range(9):
+            store.put(b"%d" % (number % 3), b"%d" % number)
+        store.engine.checkpoint()
+        store.put(b"0", b"later")
+        store.delete(b"1")
+        store.put(b"1", b"anew")
+        store.compact(store.revision - 1)
+        export_store(store, tmp_path / "before.db")
+        with EtcdFile(tmp_path / "before.db") as file:
+            assert [(row.main, row.key, row.is_tombstone) for row in file.rows()] == [
+                (10, b"2", False),
+                (11, b"0", False),
+                (12, b"1", True),
+                (13, b"1", False),
+            ]
+        store.engine.checkpoint()
+        export_store(store, tmp_path / "after.db")
+    with EtcdFile(tmp_path / "before.db") as one, EtcdFile(tmp_path / "after.db") as other:
         assert list(one.rows()) == list(other.rows())
-        assert sum(1 for _ in one.rows()) > 10
+
+
+def rows_at_compaction(path: Path) -> list[tuple[bytes, bool]]:
+    with EtcdFile(path) as file:
+        return [(row.key, row.is_tombstone) for row in file.rows() if row.main == file.compact_revision]
+
+
+@pytest.mark.parametrize("checkpointed", [False, True])
+def test_a_delete_at_the_compaction_is_written_where_no_hash_tells(
+    tmp_path: Path, checkpointed: bool
+) -> None:
+    """A watch that starts there sees the delete, here and in etcd; HashKV is the same for old and new versions."""
+    with kvstore.open(tmp_path / "store", background=False) as store:
+        store.txn(success=[kvstore.put(b"a", b"1"), kvstore.put(b"b", b"1"), kvstore.put(b"c", b"1")])
+        store.delete(b"a", b"c")
+        store.compact(3)
+        store.delete(b"x")
+        store.put(b"a", b"2")
+        if checkpointed:
+            store.engine.checkpoint()
+        hashes = kept_hashes(store)
+        export_store(store, tmp_path / "out.db")
+        assert rows_at_compaction(tmp_path / "out.db") == [(b"a", True), (b"b", True)]
+        with EtcdFile(tmp_path / "out.db") as file:
+            assert {at: file.hash_kv(at).hash for at in hashes} == hashes
+            assert file.hash_kv(4, before_3_4_34=True).hash == hashes[4]
+        with kvstore.open_snapshot(tmp_path / "out.db") as view:
+            assert [kv.key for kv in view.history(b"b")] == []
+            with view.watch(prefix=b"", start_revision=3) as watched:
+                seen = [next(watched) for _ in range(3)]
+        assert [(event.type.name, event.kv.key) for event in seen] == [
+            ("DELETE", b"a"),
+            ("DELETE", b"b"),
+            ("PUT", b"a"),
+        ]
+
+
+@pytest.mark.parametrize("checkpointed", [False, True])
+def test_a_delete_at_the_compaction_stays_behind_where_a_hash_would_tell(
+    tmp_path: Path, checkpointed: bool
+) -> None:
+    """Where no key lives at some kept revision, etcd before 3.4.34 would hash the tombstone."""
+    with kvstore.open(tmp_path / "store", background=False) as store:
+        store.txn(success=[kvstore.put(b"a", b"1"), kvstore.put(b"b", b"1")])
+        store.delete(b"a")
+        store.compact(3)
+        store.delete(b"b")
+        store.put(b"c", b"1")
+        if checkpointed:
+            store.engine.checkpoint()
+        export_store(store, tmp_path / "out.db")
+        assert rows_at_compaction(tmp_path / "out.db") == []
+        with EtcdFile(tmp_path / "out.db") as file:
+            for revision in (4, 5):
+                expected = store.hash_kv(revision).hash
+                assert file.hash_kv(revision).hash == expected
+                assert file.hash_kv(revision, before_3_4_34=True).hash == expected
 
 
 def test_nothing_is_written_over_a_file(tmp_path: Path) -> None:
@@ -161,3 +306,34 @@ def test_there_and_back_again(backend: str, tmp_path: Path) -> None:
     real.etcdctl("snapshot", "restore", str(tmp_path / "back.db"), "--data-dir", str(tmp_path / "back"))
     with real.etcd(tmp_path / "back", tmp_path / "log again") as server:
         assert {each: server.hash_kv(each)["hash"] for each in expected} == expected
+
+
+@needs_etcd
+def test_etcd_has_our_alarms_and_our_deletes_at_the_compaction(tmp_path: Path) -> None:
+    """Alarms are listed and refuse writes until they are disarmed; a tombstone at the compaction changes no HashKV."""
+    with kvstore.open(tmp_path / "store", quota_backend_bytes=200_000, background=False) as store:
+        store.txn(success=[kvstore.put(b"a", b"1"), kvstore.put(b"b", b"1"), kvstore.put(b"c", b"1")])
+        store.delete(b"a", b"c")
+        store.compact(store.revision)
+        store.put(b"a", b"2")
+        with pytest.raises(kvstore.SpaceError):
+            store.put(b"large", bytes(200_000))
+        exported = export_store(store, tmp_path / "out.db")
+        hashes = {at: store.hash_kv(at).hash for at in range(4, store.revision + 1)}
+        member_id = store.engine.member_id
+    assert exported.counts["alarms"] == 1
+    assert exported.notes
+    assert rows_at_compaction(tmp_path / "out.db") == [(b"a", True), (b"b", True)]
+    real.etcdctl("snapshot", "status", str(tmp_path / "out.db"))
+    real.etcdctl("snapshot", "restore", str(tmp_path / "out.db"), "--data-dir", str(tmp_path / "etcd"))
+    with real.etcd(tmp_path / "etcd", tmp_path / "log") as server:
+        assert {at: server.hash_kv(at)["hash"] for at in hashes} == hashes
+        (alarm,) = server.ctl("alarm", "list")["alarms"]
+        assert (alarm["memberID"], alarm["alarm"]) == (member_id, 1)
+        with pytest.raises(AssertionError, match="database space exceeded"):
+            server.ctl("put", "new", "value")
+        server.ctl("alarm", "disarm")
+        assert server.ctl("put", "new", "value")["header"]["revision"] == 5
+        server.ctl("snapshot", "save", str(tmp_path / "back.db"))
+    with EtcdFile(tmp_path / "back.db") as file:
+        assert file.alarms() == []

@@ -1,11 +1,7 @@
 """Moving out: a bbolt file, SHA-256 at its end, that ``etcdctl snapshot restore`` takes as one of its own.
 
-    latest, history --rows that lived at the compaction--> sorted by revision (in runs on disk) --+
-    changes         --rows after the compaction, already in order---------------------------------+--> bucket key
-    lease, carried rows of meta ----------------------------------------------------------------------> the others
-
-etcd keeps no row below its compaction but the newest of each key that lived then; above it, everything. Tombstones
-have keys of 18 bytes. One at exactly the compaction is left out: only later versions of etcd keep it, none hashes it.
+    latest, history, changes --sorted by revision (``key_rows``)--> bucket key
+    lease, alarm, carried rows of meta ---------------------------> the others
 
 Both compaction marks say that nothing is left to do. ``term`` and ``confState`` are there as 3.5 wants them to find
 out what schema the file has; ``snapshot restore`` replaces members, indexes and term anyhow.
@@ -13,23 +9,16 @@ out what schema the file has; ``snapshot restore`` replaces members, indexes and
 
 from __future__ import annotations
 
-import heapq
 import os
-import struct
-import tempfile
-from collections.abc import Iterable, Iterator
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 from pathlib import Path
-from typing import BinaryIO
 
 from kvstore.backend import Progress, Row
 from kvstore.engine import LocalEngine
 from kvstore.errors import DiskFull
 from kvstore.files import free_bytes
 from kvstore.foreign import Exported
-from kvstore.keyvalue import encode_key_value, row_mod_revision, split_row
-from kvstore.mvcc.changes import change_page
 from kvstore.mvcc.schema import META
 from kvstore.mvcc.state import State
 from kvstore.store import Store
@@ -37,13 +26,9 @@ from kvstore.store import Store
 from . import rows
 from .bbolt_write import write_bbolt
 from .beside_keys import CARRIED_BUCKETS, carried_bucket
-from .rows import Lease, encode_lease, encode_revision, encode_u64
-
-PAGE_ROWS = 2000
-RUN_BYTES = 32 << 20
-ROW_OVERHEAD_BYTES = 200
-_REPORT_EVERY_ROWS = 1 << 13
-_LENGTHS = struct.Struct("<II")
+from .key_rows import KeyRows
+from .row_sort import RUN_BYTES, RowSorter
+from .rows import Alarm, Lease, encode_alarm, encode_lease, encode_revision, encode_u64
 
 
 def export_store(store: Store, path: Path, progress: Progress | None = None) -> Exported:
@@ -55,110 +40,65 @@ def export_store(store: Store, path: Path, progress: Progress | None = None) -> 
     state = engine.state
     revision, compacted = state.published, state.compacted
     _check_room(state, path)
-    counts = {"rows": 0, "leases": 0}
-    with ExitStack() as files:
-        old_rows = _old_rows(state, compacted, path.absolute().parent, files)
-        key_rows = _counted(
-            chain(old_rows, _new_rows(state, compacted, revision)),
-            counts,
-            revision,
-            progress,
-        )
-        leases = _lease_rows(engine)
-        counts["leases"] = len(leases)
-        meta = _all_meta(state)
-        buckets: dict[bytes, Iterable[Row]] = {name: carried_bucket(name, meta) for name in CARRIED_BUCKETS}
-        buckets |= {
-            rows.ALARM: [],
-            rows.KEY: key_rows,
-            rows.LEASE: leases,
+    report = _reporter(progress, 2 * state.backend.in_use_bytes())  # read once, handed on once
+    counts = {"rows": 0}
+    with RowSorter(path.absolute().parent) as sorter:
+        in_order = KeyRows(state, revision, compacted, report).in_order(sorter)
+        beside = {
+            rows.ALARM: _alarm_rows(engine),
+            rows.LEASE: _lease_rows(engine),
             rows.META: sorted(_meta_rows(engine, compacted)),
         }
+        buckets: dict[bytes, Iterable[Row]] = {rows.KEY: _counted(in_order, counts, report), **beside}
+        meta = _all_meta(state)
+        buckets |= {name: carried_bucket(name, meta) for name in CARRIED_BUCKETS}
         size_bytes = write_bbolt(path, sorted(buckets.items()))
     return Exported(
         path=path,
         size_bytes=size_bytes,
         revision=revision,
         compact_revision=compacted,
-        counts=counts,
-        notes=("alarms stay behind: they are about the room that this store has",) if state.alarms else (),
+        counts=counts | {"leases": len(beside[rows.LEASE]), "alarms": len(beside[rows.ALARM])},
+        notes=(ALARMS_NOTE,) if beside[rows.ALARM] else (),
     )
 
 
+ALARMS_NOTE = "an etcd made of it begins with its alarms, and refuses writes until `etcdctl alarm disarm`"
+
+
 def _check_room(state: State, path: Path) -> None:
-    needed, free = state.backend.in_use_bytes(), free_bytes(path.absolute().parent)
+    """For the file, and as much again where rows have to be sorted on disk."""
+    in_use, free = state.backend.in_use_bytes(), free_bytes(path.absolute().parent)
+    needed = in_use if in_use < RUN_BYTES else 2 * in_use
     if free < needed:
         raise DiskFull(f"{path} needs about {needed} bytes, there is room for {free}")
 
 
+def _reporter(progress: Progress | None, total_bytes: int) -> Callable[[int], None]:
+    """Adds up, and never says more than the total, which is an estimate."""
+    done_bytes = 0
+
+    def report(size_bytes: int) -> None:
+        nonlocal done_bytes
+        done_bytes += size_bytes
+        if progress is not None:
+            progress(min(done_bytes, total_bytes), total_bytes)
+
+    return report
+
+
 def _counted(
-    key_rows: Iterable[Row], counts: dict[str, int], revision: int, progress: Progress | None
+    pages: Iterable[list[Row]], counts: dict[str, int], report: Callable[[int], None]
 ) -> Iterator[Row]:
-    for count, row in enumerate(key_rows, 1):
-        yield row
-        counts["rows"] = count
-        if progress is not None and count % _REPORT_EVERY_ROWS == 0:
-            progress(rows.decode_revision(row[0])[0], revision)
+    def count(page: list[Row]) -> list[Row]:
+        counts["rows"] += len(page)
+        report(sum([len(value) for _, value in page]))
+        return page
+
+    return chain.from_iterable(map(count, pages))
 
 
-# --- rows of the bucket ``key`` ----------------------------------------------------------------
-
-
-def _new_rows(state: State, compacted: int, revision: int) -> Iterator[Row]:
-    """What happened after the compaction, in order."""
-    first = max(compacted + 1, 1)
-    while first <= revision:
-        page, covered = change_page(state, first, revision, PAGE_ROWS)
-        for main, sub, key, row in page:
-            if row is None:
-                yield encode_revision(main, sub, True), encode_key_value(key, 0, 0, 0, b"", 0)
-            else:
-                yield encode_revision(main, sub), split_row(row)[1]
-        first = covered + 1
-
-
-def _old_rows(state: State, compacted: int, folder: Path, files: ExitStack) -> Iterator[Row]:
-    """What lived at the compaction, by revision: sorted in runs that fit in memory, then merged."""
-    runs: list[BinaryIO] = []
-    run: list[Row] = []
-    run_bytes = 0
-    for row in _living(state, compacted) if compacted > 0 else ():
-        run.append(row)
-        run_bytes += len(row[1]) + ROW_OVERHEAD_BYTES
-        if run_bytes >= RUN_BYTES:
-            file = files.enter_context(tempfile.TemporaryFile(dir=folder))  # noqa: SIM115  # the stack closes it
-            _write_run(run, file)
-            runs.append(file)
-            run, run_bytes = [], 0
-    run.sort()
-    return heapq.merge(run, *map(_read_run, runs))
-
-
-def _living(state: State, revision: int) -> Iterator[Row]:
-    """Rows of the keys that lived at a revision, in key order."""
-    at: bytes | None = b""
-    while at is not None:
-        page, at = state.page(at, None, revision)
-        for _, row in page:
-            sub, key_value = split_row(row)
-            yield encode_revision(row_mod_revision(row), sub), key_value
-
-
-def _write_run(run: list[Row], file: BinaryIO) -> None:
-    run.sort()
-    for key, value in run:
-        file.write(_LENGTHS.pack(len(key), len(value)) + key + value)
-    file.seek(0)
-
-
-def _read_run(file: BinaryIO) -> Iterator[Row]:
-    while lengths := file.read(_LENGTHS.size):
-        key_bytes, value_bytes = _LENGTHS.unpack(lengths)
-        row = file.read(key_bytes + value_bytes)
-        yield row[:key_bytes], row[key_bytes:]
-
-
-# --- the other buckets ---------------------------------------------------------------------------
+# --- the other buckets -----------------------------------------------------------------------------
 
 
 def _lease_rows(engine: LocalEngine) -> list[Row]:
@@ -169,6 +109,10 @@ def _lease_rows(engine: LocalEngine) -> list[Row]:
         left = max(1, -((now_ms - lease.deadline_ms) // 1000))
         found.append(encode_lease(Lease(lease.id, lease.ttl_seconds, min(left, lease.ttl_seconds))))
     return sorted(found)
+
+
+def _alarm_rows(engine: LocalEngine) -> list[Row]:
+    return sorted(encode_alarm(Alarm(alarm.member_id, alarm.alarm)) for alarm in engine.alarms())
 
 
 def _all_meta(state: State) -> list[Row]:

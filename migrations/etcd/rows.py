@@ -41,7 +41,8 @@ AUTH_ENABLED, AUTH_REVISION = b"authEnabled", b"authRevision"
 REMOVED = b"removed"
 
 REVISION_BYTES = 17
-_REVISION = struct.Struct(">qcq")
+ROW_KEY = struct.Struct(">qcq")
+"""main, ``b"_"``, sub: the key of a row that is no tombstone."""
 _TOMBSTONE = b"t"
 _SEPARATOR = b"_"
 _U64 = struct.Struct(">Q")
@@ -61,7 +62,7 @@ class Revision(NamedTuple):
 
 
 def encode_revision(main: int, sub: int = 0, tombstone: bool = False) -> bytes:
-    return _REVISION.pack(main, _SEPARATOR, sub) + (_TOMBSTONE if tombstone else b"")
+    return ROW_KEY.pack(main, _SEPARATOR, sub) + (_TOMBSTONE if tombstone else b"")
 
 
 def decode_revision(key: bytes) -> tuple[int, int, bool]:
@@ -69,7 +70,7 @@ def decode_revision(key: bytes) -> tuple[int, int, bool]:
     size = len(key)
     if size != REVISION_BYTES and (size != REVISION_BYTES + 1 or key[-1:] != _TOMBSTONE):
         raise RowError(f"invalid revision length {size}")
-    main, separator, sub = _REVISION.unpack_from(key)
+    main, separator, sub = ROW_KEY.unpack_from(key)
     if separator != _SEPARATOR or main < 0 or sub < 0:
         raise RowError(f"invalid revision {key.hex()}")
     return main, sub, size != REVISION_BYTES
@@ -227,11 +228,18 @@ class Alarm:
 
 
 def decode_alarm(row_key: bytes) -> Alarm:
+    """A kind that has no name here goes by its number."""
     try:
         found = messages.AlarmMember.FromString(row_key)
     except DecodeError:
         raise RowError("the row holds no alarm") from None
     return Alarm(found.memberID, messages.enum_name("Alarm", found.alarm))
+
+
+def encode_alarm(alarm: Alarm) -> tuple[bytes, bytes]:
+    names = messages.NAMES["Alarm"]
+    number = names.index(alarm.alarm) if alarm.alarm in names else int(alarm.alarm)
+    return messages.AlarmMember(memberID=alarm.member_id, alarm=number).SerializeToString(), b""
 
 
 @dataclass(frozen=True, slots=True)
