@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import errno
 import os
+import sys
 import threading
 import time
 from collections.abc import Sequence
@@ -36,6 +37,7 @@ from kvstore.errors import Corruption, NotAStore, ReadOnly, StoreClosed, TooNew
 
 from .lmdb_errors import typed
 from .lmdb_file import META_BYTES, Meta, has_magic, is_cut_short, read_meta, verify_pages
+from .lmdb_map import LMDBMap
 from .lmdb_tx import LMDBReadTx, LMDBWriteTx
 from .long_keys import STORED_BYTES_MAX
 
@@ -74,6 +76,8 @@ class LMDBBackend:
         self._views: set[int] = set()  # ids of open views; adding and discarding are atomic
         self._growing = False
         self._begin = environment.begin
+        self._immutable_meta: Meta | None = None
+        self._map: LMDBMap | None = None
 
     # --- opening --------------------------------------------------------------------
 
@@ -93,6 +97,7 @@ class LMDBBackend:
         except lmdb.Error as error:
             raise typed(error, path) from error
         try:
+            backend._immutable_meta = meta if immutable else None
             is_new = meta is None or (writable and meta.is_empty)  # empty: killed before the first commit
             backend._open_tables(tables, is_new=is_new, is_live=read_only and not immutable)
         except BaseException as error:
@@ -169,6 +174,15 @@ class LMDBBackend:
             return False
 
     # --- reading and writing --------------------------------------------------------
+
+    def view(self, table: str, key: bytes) -> memoryview | None:
+        """The value of ``key``, where it lies if nobody writes the file; else a copy of it."""
+        if self._immutable_meta is None or sys.byteorder != "little" or len(key) > STORED_BYTES_MAX:
+            value = self.get(table, key)
+            return None if value is None else memoryview(value)
+        if self._map is None:
+            self._map = LMDBMap(self.path, self._immutable_meta)
+        return self._map.find(table, key)
 
     def get(self, table: str, key: bytes) -> bytes | None:
         try:
@@ -311,6 +325,7 @@ class LMDBBackend:
     def close(self) -> None:
         """Refuse new reads, let those under way end, then unmap the file."""
         self._begin = _refuse
+        self._map = None  # the views that were given out have it
         deadline = time.monotonic() + VIEW_WAIT_SECONDS
         while self._views and time.monotonic() < deadline:
             time.sleep(0.001)

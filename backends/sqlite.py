@@ -208,6 +208,8 @@ class SQLiteBackend:
             if wal.exists():
                 OSDisk().sync_file(wal)
             self._writer.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+        except apsw.FullError:
+            return  # no room to move pages: the commits are durable where they are
         except apsw.Error as error:
             raise typed(error, self.path) from error
 

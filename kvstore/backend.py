@@ -194,6 +194,19 @@ def check_closed(kind: type[Backend], path: Path, *, only_small: bool = False) -
         look(path)
 
 
+def view(backend: Backend, table: str, key: bytes) -> memoryview | None:
+    """The value of ``key`` as a view that stays valid as long as somebody holds it.
+
+    A backend that has one without a copy (of a file that nobody writes) has a method ``view(table, key)``.
+    """
+    own = getattr(backend, "view", None)
+    if own is not None:
+        found: memoryview | None = own(table, key)
+        return found
+    value = backend.get(table, key)
+    return None if value is None else memoryview(value)
+
+
 @cache
 def _installed() -> dict[str, EntryPoint]:
     """Looked up once: it reads the metadata of every installed package, many times what opening a store takes."""

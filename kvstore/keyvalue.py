@@ -16,10 +16,11 @@ from operator import attrgetter
 from typing import Any, NoReturn, Self, overload
 
 from kvstore.errors import Corruption
-from kvstore.wire import WireError, int_field, read_varint, varint
+from kvstore.wire import WireError, fields, int_field, read_varint, varint
 
 _new = object.__new__
 _SUB_TAG = 0x78
+_VALUE = 5
 
 
 class BadRow(Corruption, WireError):
@@ -65,6 +66,17 @@ def split_row(row: bytes) -> tuple[int, bytes]:
         sub, at = read_varint(row, 1)
         return sub, row[at:]
     return 0, row
+
+
+def value_view(row: memoryview) -> memoryview:
+    """The value in a row, without a copy. Raises ``BadRow``."""
+    try:
+        for number, field in fields(row):  # type: ignore[arg-type]  # slices of a view are views
+            if number == _VALUE and not isinstance(field, int):
+                return memoryview(field)
+    except WireError as error:
+        raise BadRow(f"a row is not a KeyValue: {error}") from None
+    return memoryview(b"")
 
 
 Fields = tuple[bytes, int, int, int, bytes, int]

@@ -5,14 +5,17 @@
 
     cost   put: 256 + key + value · txn: the dearer branch, nested ones counted in · lease: 64 · the rest: 0
 
-What costs nothing (reads, deletes, compaction, revoking a lease) is never refused here; the low-disk mark keeps
-room for their log records. The decision falls before the write is planned, so a refused write left no trace.
+What costs nothing (reads, deletes, compaction, revoking a lease) is never refused here: the low-disk mark keeps
+room for their log records, and where the disk is full all the same, the log's reserve (wal/writer.py), which a write
+that costs something may not touch. The decision falls before the write is planned, so a refused one left no trace.
 
 ``NOSPACE`` is raised with the first refusal and goes out by itself once there is room again; it is the sign of
 the state, not its cause. Live bytes are asked from the backend in the background and after each checkpoint; a
 write adds up what has come since. It compares one number, ``unchecked_bytes``, and asks further only beyond it.
 
-A disk that is full in spite of all this stalls the store (commit.py): writes are refused with ``DiskFull``, what
+While the disk is short of room, log segments that nobody needs go at once, whatever ``max_wals`` says.
+
+A log that is full in spite of all this stalls the store (commit.py): writes are refused with ``DiskFull``, what
 was planned but not logged is dropped by reading the state anew from backend and log, and then writes go on.
 """
 
@@ -68,6 +71,7 @@ class Space:
         self._live_bytes = 0
         """Of the backend, when last asked."""
         self._disk_is_low = False
+        self._log_is_full = False
         self.unchecked_bytes = 0
         """As long as the active generation is smaller than this, no write needs a check."""
         if engine.log is not None:
@@ -93,6 +97,8 @@ class Space:
         unchecked = engine.options.overlay_limit
         if self._quota_bytes:
             unchecked = min(unchecked, self._quota_bytes - self._live_bytes - waiting)
+        if engine.log is not None:
+            unchecked = min(unchecked, engine.state.active.size_bytes + engine.log.room_bytes)
         self.unchecked_bytes = -1 if self._disk_is_low else unchecked
 
     def free_bytes(self) -> int:
@@ -107,10 +113,11 @@ class Space:
     def check(self, cost_bytes: int) -> None:
         """Raise ``QuotaExceeded`` or ``DiskFull`` if there is no room for a write of this cost."""
         self.measure()
-        refusal = self._refusal(cost_bytes)
+        refusal = self._refusal(cost_bytes) or self._log_refusal(cost_bytes)
         if refusal is not None:
             self._set_alarm(on=True)
             raise refusal
+        self.reckon()
 
     def _refusal(self, cost_bytes: int) -> SpaceError | None:
         if self._disk_is_low:
@@ -123,6 +130,29 @@ class Space:
             return QuotaExceeded(used, self._quota_bytes)
         return None
 
+    def _log_refusal(self, cost_bytes: int) -> SpaceError | None:
+        """What keeps the log from taking a write of this cost; there are zeros for it otherwise."""
+        log = self._engine.log
+        self._log_is_full = False
+        try:
+            if log is not None:
+                log.lay(cost_bytes)
+        except DiskFull as full:
+            self._log_is_full = True
+            return DiskFull(f"the log cannot grow: {full}; deletes and compaction still work")
+        return None
+
+    @property
+    def is_short(self) -> bool:
+        """Whether the disk has too little room, by any sign."""
+        engine = self._engine
+        return (
+            self._disk_is_low
+            or self._log_is_full
+            or engine.stalled
+            or engine.checkpointer.disk_full is not None
+        )
+
     # --- the alarm --------------------------------------------------------------------
 
     def tend(self) -> None:
@@ -130,7 +160,7 @@ class Space:
         self.measure()
         if self._engine.stalled:
             self.end_stall()
-        elif self._refusal(int(self._quota_bytes * (1 - CLEAR_SHARE))) is None:
+        elif self._refusal(int(self._quota_bytes * (1 - CLEAR_SHARE))) is None and not self._log_refusal(1):
             self._set_alarm(on=False)
 
     def end_stall(self) -> None:

@@ -20,11 +20,10 @@ from typing import Any
 import pytest
 
 import kvstore
-from kvstore import layout
-from kvstore.backend import Backend
+from kvstore import defragment, layout
 from kvstore.files import OSDisk
 from kvstore.model import Alarm, RangeRequest
-from kvstore.mvcc.schema import LATEST, META, META_APPLIED_INDEX, parse_u64
+from kvstore.mvcc.schema import META, META_APPLIED_INDEX, parse_u64
 from kvstore.options import Options
 from kvstore.quota import NOSPACE
 from kvstore.recovery import open_engine
@@ -250,12 +249,12 @@ def test_11613_a_failed_defragment_leaves_the_old_file_in_use(
         live(store, 30)
         everything = content(store)
 
-        def half(source: Backend, target: Backend, *_: Any, **__: Any) -> None:
-            with target.write() as tx, source.read() as view:
-                tx.put_many(LATEST, view.scan(LATEST, limit=1))
+        def half(source: Any, target: Any, *_: Any, **__: Any) -> None:
+            with target.write() as batch:
+                batch.put_many("latest", [(b"half", b"a copy")])
             raise OSError("the disk said no")
 
-        monkeypatch.setattr("kvstore.defragment.copy_rows", half)
+        monkeypatch.setattr(defragment, "copy_rows", half)
         with pytest.raises(OSError, match="said no"):
             store.defragment()
         monkeypatch.undo()
@@ -670,7 +669,7 @@ def test_defragments_leave_no_file_and_no_descriptor(tmp_path: Path, backend: st
         assert len(os.listdir(tmp_path / "data" / "snap")) <= len(files) + 1
 
 
-@pytest.mark.parametrize("length", [b"\xff" * 7 + b"\x7f", b"\xff" * 8, b"\0\0\0\0\0\1\0\0"])
+@pytest.mark.parametrize("length", [b"\xff" * 7 + b"\x7f", b"\xff" * 8, b"\0\0\0\3\0\1\0\0"])
 def test_14127_a_half_synced_length_at_the_end_is_a_torn_tail(
     tmp_path: Path, length: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -687,7 +686,7 @@ def test_14127_a_half_synced_length_at_the_end_is_a_torn_tail(
     with caplog.at_level(logging.WARNING), open_store(tmp_path / "crashed", "lmdb") as store:
         assert store.get(b"k") is not None
         assert store.put(b"k", b"w").revision == 3
-    assert "was not finished" in caplog.text or "where nothing was written" in caplog.text
+    assert "was not finished" in caplog.text
     assert segment.with_name(segment.name + ".broken").exists()
 
 

@@ -117,6 +117,44 @@ def test_a_full_disk_loses_nothing_and_is_left_behind(small: Path, backend: str)
     assert {**written, b"room again": b"11"} == found
 
 
+@pytest.mark.parametrize("background", [False, True])
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_deletes_go_on_while_the_disk_is_full(small: Path, backend: str, background: bool) -> None:
+    """Not one block is free: puts are refused; deletes, revocations and compaction go on, and all of them are there."""
+    options = {"low_disk_bytes": 0, "background": background, "snapshot_count": 0, "auto_defragment_ratio": 0}
+    (small / "room").write_bytes(os.urandom(2_500_000))
+    with kvstore.open(small / "store", backend, **options) as store:
+        leases = [store.grant_lease(1000).id for _ in range(5)]
+        for number in range(300):
+            store.put(b"k%04d" % number, b"v" * 300, lease=leases[number % 5] if number < 50 else 0)
+        store.checkpoint()
+        fill(small / "ballast", 1 << 30)
+        with pytest.raises(DiskFull):
+            for number in range(10_000):
+                store.put(b"more%d" % number, b"v" * 300)
+        kept = {kv.key for kv in store.scan(prefix=b"")}
+        for number in range(50, 150):
+            assert store.delete(b"k%04d" % number).deleted == 1
+            kept.discard(b"k%04d" % number)
+        for lease in leases:
+            store.revoke_lease(lease)
+        kept -= {b"k%04d" % number for number in range(50)}
+        assert store.delete(b"k02", b"k03").deleted == 100
+        kept -= {b"k%04d" % number for number in range(200, 300)}
+        store.compact(store.revision)
+        with pytest.raises(DiskFull):
+            store.put(b"refused", b"v" * 300)
+        assert not store.engine.stalled
+        assert {kv.key for kv in store.scan(prefix=b"")} == kept
+        for ballast in ("ballast", "room"):
+            (small / ballast).unlink()
+        os.sync()  # ext4 gives the blocks back with its next commit
+        store.put(b"room", b"again")
+        kept.add(b"room")
+    with kvstore.open(small / "store", backend, **options) as store:
+        assert {kv.key for kv in store.scan(prefix=b"")} == kept
+
+
 def opened_with_room(path: Path, backend: str, ballast: list[Path]) -> kvstore.Store:
     """SQLite maps a file of its own at opening: without room it is a typed error (regression: it was a SIGBUS)."""
     while True:

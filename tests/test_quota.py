@@ -247,26 +247,84 @@ class FullDisk(OSDisk):
         return _FullFile(super().open(path), self)
 
 
-@pytest.mark.parametrize("segment_bytes", [64_000_000, 100_000])
+def long_key(number: int) -> bytes:
+    """A key whose delete takes as much of the log as its put."""
+    return b"long%02d" % number + bytes(100_000)
+
+
+def fill_log(store: Store) -> int:
+    """Delete long keys until the reserve of the log is used up too; how many went."""
+    for number in range(100):
+        try:
+            store.delete(long_key(number))
+        except DiskFull:
+            return number
+    raise AssertionError("the log was never full")
+
+
+def full_disk_store(
+    path: Path, monkeypatch: pytest.MonkeyPatch, backend: str = "lmdb", long_keys: int = 40, **options: Any
+) -> tuple[Store, FullDisk]:
+    """A store with long keys on a disk that can be made full."""
+    disk = FullDisk()
+    chosen = Options(backend=backend, **{"background": False, "low_disk_bytes": 0, **options})
+    store = Store(open_engine(path / "data", chosen, disk))
+    monkeypatch.setattr(files, "free_bytes", lambda path: 0 if disk.is_full else 1 << 40)
+    for number in range(long_keys):
+        store.put(long_key(number), b"v")
+    return store, disk
+
+
+@pytest.mark.parametrize("segment_bytes", [64_000_000, 1_000_000])
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_full_disk_refuses_what_takes_room_and_not_what_makes_some(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, backend: str, segment_bytes: int
+) -> None:
+    """Puts and grants get ``DiskFull`` before they are planned; deletes, revocations, compaction and reads go on."""
+    store, disk = full_disk_store(tmp_path, monkeypatch, backend, wal_file_size=segment_bytes)
+    with store:
+        lease = store.grant_lease(100).id
+        store.put(b"leased", b"1", lease=lease)
+        for number in range(50):
+            store.put(b"small%d" % number, b"1")
+        settle(store)
+        disk.is_full = True
+        acknowledged = 0
+        with pytest.raises(DiskFull, match="the log cannot grow"):
+            for number in range(1000):
+                store.put(b"k%d" % number, b"v" * 10_000)
+                acknowledged += 1
+        assert not store.engine.stalled
+        assert [alarm.alarm for alarm in store.alarms()] == [NOSPACE]
+        with pytest.raises(DiskFull):
+            store.put(b"no", b"v" * 10_000)
+        assert store.count(prefix=b"k") == acknowledged
+        for number in range(50):
+            assert store.delete(b"small%d" % number).deleted == 1
+        store.revoke_lease(lease)
+        assert store.get(b"leased") is None
+        assert store.txn(success=[kvstore.delete(b"k0"), kvstore.get(b"k1")]).succeeded
+        store.compact(store.revision, physical=True)
+        disk.is_full = False
+        store.put(b"after", b"v")
+        store.engine.space.tend()
+        assert store.alarms() == ()
+
+
+@pytest.mark.parametrize("segment_bytes", [64_000_000, 1_000_000])
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_a_full_log_stalls_the_store_and_loses_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, backend: str, segment_bytes: int
 ) -> None:
-    """Writers get ``DiskFull``; reads show exactly what was acknowledged; with room the store goes on, unopened."""
-    disk = FullDisk()
-    options = Options(backend=backend, background=False, low_disk_bytes=0, wal_file_size=segment_bytes)
-    store = Store(open_engine(tmp_path / "data", options, disk))
-    monkeypatch.setattr(files, "free_bytes", lambda path: 0 if disk.is_full else 1 << 40)
+    """With the reserve used up nothing is written; reads show what was acknowledged; with room it goes on, unopened."""
+    store, disk = full_disk_store(tmp_path, monkeypatch, backend, wal_file_size=segment_bytes)
     lease = store.grant_lease(100).id
     store.put(b"old", b"1", lease=lease)
     settle(store)
     store.put(b"old2", b"1")
     disk.is_full = True
-    acknowledged = 0
-    with pytest.raises(DiskFull):
-        for number in range(1000):
-            store.put(b"k%d" % number, b"v" * 10_000)
-            acknowledged += 1
+    gone = fill_log(store)
+    assert store.engine.stalled
     revision = store.revision
     for refused in (
         lambda: store.put(b"no", b"v"),
@@ -276,14 +334,14 @@ def test_a_full_log_stalls_the_store_and_loses_nothing(
         with pytest.raises(DiskFull):
             refused()
     assert store.revision == revision
-    assert store.count(prefix=b"k") == acknowledged
+    assert store.count(prefix=b"long") == 40 - gone
     assert store.get(b"old") is not None
     disk.is_full = False
     assert store.put(b"after", b"v").revision == revision + 1
     store.revoke_lease(lease)
     assert store.get(b"old") is None
     expected = sorted(kv.key for kv in store.scan(prefix=b""))
-    assert len(expected) == acknowledged + 2
+    assert len(expected) == 40 - gone + 2
     settle(store)
     assert sorted(kv.key for kv in store.scan(prefix=b"")) == expected
     store.close()
@@ -296,34 +354,52 @@ def test_a_group_that_meets_a_full_disk_fails_together(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Writers queued behind the one that found no room are refused too; after the stall none of theirs is there."""
-    disk = FullDisk()
-    store = Store(open_engine(tmp_path / "data", Options(background=False, low_disk_bytes=0), disk))
-    monkeypatch.setattr(files, "free_bytes", lambda path: 0 if disk.is_full else 1 << 40)
-    store.put(b"first", b"v")
+    store, disk = full_disk_store(tmp_path, monkeypatch, long_keys=100, wal_buffer_size=1_000_000)
+    revision = store.revision
     disk.is_full = True
-    tickets = [store.engine.submit_put(kvstore.put(b"k%d" % at, b"v" * 100_000)) for at in range(5)]
+    tickets = [store.engine.submit_delete(kvstore.delete(long_key(number))) for number in range(100)]
+    refused = []
     for ticket in tickets:
-        with pytest.raises(DiskFull):
+        try:
             store.wait(ticket)
+            refused.append(False)
+        except DiskFull:
+            refused.append(True)
+    gone = refused.index(True)
+    assert gone < 99 and all(refused[gone:])
     disk.is_full = False
     store.put(b"last", b"v")
-    assert [kv.key for kv in store.scan(prefix=b"")] == [b"first", b"last"]
+    assert (store.count(prefix=b"long"), store.revision) == (100 - gone, revision + gone + 1)
     store.close()
+
+
+def test_unneeded_segments_go_when_the_disk_is_short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """``max_wals`` keeps a few segments that nobody needs, as long as there is room for them."""
+    free = [1 << 40]
+    monkeypatch.setattr(files, "free_bytes", lambda path: free[0])
+    with open_store(tmp_path, "lmdb", wal_file_size=2000, max_wals=5, low_disk_bytes=1000) as store:
+        for number in range(30):
+            store.put(b"k%d" % number, b"v" * 500)
+        settle(store)
+        store.engine.snapshots.release()
+        assert len(store.status().wal) == 5
+        free[0] = 999
+        store.engine.space.tend()
+        store.engine.snapshots.release()
+        assert len(store.status().wal) == 1
 
 
 def test_a_stalled_store_closes_and_opens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Closing while the disk is full raises nothing and loses nothing acknowledged."""
-    disk = FullDisk()
-    store = Store(open_engine(tmp_path / "data", Options(background=False, low_disk_bytes=0), disk))
-    monkeypatch.setattr(files, "free_bytes", lambda path: 0 if disk.is_full else 1 << 40)
+    store, disk = full_disk_store(tmp_path, monkeypatch)
     store.put(b"kept", b"v")
     disk.is_full = True
-    with pytest.raises(DiskFull):
-        store.put(b"lost", b"v" * 1_000_000)
+    gone = fill_log(store)
+    assert store.engine.stalled
     store.close()
     disk.is_full = False
     with open_store(tmp_path, "lmdb") as again:
-        assert [kv.key for kv in again.scan(prefix=b"")] == [b"kept"]
+        assert [kv.key for kv in again.scan(prefix=b"")] == [b"kept", *map(long_key, range(gone, 40))]
 
 
 def test_a_write_cut_off_half_way_poisons(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -396,13 +472,9 @@ def test_a_disk_that_is_really_full(small_disk: Path, backend: str, background: 
 
 def test_the_background_ends_a_stall(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With background work on, the store goes on by itself some time after there is room again."""
-    disk = FullDisk()
-    store = Store(open_engine(tmp_path / "data", Options(low_disk_bytes=0), disk))
-    monkeypatch.setattr(files, "free_bytes", lambda path: 0 if disk.is_full else 1 << 40)
+    store, disk = full_disk_store(tmp_path, monkeypatch, background=True)
     disk.is_full = True
-    with pytest.raises(DiskFull):
-        for _ in range(1000):
-            store.put(b"k", b"v" * 1_000_000)
+    fill_log(store)
     assert store.engine.stalled
     disk.is_full = False
     turn = threading.Event()

@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
+import apsw
 import pytest
 
 import kvstore
@@ -552,6 +553,26 @@ def test_the_backend_is_synced_before_a_segment_goes(
     assert segment_indexes(store) == before
     with pytest.raises(kvstore.StorePoisoned):
         store.put(b"k", b"v")
+
+
+def test_sqlite_without_room_to_move_pages_is_still_synced(stores: Any) -> None:
+    """Its commits are durable in its own log: a full disk there is no reason to refuse writes until a reopening."""
+    store = stores("sqlite", wal_file_size=1000, max_wals=1)
+    roll(store, 4)
+    store.checkpoint()
+    connection = store.engine.backend._writer
+
+    class Full:
+        def __getattr__(self, name: str) -> Any:
+            return getattr(connection, name)
+
+        def wal_checkpoint(self, **_: Any) -> None:
+            raise apsw.FullError("database or disk is full")
+
+    store.engine.backend._writer = Full()
+    assert store.engine.snapshots.release()
+    store.engine.backend._writer = connection
+    store.put(b"k", b"v")
 
 
 def test_a_store_in_memory_needs_a_snapshot_to_shorten_its_log(stores: Any) -> None:

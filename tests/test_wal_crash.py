@@ -216,7 +216,7 @@ def test_a_full_disk_met_while_preparing_lets_the_append_be_tried_again(tmp_path
         disk.cut_power()
         left = disk.materialise(tmp_path / f"left-{call}", LOST)
         assert read_back(left / "wal")[: len(written)] == written, plain.calls[call]
-    assert refused >= 5
+    assert refused >= 3  # zeros; without room for the next segment appends go on in the last
 
 
 # --- damage ------------------------------------------------------------------------------------------

@@ -189,7 +189,7 @@ class SnapshotKeeper:
                 self._sync_backend(directory.snap)
         index = self.covered_index(index)
         archive = engine.options.archive_dir or None
-        return log.release(index, max_segments=engine.options.max_wals, archive_dir=archive)
+        return log.release(index, max_segments=self._most_segments, archive_dir=archive)
 
     def _sync_backend(self, folder: Path) -> None:
         """Make the backend durable, and its name too: it may have come by a rename that was interrupted."""
@@ -207,9 +207,15 @@ class SnapshotKeeper:
             return oldest or 0
         return applied_index if oldest is None else min(applied_index, oldest)
 
+    @property
+    def _most_segments(self) -> int:
+        """How many to keep, needed or not; 0: all. On a disk without room none that nobody needs."""
+        engine = self._engine
+        return min(engine.options.max_wals, 1) if engine.space.is_short else engine.options.max_wals
+
     def _may_release(self, segments: list[SegmentInfo]) -> bool:
         """Whether syncing the backend could free anything."""
-        most = self._engine.options.max_wals
+        most = self._most_segments
         if not most or len(segments) <= most:
             return False
         return segments[0].last_index <= self.covered_index(self._engine.state.applied_index)

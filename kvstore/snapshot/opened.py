@@ -14,11 +14,14 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, Protocol, cast
 
-from kvstore.backend import Backend, Progress
+from kvstore.backend import Backend, Progress, view
 from kvstore.engine import LocalEngine
 from kvstore.files import OSDisk
+from kvstore.keyvalue import value_view
 from kvstore.lessor import Lessor
+from kvstore.mvcc.schema import LATEST
 from kvstore.mvcc.state import State
+from kvstore.mvcc.validate import check_key
 from kvstore.options import Options
 from kvstore.snapshot.manifest import has_footer
 from kvstore.snapshot.reader import SnapshotInfo, open_backend, read_info, read_tail, verify
@@ -122,6 +125,17 @@ class Snapshot(Store):
     def __init__(self, engine: LocalEngine, info: SnapshotInfo) -> None:
         super().__init__(engine)
         self.info = info
+
+    def view(self, key: bytes) -> memoryview | None:
+        """The value of ``key`` at the snapshot's revision without a copy, or None: for values of many kilobytes.
+
+        It looks into the file where the backend allows (LMDB, keys of up to 511 bytes), elsewhere into a copy. It
+        stays valid as long as anybody holds it or a slice of it, also when the snapshot is closed.
+        """
+        self.engine.check_readable()
+        check_key(key)
+        row = view(self.engine.backend, LATEST, key)
+        return None if row is None else value_view(row)
 
     def __repr__(self) -> str:
         return f"<kvstore.Snapshot {self.info.path} at revision {self.info.revision}>"

@@ -23,7 +23,7 @@ report success for data that the first one lost, so every later call raises ``St
 the log is opened anew. A full disk met while there was nothing to lose (zeros, the next segment)
 is ``DiskFull``, and the same append may be tried again later.
 
-Calls are serialised by the caller; only ``fill_ahead`` may run beside them.
+Calls are serialised by the caller; only ``fill_ahead``, ``room_bytes`` and ``lay`` may run beside them.
 """
 
 from __future__ import annotations
@@ -250,7 +250,7 @@ class Log:
         if count != 1:
             self._check_batch(entries)
         if writer.end >= writer.size_limit_bytes:
-            writer = self._roll(writer)
+            writer = self._roll_unless_full(writer)
         first = self.last_index + 1
         data = fmt.encode_batch(first, time_ms, entries)
         if len(data) > _BATCH_BYTES_MAX:
@@ -301,6 +301,24 @@ class Log:
             return writer.fill_ahead()
         except (DiskFull, FileNotFoundError):
             return 0  # no room: append says so if it matters. No file: rolled over and released
+
+    @property
+    def room_bytes(self) -> int:
+        """How much a write that takes room may append without ``lay``."""
+        return self._writer.room_bytes if self._writer is not None else 0
+
+    def lay(self, size_bytes: int) -> None:
+        """Make ``room_bytes`` at least ``size_bytes``. Raises ``DiskFull``; the log is then as it was."""
+        self._ready_writer().lay(size_bytes)
+
+    def _roll_unless_full(self, full: SegmentWriter) -> SegmentWriter:
+        """The next segment; where the disk has no room for one, the full one, which may have some of its reserve."""
+        try:
+            return self._roll(full)
+        except DiskFull:
+            if self._failure is not None:  # met half-way
+                raise
+            return full
 
     def _roll(self, full: SegmentWriter) -> SegmentWriter:
         """Begin the next segment. The full one is durable before the next has its name."""

@@ -1,12 +1,16 @@
 """Writing one segment.
 
-    0            end            filled
-    | frames ... | zeros ...... |            the file ends at ``filled`` or a little later
+    0            end                      filled
+    | frames ... | zeros ...... : reserve |       the file ends at ``filled`` or a little later
 
 Frames go where zeros already are: overwriting allocated blocks makes the sync of a group half as
 long as appending to the file, whose new size and blocks would have to be made durable too. Zeros
 are laid some way ahead of ``end``: in the background by ``fill_ahead``, or by ``append`` itself
 when nobody did. A disk that is full is met while laying zeros, before a frame has been touched.
+
+The last of the zeros are the *reserve*, for what makes room: a write that takes room is not begun unless there are
+zeros for it before the reserve (``room_bytes``, ``lay``), so deletes can still be logged on a disk that is full. At
+the end of a segment the zeros go beyond its limit for that, until the disk has room for the next segment.
 """
 
 from __future__ import annotations
@@ -17,6 +21,7 @@ import threading
 from crc32c import crc32c
 
 from kvstore import layout
+from kvstore.errors import DiskFull
 from kvstore.files import Disk, File
 from kvstore.wal import format as fmt
 
@@ -24,6 +29,8 @@ FIRST_FILL_BYTES = 64 << 10
 FILL_BYTES = 4 << 20
 """As many zeros are laid at a time as there is log before them, within these bounds: a small log stays
 a small file. Each time costs a journal commit of the file system, so a large log does it seldom."""
+RESERVE_SHARE = 64
+"""The reserve is that part of a segment (1 MB of 64), or half the zeros ahead, whichever is less."""
 BACKGROUND_STEP_BYTES = 1 << 20
 
 _ZEROS = bytes(1 << 20)
@@ -39,7 +46,8 @@ def write_zeros(file: File, start: int, end: int) -> None:
 def prepare_segment(disk: Disk, path: str, metadata: fmt.Metadata, chain: int, size_limit_bytes: int) -> None:
     """Write a new segment that continues ``chain`` under a temporary name, durably.
 
-    Nothing that fails here counts: the temporary file is removed at the next try or open.
+    Nothing that fails here counts: the temporary file is removed at the next try or open. (On a disk that is full at
+    once: it holds room that others need.)
     """
     head, _ = fmt.segment_head(metadata, chain)
     temporary = path + layout.TEMP_SUFFIX
@@ -49,6 +57,9 @@ def prepare_segment(disk: Disk, path: str, metadata: fmt.Metadata, chain: int, s
         file.pwrite(head, 0)
         write_zeros(file, len(head), min(FIRST_FILL_BYTES, size_limit_bytes))
         file.sync()
+    except DiskFull:
+        disk.remove(temporary)
+        raise
     finally:
         file.close()
 
@@ -89,10 +100,20 @@ class SegmentWriter:
         synced = end if synced_by_itself else self.synced
         return fmt.encode_frame(self._seed, end, fmt.BATCH, chain, synced, data), chain
 
+    def _ahead(self) -> tuple[int, int]:
+        """How many zeros should lie ahead, and how many of them are the reserve."""
+        ahead = min(max(self.end, FIRST_FILL_BYTES), FILL_BYTES)
+        return ahead, min(ahead // 2, self.size_limit_bytes // RESERVE_SHARE)
+
     def _target(self) -> int:
         """Up to where zeros should lie."""
-        ahead = min(max(self.end, FIRST_FILL_BYTES), FILL_BYTES)
-        return min(self.end + ahead, self.size_limit_bytes)
+        ahead, reserve = self._ahead()
+        return max(min(self.end + ahead, self.size_limit_bytes), self.end + 2 * reserve)
+
+    @property
+    def room_bytes(self) -> int:
+        """How many zeros lie before the reserve."""
+        return self._filled - self.end - self._ahead()[1]
 
     def has_room(self, size_bytes: int) -> bool:
         """Whether zeros lie under the next ``size_bytes``."""
@@ -101,7 +122,16 @@ class SegmentWriter:
     def make_room(self, size_bytes: int) -> None:
         """Lay zeros under the next ``size_bytes``. ``DiskFull`` here leaves the segment as it was."""
         with self._fill_lock:
-            filled = max(self._filled, self.end + size_bytes, self._target())
+            if not self._closed:
+                self._lay(max(self.end + size_bytes, self._target()))
+
+    def lay(self, size_bytes: int) -> None:
+        """Make ``room_bytes`` at least ``size_bytes``, as ``make_room``."""
+        if self.room_bytes < size_bytes:
+            self.make_room(size_bytes + self._ahead()[1])
+
+    def _lay(self, filled: int) -> None:
+        if filled > self._filled:
             write_zeros(self._file, self._filled, filled)
             self._filled = filled
 

@@ -233,7 +233,11 @@ class Explorer:
             if key not in self._seen:
                 self._seen.add(key)
                 where = f"power cut at call {len(disk.calls)} ({call}), {loss}, {image}"
-                self._check(left, where, candidates, identity, chance)
+                try:
+                    self._check(left, where, candidates, identity, chance)
+                except BaseException:  # the workload is closed now, which makes more calls
+                    shutil.rmtree(left, ignore_errors=True)
+                    raise
             shutil.rmtree(left, ignore_errors=True)
 
     def _ways(
