@@ -24,7 +24,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tests.etcd_stream import RecordedStream
+from tests.etcd_stream import WAIT_SECONDS, RecordedStream, wait_until_served
 
 Message = dict[str, Any]
 
@@ -32,7 +32,6 @@ ETCD = os.environ.get("KVSTORE_ETCD", "etcd")
 """The server to ask; its etcdctl lies beside it."""
 
 HAS_ETCD = shutil.which(ETCD) is not None
-WAIT_SECONDS = 60.0
 PATHS = {
     "range": "kv/range",
     "put": "kv/put",
@@ -122,6 +121,7 @@ class Recorder:
         self._host = urllib.parse.urlsplit(address).netloc
         self._connection = http.client.HTTPConnection(self._host)
         self._stream: RecordedStream | None = None
+        self._compacted = 1
 
     def close(self) -> None:
         self._connection.close()
@@ -141,6 +141,8 @@ class Recorder:
         answer = self._call(op, request)
         if "response" in answer:
             self._settle(op, request, answer["response"])
+            if op == "compact":
+                self._compacted = max(request["revision"], 1)
         return answer
 
     def raise_no_space(self) -> None:
@@ -182,15 +184,35 @@ class Recorder:
     # --- watches ----------------------------------------------------------------------
 
     def _ask_stream(self, request: Message) -> list[Message]:
-        self._stream = self._stream or RecordedStream(self._host)
-        return from_gateway(self._stream.ask(to_gateway(request)))
+        if self._stream is None:
+            self._stream = RecordedStream(self._host)
+        self._stream.read()  # before a watch is canceled, what it has missed
+        return self._asked(self._stream, request)
+
+    def _asked(self, stream: RecordedStream, request: Message) -> list[Message]:
+        if request:
+            stream.send(to_gateway(request))
+        if "create_request" in request:
+            stream.read_until("created")
+            newest = self._newest()
+            if newest > self._compacted:
+                wait_until_served(self._host, newest)
+            else:  # of the newest revision there may be nothing to deliver
+                time.sleep(0.3)
+        stream.read()
+        messages: list[Message] = from_gateway(stream.take())
+        return messages
+
+    def _newest(self) -> int:
+        revision: int = self._call("range", {"key": "a"})["response"]["header"]["revision"]
+        return revision
 
     def _watch(self, request: Message) -> Message:
         """A watch of its own, ended at the newest revision."""
-        newest = self._call("range", {"key": "a"})["response"]["header"]["revision"]
+        newest = self._newest()
         stream = RecordedStream(self._host)
         try:
-            messages = from_gateway(stream.ask(to_gateway({"create_request": request})))
+            messages = self._asked(stream, {"create_request": request})
         finally:
             stream.close()
         events = [event for message in messages for event in message.get("events", [])]

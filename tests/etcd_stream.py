@@ -2,24 +2,27 @@
 bodies of one HTTP exchange, both chunked and both open as long as the stream is.
 
 etcd does not say when it has said everything (its progress notices may overtake events), so an answer is complete
-once nothing has come for a while; a watch that is behind has its turn ten times a second.
+once nothing has come for a while. A watch that is behind has its turn ten times a second, with all others that are:
+``wait_until_served`` waits for one such turn.
 """
 
 from __future__ import annotations
 
 import json
 import socket
+import time
 from typing import Any
 
 Message = dict[str, Any]
 
+WAIT_SECONDS = 60.0
 QUIET_SECONDS = 0.02
-QUIET_TIMES = 12
+QUIET_TIMES = 6
 """Several short waits, not a long one: if all processes are stopped for a while, that counts as one of them."""
 
 
 class RecordedStream:
-    """A stream: ``ask`` it, or only ``read`` it; both see to it that everything up to now has come."""
+    """A stream: ``send`` it a request, ``read`` all that is coming, ``take`` what has come."""
 
     def __init__(self, host: str) -> None:
         name, port = host.rsplit(":", 1)
@@ -35,13 +38,12 @@ class RecordedStream:
     def close(self) -> None:
         self._socket.close()
 
-    def ask(self, request: Message) -> list[Message]:
-        """What has come since the last time, this request's responses included, by watch."""
-        self.read()  # before a watch is canceled, what it has missed
-        if request:
-            line = json.dumps(request).encode() + b"\n"
-            self._socket.sendall(b"%x\r\n%b\r\n" % (len(line), line))
-            self.read()
+    def send(self, request: Message) -> None:
+        line = json.dumps(request).encode() + b"\n"
+        self._socket.sendall(b"%x\r\n%b\r\n" % (len(line), line))
+
+    def take(self) -> list[Message]:
+        """What has come since the last time, by watch."""
         came, self._came = self._came, []
         return by_watch(came)
 
@@ -60,6 +62,13 @@ class RecordedStream:
             self._received += data
             self._take_chunks()
 
+    def read_until(self, name: str) -> None:
+        """Read until there is a response with this field."""
+        deadline = time.monotonic() + WAIT_SECONDS
+        while not any(name in response for response in self._came):
+            assert time.monotonic() < deadline, f"nothing came with {name!r}"
+            self.read()
+
     def _take_chunks(self) -> None:
         if not self._has_head:
             _, found, rest = self._received.partition(b"\r\n\r\n")
@@ -74,6 +83,17 @@ class RecordedStream:
                 if line.strip():
                     self._came.append(json.loads(line)["result"])
             self._received = rest[int(size, 16) + 2 :]
+
+
+def wait_until_served(host: str, newest: int) -> None:
+    """Until the watches that are behind by now have had their turn: a watch of the newest revision is one of them."""
+    stream = RecordedStream(host)
+    try:
+        everything = {"key": "AA==", "range_end": "AA=="}
+        stream.send({"create_request": {**everything, "start_revision": newest}})
+        stream.read_until("events")
+    finally:
+        stream.close()
 
 
 def by_watch(came: list[Message]) -> list[Message]:

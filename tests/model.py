@@ -13,7 +13,15 @@ from typing import Any, NamedTuple
 
 from crc32c import crc32c
 
-from kvstore import Compacted, Compare, FutureRevision, KeyNotFound, LeaseExists, LeaseNotFound
+from kvstore import (
+    Compacted,
+    Compare,
+    FutureRevision,
+    KeyNotFound,
+    LeaseExists,
+    LeaseNotFound,
+    LeaseProvided,
+)
 from kvstore.keyvalue import encode_key_value
 from kvstore.model import (
     DeleteRangeRequest,
@@ -73,6 +81,16 @@ class Model:
         if (request.ignore_value or request.ignore_lease) and request.key not in self.states[-1]:
             raise KeyNotFound
         return self._write(lambda run: run.put(request))
+
+    def put_for(self, request: PutRequest, lease: int, ttl: int) -> tuple[Any, ...]:
+        """A put, and the grant of its lease, or neither."""
+        validate.check_put(request)
+        if request.lease or request.ignore_lease:
+            raise LeaseProvided
+        if request.ignore_value and request.key not in self.states[-1]:
+            raise KeyNotFound
+        self.grant(lease, ttl)
+        return self.put(request._replace(lease=lease))
 
     def delete(self, request: DeleteRangeRequest) -> tuple[Any, ...]:
         validate.check_delete(request)

@@ -119,7 +119,7 @@ def plainly(answers: list[Message]) -> list[Message]:
 
 
 @pytest.mark.soak
-@pytest.mark.parametrize("seed", range(1000, 1012))
+@pytest.mark.parametrize("seed", range(1000, 1004))
 @pytest.mark.parametrize("profile", PROFILES)
 def test_long_random_conversations(scratch: Path, profile: str, seed: int) -> None:
     """Thousands of requests get etcd's answers on every backend, whatever happens between them."""

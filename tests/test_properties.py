@@ -51,6 +51,7 @@ LONG = b"long/" + b"k" * 600
 KEYS = [b"\0", b"\0\0", b"\0\1", b"\0\xff", b"\1", b"a", b"a\0", b"a\0\xff", b"a\1", b"aa", b"ab", b"b", b"\xff",
         b"\xff\0", b"\xff\xff", LONG, LONG + b"\0", LONG + b"x"]  # fmt: skip
 LEASES = (1, 2, -7)
+DRAWN_LEASES = 1000
 
 ENDS = [b"", b"", b"\0", *KEYS, *map(prefix_end, KEYS)]
 VALUES = [b"", b"x", b"\0\xff", b"v" * 700]
@@ -196,6 +197,18 @@ class Stores(RuleBasedStateMachine):
     @rule(request=puts)
     def put(self, request: PutRequest) -> None:
         self.check(lambda: self.model.put(request), lambda store: store.engine.put(request))
+
+    @rule(request=puts, ttl=st.sampled_from((-1, 1, 3, 5)))
+    def put_for(self, request: PutRequest, ttl: int) -> None:
+        """A put with a lease of its own; both stores draw the same id."""
+        self.made += 1
+        lease = DRAWN_LEASES + self.made
+        for store in self.stores:
+            store.engine.leasing.new_id = lambda: lease  # type: ignore[method-assign]
+        self.check(
+            lambda: self.model.put_for(request, lease, ttl),
+            lambda store: store.engine.put(request, ttl),
+        )
 
     @rule(request=deletes)
     def delete(self, request: DeleteRangeRequest) -> None:
