@@ -20,7 +20,8 @@ from itertools import chain
 
 from kvstore.backend import Row
 from kvstore.keyvalue import encode_key_value, row_change, row_numbers
-from kvstore.mvcc.changes import ChangedRow, change_page
+from kvstore.mvcc.changes import change_page
+from kvstore.mvcc.overlay import ChangedRow
 from kvstore.mvcc.schema import (
     CHANGES,
     CREATE,
