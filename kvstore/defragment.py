@@ -45,8 +45,8 @@ logger = logging.getLogger("kvstore")
 
 MARGIN_BYTES = 4 << 20
 FREED_BYTES = 4 << 20
-BATCH_BYTES = 4 << 20
-"""Of a commit into the new file. Its sync holds up a put or two: seldom, or for long, that is the choice."""
+BATCH_BYTES = 256 << 10
+"""Of a commit into the new file: its sync holds up the sync of a put or two, for no longer than that."""
 
 
 class DefragmentEstimate(NamedTuple):
