@@ -6,6 +6,8 @@ import re
 from pathlib import Path
 
 import pytest
+from kvstore.tools.command import EXIT_CODES, ExitCode
+from kvstore.tools.main import COMMANDS, MODULES
 
 
 def blocks_of(page: Path) -> list[str]:
@@ -36,6 +38,17 @@ def test_the_readme_runs(project: Path, tmp_path: Path, monkeypatch: pytest.Monk
         ),
         names,
     )
+
+
+def test_the_command_line_page_knows_every_verb_and_exit_code(project: Path) -> None:
+    """docs/command-line.md has a row for each verb, and the exit codes that there are; --help has these too."""
+    text = (project / "docs" / "command-line.md").read_text()
+    verbs, _, codes = text.partition("## Exit codes")
+    names = {module: verb for verb, module in MODULES.items() if verb != "defrag"}
+    for command in COMMANDS:
+        assert f"`{names.get(command, command)}" in verbs, command
+    assert [int(code) for code in re.findall(r"^\| (\d+) \|", codes, re.MULTILINE)] == list(ExitCode)
+    assert [int(code) for code in re.findall(r"\b(\d+) \w", EXIT_CODES)] == list(ExitCode)
 
 
 def test_links_between_pages_lead_somewhere(project: Path) -> None:

@@ -58,6 +58,12 @@ class ExitCode(IntEnum):
     """Whoever read the output stopped reading. Silent, as usual."""
 
 
+EXIT_CODES = (
+    "Exit codes: 0 done; 1 refused, or a file could not be read or written; 2 wrong command line; 3 the store cannot "
+    "be opened (in use, none of ours, another one, too new); 4 damaged; 130 interrupted; 141 nobody reads the output."
+)
+
+
 @dataclass(slots=True)
 class Settings:
     """What the shared options said."""
@@ -269,6 +275,7 @@ def run(*registers: Register, prog_name: str = "") -> int:
     ``prog_name``: what they are together; empty: one runs alone, under the name of its script.
     """
     app = new_app("An embedded, durable, multi-version key-value store, from the command line.")
+    app.info.epilog = EXIT_CODES
     if prog_name:
         app.callback()(accept_shared_options(_before_the_command))
     for register in registers:

@@ -38,7 +38,8 @@ def defragment(
 ) -> None:
     """Give free pages back to the file system."""
     settings = Settings.of(ctx)
-    with settings.open_existing(background=False) as store:
+    settings.check_exists()
+    with settings.open(read_only=dry_run, background=False) as store:
         if dry_run:
             found = store.defragment_estimate()
             if settings.json:
