@@ -31,11 +31,14 @@ def _varint(value: int) -> bytes:
     return bytes(out)
 
 
-SMALL_VARINTS = [_varint(number) for number in range(1 << 14)]
+_LAST = [bytes((number,)) for number in range(1 << 7)]
+_WITH_MORE = [bytes((number | 0x80,)) for number in range(1 << 7)]
+
+# Put together from single bytes: making them one by one would be most of what importing this package takes.
+SMALL_VARINTS = [*_LAST, *(low + high for high in _LAST[1:] for low in _WITH_MORE)]
 """Varints of 0..16383 ready made: lengths and versions are nearly always among them."""
 
-
-_MORE = [bytes((number & 0x7F | 0x80, number >> 7 | 0x80)) for number in range(1 << 14)]
+_MORE = [low + high for high in _WITH_MORE for low in _WITH_MORE]
 """Two bytes of a longer varint each: 14 bits, with more to follow."""
 
 

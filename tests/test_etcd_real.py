@@ -103,7 +103,7 @@ def etcd(data_dir: Path, log: Path) -> Iterator[Server]:
 def answers(process: subprocess.Popen[bytes], endpoint: str) -> bool:
     deadline = time.monotonic() + PATIENCE_SECONDS
     while process.poll() is None and time.monotonic() < deadline:
-        probe = ["etcdctl", "--endpoints", endpoint, "endpoint", "health"]
+        probe = ["etcdctl", "--endpoints", endpoint, "get", "anything"]  # "health" also looks at alarms
         if subprocess.run(probe, env=ENVIRONMENT, capture_output=True, check=False).returncode == 0:
             return True
         time.sleep(0.05)

@@ -34,7 +34,6 @@ from .command import (
     write_line,
     write_table,
 )
-from .inspection.page import render
 from .inspection.sources import kind_of, open_path
 from .inspection.survey import KeyFacts, Prefix, Survey, add_to_tree, survey
 from .inspection.values import describe
@@ -383,6 +382,8 @@ def _facts_json(key: bytes, facts: KeyFacts) -> dict[str, Any]:
 
 def _write_page(store: Store, path: Path, target: Path, separator: str) -> None:
     """A new file, or one that takes the old one's place when it is whole."""
+    from .inspection.page import render
+
     page = render(store, _survey(store, path, separator), str(path)).encode()
     disk = OSDisk()
     part = target.with_name(target.name + ".part")
