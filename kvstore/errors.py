@@ -168,8 +168,8 @@ class QuotaExceeded(SpaceError):
         self.quota_bytes = quota_bytes
         if quota_bytes:
             self.add_note(
-                f"{used_bytes} of {quota_bytes} bytes are used; delete keys, compact old "
-                "revisions or raise quota_backend_bytes"
+                f"{used_bytes} of {quota_bytes} bytes are used; delete keys, compact old revisions or raise "
+                "quota_backend_bytes (`kvstore inspect stats` says what takes the room)"
             )
 
 

@@ -34,4 +34,4 @@ def _shown(name: str, value: Any) -> str:
         return ", ".join(value) or "none"
     if name == "compact_revision" and value < 0:
         return "never compacted"
-    return f"{value:,}" if isinstance(value, int) else str(value)
+    return f"{value:,}" if isinstance(value, int) else str(value) or "none"
