@@ -332,6 +332,7 @@ class Log:
         with self._poisoned():
             install_segment(self._disk, path)
             self._writer = self._open_writer(path, metadata, full.chain)
+            full.trim()
             full.close()
         return self._writer
 
