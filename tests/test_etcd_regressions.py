@@ -669,6 +669,26 @@ def test_defragments_leave_no_file_and_no_descriptor(tmp_path: Path, backend: st
         assert len(os.listdir(tmp_path / "data" / "snap")) <= len(files) + 1
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_defragment_keeps_the_settings_of_the_backend(tmp_path: Path, backend: str) -> None:
+    """The new file is opened as the old one was, for its owner alone (etcd 3.4.19 and 3.5.3 forgot options)."""
+
+    def settings(store: Store) -> list[Any]:
+        engine: Any = store.engine.backend
+        if backend == "sqlite":
+            pragmas = ("journal_mode", "synchronous", "mmap_size", "wal_autocheckpoint", "cache_size")
+            found = [engine._writer.execute(f"PRAGMA {pragma}").fetchall() for pragma in pragmas]
+        else:
+            found = [engine.environment.info()["map_size"], engine.environment.flags()]
+        return [*found, (tmp_path / "data" / "snap" / "db").stat().st_mode]
+
+    with open_store(tmp_path, backend, low_disk_bytes=0) as store:
+        live(store, 20)
+        before = settings(store)
+        store.defragment()
+        assert settings(store) == before
+
+
 @pytest.mark.parametrize("length", [b"\xff" * 7 + b"\x7f", b"\xff" * 8, b"\0\0\0\3\0\1\0\0"])
 def test_14127_a_half_synced_length_at_the_end_is_a_torn_tail(
     tmp_path: Path, length: bytes, caplog: pytest.LogCaptureFixture
