@@ -42,7 +42,7 @@ from kvstore.mvcc.schema import (
     parse_u64,
 )
 from kvstore.mvcc.state import State
-from kvstore.recovery import take_lock
+from kvstore.recovery import refuse_links, take_lock
 from kvstore.snapshot.restore import building_directory, check_target
 from kvstore.wal import Log
 
@@ -87,6 +87,7 @@ def plan(
 ) -> Plan:
     """What would be done; nothing is changed. Raises ``NotAStore``, ``TooOld``, ``TooNew``, ``Corruption``."""
     directory = DataDir.at(data_dir)
+    refuse_links(directory)
     kind = _kind_of(directory)
     backend = kind.open(directory.db, TABLES, read_only=True)
     try:

@@ -60,19 +60,24 @@ def open_engine(data_dir: str | os.PathLike[str], options: Options, disk: Disk |
     if options.read_only:
         return _open_read_only(directory, options, disk)
     _make_directories(directory, disk)
-    lock = take_lock(directory)
+    lock = _lock(directory)
     opened: list[Callable[[], None]] = [lock.release]
     try:
         for path in (*layout.temporaries(directory.snap), *layout.temporaries(directory.wal)):
             disk.remove(path)
         has_backend = directory.db.exists()
+        is_new = not has_backend and not layout.segments(directory.wal) and not directory.snapshots()
+        if is_new:  # the log is there first: a backend that is found half made beside it is replaced
+            log = _make_log(directory, options, disk, options.cluster_id, options.member_id)
+            opened.append(log.close)
         state = _open_state(directory, options, disk)
         opened.append(state.backend.close)
         if not has_backend:  # its name must be durable before the log gives up what the backend holds
             disk.sync_dir(directory.snap)
-        log, is_new = _open_log(directory, options, disk, state)
-        opened.append(log.close)
-        engine = _recover(directory, options, disk, lock, log, state, is_new)
+        if not is_new:
+            log = _open_log(directory, options, disk, state)
+            opened.append(log.close)
+        engine = _recover(directory, options, disk, lock, log, state)
     except BaseException:
         for undo in reversed(opened):
             undo()
@@ -96,7 +101,7 @@ def _open_read_only(directory: DataDir, options: Options, disk: Disk) -> LocalEn
 
 
 def _look(directory: DataDir, options: Options, disk: Disk) -> LocalEngine:
-    _refuse_links(directory)
+    refuse_links(directory)
     backend = _open_backend_read_only(directory, options)
     try:
         state = State(backend, written_elsewhere=True)
@@ -132,20 +137,26 @@ def _make_directories(directory: DataDir, disk: Disk) -> None:
             )
     elif directory.root.exists():
         raise NotAStore(f"{directory.root} is not a directory", directory.root)
-    _refuse_links(directory)
+    refuse_links(directory)
     for path in (directory.root, directory.snap, directory.wal):
         if not path.is_dir():
             disk.make_dir(path)
             disk.sync_dir(path.parent)
 
 
-def _refuse_links(directory: DataDir) -> None:
+def refuse_links(directory: DataDir) -> None:
     """Nothing in a store is a link: it could lead a write, here or in a backend, to a file of somebody else."""
     for path in directory.links():
         raise NotAStore(f"{path} is a symbolic link", path)
 
 
 def take_lock(directory: DataDir) -> FileLock:
+    """For work on the files of a store that nobody has open. Raises ``StoreLocked``; ``NotAStore`` for links."""
+    refuse_links(directory)
+    return _lock(directory)
+
+
+def _lock(directory: DataDir) -> FileLock:
     lock = FileLock(directory.lock)
     holder = lock.acquire(json.dumps({"pid": os.getpid(), "host": socket.gethostname()}).encode())
     if holder is None:
@@ -226,20 +237,33 @@ def _identity(backend: Backend, options: Options) -> tuple[int, int]:
 # --- log -------------------------------------------------------------------------------
 
 
-def _open_log(directory: DataDir, options: Options, disk: Disk, state: State) -> tuple[Log, bool]:
-    """The log, and whether it was made just now."""
-    settings = LogOptions(
+def _log_options(options: Options) -> LogOptions:
+    return LogOptions(
         wal_file_size_bytes=options.wal_file_size,
         wal_buffer_size_bytes=options.wal_buffer_size,
         durability=options.durability,  # type: ignore[arg-type]  # Options has checked the literal
     )
+
+
+def _make_log(directory: DataDir, options: Options, disk: Disk, cluster_id: int, member_id: int) -> Log:
+    return Log.create(
+        disk,
+        directory.wal,
+        cluster_id or options.cluster_id or random.getrandbits(63) + 1,
+        member_id or options.member_id or random.getrandbits(63) + 1,
+        extra=options.name.encode(),
+        options=_log_options(options),
+    )
+
+
+def _open_log(directory: DataDir, options: Options, disk: Disk, state: State) -> Log:
+    """The log beside a backend; a new one where the backend holds nothing."""
     if layout.segments(directory.wal):
-        mark = _log_mark(state)
+        mark, settings = _log_mark(state), _log_options(options)
         try:
-            log = Log.open(disk, directory.wal, after_index=state.applied_index, mark=mark, options=settings)
+            return Log.open(disk, directory.wal, after_index=state.applied_index, mark=mark, options=settings)
         except Corruption as damage:
             raise Corruption(damage.reason, damage.path, damage.offset, state.head) from damage
-        return log, False
     if state.applied_index:
         raise Corruption(
             f"the log is gone, but the backend has {state.applied_index} entries of it "
@@ -247,16 +271,7 @@ def _open_log(directory: DataDir, options: Options, disk: Disk, state: State) ->
             directory.wal,
             last_good_revision=state.head,
         )
-    cluster_id, member_id = _identity(state.backend, options)
-    log = Log.create(
-        disk,
-        directory.wal,
-        cluster_id or options.cluster_id or random.getrandbits(63) + 1,
-        member_id or options.member_id or random.getrandbits(63) + 1,
-        extra=options.name.encode(),
-        options=settings,
-    )
-    return log, True
+    return _make_log(directory, options, disk, *_identity(state.backend, options))
 
 
 def _log_mark(state: State) -> bytes:
@@ -271,7 +286,6 @@ def _recover(
     lock: FileLock,
     log: Log,
     state: State,
-    is_new: bool,
 ) -> LocalEngine:
     cluster_id, member_id = log.metadata.cluster_id, log.metadata.member_id
     known, _ = _identity(state.backend, options)
@@ -284,7 +298,7 @@ def _recover(
     if not known:
         _write_identity(state, cluster_id, member_id, options.name)
     lessor = load_leases(state)
-    last_record_ms = 0 if is_new else replay(log, state, lessor, options.overlay_limit)
+    last_record_ms = 0 if log.is_ready else replay(log, state, lessor, options.overlay_limit)
     if log.synced_index < state.index and options.durability == "always":
         raise OpenError("the log was replayed, but is not durable")
     kind = _engine_kind(options)

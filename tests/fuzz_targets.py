@@ -2,9 +2,11 @@
 
     TARGETS[name](data)      a typed error is fine; anything else is a bug
 
-By default hypothesis feeds them (test_fuzz.py). With atheris (extra ``fuzz``), guided by coverage:
+By default hypothesis feeds them, and good files that were changed (test_fuzz.py). With atheris (extra ``fuzz``), guided
+by coverage, each for so many seconds, one after the other, and one line for each when it is done:
 
-    python -m tests.fuzz_targets TARGET [options of libFuzzer, e.g. -max_total_time=60] [corpus folder]
+    python -m tests.fuzz_targets SECONDS [TARGET ...]            all of them, if none is named
+    python -m tests.fuzz_targets --alone TARGET [options of libFuzzer] [corpus folders]
 
 What was found is kept in fuzz_corpus/TARGET/ and tried in every run.
 """
@@ -12,8 +14,9 @@ What was found is kept in fuzz_corpus/TARGET/ and tried in every run.
 from __future__ import annotations
 
 import importlib
+import re
+import subprocess
 import sys
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -32,21 +35,18 @@ from kvstore.wal import format as wal_format
 from kvstore.wal.inspect import scan_segment
 from kvstore.wal.reader import SegmentReader
 from kvstore.wire import WireError, fields
+from tests import fuzz_etcd, fuzz_seeds
+from tests.fuzz_files import SCRATCH, as_file
 
 txn_text = importlib.import_module("kvstore.tools.txn_text")
 usage = importlib.import_module("kvstore.tools.usage")
-bbolt_read = importlib.import_module("kvstore.migrations.etcd.bbolt_read")
-etcd_wal = importlib.import_module("kvstore.migrations.etcd.wal_frame")
+lmdb_file = importlib.import_module("kvstore.backends.lmdb_file")
 memory = importlib.import_module("kvstore.backends.memory")
 
 Target = Callable[[bytes], None]
-SCRATCH = Path(tempfile.mkdtemp(prefix="kvstore-fuzz-"))
-
-
-def as_file(data: bytes, name: str = "file") -> Path:
-    path = SCRATCH / name
-    path.write_bytes(data)
-    return path
+CORPUS = Path(__file__).parent / "fuzz_corpus"
+MEMORY_MAX_MB = 1024
+INPUT_SECONDS_MAX = 900  # also where the machine stands still for a while
 
 
 def wire(data: bytes) -> None:
@@ -57,11 +57,11 @@ def wire(data: bytes) -> None:
 
 
 def wal_frame(data: bytes) -> None:
-    """A reader looks for a frame only where there is room for a length."""
-    data = data.ljust(8, b"\0")
+    """A reader looks for a frame only where there is room for as much as its length says."""
     try:
-        frame = wal_format.decode_frame(data, 0, 0, len(data), 7)
-        assert frame.end <= len(data)
+        size = wal_format.frame_size(int.from_bytes(data[:8], "little"), 0)
+        if size <= len(data):
+            assert wal_format.decode_frame(data, 0, 0, size, 7).end == size
     except wal_format.BadFrame:
         pass
 
@@ -148,6 +148,16 @@ def backend_file(data: bytes) -> None:
         pass
 
 
+def lmdb_pages(data: bytes) -> None:
+    """The walk through a file of LMDB that nobody has mapped yet."""
+    path = as_file(data)
+    try:
+        lmdb_file.read_meta(path)
+        lmdb_file.verify_pages(path)
+    except KVStoreError:
+        pass
+
+
 def transaction(data: bytes) -> None:
     try:
         txn_text.parse_txn(data)
@@ -195,21 +205,59 @@ TARGETS: dict[str, Target] = {
         snapshot,
         memory_file,
         backend_file,
+        lmdb_pages,
         transaction,
         option,
         lock_file,
+        *fuzz_etcd.TARGETS,
     )
 }
 
 
-def main() -> None:
+def alone(name: str, *arguments: str) -> None:
+    """Hand this process to atheris. Ends it."""
     import atheris  # the extra "fuzz"
 
-    target = TARGETS[sys.argv.pop(1)]
+    seeds = SCRATCH / "seeds"
+    seeds.mkdir()
+    for number, seed in enumerate(fuzz_seeds.seeds(name)):
+        (seeds / str(number)).write_bytes(seed)
+    new = SCRATCH / "new"
+    new.mkdir()
+    folders = [str(folder) for folder in (new, seeds, CORPUS / name) if folder.is_dir()]
+    limits = [
+        f"-rss_limit_mb={MEMORY_MAX_MB}",
+        f"-timeout={INPUT_SECONDS_MAX}",
+        f"-artifact_prefix={SCRATCH}/found-",
+    ]
     atheris.instrument_all()
-    atheris.Setup(sys.argv, target)
+    atheris.Setup([sys.argv[0], *limits, *arguments, *folders], TARGETS[name])
     atheris.Fuzz()
 
 
+def main(seconds: str, *names: str) -> int:
+    """Each target in a process of its own; 1 if one of them found something."""
+    worst = 0
+    for name in names or TARGETS:
+        command = [sys.executable, "-m", "tests.fuzz_targets", "--alone", name]
+        command += [f"-max_total_time={seconds}", "-print_final_stats=1"]
+        done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
+        runs = re.findall(r"number_of_executed_units: *(\d+)", done.stderr)
+        memory_mb = re.findall(r"peak_rss_mb: *(\d+)", done.stderr)
+        if done.returncode or not runs:
+            print(
+                f"{name}: FOUND SOMETHING (exit {done.returncode})",
+                done.stdout,
+                done.stderr[-4000:],
+                sep="\n",
+            )
+            worst = 1
+        else:
+            print(f"{name}: {int(runs[-1]):,} executions, at most {memory_mb[-1]} MB", flush=True)
+    return worst
+
+
 if __name__ == "__main__":
-    main()
+    if sys.argv[1:2] == ["--alone"]:
+        alone(*sys.argv[2:])
+    sys.exit(main(*sys.argv[1:]))

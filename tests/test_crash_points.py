@@ -32,17 +32,23 @@ def test_a_kill_and_then_a_power_cut_break_no_promise(scratch: Path, backend: st
 
 
 @pytest.mark.soak
+@pytest.mark.timeout(0)
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_every_crash_point(scratch: Path, backend: str, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("workload", WORKLOADS, ids=lambda workload: workload.__name__)
+def test_every_crash_point(
+    scratch: Path, workload: Workload, backend: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     """All ways of losing at every call, with a second cut at every call of each recovery, with and without kills."""
     figures = Figures()
-    for number, workload in enumerate(WORKLOADS):
-        options = OPTIONS.with_(backend=backend)
-        figures += Explorer(scratch / workload.__name__, options, thorough=True).run(workload)
-        for seed in range(5):
-            kill_at = frozenset(random.Random(seed).sample(range(1, 60), k=8))
-            small = options.with_(overlay_limit=700)
-            explorer = Explorer(scratch / f"{workload.__name__}-{seed}", small, seed=number * 10 + seed)
-            figures += explorer.run(workload, kill_at)
+    options = OPTIONS.with_(backend=backend)
+    figures += Explorer(scratch / "thorough", options, thorough=True).run(workload)
+    for seed in range(5):
+        kill_at = frozenset(random.Random(seed).sample(range(1, 60), k=8))
+        explorer = Explorer(
+            scratch / f"killed-{seed}",
+            options.with_(overlay_limit=700),
+            seed=WORKLOADS.index(workload) * 10 + seed,
+        )
+        figures += explorer.run(workload, kill_at)
     with capsys.disabled():
-        print(f"\n{backend}: {figures}")
+        print(f"\n{backend} {workload.__name__}: {figures}")

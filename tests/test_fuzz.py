@@ -13,13 +13,13 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 import kvstore
-from kvstore import ops
 from kvstore.errors import KVStoreError
 from kvstore.wire import bytes_field, int_field
-from tests.fuzz_targets import TARGETS
+from tests.fuzz_seeds import SEEDS, a_store, seeds
+from tests.fuzz_targets import CORPUS, TARGETS
 
-CORPUS = Path(__file__).parent / "fuzz_corpus"
 EXAMPLES = 150
+CHANGES = 150
 
 NUMBERS = st.sampled_from([0, 1, 7, 127, 128, 1 << 31, (1 << 63) - 1, 1 << 63, (1 << 64) - 1]) | st.integers(
     0, (1 << 64) - 1
@@ -102,18 +102,6 @@ def changed(data: bytes, chance: random.Random) -> bytes:
     return bytes(made)
 
 
-def a_store(folder: Path) -> Path:
-    with kvstore.open(folder / "store", "memory", background=False, cluster_id=1, member_id=1) as store:
-        lease = store.grant_lease(60, 7).id
-        for number in range(8):
-            store.put(b"k%d" % (number % 3), b"v" * number, lease=lease if number % 2 else 0)
-        store.txn(success=[ops.put(b"t", b"1"), ops.delete(b"k0")])
-        store.compact(4)
-        store.snapshot(folder / "copy.snap")
-        store.snapshot()
-    return folder / "store"
-
-
 def outcome(call: Callable[[], object]) -> str:
     try:
         call()
@@ -122,17 +110,15 @@ def outcome(call: Callable[[], object]) -> str:
     return "fine"
 
 
-def test_a_changed_segment_or_snapshot_is_read_or_refused(tmp_path: Path) -> None:
-    """Seeded changes to a real segment, memory snapshot and its parts: an answer or a typed error."""
-    store = a_store(tmp_path)
-    segment = next((store / "wal").iterdir())
-    good = segment.read_bytes()[:2000], (tmp_path / "copy.snap").read_bytes()
-    chance = random.Random(5)
-    for _ in range(400):
-        TARGETS["segment"](changed(good[0], chance))
-        TARGETS["snapshot"](changed(good[1], chance))
-        TARGETS["memory_file"](changed(good[1], chance))
-        TARGETS["manifest"](changed(good[1][-400:], chance))
+@pytest.mark.parametrize("name", SEEDS)
+def test_a_changed_good_input_is_read_or_refused(name: str) -> None:
+    """Seeded changes to what each parser is made for: an answer or a typed error."""
+    chance = random.Random(name)
+    good = seeds(name)
+    for seed in good:
+        TARGETS[name](seed)
+    for _ in range(CHANGES):
+        TARGETS[name](changed(chance.choice(good), chance))
 
 
 def test_a_changed_store_opens_or_is_refused(tmp_path: Path) -> None:

@@ -29,11 +29,12 @@ RANDOM = [
     f"posix/io/rw/pwrite,probability=0.02,failinfo={EIO}",
     f"posix/io/rw/pwrite,probability=0.05,failinfo={ENOSPC}",
     f"posix/io/rw/pwritev,probability=0.1,failinfo={ENOSPC}",
-    f"posix/io/rw/write,probability=0.1,failinfo={EIO}",
     f"posix/io/rw/pread,probability=0.02,failinfo={EIO}",
     f"posix/io/rw/ftruncate,probability=0.3,failinfo={ENOSPC}",
-    f"posix/io/dir/*,probability=0.05,failinfo={EIO}",
-    "posix/io/rw/*/reduce,probability=0.3",
+    f"posix/io/dir/rename,probability=0.3,failinfo={EIO}",
+    f"posix/io/dir/unlink,probability=0.3,failinfo={EIO}",
+    "posix/io/rw/pwrite/reduce,probability=0.3",
+    "posix/io/rw/pwritev/reduce,probability=0.3",
 ]
 
 
@@ -42,21 +43,16 @@ def acknowledged(project: Path, data: Path, backend: str, command: str, seed: in
     launcher = shutil.which("fiu-run")
     if launcher is None:
         pytest.skip("libfiu is not installed (Debian: fiu-utils)")
-    arguments = [launcher, "-x", "-f", "", "-c", command, os.path.realpath(sys.executable)]
-    environment = {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join([str(project), *sys.path]),
-        "FIU_PRNG_SEED": str(seed),
-    }
+    command_line = [launcher, "-x", "-f", "", "-c", command, sys.executable, "-c", WRITER, str(data), backend]
     done = subprocess.run(
-        [*arguments, "-c", WRITER, str(data), backend],
+        command_line,
+        cwd=project,
         capture_output=True,
         text=True,
-        env=environment,
+        env={**os.environ, "FIU_PRNG_SEED": str(seed)},
         check=False,
-        timeout=200,
     )
-    assert done.returncode in (0, 1), done
+    assert "opening" in done.stdout and done.returncode in (0, 1), done
     return [word for word in done.stdout.split() if word.isdigit()]
 
 
@@ -67,7 +63,7 @@ def test_a_call_that_always_fails_loses_nothing(
 ) -> None:
     """Whatever could be acknowledged is there afterwards; a write that is cut short is gone on with."""
     said = acknowledged(project, tmp_path / "store", backend, f"enable name={point}")
-    if "reduce" in point:
+    if "reduce" in point and backend == "sqlite":  # LMDB takes it for a full disk
         assert len(said) == 40
     check_acknowledged(tmp_path / "store", backend, said)
 

@@ -167,6 +167,7 @@ def test_a_row_of_sqlite_that_is_not_bytes_is_corruption(tmp_path: Path, value: 
         effects.revision(1) + effects.delete(b"k"),
         effects.delete(b"k"),
         effects.compact(2),
+        effects.compact(-1),
     ],
 )
 def test_an_entry_that_nobody_wrote_is_corruption(tmp_path: Path, entry: bytes) -> None:

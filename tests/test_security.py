@@ -11,7 +11,7 @@ import stat
 import subprocess
 import sys
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -20,8 +20,10 @@ import pytest
 
 import kvstore
 from kvstore.errors import KVStoreError
+from kvstore.migration import migrate, plan
 from kvstore.snapshot.manifest import encode_tail
 from kvstore.snapshot.reader import read_info
+from kvstore.verification import heal
 
 BACKENDS = ["lmdb", "sqlite"]
 ALL_BACKENDS = [*BACKENDS, "memory"]
@@ -146,6 +148,31 @@ def test_a_link_in_the_data_directory_is_not_written_through(
             store.defragment()
     except KVStoreError:
         pass
+
+
+UPKEEP: dict[str, Callable[[Path], object]] = {
+    "verify": kvstore.verify,
+    "verify deeply": lambda path: kvstore.verify(path, deep=True),
+    "heal": heal,
+    "doctor": kvstore.doctor,
+    "migrate": lambda path: migrate(plan(path)),
+}
+
+
+@pytest.mark.parametrize("what", UPKEEP)
+@pytest.mark.parametrize("place", ["LOCK", "snap/db", "snap/db-lock", "snap/db-wal"])
+def test_upkeep_does_not_write_through_a_link(tmp_path: Path, outside: Path, place: str, what: str) -> None:
+    """Whoever looks at a store, mends or changes it refuses links as opening does (regression: liblmdb wrote through
+    the one in place of its lock file)."""
+    for backend in BACKENDS:
+        directory = tmp_path / backend
+        with kvstore.open(directory, backend, background=False) as store:
+            store.put(b"k", b"v")
+        path = directory / place
+        path.unlink(missing_ok=True)
+        path.symlink_to(outside)
+        with pytest.raises(kvstore.NotAStore, match="symbolic link"):
+            UPKEEP[what](directory)
 
 
 @pytest.mark.parametrize("place", ["target", "target.restoring", "target.restoring/snap"])

@@ -135,7 +135,7 @@ def _apply_other(number: int, value: int | bytes, state: State, lessor: Lessor) 
         if number == REVOKE:
             lessor.apply_revoke(state.active, signed(value))
         elif number == COMPACT:
-            if value > state.head + 1:
+            if not 0 < value <= state.head + 1:
                 raise WireError(f"a compaction to revision {value - 1} at revision {state.head}")
             state.compact(value - 1)
         else:

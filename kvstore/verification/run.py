@@ -160,9 +160,13 @@ def _check_against_log(marks: Marks, log: LogFacts | None, directory: DataDir, f
                 path=directory.wal,
             )
         return
-    if log.cluster_id and marks.cluster_id and log.cluster_id != marks.cluster_id:
-        problem = f"the log of cluster {log.cluster_id:016x} lies beside a backend of {marks.cluster_id:016x}"
-        found.add(LOG, problem, path=directory.wal)
+    for what, ours, theirs in (
+        ("cluster", log.cluster_id, marks.cluster_id),
+        ("member", log.member_id, marks.member_id),
+    ):
+        if ours and theirs and ours != theirs:
+            problem = f"the log of {what} {ours:016x} lies beside a backend of {theirs:016x}"
+            found.add(LOG, problem, path=directory.wal)
     if marks.applied_index < log.first_index - 1:
         problem = f"entries {marks.applied_index + 1} to {log.first_index - 1} are in neither the backend nor the log"
         found.add(LOG, problem, path=directory.wal)

@@ -380,6 +380,11 @@ class Log:
     # --- state ------------------------------------------------------------------------------
 
     @property
+    def is_ready(self) -> bool:
+        """Whether it may be appended to: it is new, or has been replayed to its end."""
+        return self._writer is not None
+
+    @property
     def failure(self) -> BaseException | None:
         """What poisoned the log, if anything did."""
         return self._failure

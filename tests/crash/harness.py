@@ -62,6 +62,12 @@ class Figures:
     """Of those, the ones left by a second power cut, during recovery."""
     kills: int = 0
 
+    def __str__(self) -> str:
+        return (
+            f"{self.calls:,} calls, {self.states:,} states left by a cut "
+            f"({self.second_states:,} of them by a second one), {self.kills:,} kills, every promise kept"
+        )
+
     def __iadd__(self, other: Figures) -> Figures:
         for name in vars(self):
             setattr(self, name, getattr(self, name) + getattr(other, name))
