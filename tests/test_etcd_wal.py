@@ -275,10 +275,10 @@ def test_a_sector_never_written_is_torn_and_a_flipped_bit_is_not(tmp_path: Path)
 
 @pytest.mark.parametrize("room", [0, 1 << 16])
 def test_a_record_lost_in_the_middle_is_noticed(tmp_path: Path, room: int) -> None:
-    """Whichever record is zeroed, what follows it is not silently given up."""
+    """Whichever record of an earlier write is zeroed, what follows it is not silently given up."""
     writer = fresh_log(range(1, 12))
     starts = [*writer.starts, len(writer.out)]
-    for number in range(3, len(starts) - 2):
+    for number in range(3, len(starts) - 4):
         start, end = starts[number], starts[number + 1]
         zeroed = bytearray(writer.out)
         zeroed[start:end] = bytes(end - start)
@@ -288,6 +288,29 @@ def test_a_record_lost_in_the_middle_is_noticed(tmp_path: Path, room: int) -> No
         with pytest.raises(Corruption) as found:
             read_wal(tmp_path / "wal")
         assert found.value.offset == start
+
+
+def test_a_hole_in_the_last_write_is_a_crash(tmp_path: Path) -> None:
+    """A disk may keep the end of a write that was never synced without its beginning: cut there, as etcd does."""
+    writer = fresh_log([1, 2])
+    before = len(writer.out)
+    writer.state(2)  # not synced by itself
+    for index in range(3, 7):
+        writer.entry(index, data=bytes([index]) * 2000)
+    writer.state(6)
+    whole = bytes(writer.out)
+    for first in range(before // 512 + 1, len(whole) // 512):
+        torn = whole[: first * 512] + bytes(512) + whole[first * 512 + 512 :]
+        for as_etcd in (True, False):
+            content = read_wal(save(tmp_path, torn).parent, as_etcd=as_etcd)
+            assert 2 <= len(content.entries) < 6
+    writer.entry(7)
+    writer.state(7)
+    lost = bytearray(writer.out)
+    at = writer.starts[-5]
+    lost[at : at + 2000] = bytes(2000)
+    with pytest.raises(Corruption, match="more of it follows"):
+        read_wal(save(tmp_path, bytes(lost)).parent)
 
 
 def test_stale_bytes_behind_the_end_are_no_loss(tmp_path: Path) -> None:

@@ -13,12 +13,17 @@ it has as soon as it starts, so there every entry of the log is pending; of a la
 known to be committed, the rest may never have happened.
 
 An empty database file beside a log from the beginning is rebuilt from the log, as etcd does. A log that
-ends before the database's consistent index has lost entries (it is synced first, always): refused,
-unless ``as_etcd``.
+ends before the database's consistent index has lost entries (it is synced first, always). The database
+has what they did, and etcd starts; whether more was lost nobody can tell: ``notes`` says so.
+
+Up to 3.5 a server learns who its members are not from the database but from the newest raft snapshot
+(its data is the v2 store as JSON) and the log after that. Early 3.5 never updates a member's row in the
+database, so addresses that changed are known there alone.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from pathlib import Path
@@ -52,6 +57,7 @@ class EtcdDataDir:
         if not self.wal_dir.is_dir() or not self.snap_dir.is_dir():
             raise NotAStore(f"{self.path} is no etcd data directory", self.path)
         self._as_etcd = as_etcd
+        self.notes: list[str] = []
         snapshots = valid_snapshots(self.wal_dir, as_etcd)
         self.file = self._open_database(snapshots)
         try:
@@ -101,6 +107,15 @@ class EtcdDataDir:
             entry for entry in self.wal.entries if self.consistent_index < entry.index <= self.commit_index
         ]
 
+    def members_beside_database(self) -> tuple[dict[bytes, bytes], list[LogEntry]]:
+        """Rows of members in the raft snapshot where the log begins, and the entries from there to the database's
+        index. Nothing from 3.6 on, where the database says who they are."""
+        if self.file is None or self.file.storage_version:
+            return {}, []
+        entries = [entry for entry in self.wal.entries if entry.index <= self.consistent_index]
+        found = self._snapshot_at_start()
+        return (_v2_members(found.data) if found else {}), entries
+
     # --- opening -------------------------------------------------------------------------
 
     def _open_database(self, snapshots: list[SnapshotMark]) -> EtcdFile | None:
@@ -134,9 +149,11 @@ class EtcdDataDir:
         held = [mark for mark in snapshots if mark.index <= self.consistent_index]
         newest = max(held, key=lambda mark: mark.index, default=None)
         wal = read_wal(self.wal_dir, newest, self._as_etcd)
-        if wal.last_index < self.consistent_index and not self._as_etcd:
-            reason = f"the log ends with entry {wal.last_index}, the database holds {self.consistent_index}"
-            raise Corruption(reason, wal.end.path, wal.end.offset)
+        if wal.last_index < self.consistent_index:
+            told = (
+                f"the log ends with entry {wal.last_index}, though the database holds {self.consistent_index}"
+            )
+            self.notes.append(f"{told}: its end was lost, and with it whatever else came after")
         return wal
 
     def _voters(self) -> set[int]:
@@ -154,11 +171,15 @@ class EtcdDataDir:
         start = self.wal.start
         if start.voters or not start.index:
             return set(start.voters)
-        found = _raft_snapshot(self.snap_dir / f"{start.term:016x}-{start.index:016x}.snap")
+        found = self._snapshot_at_start()
         if found:
             return set(found.metadata.conf_state.voters)
         members = self.file.members() if self.file is not None else []
         return {member.id for member in members if not member.is_learner}
+
+    def _snapshot_at_start(self) -> Any:
+        start = self.wal.start
+        return _raft_snapshot(self.snap_dir / f"{start.term:016x}-{start.index:016x}.snap")
 
 
 def _change_voters(voters: set[int], kind: str, node_id: int) -> None:
@@ -177,3 +198,19 @@ def _raft_snapshot(path: Path) -> Any:
         return messages.RaftSnapshot.FromString(found.data)
     except (FileNotFoundError, DecodeError):
         return None
+
+
+def _v2_members(store: bytes) -> dict[bytes, bytes]:
+    """Rows of the bucket ``members`` out of the JSON of a v2 store; none where it is no such thing."""
+    found: dict[bytes, bytes] = {}
+    try:
+        nodes = json.loads(store)["Root"]["Children"]["0"]["Children"]["members"]["Children"] or {}
+        for name, node in nodes.items():
+            member = {"id": int(name, 16)}
+            for part in ("raftAttributes", "attributes"):
+                if part in node["Children"]:
+                    member |= json.loads(node["Children"][part]["Value"])
+            found[name.encode()] = json.dumps(member, separators=(",", ":")).encode()
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return {}
+    return found

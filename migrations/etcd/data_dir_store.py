@@ -4,6 +4,7 @@ the log has. Nothing is written, not even where a server would repair a torn tai
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 
@@ -19,6 +20,8 @@ from kvstore.store import Store
 from .data_dir import EtcdDataDir
 from .log_replay import LogReplay
 from .view import EtcdView
+
+logger = logging.getLogger("kvstore")
 
 
 def identity_rows(directory: EtcdDataDir) -> list[Row]:
@@ -38,6 +41,9 @@ def open_view(directory: EtcdDataDir, now_ms: int) -> Backend:
 
 def replay_pending(directory: EtcdDataDir, state: State, replay: LogReplay) -> int:
     """Apply the entries after the database, and publish them; how many."""
+    for note in directory.notes:
+        logger.warning("%s: %s", directory.path, note)
+    replay.recover_members(directory)
     pending = directory.pending()
     for entry in pending:
         replay.apply(entry)

@@ -56,7 +56,6 @@ from .etcd_file import EtcdFile
 from .log_replay import LogReplay
 from .snapshot_format import check_file
 from .view import EtcdView
-from .wal_content import LogEntry
 
 CHECKPOINT_BYTES = 32 << 20
 NOSPACE = b"NOSPACE"
@@ -66,11 +65,12 @@ class _Source:
     """What is moved in: a view of the database, the log entries after it, and whose store it is."""
 
     def __init__(
-        self, path: Path, view: Backend, pending: list[LogEntry], ids: tuple[int, int], name: str
+        self, path: Path, view: Backend, directory: EtcdDataDir | None, ids: tuple[int, int], name: str
     ) -> None:
         self.path = path
         self.view = view
-        self.pending = pending
+        self.directory = directory
+        """Where there is a log."""
         self.cluster_id, self.member_id = ids
         self.name = name
 
@@ -81,13 +81,13 @@ def _open_source(path: Path, options: ImportOptions, now_ms: int) -> Iterator[_S
         with EtcdDataDir(path, options.wal_dir or None) as directory:
             view = open_view(directory, now_ms)
             ids = directory.cluster_id, directory.node_id
-            yield _Source(path, view, directory.pending(), ids, "")
+            yield _Source(path, view, directory, ids, "")
         return
     with EtcdFile(path) as file:
         if not options.skip_hash_check:
             _check_hash(file)
         cluster_id, member_id, name = identity(file)
-        yield _Source(path, EtcdView(file, now_ms), [], (cluster_id, member_id), name)
+        yield _Source(path, EtcdView(file, now_ms), None, (cluster_id, member_id), name)
 
 
 def _check_hash(file: EtcdFile) -> None:
@@ -208,13 +208,17 @@ class _Import:
             raise Corruption(f"HashKV at revision {revision} is not the source's", self._source.path)
 
     def _replay(self, state: State) -> None:
+        directory = self._source.directory
+        if directory is None:
+            return
         replay = LogReplay(state, load_leases(self._backend), self._now_ms)
-        total = len(self._source.pending)
-        for count, entry in enumerate(self._source.pending, 1):
+        replay.recover_members(directory)
+        for entry in directory.pending():
             replay.apply(entry)
-            if state.active.size_bytes > CHECKPOINT_BYTES or count == total:
+            if state.active.size_bytes > CHECKPOINT_BYTES:
                 _checkpoint(state, self._now_ms)
-        self._notes += replay.notes
+        _checkpoint(state, self._now_ms)
+        self._notes += directory.notes + replay.notes
 
     def _write_identity(self) -> tuple[int, int]:
         source, options = self._source, self._options

@@ -34,9 +34,11 @@ from kvstore.mvcc.state import State
 from . import messages, rows
 from .auth import Auth, Refused
 from .beside_keys import MIN_TTL_SECONDS, carried_key
+from .data_dir import EtcdDataDir
 from .wal_content import LogEntry
 
 _ALARM_ACTIVATE, _ALARM_DEACTIVATE = 1, 2
+_OF_MEMBERS = frozenset({"conf_change", "v2", "cluster_member_attr_set", "cluster_version_set"})
 _CAPPED = frozenset({"put", "txn", "lease_grant"})
 """What a server without room refuses."""
 
@@ -54,16 +56,28 @@ class LogReplay:
         self.notes: list[str] = self._auth.notes
         self.refused = 0
 
+    def recover_members(self, directory: EtcdDataDir) -> None:
+        """Have the members that the server finds when it starts (``data_dir``)."""
+        snapshot, entries = directory.members_beside_database()
+        for key, value in snapshot.items():
+            self._carried.set(rows.MEMBERS, key, value)
+        for entry in entries:
+            if (kind := entry.kind) in _OF_MEMBERS:
+                self._guarded(kind, entry)
+
     def apply(self, entry: LogEntry) -> None:
         kind = entry.kind
         if kind not in ("empty", ""):
-            try:
-                self._apply(kind, entry)
-            except (RequestError, Refused):
-                self.refused += 1
-            except (DecodeError, rows.RowError, ValueError) as error:
-                raise Corruption(f"entry {entry.index}: {error}", entry.path, entry.offset) from None
+            self._guarded(kind, entry)
         self._state.index = entry.index
+
+    def _guarded(self, kind: str, entry: LogEntry) -> None:
+        try:
+            self._apply(kind, entry)
+        except (RequestError, Refused):
+            self.refused += 1
+        except (DecodeError, rows.RowError, ValueError) as error:
+            raise Corruption(f"entry {entry.index}: {error}", entry.path, entry.offset) from None
 
     def _apply(self, kind: str, entry: LogEntry) -> None:
         request = entry.request()

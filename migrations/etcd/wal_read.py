@@ -10,9 +10,15 @@ torn frame there: a crash leaves such a tail, nothing in it was ever acknowledge
 
 etcd stops looking there. A flipped bit in a length field or a zeroed record in the middle ends its log
 as well, silently, with all that follows lost. So this reader looks on: if behind the end there are
-records that no crash can have left there, it refuses (``Corruption``, with the place of the end). Proof
-is two frames in a row of which the second's checksum follows from the first's, or one that speaks of
-an entry the log before it does not have. ``as_etcd=True`` is content with the end, as etcd is.
+records that no crash can have left there, it refuses (``Corruption``, with the place of the end).
+
+    a write of etcd's    entry entry ... state | sync        or, without a sync: state
+
+A disk may keep any part of the last write without the rest; what it had synced before, it keeps whole. So
+states, then entries, then states may stand behind a hole. An entry after a state after an entry may not:
+the write before its own had been synced. Records count where two frames in a row are chained by their
+checksums, or one speaks of an entry that the log before it does not have; anything else may be old bytes, or a
+value. ``as_etcd=True`` is content with the end, as etcd is.
 """
 
 from __future__ import annotations
@@ -42,6 +48,7 @@ from .wal_frame import (
     EndOfSegment,
     Frame,
     FrameError,
+    Record,
     TornFrame,
     body_size,
     crc_of,
@@ -220,28 +227,61 @@ class _Seen:
 
 
 def find_records_beyond(data: bytes | mmap.mmap, at: int, seen: _Seen) -> int | None:
-    """Offset of a record behind ``at`` that proves that the log once went on; None if there is none.
+    """Offset of a record behind ``at`` that no crash can have left there; None if there is none.
 
     The work is bounded: past four times the size of what is searched, too much looks like records
     without being any, and the place reached is returned.
     """
     size = len(data)
     budget_bytes = 4 * (size - at) + _CHUNK_BYTES
+    last_write = _LastWrite(seen.last_index)
+    chain = 0, 0  # where the record would start that continues what was found, and the checksum before it
     for start in _record_starts(data, at + FRAME_ALIGN_BYTES):
         budget_bytes -= _claimed_bytes(data, start)
         frame = _whole_frame(data, start, size)
-        if frame is None:
-            if budget_bytes < 0:
-                return start
-            continue
-        budget_bytes -= _claimed_bytes(data, frame.end)
-        following = _whole_frame(data, frame.end, size)
-        chained = (
-            following is not None and crc_of(following.record.data, frame.record.crc) == following.record.crc
-        )
-        if chained or seen.has_never_seen(frame) or budget_bytes < 0:
+        if frame is not None:
+            budget_bytes -= _claimed_bytes(data, frame.end)
+            following = _whole_frame(data, frame.end, size)
+            if (
+                (start == chain[0] and _continues(chain[1], frame))
+                or (following is not None and _continues(frame.record.crc, following))
+                or seen.has_never_seen(frame)
+            ):
+                chain = frame.end, frame.record.crc
+                if not last_write.may_hold(frame.record):
+                    return start
+        if budget_bytes < 0:
             return start
     return None
+
+
+class _LastWrite:
+    """What is found of the log's last write, record by record. ``last_index``: of the log before the hole."""
+
+    def __init__(self, last_index: int) -> None:
+        self._last_index = last_index
+        self._has_entries = self._has_ended = False
+
+    def may_hold(self, record: Record) -> bool:
+        """Whether the next record may be part of it, or of the states around it."""
+        if record.type == STATE:
+            self._has_entries |= _commit_of(record) > self._last_index  # they were in the hole
+            self._has_ended = self._has_entries
+            return True
+        self._has_entries = True
+        return not self._has_ended
+
+
+def _commit_of(state: Record) -> int:
+    try:
+        return int(messages.HardState.FromString(state.data).commit)
+    except DecodeError:
+        return 0
+
+
+def _continues(crc: int, frame: Frame) -> bool:
+    """Whether the checksums chain the frame to what ended with ``crc``."""
+    return crc_of(frame.record.data, crc) == frame.record.crc
 
 
 def _claimed_bytes(data: bytes | mmap.mmap, at: int) -> int:
