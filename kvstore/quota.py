@@ -38,6 +38,7 @@ logger = logging.getLogger("kvstore")
 PUT_COST_BYTES = 256
 POLL_INTERVAL_SECONDS = 1.0
 CLEAR_SHARE = 0.95
+CLEAR_LOG_BYTES = 1 << 16
 RESUME_BYTES = 1 << 20
 NOSPACE = "NOSPACE"
 
@@ -135,7 +136,7 @@ class Space:
         log = self._engine.log
         self._log_is_full = False
         try:
-            if log is not None:
+            if log is not None and log.failure is None:
                 log.lay(cost_bytes)
         except DiskFull as full:
             self._log_is_full = True
@@ -160,8 +161,10 @@ class Space:
         self.measure()
         if self._engine.stalled:
             self.end_stall()
-        elif self._refusal(int(self._quota_bytes * (1 - CLEAR_SHARE))) is None and not self._log_refusal(1):
-            self._set_alarm(on=False)
+        elif self.alarms():
+            margin_bytes = int(self._quota_bytes * (1 - CLEAR_SHARE))
+            if self._refusal(margin_bytes) is None and self._log_refusal(CLEAR_LOG_BYTES) is None:
+                self._set_alarm(on=False)
 
     def end_stall(self) -> None:
         if self.free_bytes() >= max(RESUME_BYTES, self._low_disk_bytes):
