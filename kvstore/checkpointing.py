@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from kvstore.errors import DiskFull
 from kvstore.maintenance import COMMIT
 from kvstore.mvcc import checkpoint
-from kvstore.mvcc.overlay import Generation
+from kvstore.mvcc.overlay import Generation, Remains
 from kvstore.mvcc.schema import META, META_LOG_MARK
 
 if TYPE_CHECKING:
@@ -64,7 +64,9 @@ class Checkpointer:
                 engine.background.upkeep_wanted.set()
             with self._room:
                 self._room.notify_all()
-            generation.drain()
+            remains = Remains(generation)
+            del generation
+            remains.drain()
             return True
 
     def _freeze(self) -> Generation | None:

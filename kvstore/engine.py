@@ -28,6 +28,7 @@ from kvstore.checkpointing import Checkpointer
 from kvstore.compaction import Compaction
 from kvstore.defragment import Defragmented, Defragmenter
 from kvstore.errors import (
+    Compacted,
     DiskFull,
     ForkedStore,
     KVStoreError,
@@ -191,8 +192,9 @@ class LocalEngine:
     def history(self, key: bytes, first_revision: int = 0, last_revision: int = 0) -> Iterator[KeyValue]:
         """Kept versions of ``key``, oldest first; a delete shows as version 0."""
         self.check_readable()
-        last = read_revision(last_revision, self.state.published, self.state.compacted)
-        return self._guarded(key_history(self.state, key, first_revision, last))
+        compacted = self.state.compacted
+        last = read_revision(last_revision, self.state.published, compacted)
+        return self._guarded(key_history(self.state, key, first_revision, last, compacted))
 
     def diff(self, older: int, newer: int, key: bytes, range_end: bytes) -> Iterator[Change]:
         """Keys of a range that differ between two revisions, ascending."""
@@ -206,10 +208,15 @@ class LocalEngine:
 
     def hash_kv(self, revision: int = 0) -> HashKVResponse:
         """etcd's HashKV at ``revision`` (0: newest)."""
-        self.check_readable()
-        newest, compacted = self.state.published, self.state.compacted
-        revision = read_revision(revision, newest, compacted)
-        return HashKVResponse(newest, hash_kv(self.state, revision, compacted), compacted, revision)
+        while True:
+            self.check_readable()
+            newest, compacted = self.state.published, self.state.compacted
+            at = read_revision(revision, newest, compacted)
+            try:
+                return HashKVResponse(newest, hash_kv(self.state, at, compacted), compacted, at)
+            except Compacted:  # a compaction has overtaken it: the revision may be kept all the same
+                if self.state.compacted == compacted:
+                    raise
 
     def _guarded(self, rows: Iterator[T]) -> Iterator[T]:
         for row in rows:
