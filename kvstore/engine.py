@@ -310,7 +310,7 @@ class LocalEngine:
         if self.background.at_rest:
             self._begin_background()
         if cost_bytes:
-            if self.stalled:
+            if self.writer.stalled is not None:
                 self._end_stall()
             if self.state.generations[0].size_bytes + cost_bytes >= self.space.unchecked_bytes:
                 self.check_room(cost_bytes)
@@ -556,6 +556,7 @@ class _NoLog:
     """The log of an engine that only reads; its writer refuses everything."""
 
     failure: BaseException | None = None
+    unfinished: Any = None
     last_index = 0
 
     def has_place_for(self, size_bytes: int) -> bool:
