@@ -83,7 +83,7 @@ from kvstore.mvcc.validate import (
 from kvstore.options import Options
 from kvstore.quota import Space, put_cost, txn_cost
 from kvstore.replay import reload
-from kvstore.shelter import Sheltered, run_with_progress, sheltered
+from kvstore.shelter import Sheltered, run_with_progress, sheltered, start
 from kvstore.snapshot.keeper import SnapshotKeeper
 from kvstore.snapshot.reader import SnapshotInfo
 from kvstore.status import Health, Status, health_of, status_of
@@ -512,7 +512,7 @@ class LocalEngine:
         ends once that work has ended: its write, if it comes to an answer, is durable.
         """
         if self.writer.is_inside or holds(self.checkpointing):
-            threading.Thread(target=self._close, name="kvstore-close").start()
+            start(threading.Thread(target=self._close, name="kvstore-close"))
         else:
             Sheltered(self._close).run()
 

@@ -46,7 +46,7 @@ from kvstore.errors import DiskFull, KVStoreError, Reentered, StorePoisoned
 from kvstore.model import BarrierRequest, Request
 from kvstore.mvcc.plan import Plan, Planner
 from kvstore.mvcc.state import State
-from kvstore.shelter import on_main_thread
+from kvstore.shelter import on_main_thread, start
 from kvstore.write.ticket import UNPLANNED, Notify, Ticket
 
 logger = logging.getLogger("kvstore")
@@ -391,7 +391,7 @@ class Writer:
         if self._flusher is None:
             thread = threading.Thread(target=self._run_flusher, name="kvstore-flusher", daemon=True)
             try:
-                thread.start()
+                start(thread)
             except RuntimeError:
                 return False
         if self._flusher_wanted.locked():
