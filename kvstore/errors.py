@@ -19,6 +19,7 @@
     |-- Corruption                "damaged": path, offset and last good revision say where
     `-- StateError                the handle cannot do this any more
         |-- StoreClosed, StorePoisoned, ForkedStore, ReadOnly
+        |-- StoreUnreachable      its folder was renamed or removed while it was open
         `-- Overloaded            not now: writers need the memory that it would hold back
 
 ``code`` is the gRPC status code that etcd answers with (etcd-compatible, so that one
@@ -290,6 +291,21 @@ class Overloaded(StateError):
 
     retryable = True
     message = "writers need the memory that this would hold back; try again when there are fewer writes"
+
+
+class StoreUnreachable(StateError):
+    """A folder of the open store is not where it was opened: renamed, removed, or something lies on top of it.
+
+    What the store has open goes on; what would open a file by its path is refused, with nothing changed. ``path``
+    says which folder.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], reason: str) -> None:
+        path = os.fspath(path)
+        super().__init__(
+            f"{path}: {reason}; put the store's folder back, or close it and open it where it is now"
+        )
+        self.path = path
 
 
 class ReadOnly(StateError):
