@@ -117,7 +117,7 @@ class LMDBBackend:
         while True:
             try:
                 environment = lmdb.open(
-                    os.fspath(path),
+                    os.fsencode(path),
                     subdir=False,
                     map_size=map_bytes,
                     metasync=False,

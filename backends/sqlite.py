@@ -25,7 +25,6 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import ClassVar, Self
-from urllib.parse import quote
 
 import apsw
 
@@ -47,9 +46,11 @@ from .sqlite_file import (
     MAGIC,
     check_header,
     check_tables,
+    is_utf8,
     open_beside,
     table_sql,
     typed,
+    uri_of,
     wal_path,
     write_all,
 )
@@ -103,7 +104,7 @@ class SQLiteBackend:
         elif not path.exists():
             os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
             hand_over(path)  # SQLite gives the files beside it the same owner
-        uri = f"file:{quote(os.fspath(path.absolute()))}?mode={'rw' if writable else 'ro'}"
+        uri = f"{uri_of(path)}?mode={'rw' if writable else 'ro'}"
         if immutable:
             uri += "&immutable=1"
         flags = apsw.SQLITE_OPEN_URI | (apsw.SQLITE_OPEN_READWRITE if writable else apsw.SQLITE_OPEN_READONLY)
@@ -264,7 +265,7 @@ class SQLiteBackend:
         cursor = self.take()
         try:
             cursor.execute("PRAGMA query_only = OFF")  # of this database nothing is written
-            cursor.execute("VACUUM INTO ?", (os.fspath(path),))
+            cursor.execute("VACUUM INTO ?", (uri_of(path),))
         except apsw.Error as error:
             reason = typed(error, path)
             os.unlink(path)
@@ -275,7 +276,7 @@ class SQLiteBackend:
 
     def copy_into(self, fd: int) -> bool:
         """The file as it is, if the log can be moved into it now and few of its pages are free."""
-        if self._writer is None:
+        if self._writer is None or not is_utf8(self.path):
             return False
         with self.read() as view:
             pages, in_use, page_bytes = view.pages(), view.pages_in_use(), view.page_bytes()
