@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from stat import S_ISREG
+from urllib.parse import quote
 
 import apsw
 
@@ -45,6 +46,20 @@ FORMAT = 1
 def wal_path(path: Path) -> Path:
     """The log beside the file."""
     return path.with_name(path.name + "-wal")
+
+
+def uri_of(path: Path) -> str:
+    """The name of a file for SQLite, whatever bytes it has: a plain name would have to be UTF-8."""
+    return f"file:{quote(os.fsencode(path.absolute()))}"
+
+
+def is_utf8(path: Path) -> bool:
+    """Whether ``open_beside`` can open it."""
+    try:
+        os.fspath(path).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 @contextmanager

@@ -40,6 +40,7 @@ from kvstore.errors import (
     Overloaded,
     QuotaExceeded,
     ReadOnly,
+    Reentered,
     RequestError,
     RequestTooLarge,
     SpaceError,
@@ -47,6 +48,7 @@ from kvstore.errors import (
     StoreClosed,
     StoreLocked,
     StorePoisoned,
+    StoreUnreachable,
     TooManyOps,
     TooNew,
     TooOld,
@@ -68,6 +70,7 @@ from kvstore.model import (
 )
 from kvstore.ops import create_revision, delete, get, lease, mod_revision, put, txn, value, version
 from kvstore.options import BadOption, Options
+from kvstore.shelter import Sheltered
 
 if TYPE_CHECKING:
     from kvstore.aio import AsyncStore
@@ -113,6 +116,7 @@ __all__ = [
     "Options",
     "QuotaExceeded",
     "ReadOnly",
+    "Reentered",
     "RequestError",
     "RequestTooLarge",
     "SortOrder",
@@ -123,6 +127,7 @@ __all__ = [
     "StoreClosed",
     "StoreLocked",
     "StorePoisoned",
+    "StoreUnreachable",
     "TooManyOps",
     "TooNew",
     "TooOld",
@@ -157,6 +162,15 @@ def open(data_dir: str | os.PathLike[str], backend: str | None = None, **options
     Raises ``StoreLocked`` (held by another process), ``NotAStore``, ``WrongStore`` (another backend's),
     ``TooNew``, ``Corruption``, ``BadOption``.
     """
+    opening = Sheltered(lambda: _open(data_dir, backend, options), undo=lambda store: store.close())
+    try:
+        return opening.run()
+    except BaseException:
+        opening.abandon()
+        raise
+
+
+def _open(data_dir: str | os.PathLike[str], backend: str | None, options: dict[str, Any]) -> Store:
     from kvstore.store import Store
 
     return Store(_engine(data_dir, backend, options))

@@ -83,7 +83,7 @@ from kvstore.mvcc.validate import (
 from kvstore.options import Options
 from kvstore.quota import Space, put_cost, txn_cost
 from kvstore.replay import reload
-from kvstore.shelter import Sheltered, run_with_progress, sheltered, start
+from kvstore.shelter import Sheltered, import_sheltered, run_with_progress, sheltered, start
 from kvstore.snapshot.keeper import SnapshotKeeper
 from kvstore.snapshot.reader import SnapshotInfo
 from kvstore.status import Health, Status, health_of, status_of
@@ -360,6 +360,7 @@ class LocalEngine:
 
     def watch(self, request: WatchRequest) -> Watch:
         """An iterator of the events that ``request`` asks for."""
+        import_sheltered("kvstore.watch")
         from kvstore.watch import Watch
 
         return Watch(self.watch_stream(), request)
