@@ -175,12 +175,14 @@ class _OpenAsync:
         return self._open().__await__()
 
     async def _open(self) -> AsyncStore:
-        import asyncio
+        from kvstore.aio import Awaited, close_soon
 
+        return await Awaited(self._opened, close_soon).wait()
+
+    def _opened(self) -> AsyncStore:
         from kvstore.aio import AsyncStore
 
-        engine = await asyncio.to_thread(_engine, *self._arguments)
-        return AsyncStore(engine)
+        return AsyncStore(_engine(*self._arguments))
 
     async def __aenter__(self) -> AsyncStore:
         self._store = await self._open()

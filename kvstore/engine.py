@@ -277,8 +277,9 @@ class LocalEngine:
     def wait(self, ticket: Ticket) -> Any:
         return self.writer.wait(ticket)
 
-    def flush_soon(self) -> None:
-        self.writer.flush_soon()
+    def flush_soon(self) -> bool:
+        """Have planned writes made durable; false if no thread can be had for that."""
+        return self.writer.flush_soon()
 
     def _checked_put(self, request: PutRequest, ttl_seconds: int) -> PutRequest | PutWithTTLRequest:
         check_put(request)

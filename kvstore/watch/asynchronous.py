@@ -51,14 +51,14 @@ class LoopBell(Bell):
 class AsyncWatchStream:
     """Many watches with one consumer, a task: ``create``, ``cancel``, and ``await next()`` as in ``WatchStream``."""
 
-    def __init__(self, stream: WatchStream, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, stream: WatchStream) -> None:
         self.stream = stream
         self.create = stream.create
         self.cancel = stream.cancel
         self.request_progress = stream.request_progress
         self.close = stream.close
         self._reader: asyncio.Future[None] | None = None
-        stream.bell = self._bell = LoopBell(loop)
+        stream.bell = self._bell = LoopBell(asyncio.get_running_loop())
 
     async def next(self) -> Numbered:
         """The next (watch id, response). A task that is canceled while it waits loses nothing.
