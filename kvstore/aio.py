@@ -272,6 +272,7 @@ class AsyncStore:
         *,
         prefix: bytes | None = None,
         start_revision: int = 0,
+        resume: tuple[int, int] | None = None,
         prev_kv: bool = False,
         no_put: bool = False,
         no_delete: bool = False,
@@ -281,7 +282,8 @@ class AsyncStore:
         from kvstore.watch.asynchronous import AsyncWatch
 
         start, end = ops.key_range(key, range_end, prefix)
-        request = WatchRequest(start, end, start_revision, prev_kv, no_put, no_delete, progress_notify)
+        revision, sub = ops.watch_start(start_revision, resume)
+        request = WatchRequest(start, end, revision, prev_kv, no_put, no_delete, progress_notify, sub)
         return AsyncWatch(self.watch_stream(), request)
 
     def watch_stream(self) -> AsyncWatchStream:
