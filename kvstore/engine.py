@@ -83,7 +83,7 @@ from kvstore.mvcc.validate import (
 from kvstore.options import Options
 from kvstore.quota import Space, put_cost, txn_cost
 from kvstore.replay import reload
-from kvstore.shelter import Sheltered, run_with_progress, sheltered
+from kvstore.shelter import Sheltered, run_with_progress, sheltered, start
 from kvstore.snapshot.keeper import SnapshotKeeper
 from kvstore.snapshot.reader import SnapshotInfo
 from kvstore.status import Health, Status, health_of, status_of
@@ -311,7 +311,7 @@ class LocalEngine:
         if self.background.at_rest:
             self._begin_background()
         if cost_bytes:
-            if self.stalled:
+            if self.writer.stalled is not None:
                 self._end_stall()
             if self.state.generations[0].size_bytes + cost_bytes >= self.space.unchecked_bytes:
                 self.check_room(cost_bytes)
@@ -519,7 +519,7 @@ class LocalEngine:
         ends once that work has ended: its write, if it comes to an answer, is durable.
         """
         if self.writer.is_inside or holds(self.checkpointing):
-            threading.Thread(target=self._close, name="kvstore-close").start()
+            start(threading.Thread(target=self._close, name="kvstore-close"))
         else:
             Sheltered(self._close).run()
 
@@ -563,6 +563,7 @@ class _NoLog:
     """The log of an engine that only reads; its writer refuses everything."""
 
     failure: BaseException | None = None
+    unfinished: Any = None
     last_index = 0
 
     def has_place_for(self, size_bytes: int) -> bool:

@@ -15,6 +15,7 @@ an answer that nobody is there to take.
 
 from __future__ import annotations
 
+import _thread
 import contextvars
 import os
 import threading
@@ -42,6 +43,25 @@ def _find_main_thread() -> None:
 
 
 os.register_at_fork(after_in_child=_find_main_thread)
+
+
+def start(thread: threading.Thread) -> None:
+    """Start a thread, wholly or not at all. Raises ``RuntimeError`` if none can be had.
+
+    ``Thread.start`` is many steps, and a thread whose start was interrupted may die of it. So the main thread
+    has it started by another one, which takes a single step.
+    """
+    if not on_main_thread():
+        thread.start()
+        return
+    _thread.start_new_thread(_start, (thread,))
+
+
+def _start(thread: threading.Thread) -> None:
+    try:
+        thread.start()
+    except RuntimeError:  # there was one for us, and no other
+        thread.run()
 
 
 class Abandoned(Exception):
@@ -72,11 +92,9 @@ class Sheltered(Generic[T]):
     def _wait_for_worker(self) -> T:
         done = threading.Lock()
         done.acquire()
-        worker = threading.Thread(
-            target=contextvars.copy_context().run, args=(self._carry_out, done), name="kvstore-shelter"
-        )
+        run = contextvars.copy_context().run
         try:
-            worker.start()
+            start(threading.Thread(target=run, args=(self._carry_out, done), name="kvstore-shelter"))
         except RuntimeError:  # no thread can be had
             return self._kept(self._work())
         done.acquire()

@@ -377,8 +377,8 @@ class _Draft:
 
     def put(self, request: PutRequest) -> PutResponse:
         key, value, lease, want_prev, ignore_value, ignore_lease = request
-        main, sub = self._main, len(self._changes)
-        old = self._row(key)
+        main, sub, rows = self._main, len(self._changes), self._rows
+        old = rows[key] if key in rows else self._state.head_row(key)
         create_revision, version, old_lease = main, 0, 0
         if old is not None:
             create_revision, _, version, old_lease = row_numbers(old)
@@ -390,7 +390,8 @@ class _Draft:
             raise KeyNotFound
         key_value = encode_key_value(key, create_revision, main, version + 1, value, lease)
         self._effects.append(effects.put(key_value))
-        self._change(key, make_row(key_value, sub) if sub else key_value)
+        row = rows[key] = make_row(key_value, sub) if sub else key_value
+        self._changes.append((main, sub, key, row))
         if old_lease != lease:
             self._attach(key, old_lease, False)
             self._attach(key, lease, True)
@@ -401,7 +402,8 @@ class _Draft:
         if request.range_end:
             gone = list(scan_rows(self._seen(), start, end, self._main))
         else:
-            row = self._row(request.key)
+            rows = self._rows
+            row = rows[request.key] if request.key in rows else self._state.head_row(request.key)
             gone = [] if row is None else [(request.key, row)]
         for key, row in gone:
             self.delete_key(key, row_numbers(row)[3])
@@ -410,7 +412,8 @@ class _Draft:
 
     def delete_key(self, key: bytes, lease: int) -> None:
         self._effects.append(effects.delete(key))
-        self._change(key, None)
+        self._changes.append((self._main, len(self._changes), key, None))
+        self._rows[key] = None
         if lease:
             self._attach(key, lease, False)
 
@@ -440,9 +443,6 @@ class _Draft:
             entry = effects.revision(self._main) + entry
         return Plan(entry, response, self.revision, state.index + 1, self._changes, self._steps)
 
-    def _row(self, key: bytes) -> bytes | None:
-        return self._rows[key] if key in self._rows else self._state.head_row(key)
-
     def _seen(self) -> State:
         """The state as this transaction sees it."""
         if not self._changes:
@@ -452,10 +452,6 @@ class _Draft:
             self._above.generations = (Generation(), *self._state.generations)
         self._above.active.add_missing(self._changes)
         return self._above
-
-    def _change(self, key: bytes, row: bytes | None) -> None:
-        self._changes.append((self._main, len(self._changes), key, row))
-        self._rows[key] = row
 
     def _attach(self, key: bytes, lease: int, attached: bool) -> None:
         if lease:

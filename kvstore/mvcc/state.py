@@ -213,7 +213,7 @@ def ended_row(tx: ReadTx, key: bytes, revision: int) -> bytes | None:
 def past_rows(
     tx: ReadTx, start: bytes, end: bytes | None, revision: int, limit: int
 ) -> tuple[list[tuple[bytes, bytes]], bytes | None]:
-    """Rows of [start, end) that were live at ``revision``, ascending, and the last key up to which they are complete."""
+    """Rows of [start, end) live at ``revision``, ascending, and the last key up to which they are complete."""
     latest = tx.scan(LATEST, start, end, limit=limit)
     horizon = latest[-1][0] if len(latest) == limit else None
     found = {key: row for key, row in latest if row_mod_revision(row) <= revision}

@@ -36,7 +36,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal
 
 from kvstore import layout
 from kvstore.errors import (
@@ -86,15 +86,8 @@ class SegmentInfo:
     size_bytes: int
 
 
-class _Append(NamedTuple):
-    """A frame on its way to the disk, and what is true once it is there."""
-
-    writer: SegmentWriter
-    frame: bytes
-    start: int
-    chain: int
-    mark: tuple[int, int, int, int]
-    last_index: int
+_Append = tuple[SegmentWriter, bytes, int, int, tuple[int, int, int, int], int]
+"""(segment, frame, where it starts, chain after it, mark, index of its last entry): an append in the making."""
 
 
 class Log:
@@ -123,7 +116,8 @@ class Log:
         self._writer: SegmentWriter | None = None
         self._closed = False
         self._failure: BaseException | None = None
-        self._unfinished: _Append | None = None
+        self.unfinished: _Append | None = None
+        """An append that was interrupted; ``resume`` finishes it."""
         self.metadata = metadata
         """Of the first segment that was read: who the log belongs to."""
         self.last_index = metadata.first_index - 1
@@ -275,25 +269,27 @@ class Log:
         if not writer.has_room(len(frame)):
             with self._poisoned_unless_full():
                 writer.make_room(len(frame))
-        self._unfinished = _Append(writer, frame, writer.end, chain, mark, first + count - 1)
+        self.unfinished = writer, frame, writer.end, chain, mark, first + count - 1
         self.resume()
         return first
 
     def has_place_for(self, size_bytes: int) -> bool:
-        """Whether entries of that size go into the zeros of this segment: an append is one write and one sync."""
+        """Whether an append of that much is one write into the zeros of this segment and one sync, or would fail."""
         writer = self._writer
+        if writer is None or self._failure is not None:
+            return True
+        end = writer.end
         return (
-            writer is not None
-            and writer.end < writer.size_limit_bytes
-            and writer.has_room(size_bytes + fmt.FRAME_OVERHEAD_BYTES_MAX)
+            end < writer.size_limit_bytes and end + size_bytes + fmt.FRAME_OVERHEAD_BYTES_MAX <= writer.filled
         )
 
     def resume(self) -> None:
         """Finish the append that was interrupted, if any: the same bytes go to the same place."""
-        unfinished = self._unfinished
+        unfinished = self.unfinished
         if unfinished is None:
             return
-        self._check_usable()
+        if self._closed or self._failure is not None:
+            self._check_usable()
         writer, frame, start, chain, mark, last_index = unfinished
         try:
             writer.write(frame, start, chain, self._always)
@@ -307,7 +303,7 @@ class Log:
         self.last_index = last_index
         if self._always:
             self.synced_index = last_index
-        self._unfinished = None
+        self.unfinished = None
 
     def _check_batch(self, entries: Sequence[bytes]) -> None:
         if not entries:

@@ -46,21 +46,23 @@ from kvstore.errors import DiskFull, KVStoreError, Reentered, StorePoisoned
 from kvstore.model import BarrierRequest, Request
 from kvstore.mvcc.plan import Plan, Planner
 from kvstore.mvcc.state import State
-from kvstore.shelter import on_main_thread
+from kvstore.shelter import on_main_thread, start
 from kvstore.write.ticket import UNPLANNED, Notify, Ticket
 
 logger = logging.getLogger("kvstore")
 
 BARRIER = BarrierRequest()
 RETRY_SECONDS = 0.05
-ENTRY_OVERHEAD_BYTES = 32
-"""At least what a record adds to an entry."""
+ENTRY_OVERHEAD_BYTES = 16
+"""No less than what a record adds for each entry."""
 
 
 class Appender(Protocol):
     """What the log does for us."""
 
     last_index: int
+    unfinished: Any
+    """An append that was interrupted; None if there is none."""
 
     @property
     def failure(self) -> BaseException | None:
@@ -72,7 +74,7 @@ class Appender(Protocol):
     def append(self, entries: list[bytes], time_ms: int) -> int: ...
 
     def resume(self) -> None:
-        """Finish an append that was interrupted."""
+        """Finish the append that was interrupted."""
 
 
 def holds(lock: Any) -> bool:
@@ -152,6 +154,7 @@ class Writer:
                 if self._decided is not None:
                     self._finish_decided()
                 self._plan(ticket)
+            self._planned()
         except BaseException:
             self._leave()
             raise
@@ -229,10 +232,10 @@ class Writer:
         """
         if self.asked or self._decided is not None:
             self._plan_asked()
-        batch = self._front()
+        batch, size_bytes = self._front()
         if not batch:
             return True
-        if on_main_thread() and not anyhow and not self._has_place_for(batch):
+        if not anyhow and on_main_thread() and not self._log.has_place_for(size_bytes):
             return False
         error = self._write(batch)
         if error is None:
@@ -259,6 +262,7 @@ class Writer:
                             raise  # perhaps out of a signal handler: it is this thread's
                         self._settle([ticket], error)
                 asked.popleft()
+        self._planned()
 
     def _plan(self, ticket: Ticket) -> None:
         """Decide, carry out, queue. Under ``planning``."""
@@ -272,7 +276,6 @@ class Writer:
         self.planner.carry_out(plan)
         self._enqueue(ticket, plan)
         self._decided = None
-        self._planned()
 
     def _enqueue(self, ticket: Ticket, plan: Plan) -> None:
         ticket.entry, ticket.response, ticket.index = plan.entry, plan.response, plan.last_index
@@ -297,25 +300,19 @@ class Writer:
                 self._finish_decided()
             yield
 
-    def _front(self) -> list[Ticket]:
-        """The whole queue, unless it is more than one record may carry."""
+    def _front(self) -> tuple[list[Ticket], int]:
+        """The whole queue, unless it is more than one record may carry; and the bytes of its entries."""
         batch = self._queue[:]
-        if len(batch) > 1:
-            count, size_bytes = 0, 0
-            for ticket in batch:
-                size_bytes += len(ticket.entry) if ticket.entry is not None else 0
-                if count and size_bytes > self._group_bytes_max:
-                    break
-                count += 1
-            del batch[count:]
-        return batch
-
-    def _has_place_for(self, batch: list[Ticket]) -> bool:
-        size_bytes = 0
+        count = size_bytes = 0
         for ticket in batch:
             if ticket.entry is not None:
                 size_bytes += len(ticket.entry) + ENTRY_OVERHEAD_BYTES
-        return self.failure is not None or self._log.has_place_for(size_bytes)
+                if count and size_bytes > self._group_bytes_max:
+                    size_bytes -= len(ticket.entry) + ENTRY_OVERHEAD_BYTES
+                    break
+            count += 1
+        del batch[count:]
+        return batch, size_bytes
 
     def _write(self, batch: list[Ticket]) -> BaseException | None:
         """Make the batch durable; what it failed with. Whatever is raised is not the disk's doing."""
@@ -324,11 +321,13 @@ class Writer:
         log = self._log
         try:
             with self.log_lock:
-                log.resume()
+                if log.unfinished is not None:
+                    log.resume()
                 logged = log.last_index
-                entries = [
-                    ticket.entry for ticket in batch if ticket.entry is not None and ticket.index > logged
-                ]
+                entries = []
+                for ticket in batch:
+                    if ticket.entry is not None and ticket.index > logged:
+                        entries.append(ticket.entry)
                 if entries:
                     log.append(entries, self._now_ms())
             return None
@@ -351,7 +350,7 @@ class Writer:
 
     def _settle(self, batch: list[Ticket], error: BaseException | None = None) -> None:
         """Answer those whose tickets these are; ``error``: what all of them failed with."""
-        notified: dict[Notify, list[Ticket]] = {}
+        notified: dict[Notify, list[Ticket]] | None = None
         for ticket in batch:
             if not ticket.done:
                 ticket.error = error
@@ -359,8 +358,9 @@ class Writer:
             if ticket.waiters:
                 ticket.wake()
             if ticket.notify is not None:
+                notified = notified or {}
                 notified.setdefault(ticket.notify, []).append(ticket)
-        for notify, tickets in notified.items():
+        for notify, tickets in notified.items() if notified else ():
             try:
                 notify(tickets)
             except Exception:
@@ -391,7 +391,7 @@ class Writer:
         if self._flusher is None:
             thread = threading.Thread(target=self._run_flusher, name="kvstore-flusher", daemon=True)
             try:
-                thread.start()
+                start(thread)
             except RuntimeError:
                 return False
         if self._flusher_wanted.locked():
