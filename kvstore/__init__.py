@@ -36,6 +36,7 @@ from kvstore.errors import (
     LeaseTTLTooLarge,
     MissingDependency,
     NotAStore,
+    NoThread,
     OpenError,
     Overloaded,
     QuotaExceeded,
@@ -65,6 +66,7 @@ from kvstore.model import (
     EventType,
     SortOrder,
     SortTarget,
+    WatchPosition,
     WatchResponse,
     prefix_end,
 )
@@ -110,6 +112,7 @@ __all__ = [
     "LeaseProvided",
     "LeaseTTLTooLarge",
     "MissingDependency",
+    "NoThread",
     "NotAStore",
     "Overloaded",
     "OpenError",
@@ -134,6 +137,7 @@ __all__ = [
     "ValueProvided",
     "View",
     "WatchCanceled",
+    "WatchPosition",
     "WatchResponse",
     "WrongStore",
     "create_revision",
@@ -189,12 +193,14 @@ class _OpenAsync:
         return self._open().__await__()
 
     async def _open(self) -> AsyncStore:
-        import asyncio
+        from kvstore.aio import Awaited, close_soon
 
+        return await Awaited(self._opened, close_soon).wait()
+
+    def _opened(self) -> AsyncStore:
         from kvstore.aio import AsyncStore
 
-        engine = await asyncio.to_thread(_engine, *self._arguments)
-        return AsyncStore(engine)
+        return AsyncStore(_engine(*self._arguments))
 
     async def __aenter__(self) -> AsyncStore:
         self._store = await self._open()

@@ -277,8 +277,9 @@ class LocalEngine:
     def wait(self, ticket: Ticket) -> Any:
         return self.writer.wait(ticket)
 
-    def flush_soon(self) -> None:
-        self.writer.flush_soon()
+    def flush_soon(self) -> bool:
+        """Have planned writes made durable; false if no thread can be had for that."""
+        return self.writer.flush_soon()
 
     def _checked_put(self, request: PutRequest, ttl_seconds: int) -> PutRequest | PutWithTTLRequest:
         check_put(request)
@@ -367,19 +368,25 @@ class LocalEngine:
 
     def watch_stream(self) -> WatchStream:
         """A stream of responses that any number of watches share."""
-        self.check_readable()
-        return self._watch_hub().open_stream(self.options.watch_progress_notify_interval_seconds)
+        from kvstore.watch import WatchStream
 
-    def _watch_hub(self) -> Hub:
+        self.check_readable()
+        if self.hub is None:
+            self._make_hub()
+        assert self.hub is not None
+        return WatchStream(self.hub, self.options.watch_progress_notify_interval_seconds)
+
+    @sheltered
+    def _make_hub(self) -> None:
         """Made for the first watch: until then nothing here costs anything."""
+        from kvstore.watch import Hub
+
         with self._closing:
             self.check_readable()
             if self.hub is None:
-                from kvstore.watch import Hub
-
-                self.hub = Hub(self.state, self.check_readable, self.options.watch_buffer)
-                self.writer.listeners.append(self.hub.published)
-            return self.hub
+                hub = Hub(self.state, self.check_readable, self.options.watch_buffer)
+                self.writer.listeners.append(hub.published)
+                self.hub = hub
 
     def barrier(self) -> None:
         """Wait until everything planned so far is durable."""

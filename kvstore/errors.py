@@ -20,6 +20,7 @@
     `-- StateError                the handle cannot do this any more
         |-- StoreClosed, StorePoisoned, ForkedStore, ReadOnly
         |-- StoreUnreachable      its folder was renamed or removed while it was open
+        |-- NoThread              not now: the system gives no thread
         |-- Overloaded            not now: writers need the memory that it would hold back
         `-- Reentered             not from here: this thread is in the middle of a write
 
@@ -292,6 +293,16 @@ class Overloaded(StateError):
 
     retryable = True
     message = "writers need the memory that this would hold back; try again when there are fewer writes"
+
+
+class NoThread(StateError):
+    """The system gave no thread. Nothing was begun; everything works again once one can be had."""
+
+    retryable = True
+    message = (
+        "no thread can be had: a limit of processes is reached (RLIMIT_NPROC, or pids.max of the container); "
+        "try again when there are fewer"
+    )
 
 
 class Reentered(StateError):

@@ -110,7 +110,19 @@ class TxnRequest(NamedTuple):
 Op = RangeRequest | PutRequest | DeleteRangeRequest | TxnRequest | None
 
 
+class WatchPosition(NamedTuple):
+    """Where a watch goes on: at change ``sub`` (counted from 0) of ``revision``.
+
+    Two numbers, to be kept anywhere. Positions compare as what they point at comes.
+    """
+
+    revision: int
+    sub: int = 0
+
+
 class WatchRequest(NamedTuple):
+    """``start_sub``: of ``start_revision`` only the changes from that one on (etcd has no such thing)."""
+
     key: bytes = FROM_KEY
     range_end: bytes = b""
     start_revision: int = 0
@@ -118,6 +130,7 @@ class WatchRequest(NamedTuple):
     no_put: bool = False
     no_delete: bool = False
     progress_notify: bool = False
+    start_sub: int = 0
 
 
 class PutWithTTLRequest(NamedTuple):

@@ -23,6 +23,7 @@ from kvstore.model import (
     TxnRequest,
     prefix_end,
 )
+from kvstore.mvcc.validate import check_number
 
 
 def key_range(key: bytes | None, range_end: bytes | None, prefix: bytes | None) -> tuple[bytes, bytes]:
@@ -34,6 +35,21 @@ def key_range(key: bytes | None, range_end: bytes | None, prefix: bytes | None) 
     if key is None:
         raise TypeError("a key or a prefix is needed")
     return key, range_end or b""
+
+
+def watch_start(start_revision: int, resume: tuple[int, int] | None) -> tuple[int, int]:
+    """(revision, sub) of the first change that a watch wants, from whichever way the caller named it."""
+    if resume is None:
+        return start_revision, 0
+    if start_revision:
+        raise TypeError("give either a start_revision or the position to resume at")
+    try:
+        revision, sub = resume
+    except (TypeError, ValueError):
+        raise TypeError(f"resume must be two numbers, a watch's position, not {resume!r}") from None
+    check_number("resume", revision)
+    check_number("resume", sub)
+    return revision, sub
 
 
 class Target:

@@ -247,6 +247,7 @@ class Store(Reader):
         *,
         prefix: bytes | None = ...,
         start_revision: int = ...,
+        resume: tuple[int, int] | None = ...,
         prev_kv: bool = ...,
         no_put: bool = ...,
         no_delete: bool = ...,
@@ -261,6 +262,7 @@ class Store(Reader):
         *,
         prefix: bytes | None = ...,
         start_revision: int = ...,
+        resume: tuple[int, int] | None = ...,
         prev_kv: bool = ...,
         no_put: bool = ...,
         no_delete: bool = ...,
@@ -274,6 +276,7 @@ class Store(Reader):
         *,
         prefix: bytes | None = None,
         start_revision: int = 0,
+        resume: tuple[int, int] | None = None,
         prev_kv: bool = False,
         no_put: bool = False,
         no_delete: bool = False,
@@ -282,14 +285,16 @@ class Store(Reader):
     ) -> Watch | CallbackWatch:
         """Changes of a key, ``[key, range_end)`` or a prefix, in order, as they happen: an iterator of events.
 
-        ``start_revision``: the first revision wanted, in the past or the future (0: the next one). ``prev_kv``:
+        ``start_revision``: the first revision wanted, in the past or the future (0: the next one). ``resume``:
+        instead of it, where another watch stopped (``Watch.resume``), also in the middle of a revision. ``prev_kv``:
         each event brings the version before it, unless that is compacted. ``callback``: called for each event on
         a thread of its own, instead of iterating. Iteration raises ``Compacted`` where a compaction has passed the
-        watch, ``StoreClosed`` when the store is closed.
+        watch, ``StoreClosed`` when the store is closed. Raises ``NoThread`` where the system gives none.
         """
         start, end = ops.key_range(key, range_end, prefix)
+        revision, sub = ops.watch_start(start_revision, resume)
         watch = self.engine.watch(
-            WatchRequest(start, end, start_revision, prev_kv, no_put, no_delete, progress_notify)
+            WatchRequest(start, end, revision, prev_kv, no_put, no_delete, progress_notify, sub)
         )
         if callback is None:
             return watch
