@@ -19,6 +19,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from kvstore.errors import (
+    BadArgument,
     Code,
     Compacted,
     Corruption,
@@ -83,6 +84,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "AsyncStore",
+    "BadArgument",
     "BadOption",
     "Change",
     "Code",

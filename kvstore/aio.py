@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from kvstore import ops
+from kvstore.arguments import Seconds, check_number, whole_seconds
 from kvstore.commit import Ticket
 from kvstore.compaction import CompactionEstimate
 from kvstore.defragment import Defragmented, DefragmentEstimate
@@ -64,16 +65,17 @@ class AsyncStore:
         value: bytes = b"",
         *,
         lease: int = 0,
-        ttl: int = 0,
+        ttl: Seconds | None = None,
         prev_kv: bool = False,
         ignore_value: bool = False,
         ignore_lease: bool = False,
     ) -> PutResponse:
         """As ``Store.put``."""
         request = PutRequest(key, value, lease, prev_kv, ignore_value, ignore_lease)
+        seconds = 0 if ttl is None else whole_seconds("ttl", ttl)
         if self.engine.overloaded:
             await self._in_thread(self.engine.check_room)
-        response: PutResponse = await self._durable(self.engine.submit_put(request, ttl))
+        response: PutResponse = await self._durable(self.engine.submit_put(request, seconds))
         return response
 
     async def delete(
@@ -167,7 +169,7 @@ class AsyncStore:
 
     async def hash_kv(self, revision: int = 0) -> HashKVResponse:
         """As ``Store.hash_kv``."""
-        return await self._in_thread(lambda: self.engine.hash_kv(revision))
+        return await self._in_thread(lambda: self._store.hash_kv(revision))
 
     async def count(
         self, key: bytes | None = None, range_end: bytes | None = None, *, prefix: bytes | None = None
@@ -201,6 +203,7 @@ class AsyncStore:
         from kvstore.watch.asynchronous import AsyncWatch
 
         start, end = ops.key_range(key, range_end, prefix)
+        check_number("start_revision", start_revision)
         request = WatchRequest(start, end, start_revision, prev_kv, no_put, no_delete, progress_notify)
         return AsyncWatch(self.watch_stream(), request)
 
@@ -212,8 +215,9 @@ class AsyncStore:
 
     # --- leases, keeping house, the end ------------------------------------------------
 
-    async def grant_lease(self, ttl: int, lease: int = 0) -> LeaseGrantResponse:
-        return await self._in_thread(lambda: self.engine.lease_grant(ttl, lease))
+    async def grant_lease(self, ttl: Seconds, lease: int = 0) -> LeaseGrantResponse:
+        """As ``Store.grant_lease``."""
+        return await self._in_thread(lambda: self._store.grant_lease(ttl, lease))
 
     async def revoke_lease(self, lease: int) -> LeaseRevokeResponse:
         return await self._in_thread(lambda: self.engine.lease_revoke(lease))
@@ -228,7 +232,7 @@ class AsyncStore:
         return await self._in_thread(self._store.leases)
 
     async def compact(self, revision: int, *, physical: bool = False) -> CompactionResponse:
-        return await self._in_thread(lambda: self.engine.compact(revision, physical))
+        return await self._in_thread(lambda: self._store.compact(revision, physical=physical))
 
     async def compaction_estimate(self, revision: int) -> CompactionEstimate:
         """As ``Store.compaction_estimate``."""

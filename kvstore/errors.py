@@ -6,6 +6,7 @@
     |   |-- TooManyOps, DuplicateKey, RequestTooLarge
     |   |-- Compacted, FutureRevision
     |   |-- LeaseNotFound, LeaseExists, LeaseTTLTooLarge
+    |   |-- BadArgument           a value that means nothing; the message names the argument
     |   `-- WatchCanceled
     |-- SpaceError                there is no room; nothing was written
     |   |-- QuotaExceeded, DiskFull
@@ -119,6 +120,12 @@ class Compacted(RequestError):
 class FutureRevision(RequestError):
     code = Code.OUT_OF_RANGE
     message = "etcdserver: mvcc: required revision is a future revision"
+
+
+class BadArgument(RequestError, ValueError):
+    """An argument whose value means nothing, where etcd would take it for something else."""
+
+    message = "an argument has a value that means nothing"
 
 
 class LeaseNotFound(RequestError):

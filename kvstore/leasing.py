@@ -103,6 +103,7 @@ class Leasing:
         return response
 
     def time_to_live(self, lease: int, keys: bool) -> LeaseTimeToLiveResponse:
+        check_number("lease", lease)
         engine = self._engine
         engine.check_readable()
         engine.barrier()
