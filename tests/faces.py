@@ -4,7 +4,7 @@ SyncPlayer        Store's methods                     PastPlayer        reads: t
 AsyncPlayer       AsyncStore's, awaited               BesidePlayer      reads: opened read-only beside the writer
                                                       SnapshotPlayer    reads: a snapshot, opened where it lies
 
-What etcd takes to mean something else than it says (revision -1, a TTL of 0) is refused by the faces: the engine is asked.
+etcd takes some arguments for something else than they say (revision -1, a TTL of 0): refused here, the engine is asked.
 """
 
 from __future__ import annotations
