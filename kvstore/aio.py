@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from kvstore import ops
 from kvstore.arguments import Seconds, check_number, whole_seconds
-from kvstore.commit import Ticket
 from kvstore.compaction import CompactionEstimate
 from kvstore.defragment import Defragmented, DefragmentEstimate
 from kvstore.engine import LocalEngine
@@ -40,6 +39,7 @@ from kvstore.model import (
 from kvstore.snapshot.reader import SnapshotInfo
 from kvstore.status import Health, Status
 from kvstore.store import Store, View
+from kvstore.write.ticket import Ticket
 
 if TYPE_CHECKING:
     from kvstore.watch.asynchronous import AsyncWatch, AsyncWatchStream

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from kvstore.errors import DiskFull
 from kvstore.maintenance import COMMIT
 from kvstore.mvcc import checkpoint
-from kvstore.mvcc.overlay import Generation
+from kvstore.mvcc.overlay import Generation, Remains
 from kvstore.mvcc.schema import META, META_LOG_MARK
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ class Checkpointer:
                 engine.sync_log()
             engine.state.backend_revision = generation.last_revision
             self._write(generation)
-            with engine.planning:
+            with engine.writer.still():
                 engine.state.generations = engine.state.generations[:1]
                 engine.state.applied_index = generation.last_index
             engine.space.measure()
@@ -64,13 +64,15 @@ class Checkpointer:
                 engine.background.upkeep_wanted.set()
             with self._room:
                 self._room.notify_all()
-            generation.drain()
+            remains = Remains(generation)
+            del generation
+            remains.drain()
             return True
 
     def _freeze(self) -> Generation | None:
         """The generation to write: one left from an attempt that found the disk full, or the active one."""
         engine, state = self._engine, self._engine.state
-        with engine.planning:
+        with engine.writer.still():
             if len(state.generations) > 1:
                 return state.generations[1]
             active = state.active

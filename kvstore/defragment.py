@@ -175,7 +175,7 @@ class Defragmenter:
             engine.poison(failure)
             raise
         readers = weakref.ref(old)
-        with engine.planning:
+        with engine.writer.still():
             engine.state.backend = new
         del old
         _free(old_file, size_bytes, in_use=lambda: readers() is not None)

@@ -20,7 +20,8 @@
     |-- Corruption                "damaged": path, offset and last good revision say where
     `-- StateError                the handle cannot do this any more
         |-- StoreClosed, StorePoisoned, ForkedStore, ReadOnly
-        `-- Overloaded            not now: writers need the memory that it would hold back
+        |-- Overloaded            not now: writers need the memory that it would hold back
+        `-- Reentered             not from here: this thread is in the middle of a write
 
 ``code`` is the gRPC status code that etcd answers with (etcd-compatible, so that one
 handler serves both), ``retryable`` says whether the same call can succeed later
@@ -297,6 +298,19 @@ class Overloaded(StateError):
 
     retryable = True
     message = "writers need the memory that this would hold back; try again when there are fewer writes"
+
+
+class Reentered(StateError):
+    """A signal handler or a finalizer has interrupted a write of this thread, and asks for another one.
+
+    It would wait for the very write that waits for it. Nothing was written.
+    """
+
+    retryable = True
+    message = (
+        "a signal handler or finalizer interrupted a write to this store on the same thread and cannot write "
+        "before that has ended; set a flag or raise an exception there, and write afterwards"
+    )
 
 
 class ReadOnly(StateError):

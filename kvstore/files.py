@@ -81,6 +81,15 @@ class Disk(Protocol):
         """Make durable a file that somebody else wrote (a backend's copy)."""
 
 
+def is_disk_failure(error: BaseException) -> bool:
+    """Whether the operating system has failed a call: after such a failure of a write or sync, nothing is known.
+
+    Other exceptions (no memory, one raised by a signal handler, as ``TimeoutError`` without a number is) leave
+    it open how far the call came, and it may be made again.
+    """
+    return isinstance(error, DiskFull) or (isinstance(error, OSError) and error.errno is not None)
+
+
 @contextmanager
 def disk_full_is_typed() -> Iterator[None]:
     """Turn "no room" errors of the operating system into ``DiskFull``."""

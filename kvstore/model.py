@@ -136,6 +136,82 @@ for _kind in (RangeRequest, PutRequest, DeleteRangeRequest, Compare, TxnRequest)
     _kind.__bool__ = _refuse_truth  # type: ignore[union-attr]
 
 
+class PutWithTTLRequest(NamedTuple):
+    """A put with a lease of its own, of ``ttl_seconds``."""
+
+    put: PutRequest
+    ttl_seconds: int
+
+
+class CompactionRequest(NamedTuple):
+    revision: int
+
+
+class LeaseGrantRequest(NamedTuple):
+    """``id`` 0: one is drawn."""
+
+    ttl: int
+    id: int = 0
+
+
+class LeaseRevokeRequest(NamedTuple):
+    id: int
+
+
+class LeaseKeepAliveRequest(NamedTuple):
+    id: int
+
+
+class LeaseTimeToLiveRequest(NamedTuple):
+    id: int
+    keys: bool = False
+
+
+class LeaseLeasesRequest(NamedTuple):
+    pass
+
+
+class AlarmRequest(NamedTuple):
+    """Raise an alarm, or clear it."""
+
+    member_id: int
+    alarm: str
+    on: bool
+
+
+class ExpireRequest(NamedTuple):
+    """Revoke the lease that is due first."""
+
+
+class ShiftRequest(NamedTuple):
+    """Move the deadline of every lease."""
+
+    by_ms: int
+
+
+class BarrierRequest(NamedTuple):
+    """Nothing; it is answered when everything planned before it is durable."""
+
+
+Request = (
+    PutRequest
+    | PutWithTTLRequest
+    | DeleteRangeRequest
+    | TxnRequest
+    | CompactionRequest
+    | LeaseGrantRequest
+    | LeaseRevokeRequest
+    | LeaseKeepAliveRequest
+    | LeaseTimeToLiveRequest
+    | LeaseLeasesRequest
+    | AlarmRequest
+    | ExpireRequest
+    | ShiftRequest
+    | BarrierRequest
+)
+"""What the planner decides."""
+
+
 # --- answers ---------------------------------------------------------------------------
 
 

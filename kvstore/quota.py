@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING
 from kvstore import files
 from kvstore.errors import DiskFull, QuotaExceeded, SpaceError
 from kvstore.leasing import GRANT_COST_BYTES
-from kvstore.model import Alarm, Op, PutRequest, TxnRequest
+from kvstore.model import Alarm, AlarmRequest, Op, PutRequest, TxnRequest
 from kvstore.mvcc.schema import parse_u64
 
 if TYPE_CHECKING:
@@ -183,8 +183,7 @@ class Space:
         self._log_alarm(alarm, on=on)
 
     def _log_alarm(self, alarm: Alarm, *, on: bool) -> None:
-        engine = self._engine
-        engine.planned(lambda: (engine.planner.alarm(alarm.member_id, alarm.alarm, on), None))
+        self._engine.ask(AlarmRequest(alarm.member_id, alarm.alarm, on))
 
     def alarms(self) -> tuple[Alarm, ...]:
         """Alarms that are raised."""

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, Self, overload
 from kvstore import ops
 from kvstore.arguments import Seconds, check_bounds, check_number, whole_seconds
 from kvstore.backend import Progress
-from kvstore.commit import Ticket
 from kvstore.compaction import CompactionEstimate
 from kvstore.defragment import Defragmented, DefragmentEstimate
 from kvstore.engine import LocalEngine
@@ -39,6 +38,7 @@ from kvstore.model import (
     TxnResponse,
     WatchRequest,
 )
+from kvstore.write.ticket import Ticket
 
 if TYPE_CHECKING:
     from kvstore.watch import CallbackWatch, Watch, WatchStream
@@ -400,7 +400,7 @@ class Store(Reader):
         ``path`` None: in the store's own place, where the newest ``max_snapshots`` are kept and recovery finds
         them. ``progress`` is called with (done, total) bytes. Raises ``DiskFull``, ``Corruption``.
         """
-        return self.engine.snapshots.take(path, progress)
+        return self.engine.snapshot(path, progress)
 
     def status(self) -> Status:
         """Facts: version, sizes, revisions, files, watches, leases, alarms, last errors."""

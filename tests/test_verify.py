@@ -18,6 +18,7 @@ from kvstore import KVStoreError, NotAStore, Options, Store, StoreLocked, ops
 from kvstore.backend import Backend, ReadTx, find_backend
 from kvstore.keyvalue import decode_row, encode_key_value, split_row
 from kvstore.lessor import Lease
+from kvstore.model import AlarmRequest
 from kvstore.mvcc.schema import (
     ALARM,
     ATTACHMENT,
@@ -72,7 +73,7 @@ def fill(store: Store, first: int = 0) -> None:
 
 def raise_an_alarm(store: Store) -> None:
     engine = store.engine
-    engine.planned(lambda: (engine.planner.alarm(engine.member_id, "CORRUPT", True), None))
+    engine.ask(AlarmRequest(engine.member_id, "CORRUPT", True))
 
 
 @pytest.fixture(scope="module")

@@ -26,7 +26,7 @@ _ROW_KEY = struct.Struct(">Q1sQ")
 
 
 def hash_kv(state: State, revision: int, compacted: int) -> int:
-    """The hash at ``revision`` (a kept one)."""
+    """The hash at ``revision`` (a kept one). Raises ``Compacted`` if a compaction to a later one comes between."""
     value = crc32c(b"key")
     old = _rows_below(state, revision, compacted)
     for row_key, row_value in heapq.merge(old, _rows_above(state, revision, compacted)):
@@ -62,6 +62,7 @@ def _rows_above(state: State, revision: int, compacted: int) -> Iterator[tuple[b
     first = max(compacted + 1, 1)
     while first <= revision:
         page, covered = change_page(state, first, revision, _PAGE)
+        state.check_kept(compacted)
         for main, sub, key, row in page:
             row_key = _ROW_KEY.pack(main, b"_", sub)
             if row is None:

@@ -36,7 +36,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from kvstore import layout
 from kvstore.errors import (
@@ -48,7 +48,7 @@ from kvstore.errors import (
     StorePoisoned,
     WrongStore,
 )
-from kvstore.files import Disk
+from kvstore.files import Disk, is_disk_failure
 from kvstore.wal import format as fmt
 from kvstore.wal import recovery
 from kvstore.wal.format import Batch, Mark, Metadata
@@ -86,6 +86,17 @@ class SegmentInfo:
     size_bytes: int
 
 
+class _Append(NamedTuple):
+    """A frame on its way to the disk, and what is true once it is there."""
+
+    writer: SegmentWriter
+    frame: bytes
+    start: int
+    chain: int
+    mark: tuple[int, int, int, int]
+    last_index: int
+
+
 class Log:
     """A write-ahead log, open for appending or only for reading. Made by ``create`` or ``open``."""
 
@@ -112,6 +123,7 @@ class Log:
         self._writer: SegmentWriter | None = None
         self._closed = False
         self._failure: BaseException | None = None
+        self._unfinished: _Append | None = None
         self.metadata = metadata
         """Of the first segment that was read: who the log belongs to."""
         self.last_index = metadata.first_index - 1
@@ -244,7 +256,10 @@ class Log:
     # --- appending --------------------------------------------------------------------------
 
     def append(self, entries: Sequence[bytes], time_ms: int) -> int:
-        """Write entries as one batch; the index of the first. Durable on return if "always"."""
+        """Write entries as one batch; the index of the first. Durable on return if "always".
+
+        If it is interrupted by anything but the disk, ``resume`` finishes it.
+        """
         writer = self._ready_writer()
         count = len(entries)
         if count != 1:
@@ -255,24 +270,44 @@ class Log:
         data = fmt.encode_batch(first, time_ms, entries)
         if len(data) > _BATCH_BYTES_MAX:
             raise RequestTooLarge
-        always = self._always
         mark = (writer.first_index, writer.end, writer.chain, first)
-        frame, chain = writer.frame(data, always)
-        size_bytes = len(frame)
-        if not writer.has_room(size_bytes):
+        frame, chain = writer.frame(data, self._always)
+        if not writer.has_room(len(frame)):
             with self._poisoned_unless_full():
-                writer.make_room(size_bytes)
+                writer.make_room(len(frame))
+        self._unfinished = _Append(writer, frame, writer.end, chain, mark, first + count - 1)
+        self.resume()
+        return first
+
+    def has_place_for(self, size_bytes: int) -> bool:
+        """Whether entries of that size go into the zeros of this segment: an append is one write and one sync."""
+        writer = self._writer
+        return (
+            writer is not None
+            and writer.end < writer.size_limit_bytes
+            and writer.has_room(size_bytes + fmt.FRAME_OVERHEAD_BYTES_MAX)
+        )
+
+    def resume(self) -> None:
+        """Finish the append that was interrupted, if any: the same bytes go to the same place."""
+        unfinished = self._unfinished
+        if unfinished is None:
+            return
+        self._check_usable()
+        writer, frame, start, chain, mark, last_index = unfinished
         try:
-            writer.write(frame, chain, always)
+            writer.write(frame, start, chain, self._always)
         except BaseException as error:
-            self._failure = error
+            if is_disk_failure(error):
+                self._failure = error
             raise
         self._mark = mark
-        self.last_index += count
-        self.appended_bytes += size_bytes
-        if always:
-            self.synced_index = self.last_index
-        return first
+        if self.last_index < last_index:
+            self.appended_bytes += len(frame)
+        self.last_index = last_index
+        if self._always:
+            self.synced_index = last_index
+        self._unfinished = None
 
     def _check_batch(self, entries: Sequence[bytes]) -> None:
         if not entries:
@@ -441,7 +476,8 @@ class Log:
         try:
             yield
         except BaseException as error:
-            self._failure = error
+            if is_disk_failure(error):
+                self._failure = error
             raise
 
     @contextmanager
@@ -452,5 +488,6 @@ class Log:
         except DiskFull:
             raise
         except BaseException as error:
-            self._failure = error
+            if is_disk_failure(error):
+                self._failure = error
             raise

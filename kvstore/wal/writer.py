@@ -135,13 +135,13 @@ class SegmentWriter:
             write_zeros(self._file, self._filled, filled)
             self._filled = filled
 
-    def write(self, frame: bytes, chain: int, sync: bool) -> None:
-        """Put a frame made by ``frame`` at the end; durably, with ``sync``.
+    def write(self, frame: bytes, start: int, chain: int, sync: bool) -> None:
+        """Put a frame made by ``frame`` at ``start``, where the end was then; durably, with ``sync``.
 
-        If it raises, the segment's state is unknown.
+        It may be done again. If the disk fails, the segment's state is unknown.
         """
-        self._file.pwrite(frame, self.end)
-        self.end += len(frame)
+        self._file.pwrite(frame, start)
+        self.end = start + len(frame)
         self.chain = chain
         if sync:
             self.sync()

@@ -20,8 +20,12 @@ from google.protobuf.message import DecodeError
 from kvstore.errors import Corruption, RequestError
 from kvstore.lessor import Lessor
 from kvstore.model import (
+    AlarmRequest,
+    CompactionRequest,
     Compare,
     DeleteRangeRequest,
+    LeaseGrantRequest,
+    LeaseRevokeRequest,
     Op,
     PutRequest,
     RangeRequest,
@@ -49,7 +53,7 @@ class LogReplay:
     def __init__(self, state: State, lessor: Lessor, now_ms: int) -> None:
         self._state = state
         self._lessor = lessor
-        self._planner = Planner(state, lessor)
+        self._planner = Planner(state, lessor, lambda: self._now_ms, MIN_TTL_SECONDS)
         self._now_ms = now_ms
         self._carried = Carried(state)
         self._auth = Auth(self._carried)
@@ -106,24 +110,24 @@ class LogReplay:
     # --- keys ----------------------------------------------------------------------------
 
     def _put(self, put: Any) -> None:
-        self._planner.put(put_request(put))
+        self._planner.plan(put_request(put))
 
     def _delete_range(self, delete: Any) -> None:
-        self._planner.delete(DeleteRangeRequest(delete.key, delete.range_end))
+        self._planner.plan(DeleteRangeRequest(delete.key, delete.range_end))
 
     def _txn(self, txn: Any) -> None:
-        self._planner.txn(txn_request(txn))
+        self._planner.plan(txn_request(txn))
 
     def _compaction(self, compaction: Any) -> None:
-        self._planner.compact(compaction.revision)
+        self._planner.plan(CompactionRequest(compaction.revision))
 
     # --- leases and alarms -----------------------------------------------------------------
 
     def _lease_grant(self, grant: Any) -> None:
-        self._planner.grant(grant.ID, grant.TTL, MIN_TTL_SECONDS, self._now_ms)
+        self._planner.plan(LeaseGrantRequest(grant.TTL, grant.ID))
 
     def _lease_revoke(self, revoke: Any) -> None:
-        self._planner.revoke(revoke.ID)
+        self._planner.plan(LeaseRevokeRequest(revoke.ID))
 
     def _lease_checkpoint(self, request: Any) -> None:
         for each in request.checkpoints:
@@ -135,7 +139,7 @@ class LogReplay:
     def _alarm(self, alarm: Any) -> None:
         name = messages.enum_name("Alarm", alarm.alarm)
         if name != "NONE" and alarm.action in (_ALARM_ACTIVATE, _ALARM_DEACTIVATE):
-            self._planner.alarm(alarm.memberID, name, alarm.action == _ALARM_ACTIVATE)
+            self._planner.plan(AlarmRequest(alarm.memberID, name, alarm.action == _ALARM_ACTIVATE))
 
     # --- the cluster -------------------------------------------------------------------------
 
