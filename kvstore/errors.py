@@ -102,7 +102,16 @@ class DuplicateKey(RequestError):
 
 
 class RequestTooLarge(RequestError):
+    """Larger than ``limit_bytes``; a note says whose limit that is, and how large the request is."""
+
     message = "etcdserver: request is too large"
+
+    def __init__(self, size_bytes: int = 0, limit_bytes: int = 0, limit: str = "max_request_bytes") -> None:
+        super().__init__()
+        self.size_bytes = size_bytes
+        self.limit_bytes = limit_bytes
+        if limit_bytes:
+            self.add_note(f"it takes {size_bytes} bytes; {limit} allows {limit_bytes}")
 
 
 class Compacted(RequestError):

@@ -189,7 +189,7 @@ NAME_BYTES_MAX = 1024
 _BOUNDS: dict[str, tuple[float, float]] = {
     "sync_interval_seconds": (0, _SECONDS_MAX),
     "wal_file_size": (1, 1 << 40),
-    "wal_buffer_size": (1, 1 << 30),  # a log record holds no more
+    "wal_buffer_size": (1, 1 << 29),  # a log record holds twice that, its own bytes included
     "max_wals": (0, _COUNT_MAX),
     "snapshot_count": (0, 1 << 62),
     "snapshot_interval_seconds": (0, _SECONDS_MAX),
