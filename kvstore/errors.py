@@ -19,7 +19,7 @@
     |   `-- MissingDependency     the backend's package is absent or too old
     |-- Corruption                "damaged": path, offset and last good revision say where
     `-- StateError                the handle cannot do this any more
-        |-- StoreClosed, StorePoisoned, ForkedStore, ReadOnly
+        |-- StoreClosed, StorePoisoned, ForkedStore, ReadOnly, RevisionsExhausted
         |-- Overloaded            not now: writers need the memory that it would hold back
         `-- Reentered             not from here: this thread is in the middle of a write
 
@@ -325,3 +325,10 @@ class Reentered(StateError):
 class ReadOnly(StateError):
     code = Code.FAILED_PRECONDITION
     message = "the store is open read-only"
+
+
+class RevisionsExhausted(StateError):
+    """Revisions have 63 bits, and this store was brought to their end. It can be read, and exported."""
+
+    code = Code.FAILED_PRECONDITION
+    message = "revisions are at the end of their 63 bits: the store can be read, but not written any more"

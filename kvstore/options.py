@@ -129,7 +129,7 @@ class Options:
                     f"{name} must be one of {', '.join(allowed)}, not {getattr(self, name)!r:.80}"
                 )
         for name, (least, most) in _BOUNDS.items():
-            _check_bounds(name, getattr(self, name), least, most)
+            check_bounds(name, getattr(self, name), least, most)
         for name in _POSITIVE:
             if getattr(self, name) <= 0:
                 raise BadOption(f"{name} must be greater than 0, not {getattr(self, name)!r}")
@@ -222,7 +222,8 @@ _POSITIVE = (
 """Intervals that may be as short as they like, but not 0."""
 
 
-def _check_bounds(name: str, value: object, least: float, most: float) -> None:
+def check_bounds(name: str, value: object, least: float, most: float) -> None:
+    """Refuse what is no number, or none between the two."""
     if not isinstance(value, int | float) or isinstance(value, bool):
         raise BadOption(f"{name} must be a number, not {value!r:.80}")
     if not least <= value <= most:  # false for what is no number too

@@ -24,7 +24,16 @@ from pathlib import Path
 from kvstore import layout
 from kvstore.backend import Backend, check_closed, find_backend, recognize_backend
 from kvstore.engine import LocalEngine
-from kvstore.errors import Corruption, NotAStore, OpenError, StoreLocked, TooNew, TooOld, WrongStore
+from kvstore.errors import (
+    Corruption,
+    NotAStore,
+    OpenError,
+    RevisionsExhausted,
+    StoreLocked,
+    TooNew,
+    TooOld,
+    WrongStore,
+)
 from kvstore.files import Disk, FileLock, OSDisk
 from kvstore.layout import DataDir
 from kvstore.leasing import last_alive_ms
@@ -36,6 +45,7 @@ from kvstore.mvcc.schema import (
     META_LOG_MARK,
     META_MEMBER_ID,
     META_NAME,
+    REVISION_END,
     TABLES,
     pack_u64,
     parse_u64,
@@ -305,6 +315,8 @@ def _recover(
     engine = kind(options, disk, directory, lock, log, state, lessor, cluster_id, member_id)
     if options.lease_restart_policy == "pause":
         engine.leasing.resume(last_alive_ms(engine, last_record_ms))
+    if state.head >= REVISION_END:
+        engine.writer.refusal = RevisionsExhausted
     return engine
 
 

@@ -47,17 +47,22 @@ from kvstore.mvcc.schema import (
     META_MEMBER_ID,
     META_NAME,
     META_REVISION,
+    REVISION_END,
     TABLES,
     pack_u64,
 )
 from kvstore.mvcc.state import State
-from kvstore.options import BadOption, Options
+from kvstore.options import BadOption, Options, check_bounds
 from kvstore.snapshot import opened
 from kvstore.snapshot.point import Point, choose_base, covers, log_segments, replay_to
 from kvstore.snapshot.reader import SnapshotInfo, read_info
 from kvstore.snapshot.transfer import copy_bytes, copy_rows
 from kvstore.snapshot.writer import write_snapshot
 from kvstore.wal import Log
+
+
+TO_TIME_MAX = 1e12
+"""Seconds: no clock says more, and in milliseconds it has 64 bits."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,8 +78,8 @@ class NewStore:
     mark_compacted: bool = False
 
     def check(self) -> None:
-        if self.bump_revision < 0:
-            raise BadOption("bump_revision must not be negative")
+        Options(cluster_id=self.cluster_id, member_id=self.member_id, name=self.name)
+        check_bounds("bump_revision", self.bump_revision, 0, REVISION_END)
         if bool(self.bump_revision) != self.mark_compacted:
             raise BadOption("bump_revision and mark_compacted go together: one without the other hides a gap")
 
@@ -161,6 +166,8 @@ def restore(
     """
     new = new or NewStore()
     new.check()
+    check_bounds("to_revision", to_revision, 0, REVISION_END)
+    check_bounds("to_time", to_time, 0, TO_TIME_MAX)
     disk = disk or OSDisk()
     target = Path(os.path.abspath(data_dir))
     check_target(target)
@@ -280,6 +287,11 @@ def _become(state: State, new: NewStore, target: Path, base: SnapshotInfo | None
     if new.bump_revision:
         index += 1
         revision = compacted = revision + new.bump_revision
+        if revision > REVISION_END // 2:
+            raise BadOption(
+                f"bump_revision must leave room for revisions to come: with {new.bump_revision} the new store would "
+                f"begin at {revision}, and at most {REVISION_END // 2} is allowed"
+            )
     rows: list[Row] = [
         (META_FORMAT, pack_u64(FORMAT_VERSION)),
         (META_CLUSTER_ID, pack_u64(cluster_id)),
