@@ -18,6 +18,7 @@ log belongs to the file whose name it bears: see ``stale_helpers``.
 
 from __future__ import annotations
 
+import ctypes
 import os
 import threading
 import time
@@ -30,8 +31,16 @@ from urllib.parse import quote
 import apsw
 
 from kvstore.backend import Progress
-from kvstore.errors import Corruption, DiskFull, MissingDependency, ReadOnly, StoreClosed, StoreLocked
-from kvstore.files import OSDisk, free_bytes
+from kvstore.errors import (
+    Corruption,
+    DiskFull,
+    MissingDependency,
+    ReadOnly,
+    StoreClosed,
+    StoreLocked,
+    StoreUnreachable,
+)
+from kvstore.files import OSDisk, free_bytes, hand_over
 
 from .sqlite_file import (
     APPLICATION_ID,
@@ -77,6 +86,7 @@ class SQLiteBackend:
         self._connections: list[apsw.Connection] = []
         self._closing = threading.Event()
         self._idle: list[apsw.Cursor] = []  # one for each connection of a reader that nobody uses
+        self._file: os.stat_result | None = None  # what bore the name when it was opened
 
     # --- opening --------------------------------------------------------------------
 
@@ -92,6 +102,7 @@ class SQLiteBackend:
             check_header(path, complete=immutable)
         elif not path.exists():
             os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
+            hand_over(path)  # SQLite gives the files beside it the same owner
         uri = f"file:{quote(os.fspath(path.absolute()))}?mode={'rw' if writable else 'ro'}"
         if immutable:
             uri += "&immutable=1"
@@ -133,6 +144,9 @@ class SQLiteBackend:
     def _connect(self, cache_bytes: int) -> apsw.Connection:
         connection = apsw.Connection(self._uri, flags=self._flags)
         self._connections.append(connection)
+        self._file = self._file or os.stat(self.path)
+        if not self._is_at_its_place():
+            raise StoreUnreachable(self.path, "another file bears the name")
         connection.set_busy_timeout(BUSY_TIMEOUT_MS)
         connection.config(apsw.SQLITE_DBCONFIG_DEFENSIVE, 1)
         connection.config(apsw.SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0)
@@ -141,6 +155,13 @@ class SQLiteBackend:
         mapped = self.path.stat().st_size if "immutable" in self._uri else 0
         connection.execute(f"PRAGMA mmap_size = {mapped}")
         return connection
+
+    def _is_at_its_place(self) -> bool:
+        """Whether the name still leads to the file that was opened: SQLite opens and removes files by it."""
+        try:
+            return self._file is None or os.path.samestat(self._file, os.stat(self.path))
+        except OSError:
+            return False
 
     @classmethod
     def recognizes(cls, path: Path) -> bool:
@@ -268,7 +289,11 @@ class SQLiteBackend:
 
     def size_bytes(self) -> int:
         wal = wal_path(self.path)
-        return os.stat(self.path).st_size + (os.stat(wal).st_size if wal.exists() else 0)
+        try:
+            return os.stat(self.path).st_size + (os.stat(wal).st_size if wal.exists() else 0)
+        except (FileNotFoundError, PermissionError):  # not where it was opened
+            with self.read() as view:
+                return view.pages() * view.page_bytes()
 
     def in_use_bytes(self) -> int:
         with self.read() as view:
@@ -301,6 +326,8 @@ class SQLiteBackend:
                     apsw.BusyError, apsw.FullError
                 ):  # another process reads an older commit; no room
                     writer.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+            if not self._is_at_its_place():
+                _keep_helpers(self._connections)
         except apsw.Error as error:
             raise typed(error, self.path) from error
         finally:
@@ -322,6 +349,13 @@ class SQLiteBackend:
         if wal.exists() and wal.stat().st_size:
             raise StoreLocked(path)
         return [wal, path.with_name(path.name + "-shm")]
+
+
+def _keep_helpers(connections: list[apsw.Connection]) -> None:
+    """The last connection must not remove the log by its name, which may be that of another store's by now."""
+    for connection in connections:
+        keep = ctypes.c_int(1)
+        connection.file_control("main", apsw.SQLITE_FCNTL_PERSIST_WAL, ctypes.addressof(keep))
 
 
 def require_fit_library() -> None:

@@ -17,6 +17,7 @@ from kvstore import layout
 from kvstore.backend import Backend, Progress, find_backend, recognize_backend
 from kvstore.errors import Corruption, DiskFull, NotAStore
 from kvstore.files import Disk, OSDisk, free_bytes
+from kvstore.held import HeldDisk
 from kvstore.layout import DataDir
 from kvstore.mvcc.hashkv import hash_kv
 from kvstore.mvcc.schema import TABLES
@@ -54,7 +55,7 @@ def move_backend(
     open_engine(directory.root, Options(backend=old.name, background=False), disk).close()
     lock = take_lock(directory)
     try:
-        return _move(disk, directory, old, new, progress)
+        return _move(HeldDisk(disk, directory), directory, old, new, progress)
     finally:
         lock.release()
 

@@ -20,6 +20,7 @@
     |-- Corruption                "damaged": path, offset and last good revision say where
     `-- StateError                the handle cannot do this any more
         |-- StoreClosed, StorePoisoned, ForkedStore, ReadOnly, RevisionsExhausted
+        |-- StoreUnreachable      its folder was renamed or removed while it was open
         |-- Overloaded            not now: writers need the memory that it would hold back
         `-- Reentered             not from here: this thread is in the middle of a write
 
@@ -320,6 +321,21 @@ class Reentered(StateError):
         "a signal handler or finalizer interrupted a write to this store on the same thread and cannot write "
         "before that has ended; set a flag or raise an exception there, and write afterwards"
     )
+
+
+class StoreUnreachable(StateError):
+    """A folder of the open store is not where it was opened: renamed, removed, or something lies on top of it.
+
+    What the store has open goes on; what would open a file by its path is refused, with nothing changed. ``path``
+    says which folder.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], reason: str) -> None:
+        path = os.fspath(path)
+        super().__init__(
+            f"{path}: {reason}; put the store's folder back, or close it and open it where it is now"
+        )
+        self.path = path
 
 
 class ReadOnly(StateError):

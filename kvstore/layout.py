@@ -9,6 +9,7 @@
     <data-dir>/snap/db.broken                         a damaged backend that was set aside
     <data-dir>/snap/<cluster-id>-<index>.snap         snapshots
     <data-dir>/snap/<...>.snap.tmp                    a snapshot in the making; removed at open
+    <data-dir>.restoring, <data-dir>/.restoring       a restore in the making (snapshot/building.py)
 
 Ids and indexes are 16 lower-case hex digits, so that names sort as numbers.
 """
@@ -26,6 +27,9 @@ SEGMENT_SUFFIX = ".wal"
 SNAPSHOT_SUFFIX = ".snap"
 TEMP_SUFFIX = ".tmp"
 BROKEN_SUFFIX = ".broken"
+
+NOT_OURS = frozenset({"lost+found"})
+"""What an empty directory may have, being the root of a file system."""
 
 _TEMPORARY = re.compile(r"\.tmp(-[a-z]+)?$")  # with the helpers that a backend keeps beside its file
 _NAME = re.compile(r"([0-9a-f]{16})-([0-9a-f]{16})(\.wal|\.snap)")
@@ -49,8 +53,12 @@ class DataDir:
 
     @classmethod
     def at(cls, data_dir: str | os.PathLike[str], wal_dir: str | os.PathLike[str] | None = None) -> DataDir:
-        root = Path(data_dir)
-        return cls(root, Path(wal_dir) if wal_dir else root / "wal")
+        """Absolute, and links on the way followed: changing the working directory or a link moves nothing."""
+        root = Path(os.path.realpath(data_dir))
+        if not wal_dir:
+            return cls(root, root / "wal")
+        parent, name = os.path.split(os.path.abspath(wal_dir))
+        return cls(root, Path(os.path.realpath(parent), name))
 
     @cached_property
     def lock(self) -> Path:
@@ -130,8 +138,13 @@ def helpers(path: Path) -> list[Path]:
 
 
 def building(data_dir: Path) -> Path:
-    """Where a restore builds what is to become ``data_dir``."""
+    """Where a restore builds what is to become ``data_dir``, which does not exist."""
     return data_dir.with_name(data_dir.name + ".restoring")
+
+
+def building_inside(data_dir: Path) -> Path:
+    """Where it builds in a directory that does."""
+    return data_dir / ".restoring"
 
 
 def _numbered(directory: Path, suffix: str) -> list[NumberedFile]:

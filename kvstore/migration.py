@@ -43,7 +43,7 @@ from kvstore.mvcc.schema import (
 )
 from kvstore.mvcc.state import State
 from kvstore.recovery import refuse_links, take_lock
-from kvstore.snapshot.restore import building_directory, check_target
+from kvstore.snapshot.building import building_directory, check_target
 from kvstore.wal import Log
 
 ENTRY_POINT_GROUP = "kvstore.migrations"

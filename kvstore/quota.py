@@ -107,7 +107,13 @@ class Space:
         directory = self._engine.directory
         if directory is None:
             return 1 << 62
-        return min(files.free_bytes(directory.wal), files.free_bytes(directory.snap))
+        try:
+            return min(files.free_bytes(directory.wal), files.free_bytes(directory.snap))
+        except (
+            FileNotFoundError,
+            PermissionError,
+        ):  # out of reach by its name: what is open is still written to
+            return 1 << 62
 
     # --- refusing ---------------------------------------------------------------------
 

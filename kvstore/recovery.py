@@ -19,6 +19,7 @@ import os
 import random
 import socket
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from kvstore import layout
@@ -34,7 +35,8 @@ from kvstore.errors import (
     TooOld,
     WrongStore,
 )
-from kvstore.files import Disk, FileLock, OSDisk
+from kvstore.files import Disk, FileLock, OSDisk, hand_over, hand_over_all
+from kvstore.held import HeldDisk
 from kvstore.layout import DataDir
 from kvstore.leasing import last_alive_ms
 from kvstore.mvcc.schema import (
@@ -51,7 +53,7 @@ from kvstore.mvcc.schema import (
     parse_u64,
 )
 from kvstore.mvcc.state import State
-from kvstore.options import Options
+from kvstore.options import BadOption, Options
 from kvstore.replay import load_leases, replay
 from kvstore.snapshot import rescue
 from kvstore.wal import Log, LogOptions
@@ -63,13 +65,11 @@ def open_engine(data_dir: str | os.PathLike[str], options: Options, disk: Disk |
     """Open the store in ``data_dir``, creating it if the directory is absent or empty."""
     disk = disk or OSDisk()
     directory = DataDir.at(data_dir, options.wal_dir or None)
-    if options.metrics:
-        from kvstore.measuring import MeasuredDisk
-
-        disk = MeasuredDisk(disk)
+    options = _held(directory, options)
     if options.read_only:
-        return _open_read_only(directory, options, disk)
+        return _open_read_only(directory, options, _measured(disk, options))
     _make_directories(directory, disk)
+    disk = _measured(HeldDisk(disk, directory), options)
     lock = _lock(directory)
     opened: list[Callable[[], None]] = [lock.release]
     try:
@@ -88,12 +88,35 @@ def open_engine(data_dir: str | os.PathLike[str], options: Options, disk: Disk |
             log = _open_log(directory, options, disk, state)
             opened.append(log.close)
         engine = _recover(directory, options, disk, lock, log, state)
+        for folder in (directory.snap, directory.wal):  # what backends have made by themselves
+            hand_over_all(folder)
     except BaseException:
         for undo in reversed(opened):
             undo()
         raise
     engine.start()
     return engine
+
+
+def _measured(disk: Disk, options: Options) -> Disk:
+    if not options.metrics:
+        return disk
+    from kvstore.measuring import MeasuredDisk
+
+    return MeasuredDisk(disk)
+
+
+def _held(directory: DataDir, options: Options) -> Options:
+    """The options with absolute paths. Raises ``BadOption`` for an archive that is one of the store's own folders."""
+    if not options.archive_dir:
+        return options
+    archive = os.path.abspath(options.archive_dir)
+    place = os.path.realpath(archive)
+    if Path(place) in (directory.root, directory.snap, Path(os.path.realpath(directory.wal))):
+        raise BadOption(
+            f"archive_dir must not be a folder of the store itself: {archive}; choose another place"
+        )
+    return replace(options, archive_dir=archive)
 
 
 def _open_read_only(directory: DataDir, options: Options, disk: Disk) -> LocalEngine:
@@ -139,7 +162,7 @@ def _open_backend_read_only(directory: DataDir, options: Options) -> Backend:
 def _make_directories(directory: DataDir, disk: Disk) -> None:
     """The data directory with its two folders. A directory with other things in it is not ours."""
     if directory.root.is_dir():
-        known = {"LOCK", "wal", "snap"}
+        known = {"LOCK", "wal", "snap"} | layout.NOT_OURS
         strangers = sorted(set(os.listdir(directory.root)) - known)
         if strangers and not directory.snap.is_dir():
             raise NotAStore(
@@ -151,6 +174,8 @@ def _make_directories(directory: DataDir, disk: Disk) -> None:
     for path in (directory.root, directory.snap, directory.wal):
         if not path.is_dir():
             disk.make_dir(path)
+            if path.parent == directory.root:
+                hand_over(path)
             disk.sync_dir(path.parent)
 
 

@@ -9,8 +9,8 @@ next entry. With ``bump_revision`` N its revision is N higher and the past is ma
 watcher of the old store sees a revision mean two things; that counts as an entry, which no log has, so that
 nobody takes the log for the whole story. Alarms stay behind.
 
-It is built in ``<data_dir>.restoring``, and renamed when it is whole and synced. In a crash there is nothing under
-the name of the data directory, and a ``.restoring`` that the next restore clears; or there is all of it.
+It is built apart, and gets its place when it is whole and synced (``building``). In a crash there is no store at that
+place, and a ``.restoring`` that the next restore clears; or there is all of it.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from __future__ import annotations
 import os
 import random
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -33,8 +33,8 @@ from kvstore.backend import (
     find_backend,
     recognize_backend,
 )
-from kvstore.errors import DiskFull, KVStoreError, NotAStore, OpenError, StoreLocked, WrongStore
-from kvstore.files import Disk, FileLock, OSDisk, free_bytes
+from kvstore.errors import DiskFull, KVStoreError, NotAStore, OpenError
+from kvstore.files import Disk, OSDisk, free_bytes
 from kvstore.layout import DataDir
 from kvstore.mvcc.schema import (
     ALARM,
@@ -54,6 +54,7 @@ from kvstore.mvcc.schema import (
 from kvstore.mvcc.state import State
 from kvstore.options import BadOption, Options, check_bounds
 from kvstore.snapshot import opened
+from kvstore.snapshot.building import building_directory, check_target
 from kvstore.snapshot.point import Point, choose_base, covers, log_segments, replay_to
 from kvstore.snapshot.reader import SnapshotInfo, read_info
 from kvstore.snapshot.transfer import copy_bytes, copy_rows
@@ -199,55 +200,6 @@ def restore(
         for folder in (directory.snap, directory.wal, directory.root):
             disk.sync_dir(folder)
     return restored
-
-
-def check_target(target: Path) -> None:
-    if not os.path.lexists(target):
-        if not target.parent.is_dir():
-            raise FileNotFoundError(2, "no such directory", os.fspath(target.parent))
-        return
-    if not target.is_dir() or target.is_symlink() or os.listdir(target):
-        raise WrongStore(f"{target} exists; nothing is restored over it", target)
-
-
-# --- the directory -----------------------------------------------------------------------
-
-
-@contextmanager
-def building_directory(disk: Disk, target: Path) -> Iterator[DataDir]:
-    """A directory to build in, which gets the name ``target`` if all goes well, and is removed if not."""
-    directory = DataDir.at(layout.building(target))
-    for link in [path for path in (target, directory.root) if path.is_symlink()] + directory.links():
-        raise OpenError(f"{link} is a symbolic link", link)
-    disk.make_dir(directory.root)
-    lock = FileLock(directory.lock)
-    if lock.acquire(b"restore") is not None:
-        raise StoreLocked(directory.root)
-    try:
-        _empty(disk, directory)
-        disk.make_dir(directory.snap)
-        disk.make_dir(directory.wal)
-        yield directory
-        disk.remove(directory.lock)
-        disk.rename(directory.root, target)
-        disk.sync_dir(target.parent)
-    except BaseException:
-        with suppress(OSError, KVStoreError):
-            _empty(disk, directory)
-            disk.remove(directory.lock)
-            disk.remove_dir(directory.root)
-        raise
-    finally:
-        lock.release()
-
-
-def _empty(disk: Disk, directory: DataDir) -> None:
-    """Remove what an earlier attempt has made."""
-    for folder in (directory.snap, directory.wal):
-        if folder.is_dir():
-            for name in sorted(os.listdir(folder)):
-                disk.remove(folder / name)
-            disk.remove_dir(folder)
 
 
 # --- the content -------------------------------------------------------------------------

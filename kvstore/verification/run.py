@@ -18,6 +18,7 @@ from kvstore import layout
 from kvstore.backend import Backend, check_closed, find_backend, recognize_backend
 from kvstore.errors import Corruption, KVStoreError, NotAStore, StoreLocked
 from kvstore.files import Disk, OSDisk
+from kvstore.held import HeldDisk
 from kvstore.layout import DataDir
 from kvstore.mvcc.schema import TABLES
 from kvstore.options import Options
@@ -201,7 +202,7 @@ def heal(data_dir: AnyPath, *, options: Options | None = None, disk: Disk | None
     try:
         kind = _kind_of(directory, options)
         damage = Corruption("the backend cannot be rebuilt: neither snapshots nor log suffice", directory.db)
-        rescue.replace_backend(directory, kind, disk or OSDisk(), damage)
+        rescue.replace_backend(directory, kind, HeldDisk(disk or OSDisk(), directory), damage)
     finally:
         lock.release()
     return directory.db_broken

@@ -46,6 +46,7 @@ from kvstore.errors import (
     StateError,
     StoreClosed,
     StorePoisoned,
+    StoreUnreachable,
     WrongStore,
 )
 from kvstore.files import Disk, is_disk_failure
@@ -334,8 +335,10 @@ class Log:
             return 0
         try:
             return writer.fill_ahead()
-        except (DiskFull, FileNotFoundError):
-            return 0  # no room: append says so if it matters. No file: rolled over and released
+        except (DiskFull, FileNotFoundError, StoreUnreachable):
+            return (
+                0  # no room: append says so if it matters. No file: rolled over and released, or out of reach
+            )
 
     @property
     def room_bytes(self) -> int:
@@ -347,10 +350,13 @@ class Log:
         self._ready_writer().lay(size_bytes)
 
     def _roll_unless_full(self, full: SegmentWriter) -> SegmentWriter:
-        """The next segment; where the disk has no room for one, the full one, which may have some of its reserve."""
+        """The next segment; where the disk has no room for one, the full one, which may have some of its reserve.
+
+        The full one also where the log's folder is not at its place: what is open is of the right store.
+        """
         try:
             return self._roll(full)
-        except DiskFull:
+        except (DiskFull, StoreUnreachable):
             if self._failure is not None:  # met half-way
                 raise
             return full
@@ -431,7 +437,11 @@ class Log:
 
     def segments(self) -> list[SegmentInfo]:
         """The segments on disk, oldest first."""
-        files = layout.segments(self._wal_dir)
+        files = [
+            file for file in layout.segments(self._wal_dir) if file.cluster_id == self.metadata.cluster_id
+        ]
+        if not files:
+            raise StoreUnreachable(self._wal_dir, "the log is not there")
         last_indexes = [following.index - 1 for following in files[1:]] + [self.last_index]
         return [
             SegmentInfo(file.path, file.index, last_index, file.path.stat().st_size)
@@ -482,10 +492,10 @@ class Log:
 
     @contextmanager
     def _poisoned_unless_full(self) -> Iterator[None]:
-        """A full disk inside has cost nothing; any other failure leaves the disk's state unknown."""
+        """A full disk or a folder out of reach has cost nothing; any other failure leaves the disk's state unknown."""
         try:
             yield
-        except DiskFull:
+        except (DiskFull, StoreUnreachable):
             raise
         except BaseException as error:
             if is_disk_failure(error):

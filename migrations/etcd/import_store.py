@@ -43,8 +43,8 @@ from kvstore.mvcc.schema import (
 )
 from kvstore.mvcc.state import State
 from kvstore.options import BadOption
+from kvstore.snapshot.building import building_directory, check_target
 from kvstore.snapshot.opened import load_leases
-from kvstore.snapshot.restore import building_directory, check_target
 from kvstore.snapshot.transfer import copy_rows
 from kvstore.wal import Log
 
