@@ -61,7 +61,6 @@ from kvstore.snapshot.transfer import copy_bytes, copy_rows
 from kvstore.snapshot.writer import write_snapshot
 from kvstore.wal import Log
 
-
 TO_TIME_MAX = 1e12
 """Seconds: no clock says more, and in milliseconds it has 64 bits."""
 
