@@ -294,7 +294,10 @@ class LMDBBackend:
         return True
 
     def size_bytes(self) -> int:
-        return os.fstat(self.environment.fd()).st_size
+        try:
+            return os.stat(self.path).st_size
+        except (FileNotFoundError, PermissionError):  # not where it was opened
+            return (self.environment.info()["last_pgno"] + 1) * self._page_bytes
 
     def in_use_bytes(self) -> int:
         pages = 2  # the meta pages

@@ -18,7 +18,6 @@ log belongs to the file whose name it bears: see ``stale_helpers``.
 
 from __future__ import annotations
 
-import ctypes
 import os
 import threading
 import time
@@ -87,6 +86,7 @@ class SQLiteBackend:
         self._closing = threading.Event()
         self._idle: list[apsw.Cursor] = []  # one for each connection of a reader that nobody uses
         self._file: os.stat_result | None = None  # what bore the name when it was opened
+        self._is_replaced = False  # by a file of the same content: see ``settle``
 
     # --- opening --------------------------------------------------------------------
 
@@ -142,11 +142,11 @@ class SQLiteBackend:
         writer.execute(f"PRAGMA journal_size_limit = {WAL_KEPT_BYTES}")
 
     def _connect(self, cache_bytes: int) -> apsw.Connection:
+        self._check_place()
         connection = apsw.Connection(self._uri, flags=self._flags)
         self._connections.append(connection)
         self._file = self._file or os.stat(self.path)
-        if not self._is_at_its_place():
-            raise StoreUnreachable(self.path, "another file bears the name")
+        self._check_place()
         connection.set_busy_timeout(BUSY_TIMEOUT_MS)
         connection.config(apsw.SQLITE_DBCONFIG_DEFENSIVE, 1)
         connection.config(apsw.SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0)
@@ -156,12 +156,16 @@ class SQLiteBackend:
         connection.execute(f"PRAGMA mmap_size = {mapped}")
         return connection
 
-    def _is_at_its_place(self) -> bool:
-        """Whether the name still leads to the file that was opened: SQLite opens and removes files by it."""
+    def _check_place(self) -> None:
+        """Raise ``StoreUnreachable`` if the name does not lead to the file that was opened: connections go by it."""
+        if self._file is None or self._is_replaced:
+            return
         try:
-            return self._file is None or os.path.samestat(self._file, os.stat(self.path))
-        except OSError:
-            return False
+            if os.path.samestat(self._file, os.stat(self.path)):
+                return
+        except OSError as error:
+            raise StoreUnreachable(self.path, str(error.strerror)) from error
+        raise StoreUnreachable(self.path, "another file bears the name")
 
     @classmethod
     def recognizes(cls, path: Path) -> bool:
@@ -247,6 +251,7 @@ class SQLiteBackend:
             while True:
                 logged, moved = self._writer.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
                 if logged == moved:
+                    self._is_replaced = True
                     return helpers
                 if time.monotonic() > deadline:
                     raise StoreLocked(self.path)
@@ -280,6 +285,7 @@ class SQLiteBackend:
             logged, moved = self._writer.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
             if logged != moved:
                 return False  # a view of an older commit stands in the way
+            self._check_place()
             with open_beside(self.path) as file:
                 for offset in range(0, pages * page_bytes, COPIED_BYTES):
                     write_all(fd, file.xRead(min(COPIED_BYTES, pages * page_bytes - offset), offset))
@@ -326,8 +332,6 @@ class SQLiteBackend:
                     apsw.BusyError, apsw.FullError
                 ):  # another process reads an older commit; no room
                     writer.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
-            if not self._is_at_its_place():
-                _keep_helpers(self._connections)
         except apsw.Error as error:
             raise typed(error, self.path) from error
         finally:
@@ -349,13 +353,6 @@ class SQLiteBackend:
         if wal.exists() and wal.stat().st_size:
             raise StoreLocked(path)
         return [wal, path.with_name(path.name + "-shm")]
-
-
-def _keep_helpers(connections: list[apsw.Connection]) -> None:
-    """The last connection must not remove the log by its name, which may be that of another store's by now."""
-    for connection in connections:
-        keep = ctypes.c_int(1)
-        connection.file_control("main", apsw.SQLITE_FCNTL_PERSIST_WAL, ctypes.addressof(keep))
 
 
 def require_fit_library() -> None:

@@ -2,9 +2,10 @@
 
 A path says where something lay. While a store is open its folder may be renamed, a link on the way may be turned
 elsewhere, another file system may be mounted on top, and then the same path leads to somebody else's files. What is
-open goes on: the log and the backend are written through descriptors. Whatever would use the path anew (the next segment,
-a snapshot, a defragmentation, giving up segments) asks first whether it still leads to the folder that was opened, and
-raises ``StoreUnreachable``, with nothing changed, where it does not. The log then goes on in the segment that it has.
+open goes on: the log and the backend are written through descriptors. Whatever would use the path anew (the next
+segment, a snapshot, a defragmentation, giving up segments) asks first whether it still leads to the folder that was
+opened, and raises ``StoreUnreachable``, with nothing changed, where it does not. The log then goes on in the segment
+that it has.
 
 What is made in these folders belongs to whom they belong, also when root does the upkeep.
 """
@@ -72,7 +73,7 @@ class HeldDisk:
 
     def create(self, path: Path, *, direct: bool = False) -> File:
         self.folders.check(path)
-        file = self._disk.create(path, direct=direct)
+        file = self._disk.create(path, direct=True) if direct else self._disk.create(path)
         if os.path.dirname(path) in self.folders:
             hand_over(path)
         return file

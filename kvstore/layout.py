@@ -33,6 +33,7 @@ NOT_OURS = frozenset({"lost+found"})
 
 _TEMPORARY = re.compile(r"\.tmp(-[a-z]+)?$")  # with the helpers that a backend keeps beside its file
 _NAME = re.compile(r"([0-9a-f]{16})-([0-9a-f]{16})(\.wal|\.snap)")
+_KEPT_APART = re.compile(r"([0-9a-f]{16}-[0-9a-f]{16})\.[0-9a-f]{8}(\.wal)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +105,14 @@ class DataDir:
         return _numbered(self.snap, SNAPSHOT_SUFFIX)
 
 
+def is_in_a_store(folder: Path) -> bool:
+    """Whether ``folder`` is a data directory, or one of the two folders in one."""
+    return any(
+        DataDir.at(root).lock.is_file() and DataDir.at(root).snap.is_dir()
+        for root in (folder, *([folder.parent] if folder.name in ("wal", "snap") else []))
+    )
+
+
 def segment_name(cluster_id: int, first_index: int) -> str:
     return f"{cluster_id:016x}-{first_index:016x}{SEGMENT_SUFFIX}"
 
@@ -113,9 +122,20 @@ def segments(wal_dir: Path) -> list[NumberedFile]:
     return _numbered(wal_dir, SEGMENT_SUFFIX)
 
 
+def archived(folder: Path) -> list[NumberedFile]:
+    """Segments in an archive in index order, those that are kept apart with them."""
+    files = (segment_at(file.path) for file in _files(folder) if not file.name.endswith(BROKEN_SUFFIX))
+    return sorted((file for file in files if file is not None), key=lambda file: (file.index, file.path))
+
+
+def kept_apart(path: Path, checksum: int) -> Path:
+    """Another name for a segment in an archive, whose name is taken."""
+    return path.with_name(f"{path.stem}.{checksum:08x}{SEGMENT_SUFFIX}")
+
+
 def segment_at(path: str | os.PathLike[str]) -> NumberedFile | None:
     """What the name of one segment says, or that of a copy set aside; None if it is no such name."""
-    match = _NAME.fullmatch(Path(path).name.removesuffix(BROKEN_SUFFIX))
+    match = _NAME.fullmatch(_KEPT_APART.sub(r"\1\2", Path(path).name.removesuffix(BROKEN_SUFFIX)))
     if match is None or match[3] != SEGMENT_SUFFIX:
         return None
     return NumberedFile(Path(path), int(match[1], 16), int(match[2], 16))

@@ -111,11 +111,13 @@ def _held(directory: DataDir, options: Options) -> Options:
     if not options.archive_dir:
         return options
     archive = os.path.abspath(options.archive_dir)
-    place = os.path.realpath(archive)
-    if Path(place) in (directory.root, directory.snap, Path(os.path.realpath(directory.wal))):
+    place = Path(os.path.realpath(archive))
+    if place in (directory.root, directory.snap, Path(os.path.realpath(directory.wal))):
         raise BadOption(
             f"archive_dir must not be a folder of the store itself: {archive}; choose another place"
         )
+    if layout.is_in_a_store(place):
+        raise BadOption(f"archive_dir must not be a folder of another store: {archive}; choose another place")
     return replace(options, archive_dir=archive)
 
 

@@ -23,7 +23,7 @@ from kvstore.layout import DataDir
 
 
 def check_target(target: Path) -> None:
-    """Raise ``WrongStore`` unless ``target`` is absent, or a directory without anything but what a restore left there."""
+    """Raise ``WrongStore`` unless ``target`` is absent, or a directory with nothing but what a restore left there."""
     if not os.path.lexists(target):
         if not target.parent.is_dir():
             raise FileNotFoundError(2, "no such directory", os.fspath(target.parent))

@@ -33,7 +33,7 @@ from kvstore.backend import (
     find_backend,
     recognize_backend,
 )
-from kvstore.errors import DiskFull, KVStoreError, NotAStore, OpenError
+from kvstore.errors import DiskFull, KVStoreError, NotAStore, OpenError, WrongStore
 from kvstore.files import Disk, OSDisk, free_bytes
 from kvstore.layout import DataDir
 from kvstore.mvcc.schema import (
@@ -55,11 +55,12 @@ from kvstore.mvcc.state import State
 from kvstore.options import BadOption, Options, check_bounds
 from kvstore.snapshot import opened
 from kvstore.snapshot.building import building_directory, check_target
-from kvstore.snapshot.point import Point, choose_base, covers, log_segments, replay_to
+from kvstore.snapshot.point import Point, choose_base, covers, replay_to
 from kvstore.snapshot.reader import SnapshotInfo, read_info
 from kvstore.snapshot.transfer import copy_bytes, copy_rows
 from kvstore.snapshot.writer import write_snapshot
 from kvstore.wal import Log
+from kvstore.wal.archive import log_segments
 
 TO_TIME_MAX = 1e12
 """Seconds: no clock says more, and in milliseconds it has 64 bits."""
@@ -113,10 +114,10 @@ class Source:
         if not path.is_dir():
             info = opened.inspect(path, verified=False)
             backend = info.backend if info.backend in backend_names() else ""
-            return cls(path, [info], log_segments(archives, info.cluster_id), backend)
+            return cls(path, [info], log_segments(list(archives), info.cluster_id), backend)
         directory = DataDir.at(path)
-        segments = log_segments([directory.wal, *archives])
         snapshots = list_snapshots(path)
+        segments = log_segments([directory.wal, *archives], _cluster_of(directory, snapshots))
         if not segments and not snapshots:
             raise NotAStore(f"{path} has neither snapshots nor a log", path)
         there = recognize_backend(directory.db) if directory.db.is_file() else None
@@ -136,6 +137,14 @@ class Source:
         if covers(self.segments, 0):
             return None
         raise OpenError(f"{self.path} has no good snapshot before that point that its log goes on from")
+
+
+def _cluster_of(directory: DataDir, snapshots: list[SnapshotInfo]) -> int:
+    """Whose segments are to be looked for in the archives; 0: there is nothing that says."""
+    own = {file.cluster_id for file in layout.segments(directory.wal)}
+    if len(own) > 1:
+        raise WrongStore(f"{directory.wal} holds segments of {len(own)} stores", directory.wal)
+    return own.pop() if own else snapshots[-1].cluster_id if snapshots else 0
 
 
 def list_snapshots(data_dir: str | os.PathLike[str]) -> list[SnapshotInfo]:

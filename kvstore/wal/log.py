@@ -28,7 +28,6 @@ Calls are serialised by the caller; only ``fill_ahead``, ``room_bytes`` and ``la
 
 from __future__ import annotations
 
-import errno
 import os
 import time
 from collections.abc import Iterator, Sequence
@@ -51,7 +50,7 @@ from kvstore.errors import (
 )
 from kvstore.files import Disk, is_disk_failure
 from kvstore.wal import format as fmt
-from kvstore.wal import recovery
+from kvstore.wal.archive import archive_segment
 from kvstore.wal.format import Batch, Mark, Metadata
 from kvstore.wal.reader import SegmentReader
 from kvstore.wal.replay import Replay, segments_from
@@ -389,7 +388,7 @@ class Log:
         """Remove segments of which no entry after ``index`` is needed, oldest first; which they were.
 
         ``max_segments`` says how many to keep all the same, the needed ones counted in (0: all).
-        With ``archive_dir`` they are moved there. The last segment always stays.
+        With ``archive_dir`` they are moved there (``archive``). The last segment always stays.
         """
         self._ready_writer()
         segments = layout.segments(self._wal_dir)
@@ -400,23 +399,10 @@ class Log:
             if archive_dir is None:
                 self._disk.remove(path)
             else:
-                self._archive(path, Path(archive_dir))
+                archive_segment(self._disk, path, Path(archive_dir))
         if removed:
             self._disk.sync_dir(self._wal_dir)
         return removed
-
-    def _archive(self, path: Path, archive_dir: Path) -> None:
-        """Move a segment; by a synced copy where the archive is on another file system."""
-        target = archive_dir / path.name
-        self._disk.make_dir(archive_dir)
-        try:
-            self._disk.rename(path, target)
-        except OSError as error:
-            if error.errno != errno.EXDEV:
-                raise
-            recovery.copy_file(self._disk, str(path), str(target), path.stat().st_size)
-            self._disk.remove(path)
-        self._disk.sync_dir(archive_dir)
 
     # --- state ------------------------------------------------------------------------------
 
