@@ -7,7 +7,7 @@ A request is measured only where a bound that costs next to nothing does not set
 Whatever ``max_request_bytes`` says, a write is refused that could not be kept:
 
     row     a version of a key. One limit for all backends, for a store can be moved to another: SQLite's rows end at
-            1,000,000,000 bytes, and a row of ``history`` has the key in it, and as its own key at up to twice its length
+            1,000,000,000 bytes, and a row of ``history`` has the key in it, and once more, at up to twice its length
     entry   what one write puts into the log, where a record has at most 1 GiB. A deletion of a range or a transaction
             that takes more is refused; a lease with so many keys goes piece by piece
 """

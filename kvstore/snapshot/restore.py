@@ -31,7 +31,6 @@ from kvstore.backend import (
     backend_names,
     check_closed,
     find_backend,
-    recognize_backend,
 )
 from kvstore.errors import DiskFull, KVStoreError, NotAStore, OpenError, WrongStore
 from kvstore.files import Disk, OSDisk, free_bytes
@@ -53,6 +52,7 @@ from kvstore.mvcc.schema import (
 )
 from kvstore.mvcc.state import State
 from kvstore.options import BadOption, Options, check_bounds
+from kvstore.recognition import backend_of, leave_mark
 from kvstore.snapshot import opened
 from kvstore.snapshot.building import building_directory, check_target
 from kvstore.snapshot.point import Point, choose_base, covers, replay_to
@@ -120,7 +120,7 @@ class Source:
         segments = log_segments([directory.wal, *archives], _cluster_of(directory, snapshots))
         if not segments and not snapshots:
             raise NotAStore(f"{path} has neither snapshots nor a log", path)
-        there = recognize_backend(directory.db) if directory.db.is_file() else None
+        there = backend_of(directory)
         backend = there.name if there else snapshots[-1].backend if snapshots else ""
         return cls(path, snapshots, segments, backend)
 
@@ -285,3 +285,4 @@ def _keep(disk: Disk, directory: DataDir, backend: Backend, restored: Restored) 
     path = directory.snapshot(restored.cluster_id, restored.index)
     write_snapshot(disk, backend, path, time.time_ns() // 1_000_000)
     disk.remove(directory.db)
+    leave_mark(directory, type(backend), disk)

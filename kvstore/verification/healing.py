@@ -16,7 +16,7 @@ from pathlib import Path
 
 from kvstore import layout
 from kvstore.backend import Backend, check_closed
-from kvstore.errors import Corruption, KVStoreError, NotAStore
+from kvstore.errors import Corruption, KVStoreError, NotAStore, OpenError
 from kvstore.files import Disk, OSDisk
 from kvstore.held import HeldDisk
 from kvstore.layout import DataDir
@@ -56,6 +56,10 @@ def heal(
     lock = take_lock(directory)
     try:
         kind, held = kind_of(directory, options), HeldDisk(disk or OSDisk(), directory)
+        if not kind.persistent:
+            raise OpenError(
+                f"{directory.root} is a store on {kind.name}, which has no file to heal", directory.root
+            )
         ahead = _sound_and_ahead(directory, kind)
         if ahead is not None:
             return _begin_log_anew(held, directory, *ahead)

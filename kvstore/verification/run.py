@@ -15,12 +15,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from kvstore import layout
-from kvstore.backend import Backend, check_closed, find_backend, recognize_backend
+from kvstore.backend import Backend, check_closed, find_backend
 from kvstore.errors import KVStoreError, NotAStore, StoreLocked
 from kvstore.files import OSDisk
 from kvstore.layout import DataDir
 from kvstore.mvcc.schema import TABLES
 from kvstore.options import Options
+from kvstore.recognition import backend_of
 from kvstore.recovery import take_lock
 from kvstore.snapshot import rescue
 from kvstore.snapshot.reader import SnapshotInfo
@@ -138,8 +139,7 @@ def _opened(
 
 def kind_of(directory: DataDir, options: Options) -> type[Backend]:
     """The backend of the store: what its files say, else the option."""
-    there = recognize_backend(directory.db) if directory.db.is_file() else None
-    return there or find_backend(options.backend)
+    return backend_of(directory) or find_backend(options.backend)
 
 
 def _report_absent(directory: DataDir, kind: type[Backend], found: Collector) -> None:
