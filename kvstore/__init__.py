@@ -19,6 +19,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from kvstore.errors import (
+    BadArgument,
     Code,
     Compacted,
     Corruption,
@@ -44,6 +45,7 @@ from kvstore.errors import (
     Reentered,
     RequestError,
     RequestTooLarge,
+    RevisionsExhausted,
     SpaceError,
     StateError,
     StoreClosed,
@@ -88,6 +90,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "AsyncStore",
+    "BadArgument",
     "BadOption",
     "Change",
     "Code",
@@ -122,6 +125,7 @@ __all__ = [
     "Reentered",
     "RequestError",
     "RequestTooLarge",
+    "RevisionsExhausted",
     "SortOrder",
     "SortTarget",
     "SpaceError",

@@ -192,6 +192,7 @@ class LocalEngine:
     def history(self, key: bytes, first_revision: int = 0, last_revision: int = 0) -> Iterator[KeyValue]:
         """Kept versions of ``key``, oldest first; a delete shows as version 0."""
         self.check_readable()
+        check_key(key)
         compacted = self.state.compacted
         last = read_revision(last_revision, self.state.published, compacted)
         return self._guarded(key_history(self.state, key, first_revision, last, compacted))

@@ -6,6 +6,7 @@
     |   |-- TooManyOps, DuplicateKey, RequestTooLarge
     |   |-- Compacted, FutureRevision
     |   |-- LeaseNotFound, LeaseExists, LeaseTTLTooLarge
+    |   |-- BadArgument           a value that means nothing; the message names the argument
     |   `-- WatchCanceled
     |-- SpaceError                there is no room; nothing was written
     |   |-- QuotaExceeded, DiskFull
@@ -18,7 +19,7 @@
     |   `-- MissingDependency     the backend's package is absent or too old
     |-- Corruption                "damaged": path, offset and last good revision say where
     `-- StateError                the handle cannot do this any more
-        |-- StoreClosed, StorePoisoned, ForkedStore, ReadOnly
+        |-- StoreClosed, StorePoisoned, ForkedStore, ReadOnly, RevisionsExhausted
         |-- StoreUnreachable      its folder was renamed or removed while it was open
         |-- NoThread              not now: the system gives no thread
         |-- Overloaded            not now: writers need the memory that it would hold back
@@ -103,7 +104,16 @@ class DuplicateKey(RequestError):
 
 
 class RequestTooLarge(RequestError):
+    """Larger than ``limit_bytes``; a note says whose limit that is, and how large the request is."""
+
     message = "etcdserver: request is too large"
+
+    def __init__(self, size_bytes: int = 0, limit_bytes: int = 0, limit: str = "max_request_bytes") -> None:
+        super().__init__()
+        self.size_bytes = size_bytes
+        self.limit_bytes = limit_bytes
+        if limit_bytes:
+            self.add_note(f"it takes {size_bytes} bytes; {limit} allows {limit_bytes}")
 
 
 class Compacted(RequestError):
@@ -122,6 +132,12 @@ class Compacted(RequestError):
 class FutureRevision(RequestError):
     code = Code.OUT_OF_RANGE
     message = "etcdserver: mvcc: required revision is a future revision"
+
+
+class BadArgument(RequestError, ValueError):
+    """An argument whose value means nothing, where etcd would take it for something else."""
+
+    message = "an argument has a value that means nothing"
 
 
 class LeaseNotFound(RequestError):
@@ -336,3 +352,10 @@ class StoreUnreachable(StateError):
 class ReadOnly(StateError):
     code = Code.FAILED_PRECONDITION
     message = "the store is open read-only"
+
+
+class RevisionsExhausted(StateError):
+    """Revisions have 63 bits, and this store was brought to their end. It can be read, and exported."""
+
+    code = Code.FAILED_PRECONDITION
+    message = "revisions are at the end of their 63 bits: the store can be read, but not written any more"

@@ -23,9 +23,18 @@ from dataclasses import replace
 from pathlib import Path
 
 from kvstore import layout
-from kvstore.backend import Backend, check_closed, find_backend, recognize_backend
+from kvstore.backend import Backend, check_closed, find_backend
 from kvstore.engine import LocalEngine
-from kvstore.errors import Corruption, NotAStore, OpenError, StoreLocked, TooNew, TooOld, WrongStore
+from kvstore.errors import (
+    Corruption,
+    NotAStore,
+    OpenError,
+    RevisionsExhausted,
+    StoreLocked,
+    TooNew,
+    TooOld,
+    WrongStore,
+)
 from kvstore.files import Disk, FileLock, OSDisk, hand_over, hand_over_all
 from kvstore.held import HeldDisk
 from kvstore.layout import DataDir
@@ -38,12 +47,14 @@ from kvstore.mvcc.schema import (
     META_LOG_MARK,
     META_MEMBER_ID,
     META_NAME,
+    REVISION_END,
     TABLES,
     pack_u64,
     parse_u64,
 )
 from kvstore.mvcc.state import State
 from kvstore.options import BadOption, Options
+from kvstore.recognition import backend_of, leave_mark
 from kvstore.replay import load_leases, replay
 from kvstore.snapshot import rescue
 from kvstore.wal import Log, LogOptions
@@ -144,8 +155,12 @@ def _look(directory: DataDir, options: Options, disk: Disk) -> LocalEngine:
 
 def _open_backend_read_only(directory: DataDir, options: Options) -> Backend:
     """The backend's file; where there is none (yet), an empty one in memory, for the log has everything."""
+    kind = find_backend(options.backend)
+    check_backend(directory, kind)
+    if not kind.persistent:
+        return kind.open(rescue.memory_file(directory, kind), TABLES)
     if directory.db.is_file():
-        return find_backend(options.backend).open(directory.db, TABLES, read_only=True)
+        return kind.open(directory.db, TABLES, read_only=True)
     if not layout.segments(directory.wal):
         raise NotAStore(f"{directory.root} is not a store: it has no log", directory.root)
     return find_backend("memory").open(directory.db, TABLES)
@@ -202,8 +217,11 @@ def _lock(directory: DataDir) -> FileLock:
 def _open_state(directory: DataDir, options: Options, disk: Disk) -> State:
     """The state at the backend's applied index; from a snapshot or the whole log, where the backend is lost."""
     kind = find_backend(options.backend)
+    check_backend(directory, kind)
     if not kind.persistent:
-        return _load_state(directory, kind, rescue.memory_file(directory, kind))
+        state = _load_state(directory, kind, rescue.memory_file(directory, kind))
+        leave_mark(directory, kind, disk)
+        return state
     if missing := rescue.check_missing(directory):
         rescue.replace_backend(directory, kind, disk, missing)
     try:
@@ -211,6 +229,17 @@ def _open_state(directory: DataDir, options: Options, disk: Disk) -> State:
     except (Corruption, NotAStore) as damage:
         rescue.replace_backend(directory, kind, disk, damage)
         return _load_state(directory, kind, directory.db)
+
+
+def check_backend(directory: DataDir, kind: type[Backend]) -> None:
+    """Refuse another backend than the one that keeps the store."""
+    there = backend_of(directory)
+    if there is not None and there.name != kind.name:
+        raise WrongStore(
+            f"{directory.root} is a store on {there.name}, not on {kind.name}: open it with "
+            f"backend={there.name!r}",
+            directory.root,
+        )
 
 
 def _load_state(directory: DataDir, kind: type[Backend], path: Path) -> State:
@@ -223,14 +252,9 @@ def _load_state(directory: DataDir, kind: type[Backend], path: Path) -> State:
 
 
 def _open_backend(directory: DataDir, kind: type[Backend], path: Path) -> Backend:
-    if directory.db.exists() and directory.db.stat().st_size:
-        there = recognize_backend(directory.db)
-        if there is not None and there.name != kind.name:
-            raise WrongStore(
-                f"{directory.root} is a store on {there.name}, not on {kind.name}", directory.root
-            )
-        if layout.segments(directory.wal) and not Log.was_closed(directory.wal):
-            check_closed(kind, path, only_small=True)
+    has_content = directory.db.exists() and directory.db.stat().st_size
+    if has_content and layout.segments(directory.wal) and not Log.was_closed(directory.wal):
+        check_closed(kind, path, only_small=True)
     backend = kind.open(path, TABLES)
     try:
         _check_format(backend, path)
@@ -332,6 +356,8 @@ def _recover(
     engine = kind(options, disk, directory, lock, log, state, lessor, cluster_id, member_id)
     if options.lease_restart_policy == "pause":
         engine.leasing.resume(last_alive_ms(engine, last_record_ms))
+    if state.head >= REVISION_END:
+        engine.writer.refusal = RevisionsExhausted
     return engine
 
 

@@ -31,7 +31,6 @@ from kvstore.backend import (
     backend_names,
     check_closed,
     find_backend,
-    recognize_backend,
 )
 from kvstore.errors import DiskFull, KVStoreError, NotAStore, OpenError, WrongStore
 from kvstore.files import Disk, OSDisk, free_bytes
@@ -47,11 +46,13 @@ from kvstore.mvcc.schema import (
     META_MEMBER_ID,
     META_NAME,
     META_REVISION,
+    REVISION_END,
     TABLES,
     pack_u64,
 )
 from kvstore.mvcc.state import State
-from kvstore.options import BadOption, Options
+from kvstore.options import BadOption, Options, check_bounds
+from kvstore.recognition import backend_of, leave_mark
 from kvstore.snapshot import opened
 from kvstore.snapshot.building import building_directory, check_target
 from kvstore.snapshot.point import Point, choose_base, covers, replay_to
@@ -60,6 +61,9 @@ from kvstore.snapshot.transfer import copy_bytes, copy_rows
 from kvstore.snapshot.writer import write_snapshot
 from kvstore.wal import Log
 from kvstore.wal.archive import log_segments
+
+TO_TIME_MAX = 1e12
+"""Seconds: no clock says more, and in milliseconds it has 64 bits."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,8 +79,8 @@ class NewStore:
     mark_compacted: bool = False
 
     def check(self) -> None:
-        if self.bump_revision < 0:
-            raise BadOption("bump_revision must not be negative")
+        Options(cluster_id=self.cluster_id, member_id=self.member_id, name=self.name)
+        check_bounds("bump_revision", self.bump_revision, 0, REVISION_END)
         if bool(self.bump_revision) != self.mark_compacted:
             raise BadOption("bump_revision and mark_compacted go together: one without the other hides a gap")
 
@@ -116,7 +120,7 @@ class Source:
         segments = log_segments([directory.wal, *archives], _cluster_of(directory, snapshots))
         if not segments and not snapshots:
             raise NotAStore(f"{path} has neither snapshots nor a log", path)
-        there = recognize_backend(directory.db) if directory.db.is_file() else None
+        there = backend_of(directory)
         backend = there.name if there else snapshots[-1].backend if snapshots else ""
         return cls(path, snapshots, segments, backend)
 
@@ -171,6 +175,8 @@ def restore(
     """
     new = new or NewStore()
     new.check()
+    check_bounds("to_revision", to_revision, 0, REVISION_END)
+    check_bounds("to_time", to_time, 0, TO_TIME_MAX)
     disk = disk or OSDisk()
     target = Path(os.path.abspath(data_dir))
     check_target(target)
@@ -241,6 +247,11 @@ def _become(state: State, new: NewStore, target: Path, base: SnapshotInfo | None
     if new.bump_revision:
         index += 1
         revision = compacted = revision + new.bump_revision
+        if revision > REVISION_END // 2:
+            raise BadOption(
+                f"bump_revision must leave room for revisions to come: with {new.bump_revision} the new store would "
+                f"begin at {revision}, and at most {REVISION_END // 2} is allowed"
+            )
     rows: list[Row] = [
         (META_FORMAT, pack_u64(FORMAT_VERSION)),
         (META_CLUSTER_ID, pack_u64(cluster_id)),
@@ -274,3 +285,4 @@ def _keep(disk: Disk, directory: DataDir, backend: Backend, restored: Restored) 
     path = directory.snapshot(restored.cluster_id, restored.index)
     write_snapshot(disk, backend, path, time.time_ns() // 1_000_000)
     disk.remove(directory.db)
+    leave_mark(directory, type(backend), disk)
