@@ -49,6 +49,7 @@ from kvstore.snapshot.transfer import copy_rows
 from kvstore.wal import Log
 
 from . import rows
+from .bbolt_check import check_freelist
 from .beside_keys import carried_bucket, identity
 from .data_dir import EtcdDataDir
 from .data_dir_store import open_view
@@ -79,12 +80,16 @@ class _Source:
 def _open_source(path: Path, options: ImportOptions, now_ms: int) -> Iterator[_Source]:
     if path.is_dir():
         with EtcdDataDir(path, options.wal_dir or None) as directory:
+            if directory.file is not None:
+                _check_freelist(directory.file)
             view = open_view(directory, now_ms)
             ids = directory.cluster_id, directory.node_id
             yield _Source(path, view, directory, ids, "")
         return
     with EtcdFile(path) as file:
-        if not options.skip_hash_check:
+        if options.skip_hash_check:
+            _check_freelist(file)
+        else:
             _check_hash(file)
         cluster_id, member_id, name = identity(file)
         yield _Source(path, EtcdView(file, now_ms), None, (cluster_id, member_id), name)
@@ -99,6 +104,15 @@ def _check_hash(file: EtcdFile) -> None:
             file.file.file_bytes,
         )
     check_file(file)
+
+
+def _check_freelist(file: EtcdFile) -> None:
+    """What no checksum stands for, and no row needs: but etcd does not start with it, and it is a sign of more."""
+    for damage in check_freelist(file.file):
+        told = (
+            f"{damage.reason}: etcd cannot open the file. Its keys may be whole: kvstore inspect shows them"
+        )
+        raise Corruption(told, damage.path, damage.offset)
 
 
 def import_store(

@@ -21,6 +21,8 @@ from kvstore.errors import Corruption, RequestError
 from kvstore.lessor import Lessor
 from kvstore.model import (
     Compare,
+    CompareResult,
+    CompareTarget,
     DeleteRangeRequest,
     Op,
     PutRequest,
@@ -58,12 +60,20 @@ class LogReplay:
 
     def recover_members(self, directory: EtcdDataDir) -> None:
         """Have the members that the server finds when it starts (``data_dir``)."""
-        snapshot, entries = directory.members_beside_database()
-        for key, value in snapshot.items():
-            self._carried.set(rows.MEMBERS, key, value)
+        found, entries = directory.members_beside_database()
+        for bucket, members in (found or {}).items():
+            for key in self._carried.all(bucket):
+                self._carried.set(bucket, key, None)
+            for key, value in members.items():
+                self._carried.set(bucket, key, value)
         for entry in entries:
             if (kind := entry.kind) in _OF_MEMBERS:
                 self._guarded(kind, entry)
+
+    def members(self) -> list[rows.Member]:
+        """As they are after what was applied, by id."""
+        found = map(rows.decode_member, self._carried.all(rows.MEMBERS).values())
+        return sorted(found, key=lambda member: member.id)
 
     def apply(self, entry: LogEntry) -> None:
         kind = entry.kind
@@ -240,23 +250,42 @@ def range_request(asked: Any) -> RangeRequest:
 
 
 def txn_request(txn: Any) -> TxnRequest:
+    """An op without a kind is left out: a server's API refuses it, its log is carried out without it."""
     return TxnRequest(
         tuple(map(compare_request, txn.compare)),
-        tuple(map(_op, txn.success)),
-        tuple(map(_op, txn.failure)),
+        tuple(_op(each) for each in txn.success if each.WhichOneof("kind")),
+        tuple(_op(each) for each in txn.failure if each.WhichOneof("kind")),
     )
 
 
+_OPERANDS = ("version", "create_revision", "mod_revision", "value", "lease")
+"""What each target is compared with; another one that the request may carry counts as absent."""
+
+
 def compare_request(compare: Any) -> Compare:
-    kind = compare.WhichOneof("kind")
-    operand = getattr(compare, kind) if kind else (b"" if compare.target == 3 else 0)
-    return Compare(compare.key, compare.target, compare.result, operand, compare.range_end)
+    """As etcd judges it, numbers included that it has no name for: an unknown target counts as 0 beside 0, an
+    unknown result is true of whatever exists."""
+    target, result = compare.target, compare.result
+    key, range_end = compare.key, compare.range_end
+    is_known = 0 <= target < len(_OPERANDS)
+    if not 0 <= result <= CompareResult.NOT_EQUAL:
+        if target == CompareTarget.VALUE:
+            return Compare(key, CompareTarget.VERSION, CompareResult.GREATER, 0, range_end)
+        return _always(True, key)
+    if not is_known:
+        return _always(result == CompareResult.EQUAL, key)
+    name = _OPERANDS[target]
+    operand = getattr(compare, name) if compare.HasField(name) else b"" if name == "value" else 0
+    return Compare(key, target, result, operand, range_end)
+
+
+def _always(holds: bool, key: bytes) -> Compare:
+    """A compare that holds, or does not, whatever the key is: no version is -1."""
+    return Compare(key, CompareTarget.VERSION, CompareResult.NOT_EQUAL if holds else CompareResult.EQUAL, -1)
 
 
 def _op(operation: Any) -> Op:
     kind = operation.WhichOneof("kind")
-    if kind is None:
-        return None
     request = getattr(operation, kind)
     match kind:
         case "request_put":

@@ -52,7 +52,7 @@ class EtcdSnapshots:
             if verify:
                 check_file(file)
                 index = EtcdView(file, 0).index(progress)
-                keys, changes = sum(map(index.is_live, index.keys)), len(index)
+                keys, changes = sum(map(index.is_live, index.keys)), index.count_changes()
             return _info(file, path, keys, changes)
 
     @staticmethod
