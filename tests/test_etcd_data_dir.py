@@ -1,5 +1,6 @@
 """Data directories of clusters: which database, which entries are pending, and who votes."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -41,9 +42,11 @@ class Directory:
         path.write_bytes(messages.SnapFile(crc=crc_of(data, 0), data=data).SerializeToString())
         return path
 
-    def change(self, index: int, kind: str, node_id: int) -> None:
+    def change(self, index: int, kind: str, node_id: int, **said: Any) -> None:
         number = messages.NAMES["ConfChangeType"].index(kind)
-        data = messages.ConfChange(type=number, node_id=node_id).SerializeToString()
+        said = {"id": node_id, "peerURLs": [f"http://peer{node_id}"], **said}
+        context = b"" if kind == "ConfChangeRemoveNode" else json.dumps(said).encode()
+        data = messages.ConfChange(type=number, node_id=node_id, context=context).SerializeToString()
         entry = messages.Entry(Type=1, Term=TERM, Index=index, Data=data)
         self.log.record(ENTRY, entry.SerializeToString())
 

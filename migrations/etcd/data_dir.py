@@ -28,7 +28,6 @@ the old cluster's members in it, of whom the new one knows nothing.
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from pathlib import Path
@@ -41,11 +40,9 @@ from kvstore.errors import Corruption, NotAStore
 
 from . import messages, rows
 from .etcd_file import EtcdFile
+from .membership import MemberRows, Membership, MemberTable, v2_members
 from .wal_content import LogEntry, SnapshotMark, WalContent, read_wal, valid_snapshots
 from .wal_read import has_segments, list_segments
-
-MemberRows = dict[bytes, dict[bytes, bytes]]
-"""Rows of the buckets ``members`` and ``members_removed``."""
 
 _SNAP_NAME = re.compile(r"([0-9a-f]{16})-([0-9a-f]{16})\.snap")
 
@@ -111,9 +108,8 @@ class EtcdDataDir:
 
     def pending(self) -> list[LogEntry]:
         """Entries after the consistent index, as far as they are committed."""
-        return [
-            entry for entry in self.wal.entries if self.consistent_index < entry.index <= self.commit_index
-        ]
+        first, last = self.consistent_index + 1, self.commit_index
+        return [entry for entry in self.wal.entries if first <= entry.index <= last]
 
     def members_beside_database(self) -> tuple[MemberRows | None, list[LogEntry]]:
         """The members where the log begins (None: those in the database), and the entries from there to the database's
@@ -121,10 +117,13 @@ class EtcdDataDir:
         if self.file is None or self.file.storage_version:
             return None, []
         entries = [entry for entry in self.wal.entries if entry.index <= self.consistent_index]
+        return self._members_at_start(), entries
+
+    def _members_at_start(self) -> MemberRows | None:
         if not self.wal.start.index:
-            return {rows.MEMBERS: {}, rows.MEMBERS_REMOVED: {}}, entries
+            return {rows.MEMBERS: {}, rows.MEMBERS_REMOVED: {}}
         found = self._snapshot_at_start()
-        return (_v2_members(found.data) if found else None), entries
+        return v2_members(found.data) if found else None
 
     # --- opening -------------------------------------------------------------------------
 
@@ -203,11 +202,18 @@ class EtcdDataDir:
     def _voters(self) -> set[int]:
         """Ids of the voting members at the log's end."""
         voters = self._voters_at_start()
+        found = self._members_at_start()
+        members = Membership(MemberTable(found)) if found is not None else None
         for entry in self.wal.entries:
             change = entry.request() if entry.type != "EntryNormal" else None
-            if change is not None:
-                for each in change.changes if entry.type == "EntryConfChangeV2" else (change,):
-                    _change_voters(voters, messages.enum_name("ConfChangeType", each.type), each.node_id)
+            if change is None:
+                continue
+            if entry.type == "EntryConfChangeV2":
+                changes = list(change.changes)
+            else:
+                changes = [] if members is not None and not _is_accepted(members, entry, change) else [change]
+            for each in changes:
+                _change_voters(voters, messages.enum_name("ConfChangeType", each.type), each.node_id)
         return voters
 
     def _voters_at_start(self) -> set[int]:
@@ -274,6 +280,13 @@ def _is_etcd_2(entries: list[LogEntry]) -> bool:
     return is_v2
 
 
+def _is_accepted(members: Membership, entry: LogEntry, change: Any) -> bool:
+    try:
+        return members.change(change)
+    except (rows.RowError, TypeError) as error:
+        raise Corruption(f"entry {entry.index}: {error}", entry.path, entry.offset) from None
+
+
 def _change_voters(voters: set[int], kind: str, node_id: int) -> None:
     if kind == "ConfChangeAddNode":
         voters.add(node_id)
@@ -290,29 +303,3 @@ def _raft_snapshot(path: Path) -> Any:
         return messages.RaftSnapshot.FromString(found.data)
     except (FileNotFoundError, DecodeError):
         return None
-
-
-def _v2_members(store: bytes) -> MemberRows | None:
-    """The members in the JSON of a v2 store; None where it is no such thing."""
-    try:
-        cluster = json.loads(store)["Root"]["Children"]["0"]["Children"]
-        members, removed = _children(cluster["members"]), _children(cluster.get("removed_members"))
-        return {
-            rows.MEMBERS: {name.encode(): _v2_member(name, node) for name, node in members.items()},
-            rows.MEMBERS_REMOVED: {name.encode(): rows.REMOVED for name in removed},
-        }
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        return None
-
-
-def _children(node: Any) -> dict[str, Any]:
-    found: dict[str, Any] = (node["Children"] if node else None) or {}
-    return found
-
-
-def _v2_member(name: str, node: Any) -> bytes:
-    member = {"id": int(name, 16)}
-    for part in ("raftAttributes", "attributes"):
-        if part in node["Children"]:
-            member |= json.loads(node["Children"][part]["Value"])
-    return json.dumps(member, separators=(",", ":")).encode()

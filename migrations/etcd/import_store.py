@@ -109,9 +109,7 @@ def _check_hash(file: EtcdFile) -> None:
 def _check_freelist(file: EtcdFile) -> None:
     """What no checksum stands for, and no row needs: but etcd does not start with it, and it is a sign of more."""
     for damage in check_freelist(file.file):
-        told = (
-            f"{damage.reason}: etcd cannot open the file. Its keys may be whole: kvstore inspect shows them"
-        )
+        told = f"{damage.reason}: etcd stops at it, or writes over pages in use. Its keys can be read: kvstore inspect"
         raise Corruption(told, damage.path, damage.offset)
 
 

@@ -37,6 +37,7 @@ from . import messages, rows
 from .auth import Auth, Refused
 from .beside_keys import MIN_TTL_SECONDS, carried_key
 from .data_dir import EtcdDataDir
+from .membership import Membership
 from .wal_content import LogEntry
 
 _ALARM_ACTIVATE, _ALARM_DEACTIVATE = 1, 2
@@ -54,6 +55,7 @@ class LogReplay:
         self._planner = Planner(state, lessor)
         self._now_ms = now_ms
         self._carried = Carried(state)
+        self._members = Membership(self._carried, frozenset(self._carried.all(rows.MEMBERS)))
         self._auth = Auth(self._carried)
         self.notes: list[str] = self._auth.notes
         self.refused = 0
@@ -61,11 +63,8 @@ class LogReplay:
     def recover_members(self, directory: EtcdDataDir) -> None:
         """Have the members that the server finds when it starts (``data_dir``)."""
         found, entries = directory.members_beside_database()
-        for bucket, members in (found or {}).items():
-            for key in self._carried.all(bucket):
-                self._carried.set(bucket, key, None)
-            for key, value in members.items():
-                self._carried.set(bucket, key, value)
+        if found is not None:
+            self._members.replace(found)
         for entry in entries:
             if (kind := entry.kind) in _OF_MEMBERS:
                 self._guarded(kind, entry)
@@ -86,7 +85,7 @@ class LogReplay:
             self._apply(kind, entry)
         except (RequestError, Refused):
             self.refused += 1
-        except (DecodeError, rows.RowError, ValueError) as error:
+        except (DecodeError, rows.RowError, ValueError, TypeError) as error:
             raise Corruption(f"entry {entry.index}: {error}", entry.path, entry.offset) from None
 
     def _apply(self, kind: str, entry: LogEntry) -> None:
@@ -154,11 +153,12 @@ class LogReplay:
 
     def _cluster_member_attr_set(self, request: Any) -> None:
         attributes = request.member_attributes
-        urls = [url.decode() for url in attributes.client_urls]
-        self._member(request.member_ID, name=attributes.name.decode(), clientURLs=urls)
+        urls = [url.decode("utf-8", "replace") for url in attributes.client_urls]
+        name = attributes.name.decode("utf-8", "replace")
+        self._members.set_attributes(b"%x" % request.member_ID, name, urls)
 
     def _downgrade_info_set(self, request: Any) -> None:
-        info = {"target-version": request.ver.decode(), "enabled": request.enabled}
+        info = {"target-version": request.ver.decode("utf-8", "replace"), "enabled": request.enabled}
         self._carried.set(rows.CLUSTER, rows.DOWNGRADE, _json(info))
 
     def _v2(self, request: Any) -> None:
@@ -170,28 +170,13 @@ class LogReplay:
             self._carried.set(rows.CLUSTER, rows.CLUSTER_VERSION, request.Val)
         elif len(path) == 5 and path[2] == "members" and path[4] == "attributes":
             found = rows.decode_json(request.Val)
-            self._member(int(path[3], 16), name=found.get("name", ""), clientURLs=found.get("clientURLs"))
+            key = b"%x" % int(path[3], 16)
+            self._members.set_attributes(key, found.get("name"), found.get("clientURLs"))
 
     def _conf_change(self, entry_type: str, change: Any) -> None:
-        if entry_type != "EntryConfChange":
+        if entry_type != "EntryConfChange" or change is None:
             return  # voters of joint configurations; members come with the simple kind
-        kind = messages.enum_name("ConfChangeType", change.type)
-        if kind == "ConfChangeRemoveNode":
-            key = b"%x" % change.node_id
-            self._carried.set(rows.MEMBERS, key, None)
-            self._carried.set(rows.MEMBERS_REMOVED, key, rows.REMOVED)
-        elif change.context:
-            found = rows.decode_json(change.context)
-            fields = {name: value for name, value in found.items() if name != "id"}
-            self._member(change.node_id, **fields)
-
-    def _member(self, member_id: int, **fields: object) -> None:
-        """Change fields of a member's row; the others stay."""
-        key = b"%x" % member_id
-        old = self._carried.get(rows.MEMBERS, key)
-        member: dict[str, Any] = rows.decode_json(old) if old else {"id": member_id}
-        member.update({name: value for name, value in fields.items() if value})
-        self._carried.set(rows.MEMBERS, key, _json(member))
+        self._members.change(change)
 
 
 _HANDLERS: dict[str, Callable[[LogReplay, Any], None]] = {
