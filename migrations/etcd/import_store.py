@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from kvstore import layout
-from kvstore.backend import Backend, Progress, find_backend
+from kvstore.backend import Backend, Progress, Row, find_backend
 from kvstore.errors import Corruption, DiskFull
 from kvstore.files import Disk, OSDisk, free_bytes
 from kvstore.foreign import Imported, ImportOptions
@@ -237,10 +237,7 @@ class _Import:
         ids = options.cluster_id or source.cluster_id or 1, options.member_id or source.member_id or 1
         with self._backend.write() as tx:
             members = carried_bucket(rows.MEMBERS, tx.scan(META))
-            for _, value in members:
-                member = rows.decode_member(value)
-                if member.id == ids[1]:
-                    source.name = member.name
+            source.name = _name_of(ids[1], members, source.path) or source.name
             own = [
                 (META_FORMAT, pack_u64(FORMAT_VERSION)),
                 (META_CLUSTER_ID, pack_u64(ids[0])),
@@ -266,6 +263,14 @@ class _Import:
             }
         names = {"members": rows.MEMBERS, "users": rows.AUTH_USERS, "roles": rows.AUTH_ROLES}
         return counts | {what: len(carried_bucket(bucket, meta)) for what, bucket in names.items()}
+
+
+def _name_of(member_id: int, members: list[Row], path: Path) -> str:
+    try:
+        found = [rows.decode_member(value) for _, value in members]
+    except rows.RowError as error:
+        raise Corruption(f"bucket members: {error}", path) from None
+    return next((member.name for member in found if member.id == member_id), "")
 
 
 def _checkpoint(state: State, now_ms: int) -> None:

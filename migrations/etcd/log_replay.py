@@ -35,7 +35,7 @@ from kvstore.mvcc.state import State
 
 from . import messages, rows
 from .auth import Auth, Refused
-from .beside_keys import MIN_TTL_SECONDS, carried_key
+from .beside_keys import MIN_TTL_SECONDS, carried_key, deadline_ms
 from .data_dir import EtcdDataDir
 from .membership import Membership
 from .wal_content import LogEntry
@@ -71,7 +71,10 @@ class LogReplay:
 
     def members(self) -> list[rows.Member]:
         """As they are after what was applied, by id."""
-        found = map(rows.decode_member, self._carried.all(rows.MEMBERS).values())
+        try:
+            found = [rows.decode_member(row) for row in self._carried.all(rows.MEMBERS).values()]
+        except rows.RowError as error:
+            raise Corruption(f"bucket members: {error}") from None
         return sorted(found, key=lambda member: member.id)
 
     def apply(self, entry: LogEntry) -> None:
@@ -129,6 +132,8 @@ class LogReplay:
     # --- leases and alarms -----------------------------------------------------------------
 
     def _lease_grant(self, grant: Any) -> None:
+        if not grant.ID:
+            raise Refused
         self._planner.grant(grant.ID, grant.TTL, MIN_TTL_SECONDS, self._now_ms)
 
     def _lease_revoke(self, revoke: Any) -> None:
@@ -138,12 +143,12 @@ class LogReplay:
         for each in request.checkpoints:
             lease = self._lessor.leases.get(each.ID)
             if lease is not None:
-                left = each.remaining_TTL or lease.ttl_seconds
-                self._lessor.apply_renew(self._state.active, each.ID, self._now_ms + left * 1000)
+                due = deadline_ms(lease.ttl_seconds, each.remaining_TTL, self._now_ms)
+                self._lessor.apply_renew(self._state.active, each.ID, due)
 
     def _alarm(self, alarm: Any) -> None:
         name = messages.enum_name("Alarm", alarm.alarm)
-        if name != "NONE" and alarm.action in (_ALARM_ACTIVATE, _ALARM_DEACTIVATE):
+        if name in ("NOSPACE", "CORRUPT") and alarm.action in (_ALARM_ACTIVATE, _ALARM_DEACTIVATE):
             self._planner.alarm(alarm.memberID, name, alarm.action == _ALARM_ACTIVATE)
 
     # --- the cluster -------------------------------------------------------------------------
@@ -226,6 +231,8 @@ def _json(value: dict[str, object]) -> bytes:
 
 
 def put_request(put: Any) -> PutRequest:
+    if not put.key:
+        raise rows.RowError("a put of the empty key, which no server lets into its log")
     return PutRequest(put.key, put.value, put.lease, False, put.ignore_value, put.ignore_lease)
 
 

@@ -144,8 +144,11 @@ class Membership:
     def _put(self, key: bytes, member: dict[str, Any]) -> None:
         """As etcd writes it: what is empty is left out."""
         order = ("id", "peerURLs", "isLearner", "name", "clientURLs")
-        row = {name: member[name] for name in order if member.get(name)}
-        self._table.set(rows.MEMBERS, key, json.dumps(row, separators=(",", ":")).encode())
+        row = json.dumps(
+            {name: member[name] for name in order if member.get(name)}, separators=(",", ":")
+        ).encode()
+        rows.decode_member(row)
+        self._table.set(rows.MEMBERS, key, row)
 
 
 def v2_members(store: bytes) -> MemberRows | None:
@@ -171,4 +174,6 @@ def _v2_member(name: str, node: Any) -> bytes:
     for part in ("raftAttributes", "attributes"):
         if part in node["Children"]:
             member |= json.loads(node["Children"][part]["Value"])
-    return json.dumps(member, separators=(",", ":")).encode()
+    row = json.dumps(member, separators=(",", ":")).encode()
+    rows.decode_member(row)
+    return row
