@@ -60,6 +60,8 @@ from .view import EtcdView
 
 CHECKPOINT_BYTES = 32 << 20
 NOSPACE = b"NOSPACE"
+REVISION_MAX = 1 << 62
+"""No etcd has come so far. From there on a store could not count its revisions for much longer."""
 
 
 class _Source:
@@ -207,6 +209,11 @@ class _Import:
 
     def _verify(self, state: State) -> None:
         """HashKV of what was copied is the source's."""
+        if state.head > REVISION_MAX:
+            reason = (
+                f"the newest revision is {state.head}, and {REVISION_MAX} is the last that can be moved in"
+            )
+            raise Corruption(reason, self._source.path)
         view = self._source.view
         if not isinstance(view, EtcdView):
             return

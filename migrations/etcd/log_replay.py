@@ -79,7 +79,12 @@ class LogReplay:
 
     def apply(self, entry: LogEntry) -> None:
         kind = entry.kind
-        if kind not in ("empty", ""):
+        if not kind:
+            reason = (
+                f"entry {entry.index} holds no request that is known here: it is a later etcd's, or damaged"
+            )
+            raise Corruption(reason, entry.path, entry.offset)
+        if kind != "empty":
             self._guarded(kind, entry)
         self._state.index = entry.index
 
@@ -241,13 +246,19 @@ def range_request(asked: Any) -> RangeRequest:
     return RangeRequest(asked.key, asked.range_end, limit=1, revision=asked.revision)
 
 
-def txn_request(txn: Any) -> TxnRequest:
+NESTING_MAX = 150
+"""Transactions inside of one another; a server with its default limit of ops lets 128 into its log."""
+
+
+def txn_request(txn: Any, nesting: int = 0) -> TxnRequest:
     """An op without a kind is left out: a server's API refuses it, its log is carried out without it."""
-    return TxnRequest(
-        tuple(map(compare_request, txn.compare)),
-        tuple(_op(each) for each in txn.success if each.WhichOneof("kind")),
-        tuple(_op(each) for each in txn.failure if each.WhichOneof("kind")),
+    if nesting > NESTING_MAX:
+        raise rows.RowError(f"more than {NESTING_MAX} transactions inside of one another")
+    success, failure = (
+        tuple([_op(each, nesting) for each in branch if each.WhichOneof("kind")])
+        for branch in (txn.success, txn.failure)
     )
+    return TxnRequest(tuple(map(compare_request, txn.compare)), success, failure)
 
 
 _OPERANDS = ("version", "create_revision", "mod_revision", "value", "lease")
@@ -276,7 +287,7 @@ def _always(holds: bool, key: bytes) -> Compare:
     return Compare(key, CompareTarget.VERSION, CompareResult.NOT_EQUAL if holds else CompareResult.EQUAL, -1)
 
 
-def _op(operation: Any) -> Op:
+def _op(operation: Any, nesting: int) -> Op:
     kind = operation.WhichOneof("kind")
     request = getattr(operation, kind)
     match kind:
@@ -285,7 +296,7 @@ def _op(operation: Any) -> Op:
         case "request_delete_range":
             return DeleteRangeRequest(request.key, request.range_end)
         case "request_txn":
-            return txn_request(request)
+            return txn_request(messages.nested_txn(operation), nesting + 1)
     return range_request(request)
 
 
