@@ -23,6 +23,12 @@ def project() -> Path:
 
 
 @pytest.fixture(scope="session")
+def fixtures() -> Path:
+    """The folder of files that other programs and former versions wrote (``tests/fixtures``)."""
+    return PROJECT / "tests" / "fixtures"
+
+
+@pytest.fixture(scope="session")
 def shared() -> Path:
     """The folder of reference data beside the project; tests that need it skip where it is absent."""
     folder = Path(os.environ.get("KVSTORE_SHARED", PROJECT.parent / "shared"))

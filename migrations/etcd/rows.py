@@ -191,13 +191,18 @@ def decode_member(value: bytes) -> Member:
     try:
         return Member(
             id=int(found["id"]),
-            name=str(found.get("name", "")),
-            peer_urls=tuple(map(str, found.get("peerURLs") or ())),
-            client_urls=tuple(map(str, found.get("clientURLs") or ())),
+            name=_text(found.get("name", "")),
+            peer_urls=tuple(map(_text, found.get("peerURLs") or ())),
+            client_urls=tuple(map(_text, found.get("clientURLs") or ())),
             is_learner=bool(found.get("isLearner", False)),
         )
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, OverflowError):
         raise RowError("the row holds no member") from None
+
+
+def _text(value: object) -> str:
+    """As text that can be written: JSON may escape half a character, which Go reads as U+FFFD."""
+    return str(value).encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def encode_member(member: Member) -> tuple[bytes, bytes]:
