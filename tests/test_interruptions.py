@@ -60,7 +60,7 @@ def calls(store: Store, path: Path) -> dict[str, Callable[[], Any]]:
         )
 
     def delete() -> Any:
-        store.put(b"d%d" % next(number))
+        store.put(b"d%d" % (next(number) % 3))
         return store.delete(prefix=b"d")
 
     def put_nowait() -> Any:
