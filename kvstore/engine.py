@@ -37,7 +37,7 @@ from kvstore.errors import (
     RequestError,
     StoreClosed,
 )
-from kvstore.files import Disk, FileLock
+from kvstore.files import Disk
 from kvstore.keyvalue import KeyValue
 from kvstore.layout import DataDir
 from kvstore.leasing import Leasing
@@ -83,6 +83,7 @@ from kvstore.quota import Space, put_cost, txn_cost
 from kvstore.replay import reload
 from kvstore.snapshot.keeper import SnapshotKeeper
 from kvstore.status import Health, Status, health_of, status_of
+from kvstore.store_lock import StoreLock
 from kvstore.wal import Log
 
 if TYPE_CHECKING:
@@ -109,7 +110,7 @@ class LocalEngine:
         options: Options,
         disk: Disk,
         directory: DataDir | None,
-        lock: FileLock | None,
+        lock: StoreLock | None,
         log: Log | None,
         state: State,
         lessor: Lessor,
@@ -561,6 +562,11 @@ class LocalEngine:
                     if self.log is not None:
                         files.callback(self.log.close)
 
+    def note_open(self) -> None:
+        """Another file has become the backend: it is the one that was written here."""
+        if self._lock is not None:
+            self._lock.note_open()
+
     def _finish_writing(self) -> None:
         with self.planning:
             self._write_refusal = StoreClosed
@@ -569,6 +575,8 @@ class LocalEngine:
                 pass
             self.leasing.beat()
             self.backend.sync()
+            if self._lock is not None:
+                self._lock.note_closed(self.state.applied_index)
         except DiskFull as full:
             logger.warning("closed without a checkpoint: %s; the log has everything", full)
 
