@@ -179,6 +179,7 @@ class Defragmenter:
         readers = weakref.ref(old)
         with engine.writer.still():
             engine.state.backend = new
+        engine.note_open()
         del old
         _free(old_file, size_bytes, in_use=lambda: readers() is not None)
 

@@ -36,7 +36,7 @@ from kvstore.errors import (
     ReadOnly,
     StoreClosed,
 )
-from kvstore.files import Disk, FileLock
+from kvstore.files import Disk
 from kvstore.keyvalue import KeyValue
 from kvstore.layout import DataDir
 from kvstore.leasing import Leasing
@@ -87,6 +87,7 @@ from kvstore.shelter import Sheltered, import_sheltered, run_with_progress, shel
 from kvstore.snapshot.keeper import SnapshotKeeper
 from kvstore.snapshot.reader import SnapshotInfo
 from kvstore.status import Health, Status, health_of, status_of
+from kvstore.store_lock import StoreLock
 from kvstore.wal import Log
 from kvstore.write.ticket import Ticket
 from kvstore.write.writer import Writer, holds
@@ -106,7 +107,7 @@ class LocalEngine:
         options: Options,
         disk: Disk,
         directory: DataDir | None,
-        lock: FileLock | None,
+        lock: StoreLock | None,
         log: Log | None,
         state: State,
         lessor: Lessor,
@@ -549,6 +550,11 @@ class LocalEngine:
                     if self.log is not None:
                         files.callback(self.log.close)
 
+    def note_open(self) -> None:
+        """Another file has become the backend: it is the one that was written here."""
+        if self._lock is not None:
+            self._lock.note_open()
+
     def _finish_writing(self) -> None:
         with self.writer.still():
             self.writer.refusal = StoreClosed
@@ -557,6 +563,8 @@ class LocalEngine:
                 pass
             self.leasing.beat()
             self.backend.sync()
+            if self._lock is not None:
+                self._lock.note_closed(self.state.applied_index)
         except DiskFull as full:
             logger.warning("closed without a checkpoint: %s; the log has everything", full)
 

@@ -299,12 +299,12 @@ class FileLock:
     def acquire(self, holder: bytes) -> bytes | None:
         """Take the lock and write ``holder`` into the file; else return the holder's text (empty: it is not known)."""
         if not self._folder.acquire():
-            return self._named()
+            return self.read()
         try:
             fd = self._locked()
             if fd < 0:
                 self._folder.release()
-                return self._named()
+                return self.read()
             self.before = os.pread(fd, self.HOLDER_BYTES, 0)
             hand_over(self._path)
         except BaseException:
@@ -331,7 +331,8 @@ class FileLock:
                 raise
             os.close(fd)  # removed between the two calls
 
-    def _named(self) -> bytes:
+    def read(self) -> bytes:
+        """The holder's text; empty where there is none."""
         try:
             fd = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
         except FileNotFoundError:

@@ -13,11 +13,9 @@ A clean close leaves nothing to replay. After a crash at most the last few check
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import random
-import socket
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -25,17 +23,8 @@ from pathlib import Path
 from kvstore import layout
 from kvstore.backend import Backend, check_closed, find_backend
 from kvstore.engine import LocalEngine
-from kvstore.errors import (
-    Corruption,
-    NotAStore,
-    OpenError,
-    RevisionsExhausted,
-    StoreLocked,
-    TooNew,
-    TooOld,
-    WrongStore,
-)
-from kvstore.files import Disk, FileLock, OSDisk, hand_over, hand_over_all
+from kvstore.errors import Corruption, NotAStore, OpenError, RevisionsExhausted, TooNew, TooOld, WrongStore
+from kvstore.files import Disk, OSDisk, hand_over, hand_over_all
 from kvstore.held import HeldDisk
 from kvstore.layout import DataDir
 from kvstore.leasing import last_alive_ms
@@ -57,6 +46,7 @@ from kvstore.options import BadOption, Options
 from kvstore.recognition import backend_of, leave_mark
 from kvstore.replay import load_leases, replay
 from kvstore.snapshot import rescue
+from kvstore.store_lock import Said, StoreLock, place_of
 from kvstore.wal import Log, LogOptions
 
 logger = logging.getLogger("kvstore")
@@ -81,7 +71,7 @@ def open_engine(data_dir: str | os.PathLike[str], options: Options, disk: Disk |
         if is_new:  # the log is there first: a backend that is found half made beside it is replaced
             log = _make_log(directory, options, disk, options.cluster_id, options.member_id)
             opened.append(log.close)
-        state = _open_state(directory, options, disk)
+        state = _open_state(directory, options, disk, lock.before)
         opened.append(state.backend.close)
         if not has_backend:  # its name must be durable before the log gives up what the backend holds
             disk.sync_dir(directory.snap)
@@ -89,6 +79,7 @@ def open_engine(data_dir: str | os.PathLike[str], options: Options, disk: Disk |
             log = _open_log(directory, options, disk, state)
             opened.append(log.close)
         engine = _recover(directory, options, disk, lock, log, state)
+        lock.note_open()
         for folder in (directory.snap, directory.wal):  # what backends have made by themselves
             hand_over_all(folder)
     except BaseException:
@@ -138,6 +129,7 @@ def _open_read_only(directory: DataDir, options: Options, disk: Disk) -> LocalEn
 
 def _look(directory: DataDir, options: Options, disk: Disk) -> LocalEngine:
     refuse_links(directory)
+    _check_known(directory, find_backend(options.backend))
     backend = _open_backend_read_only(directory, options)
     try:
         state = State(backend, written_elsewhere=True)
@@ -151,6 +143,19 @@ def _look(directory: DataDir, options: Options, disk: Disk) -> LocalEngine:
     except BaseException:
         backend.close()
         raise
+
+
+def _check_known(directory: DataDir, kind: type[Backend]) -> None:
+    """Look a backend through that may be a copy, and that nobody writes; a writer has done it when he opened it."""
+    said = StoreLock.said(directory)
+    if not said.place or not kind.persistent or not directory.db.is_file():
+        return
+    if said.is_known(directory) or StoreLock.is_held(directory) or StoreLock.said(directory) != said:
+        return
+    from kvstore.verification.copied import check_copied
+
+    check_backend(directory, kind)
+    check_copied(directory, kind)
 
 
 def _open_backend_read_only(directory: DataDir, options: Options) -> Backend:
@@ -192,29 +197,22 @@ def refuse_links(directory: DataDir) -> None:
         raise NotAStore(f"{path} is a symbolic link", path)
 
 
-def take_lock(directory: DataDir) -> FileLock:
+def take_lock(directory: DataDir) -> StoreLock:
     """For work on the files of a store that nobody has open. Raises ``StoreLocked``; ``NotAStore`` for links."""
     refuse_links(directory)
     return _lock(directory)
 
 
-def _lock(directory: DataDir) -> FileLock:
-    lock = FileLock(directory.lock)
-    holder = lock.acquire(json.dumps({"pid": os.getpid(), "host": socket.gethostname()}).encode())
-    if holder is None:
-        return lock
-    try:
-        named = json.loads(holder)
-        pid, host = int(named["pid"]), str(named["host"])
-    except (ValueError, KeyError, TypeError):
-        pid, host = 0, ""
-    raise StoreLocked(directory.root, pid, host)
+def _lock(directory: DataDir) -> StoreLock:
+    lock = StoreLock(directory)
+    lock.acquire()
+    return lock
 
 
 # --- backend ---------------------------------------------------------------------------
 
 
-def _open_state(directory: DataDir, options: Options, disk: Disk) -> State:
+def _open_state(directory: DataDir, options: Options, disk: Disk, said: Said) -> State:
     """The state at the backend's applied index; from a snapshot or the whole log, where the backend is lost."""
     kind = find_backend(options.backend)
     check_backend(directory, kind)
@@ -225,7 +223,7 @@ def _open_state(directory: DataDir, options: Options, disk: Disk) -> State:
     if missing := rescue.check_missing(directory):
         rescue.replace_backend(directory, kind, disk, missing)
     try:
-        return _load_state(directory, kind, directory.db)
+        return _load_known(directory, kind, said)
     except (Corruption, NotAStore) as damage:
         rescue.replace_backend(directory, kind, disk, damage)
         return _load_state(directory, kind, directory.db)
@@ -240,6 +238,25 @@ def check_backend(directory: DataDir, kind: type[Backend]) -> None:
             f"backend={there.name!r}",
             directory.root,
         )
+
+
+def _load_known(directory: DataDir, kind: type[Backend], said: Said) -> State:
+    """The state of a backend that is known to be what was written here, or has been looked through."""
+    if not (layout.segments(directory.wal) and directory.db.exists() and directory.db.stat().st_size):
+        return _load_state(directory, kind, directory.db)
+    from kvstore.verification.copied import check_copied, is_closed
+
+    check_backend(directory, kind)
+    is_here = said.place == place_of(directory)
+    if not said.is_known(directory):
+        check_copied(directory, kind)
+        return _load_state(directory, kind, directory.db)
+    state = _load_state(directory, kind, directory.db)
+    if is_here or is_closed(directory, state.backend, said.closed):
+        return state
+    state.backend.close()
+    check_copied(directory, kind)
+    return _load_state(directory, kind, directory.db)
 
 
 def _load_state(directory: DataDir, kind: type[Backend], path: Path) -> State:
@@ -257,14 +274,15 @@ def _open_backend(directory: DataDir, kind: type[Backend], path: Path) -> Backen
         check_closed(kind, path, only_small=True)
     backend = kind.open(path, TABLES)
     try:
-        _check_format(backend, path)
+        check_format(backend, path)
     except BaseException:
         backend.close()
         raise
     return backend
 
 
-def _check_format(backend: Backend, path: Path) -> None:
+def check_format(backend: Backend, path: Path) -> None:
+    """Raise ``TooNew`` or ``TooOld`` for rows of another format, ``Corruption`` where there is no mark."""
     with backend.read() as tx:
         written = tx.get(META, META_FORMAT)
         if written is None and tx.scan(META, limit=1):
@@ -334,7 +352,7 @@ def _recover(
     directory: DataDir,
     options: Options,
     disk: Disk,
-    lock: FileLock,
+    lock: StoreLock,
     log: Log,
     state: State,
 ) -> LocalEngine:
