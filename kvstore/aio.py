@@ -46,7 +46,7 @@ from kvstore.model import (
     TxnResponse,
     WatchRequest,
 )
-from kvstore.shelter import Sheltered
+from kvstore.shelter import Sheltered, start
 from kvstore.snapshot.reader import SnapshotInfo
 from kvstore.status import Health, Status
 from kvstore.store import Store, View
@@ -70,7 +70,7 @@ class Awaited(Sheltered[T]):
         worker = threading.Thread(target=run, args=(self._carry_out, done), name="kvstore-async")
         try:
             try:
-                worker.start()
+                start(worker)
             except RuntimeError:  # no thread can be had
                 return self._kept(self._work())
             await done.future
@@ -109,7 +109,7 @@ def call_soon(loop: asyncio.AbstractEventLoop, call: Callable[..., object], *arg
 def close_soon(store: AsyncStore) -> None:
     """Close a store without waiting for it."""
     try:
-        threading.Thread(target=store._store.close, name="kvstore-close").start()
+        start(threading.Thread(target=store._store.close, name="kvstore-close"))
     except RuntimeError:  # no thread can be had
         store._store.close()
 

@@ -6,6 +6,7 @@ any call. Neither harms the store, nor anybody else who uses it.
 
 from __future__ import annotations
 
+import _thread
 import asyncio
 import threading
 import time
@@ -16,7 +17,7 @@ from typing import Any
 import pytest
 
 import kvstore
-from kvstore import AsyncStore
+from kvstore import AsyncStore, aio
 from kvstore.options import Options
 from kvstore.recovery import open_engine
 from kvstore.store import Store
@@ -39,6 +40,14 @@ def in_thread(call: Callable[[], object]) -> threading.Thread:
 def ended(thread: threading.Thread) -> bool:
     thread.join(TIMEOUT_SECONDS)
     return not thread.is_alive()
+
+
+def until_there_is_no(name: str) -> None:
+    """Return when no thread of that name is left."""
+    deadline = time.monotonic() + TIMEOUT_SECONDS
+    while any(thread.name == name for thread in threading.enumerate()):
+        assert time.monotonic() < deadline, name
+        time.sleep(0.001)
 
 
 def open_when_free(path: Path, backend: str) -> Store:
@@ -233,23 +242,29 @@ def test_an_opening_that_is_canceled_leaves_no_open_store(
 
     monkeypatch.setattr(kvstore, "_engine", open_late)
     asyncio.run(main())
-    for thread in threading.enumerate():
-        if thread.name == "kvstore-async":
-            assert ended(thread)
     monkeypatch.undo()
+    until_there_is_no("kvstore-async")
     open_when_free(tmp_path / "data", backend).close()
 
 
 @pytest.mark.parametrize("way", [entered, awaited])
-def test_an_opening_that_is_canceled_as_it_ends(tmp_path: Path, backend: str, way: Way) -> None:
+def test_an_opening_that_is_canceled_as_it_ends(
+    tmp_path: Path, backend: str, way: Way, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The store is open, its task about to be told, and is canceled first: it is closed again."""
+    told = threading.Event()
+    call_soon = aio.call_soon
+
+    def tell(*arguments: Any) -> None:
+        call_soon(*arguments)
+        told.set()
+
+    monkeypatch.setattr(aio, "call_soon", tell)
 
     async def main() -> None:
         task = asyncio.ensure_future(way(kvstore.open_async(tmp_path / "data", backend)))
         await asyncio.sleep(0)
-        for thread in threading.enumerate():
-            if thread.name == "kvstore-async":
-                assert ended(thread)  # and the loop has not seen it yet
+        assert told.wait(TIMEOUT_SECONDS)  # and the loop has not seen it yet
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
@@ -279,6 +294,7 @@ def test_a_loop_that_ends_while_it_opens_a_store(
     asyncio.run(main())
     monkeypatch.undo()
     over.set()
+    until_there_is_no("kvstore-async")
     open_when_free(tmp_path / "data", backend).close()
 
 
@@ -329,8 +345,12 @@ def test_without_threads_the_loop_does_it_itself(
 ) -> None:
     """No thread can be had: every call is answered, and made once; with threads again, all goes on."""
 
-    def refuse(_: threading.Thread) -> None:
+    def refuse(*_: object) -> None:
         raise RuntimeError("can't start new thread")
+
+    def starve() -> None:
+        monkeypatch.setattr(threading.Thread, "start", refuse)
+        monkeypatch.setattr(_thread, "start_new_thread", refuse)
 
     async def main() -> None:
         async with asyncio.timeout(TIMEOUT_SECONDS):
@@ -345,10 +365,10 @@ def test_without_threads_the_loop_does_it_itself(
             assert (await store.put(b"k", b"w")).revision == 4
             assert await store.count(prefix=b"k") == 1
             assert len(await store.leases()) == 1
-            monkeypatch.setattr(threading.Thread, "start", refuse)
+            starve()
             await store.close()
             monkeypatch.undo()  # asyncio ends with a thread of its own
 
-    monkeypatch.setattr(threading.Thread, "start", refuse)
+    starve()
     asyncio.run(main())
     kvstore.open(tmp_path / "data", backend).close()

@@ -34,6 +34,7 @@ from kvstore.model import WatchPosition, WatchRequest, WatchResponse
 from kvstore.mvcc.changes import change_page
 from kvstore.mvcc.overlay import ChangedRow
 from kvstore.mvcc.state import State
+from kvstore.shelter import start
 from kvstore.watch.bell import Bell
 from kvstore.watch.index import WatchIndex
 from kvstore.watch.mailbox import FellBehind, Mailbox, Ready
@@ -160,9 +161,10 @@ class Hub:
         self._stopping = True
         self._active = False
         self._bell.ring()
-        thread = self._thread
-        if thread is not None and thread.is_alive() and thread is not threading.current_thread():
-            thread.join()
+        with self._delivering:
+            pass  # it has ended
+        if self._thread is not None and self._thread.is_alive():
+            self._thread.join()
         for mailbox in list(self._mailboxes.values()):
             mailbox.bell.ring()
 
@@ -172,17 +174,16 @@ class Hub:
         """See that there is a thread. Should two be started at once, one ends again."""
         if self._delivering.locked() or self._stopping:
             return
-        thread = threading.Thread(target=self._run, name="kvstore-watch", daemon=True)
+        thread = threading.Thread(target=lambda: self._run(thread), name="kvstore-watch", daemon=True)
         try:
-            thread.start()
+            start(thread)
         except RuntimeError as error:
             raise NoThread from error
-        self._thread = self._thread or thread
 
-    def _run(self) -> None:
+    def _run(self, thread: threading.Thread) -> None:
         if not self._delivering.acquire(blocking=False):
             return
-        self._thread = threading.current_thread()
+        self._thread = thread
         try:
             while not self._stopping:
                 self._bell.wait()

@@ -23,6 +23,7 @@ from typing import Self
 
 from kvstore.errors import Compacted, NoThread, StoreClosed, WatchCanceled
 from kvstore.model import Event, WatchPosition, WatchRequest, WatchResponse
+from kvstore.shelter import start
 from kvstore.watch.events import Events
 from kvstore.watch.stream import WatchStream
 
@@ -204,9 +205,11 @@ class CallbackWatch:
         self._watch = watch
         self._callback = callback
         self.error: BaseException | None = None
-        self._thread = threading.Thread(target=self._run, name="kvstore-watch-callback", daemon=True)
+        self._over = threading.Event()
+        self._runs_on = 0
+        """The thread that calls it."""
         try:
-            self._thread.start()
+            start(threading.Thread(target=self._run, name="kvstore-watch-callback", daemon=True))
         except RuntimeError as error:
             watch.close()
             raise NoThread from error
@@ -224,17 +227,17 @@ class CallbackWatch:
     def cancel(self) -> None:
         """End the watch. Returns when the function will not be called any more, except from within it."""
         self._watch.close()
-        if self._thread is not threading.current_thread():
-            self._thread.join()
+        if self._runs_on != threading.get_ident():
+            self._over.wait()
 
     close = cancel
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until the watch has ended; whether it has."""
-        self._thread.join(timeout)
-        return not self._thread.is_alive()
+        return self._over.wait(timeout)
 
     def _run(self) -> None:
+        self._runs_on = threading.get_ident()
         try:
             for event in self._watch:
                 self._callback(event)
@@ -248,6 +251,7 @@ class CallbackWatch:
             logger.exception("watch: the callback failed, the watch has ended")
         finally:
             self._watch.close()
+            self._over.set()
 
     def __enter__(self) -> Self:
         return self
