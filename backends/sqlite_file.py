@@ -31,6 +31,7 @@ from kvstore.errors import (
     KVStoreError,
     NotAStore,
     ReadOnly,
+    StoreClosed,
     StoreLocked,
     TooNew,
     WrongStore,
@@ -142,6 +143,8 @@ def typed(error: apsw.Error | UnicodeDecodeError, path: Path) -> KVStoreError | 
             if getattr(error, "extendedresult", 0) == apsw.SQLITE_READONLY_ROLLBACK:
                 text = f"{path}: a killed process left a change half made; open the store once for writing"
             return ReadOnly(text)
+        case apsw.InterruptError():  # by closing, and by nothing else
+            return StoreClosed()
         case apsw.ConstraintError():
             return EmptyKey()
         case apsw.IOError():
