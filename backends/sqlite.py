@@ -22,7 +22,7 @@ import os
 import threading
 import time
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import ClassVar, Self
 
@@ -322,9 +322,13 @@ class SQLiteBackend:
         """
         self._closing.set()
         writer, self._writer = self._writer, None
-        deadline = time.monotonic() + CLOSE_WAIT_SECONDS
-        while len(self._idle) < len(self._connections) - (writer is not None) and time.monotonic() < deadline:
-            time.sleep(0.001)
+        readers = len(self._connections) - (writer is not None)
+        if not self._wait_for_idle(readers):
+            for (
+                connection
+            ) in self._connections:  # a statement that takes longer ends now: its caller gets StoreClosed
+                connection.interrupt()
+            self._wait_for_idle(readers)
         self._idle.clear()
         try:
             if writer is not None:
@@ -336,8 +340,18 @@ class SQLiteBackend:
         except apsw.Error as error:
             raise typed(error, self.path) from error
         finally:
-            while self._connections:
-                self._connections.pop().close(True)
+            with ExitStack() as connections:  # whichever of them fails, the others are closed
+                while self._connections:
+                    connections.callback(self._connections.pop().close, True)
+
+    def _wait_for_idle(self, readers: int) -> bool:
+        """Whether all readers have given their connections back, within some seconds."""
+        deadline = time.monotonic() + CLOSE_WAIT_SECONDS
+        while len(self._idle) < readers:
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.001)
+        return True
 
     @classmethod
     def versions(cls) -> dict[str, str]:

@@ -36,7 +36,7 @@ from kvstore.errors import (
     ReadOnly,
     StoreClosed,
 )
-from kvstore.files import Disk
+from kvstore.files import Disk, disk_full_is_typed
 from kvstore.keyvalue import KeyValue
 from kvstore.layout import DataDir
 from kvstore.leasing import Leasing
@@ -527,7 +527,7 @@ class LocalEngine:
             Sheltered(self._close).run()
 
     def _close(self) -> None:
-        with self._closing:
+        with self._closing, disk_full_is_typed():
             if self._read_refusal is not None:
                 return
             self.background.stop()

@@ -10,6 +10,7 @@
     |   `-- WatchCanceled
     |-- SpaceError                there is no room; nothing was written
     |   |-- QuotaExceeded, DiskFull
+    |-- DiskFailed                the disk failed a read or a write (also an OSError); not damage
     |-- OpenError                 the store or file could not be opened
     |   |-- StoreLocked           another process (or handle) holds it
     |   |-- NotAStore             "not ours": some other file or directory
@@ -32,6 +33,7 @@ without anybody changing it. Messages of request errors are etcd's, to the lette
 
 from __future__ import annotations
 
+import errno
 import os
 from enum import IntEnum
 
@@ -196,6 +198,20 @@ class DiskFull(SpaceError):
     """The file system has no room (ENOSPC, EDQUOT or the low-disk mark)."""
 
     message = "no space left on the store's file system"
+
+
+class DiskFailed(KVStoreError, OSError):
+    """The disk failed to read or to write (EIO and the like). Nothing is known to be damaged: look at the disk.
+
+    Close the store, and open it again once the disk works: every acknowledged write is in the log. A failed write or
+    sync poisons the store, a failed read does not.
+    """
+
+    code = Code.UNAVAILABLE
+
+    def __init__(self, message: str, number: int = errno.EIO) -> None:
+        super().__init__(f"the disk has failed: {message}")
+        self.errno = number
 
 
 # --- opening ---------------------------------------------------------------------------

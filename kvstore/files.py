@@ -22,11 +22,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Protocol
 
-from kvstore.errors import DiskFull
+from kvstore.errors import DiskFailed, DiskFull, KVStoreError
 
 Path = str | os.PathLike[str]
 
 _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+DISK_FAILURES = frozenset(
+    {errno.EIO, errno.ENXIO, errno.ENODEV, errno.EREMOTEIO, errno.ESTALE, errno.EUCLEAN}
+)
+"""What the operating system says of a disk, or a file system, that does not work any more."""
 
 
 class File(Protocol):
@@ -93,13 +97,20 @@ def is_disk_failure(error: BaseException) -> bool:
 
 @contextmanager
 def disk_full_is_typed() -> Iterator[None]:
-    """Turn "no room" errors of the operating system into ``DiskFull``."""
+    """Turn "no room" errors of the operating system into ``DiskFull``, those of a dead disk into ``DiskFailed``."""
     try:
         yield
     except OSError as error:
-        if error.errno in _NO_ROOM:
-            raise DiskFull(str(error)) from error
-        raise
+        raise typed(error) from error
+
+
+def typed(error: OSError) -> KVStoreError | OSError:
+    """Our error for one of the operating system's, if there is one."""
+    if error.errno in _NO_ROOM:
+        return DiskFull(str(error))
+    if error.errno in DISK_FAILURES and not isinstance(error, KVStoreError):
+        return DiskFailed(str(error), error.errno)
+    return error
 
 
 class OSFile:
@@ -122,9 +133,7 @@ class OSFile:
             if written != len(data):
                 self._pwrite_rest(memoryview(data)[written:], offset + written)
         except OSError as error:
-            if error.errno in _NO_ROOM:
-                raise DiskFull(str(error)) from error
-            raise
+            raise typed(error) from error
 
     def _pwrite_rest(self, rest: memoryview, offset: int) -> None:
         while rest:
@@ -138,7 +147,10 @@ class OSFile:
             os.ftruncate(self._fd, size_bytes)
 
     def sync(self) -> None:
-        os.fdatasync(self._fd)
+        try:
+            os.fdatasync(self._fd)
+        except OSError as error:
+            raise typed(error) from error
 
     def close(self) -> None:
         if self._fd >= 0:
@@ -305,13 +317,13 @@ class FileLock:
             if fd < 0:
                 self._folder.release()
                 return self.read()
+            self._fd = fd
             self.before = os.pread(fd, self.HOLDER_BYTES, 0)
             hand_over(self._path)
+            self.write(holder)
         except BaseException:
-            self._folder.release()
+            self.release()
             raise
-        self._fd = fd
-        self.write(holder)
         return None
 
     def _locked(self) -> int:

@@ -4,7 +4,8 @@
     <data-dir>/wal/<cluster-id>-<first-index>.wal     log segments (the folder may be elsewhere: --wal-dir)
     <data-dir>/wal/<...>.wal.tmp                      the next segment, being zero-filled; removed at open
     <data-dir>/wal/<...>.wal.broken                   a copy of a segment whose torn tail was cut
-    <data-dir>/snap/db                                the live backend (its helpers beside it: db-lock, db-wal, ...)
+    <data-dir>/snap/db                                the live backend (its helpers beside it: db-lock, db-wal, ...);
+                                                      of the memory backend an empty file that says so (recognition.py)
     <data-dir>/snap/db.tmp                            a defragmented copy in the making; removed at open
     <data-dir>/snap/db.broken                         a damaged backend that was set aside
     <data-dir>/snap/<cluster-id>-<index>.snap         snapshots

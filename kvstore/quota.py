@@ -193,7 +193,10 @@ class Space:
 
     def alarms(self) -> tuple[Alarm, ...]:
         """Alarms that are raised."""
-        return tuple(Alarm(parse_u64(key[:8]), key[8:].decode()) for key in sorted(self._engine.state.alarms))
+        return tuple(
+            Alarm(parse_u64(key[:8]), key[8:].decode("ascii", "replace"))
+            for key in sorted(self._engine.state.alarms)
+        )
 
     def disarm(self, alarm: Alarm) -> tuple[Alarm, ...]:
         """Put an alarm out; what was put out."""

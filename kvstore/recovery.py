@@ -16,7 +16,7 @@ from __future__ import annotations
 import logging
 import os
 import random
-from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,7 +24,7 @@ from kvstore import layout
 from kvstore.backend import Backend, check_closed, find_backend
 from kvstore.engine import LocalEngine
 from kvstore.errors import Corruption, NotAStore, OpenError, RevisionsExhausted, TooNew, TooOld, WrongStore
-from kvstore.files import Disk, OSDisk, hand_over, hand_over_all
+from kvstore.files import Disk, OSDisk, disk_full_is_typed, hand_over, hand_over_all
 from kvstore.held import HeldDisk
 from kvstore.layout import DataDir
 from kvstore.leasing import last_alive_ms
@@ -54,7 +54,11 @@ logger = logging.getLogger("kvstore")
 
 def open_engine(data_dir: str | os.PathLike[str], options: Options, disk: Disk | None = None) -> LocalEngine:
     """Open the store in ``data_dir``, creating it if the directory is absent or empty."""
-    disk = disk or OSDisk()
+    with disk_full_is_typed():
+        return _open_engine(data_dir, options, disk or OSDisk())
+
+
+def _open_engine(data_dir: str | os.PathLike[str], options: Options, disk: Disk) -> LocalEngine:
     directory = DataDir.at(data_dir, options.wal_dir or None)
     options = _held(directory, options)
     if options.read_only:
@@ -62,7 +66,8 @@ def open_engine(data_dir: str | os.PathLike[str], options: Options, disk: Disk |
     _make_directories(directory, disk)
     disk = _measured(HeldDisk(disk, directory), options)
     lock = _lock(directory)
-    opened: list[Callable[[], None]] = [lock.release]
+    opened = ExitStack()  # whichever of them fails to close, the others are closed
+    opened.callback(lock.release)
     try:
         for path in (*layout.temporaries(directory.snap), *layout.temporaries(directory.wal)):
             disk.remove(path)
@@ -70,21 +75,20 @@ def open_engine(data_dir: str | os.PathLike[str], options: Options, disk: Disk |
         is_new = not has_backend and not layout.segments(directory.wal) and not directory.snapshots()
         if is_new:  # the log is there first: a backend that is found half made beside it is replaced
             log = _make_log(directory, options, disk, options.cluster_id, options.member_id)
-            opened.append(log.close)
+            opened.callback(log.close)
         state = _open_state(directory, options, disk, lock.before)
-        opened.append(state.backend.close)
+        opened.callback(state.backend.close)
         if not has_backend:  # its name must be durable before the log gives up what the backend holds
             disk.sync_dir(directory.snap)
         if not is_new:
             log = _open_log(directory, options, disk, state)
-            opened.append(log.close)
+            opened.callback(log.close)
         engine = _recover(directory, options, disk, lock, log, state)
         lock.note_open()
         for folder in (directory.snap, directory.wal):  # what backends have made by themselves
             hand_over_all(folder)
     except BaseException:
-        for undo in reversed(opened):
-            undo()
+        opened.close()
         raise
     engine.start()
     return engine

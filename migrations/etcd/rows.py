@@ -25,6 +25,8 @@ from typing import Any, NamedTuple
 
 from google.protobuf.message import DecodeError
 
+from kvstore.errors import Corruption
+
 from . import messages
 from .bbolt_page import Buffer
 
@@ -243,6 +245,8 @@ def decode_alarm(row_key: bytes) -> Alarm:
 
 def encode_alarm(alarm: Alarm) -> tuple[bytes, bytes]:
     names = messages.NAMES["Alarm"]
+    if alarm.alarm not in names and not (alarm.alarm.isascii() and alarm.alarm.isdigit()):
+        raise Corruption(f"there is no alarm {alarm.alarm!r:.80}")
     number = names.index(alarm.alarm) if alarm.alarm in names else int(alarm.alarm)
     return messages.AlarmMember(memberID=alarm.member_id, alarm=number).SerializeToString(), b""
 
