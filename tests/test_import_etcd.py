@@ -133,14 +133,14 @@ def expected_events(store: kvstore.Store, first_revision: int) -> int:
 
 
 @pytest.mark.parametrize("name", SAMPLES)
-def test_an_etcd_file_opens_as_a_store(shared: Path, tmp_path: Path, name: str) -> None:
+def test_an_etcd_file_opens_as_a_store(samples: Path, tmp_path: Path, name: str) -> None:
     """A snapshot, and a data directory with its log, answer in place as their server did."""
-    source = source_of(shared / "samples" / name, tmp_path)
+    source = source_of(samples / name, tmp_path)
     before = {path: path.read_bytes() for path in source.rglob("*") if path.is_file()}
     found = recognize_foreign(source)
     assert found is not None and found.name == "etcd"
     with found.open(source) as store:
-        hold_against_truth(store, truth(shared / "samples" / name))
+        hold_against_truth(store, truth(samples / name))
         with pytest.raises(kvstore.errors.ReadOnly):
             store.put(b"k", b"v")
     assert before == {path: path.read_bytes() for path in source.rglob("*") if path.is_file()}
@@ -148,10 +148,10 @@ def test_an_etcd_file_opens_as_a_store(shared: Path, tmp_path: Path, name: str) 
 
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("name", SAMPLES)
-def test_an_import_is_the_store_that_etcd_had(shared: Path, tmp_path: Path, name: str, backend: str) -> None:
+def test_an_import_is_the_store_that_etcd_had(samples: Path, tmp_path: Path, name: str, backend: str) -> None:
     """Each sample moves in whole, and the store goes on from there."""
-    said = truth(shared / "samples" / name)
-    imported = import_etcd(source_of(shared / "samples" / name, tmp_path), tmp_path / "store", backend)
+    said = truth(samples / name)
+    imported = import_etcd(source_of(samples / name, tmp_path), tmp_path / "store", backend)
     assert (imported.revision, imported.backend) == (said["revision"], backend)
     for _ in range(2):  # as it was made, and opened again
         with kvstore.open(tmp_path / "store", backend) as store:
@@ -165,10 +165,10 @@ def test_an_import_is_the_store_that_etcd_had(shared: Path, tmp_path: Path, name
 
 
 @pytest.mark.parametrize("name", SNAPSHOTS)
-def test_open_snapshot_and_restore_take_etcds_files_too(shared: Path, tmp_path: Path, name: str) -> None:
+def test_open_snapshot_and_restore_take_etcds_files_too(samples: Path, tmp_path: Path, name: str) -> None:
     """``open_snapshot`` (verified) and ``restore`` know an etcd snapshot when they see one."""
-    said = truth(shared / "samples" / name)
-    path = shared / "samples" / name / "snapshot.db"
+    said = truth(samples / name)
+    path = samples / name / "snapshot.db"
     with kvstore.open_snapshot(path, verify=True) as snapshot:
         hold_against_truth(snapshot, said)
         assert snapshot.info.backend == "etcd"
@@ -179,13 +179,13 @@ def test_open_snapshot_and_restore_take_etcds_files_too(shared: Path, tmp_path: 
 # --- refusals -----------------------------------------------------------------------------------
 
 
-def test_nothing_is_imported_over_anything(shared: Path, tmp_path: Path) -> None:
+def test_nothing_is_imported_over_anything(samples: Path, tmp_path: Path) -> None:
     """A directory that is not empty is refused, and left alone."""
     target = tmp_path / "store"
     target.mkdir()
     (target / "file").write_text("precious")
     with pytest.raises(kvstore.WrongStore):
-        import_etcd(shared / "samples" / "tiny" / "snapshot.db", target)
+        import_etcd(samples / "tiny" / "snapshot.db", target)
     assert (target / "file").read_text() == "precious"
 
 
@@ -203,8 +203,8 @@ def test_what_is_not_etcds_is_told_apart(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "folder", "text"]
 
 
-def variants(shared: Path) -> dict[str, dict[str, Any]]:
-    found: dict[str, dict[str, Any]] = truth(shared / "samples" / "damaged")["variants"]
+def variants(samples: Path) -> dict[str, dict[str, Any]]:
+    found: dict[str, dict[str, Any]] = truth(samples / "damaged")["variants"]
     return found
 
 
@@ -215,11 +215,11 @@ REFUSED_THOUGH_ETCD_STARTS = {
 """Acknowledged writes would be gone without a word; see docs/coming-from-etcd.md."""
 
 
-def damaged_data_dir(shared: Path, variant: str, into: Path) -> Path:
+def damaged_data_dir(samples: Path, variant: str, into: Path) -> Path:
     """The good data directory, with the variant's file in its place."""
-    folder = shared / "samples" / "damaged"
+    folder = samples / "damaged"
     source = etcd_samples.untar(folder / "good-datadir.tar.xz", into)
-    data = lzma.decompress((folder / variants(shared)[variant]["file"]).read_bytes())
+    data = lzma.decompress((folder / variants(samples)[variant]["file"]).read_bytes())
     if variant.startswith("db/"):
         target = source / "member" / "snap" / "db"
     else:
@@ -238,19 +238,19 @@ DATA_DIR_VARIANTS = (
 SNAPSHOT_VARIANTS = "bitflip-in-a-value bitflip-in-the-hash empty good truncated without-hash".split()
 
 
-def test_every_damaged_sample_is_tried(shared: Path) -> None:
+def test_every_damaged_sample_is_tried(samples: Path) -> None:
     """No variant of the samples is left out below."""
     tried = {*DATA_DIR_VARIANTS, *(f"snapshot/{name}" for name in SNAPSHOT_VARIANTS)}
-    assert set(variants(shared)) == tried
+    assert set(variants(samples)) == tried
 
 
 @pytest.mark.parametrize("variant", DATA_DIR_VARIANTS)
 def test_a_damaged_data_directory_is_imported_or_refused_as_etcd_does(
-    shared: Path, tmp_path: Path, variant: str
+    samples: Path, tmp_path: Path, variant: str
 ) -> None:
     """What etcd starts from moves in with the rows that etcd served; what it refuses is refused with a place."""
-    said = variants(shared)[variant]
-    source = damaged_data_dir(shared, variant, tmp_path)
+    said = variants(samples)[variant]
+    source = damaged_data_dir(samples, variant, tmp_path)
     if said["starts"] and variant not in REFUSED_THOUGH_ETCD_STARTS:
         try:
             import_etcd(source, tmp_path / "store")
@@ -271,11 +271,11 @@ def test_a_damaged_data_directory_is_imported_or_refused_as_etcd_does(
 
 @pytest.mark.parametrize("variant", SNAPSHOT_VARIANTS)
 def test_a_damaged_snapshot_is_imported_or_refused_as_etcd_does(
-    shared: Path, tmp_path: Path, variant: str
+    samples: Path, tmp_path: Path, variant: str
 ) -> None:
     """As ``snapshot restore`` decides, with and without its hash check."""
-    said = variants(shared)[f"snapshot/{variant}"]
-    packed = shared / "samples" / "damaged" / said["file"]
+    said = variants(samples)[f"snapshot/{variant}"]
+    packed = samples / "damaged" / said["file"]
     path = etcd_samples.unxz(packed, tmp_path / "snapshot.db")
     path.write_bytes(lzma.decompress(packed.read_bytes()))
     for option, skip in (("restore", False), ("restore--skip-hash-check", True)):
@@ -361,9 +361,9 @@ def test_the_mark_of_a_bumped_revision_is_no_key(tmp_path: Path) -> None:
         assert store.put(b"b", b"").revision == 1001
 
 
-def test_flipped_bytes_end_in_typed_errors(shared: Path, tmp_path: Path) -> None:
+def test_flipped_bytes_end_in_typed_errors(samples: Path, tmp_path: Path) -> None:
     """Whatever a few wrong bytes make of a file, reading all of it answers or refuses; nothing else happens."""
-    good = (shared / "samples" / "tiny-3.5.30" / "snapshot.db").read_bytes()
+    good = (samples / "tiny-3.5.30" / "snapshot.db").read_bytes()
     chance = random.Random(3)
     outcomes = set()
     for _ in range(200):
