@@ -209,7 +209,9 @@ def test_an_id_that_is_no_number_is_refused_by_name(store: Store) -> None:
 # --- keys ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("bad", ["a", 5, bytearray(b"a"), memoryview(b"a")], ids=repr)
+@pytest.mark.parametrize(
+    "bad", ["a", 5, bytearray(b"a"), memoryview(b"a")], ids=["text", "number", "bytearray", "memoryview"]
+)
 def test_what_is_not_bytes_is_refused_by_name(store: Store, bad: Any) -> None:
     """As key, range_end or prefix of any call."""
     calls: list[tuple[str, Callable[[], Any]]] = [
