@@ -53,10 +53,9 @@ def watch_start(start_revision: int, resume: tuple[int, int] | None) -> tuple[in
         return start_revision, 0
     if start_revision:
         raise TypeError("give either a start_revision or the position to resume at")
-    try:
-        revision, sub = resume
-    except (TypeError, ValueError):
-        raise TypeError(f"resume must be two numbers, a watch's position, not {resume!r}") from None
+    if not isinstance(resume, tuple | list) or len(resume) != 2:
+        raise TypeError(f"resume must be two numbers, a watch's position, not {resume!r}")
+    revision, sub = resume
     check_number("resume", revision)
     check_number("resume", sub)
     return revision, sub

@@ -1,4 +1,4 @@
-"""A process patched by gevent (gunicorn, celery): its threads are greenlets of one, and the store works there."""
+"""A process patched by gevent (gunicorn, celery): its threads are greenlets of one thread. The store works there."""
 
 from __future__ import annotations
 
