@@ -33,7 +33,7 @@ from kvstore.backend import (
     find_backend,
     recognize_backend,
 )
-from kvstore.errors import DiskFull, KVStoreError, NotAStore, OpenError, WrongStore
+from kvstore.errors import Corruption, DiskFull, KVStoreError, NotAStore, OpenError, WrongStore
 from kvstore.files import Disk, OSDisk, free_bytes
 from kvstore.layout import DataDir
 from kvstore.mvcc.schema import (
@@ -60,6 +60,9 @@ from kvstore.snapshot.transfer import copy_bytes, copy_rows
 from kvstore.snapshot.writer import write_snapshot
 from kvstore.wal import Log
 from kvstore.wal.archive import log_segments
+
+ATTEMPTS = 20
+"""Beside a process that writes the source: what is read may be given up before it has been read."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -175,7 +178,30 @@ def restore(
     target = Path(os.path.abspath(data_dir))
     check_target(target)
     point = Point(to_revision, int(to_time * 1000))
-    found = Source.at(Path(source), [Path(archive) for archive in archives])
+    origin = Path(os.path.abspath(source))
+    folders = [Path(os.path.abspath(archive)) for archive in archives]
+    attempt = 1
+    while True:
+        there = _files(origin, folders)
+        try:
+            return _restore(Source.at(origin, folders), target, new, point, progress, disk)
+        except (Corruption, FileNotFoundError, OpenError):
+            # a process that writes the source may have given up a segment or a snapshot meanwhile
+            if attempt == ATTEMPTS or _files(origin, folders) == there:
+                raise
+        attempt += 1
+
+
+def _files(source: Path, folders: list[Path]) -> list[Path]:
+    """The segments and snapshots there are to restore from."""
+    directory = DataDir.at(source)
+    files = [file for folder in (directory.wal, *folders) for file in layout.archived(folder)]
+    return [file.path for file in (*files, *directory.snapshots())]
+
+
+def _restore(
+    found: Source, target: Path, new: NewStore, point: Point, progress: Progress | None, disk: Disk
+) -> Restored:
     base = found.base(point)
     kind = find_backend(new.backend or found.backend or Options().backend)
     with building_directory(disk, target) as directory:
