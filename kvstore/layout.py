@@ -43,6 +43,8 @@ class NumberedFile:
     path: Path
     cluster_id: int
     index: int
+    descriptor: int = -1
+    """Of the file, where it is kept open because somebody may remove it."""
 
 
 @dataclass(frozen=True)

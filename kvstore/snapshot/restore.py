@@ -18,9 +18,9 @@ from __future__ import annotations
 import os
 import random
 import time
-from collections.abc import Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from kvstore import layout
@@ -61,6 +61,7 @@ from kvstore.snapshot.writer import write_snapshot
 from kvstore.wal import Log
 from kvstore.wal.archive import log_segments
 
+KEPT_OPEN = 64
 ATTEMPTS = 20
 """Beside a process that writes the source: what is read may be given up before it has been read."""
 
@@ -184,12 +185,27 @@ def restore(
     while True:
         there = _files(origin, folders)
         try:
-            return _restore(Source.at(origin, folders), target, new, point, progress, disk)
+            with _kept_open(Source.at(origin, folders)) as found:
+                return _restore(found, target, new, point, progress, disk)
         except (Corruption, FileNotFoundError, OpenError):
             # a process that writes the source may have given up a segment or a snapshot meanwhile
             if attempt == ATTEMPTS or _files(origin, folders) == there:
                 raise
         attempt += 1
+
+
+@contextmanager
+def _kept_open(source: Source) -> Iterator[Source]:
+    """The newest segments are open from now on, so that a process which gives them up takes nothing away."""
+    kept = []
+    try:
+        for file in source.segments[-KEPT_OPEN:]:
+            descriptor = os.open(file.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+            kept.append(replace(file, descriptor=descriptor))
+        yield replace(source, segments=source.segments[:-KEPT_OPEN] + kept)
+    finally:
+        for file in kept:
+            os.close(file.descriptor)
 
 
 def _files(source: Path, folders: list[Path]) -> list[Path]:

@@ -30,9 +30,12 @@ _ZEROS = bytes(WINDOW_BYTES)
 class _Window:
     """A part of a file in memory, moved to where it is needed."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, descriptor: int) -> None:
         self.path = path
-        self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        if descriptor >= 0:
+            self._fd = os.dup(descriptor)
+        else:
+            self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
         self.size_bytes = os.fstat(self._fd).st_size
         self.buffer = b""
         self._base = 0
@@ -97,8 +100,9 @@ class _Window:
 class SegmentReader:
     """The frames of one segment. ``end`` and ``chain`` follow the last good frame that was read."""
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        self._window = _Window(os.fspath(path))
+    def __init__(self, path: str | os.PathLike[str], descriptor: int = -1) -> None:
+        """``descriptor``: of the file, where it is open already; it stays the caller's."""
+        self._window = _Window(os.fspath(path), descriptor)
         self.path = self._window.path
         self.size_bytes = self._window.size_bytes
         self.end = 0
