@@ -58,6 +58,11 @@ class _Window:
         except OSError as error:
             raise Corruption(f"cannot be read: {error.strerror}", self.path, offset) from error
 
+    def measure(self) -> int:
+        """The size of the file now."""
+        self.size_bytes = os.fstat(self._fd).st_size
+        return self.size_bytes
+
     def forget(self) -> None:
         """Read anew from the file what is asked for next."""
         self.buffer = b""
@@ -211,6 +216,15 @@ class SegmentReader:
         if len(window.buffer) - at < size:
             raise fmt.BadFrame(offset, "the file has become shorter")
         return fmt.decode_frame(window.buffer, at, offset, size, self.seed)
+
+    def frame_anew(self, offset: int) -> fmt.Frame | None:
+        """``frame_at``, read once more where it is bad: somebody may have been writing it."""
+        try:
+            return self.frame_at(offset)
+        except fmt.BadFrame:
+            self._window.forget()
+            self.size_bytes = self._window.measure()
+            return self.frame_at(offset)
 
     def skip_to(self, mark: fmt.Mark) -> bool:
         """Go on with the frame that ``mark`` describes, if it is there and in order."""
