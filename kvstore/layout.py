@@ -44,6 +44,8 @@ class NumberedFile:
     path: Path
     cluster_id: int
     index: int
+    descriptor: int = -1
+    """Of the file, where it is kept open because somebody may remove it."""
 
 
 @dataclass(frozen=True)
@@ -181,5 +183,5 @@ def _files(directory: Path) -> list[os.DirEntry[str]]:
     try:
         with os.scandir(directory) as entries:
             return [entry for entry in entries if entry.is_file(follow_symlinks=False)]
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return []

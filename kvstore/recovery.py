@@ -2,8 +2,9 @@
 
     1  take the lock, find out what lies in the directory, remove what an interrupted run left half made
     2  open the backend: it is at some applied index A, whole (a missing one is made anew, and A is 0; a damaged
-       one is set aside, and its place taken by the newest good snapshot, see ``snapshot.rescue``). A small one of
-       a store that was not closed is looked through before it is mapped, as a damaged one could end the process
+       one is set aside, and its place taken by the newest good snapshot, see ``snapshot.rescue``). One that does not
+       lie where it was written may be a copy of files in use, and is looked through first (``store_lock``). A small
+       one of a store that was not closed is looked through before it is mapped, as a damaged one could end the process
     3  replay the log after A through ``effects.apply`` (replay.py), the same that live writes use; when that fills the
        memory allowed for it, checkpoint in between
     4  everything replayed is durable, so it is published

@@ -10,6 +10,7 @@ batch of the log that was written after T), or, without either, the end of the l
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 
 from kvstore import layout
@@ -114,7 +115,7 @@ def _places(segments: list[layout.NumberedFile]) -> tuple[int, dict[int, int]]:
     total_bytes, begins = 0, {}
     for file in segments:
         begins[file.index] = total_bytes
-        total_bytes += file.path.stat().st_size
+        total_bytes += os.stat(file.path if file.descriptor < 0 else file.descriptor).st_size
     return total_bytes, begins
 
 

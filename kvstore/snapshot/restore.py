@@ -18,9 +18,9 @@ from __future__ import annotations
 import os
 import random
 import time
-from collections.abc import Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from kvstore import layout
@@ -32,7 +32,7 @@ from kvstore.backend import (
     check_closed,
     find_backend,
 )
-from kvstore.errors import DiskFull, KVStoreError, NotAStore, OpenError, WrongStore
+from kvstore.errors import Corruption, DiskFull, KVStoreError, NotAStore, OpenError, WrongStore
 from kvstore.files import Disk, OSDisk, free_bytes
 from kvstore.layout import DataDir
 from kvstore.mvcc.schema import (
@@ -64,6 +64,9 @@ from kvstore.wal.archive import log_segments
 
 TO_TIME_MAX = 1e12
 """Seconds: no clock says more, and in milliseconds it has 64 bits."""
+KEPT_OPEN = 64
+ATTEMPTS = 20
+"""Beside a process that writes the source: what is read may be given up before it has been read."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -181,7 +184,45 @@ def restore(
     target = Path(os.path.abspath(data_dir))
     check_target(target)
     point = Point(to_revision, int(to_time * 1000))
-    found = Source.at(Path(source), [Path(archive) for archive in archives])
+    origin = Path(os.path.abspath(source))
+    folders = [Path(os.path.abspath(archive)) for archive in archives]
+    attempt = 1
+    while True:
+        there = _files(origin, folders)
+        try:
+            with _kept_open(Source.at(origin, folders)) as found:
+                return _restore(found, target, new, point, progress, disk)
+        except (Corruption, FileNotFoundError, OpenError):
+            # a process that writes the source may have given up a segment or a snapshot meanwhile
+            if attempt == ATTEMPTS or _files(origin, folders) == there:
+                raise
+        attempt += 1
+
+
+@contextmanager
+def _kept_open(source: Source) -> Iterator[Source]:
+    """The newest segments are open from now on, so that a process which gives them up takes nothing away."""
+    kept = []
+    try:
+        for file in source.segments[-KEPT_OPEN:]:
+            descriptor = os.open(file.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+            kept.append(replace(file, descriptor=descriptor))
+        yield replace(source, segments=source.segments[:-KEPT_OPEN] + kept)
+    finally:
+        for file in kept:
+            os.close(file.descriptor)
+
+
+def _files(source: Path, folders: list[Path]) -> list[Path]:
+    """The segments and snapshots there are to restore from."""
+    directory = DataDir.at(source)
+    files = [file for folder in (directory.wal, *folders) for file in layout.archived(folder)]
+    return [file.path for file in (*files, *directory.snapshots())]
+
+
+def _restore(
+    found: Source, target: Path, new: NewStore, point: Point, progress: Progress | None, disk: Disk
+) -> Restored:
     base = found.base(point)
     kind = find_backend(new.backend or found.backend or Options().backend)
     with building_directory(disk, target) as directory:

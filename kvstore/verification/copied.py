@@ -45,12 +45,16 @@ def check_copied(directory: DataDir, kind: type[Backend]) -> None:
         backend = _opened(kind, directory.db)
         try:
             check_format(backend, directory.db)
+            with backend.read() as tx:
+                marks = read_marks(tx)
+            if not _log_reaches(directory.wal, marks.applied_index):
+                return  # opening the log refuses that: a backend is not given up for a log that has less
             backend.check()
             found = Collector()
             check_tables(backend, found)
             found.report(directory.db).raise_if_damaged()
             with backend.read() as tx:
-                _check_against_log(tx, read_marks(tx), directory.wal)
+                _check_against_log(tx, marks, directory.wal)
         finally:
             backend.close()
     except Corruption as damage:
@@ -77,6 +81,21 @@ def is_closed(directory: DataDir, backend: Backend, closed: int) -> bool:
         for _ in replay.batches():
             return False
     return replay.last_index == index
+
+
+def _log_reaches(wal_dir: Path, index: int) -> bool:
+    """Whether the log can be read from its beginning to that entry."""
+    segments = layout.segments(wal_dir)
+    try:
+        return (
+            any(
+                batch.last_index >= index
+                for batch in Replay(None, wal_dir, segments[0].index - 1, None, segments).batches()
+            )
+            or index < segments[0].index
+        )
+    except KVStoreError:
+        return False
 
 
 def _check_against_log(tx: ReadTx, marks: Marks, wal_dir: Path) -> None:

@@ -94,7 +94,10 @@ def _check_store(
         if backend is not None:
             check_tables(backend, found)
             with backend.read() as tx:
-                _check_against_log(read_marks(tx), log, directory, found)
+                marks = read_marks(tx)
+                if is_live and log is not None and log.is_sound and marks.applied_index > log.last_index:
+                    log = check_log(directory.wal, Collector(), is_live=True)  # it has grown since
+                _check_against_log(marks, log, directory, found)
                 if deep:
                     folders = [directory.wal, *([Path(options.archive_dir)] if options.archive_dir else [])]
                     sources = Sources(snapshots, folders)
