@@ -22,16 +22,23 @@ import os
 import threading
 import time
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import ClassVar, Self
-from urllib.parse import quote
 
 import apsw
 
 from kvstore.backend import Progress
-from kvstore.errors import Corruption, DiskFull, MissingDependency, ReadOnly, StoreClosed, StoreLocked
-from kvstore.files import OSDisk, free_bytes
+from kvstore.errors import (
+    Corruption,
+    DiskFull,
+    MissingDependency,
+    ReadOnly,
+    StoreClosed,
+    StoreLocked,
+    StoreUnreachable,
+)
+from kvstore.files import OSDisk, free_bytes, hand_over
 
 from .sqlite_file import (
     APPLICATION_ID,
@@ -39,9 +46,11 @@ from .sqlite_file import (
     MAGIC,
     check_header,
     check_tables,
+    is_utf8,
     open_beside,
     table_sql,
     typed,
+    uri_of,
     wal_path,
     write_all,
 )
@@ -77,6 +86,8 @@ class SQLiteBackend:
         self._connections: list[apsw.Connection] = []
         self._closing = threading.Event()
         self._idle: list[apsw.Cursor] = []  # one for each connection of a reader that nobody uses
+        self._file: os.stat_result | None = None  # what bore the name when it was opened
+        self._is_replaced = False  # by a file of the same content: see ``settle``
 
     # --- opening --------------------------------------------------------------------
 
@@ -92,7 +103,8 @@ class SQLiteBackend:
             check_header(path, complete=immutable)
         elif not path.exists():
             os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
-        uri = f"file:{quote(os.fspath(path.absolute()))}?mode={'rw' if writable else 'ro'}"
+            hand_over(path)  # SQLite gives the files beside it the same owner
+        uri = f"{uri_of(path)}?mode={'rw' if writable else 'ro'}"
         if immutable:
             uri += "&immutable=1"
         flags = apsw.SQLITE_OPEN_URI | (apsw.SQLITE_OPEN_READWRITE if writable else apsw.SQLITE_OPEN_READONLY)
@@ -131,8 +143,11 @@ class SQLiteBackend:
         writer.execute(f"PRAGMA journal_size_limit = {WAL_KEPT_BYTES}")
 
     def _connect(self, cache_bytes: int) -> apsw.Connection:
+        self._check_place()
         connection = apsw.Connection(self._uri, flags=self._flags)
         self._connections.append(connection)
+        self._file = self._file or os.stat(self.path)
+        self._check_place()
         connection.set_busy_timeout(BUSY_TIMEOUT_MS)
         connection.config(apsw.SQLITE_DBCONFIG_DEFENSIVE, 1)
         connection.config(apsw.SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0)
@@ -141,6 +156,17 @@ class SQLiteBackend:
         mapped = self.path.stat().st_size if "immutable" in self._uri else 0
         connection.execute(f"PRAGMA mmap_size = {mapped}")
         return connection
+
+    def _check_place(self) -> None:
+        """Raise ``StoreUnreachable`` if the name does not lead to the file that was opened: connections go by it."""
+        if self._file is None or self._is_replaced:
+            return
+        try:
+            if os.path.samestat(self._file, os.stat(self.path)):
+                return
+        except OSError as error:
+            raise StoreUnreachable(self.path, str(error.strerror)) from error
+        raise StoreUnreachable(self.path, "another file bears the name")
 
     @classmethod
     def recognizes(cls, path: Path) -> bool:
@@ -226,6 +252,7 @@ class SQLiteBackend:
             while True:
                 logged, moved = self._writer.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
                 if logged == moved:
+                    self._is_replaced = True
                     return helpers
                 if time.monotonic() > deadline:
                     raise StoreLocked(self.path)
@@ -238,7 +265,7 @@ class SQLiteBackend:
         cursor = self.take()
         try:
             cursor.execute("PRAGMA query_only = OFF")  # of this database nothing is written
-            cursor.execute("VACUUM INTO ?", (os.fspath(path),))
+            cursor.execute("VACUUM INTO ?", (uri_of(path),))
         except apsw.Error as error:
             reason = typed(error, path)
             os.unlink(path)
@@ -249,7 +276,7 @@ class SQLiteBackend:
 
     def copy_into(self, fd: int) -> bool:
         """The file as it is, if the log can be moved into it now and few of its pages are free."""
-        if self._writer is None:
+        if self._writer is None or not is_utf8(self.path):
             return False
         with self.read() as view:
             pages, in_use, page_bytes = view.pages(), view.pages_in_use(), view.page_bytes()
@@ -259,6 +286,7 @@ class SQLiteBackend:
             logged, moved = self._writer.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
             if logged != moved:
                 return False  # a view of an older commit stands in the way
+            self._check_place()
             with open_beside(self.path) as file:
                 for offset in range(0, pages * page_bytes, COPIED_BYTES):
                     write_all(fd, file.xRead(min(COPIED_BYTES, pages * page_bytes - offset), offset))
@@ -268,7 +296,11 @@ class SQLiteBackend:
 
     def size_bytes(self) -> int:
         wal = wal_path(self.path)
-        return os.stat(self.path).st_size + (os.stat(wal).st_size if wal.exists() else 0)
+        try:
+            return os.stat(self.path).st_size + (os.stat(wal).st_size if wal.exists() else 0)
+        except (FileNotFoundError, PermissionError):  # not where it was opened
+            with self.read() as view:
+                return view.pages() * view.page_bytes()
 
     def in_use_bytes(self) -> int:
         with self.read() as view:
@@ -290,9 +322,13 @@ class SQLiteBackend:
         """
         self._closing.set()
         writer, self._writer = self._writer, None
-        deadline = time.monotonic() + CLOSE_WAIT_SECONDS
-        while len(self._idle) < len(self._connections) - (writer is not None) and time.monotonic() < deadline:
-            time.sleep(0.001)
+        readers = len(self._connections) - (writer is not None)
+        if not self._wait_for_idle(readers):
+            for (
+                connection
+            ) in self._connections:  # a statement that takes longer ends now: its caller gets StoreClosed
+                connection.interrupt()
+            self._wait_for_idle(readers)
         self._idle.clear()
         try:
             if writer is not None:
@@ -304,8 +340,18 @@ class SQLiteBackend:
         except apsw.Error as error:
             raise typed(error, self.path) from error
         finally:
-            while self._connections:
-                self._connections.pop().close(True)
+            with ExitStack() as connections:  # whichever of them fails, the others are closed
+                while self._connections:
+                    connections.callback(self._connections.pop().close, True)
+
+    def _wait_for_idle(self, readers: int) -> bool:
+        """Whether all readers have given their connections back, within some seconds."""
+        deadline = time.monotonic() + CLOSE_WAIT_SECONDS
+        while len(self._idle) < readers:
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.001)
+        return True
 
     @classmethod
     def versions(cls) -> dict[str, str]:

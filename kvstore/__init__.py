@@ -19,6 +19,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from kvstore.errors import (
+    BadArgument,
     Code,
     Compacted,
     Corruption,
@@ -41,13 +42,16 @@ from kvstore.errors import (
     Overloaded,
     QuotaExceeded,
     ReadOnly,
+    Reentered,
     RequestError,
     RequestTooLarge,
+    RevisionsExhausted,
     SpaceError,
     StateError,
     StoreClosed,
     StoreLocked,
     StorePoisoned,
+    StoreUnreachable,
     TooManyOps,
     TooNew,
     TooOld,
@@ -70,6 +74,7 @@ from kvstore.model import (
 )
 from kvstore.ops import create_revision, delete, get, lease, mod_revision, put, txn, value, version
 from kvstore.options import BadOption, Options
+from kvstore.shelter import Sheltered
 
 if TYPE_CHECKING:
     from kvstore.aio import AsyncStore
@@ -85,6 +90,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "AsyncStore",
+    "BadArgument",
     "BadOption",
     "Change",
     "Code",
@@ -116,8 +122,10 @@ __all__ = [
     "Options",
     "QuotaExceeded",
     "ReadOnly",
+    "Reentered",
     "RequestError",
     "RequestTooLarge",
+    "RevisionsExhausted",
     "SortOrder",
     "SortTarget",
     "SpaceError",
@@ -126,6 +134,7 @@ __all__ = [
     "StoreClosed",
     "StoreLocked",
     "StorePoisoned",
+    "StoreUnreachable",
     "TooManyOps",
     "TooNew",
     "TooOld",
@@ -161,6 +170,15 @@ def open(data_dir: str | os.PathLike[str], backend: str | None = None, **options
     Raises ``StoreLocked`` (held by another process), ``NotAStore``, ``WrongStore`` (another backend's),
     ``TooNew``, ``Corruption``, ``BadOption``.
     """
+    opening = Sheltered(lambda: _open(data_dir, backend, options), undo=lambda store: store.close())
+    try:
+        return opening.run()
+    except BaseException:
+        opening.abandon()
+        raise
+
+
+def _open(data_dir: str | os.PathLike[str], backend: str | None, options: dict[str, Any]) -> Store:
     from kvstore.store import Store
 
     return Store(_engine(data_dir, backend, options))

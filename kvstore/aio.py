@@ -23,6 +23,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from kvstore import ops
+from kvstore.arguments import Seconds, check_number, whole_seconds
 from kvstore.compaction import CompactionEstimate
 from kvstore.defragment import Defragmented, DefragmentEstimate
 from kvstore.engine import LocalEngine
@@ -131,16 +132,17 @@ class AsyncStore:
         value: bytes = b"",
         *,
         lease: int = 0,
-        ttl: int = 0,
+        ttl: Seconds | None = None,
         prev_kv: bool = False,
         ignore_value: bool = False,
         ignore_lease: bool = False,
     ) -> PutResponse:
         """As ``Store.put``."""
         request = PutRequest(key, value, lease, prev_kv, ignore_value, ignore_lease)
+        seconds = 0 if ttl is None else whole_seconds("ttl", ttl)
         if self.engine.overloaded:
             await self._in_thread(self.engine.check_room)
-        response: PutResponse = await self._durable(self.engine.submit_put(request, ttl))
+        response: PutResponse = await self._durable(self.engine.submit_put(request, seconds))
         return response
 
     async def delete(
@@ -247,7 +249,7 @@ class AsyncStore:
 
     async def hash_kv(self, revision: int = 0) -> HashKVResponse:
         """As ``Store.hash_kv``."""
-        return await self._in_thread(lambda: self.engine.hash_kv(revision))
+        return await self._in_thread(lambda: self._store.hash_kv(revision))
 
     async def count(
         self, key: bytes | None = None, range_end: bytes | None = None, *, prefix: bytes | None = None
@@ -282,6 +284,7 @@ class AsyncStore:
         from kvstore.watch.asynchronous import AsyncWatch
 
         start, end = ops.key_range(key, range_end, prefix)
+        check_number("start_revision", start_revision)
         revision, sub = ops.watch_start(start_revision, resume)
         request = WatchRequest(start, end, revision, prev_kv, no_put, no_delete, progress_notify, sub)
         return AsyncWatch(self.watch_stream(), request)
@@ -294,8 +297,9 @@ class AsyncStore:
 
     # --- leases, keeping house, the end ------------------------------------------------
 
-    async def grant_lease(self, ttl: int, lease: int = 0) -> LeaseGrantResponse:
-        return await self._in_thread(lambda: self.engine.lease_grant(ttl, lease))
+    async def grant_lease(self, ttl: Seconds, lease: int = 0) -> LeaseGrantResponse:
+        """As ``Store.grant_lease``."""
+        return await self._in_thread(lambda: self._store.grant_lease(ttl, lease))
 
     async def revoke_lease(self, lease: int) -> LeaseRevokeResponse:
         return await self._in_thread(lambda: self.engine.lease_revoke(lease))
@@ -310,7 +314,7 @@ class AsyncStore:
         return await self._in_thread(self._store.leases)
 
     async def compact(self, revision: int, *, physical: bool = False) -> CompactionResponse:
-        return await Awaited(lambda: self.engine.compact(revision, physical)).wait()
+        return await Awaited(lambda: self._store.compact(revision, physical=physical)).wait()
 
     async def compaction_estimate(self, revision: int) -> CompactionEstimate:
         """As ``Store.compaction_estimate``."""

@@ -36,7 +36,7 @@ from kvstore.errors import (
     ReadOnly,
     StoreClosed,
 )
-from kvstore.files import Disk, FileLock
+from kvstore.files import Disk, disk_full_is_typed
 from kvstore.keyvalue import KeyValue
 from kvstore.layout import DataDir
 from kvstore.leasing import Leasing
@@ -83,10 +83,11 @@ from kvstore.mvcc.validate import (
 from kvstore.options import Options
 from kvstore.quota import Space, put_cost, txn_cost
 from kvstore.replay import reload
-from kvstore.shelter import Sheltered, run_with_progress, sheltered, start
+from kvstore.shelter import Sheltered, import_sheltered, run_with_progress, sheltered, start
 from kvstore.snapshot.keeper import SnapshotKeeper
 from kvstore.snapshot.reader import SnapshotInfo
 from kvstore.status import Health, Status, health_of, status_of
+from kvstore.store_lock import StoreLock
 from kvstore.wal import Log
 from kvstore.write.ticket import Ticket
 from kvstore.write.writer import Writer, holds
@@ -106,7 +107,7 @@ class LocalEngine:
         options: Options,
         disk: Disk,
         directory: DataDir | None,
-        lock: FileLock | None,
+        lock: StoreLock | None,
         log: Log | None,
         state: State,
         lessor: Lessor,
@@ -192,6 +193,7 @@ class LocalEngine:
     def history(self, key: bytes, first_revision: int = 0, last_revision: int = 0) -> Iterator[KeyValue]:
         """Kept versions of ``key``, oldest first; a delete shows as version 0."""
         self.check_readable()
+        check_key(key)
         compacted = self.state.compacted
         last = read_revision(last_revision, self.state.published, compacted)
         return self._guarded(key_history(self.state, key, first_revision, last, compacted))
@@ -361,6 +363,7 @@ class LocalEngine:
 
     def watch(self, request: WatchRequest) -> Watch:
         """An iterator of the events that ``request`` asks for."""
+        import_sheltered("kvstore.watch")
         from kvstore.watch import Watch
 
         return Watch(self.watch_stream(), request)
@@ -524,7 +527,7 @@ class LocalEngine:
             Sheltered(self._close).run()
 
     def _close(self) -> None:
-        with self._closing:
+        with self._closing, disk_full_is_typed():
             if self._read_refusal is not None:
                 return
             self.background.stop()
@@ -547,6 +550,11 @@ class LocalEngine:
                     if self.log is not None:
                         files.callback(self.log.close)
 
+    def note_open(self) -> None:
+        """Another file has become the backend: it is the one that was written here."""
+        if self._lock is not None:
+            self._lock.note_open()
+
     def _finish_writing(self) -> None:
         with self.writer.still():
             self.writer.refusal = StoreClosed
@@ -555,6 +563,8 @@ class LocalEngine:
                 pass
             self.leasing.beat()
             self.backend.sync()
+            if self._lock is not None:
+                self._lock.note_closed(self.state.applied_index)
         except DiskFull as full:
             logger.warning("closed without a checkpoint: %s; the log has everything", full)
 

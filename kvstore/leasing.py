@@ -71,7 +71,9 @@ class Leasing:
 
     def revoke(self, lease: int) -> LeaseRevokeResponse:
         check_number("lease", lease)
-        response: LeaseRevokeResponse = self._engine.ask(LeaseRevokeRequest(lease))
+        response: LeaseRevokeResponse | None = None
+        while response is None:  # None: the first of its keys have gone, and more are left
+            response = self._engine.ask(LeaseRevokeRequest(lease))
         return response
 
     def keep_alive(self, lease: int) -> LeaseKeepAliveResponse:
@@ -80,6 +82,7 @@ class Leasing:
         return response
 
     def time_to_live(self, lease: int, keys: bool) -> LeaseTimeToLiveResponse:
+        check_number("lease", lease)
         response: LeaseTimeToLiveResponse = self._look(LeaseTimeToLiveRequest(lease, keys))
         return response
 
@@ -107,6 +110,9 @@ class Leasing:
             try:
                 ticket = engine.submit(ExpireRequest())
             except LeaseNotFound:  # revoked meanwhile
+                continue
+            if ticket.response is None:  # more of its keys are left
+                engine.wait(ticket)
                 continue
             expired += 1
             self.expired += 1

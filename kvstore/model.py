@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from enum import IntEnum
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 from kvstore.keyvalue import KeyValue, KeyValues
 
@@ -131,6 +131,22 @@ class WatchRequest(NamedTuple):
     no_delete: bool = False
     progress_notify: bool = False
     start_sub: int = 0
+
+
+def _refuse_truth(of: object) -> NoReturn:
+    """Compares and ops have none: ``a and b``, ``not a``, ``0 < a < 5`` would silently drop a part."""
+    if isinstance(of, Compare):
+        raise TypeError(
+            "a compare is neither true nor false, so `a and b`, `not a` and `1 < version(k) < 5` have no meaning: "
+            "write compare=[version(k) > 1, version(k) < 5]"
+        )
+    raise TypeError(
+        f"a {type(of).__name__} is neither true nor false: write each op of a transaction into its list"
+    )
+
+
+for _kind in (RangeRequest, PutRequest, DeleteRangeRequest, Compare, TxnRequest):
+    _kind.__bool__ = _refuse_truth  # type: ignore[union-attr]
 
 
 class PutWithTTLRequest(NamedTuple):

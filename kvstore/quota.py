@@ -107,7 +107,13 @@ class Space:
         directory = self._engine.directory
         if directory is None:
             return 1 << 62
-        return min(files.free_bytes(directory.wal), files.free_bytes(directory.snap))
+        try:
+            return min(files.free_bytes(directory.wal), files.free_bytes(directory.snap))
+        except (
+            FileNotFoundError,
+            PermissionError,
+        ):  # out of reach by its name: what is open is still written to
+            return 1 << 62
 
     # --- refusing ---------------------------------------------------------------------
 
@@ -187,7 +193,10 @@ class Space:
 
     def alarms(self) -> tuple[Alarm, ...]:
         """Alarms that are raised."""
-        return tuple(Alarm(parse_u64(key[:8]), key[8:].decode()) for key in sorted(self._engine.state.alarms))
+        return tuple(
+            Alarm(parse_u64(key[:8]), key[8:].decode("ascii", "replace"))
+            for key in sorted(self._engine.state.alarms)
+        )
 
     def disarm(self, alarm: Alarm) -> tuple[Alarm, ...]:
         """Put an alarm out; what was put out."""

@@ -18,12 +18,15 @@ from __future__ import annotations
 import _thread
 import contextvars
 import os
+import sys
 import threading
 from collections.abc import Callable
 from functools import wraps
-from typing import Concatenate, Generic, ParamSpec, TypeVar
+from importlib import import_module
+from typing import TYPE_CHECKING, Concatenate, Generic, ParamSpec, TypeVar
 
-from kvstore.backend import Progress
+if TYPE_CHECKING:
+    from kvstore.backend import Progress
 
 P = ParamSpec("P")
 S = TypeVar("S")
@@ -146,6 +149,12 @@ def sheltered(method: Callable[Concatenate[S, P], T]) -> Callable[Concatenate[S,
         return Sheltered(lambda: method(self, *args, **kwargs)).run()
 
     return run
+
+
+def import_sheltered(name: str) -> None:
+    """Import a module that the caller is about to use: Python's import locks do not survive an interruption."""
+    if name not in sys.modules:
+        Sheltered(lambda: import_module(name)).run()
 
 
 def run_with_progress(work: Callable[[Progress | None], T], progress: Progress | None) -> T:

@@ -63,7 +63,7 @@ from kvstore.model import (
     TxnRequest,
     TxnResponse,
 )
-from kvstore.mvcc import effects
+from kvstore.mvcc import effects, size
 from kvstore.mvcc.overlay import ChangedRow, Generation
 from kvstore.mvcc.read import answer_range, scan_keys, scan_rows
 from kvstore.mvcc.state import State
@@ -304,13 +304,20 @@ class Planner:
         return draft.plan(None)
 
     def _revoke(self, request: LeaseRevokeRequest) -> Plan:
-        """The attached keys go in one revision, in key order."""
+        """The attached keys go in one revision, in key order. More than an entry holds go piece by piece.
+
+        The answer is then None until the last of them, with which the lease goes: ask again.
+        """
         found = self._lessor.leases.get(request.id)
         if found is None:
             raise LeaseNotFound
+        keys = sorted(found.keys)
+        piece = size.first_piece(keys)
         draft = self._draft()
-        for key in sorted(found.keys):
+        for key in keys[:piece]:
             draft.delete_key(key, request.id)
+        if piece < len(keys):
+            return draft.plan(None)
         draft.revoke(request.id)
         return draft.plan(LeaseRevokeResponse(draft.revision))
 
@@ -438,6 +445,7 @@ class _Draft:
         state = self._state
         if not self._effects:
             return Plan(None, response, state.head, state.index)
+        size.check_entry(sum(map(len, self._effects)))
         entry = b"".join(self._effects)
         if self._changes:
             entry = effects.revision(self._main) + entry

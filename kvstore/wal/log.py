@@ -28,7 +28,6 @@ Calls are serialised by the caller; only ``fill_ahead``, ``room_bytes`` and ``la
 
 from __future__ import annotations
 
-import errno
 import os
 import time
 from collections.abc import Iterator, Sequence
@@ -46,11 +45,12 @@ from kvstore.errors import (
     StateError,
     StoreClosed,
     StorePoisoned,
+    StoreUnreachable,
     WrongStore,
 )
 from kvstore.files import Disk, is_disk_failure
 from kvstore.wal import format as fmt
-from kvstore.wal import recovery
+from kvstore.wal.archive import archive_segment
 from kvstore.wal.format import Batch, Mark, Metadata
 from kvstore.wal.reader import SegmentReader
 from kvstore.wal.replay import Replay, segments_from
@@ -330,8 +330,10 @@ class Log:
             return 0
         try:
             return writer.fill_ahead()
-        except (DiskFull, FileNotFoundError):
-            return 0  # no room: append says so if it matters. No file: rolled over and released
+        except (DiskFull, FileNotFoundError, StoreUnreachable):
+            return (
+                0  # no room: append says so if it matters. No file: rolled over and released, or out of reach
+            )
 
     @property
     def room_bytes(self) -> int:
@@ -343,10 +345,13 @@ class Log:
         self._ready_writer().lay(size_bytes)
 
     def _roll_unless_full(self, full: SegmentWriter) -> SegmentWriter:
-        """The next segment; where the disk has no room for one, the full one, which may have some of its reserve."""
+        """The next segment; where the disk has no room for one, the full one, which may have some of its reserve.
+
+        The full one also where the log's folder is not at its place: what is open is of the right store.
+        """
         try:
             return self._roll(full)
-        except DiskFull:
+        except (DiskFull, StoreUnreachable):
             if self._failure is not None:  # met half-way
                 raise
             return full
@@ -379,7 +384,7 @@ class Log:
         """Remove segments of which no entry after ``index`` is needed, oldest first; which they were.
 
         ``max_segments`` says how many to keep all the same, the needed ones counted in (0: all).
-        With ``archive_dir`` they are moved there. The last segment always stays.
+        With ``archive_dir`` they are moved there (``archive``). The last segment always stays.
         """
         self._ready_writer()
         segments = layout.segments(self._wal_dir)
@@ -390,23 +395,10 @@ class Log:
             if archive_dir is None:
                 self._disk.remove(path)
             else:
-                self._archive(path, Path(archive_dir))
+                archive_segment(self._disk, path, Path(archive_dir))
         if removed:
             self._disk.sync_dir(self._wal_dir)
         return removed
-
-    def _archive(self, path: Path, archive_dir: Path) -> None:
-        """Move a segment; by a synced copy where the archive is on another file system."""
-        target = archive_dir / path.name
-        self._disk.make_dir(archive_dir)
-        try:
-            self._disk.rename(path, target)
-        except OSError as error:
-            if error.errno != errno.EXDEV:
-                raise
-            recovery.copy_file(self._disk, str(path), str(target), path.stat().st_size)
-            self._disk.remove(path)
-        self._disk.sync_dir(archive_dir)
 
     # --- state ------------------------------------------------------------------------------
 
@@ -427,7 +419,11 @@ class Log:
 
     def segments(self) -> list[SegmentInfo]:
         """The segments on disk, oldest first."""
-        files = layout.segments(self._wal_dir)
+        files = [
+            file for file in layout.segments(self._wal_dir) if file.cluster_id == self.metadata.cluster_id
+        ]
+        if not files:
+            raise StoreUnreachable(self._wal_dir, "the log is not there")
         last_indexes = [following.index - 1 for following in files[1:]] + [self.last_index]
         return [
             SegmentInfo(file.path, file.index, last_index, file.path.stat().st_size)
@@ -478,10 +474,10 @@ class Log:
 
     @contextmanager
     def _poisoned_unless_full(self) -> Iterator[None]:
-        """A full disk inside has cost nothing; any other failure leaves the disk's state unknown."""
+        """A full disk or a folder out of reach has cost nothing; any other failure leaves the disk's state unknown."""
         try:
             yield
-        except DiskFull:
+        except (DiskFull, StoreUnreachable):
             raise
         except BaseException as error:
             if is_disk_failure(error):
