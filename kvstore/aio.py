@@ -283,7 +283,7 @@ class AsyncStore:
         """As ``Store.watch``: ``async with store.watch(...) as events: async for event in events``."""
         from kvstore.watch.asynchronous import AsyncWatch
 
-        start, end = ops.key_range(key, range_end, prefix)
+        start, end = ops.watch_range(key, range_end, prefix)
         check_number("start_revision", start_revision)
         revision, sub = ops.watch_start(start_revision, resume)
         request = WatchRequest(start, end, revision, prev_kv, no_put, no_delete, progress_notify, sub)

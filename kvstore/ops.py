@@ -47,6 +47,11 @@ def key_range(key: bytes | None, range_end: bytes | None, prefix: bytes | None) 
     return key, range_end
 
 
+def watch_range(key: bytes | None, range_end: bytes | None, prefix: bytes | None) -> tuple[bytes, bytes]:
+    """As ``key_range``; the empty key with a range_end is the first key there is, as etcd's watches have it."""
+    return key_range(FROM_KEY if key == b"" and range_end else key, range_end, prefix)
+
+
 def watch_start(start_revision: int, resume: tuple[int, int] | None) -> tuple[int, int]:
     """(revision, sub) of the first change that a watch wants, from whichever way the caller named it."""
     if resume is None:

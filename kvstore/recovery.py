@@ -185,7 +185,7 @@ def _make_directories(directory: DataDir, disk: Disk) -> None:
             raise NotAStore(
                 f"{directory.root} is not empty and not a store (it has {strangers[0]!r})", directory.root
             )
-    elif directory.root.exists():
+    elif directory.root.exists() and not directory.root.is_dir():  # not made by somebody in between
         raise NotAStore(f"{directory.root} is not a directory", directory.root)
     refuse_links(directory)
     for path in (directory.root, directory.snap, directory.wal):

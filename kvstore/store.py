@@ -321,7 +321,7 @@ class Store(Reader):
         a thread of its own, instead of iterating. Iteration raises ``Compacted`` where a compaction has passed the
         watch, ``StoreClosed`` when the store is closed. Raises ``NoThread`` where the system gives none.
         """
-        start, end = ops.key_range(key, range_end, prefix)
+        start, end = ops.watch_range(key, range_end, prefix)
         check_number("start_revision", start_revision)
         revision, sub = ops.watch_start(start_revision, resume)
         watch = self.engine.watch(

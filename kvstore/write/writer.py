@@ -115,8 +115,10 @@ class Writer:
         self.listeners: list[Callable[[int], None]] = []
         """Called with each revision that is published."""
         self._told = state.published
-        self._flusher: threading.Thread | None = None
-        self._flusher_lock = threading.Lock()
+        self._flusher = 0
+        """The flusher's thread id; 0: there is none."""
+        self._flushing = threading.Lock()
+        """Held by the flusher as long as it lives."""
         self._flusher_wanted = threading.Lock()
         self._flusher_wanted.acquire()
         self._stopping = False
@@ -388,7 +390,7 @@ class Writer:
 
     def flush_soon(self) -> bool:
         """Have the flusher lead, for tickets that nobody waits for; false if no thread can be had for it."""
-        if self._flusher is None:
+        if not self._flusher:
             thread = threading.Thread(target=self._run_flusher, name="kvstore-flusher", daemon=True)
             try:
                 start(thread)
@@ -402,9 +404,9 @@ class Writer:
         return True
 
     def _run_flusher(self) -> None:
-        if not self._flusher_lock.acquire(blocking=False):
+        if not self._flushing.acquire(blocking=False):
             return  # there is one
-        self._flusher = threading.current_thread()
+        self._flusher = threading.get_ident()
         while not self._stopping:
             self._flusher_wanted.acquire()
             while (self.asked or self._queue) and self._lead.acquire(blocking=False):
@@ -415,14 +417,15 @@ class Writer:
                     time.sleep(RETRY_SECONDS)
                 finally:
                     self._lead.release()
+        self._flushing.release()
 
     def stop(self) -> None:
         """End the flusher. The queue is drained, and nobody is let in any more."""
         self._stopping = True
-        flusher = self._flusher
-        if flusher is not None and flusher is not threading.current_thread():
+        if self._flusher and self._flusher != threading.get_ident():
             self.flush_soon()
-            flusher.join()
+            with self._flushing:
+                pass
 
     # --- the end ----------------------------------------------------------------------
 
