@@ -112,7 +112,7 @@ class Defragmenter:
             return Defragmented(before, before)
         with engine.checkpointing, engine.timed(DEFRAGMENT):
             check_held(engine.disk)
-            engine.checkpoint()
+            engine.checkpointer.run()
             found = self.estimate()
             if found.free_bytes < found.needed_bytes:
                 raise DiskFull(

@@ -410,7 +410,7 @@ class LocalEngine:
 
     def run_compaction(self, progress: Progress | None = None) -> None:
         """Delete what scheduled compactions have made garbage."""
-        self.checkpoint()
+        self.checkpointer.run()
         self.compaction.run(progress)
 
     def defragment(self, progress: Progress | None = None) -> Defragmented:
@@ -559,7 +559,7 @@ class LocalEngine:
         with self.writer.still():
             self.writer.refusal = StoreClosed
         try:
-            while self.checkpoint():
+            while self.checkpointer.run():
                 pass
             self.leasing.beat()
             self.backend.sync()
