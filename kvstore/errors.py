@@ -19,7 +19,8 @@
     |-- Corruption                "damaged": path, offset and last good revision say where
     `-- StateError                the handle cannot do this any more
         |-- StoreClosed, StorePoisoned, ForkedStore, ReadOnly
-        `-- Overloaded            not now: writers need the memory that it would hold back
+        |-- Overloaded            not now: writers need the memory that it would hold back
+        `-- Busy                  not now: another process holds a lock on the backend's file, or reads it
 
 ``code`` is the gRPC status code that etcd answers with (etcd-compatible, so that one
 handler serves both), ``retryable`` says whether the same call can succeed later
@@ -290,6 +291,13 @@ class Overloaded(StateError):
 
     retryable = True
     message = "writers need the memory that this would hold back; try again when there are fewer writes"
+
+
+class Busy(StateError):
+    """Another process holds a lock on the backend's file, or reads it. Nothing was changed; it is tried again."""
+
+    retryable = True
+    message = "another process is using the backend's file"
 
 
 class ReadOnly(StateError):
