@@ -54,6 +54,9 @@ MARK = b"kvstore"
 LONG_SUFFIX = "/long"
 
 READERS_MAX = 4096
+RECLAIM_SECONDS = (
+    5.0  # how often slots of the dead are given back, which tools of others leave in LMDB's table
+)
 GET_WAIT_SECONDS = 0.01
 VIEW_WAIT_SECONDS = 5.0  # how long a new view makes way for a growing map
 GROW_WAIT_SECONDS = 30.0  # how long a growing map waits for open views; then they fail
@@ -88,6 +91,7 @@ class LMDBBackend:
         self._map: LMDBMap | None = None
         self._pins: Pins | None = None
         """What the writer keeps for readers of other processes."""
+        self._reclaim_at = 0.0
         self._handle: FolderLock | None = None
         """What a reader of a file that another process may write says of itself."""
         self._fd = -1
@@ -237,6 +241,9 @@ class LMDBBackend:
         """The writer's transaction; nothing that somebody reads is used again in it."""
         if self._pins is not None:
             self._pins.keep()
+        if time.monotonic() > self._reclaim_at:
+            self._reclaim_at = time.monotonic() + RECLAIM_SECONDS
+            self.environment.reader_check()
         return self.environment.begin(write=True)
 
     def begin_view(self, view: int) -> lmdb.Transaction[bytes]:
@@ -409,13 +416,6 @@ class LMDBBackend:
         if self._pins is None:
             return []
         return self._pins.readers.foreign(self.environment.info()["last_txnid"])
-
-    def reclaim(self) -> None:
-        """Give back the slots of dead processes in LMDB's table: tools of others use it."""
-        try:
-            self.environment.reader_check()
-        except lmdb.Error as error:
-            raise typed(error, self.path) from error
 
     @classmethod
     def stale_helpers(cls, path: Path) -> list[Path]:

@@ -29,6 +29,7 @@ from kvstore.commit import GroupCommit, Ticket
 from kvstore.compaction import Compaction
 from kvstore.defragment import Defragmented, Defragmenter
 from kvstore.errors import (
+    Busy,
     DiskFull,
     ForkedStore,
     KVStoreError,
@@ -569,8 +570,8 @@ class LocalEngine:
                 pass
             self.leasing.beat()
             self.backend.sync()
-        except DiskFull as full:
-            logger.warning("closed without a checkpoint: %s; the log has everything", full)
+        except (Busy, DiskFull) as reason:
+            logger.warning("closed without a checkpoint: %s; the log has everything", reason)
 
 
 class _NoLog:

@@ -13,6 +13,8 @@ A clean close leaves nothing to replay. After a crash at most the last few check
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
 import logging
 import os
@@ -148,6 +150,29 @@ def refuse_links(directory: DataDir) -> None:
     """Nothing in a store is a link: it could lead a write, here or in a backend, to a file of somebody else."""
     for path in directory.links():
         raise NotAStore(f"{path} is a symbolic link", path)
+
+
+def hold_still(directory: DataDir) -> Callable[[], None]:
+    """Keep writers out while the files of a store that nobody has open are looked at; what ends that.
+
+    Where the lock's file cannot be written (a mount that is read-only), it is locked as it is; where it cannot
+    even be made, there was never a writer. Raises ``StoreLocked``.
+    """
+    try:
+        return take_lock(directory).release
+    except OSError as error:
+        if error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM):
+            raise
+    try:
+        fd = os.open(directory.lock, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        return lambda: None
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(fd)
+        raise StoreLocked(directory.root) from None
+    return lambda: os.close(fd)
 
 
 def take_lock(directory: DataDir) -> FileLock:
