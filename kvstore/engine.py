@@ -28,6 +28,7 @@ from kvstore.checkpointing import Checkpointer
 from kvstore.compaction import Compaction
 from kvstore.defragment import Defragmented, Defragmenter
 from kvstore.errors import (
+    Busy,
     Compacted,
     DiskFull,
     ForkedStore,
@@ -565,8 +566,8 @@ class LocalEngine:
             self.backend.sync()
             if self._lock is not None:
                 self._lock.note_closed(self.state.applied_index)
-        except DiskFull as full:
-            logger.warning("closed without a checkpoint: %s; the log has everything", full)
+        except (Busy, DiskFull) as reason:
+            logger.warning("closed without a checkpoint: %s; the log has everything", reason)
 
 
 class _NoLog:
