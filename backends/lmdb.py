@@ -26,6 +26,7 @@ import os
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar, NoReturn, Self
@@ -73,7 +74,8 @@ class LMDBBackend:
         self._writable = writable
         self._map_bytes: int = environment.info()["map_size"]
         self._page_bytes: int = environment.stat()["psize"]
-        self._views: set[int] = set()  # ids of open views; adding and discarding are atomic
+        self._views: set[weakref.ref[LMDBReadTx]] = set()
+        """Open views. Adding and discarding are atomic, and a view that is gone, however it went, is none."""
         self._growing = False
         self._begin = environment.begin
         self._immutable_meta: Meta | None = None
@@ -205,29 +207,30 @@ class LMDBBackend:
             self.grow()  # now, when nobody has to wait for it
         return LMDBWriteTx(self)
 
-    def begin_view(self, view: int) -> lmdb.Transaction[bytes]:
-        """A read transaction for the view of that id, which must call ``end_view``."""
-        self._views.add(view)
+    def begin_view(self, view: LMDBReadTx) -> lmdb.Transaction[bytes]:
+        """The read transaction of that view, which calls ``end_view`` when it is closed."""
+        known = weakref.ref(view, self._views.discard)
+        self._views.add(known)
         try:
             if self._growing:
-                self._views.discard(view)
+                self._views.discard(known)
                 self._wait_while_growing()
-                self._views.add(view)
+                self._views.add(known)
             try:
                 return self._begin()
             except lmdb.MapResizedError:
-                self._views.discard(view)
+                self._views.discard(known)
                 self._map_anew(0)  # another process made the file larger than our map
-                self._views.add(view)
+                self._views.add(known)
                 return self._begin()
         except BaseException as error:
-            self._views.discard(view)
+            self._views.discard(known)
             if isinstance(error, lmdb.Error):
                 raise typed(error, self.path) from error
             raise
 
-    def end_view(self, view: int) -> None:
-        self._views.discard(view)
+    def end_view(self, view: LMDBReadTx) -> None:
+        self._views.discard(weakref.ref(view))
 
     # --- the map --------------------------------------------------------------------
 

@@ -8,8 +8,9 @@ the last ones. ``sync`` syncs the log, then moves what it can into the file. SQL
 log before it moves pages, so the file is whole at any moment.
 
 Connections: one writes. Readers take one from a pool and give it back, so there are as many as there were
-reads at one time, and a thread that ends leaves nothing behind. The live file is not mapped into
-memory, since a stray write through a map would damage it; a snapshot is.
+reads at one time, and a thread that ends leaves nothing behind. One that is taken belongs to its reader alone: where
+a read is interrupted it goes with the last reference to it, and the next read makes another. The live file is not
+mapped into memory, since a stray write through a map would damage it; a snapshot is.
 
 Two traps of the operating system. Closing *any* descriptor of a file drops the locks that this process holds
 on it: nothing here opens the live file after ``open`` but SQLite itself, which knows (``open_beside``). And the
@@ -21,6 +22,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+import weakref
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -74,7 +76,8 @@ class SQLiteBackend:
         self._uri = uri
         self._flags = flags
         self._writer: apsw.Connection | None = None
-        self._connections: list[apsw.Connection] = []
+        self._connections: set[weakref.ref[apsw.Connection]] = set()
+        """Those that are open: the writer's, the idle ones, and those that readers have."""
         self._closing = threading.Event()
         self._idle: list[apsw.Cursor] = []  # one for each connection of a reader that nobody uses
 
@@ -132,7 +135,7 @@ class SQLiteBackend:
 
     def _connect(self, cache_bytes: int) -> apsw.Connection:
         connection = apsw.Connection(self._uri, flags=self._flags)
-        self._connections.append(connection)
+        self._connections.add(weakref.ref(connection, self._connections.discard))
         connection.set_busy_timeout(BUSY_TIMEOUT_MS)
         connection.config(apsw.SQLITE_DBCONFIG_DEFENSIVE, 1)
         connection.config(apsw.SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0)
@@ -156,13 +159,15 @@ class SQLiteBackend:
         cursor = self.take()
         try:
             value = cursor.execute(self.statements[table].get, (key,)).get
-            if value is not None and value.__class__ is not bytes:
-                raise Corruption("a value is not bytes", self.path)
-            return value
-        except (apsw.Error, UnicodeDecodeError) as error:
-            raise typed(error, self.path) from error
-        finally:
-            self._idle.append(cursor)
+        except BaseException as error:  # the statement may be left half-way
+            self.drop(cursor)
+            if isinstance(error, (apsw.Error, UnicodeDecodeError)):
+                raise typed(error, self.path) from error
+            raise
+        self._idle.append(cursor)
+        if value is not None and value.__class__ is not bytes:
+            raise Corruption("a value is not bytes", self.path)
+        return value
 
     def read(self) -> SQLiteReadTx:
         return SQLiteReadTx(self, self.take())
@@ -173,7 +178,7 @@ class SQLiteBackend:
         return SQLiteWriteTx(self, self._writer.cursor())
 
     def take(self) -> apsw.Cursor:
-        """A cursor of a connection that nobody else uses; ``give_back`` ends that."""
+        """A cursor of a connection that nobody else uses; ``give_back`` ends that, or ``drop``."""
         if self._closing.is_set():
             raise StoreClosed
         try:
@@ -196,6 +201,12 @@ class SQLiteBackend:
 
     def give_back(self, cursor: apsw.Cursor) -> None:
         self._idle.append(cursor)
+
+    def drop(self, cursor: apsw.Cursor) -> None:
+        """Close the connection of a cursor that was taken, in whatever state it is."""
+        connection = cursor.connection
+        self._connections.discard(weakref.ref(connection))
+        connection.close(True)
 
     # --- the whole file -------------------------------------------------------------
 
@@ -304,8 +315,10 @@ class SQLiteBackend:
         except apsw.Error as error:
             raise typed(error, self.path) from error
         finally:
-            while self._connections:
-                self._connections.pop().close(True)
+            for connection in [known() for known in list(self._connections)]:
+                if connection is not None:
+                    connection.close(True)
+            self._connections.clear()
 
     @classmethod
     def versions(cls) -> dict[str, str]:
