@@ -35,6 +35,7 @@ import lmdb
 
 from kvstore.backend import Progress
 from kvstore.errors import Corruption, NotAStore, ReadOnly, StoreClosed, TooNew
+from kvstore.files import hand_over
 
 from .lmdb_errors import typed
 from .lmdb_file import META_BYTES, Meta, has_magic, is_cut_short, read_meta, verify_pages
@@ -117,8 +118,8 @@ class LMDBBackend:
         map_bytes = used if immutable else max(cls.map_bytes, used)
         while True:
             try:
-                return lmdb.open(
-                    os.fspath(path),
+                environment = lmdb.open(
+                    os.fsencode(path),
                     subdir=False,
                     map_size=map_bytes,
                     metasync=False,
@@ -131,10 +132,15 @@ class LMDBBackend:
                     max_spare_txns=1,
                     lib_version=0,
                 )
+                break
             except lmdb.Error as error:
                 if error.code != errno.ENOMEM or map_bytes // 2 <= used:
                     raise
                 map_bytes //= 2
+        for made in (path, lock_path(path)):  # LMDB makes them by itself, also for a reader
+            if not immutable and made.exists():
+                hand_over(made)
+        return environment
 
     def _open_tables(self, tables: Sequence[str], *, is_new: bool, is_live: bool) -> None:
         if not is_new:
@@ -291,7 +297,10 @@ class LMDBBackend:
         return True
 
     def size_bytes(self) -> int:
-        return os.stat(self.path).st_size
+        try:
+            return os.stat(self.path).st_size
+        except (FileNotFoundError, PermissionError):  # not where it was opened
+            return (self.environment.info()["last_pgno"] + 1) * self._page_bytes
 
     def in_use_bytes(self) -> int:
         pages = 2  # the meta pages
@@ -343,4 +352,9 @@ class LMDBBackend:
         The lock file carries the number of the last transaction: while another process keeps it alive,
         LMDB would believe it and take the wrong meta page of the new file.
         """
-        return [path.with_name(path.name + "-lock")]
+        return [lock_path(path)]
+
+
+def lock_path(path: Path) -> Path:
+    """The table of readers beside the file."""
+    return path.with_name(path.name + "-lock")

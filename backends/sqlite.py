@@ -24,16 +24,23 @@ import threading
 import time
 import weakref
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import ClassVar, Self
-from urllib.parse import quote
 
 import apsw
 
 from kvstore.backend import Progress
-from kvstore.errors import Corruption, DiskFull, MissingDependency, ReadOnly, StoreClosed, StoreLocked
-from kvstore.files import OSDisk, free_bytes
+from kvstore.errors import (
+    Corruption,
+    DiskFull,
+    MissingDependency,
+    ReadOnly,
+    StoreClosed,
+    StoreLocked,
+    StoreUnreachable,
+)
+from kvstore.files import OSDisk, free_bytes, hand_over
 
 from .sqlite_file import (
     APPLICATION_ID,
@@ -41,9 +48,11 @@ from .sqlite_file import (
     MAGIC,
     check_header,
     check_tables,
+    is_utf8,
     open_beside,
     table_sql,
     typed,
+    uri_of,
     wal_path,
     write_all,
 )
@@ -80,6 +89,8 @@ class SQLiteBackend:
         """Those that are open: the writer's, the idle ones, and those that readers have."""
         self._closing = threading.Event()
         self._idle: list[apsw.Cursor] = []  # one for each connection of a reader that nobody uses
+        self._file: os.stat_result | None = None  # what bore the name when it was opened
+        self._is_replaced = False  # by a file of the same content: see ``settle``
 
     # --- opening --------------------------------------------------------------------
 
@@ -95,7 +106,8 @@ class SQLiteBackend:
             check_header(path, complete=immutable)
         elif not path.exists():
             os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
-        uri = f"file:{quote(os.fspath(path.absolute()))}?mode={'rw' if writable else 'ro'}"
+            hand_over(path)  # SQLite gives the files beside it the same owner
+        uri = f"{uri_of(path)}?mode={'rw' if writable else 'ro'}"
         if immutable:
             uri += "&immutable=1"
         flags = apsw.SQLITE_OPEN_URI | (apsw.SQLITE_OPEN_READWRITE if writable else apsw.SQLITE_OPEN_READONLY)
@@ -134,8 +146,11 @@ class SQLiteBackend:
         writer.execute(f"PRAGMA journal_size_limit = {WAL_KEPT_BYTES}")
 
     def _connect(self, cache_bytes: int) -> apsw.Connection:
+        self._check_place()
         connection = apsw.Connection(self._uri, flags=self._flags)
         self._connections.add(weakref.ref(connection, self._connections.discard))
+        self._file = self._file or os.stat(self.path)
+        self._check_place()
         connection.set_busy_timeout(BUSY_TIMEOUT_MS)
         connection.config(apsw.SQLITE_DBCONFIG_DEFENSIVE, 1)
         connection.config(apsw.SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0)
@@ -144,6 +159,17 @@ class SQLiteBackend:
         mapped = self.path.stat().st_size if "immutable" in self._uri else 0
         connection.execute(f"PRAGMA mmap_size = {mapped}")
         return connection
+
+    def _check_place(self) -> None:
+        """Raise ``StoreUnreachable`` if the name does not lead to the file that was opened: connections go by it."""
+        if self._file is None or self._is_replaced:
+            return
+        try:
+            if os.path.samestat(self._file, os.stat(self.path)):
+                return
+        except OSError as error:
+            raise StoreUnreachable(self.path, str(error.strerror)) from error
+        raise StoreUnreachable(self.path, "another file bears the name")
 
     @classmethod
     def recognizes(cls, path: Path) -> bool:
@@ -237,6 +263,7 @@ class SQLiteBackend:
             while True:
                 logged, moved = self._writer.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
                 if logged == moved:
+                    self._is_replaced = True
                     return helpers
                 if time.monotonic() > deadline:
                     raise StoreLocked(self.path)
@@ -249,7 +276,7 @@ class SQLiteBackend:
         cursor = self.take()
         try:
             cursor.execute("PRAGMA query_only = OFF")  # of this database nothing is written
-            cursor.execute("VACUUM INTO ?", (os.fspath(path),))
+            cursor.execute("VACUUM INTO ?", (uri_of(path),))
         except apsw.Error as error:
             reason = typed(error, path)
             os.unlink(path)
@@ -260,7 +287,7 @@ class SQLiteBackend:
 
     def copy_into(self, fd: int) -> bool:
         """The file as it is, if the log can be moved into it now and few of its pages are free."""
-        if self._writer is None:
+        if self._writer is None or not is_utf8(self.path):
             return False
         with self.read() as view:
             pages, in_use, page_bytes = view.pages(), view.pages_in_use(), view.page_bytes()
@@ -270,6 +297,7 @@ class SQLiteBackend:
             logged, moved = self._writer.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
             if logged != moved:
                 return False  # a view of an older commit stands in the way
+            self._check_place()
             with open_beside(self.path) as file:
                 for offset in range(0, pages * page_bytes, COPIED_BYTES):
                     write_all(fd, file.xRead(min(COPIED_BYTES, pages * page_bytes - offset), offset))
@@ -279,7 +307,11 @@ class SQLiteBackend:
 
     def size_bytes(self) -> int:
         wal = wal_path(self.path)
-        return os.stat(self.path).st_size + (os.stat(wal).st_size if wal.exists() else 0)
+        try:
+            return os.stat(self.path).st_size + (os.stat(wal).st_size if wal.exists() else 0)
+        except (FileNotFoundError, PermissionError):  # not where it was opened
+            with self.read() as view:
+                return view.pages() * view.page_bytes()
 
     def in_use_bytes(self) -> int:
         with self.read() as view:
@@ -301,9 +333,11 @@ class SQLiteBackend:
         """
         self._closing.set()
         writer, self._writer = self._writer, None
-        deadline = time.monotonic() + CLOSE_WAIT_SECONDS
-        while len(self._idle) < len(self._connections) - (writer is not None) and time.monotonic() < deadline:
-            time.sleep(0.001)
+        writers = int(writer is not None)
+        if not self._wait_for_idle(writers):
+            for connection in self._open_connections():
+                connection.interrupt()  # a statement that takes longer ends now: its caller gets StoreClosed
+            self._wait_for_idle(writers)
         self._idle.clear()
         try:
             if writer is not None:
@@ -315,10 +349,23 @@ class SQLiteBackend:
         except apsw.Error as error:
             raise typed(error, self.path) from error
         finally:
-            for connection in [known() for known in list(self._connections)]:
-                if connection is not None:
-                    connection.close(True)
-            self._connections.clear()
+            with ExitStack() as connections:  # whichever of them fails, the others are closed
+                for connection in self._open_connections():
+                    connections.callback(connection.close, True)
+                self._connections.clear()
+
+    def _open_connections(self) -> list[apsw.Connection]:
+        found = [known() for known in list(self._connections)]
+        return [connection for connection in found if connection is not None]
+
+    def _wait_for_idle(self, writers: int) -> bool:
+        """Whether all readers have given their connections back, or let go of them, within some seconds."""
+        deadline = time.monotonic() + CLOSE_WAIT_SECONDS
+        while len(self._idle) < len(self._connections) - writers:
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.001)
+        return True
 
     @classmethod
     def versions(cls) -> dict[str, str]:

@@ -56,7 +56,7 @@ class Checkpointer:
                 engine.sync_log()
             engine.state.backend_revision = generation.last_revision
             self._write(generation)
-            with engine.planning:
+            with engine.writer.still():
                 engine.state.generations = engine.state.generations[:1]
                 engine.state.applied_index = generation.last_index
             engine.space.measure()
@@ -72,7 +72,7 @@ class Checkpointer:
     def _freeze(self) -> Generation | None:
         """The generation to write: one left from an attempt that found the disk full, or the active one."""
         engine, state = self._engine, self._engine.state
-        with engine.planning:
+        with engine.writer.still():
             if len(state.generations) > 1:
                 return state.generations[1]
             active = state.active

@@ -34,6 +34,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from kvstore import files, layout
 from kvstore.backend import Backend, Progress
 from kvstore.errors import Corruption, DiskFull, Overloaded, ReadOnly
+from kvstore.held import check_held
 from kvstore.maintenance import DEFRAGMENT, Courtesy
 from kvstore.mvcc.schema import META, TABLES
 from kvstore.snapshot.transfer import copy_rows
@@ -110,6 +111,7 @@ class Defragmenter:
         if not engine.backend.persistent:
             return Defragmented(before, before)
         with engine.checkpointing, engine.timed(DEFRAGMENT):
+            check_held(engine.disk)
             engine.checkpoint()
             found = self.estimate()
             if found.free_bytes < found.needed_bytes:
@@ -175,8 +177,9 @@ class Defragmenter:
             engine.poison(failure)
             raise
         readers = weakref.ref(old)
-        with engine.planning:
+        with engine.writer.still():
             engine.state.backend = new
+        engine.note_open()
         del old
         _free(old_file, size_bytes, in_use=lambda: readers() is not None)
 

@@ -45,6 +45,8 @@ class Steps:
         self.taken = 0
         self.acted_in: str | None = None
         """Where it acted, as file:line; None if the call ended before."""
+        self.in_finalizer = False
+        """Whether that was inside ``__del__``, where Python reports an exception and goes on."""
         self.outcome: Any = None
         """What the call answered, or the exception that it ended with."""
         self._at = at
@@ -62,9 +64,16 @@ class Steps:
             self.taken += 1
             if self.taken == self._at:
                 self.acted_in = f"{frame.f_code.co_filename}:{frame.f_lineno}"
+                self.in_finalizer = _in_finalizer(frame)
                 sys.settrace(None)
                 self._act()
         return self
+
+
+def _in_finalizer(frame: FrameType | None) -> bool:
+    while frame is not None and frame.f_code.co_name != "__del__":
+        frame = frame.f_back
+    return frame is not None
 
 
 @contextmanager
@@ -89,6 +98,11 @@ def raise_at(step: int, error: type[BaseException] = Interruption, *, bytecodes:
 def pause_at(step: int, call: Callable[[], object], *, bytecodes: bool = False) -> Any:
     """Around a call: ``call`` runs to its end, in a thread of its own, before its step of that number (from 1)."""
     return _stepping(Steps(step, lambda: in_thread(call), bytecodes=bytecodes))
+
+
+def nested_at(step: int, call: Callable[[], object], *, bytecodes: bool = False) -> Any:
+    """Around a call: ``call`` runs in the same thread before its step of that number, as a signal handler does."""
+    return _stepping(Steps(step, call, bytecodes=bytecodes))
 
 
 def in_thread(call: Callable[[], object]) -> None:

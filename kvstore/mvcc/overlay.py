@@ -26,7 +26,7 @@ from __future__ import annotations
 import time
 import weakref
 from bisect import bisect_left
-from collections.abc import Sized
+from collections.abc import Sequence, Sized
 from typing import Any
 
 DRAIN_CHUNK = 256
@@ -77,6 +77,21 @@ class Generation:
         self.newest[key] = change
         self.changes.append(change)
         self.size_bytes += _CHANGE_OVERHEAD_BYTES + (len(row) if row else len(key))
+
+    def add_missing(self, changes: Sequence[ChangedRow]) -> None:
+        """Add the newest changes, of which an interrupted ``add`` may have left any part behind."""
+        for change in changes:
+            main, sub, key, _ = change
+            before = self.newest.get(key)
+            if before is None:
+                self.order.append(key)
+            elif before[:2] >= (main, sub):
+                continue
+            elif self.earlier.get(key, [])[-1:] != [before]:
+                self.earlier.setdefault(key, []).append(before)
+            self.newest[key] = change
+        last = self.changes[-1][:2] if self.changes else (0, -1)
+        self.changes.extend([change for change in changes if change[:2] > last])
 
     def set_row(self, table: str, key: bytes, value: bytes | None) -> None:
         self.rows.setdefault(table, {})[key] = value

@@ -154,11 +154,18 @@ def scan_keys(
     state: State, start: bytes, end: bytes | None, revision: int, page_rows: int = PAGE_ROWS
 ) -> Iterator[KeyValue]:
     """Live keys of [start, end) at ``revision``, ascending, a page at a time; nothing is held in between."""
+    for _, row in scan_rows(state, start, end, revision, page_rows):
+        yield KeyValue.from_row(row)
+
+
+def scan_rows(
+    state: State, start: bytes, end: bytes | None, revision: int, page_rows: int = PAGE_ROWS
+) -> Iterator[tuple[bytes, bytes]]:
+    """(key, row) of the live keys of [start, end) at ``revision``, as ``scan_keys``."""
     at: bytes | None = start
     while at is not None and (end is None or at < end):
         page, at = state.page(at, end, revision, page_rows)
-        for _, row in page:
-            yield KeyValue.from_row(row)
+        yield from page
 
 
 def key_history(

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING
 from kvstore import layout
 from kvstore.backend import Progress
 from kvstore.errors import KVStoreError, ReadOnly, StoreClosed
+from kvstore.held import check_held
 from kvstore.maintenance import SNAPSHOT
 from kvstore.snapshot.beside import take_beside
 from kvstore.snapshot.reader import SnapshotInfo, read_info
@@ -91,6 +92,8 @@ class SnapshotKeeper:
             if path is None or engine.directory is None:
                 raise ReadOnly
             return take_beside(engine, Path(path), progress)
+        if path is None:
+            check_held(engine.disk)
         with self._taking:
             log_bytes = engine.log.appended_bytes
             with engine.timed(SNAPSHOT):
