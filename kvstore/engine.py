@@ -483,8 +483,18 @@ class LocalEngine:
     def sync_log(self) -> None:
         """Make durable what durability ``interval`` or ``off`` left unsynced."""
         if self.log is not None:
-            with self._commit.log_lock:
-                self.log.sync()
+            try:
+                with self._commit.log_lock:
+                    self.log.sync()
+            except BaseException:
+                if self.log.failure is not None:
+                    self.poison(self.log.failure)
+                raise
+
+    @property
+    def log_lock(self) -> threading.Lock:
+        """Held while the log is asked or told anything by others than the leader of a commit."""
+        return self._commit.log_lock
 
     def start(self) -> None:
         """Begin background work, unless the option ``background`` is off."""

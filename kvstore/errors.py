@@ -9,6 +9,7 @@
     |   `-- WatchCanceled
     |-- SpaceError                there is no room; nothing was written
     |   |-- QuotaExceeded, DiskFull
+    |-- ResourceExhausted         no thread, descriptor or memory at this moment; nothing was written
     |-- OpenError                 the store or file could not be opened
     |   |-- StoreLocked           another process (or handle) holds it
     |   |-- NotAStore             "not ours": some other file or directory
@@ -177,6 +178,14 @@ class DiskFull(SpaceError):
     """The file system has no room (ENOSPC, EDQUOT or the low-disk mark)."""
 
     message = "no space left on the store's file system"
+
+
+class ResourceExhausted(KVStoreError):
+    """The system gave no thread, file descriptor or memory. Nothing was written; the same call works once it does."""
+
+    code = Code.RESOURCE_EXHAUSTED
+    retryable = True
+    message = "the system has no thread, file descriptor or memory to give at this moment; try again"
 
 
 # --- opening ---------------------------------------------------------------------------

@@ -6,6 +6,7 @@ one that records every call, cuts the power at the Nth, or fails it.
 
 Rules that hold for every user of this module:
 
+* a moment without descriptors is ``ResourceExhausted``, and nothing was touched;
 * a write that raises leaves the file's state unknown: stop using it (never retry a sync);
 * a created or renamed file is durable only after ``sync_dir`` of its directory;
 * files are 0600 and directories 0700.
@@ -21,11 +22,23 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
-from kvstore.errors import DiskFull
+from kvstore.errors import Corruption, DiskFull, ResourceExhausted
 
 Path = str | os.PathLike[str]
 
 _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+_SCARCE = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN})
+
+
+def is_disk_failure(error: BaseException) -> bool:
+    """Whether the disk failed: what is on it is unknown, or known to be damaged.
+
+    Everything else that may end a write (no room, no memory, no thread or descriptor, a lock of somebody else's, an
+    exception of the caller's) leaves the disk as it was, and the same write may be tried again.
+    """
+    if isinstance(error, OSError):
+        return error.errno is not None and error.errno not in _SCARCE
+    return isinstance(error, Corruption)
 
 
 class File(Protocol):
@@ -47,7 +60,10 @@ class File(Protocol):
 
 
 class Disk(Protocol):
-    """What may change the file system. Raises ``DiskFull`` for ENOSPC, ``OSError`` otherwise."""
+    """What may change the file system.
+
+    Raises ``DiskFull`` for ENOSPC, ``ResourceExhausted`` where there is no descriptor, ``OSError`` otherwise.
+    """
 
     def create(self, path: Path, *, direct: bool = False) -> File:
         """A new, empty file; ``FileExistsError`` if it exists.
@@ -83,12 +99,14 @@ class Disk(Protocol):
 
 @contextmanager
 def disk_full_is_typed() -> Iterator[None]:
-    """Turn "no room" errors of the operating system into ``DiskFull``."""
+    """Turn the operating system's "no room" into ``DiskFull``, its "no descriptors" into ``ResourceExhausted``."""
     try:
         yield
     except OSError as error:
         if error.errno in _NO_ROOM:
             raise DiskFull(str(error)) from error
+        if error.errno in (errno.EMFILE, errno.ENFILE):
+            raise ResourceExhausted(str(error)) from error
         raise
 
 
@@ -202,7 +220,8 @@ class OSDisk:
 
 
 def _sync(path: Path, flags: int) -> None:
-    fd = os.open(path, flags | os.O_CLOEXEC)
+    with disk_full_is_typed():
+        fd = os.open(path, flags | os.O_CLOEXEC)
     try:
         os.fsync(fd)
     finally:

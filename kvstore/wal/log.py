@@ -23,7 +23,8 @@ report success for data that the first one lost, so every later call raises ``St
 the log is opened anew. A full disk met while there was nothing to lose (zeros, the next segment)
 is ``DiskFull``, and the same append may be tried again later.
 
-Calls are serialised by the caller; only ``fill_ahead``, ``room_bytes`` and ``lay`` may run beside them.
+Calls are serialised by the caller; only ``fill_ahead``, ``room_bytes``, ``lay`` and ``give_up`` may
+run beside them.
 """
 
 from __future__ import annotations
@@ -43,12 +44,13 @@ from kvstore.errors import (
     DiskFull,
     ReadOnly,
     RequestTooLarge,
+    ResourceExhausted,
     StateError,
     StoreClosed,
     StorePoisoned,
     WrongStore,
 )
-from kvstore.files import Disk
+from kvstore.files import Disk, is_disk_failure
 from kvstore.wal import format as fmt
 from kvstore.wal import recovery
 from kvstore.wal.format import Batch, Mark, Metadata
@@ -110,6 +112,7 @@ class Log:
         self._mark: tuple[int, int, int, int] | None = None
         """The fields of a ``Mark``."""
         self._writer: SegmentWriter | None = None
+        self._name_is_durable = True
         self._closed = False
         self._failure: BaseException | None = None
         self.metadata = metadata
@@ -251,6 +254,8 @@ class Log:
             self._check_batch(entries)
         if writer.end >= writer.size_limit_bytes:
             writer = self._roll_unless_full(writer)
+        if not self._name_is_durable:
+            self._make_name_durable()
         first = self.last_index + 1
         data = fmt.encode_batch(first, time_ms, entries)
         if len(data) > _BATCH_BYTES_MAX:
@@ -260,7 +265,7 @@ class Log:
         frame, chain = writer.frame(data, always)
         size_bytes = len(frame)
         if not writer.has_room(size_bytes):
-            with self._poisoned_unless_full():
+            with self._poisoned_by_the_disk():
                 writer.make_room(size_bytes)
         try:
             writer.write(frame, chain, always)
@@ -312,11 +317,11 @@ class Log:
         self._ready_writer().lay(size_bytes)
 
     def _roll_unless_full(self, full: SegmentWriter) -> SegmentWriter:
-        """The next segment; where the disk has no room for one, the full one, which may have some of its reserve."""
+        """The next segment; where there is no room or descriptor for one, the full one, which may grow."""
         try:
             return self._roll(full)
-        except DiskFull:
-            if self._failure is not None:  # met half-way
+        except (DiskFull, ResourceExhausted, MemoryError):
+            if self._failure is not None or self._writer is not full:  # met half-way
                 raise
             return full
 
@@ -327,14 +332,28 @@ class Log:
             first_index=self.last_index + 1, created_ms=time.time_ns() // 1_000_000
         )
         path = str(self._wal_dir / layout.segment_name(metadata.cluster_id, metadata.first_index))
-        with self._poisoned_unless_full():
+        with self._poisoned_by_the_disk():
             prepare_segment(self._disk, path, metadata, full.chain, self._options.wal_file_size_bytes)
+            following = self._open_writer(path + layout.TEMP_SUFFIX, metadata, full.chain)
+        following.path = path
+        with self._poisoned_by_the_disk():
+            try:
+                self._disk.rename(path + layout.TEMP_SUFFIX, path)
+            except BaseException:
+                following.close()
+                raise
+        self._writer, self._name_is_durable = following, False
         with self._poisoned():
-            install_segment(self._disk, path)
-            self._writer = self._open_writer(path, metadata, full.chain)
             full.trim()
             full.close()
-        return self._writer
+        self._make_name_durable()
+        return following
+
+    def _make_name_durable(self) -> None:
+        """A segment gets no entry before its name is durable. Raises ``ResourceExhausted``: then it is tried again."""
+        with self._poisoned_by_the_disk():
+            self._disk.sync_dir(self._wal_dir)
+        self._name_is_durable = True
 
     def _open_writer(self, path: str, metadata: Metadata, chain: int) -> SegmentWriter:
         head, chain = fmt.segment_head(metadata, chain)
@@ -350,19 +369,27 @@ class Log:
         ``max_segments`` says how many to keep all the same, the needed ones counted in (0: all).
         With ``archive_dir`` they are moved there. The last segment always stays.
         """
+        removed = self.releasable(index, max_segments=max_segments)
+        self.give_up(removed, archive_dir)
+        return removed
+
+    def releasable(self, index: int, *, max_segments: int = 0) -> list[Path]:
+        """What ``release`` would remove."""
         self._ready_writer()
         segments = layout.segments(self._wal_dir)
         released = [file.path for file, following in pairwise(segments) if following.index <= index + 1]
         surplus = len(segments) - max_segments if max_segments else 0
-        removed = released[: max(0, surplus)]
-        for path in removed:
+        return released[: max(0, surplus)]
+
+    def give_up(self, segments: Sequence[Path], archive_dir: str | os.PathLike[str] | None = None) -> None:
+        """Remove or archive segments that are ``releasable``. May take long, and run beside appends."""
+        for path in segments:
             if archive_dir is None:
                 self._disk.remove(path)
             else:
                 self._archive(path, Path(archive_dir))
-        if removed:
+        if segments:
             self._disk.sync_dir(self._wal_dir)
-        return removed
 
     def _archive(self, path: Path, archive_dir: Path) -> None:
         """Move a segment; by a synced copy where the archive is on another file system."""
@@ -374,6 +401,8 @@ class Log:
             if error.errno != errno.EXDEV:
                 raise
             recovery.copy_file(self._disk, str(path), str(target), path.stat().st_size)
+            if self._closed:  # the copy took long, and somebody else may have the store by now
+                raise StoreClosed from None
             self._disk.remove(path)
         self._disk.sync_dir(archive_dir)
 
@@ -445,12 +474,11 @@ class Log:
             raise
 
     @contextmanager
-    def _poisoned_unless_full(self) -> Iterator[None]:
-        """A full disk inside has cost nothing; any other failure leaves the disk's state unknown."""
+    def _poisoned_by_the_disk(self) -> Iterator[None]:
+        """Only a disk that failed leaves its state unknown: one that is full, or no descriptor, cost nothing."""
         try:
             yield
-        except DiskFull:
-            raise
         except BaseException as error:
-            self._failure = error
+            if is_disk_failure(error):
+                self._failure = error
             raise
