@@ -10,6 +10,7 @@ import lmdb
 
 from kvstore.errors import (
     Corruption,
+    DiskFailed,
     DiskFull,
     EmptyKey,
     KVStoreError,
@@ -18,6 +19,7 @@ from kvstore.errors import (
     StoreLocked,
     TooNew,
 )
+from kvstore.files import DISK_FAILURES
 
 from .room import is_full
 
@@ -44,6 +46,8 @@ def typed(error: lmdb.Error, path: Path) -> KVStoreError | OSError:
         return EmptyKey()
     if "closed/deleted/dropped" in str(error):
         return StateError(f"{path}: the transaction is over")
+    if error.code in DISK_FAILURES:
+        return DiskFailed(f"{path}: {error}", error.code)
     if error.code in errno.errorcode:
         return OSError(error.code, os.strerror(error.code), os.fspath(path))
     return KVStoreError(text)

@@ -7,8 +7,11 @@ There is one set of rows. A transaction sees it through a patch, which gives for
     a view    its patch holds what later commits replaced, entered by each commit before it changes a row
 
 So an open view costs memory in proportion to what is written while it is open, and one that nobody
-writes beside costs nothing. One lock guards rows and patches; it is held for one call, never for a
-transaction.
+writes beside costs nothing.
+
+Readers take no lock, so a reader that is interrupted leaves none behind. They read the version before and
+after a look: it is odd while a commit moves its rows, and another one afterwards. A look that a commit has met
+is made again.
 
 ``copy_to`` writes the file that ``memory_file`` describes. ``open`` loads a file that is there and
 never changes it.
@@ -17,11 +20,12 @@ never changes it.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice, pairwise
 from pathlib import Path
 from types import TracebackType
-from typing import Any, ClassVar, NoReturn, Self
+from typing import Any, ClassVar, NoReturn, Self, TypeVar
 from weakref import WeakSet
 
 from sortedcontainers import SortedDict, SortedList
@@ -34,6 +38,9 @@ from .memory_file import MAGIC, encode_rows, load, save, table_start
 Patch = dict[bytes, bytes | None]
 
 COPY_CHUNK_ROWS = 256
+COMMIT_WAIT_SECONDS = 0.0001
+
+T = TypeVar("T")
 
 
 class _ClosedRows(dict[str, Any]):
@@ -61,9 +68,11 @@ class MemoryReadTx:
         return self.patches[table]
 
     def get(self, table: str, key: bytes) -> bytes | None:
-        with self._backend.lock:
+        def look() -> bytes | None:
             patch = self._open_patch(table)
             return patch[key] if key in patch else self._backend.rows[table].get(key)
+
+        return self._backend.look(look)
 
     def get_many(self, table: str, keys: Sequence[bytes]) -> list[bytes | None]:
         return [self.get(table, key) for key in keys]
@@ -77,7 +86,7 @@ class MemoryReadTx:
         limit: int = 0,
         reverse: bool = False,
     ) -> list[Row]:
-        with self._backend.lock:
+        def look() -> list[Row]:
             patch = self._open_patch(table)
             patched = [key for key in patch if start <= key and (end is None or key < end)]
             rows = self._backend.rows[table]
@@ -88,11 +97,13 @@ class MemoryReadTx:
                 return [(key, rows[key]) for key in taken]
             found = [(key, rows[key]) for key in taken if key not in patch]
             found += [(key, value) for key in patched if (value := patch[key]) is not None]
-        found.sort(reverse=reverse)
+            return sorted(found, reverse=reverse)
+
+        found = self._backend.look(look)
         return found[:limit] if limit else found
 
     def count(self, table: str, start: bytes = b"", end: bytes | None = None) -> int:
-        with self._backend.lock:
+        def look() -> int:
             patch = self._open_patch(table)
             rows = self._backend.rows[table]
             total = (len(rows) if end is None else rows.bisect_left(end)) - rows.bisect_left(start)
@@ -101,6 +112,8 @@ class MemoryReadTx:
                 if start <= key and (end is None or key < end):
                     total += (value is not None) - (key in rows)
             return int(total)
+
+        return self._backend.look(look)
 
     def close(self) -> None:
         self._backend.end_view(self)
@@ -132,25 +145,21 @@ class MemoryWriteTx(MemoryReadTx):
 
     def delete_ranges(self, table: str, ranges: Iterable[tuple[bytes, bytes]]) -> int:
         deleted = 0
-        with self._backend.lock:
-            patch, rows = self._open_patch(table), self._backend.rows[table]
-            written = SortedList(key for key, value in patch.items() if value is not None)
-            for start, end in ranges:
-                gone = {key for key in rows.irange(start, end, inclusive=(True, False)) if key not in patch}
-                gone.update(
-                    key
-                    for key in written.irange(start, end, inclusive=(True, False))
-                    if patch[key] is not None
-                )
-                patch.update(dict.fromkeys(gone))
-                deleted += len(gone)
+        patch, rows = self._open_patch(table), self._backend.rows[table]
+        written = SortedList(key for key, value in patch.items() if value is not None)
+        for start, end in ranges:
+            gone = {key for key in rows.irange(start, end, inclusive=(True, False)) if key not in patch}
+            gone.update(
+                key for key in written.irange(start, end, inclusive=(True, False)) if patch[key] is not None
+            )
+            patch.update(dict.fromkeys(gone))
+            deleted += len(gone)
         return deleted
 
     def delete_all(self, table: str) -> int:
-        with self._backend.lock:
-            patch, rows = self._open_patch(table), self._backend.rows[table]
-            deleted = len(rows.keys() - patch.keys()) + sum(value is not None for value in patch.values())
-            patch.update(dict.fromkeys([*rows, *patch]))
+        patch, rows = self._open_patch(table), self._backend.rows[table]
+        deleted = len(rows.keys() - patch.keys()) + sum(value is not None for value in patch.values())
+        patch.update(dict.fromkeys([*rows, *patch]))
         return deleted
 
     def __exit__(
@@ -175,8 +184,9 @@ class MemoryBackend:
     def __init__(self, path: Path, rows: dict[str, Any], *, writable: bool) -> None:
         self.path = path
         self.rows = rows
-        self.lock = threading.Lock()
         self.writing = threading.Lock()
+        self._version = 0
+        """Odd while a commit moves its rows."""
         self._writable = writable
         self._views: WeakSet[MemoryReadTx] = WeakSet()
         self._bytes = sum(len(key) + len(value) for table in rows.values() for key, value in table.items())
@@ -201,15 +211,32 @@ class MemoryBackend:
         except IsADirectoryError:
             return False
 
+    def look(self, look: Callable[[], T]) -> T:
+        """What ``look`` answers between two commits. It changes nothing, and may be called again."""
+        while True:
+            version = self._version
+            if version & 1:
+                time.sleep(COMMIT_WAIT_SECONDS)
+                continue
+            try:
+                answer = look()
+            except (LookupError, RuntimeError):  # the rows have moved under it
+                if self._version == version:
+                    raise
+                continue
+            if self._version == version:
+                return answer
+
     def get(self, table: str, key: bytes) -> bytes | None:
-        with self.lock:  # a commit moves its rows one by one
-            value: bytes | None = self.rows[table].get(key)
+        value: bytes | None = self.look(lambda: self.rows[table].get(key))
         return value
 
     def read(self) -> MemoryReadTx:
-        with self.lock:
-            view = MemoryReadTx(self)
-            self._views.add(view)
+        return self.look(self._new_view)
+
+    def _new_view(self) -> MemoryReadTx:
+        view = MemoryReadTx(self)
+        self._views.add(view)
         return view
 
     def write(self) -> MemoryWriteTx:
@@ -219,12 +246,12 @@ class MemoryBackend:
         return MemoryWriteTx(self)
 
     def end_view(self, view: MemoryReadTx) -> None:
-        with self.lock:
-            self._views.discard(view)
+        self._views.discard(view)
 
     def commit(self, patches: dict[str, Patch]) -> None:
         """Move a batch into the rows, and what it replaces into the patches of the open views."""
-        with self.lock:
+        self._version += 1
+        try:
             for table, patch in patches.items():
                 rows = self.rows[table]
                 replaced: Patch = {key: rows.get(key) for key in patch}
@@ -234,9 +261,13 @@ class MemoryBackend:
                 for key, value in patch.items():
                     if value is None:
                         rows.pop(key, None)
+                if rows:
+                    rows.bisect_right(rows.peekitem()[0])  # the index of places is made now, not by a reader
+        finally:
+            self._version += 1
 
     def _keep_for_views(self, table: str, replaced: Patch) -> None:
-        for view in self._views:
+        for view in list(self._views):
             if view.patches is not None:  # what an earlier commit replaced is what the view saw
                 view.patches[table] = replaced | view.patches[table]
 

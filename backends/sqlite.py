@@ -11,6 +11,11 @@ Connections: one writes. Readers take one from a pool and give it back, so there
 reads at one time, and a thread that ends leaves nothing behind. The live file is not mapped into
 memory, since a stray write through a map would damage it; a snapshot is.
 
+Readers of other processes lock the folder (``kvstore.readers``) as long as they have the file open. Each
+connection of theirs is made while one file bears the name: the log beside it would be that of another otherwise.
+Where nobody has the file open and SQLite's helpers can be neither found nor made (a mount that is read-only), it
+is read as if it never changed, and who wants to write it meanwhile is told so (``FROZEN``).
+
 Two traps of the operating system. Closing *any* descriptor of a file drops the locks that this process holds
 on it: nothing here opens the live file after ``open`` but SQLite itself, which knows (``open_beside``). And the
 log belongs to the file whose name it bears: see ``stale_helpers``.
@@ -22,16 +27,25 @@ import os
 import threading
 import time
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import ClassVar, Self
-from urllib.parse import quote
 
 import apsw
 
 from kvstore.backend import Progress
-from kvstore.errors import Corruption, DiskFull, MissingDependency, ReadOnly, StoreClosed, StoreLocked
-from kvstore.files import OSDisk, free_bytes
+from kvstore.errors import (
+    Corruption,
+    DiskFull,
+    MissingDependency,
+    OpenError,
+    ReadOnly,
+    StoreClosed,
+    StoreLocked,
+    StoreUnreachable,
+)
+from kvstore.files import OSDisk, free_bytes, hand_over
+from kvstore.readers import FROZEN, HANDLE, WRITER, FolderLock, ForeignReader, Readers, held
 
 from .sqlite_file import (
     APPLICATION_ID,
@@ -39,9 +53,11 @@ from .sqlite_file import (
     MAGIC,
     check_header,
     check_tables,
+    is_utf8,
     open_beside,
     table_sql,
     typed,
+    uri_of,
     wal_path,
     write_all,
 )
@@ -77,6 +93,10 @@ class SQLiteBackend:
         self._connections: list[apsw.Connection] = []
         self._closing = threading.Event()
         self._idle: list[apsw.Cursor] = []  # one for each connection of a reader that nobody uses
+        self._opened: os.stat_result | None = None  # what bore the name when it was opened
+        self._is_replaced = False  # by a file of the same content: see ``settle``
+        self._role: FolderLock | None = None  # what this process says of itself to others
+        self._is_replaceable = False  # whether another process may put another file in the place of this one
 
     # --- opening --------------------------------------------------------------------
 
@@ -87,26 +107,58 @@ class SQLiteBackend:
         require_fit_library()
         path = Path(path)
         writable = not (read_only or immutable)
+        role = held(path.parent, WRITER if writable else HANDLE) if not immutable else None
+        if writable:
+            _refuse_frozen(path)
         is_new = writable and not (path.exists() and path.stat().st_size)
         if not is_new:
             check_header(path, complete=immutable)
         elif not path.exists():
             os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
-        uri = f"file:{quote(os.fspath(path.absolute()))}?mode={'rw' if writable else 'ro'}"
+            hand_over(path)  # SQLite gives the files beside it the same owner
+        uri = f"{uri_of(path)}?mode={'rw' if writable else 'ro'}"
         if immutable:
             uri += "&immutable=1"
         flags = apsw.SQLITE_OPEN_URI | (apsw.SQLITE_OPEN_READWRITE if writable else apsw.SQLITE_OPEN_READONLY)
         backend = cls(path, tables, uri, flags)
+        backend._role = role
+        backend._is_replaceable = read_only and not immutable
         try:
             if writable:
                 backend._open_writer()
-            backend.give_back(backend.take())
+            backend._connect_first()
         except BaseException as error:
             backend.close()
             if isinstance(error, (apsw.Error, UnicodeDecodeError)):
                 raise typed(error, path) from error
             raise
         return backend
+
+    def _connect_first(self) -> None:
+        try:
+            self.give_back(self.take())
+        except OSError:
+            if not self._is_replaceable or not self._freeze():
+                raise
+            self.give_back(self.take())
+
+    def _freeze(self) -> bool:
+        """Read the file as it is, without helpers, if nobody writes it; hold off who wants to. Whether that goes."""
+        wal = wal_path(self.path)
+        if self._role is None or os.access(self.path.parent, os.W_OK):
+            return False
+        frozen = held(self.path.parent, FROZEN)
+        readers = Readers(self.path.parent)
+        if readers.writer() is not None:
+            raise StoreLocked(self.path)  # it is only being opened: its helpers will be there in a moment
+        if wal.exists() and wal.stat().st_size:
+            raise OpenError(
+                f"{self.path} has commits in {wal.name}, which SQLite cannot read here without {self.path.name}-shm; "
+                "open a copy of the directory, or this one where it can be written",
+                self.path,
+            )
+        self._role, self._uri, self._is_replaceable = frozen, self._uri + "&immutable=1", False
+        return True
 
     def _open_writer(self) -> None:
         if free_bytes(self.path.parent) < SHARED_MEMORY_ROOM_BYTES:
@@ -131,8 +183,11 @@ class SQLiteBackend:
         writer.execute(f"PRAGMA journal_size_limit = {WAL_KEPT_BYTES}")
 
     def _connect(self, cache_bytes: int) -> apsw.Connection:
+        self._check_place()
         connection = apsw.Connection(self._uri, flags=self._flags)
         self._connections.append(connection)
+        self._opened = self._opened or os.stat(self.path)
+        self._check_place()
         connection.set_busy_timeout(BUSY_TIMEOUT_MS)
         connection.config(apsw.SQLITE_DBCONFIG_DEFENSIVE, 1)
         connection.config(apsw.SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0)
@@ -141,6 +196,17 @@ class SQLiteBackend:
         mapped = self.path.stat().st_size if "immutable" in self._uri else 0
         connection.execute(f"PRAGMA mmap_size = {mapped}")
         return connection
+
+    def _check_place(self) -> None:
+        """Raise ``StoreUnreachable`` if the name does not lead to the file that was opened: connections go by it."""
+        if self._opened is None or self._is_replaced or self._is_replaceable:
+            return
+        try:
+            if os.path.samestat(self._opened, os.stat(self.path)):
+                return
+        except OSError as error:
+            raise StoreUnreachable(self.path, str(error.strerror)) from error
+        raise StoreUnreachable(self.path, "another file bears the name")
 
     @classmethod
     def recognizes(cls, path: Path) -> bool:
@@ -186,13 +252,28 @@ class SQLiteBackend:
         return cursor
 
     def _connect_reader(self) -> apsw.Cursor:
-        try:
-            connection = self._connect(READER_CACHE_BYTES)
-            connection.execute("PRAGMA query_only = ON")
-            check_tables(connection, self.path, list(self.statements))
-            return connection.cursor()
-        except (apsw.Error, UnicodeDecodeError) as error:
-            raise typed(error, self.path) from error
+        while True:
+            file = self._file()
+            known = len(self._connections)
+            try:
+                connection = self._connect(READER_CACHE_BYTES)
+                connection.execute("PRAGMA query_only = ON")
+                check_tables(connection, self.path, list(self.statements))
+                if file == self._file():
+                    return connection.cursor()
+            except (apsw.Error, UnicodeDecodeError, Corruption) as error:
+                if file == self._file():
+                    raise (error if isinstance(error, Corruption) else typed(error, self.path)) from error
+            for mixed in self._connections[known:]:  # of one file, with the log of the next
+                self._connections.remove(mixed)
+                mixed.close(True)
+
+    def _file(self) -> tuple[int, int]:
+        """Which file bears the name, where another process may give it to another one."""
+        if not self._is_replaceable:
+            return (0, 0)
+        status = os.stat(self.path)
+        return status.st_dev, status.st_ino
 
     def give_back(self, cursor: apsw.Cursor) -> None:
         self._idle.append(cursor)
@@ -226,6 +307,7 @@ class SQLiteBackend:
             while True:
                 logged, moved = self._writer.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
                 if logged == moved:
+                    self._is_replaced = True
                     return helpers
                 if time.monotonic() > deadline:
                     raise StoreLocked(self.path)
@@ -238,7 +320,7 @@ class SQLiteBackend:
         cursor = self.take()
         try:
             cursor.execute("PRAGMA query_only = OFF")  # of this database nothing is written
-            cursor.execute("VACUUM INTO ?", (os.fspath(path),))
+            cursor.execute("VACUUM INTO ?", (uri_of(path),))
         except apsw.Error as error:
             reason = typed(error, path)
             os.unlink(path)
@@ -249,7 +331,7 @@ class SQLiteBackend:
 
     def copy_into(self, fd: int) -> bool:
         """The file as it is, if the log can be moved into it now and few of its pages are free."""
-        if self._writer is None:
+        if self._writer is None or not is_utf8(self.path):
             return False
         with self.read() as view:
             pages, in_use, page_bytes = view.pages(), view.pages_in_use(), view.page_bytes()
@@ -259,6 +341,7 @@ class SQLiteBackend:
             logged, moved = self._writer.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
             if logged != moved:
                 return False  # a view of an older commit stands in the way
+            self._check_place()
             with open_beside(self.path) as file:
                 for offset in range(0, pages * page_bytes, COPIED_BYTES):
                     write_all(fd, file.xRead(min(COPIED_BYTES, pages * page_bytes - offset), offset))
@@ -268,7 +351,11 @@ class SQLiteBackend:
 
     def size_bytes(self) -> int:
         wal = wal_path(self.path)
-        return os.stat(self.path).st_size + (os.stat(wal).st_size if wal.exists() else 0)
+        try:
+            return os.stat(self.path).st_size + (os.stat(wal).st_size if wal.exists() else 0)
+        except (FileNotFoundError, PermissionError):  # not where it was opened
+            with self.read() as view:
+                return view.pages() * view.page_bytes()
 
     def in_use_bytes(self) -> int:
         with self.read() as view:
@@ -290,9 +377,13 @@ class SQLiteBackend:
         """
         self._closing.set()
         writer, self._writer = self._writer, None
-        deadline = time.monotonic() + CLOSE_WAIT_SECONDS
-        while len(self._idle) < len(self._connections) - (writer is not None) and time.monotonic() < deadline:
-            time.sleep(0.001)
+        readers = len(self._connections) - (writer is not None)
+        if not self._wait_for_idle(readers):
+            for (
+                connection
+            ) in self._connections:  # a statement that takes longer ends now: its caller gets StoreClosed
+                connection.interrupt()
+            self._wait_for_idle(readers)
         self._idle.clear()
         try:
             if writer is not None:
@@ -304,8 +395,30 @@ class SQLiteBackend:
         except apsw.Error as error:
             raise typed(error, self.path) from error
         finally:
-            while self._connections:
-                self._connections.pop().close(True)
+            with ExitStack() as connections:  # whichever of them fails, the others are closed
+                if self._role is not None:
+                    connections.callback(self._role.close)
+                while self._connections:
+                    connections.callback(self._connections.pop().close, True)
+
+    def _wait_for_idle(self, readers: int) -> bool:
+        """Whether all readers have given their connections back, within some seconds."""
+        deadline = time.monotonic() + CLOSE_WAIT_SECONDS
+        while len(self._idle) < readers:
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.001)
+        return True
+
+    def foreign_readers(self) -> list[ForeignReader]:
+        """Processes that read the file that this one writes. SQLite does not say which commit they read."""
+        if self._writer is None:
+            return []
+        readers = Readers(self.path.parent)
+        try:
+            return readers.foreign(0)
+        finally:
+            readers.close()
 
     @classmethod
     def versions(cls) -> dict[str, str]:
@@ -322,6 +435,16 @@ class SQLiteBackend:
         if wal.exists() and wal.stat().st_size:
             raise StoreLocked(path)
         return [wal, path.with_name(path.name + "-shm")]
+
+
+def _refuse_frozen(path: Path) -> None:
+    readers = Readers(path.parent)
+    try:
+        pid = readers.frozen()
+    finally:
+        readers.close()
+    if pid is not None:
+        raise StoreLocked(path, pid)
 
 
 def require_fit_library() -> None:

@@ -14,21 +14,25 @@ from __future__ import annotations
 
 import errno
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from stat import S_ISREG
+from urllib.parse import quote
 
 import apsw
 
 from kvstore.backend import recognize_backend
 from kvstore.errors import (
     Corruption,
+    DiskFailed,
     DiskFull,
     EmptyKey,
     KVStoreError,
     NotAStore,
     ReadOnly,
+    StoreClosed,
     StoreLocked,
     TooNew,
     WrongStore,
@@ -40,11 +44,27 @@ MAGIC = b"SQLite format 3\0"
 HEADER_BYTES = 100
 APPLICATION_ID = int.from_bytes(b"kvst", "big")
 FORMAT = 1
+LOOK_SECONDS = 1.0
+LOOK_BYTES = 1 << 20
 
 
 def wal_path(path: Path) -> Path:
     """The log beside the file."""
     return path.with_name(path.name + "-wal")
+
+
+def uri_of(path: Path) -> str:
+    """The name of a file for SQLite, whatever bytes it has: a plain name would have to be UTF-8."""
+    return f"file:{quote(os.fsencode(path.absolute()))}"
+
+
+def is_utf8(path: Path) -> bool:
+    """Whether ``open_beside`` can open it."""
+    try:
+        os.fspath(path).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 @contextmanager
@@ -131,13 +151,15 @@ def typed(error: apsw.Error | UnicodeDecodeError, path: Path) -> KVStoreError | 
         case apsw.FullError():
             return DiskFull(text)
         case apsw.CorruptError() | apsw.NotADBError():
-            return Corruption(str(error), path)
+            return _typed_damage(error, path)
         case apsw.BusyError() | apsw.LockedError():
             return StoreLocked(path)
         case apsw.ReadOnlyError():
             if getattr(error, "extendedresult", 0) == apsw.SQLITE_READONLY_ROLLBACK:
                 text = f"{path}: a killed process left a change half made; open the store once for writing"
             return ReadOnly(text)
+        case apsw.InterruptError():  # by closing, and by nothing else
+            return StoreClosed()
         case apsw.ConstraintError():
             return EmptyKey()
         case apsw.IOError():
@@ -147,11 +169,32 @@ def typed(error: apsw.Error | UnicodeDecodeError, path: Path) -> KVStoreError | 
     return KVStoreError(text)
 
 
+def _typed_damage(error: apsw.Error, path: Path) -> KVStoreError:
+    """SQLite says "malformed" also where the disk did not give it the page: it is asked again, for a while."""
+    deadline = time.monotonic() + LOOK_SECONDS
+    try:
+        with open_beside(path) as file:
+            for offset in range(0, file.xFileSize(), LOOK_BYTES):
+                file.xRead(min(LOOK_BYTES, file.xFileSize() - offset), offset)
+                if time.monotonic() > deadline:
+                    break
+    except apsw.IOError as failed:
+        if getattr(failed, "extendedresult", 0) != apsw.SQLITE_IOERR_SHORT_READ:
+            return DiskFailed(f"{path}: it cannot be read")
+    except apsw.Error:
+        pass
+    return Corruption(str(error), path)
+
+
 def _typed_io(error: apsw.IOError, path: Path) -> KVStoreError | OSError:
     """SQLite says which call failed, not why; a short read is a file that ends too early."""
     extended = getattr(error, "extendedresult", 0)  # the stub does not know it
-    if extended in (apsw.SQLITE_IOERR_SHORT_READ, apsw.SQLITE_IOERR_CORRUPTFS):
+    if extended == apsw.SQLITE_IOERR_SHORT_READ:
         return Corruption(str(error), path)
+    if (
+        extended == apsw.SQLITE_IOERR_CORRUPTFS
+    ):  # its words for EIO in a read: no page was seen, let alone a bad one
+        return DiskFailed(f"{path}: it cannot be read")
     if is_full(path, wal_path(path)):
         return DiskFull(f"{path}: {error}")
-    return OSError(errno.EIO, str(error), os.fspath(path))
+    return DiskFailed(f"{path}: {error}")

@@ -19,9 +19,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from kvstore.errors import (
+    BadArgument,
     Code,
     Compacted,
     Corruption,
+    DiskFailed,
     DiskFull,
     DuplicateKey,
     EmptyKey,
@@ -36,17 +38,21 @@ from kvstore.errors import (
     LeaseTTLTooLarge,
     MissingDependency,
     NotAStore,
+    NoThread,
     OpenError,
     Overloaded,
     QuotaExceeded,
     ReadOnly,
+    Reentered,
     RequestError,
     RequestTooLarge,
+    RevisionsExhausted,
     SpaceError,
     StateError,
     StoreClosed,
     StoreLocked,
     StorePoisoned,
+    StoreUnreachable,
     TooManyOps,
     TooNew,
     TooOld,
@@ -63,11 +69,13 @@ from kvstore.model import (
     EventType,
     SortOrder,
     SortTarget,
+    WatchPosition,
     WatchResponse,
     prefix_end,
 )
 from kvstore.ops import create_revision, delete, get, lease, mod_revision, put, txn, value, version
 from kvstore.options import BadOption, Options
+from kvstore.shelter import Sheltered
 
 if TYPE_CHECKING:
     from kvstore.aio import AsyncStore
@@ -83,12 +91,14 @@ __version__ = "0.1.0"
 
 __all__ = [
     "AsyncStore",
+    "BadArgument",
     "BadOption",
     "Change",
     "Code",
     "Compacted",
     "Compare",
     "Corruption",
+    "DiskFailed",
     "DiskFull",
     "DuplicateKey",
     "EmptyKey",
@@ -107,14 +117,17 @@ __all__ = [
     "LeaseProvided",
     "LeaseTTLTooLarge",
     "MissingDependency",
+    "NoThread",
     "NotAStore",
     "Overloaded",
     "OpenError",
     "Options",
     "QuotaExceeded",
     "ReadOnly",
+    "Reentered",
     "RequestError",
     "RequestTooLarge",
+    "RevisionsExhausted",
     "SortOrder",
     "SortTarget",
     "SpaceError",
@@ -123,12 +136,14 @@ __all__ = [
     "StoreClosed",
     "StoreLocked",
     "StorePoisoned",
+    "StoreUnreachable",
     "TooManyOps",
     "TooNew",
     "TooOld",
     "ValueProvided",
     "View",
     "WatchCanceled",
+    "WatchPosition",
     "WatchResponse",
     "WrongStore",
     "create_revision",
@@ -157,6 +172,15 @@ def open(data_dir: str | os.PathLike[str], backend: str | None = None, **options
     Raises ``StoreLocked`` (held by another process), ``NotAStore``, ``WrongStore`` (another backend's),
     ``TooNew``, ``Corruption``, ``BadOption``.
     """
+    opening = Sheltered(lambda: _open(data_dir, backend, options), undo=lambda store: store.close())
+    try:
+        return opening.run()
+    except BaseException:
+        opening.abandon()
+        raise
+
+
+def _open(data_dir: str | os.PathLike[str], backend: str | None, options: dict[str, Any]) -> Store:
     from kvstore.store import Store
 
     return Store(_engine(data_dir, backend, options))
@@ -175,12 +199,14 @@ class _OpenAsync:
         return self._open().__await__()
 
     async def _open(self) -> AsyncStore:
-        import asyncio
+        from kvstore.aio import Awaited, close_soon
 
+        return await Awaited(self._opened, close_soon).wait()
+
+    def _opened(self) -> AsyncStore:
         from kvstore.aio import AsyncStore
 
-        engine = await asyncio.to_thread(_engine, *self._arguments)
-        return AsyncStore(engine)
+        return AsyncStore(_engine(*self._arguments))
 
     async def __aenter__(self) -> AsyncStore:
         self._store = await self._open()

@@ -1,23 +1,33 @@
 """``AsyncStore``: the asynchronous twin of ``Store``.
 
-Writes are planned on the event loop (some ten microseconds, no waiting), made durable by the group commit's
-thread, and all coroutines of a group are woken by one call into the loop. Reads that may touch many rows run in
-a thread; point reads answer at once.
+Writes are planned on the event loop (some ten microseconds, no waiting), made durable by whoever leads the
+writers, and all coroutines of a group are woken by one call into each loop that waits. Reads that may touch many
+rows run in a thread of the loop's executor; point reads answer at once.
+
+A store belongs to no loop. A call belongs to the loop it is made in, and that one may end, or close, at any moment:
+what was planned becomes durable all the same, and nobody is left to be told. A task that is canceled leaves its
+call, which goes on in its thread; what an abandoned ``open_async`` comes to open is closed again.
+
+Opening, closing and upkeep run in threads of their own: the executor has few, and others may hold all of them for
+long, perhaps until the store is closed. Where no thread can be had the loop does the work itself.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import os
+import threading
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from kvstore import ops
-from kvstore.commit import Ticket
+from kvstore.arguments import Seconds, check_number, whole_seconds
 from kvstore.compaction import CompactionEstimate
 from kvstore.defragment import Defragmented, DefragmentEstimate
 from kvstore.engine import LocalEngine
+from kvstore.errors import KVStoreError
 from kvstore.keyvalue import KeyValue
 from kvstore.model import (
     Alarm,
@@ -36,9 +46,11 @@ from kvstore.model import (
     TxnResponse,
     WatchRequest,
 )
+from kvstore.shelter import Sheltered, start
 from kvstore.snapshot.reader import SnapshotInfo
 from kvstore.status import Health, Status
 from kvstore.store import Store, View
+from kvstore.write.ticket import Ticket
 
 if TYPE_CHECKING:
     from kvstore.watch.asynchronous import AsyncWatch, AsyncWatchStream
@@ -47,14 +59,70 @@ T = TypeVar("T")
 _PAGE_ROWS = 256
 
 
+class Awaited(Sheltered[T]):
+    """Work in a thread of its own, for a task. If the task goes, the work goes on; then ``undo`` gets the answer."""
+
+    async def wait(self) -> T:
+        """Do the work; return its answer, or raise what it raised."""
+        loop = asyncio.get_running_loop()
+        done = _Done(loop)
+        run = contextvars.copy_context().run
+        worker = threading.Thread(target=run, args=(self._carry_out, done), name="kvstore-async")
+        try:
+            try:
+                start(worker)
+            except RuntimeError:  # no thread can be had
+                return self._kept(self._work())
+            await done.future
+        except BaseException:
+            self.abandon()
+            raise
+        if self._errors:
+            raise self._errors.pop()
+        return self._answers[0]
+
+
+class _Done:
+    """What ``Sheltered`` releases when its work has ended, as it would a lock."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self.future = loop.create_future()
+
+    def release(self) -> None:
+        call_soon(self._loop, self._set)
+
+    def _set(self) -> None:
+        if not self.future.done():
+            self.future.set_result(None)
+
+
+def call_soon(loop: asyncio.AbstractEventLoop, call: Callable[..., object], *arguments: object) -> None:
+    """Have a loop call something; nothing, where it is closed: nobody is left to be told."""
+    try:
+        loop.call_soon_threadsafe(call, *arguments)
+    except RuntimeError:
+        if not loop.is_closed():
+            raise
+
+
+def close_soon(store: AsyncStore) -> None:
+    """Close a store without waiting for it."""
+    try:
+        start(threading.Thread(target=store._store.close, name="kvstore-close"))
+    except RuntimeError:  # no thread can be had
+        store._store.close()
+
+
 class AsyncStore:
-    """An open store for asyncio. Made by ``kvstore.open_async``; use it from one event loop."""
+    """An open store for asyncio. Made by ``kvstore.open_async``; may be used from any loop, also from several."""
 
     def __init__(self, engine: LocalEngine) -> None:
         self.engine = engine
         self._store = Store(engine)
-        self._loop = asyncio.get_running_loop()
         self._notify = self._wake_soon
+        self._unwoken: list[Ticket] = []
+        """Settled tickets whose futures the loops may not have heard of."""
 
     # --- writing ----------------------------------------------------------------------
 
@@ -64,16 +132,17 @@ class AsyncStore:
         value: bytes = b"",
         *,
         lease: int = 0,
-        ttl: int = 0,
+        ttl: Seconds | None = None,
         prev_kv: bool = False,
         ignore_value: bool = False,
         ignore_lease: bool = False,
     ) -> PutResponse:
         """As ``Store.put``."""
         request = PutRequest(key, value, lease, prev_kv, ignore_value, ignore_lease)
+        seconds = 0 if ttl is None else whole_seconds("ttl", ttl)
         if self.engine.overloaded:
             await self._in_thread(self.engine.check_room)
-        response: PutResponse = await self._durable(self.engine.submit_put(request, ttl))
+        response: PutResponse = await self._durable(self.engine.submit_put(request, seconds))
         return response
 
     async def delete(
@@ -103,23 +172,36 @@ class AsyncStore:
 
     def _durable(self, ticket: Ticket) -> asyncio.Future[Any]:
         """A future that is done when the ticket is durable."""
-        future = self._loop.create_future()
+        future = asyncio.get_running_loop().create_future()
         ticket.future = future
         ticket.notify = self._notify
-        if ticket.done:  # it went out with a group before anybody could be told
+        if not ticket.done and not self.engine.flush_soon():  # no thread can be had: we lead
+            try:
+                self.engine.wait(ticket)
+            except KVStoreError:
+                pass  # the future tells
+        if ticket.done:  # perhaps with a group that went out before anybody could be told
             self._settle([ticket])
-        else:
-            self.engine.flush_soon()
         return future
 
     def _wake_soon(self, tickets: list[Ticket]) -> None:
-        self._loop.call_soon_threadsafe(self._settle, tickets)
+        """Have the futures of these tickets set, with one call into each loop. Called by whoever leads the writers.
+
+        If that fails, for want of memory perhaps, the next call does it again.
+        """
+        self._unwoken = unwoken = self._unwoken + tickets
+        by_loop: dict[asyncio.AbstractEventLoop, list[Ticket]] = {}
+        for ticket in unwoken:
+            by_loop.setdefault(ticket.future.get_loop(), []).append(ticket)
+        for loop, theirs in by_loop.items():
+            call_soon(loop, self._settle, theirs)
+        self._unwoken = []
 
     def _settle(self, tickets: list[Ticket]) -> None:
         for ticket in tickets:
             future = ticket.future
             if future.done():
-                continue
+                continue  # canceled, or told before
             if ticket.error is None:
                 future.set_result(ticket.response)
             else:
@@ -167,7 +249,7 @@ class AsyncStore:
 
     async def hash_kv(self, revision: int = 0) -> HashKVResponse:
         """As ``Store.hash_kv``."""
-        return await self._in_thread(lambda: self.engine.hash_kv(revision))
+        return await self._in_thread(lambda: self._store.hash_kv(revision))
 
     async def count(
         self, key: bytes | None = None, range_end: bytes | None = None, *, prefix: bytes | None = None
@@ -192,6 +274,7 @@ class AsyncStore:
         *,
         prefix: bytes | None = None,
         start_revision: int = 0,
+        resume: tuple[int, int] | None = None,
         prev_kv: bool = False,
         no_put: bool = False,
         no_delete: bool = False,
@@ -200,20 +283,23 @@ class AsyncStore:
         """As ``Store.watch``: ``async with store.watch(...) as events: async for event in events``."""
         from kvstore.watch.asynchronous import AsyncWatch
 
-        start, end = ops.key_range(key, range_end, prefix)
-        request = WatchRequest(start, end, start_revision, prev_kv, no_put, no_delete, progress_notify)
+        start, end = ops.watch_range(key, range_end, prefix)
+        check_number("start_revision", start_revision)
+        revision, sub = ops.watch_start(start_revision, resume)
+        request = WatchRequest(start, end, revision, prev_kv, no_put, no_delete, progress_notify, sub)
         return AsyncWatch(self.watch_stream(), request)
 
     def watch_stream(self) -> AsyncWatchStream:
         """As ``Store.watch_stream``; ``next`` is awaited."""
         from kvstore.watch.asynchronous import AsyncWatchStream
 
-        return AsyncWatchStream(self.engine.watch_stream(), self._loop)
+        return AsyncWatchStream(self.engine.watch_stream())
 
     # --- leases, keeping house, the end ------------------------------------------------
 
-    async def grant_lease(self, ttl: int, lease: int = 0) -> LeaseGrantResponse:
-        return await self._in_thread(lambda: self.engine.lease_grant(ttl, lease))
+    async def grant_lease(self, ttl: Seconds, lease: int = 0) -> LeaseGrantResponse:
+        """As ``Store.grant_lease``."""
+        return await self._in_thread(lambda: self._store.grant_lease(ttl, lease))
 
     async def revoke_lease(self, lease: int) -> LeaseRevokeResponse:
         return await self._in_thread(lambda: self.engine.lease_revoke(lease))
@@ -228,7 +314,7 @@ class AsyncStore:
         return await self._in_thread(self._store.leases)
 
     async def compact(self, revision: int, *, physical: bool = False) -> CompactionResponse:
-        return await self._in_thread(lambda: self.engine.compact(revision, physical))
+        return await Awaited(lambda: self._store.compact(revision, physical=physical)).wait()
 
     async def compaction_estimate(self, revision: int) -> CompactionEstimate:
         """As ``Store.compaction_estimate``."""
@@ -236,7 +322,7 @@ class AsyncStore:
 
     async def defragment(self) -> Defragmented:
         """As ``Store.defragment``."""
-        return await self._in_thread(self.engine.defragment)
+        return await Awaited(self.engine.defragment).wait()
 
     async def defragment_estimate(self) -> DefragmentEstimate:
         """As ``Store.defragment_estimate``."""
@@ -244,11 +330,11 @@ class AsyncStore:
 
     async def checkpoint(self) -> bool:
         """As ``Store.checkpoint``."""
-        return await self._in_thread(self._store.checkpoint)
+        return await Awaited(self._store.checkpoint).wait()
 
     async def snapshot(self, path: str | os.PathLike[str] | None = None) -> SnapshotInfo:
         """As ``Store.snapshot``."""
-        return await self._in_thread(lambda: self._store.snapshot(path))
+        return await Awaited(lambda: self._store.snapshot(path)).wait()
 
     async def status(self) -> Status:
         """As ``Store.status``."""
@@ -271,7 +357,9 @@ class AsyncStore:
         return await self._in_thread(lambda: self._store.disarm(alarm))
 
     async def close(self) -> None:
-        await self._in_thread(self.engine.close)
+        """As ``Store.close``. A task that is canceled meanwhile leaves it going on."""
+        await Awaited(self.engine.close).wait()
+        self._wake_soon([])
 
     async def __aenter__(self) -> Self:
         return self
@@ -285,7 +373,19 @@ class AsyncStore:
         return repr(self._store).replace("kvstore.Store", "kvstore.AsyncStore")
 
     async def _in_thread(self, call: Callable[[], T]) -> T:
-        return await asyncio.to_thread(call)
+        """Make a call in the loop's executor; where that has no thread, in one of our own, or here."""
+        is_wanted = True
+
+        def run() -> Any:
+            return call() if is_wanted else None
+
+        try:
+            future = asyncio.get_running_loop().run_in_executor(None, contextvars.copy_context().run, run)
+        except RuntimeError:  # it may have queued the call for a thread to come
+            is_wanted = False
+            return await Awaited(call).wait()
+        answer: T = await future
+        return answer
 
     async def _stream(self, rows: Iterator[T]) -> AsyncIterator[T]:
         """Items of a lazy iterator, fetched a handful at a time in a thread."""
@@ -293,6 +393,6 @@ class AsyncStore:
         def some() -> list[T]:
             return [row for _, row in zip(range(_PAGE_ROWS), rows, strict=False)]
 
-        while page := await asyncio.to_thread(some):
+        while page := await self._in_thread(some):
             for row in page:
                 yield row

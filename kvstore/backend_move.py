@@ -14,14 +14,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kvstore import layout
-from kvstore.backend import Backend, Progress, find_backend, recognize_backend
-from kvstore.errors import Corruption, DiskFull, NotAStore
+from kvstore.backend import Backend, Progress, find_backend
+from kvstore.errors import Corruption, DiskFull, NotAStore, OpenError
 from kvstore.files import Disk, OSDisk, free_bytes
+from kvstore.held import HeldDisk
 from kvstore.layout import DataDir
 from kvstore.mvcc.hashkv import hash_kv
 from kvstore.mvcc.schema import TABLES
 from kvstore.mvcc.state import State
 from kvstore.options import BadOption, Options
+from kvstore.recognition import backend_of
 from kvstore.recovery import open_engine, take_lock
 from kvstore.snapshot.transfer import copy_rows
 
@@ -42,25 +44,34 @@ def move_backend(
     data_dir: str | os.PathLike[str],
     backend: str,
     *,
+    wal_dir: str | os.PathLike[str] = "",
     progress: Progress | None = None,
     disk: Disk | None = None,
 ) -> Moved:
-    """Raises ``StoreLocked``, ``NotAStore``, ``BadOption``, ``DiskFull``, ``Corruption``."""
+    """``wal_dir``: where the log lies, as at opening.
+
+    Raises ``StoreLocked``, ``NotAStore``, ``BadOption``, ``DiskFull``, ``Corruption``.
+    """
     disk = disk or OSDisk()
-    directory = DataDir.at(data_dir)
+    directory = DataDir.at(data_dir, wal_dir)
     old, new = _kind_at(directory), find_backend(backend)
-    if not new.persistent or old.name == new.name:
-        raise BadOption(f"a store on {old.name} cannot be moved to {new.name}")
-    open_engine(directory.root, Options(backend=old.name, background=False), disk).close()
+    if not (old.persistent and new.persistent) or old.name == new.name:
+        raise BadOption(
+            f"a store on {old.name} cannot be moved to {new.name}: `kvstore snapshot restore` makes a new one of it"
+        )
+    if not layout.segments(directory.wal):
+        raise OpenError(f"{directory.wal} holds no log; if it lies elsewhere, the option wal_dir says where")
+    options = Options(backend=old.name, background=False, wal_dir=os.fspath(wal_dir or ""))
+    open_engine(directory.root, options, disk).close()
     lock = take_lock(directory)
     try:
-        return _move(disk, directory, old, new, progress)
+        return _move(HeldDisk(disk, directory), directory, old, new, progress)
     finally:
         lock.release()
 
 
 def _kind_at(directory: DataDir) -> type[Backend]:
-    kind = recognize_backend(directory.db) if directory.db.is_file() else None
+    kind = backend_of(directory)
     if kind is None:
         raise NotAStore(f"{directory.root} holds no store that is kept in a backend file", directory.root)
     return kind

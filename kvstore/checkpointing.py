@@ -5,9 +5,9 @@
     write      one backend transaction (mvcc/checkpoint.py), in small steps, beside the writers
     drop       under the planner's lock: the frozen generation goes, for the backend has it
 
-Only a disk that failed poisons the store. Anything else that ends a checkpoint (no room, no memory, no descriptor,
-somebody else's lock) is no harm: the frozen generation stays in memory, and the next checkpoint writes it, unless it
-finds that the commit went through all the same.
+Only a disk that failed, or is damaged, poisons the store. Anything else that ends a checkpoint (no room, no memory, no
+descriptor, a lock that another process holds on the backend's file) is no harm: the frozen generation stays in memory,
+and the next checkpoint writes it, unless it finds that the commit went through all the same.
 
 Memory is bounded: when the active generation outgrows ``overlay_limit`` while a checkpoint is on its way,
 writers wait (``wait_for_room``), and the checkpoint hurries.
@@ -18,11 +18,11 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING
 
-from kvstore.errors import DiskFull, Overloaded
+from kvstore.errors import Busy, Corruption, DiskFull, Overloaded
 from kvstore.files import is_disk_failure
 from kvstore.maintenance import COMMIT
 from kvstore.mvcc import checkpoint
-from kvstore.mvcc.overlay import Generation
+from kvstore.mvcc.overlay import Generation, Remains
 from kvstore.mvcc.schema import META, META_APPLIED_INDEX, META_LOG_MARK, parse_u64
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ class Checkpointer:
                 engine.sync_log()
             engine.state.backend_revision = generation.last_revision
             self._write(generation)
-            with engine.planning:
+            with engine.writer.still():
                 engine.state.generations = engine.state.generations[:1]
                 engine.state.applied_index = generation.last_index
             engine.space.measure()
@@ -66,13 +66,15 @@ class Checkpointer:
                 engine.background.upkeep_wanted.set()
             with self._room:
                 self._room.notify_all()
-            generation.drain()
+            remains = Remains(generation)
+            del generation
+            remains.drain()
             return True
 
     def _freeze(self) -> Generation | None:
         """The generation to write: one left from an attempt that found the disk full, or the active one."""
         engine, state = self._engine, self._engine.state
-        with engine.planning:
+        with engine.writer.still():
             if len(state.generations) > 1:
                 return state.generations[1]
             active = state.active
@@ -100,15 +102,17 @@ class Checkpointer:
                     checkpoint.write_generation(engine.backend, generation, engine.now_ms(), pause)
         except BaseException as failure:
             self.obstacle = failure
-            if is_disk_failure(failure):
+            if isinstance(failure, Corruption) or (
+                is_disk_failure(failure) and not isinstance(failure, DiskFull)
+            ):
                 engine.poison(failure)
             raise
         self.obstacle = None
 
     def _is_written(self, generation: Generation) -> bool:
-        """Whether an attempt that failed did so only after its commit. Written twice, it would end its own rows."""
+        """Whether an attempt that failed did so only after its commit. Written twice, rows would end themselves."""
         applied = self._engine.backend.get(META, META_APPLIED_INDEX)
-        return applied is not None and parse_u64(applied) >= generation.last_index
+        return parse_u64(applied) >= generation.last_index
 
     def wait_for_room(self) -> None:
         """Return when the active generation is small again.
@@ -126,5 +130,5 @@ class Checkpointer:
                 obstacle = self.obstacle
                 if isinstance(obstacle, DiskFull):
                     raise DiskFull(str(obstacle)) from obstacle
-                if obstacle is not None and not engine.refuses_writes:
-                    raise Overloaded(f"memory is full, and it cannot be emptied: {obstacle}") from obstacle
+                if obstacle is not None and not isinstance(obstacle, Busy) and not engine.refuses_writes:
+                    raise Overloaded(f"the memory is full, for checkpoints fail: {obstacle}") from obstacle

@@ -1,14 +1,15 @@
 """The local engine: one data directory, one writing process.
 
-    put:       prepare, admit -> ask; the group's leader: [lock: plan all against head] log, sync, publish -> answer
+    put:       check, admit -> the writer (write/writer.py): plan, log, publish, settle -> answer
     range:     published revision -> generations, then backend
     recovery:  (recovery.py) open the backend, replay the log after its applied index through ``effects.apply``
 
 Locks, in the order in which they may be taken:
 
     checkpointing   one checkpoint, copy or compaction step at a time; held by background work only
+    lead            one leader at a time (the writer's)
     planning        plan and queue; never held across a sync
-    (group commit's mutex and a generation's sorting lock: leaves, held for a few instructions)
+    log lock        one change of the log at a time
 """
 
 from __future__ import annotations
@@ -20,24 +21,23 @@ import time
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, nullcontext
-from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from kvstore.backend import Backend, Progress
 from kvstore.checkpointing import Checkpointer
-from kvstore.commit import GroupCommit, Ticket
 from kvstore.compaction import Compaction
 from kvstore.defragment import Defragmented, Defragmenter
 from kvstore.errors import (
+    Busy,
+    Compacted,
     DiskFull,
     ForkedStore,
     KVStoreError,
     LeaseProvided,
     ReadOnly,
-    RequestError,
     StoreClosed,
 )
-from kvstore.files import Disk, FileLock
+from kvstore.files import Disk, disk_full_is_typed
 from kvstore.keyvalue import KeyValue
 from kvstore.layout import DataDir
 from kvstore.leasing import Leasing
@@ -46,6 +46,7 @@ from kvstore.maintenance import Background
 from kvstore.model import (
     Alarm,
     Change,
+    CompactionRequest,
     CompactionResponse,
     DeleteRangeRequest,
     DeleteRangeResponse,
@@ -57,15 +58,17 @@ from kvstore.model import (
     LeaseTimeToLiveResponse,
     PutRequest,
     PutResponse,
+    PutWithTTLRequest,
     RangeRequest,
     RangeResponse,
+    Request,
     TxnRequest,
     TxnResponse,
     WatchRequest,
 )
 from kvstore.mvcc.changes import changed_keys
 from kvstore.mvcc.hashkv import hash_kv
-from kvstore.mvcc.plan import Planned, Planner, is_read_only
+from kvstore.mvcc.plan import Planner, is_read_only
 from kvstore.mvcc.read import answer_range, difference, key_history, read_revision, scan_keys
 from kvstore.mvcc.size import check_size
 from kvstore.mvcc.state import State
@@ -81,24 +84,20 @@ from kvstore.mvcc.validate import (
 from kvstore.options import Options
 from kvstore.quota import Space, put_cost, txn_cost
 from kvstore.replay import reload
+from kvstore.shelter import Sheltered, import_sheltered, run_with_progress, sheltered, start
 from kvstore.snapshot.keeper import SnapshotKeeper
+from kvstore.snapshot.reader import SnapshotInfo
 from kvstore.status import Health, Status, health_of, status_of
+from kvstore.store_lock import StoreLock
 from kvstore.wal import Log
+from kvstore.write.ticket import Ticket
+from kvstore.write.writer import Writer, holds
 
 if TYPE_CHECKING:
     from kvstore.watch import Hub, Watch, WatchStream
 
 T = TypeVar("T")
 logger = logging.getLogger("kvstore")
-
-
-class Prepared(NamedTuple):
-    """A write that was checked: how to plan it, and the room it takes."""
-
-    plan: Callable[[], Planned]
-    cost_bytes: int
-    patient: bool = True
-    """Whether it may wait for room, and be refused for want of it."""
 
 
 class LocalEngine:
@@ -109,7 +108,7 @@ class LocalEngine:
         options: Options,
         disk: Disk,
         directory: DataDir | None,
-        lock: FileLock | None,
+        lock: StoreLock | None,
         log: Log | None,
         state: State,
         lessor: Lessor,
@@ -125,16 +124,15 @@ class LocalEngine:
         self.cluster_id = cluster_id
         self.member_id = member_id
         self._lock = lock
-        self.planner = Planner(state, lessor)
-        self.planning = threading.Lock()
-        self.checkpointing = threading.RLock()
         self._clock = options.clock or time.time
-        self._read_refusal: Callable[[], KVStoreError] | None = None
-        self._write_refusal: Callable[[], KVStoreError] | None = ReadOnly if log is None else None
-        self._commit = GroupCommit(
-            log or _NoLog(), self._publish, self.now_ms, options.wal_buffer_size, self.planning, self._plan
+        self.planner = self._make_planner()
+        self.writer = Writer(
+            log or _NoLog(), state, self.planner, self.now_ms, options.wal_buffer_size, self._planned
         )
-        self._on_publish: list[Callable[[int], None]] = []
+        if log is None:
+            self.writer.refusal = ReadOnly
+        self.checkpointing = threading.RLock()
+        self._read_refusal: Callable[[], KVStoreError] | None = None
         self.hub: Hub | None = None
         """The watches, once there has been one."""
         self._closing = threading.Lock()
@@ -146,6 +144,9 @@ class LocalEngine:
         self.space = Space(self)
         self.snapshots = SnapshotKeeper(self)
         _open_engines.add(self)
+
+    def _make_planner(self) -> Planner:
+        return Planner(self.state, self.lessor, self.now_ms, self.options.lease_min_ttl_seconds)
 
     def now_ms(self) -> int:
         return int(self._clock() * 1000)
@@ -193,8 +194,10 @@ class LocalEngine:
     def history(self, key: bytes, first_revision: int = 0, last_revision: int = 0) -> Iterator[KeyValue]:
         """Kept versions of ``key``, oldest first; a delete shows as version 0."""
         self.check_readable()
-        last = read_revision(last_revision, self.state.published, self.state.compacted)
-        return self._guarded(key_history(self.state, key, first_revision, last))
+        check_key(key)
+        compacted = self.state.compacted
+        last = read_revision(last_revision, self.state.published, compacted)
+        return self._guarded(key_history(self.state, key, first_revision, last, compacted))
 
     def diff(self, older: int, newer: int, key: bytes, range_end: bytes) -> Iterator[Change]:
         """Keys of a range that differ between two revisions, ascending."""
@@ -208,10 +211,15 @@ class LocalEngine:
 
     def hash_kv(self, revision: int = 0) -> HashKVResponse:
         """etcd's HashKV at ``revision`` (0: newest)."""
-        self.check_readable()
-        newest, compacted = self.state.published, self.state.compacted
-        revision = read_revision(revision, newest, compacted)
-        return HashKVResponse(newest, hash_kv(self.state, revision, compacted), compacted, revision)
+        while True:
+            self.check_readable()
+            newest, compacted = self.state.published, self.state.compacted
+            at = read_revision(revision, newest, compacted)
+            try:
+                return HashKVResponse(newest, hash_kv(self.state, at, compacted), compacted, at)
+            except Compacted:  # a compaction has overtaken it: the revision may be kept all the same
+                if self.state.compacted == compacted:
+                    raise
 
     def _guarded(self, rows: Iterator[T]) -> Iterator[T]:
         for row in rows:
@@ -220,130 +228,111 @@ class LocalEngine:
 
     # --- writes -----------------------------------------------------------------------
     #
-    # Each kind of write is prepared (checked, before any lock is taken), admitted (there is room for it), and then
-    # either asked for, which blocks until it is durable, or submitted, which plans it at once and returns a ticket.
+    # Each write is checked before any lock is taken, admitted (there is room for it), and then either asked for, which
+    # blocks until it is durable, or submitted, which plans it at once and returns a ticket. The rest is the writer's.
 
     def put(self, request: PutRequest, ttl_seconds: int = 0) -> PutResponse:
-        response: PutResponse = self._ask(self.prepare_put(request, ttl_seconds))
+        """Write a key. With ``ttl_seconds`` the same log entry grants a lease of its own to the key."""
+        response: PutResponse = self.ask(
+            self._checked_put(request, ttl_seconds), put_cost(request, ttl_seconds)
+        )
         return response
 
     def delete_range(self, request: DeleteRangeRequest) -> DeleteRangeResponse:
-        response: DeleteRangeResponse = self._ask(self.prepare_delete(request))
+        response: DeleteRangeResponse = self.ask(self._checked_delete(request))
         return response
 
     def txn(self, request: TxnRequest) -> TxnResponse:
+        self._check_txn(request)
         if self.log is None and is_read_only(request):
-            response: TxnResponse = self.wait(self.submit_txn(request))
+            self.check_readable()
+            response: TxnResponse = self.planner.decide(request).response
         else:
-            response = self._ask(self.prepare_txn(request))
+            response = self.ask(request, txn_cost(request))
         return response
 
     def submit_put(self, request: PutRequest, ttl_seconds: int = 0) -> Ticket:
-        """Plan a put; it is durable once ``wait`` has returned for the ticket.
-
-        With ``ttl_seconds`` the same log entry grants a lease of its own to the key.
-        """
-        return self._submit(self.prepare_put(request, ttl_seconds))
+        """Plan a put; it is durable once ``wait`` has returned for the ticket."""
+        return self.submit(self._checked_put(request, ttl_seconds), put_cost(request, ttl_seconds))
 
     def submit_delete(self, request: DeleteRangeRequest) -> Ticket:
-        return self._submit(self.prepare_delete(request))
+        return self.submit(self._checked_delete(request))
 
     def submit_txn(self, request: TxnRequest) -> Ticket:
-        prepared = self.prepare_txn(request)
+        self._check_txn(request)
         if self.log is None and is_read_only(request):
-            return self._read_txn(request)
-        return self._submit(prepared)
+            self.check_readable()
+            ticket = Ticket(request)
+            ticket.response, ticket.done = self.planner.decide(request).response, True
+            return ticket
+        return self.submit(request, txn_cost(request))
 
-    def submit(self, plan: Callable[[], Planned]) -> Ticket:
-        """Plan something that is no KV request and costs no room. Never waits: background work uses it."""
-        return self._submit(Prepared(plan, 0, patient=False))
+    def ask(self, request: Request, cost_bytes: int = 0) -> Any:
+        """Have a checked request planned, logged and published; its response."""
+        self._admit(cost_bytes)
+        return self.writer.ask(request)
 
-    def planned(self, plan: Callable[[], tuple[bytes | None, Any]], *, cost_bytes: int = 0) -> Any:
-        """Plan something that is no KV request, and wait for it."""
-        return self._ask(Prepared(lambda: Planned(*plan()), cost_bytes, patient=cost_bytes > 0))
+    def submit(self, request: Request, cost_bytes: int = 0) -> Ticket:
+        """Plan a checked request, and return."""
+        self._admit(cost_bytes)
+        return self.writer.submit(request)
 
     def wait(self, ticket: Ticket) -> Any:
-        return self._commit.wait(ticket)
+        return self.writer.wait(ticket)
 
-    def flush_soon(self) -> None:
-        self._commit.flush_soon()
+    def flush_soon(self) -> bool:
+        """Have planned writes made durable; false if no thread can be had for that."""
+        return self.writer.flush_soon()
 
-    def prepare_put(self, request: PutRequest, ttl_seconds: int) -> Prepared:
+    def _checked_put(self, request: PutRequest, ttl_seconds: int) -> PutRequest | PutWithTTLRequest:
         check_put(request)
         check_size(request, self.options.max_request_bytes)
         if not ttl_seconds:
-            return Prepared(partial(self.planner.put, request), put_cost(request))
+            return request
         check_number("ttl", ttl_seconds)
         if request.lease or request.ignore_lease:
             raise LeaseProvided
-        ttl_seconds = max(ttl_seconds, self.options.lease_min_ttl_seconds)
+        return PutWithTTLRequest(request, ttl_seconds)
 
-        def plan() -> Planned:
-            return self.planner.put_for(request, self.leasing.new_id(), ttl_seconds, self.now_ms())
-
-        return Prepared(plan, put_cost(request, ttl_seconds))
-
-    def prepare_delete(self, request: DeleteRangeRequest) -> Prepared:
+    def _checked_delete(self, request: DeleteRangeRequest) -> DeleteRangeRequest:
         check_delete(request)
         check_size(request, self.options.max_request_bytes)
-        return Prepared(partial(self.planner.delete, request), 0)
+        return request
 
-    def prepare_txn(self, request: TxnRequest) -> Prepared:
+    def _check_txn(self, request: TxnRequest) -> None:
         check_txn(request, self.options.max_txn_ops)
         if not is_read_only(request):
             check_size(request, self.options.max_request_bytes)
-        return Prepared(partial(self.planner.txn, request), txn_cost(request))
 
-    def _read_txn(self, request: TxnRequest) -> Ticket:
-        """A transaction of ranges on a read-only engine: no sooner asked than done."""
-        self.check_readable()
-        ticket = Ticket()
-        ticket.response, ticket.done = self.planner.txn(request).response, True
-        return ticket
+    def _admit(self, cost_bytes: int) -> None:
+        """Refuse a write that there is no room for; wait until there is, where that is a matter of moments.
 
-    def _ask(self, prepared: Prepared) -> Any:
-        self._admit(prepared)
-        return self._commit.ask(Ticket(prepared.plan))
-
-    def _submit(self, prepared: Prepared) -> Ticket:
-        self._admit(prepared)
-        ticket = Ticket(prepared.plan)
-        with self.planning:
-            self._plan(ticket)
-        return ticket
-
-    def _admit(self, prepared: Prepared) -> None:
-        """Refuse a write that there is no room for; wait until there is, where that is a matter of moments."""
-        _, cost_bytes, patient = prepared
-        if self._write_refusal is not None:
-            raise self._write_refusal()
+        What costs nothing never waits here: background work relies on that.
+        """
+        if self.writer.refusal is not None:
+            raise self.writer.refusal()
         if self.background.at_rest:
-            self.background.begin()
-        if patient:
-            if self.stalled:
-                self.space.end_stall()
+            self._begin_background()
+        if cost_bytes:
+            if self.writer.stalled is not None:
+                self._end_stall()
             if self.state.generations[0].size_bytes + cost_bytes >= self.space.unchecked_bytes:
                 self.check_room(cost_bytes)
 
-    def _plan(self, ticket: Ticket) -> None:
-        """Plan a ticket and queue it for the log. Under the planner's lock."""
-        if self._write_refusal is not None:
-            raise self._write_refusal()
-        if self._commit.stalled is not None:
-            self._commit.check()
-        state = self.state
-        try:
-            ticket.entry, ticket.response = ticket.plan()
-        except RequestError:
-            raise
-        except BaseException as failure:  # the plan may be half applied: what is in memory is unusable
-            self.poison(failure)
-            raise
-        ticket.plan, ticket.revision, ticket.compacted = None, state.head, state.head_compacted
-        self._commit.enqueue(ticket)
-        if len(state.generations[0].changes) >= self.checkpointer.batch_limit:
+    @sheltered
+    def _begin_background(self) -> None:
+        self.background.begin()
+
+    @sheltered
+    def _end_stall(self) -> None:
+        self.space.end_stall()
+
+    def _planned(self) -> None:
+        """Called after each planned write."""
+        if len(self.state.generations[0].changes) >= self.checkpointer.batch_limit:
             self.background.want_work()
 
+    @sheltered
     def check_room(self, cost_bytes: int = 0) -> None:
         """Wait while the overlay is full; refuse when the quota or the disk is."""
         if self.overloaded:
@@ -354,17 +343,14 @@ class LocalEngine:
     @property
     def stalled(self) -> bool:
         """Whether the log met a full disk, and planned writes wait to be dropped."""
-        return self._commit.stalled is not None
+        return self.writer.stalled is not None
 
     def reload(self) -> None:
         """End a stall, if no background work is in the way: make memory from the backend and the log again."""
         if not self.checkpointing.acquire(blocking=False):
             return
         try:
-            with self.planning:
-                if self.stalled:
-                    reload(self)
-                    self._commit.resume()
+            self.writer.resume(lambda: reload(self))
         finally:
             self.checkpointing.release()
         self.space.measure()
@@ -378,42 +364,37 @@ class LocalEngine:
 
     def watch(self, request: WatchRequest) -> Watch:
         """An iterator of the events that ``request`` asks for."""
+        import_sheltered("kvstore.watch")
         from kvstore.watch import Watch
 
         return Watch(self.watch_stream(), request)
 
     def watch_stream(self) -> WatchStream:
         """A stream of responses that any number of watches share."""
-        self.check_readable()
-        return self._watch_hub().open_stream(self.options.watch_progress_notify_interval_seconds)
+        from kvstore.watch import WatchStream
 
-    def _watch_hub(self) -> Hub:
+        self.check_readable()
+        if self.hub is None:
+            self._make_hub()
+        assert self.hub is not None
+        return WatchStream(self.hub, self.options.watch_progress_notify_interval_seconds)
+
+    @sheltered
+    def _make_hub(self) -> None:
         """Made for the first watch: until then nothing here costs anything."""
+        from kvstore.watch import Hub
+
         with self._closing:
             self.check_readable()
             if self.hub is None:
-                from kvstore.watch import Hub
-
-                self.hub = Hub(self.state, self.check_readable, self.options.watch_buffer)
-                self._on_publish.append(self.hub.published)
-            return self.hub
-
-    def _publish(self, revision: int, compacted: int) -> None:
-        before = self.state.published
-        self.state.publish(revision, compacted)
-        if revision != before:
-            for listener in self._on_publish:
-                listener(revision)
+                hub = Hub(self.state, self.check_readable, self.options.watch_buffer)
+                self.writer.listeners.append(hub.published)
+                self.hub = hub
 
     def barrier(self) -> None:
         """Wait until everything planned so far is durable."""
-        if self.log is None:
-            return
-        with self.planning:
-            ticket = Ticket()
-            ticket.revision, ticket.compacted = self.state.head, self.state.head_compacted
-            self._commit.enqueue(ticket)
-        self._commit.wait(ticket)
+        if self.log is not None:
+            self.writer.barrier()
 
     # --- compaction -------------------------------------------------------------------
 
@@ -422,24 +403,24 @@ class LocalEngine:
     ) -> CompactionResponse:
         """Forget versions superseded at or before ``revision``. ``physical``: wait until the rows are gone."""
         check_number("revision", revision)
-
-        def plan() -> tuple[bytes, int]:
-            return self.planner.compact(revision), self.state.head
-
-        newest: int = self.planned(plan)
+        response: CompactionResponse = self.ask(CompactionRequest(revision))
         self.background.want_work()
         if physical:
-            self.run_compaction(progress)
-        return CompactionResponse(newest)
+            run_with_progress(self.run_compaction, progress)
+        return response
 
     def run_compaction(self, progress: Progress | None = None) -> None:
         """Delete what scheduled compactions have made garbage."""
-        self.checkpoint()
+        self.checkpointer.run()
         self.compaction.run(progress)
 
     def defragment(self, progress: Progress | None = None) -> Defragmented:
         """Give free pages back to the file system, while everything goes on."""
-        return self.defragmenter.run(progress)
+        return run_with_progress(self.defragmenter.run, progress)
+
+    def snapshot(self, path: str | os.PathLike[str] | None, progress: Progress | None) -> SnapshotInfo:
+        """Write a snapshot of everything durable now, to ``path`` or into the store's own place."""
+        return run_with_progress(lambda tell: self.snapshots.take(path, tell), progress)
 
     # --- leases (leasing.py) ----------------------------------------------------------
 
@@ -476,6 +457,7 @@ class LocalEngine:
 
     # --- upkeep -----------------------------------------------------------------------
 
+    @sheltered
     def checkpoint(self) -> bool:
         """Move what waits in memory into the backend; whether there was anything."""
         return self.checkpointer.run()
@@ -484,17 +466,12 @@ class LocalEngine:
         """Make durable what durability ``interval`` or ``off`` left unsynced."""
         if self.log is not None:
             try:
-                with self._commit.log_lock:
+                with self.writer.log_lock:
                     self.log.sync()
             except BaseException:
                 if self.log.failure is not None:
                     self.poison(self.log.failure)
                 raise
-
-    @property
-    def log_lock(self) -> threading.Lock:
-        """Held while the log is asked or told anything by others than the leader of a commit."""
-        return self._commit.log_lock
 
     def start(self) -> None:
         """Begin background work, unless the option ``background`` is off."""
@@ -522,33 +499,41 @@ class LocalEngine:
     @property
     def refuses_writes(self) -> bool:
         """Whether every write is refused: the store is read-only, poisoned, or closed."""
-        return self._write_refusal is not None
+        return self.writer.refusal is not None
 
     @property
     def failure(self) -> BaseException | None:
         """What poisoned the store, if anything did."""
-        return self._commit.failure
+        return self.writer.failure
 
     def error_of(self, ticket: Ticket) -> BaseException:
         """Why a ticket failed."""
-        return self._commit.error_of(ticket)
+        return self.writer.error_of(ticket)
 
     def poison(self, failure: BaseException) -> None:
         """Refuse writes until the store is reopened: memory and disk may disagree."""
-        self._commit.poison(failure)
-        if self._write_refusal is None:
-            self._write_refusal = self._commit.poisoned
+        self.writer.poison(failure)
 
     def refuse_in_child(self) -> None:
         """Called in a forked child: this handle belongs to the parent."""
-        self._read_refusal = self._write_refusal = ForkedStore
+        self._read_refusal = self.writer.refusal = ForkedStore
         _kept_in_child.append(self)
         if self._lock is not None:
             self._lock.release()  # only the child's copy of the descriptor
 
     def close(self) -> None:
-        """Checkpoint, close the files, give the lock back. Idempotent."""
-        with self._closing:
+        """Checkpoint, close the files, give the lock back. Idempotent.
+
+        In a signal handler or finalizer that interrupted work of this store on the same thread, closing begins, and
+        ends once that work has ended: its write, if it comes to an answer, is durable.
+        """
+        if self.writer.is_inside or holds(self.checkpointing):
+            start(threading.Thread(target=self._close, name="kvstore-close"))
+        else:
+            Sheltered(self._close).run()
+
+    def _close(self) -> None:
+        with self._closing, disk_full_is_typed():
             if self._read_refusal is not None:
                 return
             self.background.stop()
@@ -557,8 +542,8 @@ class LocalEngine:
                 if self.log is not None and self.failure is None and not self.stalled:
                     self._finish_writing()
             finally:
-                self._read_refusal = self._write_refusal = StoreClosed
-                self._commit.stop()
+                self._read_refusal = self.writer.refusal = StoreClosed
+                self.writer.stop()
                 if self.hub is not None:
                     self.hub.close()
                 with (
@@ -571,23 +556,40 @@ class LocalEngine:
                     if self.log is not None:
                         files.callback(self.log.close)
 
+    def note_open(self) -> None:
+        """Another file has become the backend: it is the one that was written here."""
+        if self._lock is not None:
+            self._lock.note_open()
+
     def _finish_writing(self) -> None:
-        with self.planning:
-            self._write_refusal = StoreClosed
+        with self.writer.still():
+            self.writer.refusal = StoreClosed
         try:
-            while self.checkpoint():
+            while self.checkpointer.run():
                 pass
             self.leasing.beat()
             self.backend.sync()
-        except DiskFull as full:
-            logger.warning("closed without a checkpoint: %s; the log has everything", full)
+            if self._lock is not None:
+                self._lock.note_closed(self.state.applied_index)
+        except (Busy, DiskFull) as reason:
+            logger.warning("closed without a checkpoint: %s; the log has everything", reason)
 
 
 class _NoLog:
+    """The log of an engine that only reads; its writer refuses everything."""
+
     failure: BaseException | None = None
+    unfinished: Any = None
+    last_index = 0
+
+    def has_place_for(self, size_bytes: int) -> bool:
+        return True
 
     def append(self, entries: list[bytes], time_ms: int) -> int:
         raise ReadOnly
+
+    def resume(self) -> None:
+        pass
 
 
 _open_engines: weakref.WeakSet[LocalEngine] = weakref.WeakSet()

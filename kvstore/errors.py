@@ -6,10 +6,11 @@
     |   |-- TooManyOps, DuplicateKey, RequestTooLarge
     |   |-- Compacted, FutureRevision
     |   |-- LeaseNotFound, LeaseExists, LeaseTTLTooLarge
+    |   |-- BadArgument           a value that means nothing; the message names the argument
     |   `-- WatchCanceled
     |-- SpaceError                there is no room; nothing was written
     |   |-- QuotaExceeded, DiskFull
-    |-- ResourceExhausted         no thread, descriptor or memory at this moment; nothing was written
+    |-- DiskFailed                the disk failed a read or a write (also an OSError); not damage
     |-- OpenError                 the store or file could not be opened
     |   |-- StoreLocked           another process (or handle) holds it
     |   |-- NotAStore             "not ours": some other file or directory
@@ -19,8 +20,12 @@
     |   `-- MissingDependency     the backend's package is absent or too old
     |-- Corruption                "damaged": path, offset and last good revision say where
     `-- StateError                the handle cannot do this any more
-        |-- StoreClosed, StorePoisoned, ForkedStore, ReadOnly
-        `-- Overloaded            not now: writers need the memory that it would hold back
+        |-- StoreClosed, StorePoisoned, ForkedStore, ReadOnly, RevisionsExhausted
+        |-- StoreUnreachable      its folder was renamed or removed while it was open
+        |-- NoThread, NoDescriptor  not now: the system gives no thread, or no file descriptor
+        |-- Overloaded            not now: writers need the memory that it would hold back
+        |-- Busy                  not now: another process holds a lock on the backend's file, or reads it
+        `-- Reentered             not from here: this thread is in the middle of a write
 
 ``code`` is the gRPC status code that etcd answers with (etcd-compatible, so that one
 handler serves both), ``retryable`` says whether the same call can succeed later
@@ -29,6 +34,7 @@ without anybody changing it. Messages of request errors are etcd's, to the lette
 
 from __future__ import annotations
 
+import errno
 import os
 from enum import IntEnum
 
@@ -101,7 +107,16 @@ class DuplicateKey(RequestError):
 
 
 class RequestTooLarge(RequestError):
+    """Larger than ``limit_bytes``; a note says whose limit that is, and how large the request is."""
+
     message = "etcdserver: request is too large"
+
+    def __init__(self, size_bytes: int = 0, limit_bytes: int = 0, limit: str = "max_request_bytes") -> None:
+        super().__init__()
+        self.size_bytes = size_bytes
+        self.limit_bytes = limit_bytes
+        if limit_bytes:
+            self.add_note(f"it takes {size_bytes} bytes; {limit} allows {limit_bytes}")
 
 
 class Compacted(RequestError):
@@ -120,6 +135,12 @@ class Compacted(RequestError):
 class FutureRevision(RequestError):
     code = Code.OUT_OF_RANGE
     message = "etcdserver: mvcc: required revision is a future revision"
+
+
+class BadArgument(RequestError, ValueError):
+    """An argument whose value means nothing, where etcd would take it for something else."""
+
+    message = "an argument has a value that means nothing"
 
 
 class LeaseNotFound(RequestError):
@@ -180,12 +201,18 @@ class DiskFull(SpaceError):
     message = "no space left on the store's file system"
 
 
-class ResourceExhausted(KVStoreError):
-    """The system gave no thread, file descriptor or memory. Nothing was written; the same call works once it does."""
+class DiskFailed(KVStoreError, OSError):
+    """The disk failed to read or to write (EIO and the like). Nothing is known to be damaged: look at the disk.
 
-    code = Code.RESOURCE_EXHAUSTED
-    retryable = True
-    message = "the system has no thread, file descriptor or memory to give at this moment; try again"
+    Close the store, and open it again once the disk works: every acknowledged write is in the log. A failed write or
+    sync poisons the store, a failed read does not.
+    """
+
+    code = Code.UNAVAILABLE
+
+    def __init__(self, message: str, number: int = errno.EIO) -> None:
+        super().__init__(f"the disk has failed: {message}")
+        self.errno = number
 
 
 # --- opening ---------------------------------------------------------------------------
@@ -301,6 +328,73 @@ class Overloaded(StateError):
     message = "writers need the memory that this would hold back; try again when there are fewer writes"
 
 
+class NoThread(StateError):
+    """The system gave no thread. Nothing was begun; everything works again once one can be had."""
+
+    retryable = True
+    message = (
+        "no thread can be had: a limit of processes is reached (RLIMIT_NPROC, or pids.max of the container); "
+        "try again when there are fewer"
+    )
+
+
+class NoDescriptor(StateError):
+    """The system gave no file descriptor. Nothing was begun; everything works again once one can be had."""
+
+    retryable = True
+    message = (
+        "no file can be opened: all descriptors are in use (RLIMIT_NOFILE of the process, or fs.file-max of the "
+        "system); try again when there are some"
+    )
+
+    def __init__(self, path: str | os.PathLike[str] = "") -> None:
+        path = os.fspath(path)
+        super().__init__(f"{path}: {self.message}" if path else None)
+        self.path = path
+
+
+class Reentered(StateError):
+    """A signal handler or a finalizer has interrupted a write of this thread, and asks for another one.
+
+    It would wait for the very write that waits for it. Nothing was written.
+    """
+
+    retryable = True
+    message = (
+        "a signal handler or finalizer interrupted a write to this store on the same thread and cannot write "
+        "before that has ended; set a flag or raise an exception there, and write afterwards"
+    )
+
+
+class StoreUnreachable(StateError):
+    """A folder of the open store is not where it was opened: renamed, removed, or something lies on top of it.
+
+    What the store has open goes on; what would open a file by its path is refused, with nothing changed. ``path``
+    says which folder.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], reason: str) -> None:
+        path = os.fspath(path)
+        super().__init__(
+            f"{path}: {reason}; put the store's folder back, or close it and open it where it is now"
+        )
+        self.path = path
+
+
+class Busy(StateError):
+    """Another process holds a lock on the backend's file, or reads it. Nothing was changed; it is tried again."""
+
+    retryable = True
+    message = "another process is using the backend's file"
+
+
 class ReadOnly(StateError):
     code = Code.FAILED_PRECONDITION
     message = "the store is open read-only"
+
+
+class RevisionsExhausted(StateError):
+    """Revisions have 63 bits, and this store was brought to their end. It can be read, and exported."""
+
+    code = Code.FAILED_PRECONDITION
+    message = "revisions are at the end of their 63 bits: the store can be read, but not written any more"

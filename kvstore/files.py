@@ -6,7 +6,7 @@ one that records every call, cuts the power at the Nth, or fails it.
 
 Rules that hold for every user of this module:
 
-* a moment without descriptors is ``ResourceExhausted``, and nothing was touched;
+* a moment without descriptors is ``NoDescriptor``, and nothing was touched;
 * a write that raises leaves the file's state unknown: stop using it (never retry a sync);
 * a created or renamed file is durable only after ``sync_dir`` of its directory;
 * files are 0600 and directories 0700.
@@ -18,27 +18,22 @@ import errno
 import fcntl
 import os
 import shutil
+import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Protocol
 
-from kvstore.errors import Corruption, DiskFull, ResourceExhausted
+from kvstore.errors import DiskFailed, DiskFull, KVStoreError, NoDescriptor
 
 Path = str | os.PathLike[str]
 
 _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
-_SCARCE = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN})
-
-
-def is_disk_failure(error: BaseException) -> bool:
-    """Whether the disk failed: what is on it is unknown, or known to be damaged.
-
-    Everything else that may end a write (no room, no memory, no thread or descriptor, a lock of somebody else's, an
-    exception of the caller's) leaves the disk as it was, and the same write may be tried again.
-    """
-    if isinstance(error, OSError):
-        return error.errno is not None and error.errno not in _SCARCE
-    return isinstance(error, Corruption)
+NO_DESCRIPTORS = frozenset({errno.EMFILE, errno.ENFILE})
+_SCARCE = NO_DESCRIPTORS | {errno.ENOMEM, errno.EAGAIN}
+DISK_FAILURES = frozenset(
+    {errno.EIO, errno.ENXIO, errno.ENODEV, errno.EREMOTEIO, errno.ESTALE, errno.EUCLEAN}
+)
+"""What the operating system says of a disk, or a file system, that does not work any more."""
 
 
 class File(Protocol):
@@ -62,7 +57,7 @@ class File(Protocol):
 class Disk(Protocol):
     """What may change the file system.
 
-    Raises ``DiskFull`` for ENOSPC, ``ResourceExhausted`` where there is no descriptor, ``OSError`` otherwise.
+    Raises ``DiskFull`` for ENOSPC, ``NoDescriptor`` where no file can be opened, ``OSError`` otherwise.
     """
 
     def create(self, path: Path, *, direct: bool = False) -> File:
@@ -97,17 +92,38 @@ class Disk(Protocol):
         """Make durable a file that somebody else wrote (a backend's copy)."""
 
 
+def is_disk_failure(error: BaseException) -> bool:
+    """Whether the operating system has failed a call: after such a failure of a write or sync, nothing is known.
+
+    Other exceptions (no memory, one raised by a signal handler, as ``TimeoutError`` without a number is) leave
+    it open how far the call came, and it may be made again. So may one that was refused for want of descriptors
+    or memory.
+    """
+    if isinstance(error, OSError):
+        return error.errno is not None and error.errno not in _SCARCE
+    return isinstance(error, DiskFull)
+
+
 @contextmanager
 def disk_full_is_typed() -> Iterator[None]:
-    """Turn the operating system's "no room" into ``DiskFull``, its "no descriptors" into ``ResourceExhausted``."""
+    """Turn "no room" errors of the operating system into ``DiskFull``, those of a dead disk into ``DiskFailed``,
+    those of no descriptors into ``NoDescriptor``.
+    """
     try:
         yield
     except OSError as error:
-        if error.errno in _NO_ROOM:
-            raise DiskFull(str(error)) from error
-        if error.errno in (errno.EMFILE, errno.ENFILE):
-            raise ResourceExhausted(str(error)) from error
-        raise
+        raise typed(error) from error
+
+
+def typed(error: OSError) -> KVStoreError | OSError:
+    """Our error for one of the operating system's, if there is one."""
+    if error.errno in _NO_ROOM:
+        return DiskFull(str(error))
+    if error.errno in NO_DESCRIPTORS:
+        return NoDescriptor(error.filename or "")
+    if error.errno in DISK_FAILURES and not isinstance(error, KVStoreError):
+        return DiskFailed(str(error), error.errno)
+    return error
 
 
 class OSFile:
@@ -130,9 +146,7 @@ class OSFile:
             if written != len(data):
                 self._pwrite_rest(memoryview(data)[written:], offset + written)
         except OSError as error:
-            if error.errno in _NO_ROOM:
-                raise DiskFull(str(error)) from error
-            raise
+            raise typed(error) from error
 
     def _pwrite_rest(self, rest: memoryview, offset: int) -> None:
         while rest:
@@ -146,7 +160,10 @@ class OSFile:
             os.ftruncate(self._fd, size_bytes)
 
     def sync(self) -> None:
-        os.fdatasync(self._fd)
+        try:
+            os.fdatasync(self._fd)
+        except OSError as error:
+            raise typed(error) from error
 
     def close(self) -> None:
         if self._fd >= 0:
@@ -228,39 +245,137 @@ def _sync(path: Path, flags: int) -> None:
         os.close(fd)
 
 
+def hand_over(path: Path) -> None:
+    """Give what root has made in somebody else's folder to that one: upkeep as root must not lock the owner out.
+
+    Only what is root's by itself, and is no link. Nothing is opened: closing a file would drop its locks.
+    """
+    if os.geteuid():
+        return
+    owner = os.stat(os.path.dirname(os.path.abspath(path)))
+    made = os.lstat(path)
+    is_single = stat.S_ISDIR(made.st_mode) or (stat.S_ISREG(made.st_mode) and made.st_nlink == 1)
+    if is_single and made.st_uid == 0 and (owner.st_uid, owner.st_gid) != (made.st_uid, made.st_gid):
+        os.chown(path, owner.st_uid, owner.st_gid, follow_symlinks=False)
+
+
+def hand_over_all(folder: Path) -> None:
+    """``hand_over`` for all that lies in a folder."""
+    if os.geteuid() == 0:
+        for name in os.listdir(folder):
+            with suppress(FileNotFoundError):
+                hand_over(os.path.join(folder, name))
+
+
 def free_bytes(path: Path) -> int:
     """Bytes that this user may still write on the file system of ``path``."""
     return shutil.disk_usage(path).free
 
 
-class FileLock:
-    """An exclusive advisory lock (flock) on a file that names its holder.
+_NO_LOCKS_ON_FOLDERS = frozenset({errno.EBADF, errno.EINVAL, errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS})
 
-    The kernel drops it when the process dies, so a stale file never blocks anybody. The holder's text is padded
-    to ``HOLDER_BYTES``, so that one write covers the text of any holder before.
+
+class FolderLock:
+    """An exclusive advisory lock (flock) on a folder itself: nobody can remove it and leave the folder.
+
+    Network file systems lock only what is open for writing, which a folder never is: there it holds nothing.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = os.fspath(path)
+        self._fd = -1
+
+    def acquire(self, *, wait: bool = False) -> bool:
+        """Whether nobody else has it. ``wait`` until nobody has."""
+        with disk_full_is_typed():
+            fd = os.open(self._path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except OSError as error:
+            if error.errno not in _NO_LOCKS_ON_FOLDERS:
+                os.close(fd)
+                if isinstance(error, BlockingIOError):
+                    return False
+                raise
+        self._fd = fd
+        return True
+
+    def release(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+
+class FileLock:
+    """An exclusive advisory lock (flock) on a file that names its holder, and on the folder that it lies in.
+
+    The kernel drops it when the process dies, so a stale file never blocks anybody. Whoever removes the file still
+    meets the lock on the folder; the file is for the name of the holder, and for file systems that do not lock
+    folders. The holder's text is padded to ``HOLDER_BYTES``, so that one write covers the text of any holder before.
     """
 
     HOLDER_BYTES = 512
 
     def __init__(self, path: Path) -> None:
         self._path = os.fspath(path)
+        self._folder = FolderLock(os.path.dirname(self._path) or ".")
         self._fd = -1
+        self.before = b""
+        """The text of the holder before, once the lock is acquired."""
 
     def acquire(self, holder: bytes) -> bytes | None:
-        """Take the lock and write ``holder`` into the file; else return the holder's text."""
-        fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        """Take the lock and write ``holder`` into the file; else return the holder's text (empty: it is not known)."""
+        if not self._folder.acquire():
+            return self.read()
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            text = os.pread(fd, self.HOLDER_BYTES, 0)
-            os.close(fd)
-            return text
-        os.pwrite(fd, holder[: self.HOLDER_BYTES - 1].ljust(self.HOLDER_BYTES - 1) + b"\n", 0)
-        self._fd = fd
+            fd = self._locked()
+            if fd < 0:
+                self._folder.release()
+                return self.read()
+            self._fd = fd
+            self.before = os.pread(fd, self.HOLDER_BYTES, 0)
+            hand_over(self._path)
+            self.write(holder)
+        except BaseException:
+            self.release()
+            raise
         return None
+
+    def _locked(self) -> int:
+        """A descriptor of the file that bears the name, locked; -1 if somebody else has it."""
+        while True:
+            fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                with suppress(FileNotFoundError):
+                    if os.path.samestat(os.fstat(fd), os.stat(self._path)):
+                        return fd
+            except BlockingIOError:
+                os.close(fd)
+                return -1
+            except BaseException:
+                os.close(fd)
+                raise
+            os.close(fd)  # removed between the two calls
+
+    def read(self) -> bytes:
+        """The holder's text; empty where there is none."""
+        try:
+            fd = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except FileNotFoundError:
+            return b""
+        try:
+            return os.pread(fd, self.HOLDER_BYTES, 0)
+        finally:
+            os.close(fd)
+
+    def write(self, holder: bytes) -> None:
+        """Say who holds it."""
+        os.pwrite(self._fd, holder[: self.HOLDER_BYTES - 1].ljust(self.HOLDER_BYTES - 1) + b"\n", 0)
 
     def release(self) -> None:
         """Give the lock back. The file stays: unlinking it would race with the next holder."""
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
+        self._folder.release()

@@ -11,12 +11,13 @@ an etcd file as it is. Only the second and later changes of one transaction carr
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Sequence
 from operator import attrgetter
 from typing import Any, NoReturn, Self, overload
 
 from kvstore.errors import Corruption
-from kvstore.wire import WireError, fields, int_field, read_varint, varint
+from kvstore.wire import WireError, bytes_field, fields, int_field, read_varint, varint
 
 _new = object.__new__
 _SUB_TAG = 0x78
@@ -113,8 +114,8 @@ def row_revisions(rows: Sequence[bytes | None]) -> list[tuple[int, int]]:
     _parse(b"")  # the first call loads the parser
     try:
         return list(map(_revision_of, map(_from_bytes, [row or b"" for row in rows])))
-    except Exception as error:
-        raise _bad_row(error) from None
+    except _DecodeError:
+        return [_revision_of(_parse(row or b"")) for row in rows]  # which says what is wrong with which
 
 
 def row_change(row: bytes) -> tuple[int, int, bytes]:
@@ -125,26 +126,86 @@ def row_change(row: bytes) -> tuple[int, int, bytes]:
     return _parse(row).mod_revision, sub, row[at:]
 
 
+# --- protobuf's parser -------------------------------------------------------------------
+#
+# A row is damaged if protobuf says so of its bytes, and in no other case: that there was no memory, that the stack was
+# full, that protobuf could not be imported or a handler of the caller's raised something says nothing about a row.
+
+
 def _parse(row: bytes) -> Any:
     """The row as a protobuf message: parsed in C, and a field costs only when it is read."""
     try:
         return _from_bytes(row)
-    except Exception as error:  # protobuf's DecodeError, named only once protobuf is imported
-        raise _bad_row(error) from None
+    except _DecodeError as error:
+        if _is_as_written(row):  # protobuf tells want of memory by the same error
+            raise MemoryError("no memory to parse a row") from None
+        raise BadRow(f"a row is not a KeyValue: {error}") from None
 
 
-def _bad_row(error: Exception) -> BadRow:
-    return BadRow(f"a row is not a KeyValue: {error}")
+def _is_as_written(row: bytes) -> bool:
+    """Whether the row has fields that rows have, each of its type, and is what these are encoded as."""
+    again = []
+    try:
+        for number, value in fields(row):
+            if number not in _FIELDS or isinstance(value, bytes) is not (_FIELDS[number] in _BYTES_FIELDS):
+                return False
+            again.append(bytes_field(number, value) if isinstance(value, bytes) else int_field(number, value))
+    except WireError:
+        return False
+    return b"".join(again) == row
 
 
 def _load_parser(row: bytes) -> Any:
-    """Stands in for the parser until the first row: importing this module stays light."""
-    global _from_bytes
-    _from_bytes = _message_class().FromString
+    """Stands in for the parser until the first row: importing this module stays light.
+
+    An import that is interrupted may leave a module behind that is there and half made, so it happens on a thread of
+    its own, which no signal handler reaches. An interrupted caller leaves it to finish for those who come next.
+    """
+    failures: list[BaseException] = []
+
+    def load() -> None:
+        try:
+            _put_parser_in_place()
+        except BaseException as failure:
+            failures.append(failure)
+
+    thread = threading.Thread(target=load, name="kvstore-parser")
+    try:
+        thread.start()
+    except RecursionError:
+        raise
+    except RuntimeError:  # there is no thread to be had
+        load()
+    else:
+        thread.join()
+    if failures:
+        raise failures[0]
     return _from_bytes(row)
 
 
+def _put_parser_in_place() -> None:
+    global _from_bytes, _DecodeError
+    from google.protobuf.message import DecodeError
+
+    from_bytes = _message_class().FromString
+    _DecodeError = DecodeError
+    _from_bytes = from_bytes
+
+
 _from_bytes: Any = _load_parser
+_DecodeError: type[Exception] = BadRow
+"""Protobuf's, once it is loaded; until then nothing raises it."""
+
+_FIELDS = {
+    1: "key",
+    2: "create_revision",
+    3: "mod_revision",
+    4: "version",
+    _VALUE: "value",
+    6: "lease",
+    _SUB_TAG >> 3: "sub",
+}
+_BYTES_FIELDS = ("key", "value")
 
 
 def _message_class() -> Any:
@@ -156,9 +217,8 @@ def _message_class() -> Any:
         name="kvstore/keyvalue.proto", package="kvstore", syntax="proto3"
     )
     message = file.message_type.add(name="KeyValue")
-    names = ("key", "create_revision", "mod_revision", "version", "value", "lease")
-    for number, name in (*enumerate(names, 1), (_SUB_TAG >> 3, "sub")):
-        kind = field.TYPE_BYTES if name in ("key", "value") else field.TYPE_INT64
+    for number, name in _FIELDS.items():
+        kind = field.TYPE_BYTES if name in _BYTES_FIELDS else field.TYPE_INT64
         message.field.add(name=name, number=number, type=kind, label=field.LABEL_OPTIONAL)
     pool = descriptor_pool.DescriptorPool()
     pool.Add(file)

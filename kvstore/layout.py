@@ -4,11 +4,13 @@
     <data-dir>/wal/<cluster-id>-<first-index>.wal     log segments (the folder may be elsewhere: --wal-dir)
     <data-dir>/wal/<...>.wal.tmp                      the next segment, being zero-filled; removed at open
     <data-dir>/wal/<...>.wal.broken                   a copy of a segment whose torn tail was cut
-    <data-dir>/snap/db                                the live backend (its helpers beside it: db-lock, db-wal, ...)
+    <data-dir>/snap/db                                the live backend (its helpers beside it: db-lock, db-wal, ...);
+                                                      of the memory backend an empty file that says so (recognition.py)
     <data-dir>/snap/db.tmp                            a defragmented copy in the making; removed at open
     <data-dir>/snap/db.broken                         a damaged backend that was set aside
     <data-dir>/snap/<cluster-id>-<index>.snap         snapshots
     <data-dir>/snap/<...>.snap.tmp                    a snapshot in the making; removed at open
+    <data-dir>.restoring, <data-dir>/.restoring       a restore in the making (snapshot/building.py)
 
 Ids and indexes are 16 lower-case hex digits, so that names sort as numbers.
 """
@@ -27,8 +29,12 @@ SNAPSHOT_SUFFIX = ".snap"
 TEMP_SUFFIX = ".tmp"
 BROKEN_SUFFIX = ".broken"
 
+NOT_OURS = frozenset({"lost+found"})
+"""What an empty directory may have, being the root of a file system."""
+
 _TEMPORARY = re.compile(r"\.tmp(-[a-z]+)?$")  # with the helpers that a backend keeps beside its file
 _NAME = re.compile(r"([0-9a-f]{16})-([0-9a-f]{16})(\.wal|\.snap)")
+_KEPT_APART = re.compile(r"([0-9a-f]{16}-[0-9a-f]{16})\.[0-9a-f]{8}(\.wal)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +44,8 @@ class NumberedFile:
     path: Path
     cluster_id: int
     index: int
+    descriptor: int = -1
+    """Of the file, where it is kept open because somebody may remove it."""
 
 
 @dataclass(frozen=True)
@@ -49,8 +57,12 @@ class DataDir:
 
     @classmethod
     def at(cls, data_dir: str | os.PathLike[str], wal_dir: str | os.PathLike[str] | None = None) -> DataDir:
-        root = Path(data_dir)
-        return cls(root, Path(wal_dir) if wal_dir else root / "wal")
+        """Absolute, and links on the way followed: changing the working directory or a link moves nothing."""
+        root = Path(os.path.realpath(data_dir))
+        if not wal_dir:
+            return cls(root, root / "wal")
+        parent, name = os.path.split(os.path.abspath(wal_dir))
+        return cls(root, Path(os.path.realpath(parent), name))
 
     @cached_property
     def lock(self) -> Path:
@@ -96,6 +108,14 @@ class DataDir:
         return _numbered(self.snap, SNAPSHOT_SUFFIX)
 
 
+def is_in_a_store(folder: Path) -> bool:
+    """Whether ``folder`` is a data directory, or one of the two folders in one."""
+    return any(
+        DataDir.at(root).lock.is_file() and DataDir.at(root).snap.is_dir()
+        for root in (folder, *([folder.parent] if folder.name in ("wal", "snap") else []))
+    )
+
+
 def segment_name(cluster_id: int, first_index: int) -> str:
     return f"{cluster_id:016x}-{first_index:016x}{SEGMENT_SUFFIX}"
 
@@ -105,9 +125,20 @@ def segments(wal_dir: Path) -> list[NumberedFile]:
     return _numbered(wal_dir, SEGMENT_SUFFIX)
 
 
+def archived(folder: Path) -> list[NumberedFile]:
+    """Segments in an archive in index order, those that are kept apart with them."""
+    files = (segment_at(file.path) for file in _files(folder) if not file.name.endswith(BROKEN_SUFFIX))
+    return sorted((file for file in files if file is not None), key=lambda file: (file.index, file.path))
+
+
+def kept_apart(path: Path, checksum: int) -> Path:
+    """Another name for a segment in an archive, whose name is taken."""
+    return path.with_name(f"{path.stem}.{checksum:08x}{SEGMENT_SUFFIX}")
+
+
 def segment_at(path: str | os.PathLike[str]) -> NumberedFile | None:
     """What the name of one segment says, or that of a copy set aside; None if it is no such name."""
-    match = _NAME.fullmatch(Path(path).name.removesuffix(BROKEN_SUFFIX))
+    match = _NAME.fullmatch(_KEPT_APART.sub(r"\1\2", Path(path).name.removesuffix(BROKEN_SUFFIX)))
     if match is None or match[3] != SEGMENT_SUFFIX:
         return None
     return NumberedFile(Path(path), int(match[1], 16), int(match[2], 16))
@@ -130,8 +161,13 @@ def helpers(path: Path) -> list[Path]:
 
 
 def building(data_dir: Path) -> Path:
-    """Where a restore builds what is to become ``data_dir``."""
+    """Where a restore builds what is to become ``data_dir``, which does not exist."""
     return data_dir.with_name(data_dir.name + ".restoring")
+
+
+def building_inside(data_dir: Path) -> Path:
+    """Where it builds in a directory that does."""
+    return data_dir / ".restoring"
 
 
 def _numbered(directory: Path, suffix: str) -> list[NumberedFile]:
@@ -147,5 +183,5 @@ def _files(directory: Path) -> list[os.DirEntry[str]]:
     try:
         with os.scandir(directory) as entries:
             return [entry for entry in entries if entry.is_file(follow_symlinks=False)]
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return []

@@ -16,22 +16,28 @@ backend that keeps it: the memory backend has its log records only, so what was 
 
 from __future__ import annotations
 
-import random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from kvstore.commit import Ticket
 from kvstore.errors import LeaseNotFound
 from kvstore.model import (
+    ExpireRequest,
+    LeaseGrantRequest,
     LeaseGrantResponse,
+    LeaseKeepAliveRequest,
     LeaseKeepAliveResponse,
+    LeaseLeasesRequest,
     LeaseLeasesResponse,
+    LeaseRevokeRequest,
     LeaseRevokeResponse,
+    LeaseTimeToLiveRequest,
     LeaseTimeToLiveResponse,
+    Request,
+    ShiftRequest,
 )
 from kvstore.mvcc.checkpoint import Pacer
-from kvstore.mvcc.plan import Planned
 from kvstore.mvcc.schema import META, META_CLOSED_MS, pack_u64, parse_u64
 from kvstore.mvcc.validate import check_number
+from kvstore.write.ticket import Ticket
 
 if TYPE_CHECKING:
     from kvstore.engine import LocalEngine
@@ -58,70 +64,39 @@ class Leasing:
     def grant(self, ttl_seconds: int, lease: int) -> LeaseGrantResponse:
         check_number("ttl", ttl_seconds)
         check_number("lease", lease)
-        engine = self._engine
-
-        def plan() -> tuple[bytes, LeaseGrantResponse]:
-            ident = lease or self.new_id()
-            entry, ttl = engine.planner.grant(
-                ident, ttl_seconds, engine.options.lease_min_ttl_seconds, engine.now_ms()
-            )
-            return entry, LeaseGrantResponse(engine.state.head, ident, ttl)
-
-        response: LeaseGrantResponse = engine.planned(plan, cost_bytes=GRANT_COST_BYTES)
+        response: LeaseGrantResponse = self._engine.ask(
+            LeaseGrantRequest(ttl_seconds, lease), cost_bytes=GRANT_COST_BYTES
+        )
         return response
-
-    def new_id(self) -> int:
-        """A positive id that no lease has. Call it under the planner's lock."""
-        while True:
-            ident = random.getrandbits(63)
-            if ident and ident not in self._lessor.leases:
-                return ident
 
     def revoke(self, lease: int) -> LeaseRevokeResponse:
         check_number("lease", lease)
-
-        def plan() -> tuple[bytes, LeaseRevokeResponse]:
-            entry, revision = self._engine.planner.revoke(lease)
-            return entry, LeaseRevokeResponse(revision)
-
-        response: LeaseRevokeResponse = self._engine.planned(plan)
+        response: LeaseRevokeResponse | None = None
+        while response is None:  # None: the first of its keys have gone, and more are left
+            response = self._engine.ask(LeaseRevokeRequest(lease))
         return response
 
     def keep_alive(self, lease: int) -> LeaseKeepAliveResponse:
         check_number("lease", lease)
-        engine = self._engine
-
-        def plan() -> tuple[bytes, LeaseKeepAliveResponse]:
-            revision = engine.state.published
-            entry, ttl = engine.planner.renew(lease, engine.now_ms())
-            return entry, LeaseKeepAliveResponse(revision, lease, ttl)
-
-        try:
-            response: LeaseKeepAliveResponse = engine.planned(plan)
-        except LeaseNotFound:
-            return LeaseKeepAliveResponse(engine.state.published, lease, 0)
+        response: LeaseKeepAliveResponse = self._engine.ask(LeaseKeepAliveRequest(lease))
         return response
 
     def time_to_live(self, lease: int, keys: bool) -> LeaseTimeToLiveResponse:
-        engine = self._engine
-        engine.check_readable()
-        engine.barrier()
-        with engine.planning:
-            found = self._lessor.leases.get(lease)
-            if found is None:
-                return LeaseTimeToLiveResponse(engine.state.published, lease, -1, 0, ())
-            left = int((found.deadline_ms - engine.now_ms()) / 1000)
-            attached = tuple(sorted(found.keys)) if keys else ()
-            return LeaseTimeToLiveResponse(engine.state.published, lease, left, found.ttl_seconds, attached)
+        check_number("lease", lease)
+        response: LeaseTimeToLiveResponse = self._look(LeaseTimeToLiveRequest(lease, keys))
+        return response
 
     def leases(self) -> LeaseLeasesResponse:
+        response: LeaseLeasesResponse = self._look(LeaseLeasesRequest())
+        return response
+
+    def _look(self, request: Request) -> Any:
+        """Answer from the leases as planned, once that is durable."""
         engine = self._engine
         engine.check_readable()
-        engine.barrier()
-        with engine.planning:
-            revision, leases = engine.state.published, list(self._lessor.leases.values())
-        leases.sort(key=lambda lease: lease.deadline_ms)
-        return LeaseLeasesResponse(revision, tuple([lease.id for lease in leases]))
+        if engine.log is None:
+            return engine.planner.decide(request).response
+        return engine.writer.ask(request)
 
     # --- expiry -----------------------------------------------------------------------
 
@@ -133,8 +108,11 @@ class Leasing:
         expired = 0
         while expired < limit and self._due_in_ms() == 0:
             try:
-                ticket = engine.submit(self._plan_expiry)
+                ticket = engine.submit(ExpireRequest())
             except LeaseNotFound:  # revoked meanwhile
+                continue
+            if ticket.response is None:  # more of its keys are left
+                engine.wait(ticket)
                 continue
             expired += 1
             self.expired += 1
@@ -144,13 +122,6 @@ class Leasing:
         if ticket is not None:
             engine.wait(ticket)
         return expired
-
-    def _plan_expiry(self) -> Planned:
-        due = self._lessor.next_deadline()
-        if due is None or due[0] > self._engine.now_ms():
-            raise LeaseNotFound
-        entry, revision = self._engine.planner.revoke(due[1])
-        return Planned(entry, LeaseRevokeResponse(revision))
 
     def tend(self) -> float:
         """Expire what is due; seconds until it should be called again."""
@@ -166,7 +137,7 @@ class Leasing:
 
     def _due_in_ms(self) -> int | None:
         """How long until a lease is due: 0 if one is, None if there is none."""
-        with self._engine.planning:
+        with self._engine.writer.still():
             due = self._lessor.next_deadline()
         return None if due is None else max(due[0] - self._engine.now_ms(), 0)
 
@@ -177,7 +148,7 @@ class Leasing:
         engine = self._engine
         downtime_ms = engine.now_ms() - closed_ms
         if downtime_ms > 0 and self._lessor.leases:
-            engine.planned(lambda: (engine.planner.shift(downtime_ms), None))
+            engine.ask(ShiftRequest(downtime_ms))
 
     def beat(self) -> None:
         """Note in the backend that the store is alive now."""

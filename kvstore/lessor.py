@@ -38,7 +38,7 @@ class Lease:
 
 
 class Lessor:
-    """All leases of a store. Changed only by ``apply_*``, under the planner's lock."""
+    """All leases of a store. Changed only by ``apply_*``, under the planner's lock; each may be called twice."""
 
     def __init__(self) -> None:
         self.leases: dict[int, Lease] = {}
@@ -67,8 +67,9 @@ class Lessor:
     def _note_deadline(self, lease: Lease) -> None:
         heapq.heappush(self._deadlines, (lease.deadline_ms, lease.id))
         if len(self._deadlines) > 2 * len(self.leases) + STALE_DEADLINES_MAX:
-            self._deadlines = [(lease.deadline_ms, lease.id) for lease in self.leases.values()]
-            heapq.heapify(self._deadlines)
+            deadlines = [(lease.deadline_ms, lease.id) for lease in self.leases.values()]
+            heapq.heapify(deadlines)
+            self._deadlines = deadlines
 
     def next_deadline(self) -> tuple[int, int] | None:
         """(deadline_ms, id) of the lease that is due first; None if there are none."""
@@ -100,12 +101,13 @@ class Lessor:
             generation.set_row(LEASE, lease_key(ident), lease.encode())
 
     def apply_revoke(self, generation: Generation, ident: int) -> None:
-        lease = self.leases.pop(ident, None)
+        lease = self.leases.get(ident)
         generation.set_row(LEASE, lease_key(ident), None)
         for key in lease.keys if lease is not None else ():
             generation.set_row(ATTACHMENT, lease_key(ident) + key, None)
+        self.leases.pop(ident, None)
 
-    def apply_attachment(self, generation: Generation, ident: int, key: bytes, *, attached: bool) -> None:
+    def apply_attachment(self, generation: Generation, ident: int, key: bytes, attached: bool) -> None:
         lease = self.leases.get(ident)
         if lease is not None:
             (lease.keys.add if attached else lease.keys.discard)(key)

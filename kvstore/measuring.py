@@ -21,20 +21,24 @@ from kvstore.files import Disk, File, Path
 from kvstore.maintenance import COMMIT, DEFRAGMENT, SNAPSHOT
 from kvstore.model import (
     DeleteRangeRequest,
+    ExpireRequest,
     HashKVResponse,
+    LeaseGrantRequest,
+    LeaseKeepAliveRequest,
+    LeaseRevokeRequest,
     Op,
     PutRequest,
+    PutWithTTLRequest,
     RangeRequest,
     RangeResponse,
+    Request,
     TxnRequest,
     TxnResponse,
 )
-from kvstore.mvcc.plan import Planned, Planner
+from kvstore.mvcc.plan import Plan, Planner
 
 if TYPE_CHECKING:
     from kvstore.keyvalue import KeyValue
-    from kvstore.lessor import Lessor
-    from kvstore.mvcc.state import State
 
 SYNC, WRITE, HASH = "sync", "write", "hash"
 """Durations that are measured beside those of ``engine.timed``."""
@@ -149,40 +153,41 @@ class MeasuredDisk:
 
 
 class MeasuredPlanner(Planner):
-    """A planner that counts what it plans. Its callers hold the planner's lock."""
+    """A planner that counts what it decides. Its callers hold the planner's lock."""
 
-    def __init__(self, state: State, lessor: Lessor, measured: Measured) -> None:
-        super().__init__(state, lessor)
-        self._measured = measured
+    measured: Measured
 
-    def put(self, request: PutRequest) -> Planned:
-        planned = super().put(request)
-        self._count_ops((request,), (planned.response,))
-        return planned
+    def decide(self, request: Request) -> Plan:
+        plan = super().decide(request)
+        self._count(request, plan)
+        return plan
 
-    def put_for(self, request: PutRequest, lease: int, ttl_seconds: int, now_ms: int) -> Planned:
-        planned = super().put_for(request, lease, ttl_seconds, now_ms)
-        self._measured.granted += 1
-        self._count_ops((request,), (planned.response,))
-        return planned
-
-    def delete(self, request: DeleteRangeRequest) -> Planned:
-        planned = super().delete(request)
-        self._measured.deletes += 1
-        return planned
-
-    def txn(self, request: TxnRequest) -> Planned:
-        planned = super().txn(request)
-        assert isinstance(planned.response, TxnResponse)
-        self._measured.txns += self._count_txn(request, planned.response) > 1
-        return planned
+    def _count(self, request: Request, plan: Plan) -> None:
+        measured = self.measured
+        if isinstance(request, PutRequest):
+            self._count_ops((request,), (plan.response,))
+        elif isinstance(request, PutWithTTLRequest):
+            measured.granted += 1
+            self._count_ops((request.put,), (plan.response,))
+        elif isinstance(request, DeleteRangeRequest):
+            measured.deletes += 1
+        elif isinstance(request, TxnRequest):
+            measured.txns += self._count_txn(request, plan.response) > 1
+        elif isinstance(request, LeaseGrantRequest):
+            measured.granted += 1
+        elif isinstance(request, LeaseKeepAliveRequest):
+            measured.renewed += plan.entry is not None
+        elif isinstance(request, (LeaseRevokeRequest, ExpireRequest)):
+            measured.revoked += 1
+            measured.deletes += len(plan.changes)
+            measured.txns += len(plan.changes) > 1
 
     def _count_txn(self, request: TxnRequest, response: TxnResponse) -> int:
         return self._count_ops(request.success if response.succeeded else request.failure, response.responses)
 
     def _count_ops(self, ops: tuple[Op, ...], responses: tuple[Any, ...]) -> int:
         """Count what was carried out; how many operations that were."""
-        measured, count = self._measured, 0
+        measured, count = self.measured, 0
         for op, response in zip(ops, responses, strict=True):
             if isinstance(op, TxnRequest):
                 count += self._count_txn(op, response)
@@ -197,33 +202,14 @@ class MeasuredPlanner(Planner):
                 measured.count_range()
         return count
 
-    def grant(self, lease: int, ttl_seconds: int, ttl_min_seconds: int, now_ms: int) -> tuple[bytes, int]:
-        granted = super().grant(lease, ttl_seconds, ttl_min_seconds, now_ms)
-        self._measured.granted += 1
-        return granted
-
-    def renew(self, lease: int, now_ms: int) -> tuple[bytes, int]:
-        renewed = super().renew(lease, now_ms)
-        self._measured.renewed += 1
-        return renewed
-
-    def revoke(self, lease: int) -> tuple[bytes, int]:
-        found = self._lessor.leases.get(lease)
-        keys = len(found.keys) if found is not None else 0
-        revoked = super().revoke(lease)
-        measured = self._measured
-        measured.revoked += 1
-        measured.deletes += keys
-        measured.txns += keys > 1
-        return revoked
-
 
 class MeasuredEngine(LocalEngine):
     """An engine that counts its calls and times its work."""
 
-    def __init__(self, *arguments: Any) -> None:
-        super().__init__(*arguments)
-        self.planner = MeasuredPlanner(self.state, self.lessor, self.measured)
+    def _make_planner(self) -> Planner:
+        planner = MeasuredPlanner(self.state, self.lessor, self.now_ms, self.options.lease_min_ttl_seconds)
+        planner.measured = self.measured
+        return planner
 
     @property
     def measured(self) -> Measured:

@@ -43,7 +43,7 @@ from kvstore.mvcc.schema import (
 )
 from kvstore.mvcc.state import State
 from kvstore.recovery import refuse_links, take_lock
-from kvstore.snapshot.restore import building_directory, check_target
+from kvstore.snapshot.building import building_directory, check_target
 from kvstore.wal import Log
 
 ENTRY_POINT_GROUP = "kvstore.migrations"
@@ -76,6 +76,8 @@ class Plan:
     found: int
     wanted: int
     steps: tuple[Migration, ...]
+    wal_dir: str = ""
+    """Where the log lies; empty: in the data directory."""
 
 
 def installed_steps() -> list[Migration]:
@@ -83,10 +85,14 @@ def installed_steps() -> list[Migration]:
 
 
 def plan(
-    data_dir: str | os.PathLike[str], wanted: int = FORMAT_VERSION, steps: Sequence[Migration] | None = None
+    data_dir: str | os.PathLike[str],
+    wanted: int = FORMAT_VERSION,
+    steps: Sequence[Migration] | None = None,
+    *,
+    wal_dir: str | os.PathLike[str] = "",
 ) -> Plan:
     """What would be done; nothing is changed. Raises ``NotAStore``, ``TooOld``, ``TooNew``, ``Corruption``."""
-    directory = DataDir.at(data_dir)
+    directory = DataDir.at(data_dir, wal_dir)
     refuse_links(directory)
     kind = _kind_of(directory)
     backend = kind.open(directory.db, TABLES, read_only=True)
@@ -95,7 +101,8 @@ def plan(
     finally:
         backend.close()
     known = installed_steps() if steps is None else steps
-    return Plan(Path(data_dir), kind.name, found, wanted, _path(found, wanted, known, directory.db))
+    path = _path(found, wanted, known, directory.db)
+    return Plan(Path(data_dir), kind.name, found, wanted, path, os.fspath(wal_dir))
 
 
 def migrate(
@@ -103,7 +110,7 @@ def migrate(
 ) -> list[Migration]:
     """Carry a plan out, in place or ``into`` a new data directory; the steps that were done."""
     disk = disk or OSDisk()
-    directory = DataDir.at(planned.data_dir)
+    directory = DataDir.at(planned.data_dir, planned.wal_dir)
     lock = take_lock(directory)
     try:
         _check_closed(disk, directory)
@@ -122,6 +129,10 @@ def _kind_of(directory: DataDir) -> type[Backend]:
     kind = recognize_backend(directory.db)
     if kind is None:
         raise NotAStore(f"{directory.db} is no backend file that is known", directory.db)
+    if not kind.persistent:
+        raise NotAStore(
+            f"{directory.root} is a store on {kind.name}, which has no file to migrate", directory.root
+        )
     return kind
 
 
@@ -157,6 +168,8 @@ def _check_closed(disk: Disk, directory: DataDir) -> None:
             applied = parse_u64(tx.get(META, META_APPLIED_INDEX))
     finally:
         backend.close()
+    if not layout.segments(directory.wal):
+        raise OpenError(f"{directory.wal} holds no log; if it lies elsewhere, the option wal_dir says where")
     log = Log.open(disk, directory.wal, after_index=applied, read_only=True)
     try:
         pending = sum(len(batch.entries) for batch in log.replay())

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from enum import IntEnum
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 from kvstore.keyvalue import KeyValue, KeyValues
 
@@ -110,7 +110,19 @@ class TxnRequest(NamedTuple):
 Op = RangeRequest | PutRequest | DeleteRangeRequest | TxnRequest | None
 
 
+class WatchPosition(NamedTuple):
+    """Where a watch goes on: at change ``sub`` (counted from 0) of ``revision``.
+
+    Two numbers, to be kept anywhere. Positions compare as what they point at comes.
+    """
+
+    revision: int
+    sub: int = 0
+
+
 class WatchRequest(NamedTuple):
+    """``start_sub``: of ``start_revision`` only the changes from that one on (etcd has no such thing)."""
+
     key: bytes = FROM_KEY
     range_end: bytes = b""
     start_revision: int = 0
@@ -118,6 +130,99 @@ class WatchRequest(NamedTuple):
     no_put: bool = False
     no_delete: bool = False
     progress_notify: bool = False
+    start_sub: int = 0
+
+
+def _refuse_truth(of: object) -> NoReturn:
+    """Compares and ops have none: ``a and b``, ``not a``, ``0 < a < 5`` would silently drop a part."""
+    if isinstance(of, Compare):
+        raise TypeError(
+            "a compare is neither true nor false, so `a and b`, `not a` and `1 < version(k) < 5` have no meaning: "
+            "write compare=[version(k) > 1, version(k) < 5]"
+        )
+    raise TypeError(
+        f"a {type(of).__name__} is neither true nor false: write each op of a transaction into its list"
+    )
+
+
+for _kind in (RangeRequest, PutRequest, DeleteRangeRequest, Compare, TxnRequest):
+    _kind.__bool__ = _refuse_truth  # type: ignore[union-attr]
+
+
+class PutWithTTLRequest(NamedTuple):
+    """A put with a lease of its own, of ``ttl_seconds``."""
+
+    put: PutRequest
+    ttl_seconds: int
+
+
+class CompactionRequest(NamedTuple):
+    revision: int
+
+
+class LeaseGrantRequest(NamedTuple):
+    """``id`` 0: one is drawn."""
+
+    ttl: int
+    id: int = 0
+
+
+class LeaseRevokeRequest(NamedTuple):
+    id: int
+
+
+class LeaseKeepAliveRequest(NamedTuple):
+    id: int
+
+
+class LeaseTimeToLiveRequest(NamedTuple):
+    id: int
+    keys: bool = False
+
+
+class LeaseLeasesRequest(NamedTuple):
+    pass
+
+
+class AlarmRequest(NamedTuple):
+    """Raise an alarm, or clear it."""
+
+    member_id: int
+    alarm: str
+    on: bool
+
+
+class ExpireRequest(NamedTuple):
+    """Revoke the lease that is due first."""
+
+
+class ShiftRequest(NamedTuple):
+    """Move the deadline of every lease."""
+
+    by_ms: int
+
+
+class BarrierRequest(NamedTuple):
+    """Nothing; it is answered when everything planned before it is durable."""
+
+
+Request = (
+    PutRequest
+    | PutWithTTLRequest
+    | DeleteRangeRequest
+    | TxnRequest
+    | CompactionRequest
+    | LeaseGrantRequest
+    | LeaseRevokeRequest
+    | LeaseKeepAliveRequest
+    | LeaseTimeToLiveRequest
+    | LeaseLeasesRequest
+    | AlarmRequest
+    | ExpireRequest
+    | ShiftRequest
+    | BarrierRequest
+)
+"""What the planner decides."""
 
 
 # --- answers ---------------------------------------------------------------------------

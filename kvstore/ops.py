@@ -12,6 +12,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, NoReturn
 
+from kvstore.arguments import check_bounds, check_bytes
+from kvstore.errors import EmptyKey
 from kvstore.model import (
     FROM_KEY,
     Compare,
@@ -23,6 +25,7 @@ from kvstore.model import (
     TxnRequest,
     prefix_end,
 )
+from kvstore.mvcc.validate import check_number
 
 
 def key_range(key: bytes | None, range_end: bytes | None, prefix: bytes | None) -> tuple[bytes, bytes]:
@@ -30,10 +33,37 @@ def key_range(key: bytes | None, range_end: bytes | None, prefix: bytes | None) 
     if prefix is not None:
         if key is not None or range_end is not None:
             raise TypeError("give either a key (and range_end) or a prefix")
+        check_bytes("prefix", prefix)
         return (prefix, prefix_end(prefix)) if prefix else (FROM_KEY, FROM_KEY)
     if key is None:
         raise TypeError("a key or a prefix is needed")
-    return key, range_end or b""
+    if type(key) is not bytes:
+        check_bytes("key", key)
+    if not key:
+        raise EmptyKey
+    if range_end is None:
+        return key, b""
+    check_bytes("range_end", range_end)
+    return key, range_end
+
+
+def watch_range(key: bytes | None, range_end: bytes | None, prefix: bytes | None) -> tuple[bytes, bytes]:
+    """As ``key_range``; the empty key with a range_end is the first key there is, as etcd's watches have it."""
+    return key_range(FROM_KEY if key == b"" and range_end else key, range_end, prefix)
+
+
+def watch_start(start_revision: int, resume: tuple[int, int] | None) -> tuple[int, int]:
+    """(revision, sub) of the first change that a watch wants, from whichever way the caller named it."""
+    if resume is None:
+        return start_revision, 0
+    if start_revision:
+        raise TypeError("give either a start_revision or the position to resume at")
+    if not isinstance(resume, tuple | list) or len(resume) != 2:
+        raise TypeError(f"resume must be two numbers, a watch's position, not {resume!r}")
+    revision, sub = resume
+    check_number("resume", revision)
+    check_number("resume", sub)
+    return revision, sub
 
 
 class Target:
@@ -47,6 +77,11 @@ class Target:
         self._range_end = range_end
 
     def _compare(self, result: CompareResult, operand: Any) -> Compare:
+        wanted = bytes if self._target == CompareTarget.VALUE else int
+        if type(operand) is not wanted:
+            raise TypeError(
+                f"a {self._target.name.lower()} compares with {wanted.__name__}, not with {operand!r:.80}"
+            )
         return Compare(self._key, self._target, result, operand, self._range_end)
 
     def __eq__(self, operand: object) -> Compare:  # type: ignore[override]  # an expression, not an equality
@@ -61,10 +96,19 @@ class Target:
     def __lt__(self, operand: Any) -> Compare:
         return self._compare(CompareResult.LESS, operand)
 
+    def __ge__(self, operand: Any) -> NoReturn:
+        raise TypeError("etcd has no >=: write `version(k) > 4` for `version(k) >= 5`")
+
+    def __le__(self, operand: Any) -> NoReturn:
+        raise TypeError("etcd has no <=: write `version(k) < 6` for `version(k) <= 5`")
+
     __hash__ = None  # type: ignore[assignment]  # not a value
 
     def __bool__(self) -> NoReturn:
         raise TypeError("compare it with ==, !=, < or >")
+
+    def __repr__(self) -> str:
+        return f"<{self._target.name.lower()} of {self._key!r}, not compared with anything yet>"
 
 
 def _target(kind: CompareTarget, key: bytes | None, range_end: bytes | None, prefix: bytes | None) -> Target:
@@ -123,7 +167,16 @@ def get(
     **options: Any,
 ) -> RangeRequest:
     """A range, as an op of a transaction; ``options`` are those of ``RangeRequest``."""
-    return RangeRequest(*key_range(key, range_end, prefix), **options)
+    request = RangeRequest(*key_range(key, range_end, prefix), **options)
+    check_bounds(
+        limit=request.limit,
+        revision=request.revision,
+        min_mod_revision=request.min_mod_revision,
+        max_mod_revision=request.max_mod_revision,
+        min_create_revision=request.min_create_revision,
+        max_create_revision=request.max_create_revision,
+    )
+    return request
 
 
 def delete(
@@ -141,4 +194,14 @@ def txn(
     compare: Iterable[Compare] = (), success: Iterable[Any] = (), failure: Iterable[Any] = ()
 ) -> TxnRequest:
     """A transaction, also as an op of another."""
-    return TxnRequest(tuple(compare), tuple(success), tuple(failure))
+    return TxnRequest(_listed("compare", compare), _listed("success", success), _listed("failure", failure))
+
+
+def _listed(name: str, items: Iterable[Any]) -> tuple[Any, ...]:
+    """What a list of compares or ops holds. One alone is a tuple too, of its fields."""
+    if type(items) in _ALONE:
+        raise TypeError(f"{name} is a list: write {name}=[...], also around a single one")
+    return tuple(items)
+
+
+_ALONE = (Compare, RangeRequest, PutRequest, DeleteRangeRequest, TxnRequest, Target)

@@ -125,15 +125,16 @@ class Options:
             ("lease_restart_policy", LEASE_POLICIES),
         ):
             if getattr(self, name) not in allowed:
-                raise BadOption(f"{name} must be one of {', '.join(allowed)}, not {getattr(self, name)!r}")
+                raise BadOption(
+                    f"{name} must be one of {', '.join(allowed)}, not {getattr(self, name)!r:.80}"
+                )
+        for name, (least, most) in _BOUNDS.items():
+            check_bounds(name, getattr(self, name), least, most)
         for name in _POSITIVE:
             if getattr(self, name) <= 0:
-                raise BadOption(f"{name} must be greater than 0")
-        for name in _NOT_NEGATIVE:
-            if getattr(self, name) < 0:
-                raise BadOption(f"{name} must not be negative")
-        if not 0 <= self.auto_defragment_ratio < 1:
-            raise BadOption("auto_defragment_ratio must be between 0 and 1")
+                raise BadOption(f"{name} must be greater than 0, not {getattr(self, name)!r}")
+        if len(self.name.encode(errors="surrogateescape")) > NAME_BYTES_MAX:
+            raise BadOption(f"name must have at most {NAME_BYTES_MAX} bytes, not {self.name!r:.80}")
 
     @property
     def quota_bytes(self) -> int:
@@ -179,30 +180,54 @@ def option_called(name: str) -> str:
     return next((known for known in (name, name + _IN_SECONDS) if known in _defaults()), "")
 
 
+_BYTES_MAX = 1 << 60
+_COUNT_MAX = 1 << 31
+_SECONDS_MAX = 100 * 366 * 86400.0
+_ID_MAX = (1 << 64) - 1
+NAME_BYTES_MAX = 1024
+
+_BOUNDS: dict[str, tuple[float, float]] = {
+    "sync_interval_seconds": (0, _SECONDS_MAX),
+    "wal_file_size": (1, 1 << 40),
+    "wal_buffer_size": (1, 1 << 29),  # a log record holds twice that, its own bytes included
+    "max_wals": (0, _COUNT_MAX),
+    "snapshot_count": (0, 1 << 62),
+    "snapshot_interval_seconds": (0, _SECONDS_MAX),
+    "snapshot_size": (0, _BYTES_MAX),
+    "max_snapshots": (0, _COUNT_MAX),
+    "backend_batch_interval_seconds": (0, _SECONDS_MAX),
+    "backend_batch_limit": (1, _COUNT_MAX),
+    "overlay_limit": (1, 1 << 40),
+    "compaction_batch_limit": (1, _COUNT_MAX),
+    "compaction_sleep_interval_seconds": (0, _SECONDS_MAX),
+    "auto_defragment_ratio": (0, 0.9999),
+    "auto_defragment_min": (0, _BYTES_MAX),
+    "quota_backend_bytes": (-_BYTES_MAX, _BYTES_MAX),
+    "low_disk_bytes": (0, _BYTES_MAX),
+    "max_txn_ops": (1, 1 << 24),
+    "max_request_bytes": (1, 1 << 32),  # what the log and the backend hold is less: see mvcc/size.py
+    "lease_min_ttl_seconds": (1, 9_000_000_000),
+    "watch_buffer": (1, 1 << 40),
+    "watch_progress_notify_interval_seconds": (0, _SECONDS_MAX),
+    "cluster_id": (0, _ID_MAX),
+    "member_id": (0, _ID_MAX),
+}
+"""(least, most) of every number."""
+
 _POSITIVE = (
-    "wal_file_size",
-    "wal_buffer_size",
     "backend_batch_interval_seconds",
-    "backend_batch_limit",
-    "overlay_limit",
-    "compaction_batch_limit",
-    "max_txn_ops",
-    "max_request_bytes",
-    "lease_min_ttl_seconds",
-    "watch_buffer",
-    "watch_progress_notify_interval_seconds",
     "sync_interval_seconds",
+    "watch_progress_notify_interval_seconds",
 )
-_NOT_NEGATIVE = (
-    "max_wals",
-    "max_snapshots",
-    "snapshot_count",
-    "snapshot_interval_seconds",
-    "snapshot_size",
-    "low_disk_bytes",
-    "auto_defragment_min",
-    "compaction_sleep_interval_seconds",
-)
+"""Intervals that may be as short as they like, but not 0."""
+
+
+def check_bounds(name: str, value: object, least: float, most: float) -> None:
+    """Refuse what is no number, or none between the two."""
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        raise BadOption(f"{name} must be a number, not {value!r:.80}")
+    if not least <= value <= most:  # false for what is no number too
+        raise BadOption(f"{name} must be between {least} and {most}, not {value!r}")
 
 
 def _converted(name: str, value: object, default: object) -> object:
@@ -211,10 +236,16 @@ def _converted(name: str, value: object, default: object) -> object:
         return value
     if isinstance(value, str) and not isinstance(default, str):
         return _parse(name, value, default)
-    if isinstance(default, str) and isinstance(value, int | float | os.PathLike):
-        return os.fspath(value) if isinstance(value, os.PathLike) else str(value)
-    if not isinstance(value, int | float if isinstance(default, float) else type(default)):
-        raise BadOption(f"{name} must be of type {type(default).__name__}, not {value!r}")
+    if isinstance(default, str) and isinstance(value, os.PathLike | bytes):
+        return os.fsdecode(value)
+    if isinstance(default, bool) or isinstance(value, bool):
+        suitable = isinstance(value, bool) and isinstance(default, bool)
+    elif option_called(name) == "auto_compaction_retention":
+        suitable, value = isinstance(value, int | float | str), str(value)
+    else:
+        suitable = isinstance(value, int | float if isinstance(default, float) else type(default))
+    if not suitable:
+        raise BadOption(f"{name} must be of type {type(default).__name__}, not {value!r:.80}")
     return value
 
 
@@ -235,7 +266,7 @@ def _parse(name: str, text: str, default: object) -> object:
 
 
 _UNIT_SECONDS = {"ns": 1e-9, "us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
-_PART = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|ms|s|m|h)")
+_PART = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|ms|s|m|h)", re.ASCII)
 
 
 def parse_duration(text: str) -> float:

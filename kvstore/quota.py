@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING
 from kvstore import files
 from kvstore.errors import DiskFull, QuotaExceeded, SpaceError
 from kvstore.leasing import GRANT_COST_BYTES
-from kvstore.model import Alarm, Op, PutRequest, TxnRequest
+from kvstore.model import Alarm, AlarmRequest, Op, PutRequest, TxnRequest
 from kvstore.mvcc.schema import parse_u64
 
 if TYPE_CHECKING:
@@ -107,7 +107,13 @@ class Space:
         directory = self._engine.directory
         if directory is None:
             return 1 << 62
-        return min(files.free_bytes(directory.wal), files.free_bytes(directory.snap))
+        try:
+            return min(files.free_bytes(directory.wal), files.free_bytes(directory.snap))
+        except (
+            FileNotFoundError,
+            PermissionError,
+        ):  # out of reach by its name: what is open is still written to
+            return 1 << 62
 
     # --- refusing ---------------------------------------------------------------------
 
@@ -183,12 +189,14 @@ class Space:
         self._log_alarm(alarm, on=on)
 
     def _log_alarm(self, alarm: Alarm, *, on: bool) -> None:
-        engine = self._engine
-        engine.planned(lambda: (engine.planner.alarm(alarm.member_id, alarm.alarm, on), None))
+        self._engine.ask(AlarmRequest(alarm.member_id, alarm.alarm, on))
 
     def alarms(self) -> tuple[Alarm, ...]:
         """Alarms that are raised."""
-        return tuple(Alarm(parse_u64(key[:8]), key[8:].decode()) for key in sorted(self._engine.state.alarms))
+        return tuple(
+            Alarm(parse_u64(key[:8]), key[8:].decode("ascii", "replace"))
+            for key in sorted(self._engine.state.alarms)
+        )
 
     def disarm(self, alarm: Alarm) -> tuple[Alarm, ...]:
         """Put an alarm out; what was put out."""

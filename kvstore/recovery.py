@@ -2,8 +2,9 @@
 
     1  take the lock, find out what lies in the directory, remove what an interrupted run left half made
     2  open the backend: it is at some applied index A, whole (a missing one is made anew, and A is 0; a damaged
-       one is set aside, and its place taken by the newest good snapshot, see ``snapshot.rescue``). A small one of
-       a store that was not closed is looked through before it is mapped, as a damaged one could end the process
+       one is set aside, and its place taken by the newest good snapshot, see ``snapshot.rescue``). One that does not
+       lie where it was written may be a copy of files in use, and is looked through first (``store_lock``). A small
+       one of a store that was not closed is looked through before it is mapped, as a damaged one could end the process
     3  replay the log after A through ``effects.apply`` (replay.py), the same that live writes use; when that fills the
        memory allowed for it, checkpoint in between
     4  everything replayed is durable, so it is published
@@ -13,19 +14,31 @@ A clean close leaves nothing to replay. After a crash at most the last few check
 
 from __future__ import annotations
 
-import json
+import errno
+import fcntl
 import logging
 import os
 import random
-import socket
 from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 from kvstore import layout
-from kvstore.backend import Backend, check_closed, find_backend, recognize_backend
+from kvstore.backend import Backend, check_closed, find_backend
 from kvstore.engine import LocalEngine
-from kvstore.errors import Corruption, NotAStore, OpenError, StoreLocked, TooNew, TooOld, WrongStore
-from kvstore.files import Disk, FileLock, OSDisk
+from kvstore.errors import (
+    Corruption,
+    NotAStore,
+    OpenError,
+    RevisionsExhausted,
+    StoreLocked,
+    TooNew,
+    TooOld,
+    WrongStore,
+)
+from kvstore.files import Disk, OSDisk, disk_full_is_typed, hand_over, hand_over_all
+from kvstore.held import HeldDisk
 from kvstore.layout import DataDir
 from kvstore.leasing import last_alive_ms
 from kvstore.mvcc.schema import (
@@ -36,14 +49,17 @@ from kvstore.mvcc.schema import (
     META_LOG_MARK,
     META_MEMBER_ID,
     META_NAME,
+    REVISION_END,
     TABLES,
     pack_u64,
     parse_u64,
 )
 from kvstore.mvcc.state import State
-from kvstore.options import Options
+from kvstore.options import BadOption, Options
+from kvstore.recognition import backend_of, leave_mark
 from kvstore.replay import load_leases, replay
 from kvstore.snapshot import rescue
+from kvstore.store_lock import Said, StoreLock, place_of
 from kvstore.wal import Log, LogOptions
 
 logger = logging.getLogger("kvstore")
@@ -51,17 +67,20 @@ logger = logging.getLogger("kvstore")
 
 def open_engine(data_dir: str | os.PathLike[str], options: Options, disk: Disk | None = None) -> LocalEngine:
     """Open the store in ``data_dir``, creating it if the directory is absent or empty."""
-    disk = disk or OSDisk()
-    directory = DataDir.at(data_dir, options.wal_dir or None)
-    if options.metrics:
-        from kvstore.measuring import MeasuredDisk
+    with disk_full_is_typed():
+        return _open_engine(data_dir, options, disk or OSDisk())
 
-        disk = MeasuredDisk(disk)
+
+def _open_engine(data_dir: str | os.PathLike[str], options: Options, disk: Disk) -> LocalEngine:
+    directory = DataDir.at(data_dir, options.wal_dir or None)
+    options = _held(directory, options)
     if options.read_only:
-        return _open_read_only(directory, options, disk)
+        return _open_read_only(directory, options, _measured(disk, options))
     _make_directories(directory, disk)
+    disk = _measured(HeldDisk(disk, directory), options)
     lock = _lock(directory)
-    opened: list[Callable[[], None]] = [lock.release]
+    opened = ExitStack()  # whichever of them fails to close, the others are closed
+    opened.callback(lock.release)
     try:
         for path in (*layout.temporaries(directory.snap), *layout.temporaries(directory.wal)):
             disk.remove(path)
@@ -69,21 +88,46 @@ def open_engine(data_dir: str | os.PathLike[str], options: Options, disk: Disk |
         is_new = not has_backend and not layout.segments(directory.wal) and not directory.snapshots()
         if is_new:  # the log is there first: a backend that is found half made beside it is replaced
             log = _make_log(directory, options, disk, options.cluster_id, options.member_id)
-            opened.append(log.close)
-        state = _open_state(directory, options, disk)
-        opened.append(state.backend.close)
+            opened.callback(log.close)
+        state = _open_state(directory, options, disk, lock.before)
+        opened.callback(state.backend.close)
         if not has_backend:  # its name must be durable before the log gives up what the backend holds
             disk.sync_dir(directory.snap)
         if not is_new:
             log = _open_log(directory, options, disk, state)
-            opened.append(log.close)
+            opened.callback(log.close)
         engine = _recover(directory, options, disk, lock, log, state)
+        lock.note_open()
+        for folder in (directory.snap, directory.wal):  # what backends have made by themselves
+            hand_over_all(folder)
     except BaseException:
-        for undo in reversed(opened):
-            undo()
+        opened.close()
         raise
     engine.start()
     return engine
+
+
+def _measured(disk: Disk, options: Options) -> Disk:
+    if not options.metrics:
+        return disk
+    from kvstore.measuring import MeasuredDisk
+
+    return MeasuredDisk(disk)
+
+
+def _held(directory: DataDir, options: Options) -> Options:
+    """The options with absolute paths. Raises ``BadOption`` for an archive that is one of the store's own folders."""
+    if not options.archive_dir:
+        return options
+    archive = os.path.abspath(options.archive_dir)
+    place = Path(os.path.realpath(archive))
+    if place in (directory.root, directory.snap, Path(os.path.realpath(directory.wal))):
+        raise BadOption(
+            f"archive_dir must not be a folder of the store itself: {archive}; choose another place"
+        )
+    if layout.is_in_a_store(place):
+        raise BadOption(f"archive_dir must not be a folder of another store: {archive}; choose another place")
+    return replace(options, archive_dir=archive)
 
 
 def _open_read_only(directory: DataDir, options: Options, disk: Disk) -> LocalEngine:
@@ -102,6 +146,7 @@ def _open_read_only(directory: DataDir, options: Options, disk: Disk) -> LocalEn
 
 def _look(directory: DataDir, options: Options, disk: Disk) -> LocalEngine:
     refuse_links(directory)
+    _check_known(directory, find_backend(options.backend))
     backend = _open_backend_read_only(directory, options)
     try:
         state = State(backend, written_elsewhere=True)
@@ -117,10 +162,27 @@ def _look(directory: DataDir, options: Options, disk: Disk) -> LocalEngine:
         raise
 
 
+def _check_known(directory: DataDir, kind: type[Backend]) -> None:
+    """Look a backend through that may be a copy, and that nobody writes; a writer has done it when he opened it."""
+    said = StoreLock.said(directory)
+    if not said.place or not kind.persistent or not directory.db.is_file():
+        return
+    if said.is_known(directory) or StoreLock.is_held(directory) or StoreLock.said(directory) != said:
+        return
+    from kvstore.verification.copied import check_copied
+
+    check_backend(directory, kind)
+    check_copied(directory, kind)
+
+
 def _open_backend_read_only(directory: DataDir, options: Options) -> Backend:
     """The backend's file; where there is none (yet), an empty one in memory, for the log has everything."""
+    kind = find_backend(options.backend)
+    check_backend(directory, kind)
+    if not kind.persistent:
+        return kind.open(rescue.memory_file(directory, kind), TABLES)
     if directory.db.is_file():
-        return find_backend(options.backend).open(directory.db, TABLES, read_only=True)
+        return kind.open(directory.db, TABLES, read_only=True)
     if not layout.segments(directory.wal):
         raise NotAStore(f"{directory.root} is not a store: it has no log", directory.root)
     return find_backend("memory").open(directory.db, TABLES)
@@ -129,18 +191,20 @@ def _open_backend_read_only(directory: DataDir, options: Options) -> Backend:
 def _make_directories(directory: DataDir, disk: Disk) -> None:
     """The data directory with its two folders. A directory with other things in it is not ours."""
     if directory.root.is_dir():
-        known = {"LOCK", "wal", "snap"}
+        known = {"LOCK", "wal", "snap"} | layout.NOT_OURS
         strangers = sorted(set(os.listdir(directory.root)) - known)
         if strangers and not directory.snap.is_dir():
             raise NotAStore(
                 f"{directory.root} is not empty and not a store (it has {strangers[0]!r})", directory.root
             )
-    elif directory.root.exists():
+    elif directory.root.exists() and not directory.root.is_dir():  # not made by somebody in between
         raise NotAStore(f"{directory.root} is not a directory", directory.root)
     refuse_links(directory)
     for path in (directory.root, directory.snap, directory.wal):
         if not path.is_dir():
             disk.make_dir(path)
+            if path.parent == directory.root:
+                hand_over(path)
             disk.sync_dir(path.parent)
 
 
@@ -150,40 +214,89 @@ def refuse_links(directory: DataDir) -> None:
         raise NotAStore(f"{path} is a symbolic link", path)
 
 
-def take_lock(directory: DataDir) -> FileLock:
+def hold_still(directory: DataDir) -> Callable[[], None]:
+    """Keep writers out while the files of a store that nobody has open are looked at; what ends that.
+
+    Where the lock's file cannot be written (a mount that is read-only), it is locked as it is; where it cannot
+    even be made, there was never a writer. Raises ``StoreLocked``.
+    """
+    try:
+        return take_lock(directory).release
+    except OSError as error:
+        if error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM):
+            raise
+    try:
+        fd = os.open(directory.lock, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        return lambda: None
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(fd)
+        raise StoreLocked(directory.root) from None
+    return lambda: os.close(fd)
+
+
+def take_lock(directory: DataDir) -> StoreLock:
     """For work on the files of a store that nobody has open. Raises ``StoreLocked``; ``NotAStore`` for links."""
     refuse_links(directory)
     return _lock(directory)
 
 
-def _lock(directory: DataDir) -> FileLock:
-    lock = FileLock(directory.lock)
-    holder = lock.acquire(json.dumps({"pid": os.getpid(), "host": socket.gethostname()}).encode())
-    if holder is None:
-        return lock
-    try:
-        named = json.loads(holder)
-        pid, host = int(named["pid"]), str(named["host"])
-    except (ValueError, KeyError, TypeError):
-        pid, host = 0, ""
-    raise StoreLocked(directory.root, pid, host)
+def _lock(directory: DataDir) -> StoreLock:
+    lock = StoreLock(directory)
+    lock.acquire()
+    return lock
 
 
 # --- backend ---------------------------------------------------------------------------
 
 
-def _open_state(directory: DataDir, options: Options, disk: Disk) -> State:
+def _open_state(directory: DataDir, options: Options, disk: Disk, said: Said) -> State:
     """The state at the backend's applied index; from a snapshot or the whole log, where the backend is lost."""
     kind = find_backend(options.backend)
+    check_backend(directory, kind)
     if not kind.persistent:
-        return _load_state(directory, kind, rescue.memory_file(directory, kind))
+        state = _load_state(directory, kind, rescue.memory_file(directory, kind))
+        leave_mark(directory, kind, disk)
+        return state
     if missing := rescue.check_missing(directory):
         rescue.replace_backend(directory, kind, disk, missing)
     try:
-        return _load_state(directory, kind, directory.db)
+        return _load_known(directory, kind, said)
     except (Corruption, NotAStore) as damage:
         rescue.replace_backend(directory, kind, disk, damage)
         return _load_state(directory, kind, directory.db)
+
+
+def check_backend(directory: DataDir, kind: type[Backend]) -> None:
+    """Refuse another backend than the one that keeps the store."""
+    there = backend_of(directory)
+    if there is not None and there.name != kind.name:
+        raise WrongStore(
+            f"{directory.root} is a store on {there.name}, not on {kind.name}: open it with "
+            f"backend={there.name!r}",
+            directory.root,
+        )
+
+
+def _load_known(directory: DataDir, kind: type[Backend], said: Said) -> State:
+    """The state of a backend that is known to be what was written here, or has been looked through."""
+    if not (layout.segments(directory.wal) and directory.db.exists() and directory.db.stat().st_size):
+        return _load_state(directory, kind, directory.db)
+    from kvstore.verification.copied import check_copied, is_closed
+
+    check_backend(directory, kind)
+    is_here = said.place == place_of(directory)
+    if not said.is_known(directory):
+        check_copied(directory, kind)
+        return _load_state(directory, kind, directory.db)
+    state = _load_state(directory, kind, directory.db)
+    if is_here or is_closed(directory, state.backend, said.closed):
+        return state
+    state.backend.close()
+    check_copied(directory, kind)
+    return _load_state(directory, kind, directory.db)
 
 
 def _load_state(directory: DataDir, kind: type[Backend], path: Path) -> State:
@@ -196,24 +309,20 @@ def _load_state(directory: DataDir, kind: type[Backend], path: Path) -> State:
 
 
 def _open_backend(directory: DataDir, kind: type[Backend], path: Path) -> Backend:
-    if directory.db.exists() and directory.db.stat().st_size:
-        there = recognize_backend(directory.db)
-        if there is not None and there.name != kind.name:
-            raise WrongStore(
-                f"{directory.root} is a store on {there.name}, not on {kind.name}", directory.root
-            )
-        if layout.segments(directory.wal) and not Log.was_closed(directory.wal):
-            check_closed(kind, path, only_small=True)
+    has_content = directory.db.exists() and directory.db.stat().st_size
+    if has_content and layout.segments(directory.wal) and not Log.was_closed(directory.wal):
+        check_closed(kind, path, only_small=True)
     backend = kind.open(path, TABLES)
     try:
-        _check_format(backend, path)
+        check_format(backend, path)
     except BaseException:
         backend.close()
         raise
     return backend
 
 
-def _check_format(backend: Backend, path: Path) -> None:
+def check_format(backend: Backend, path: Path) -> None:
+    """Raise ``TooNew`` or ``TooOld`` for rows of another format, ``Corruption`` where there is no mark."""
     with backend.read() as tx:
         written = tx.get(META, META_FORMAT)
         if written is None and tx.scan(META, limit=1):
@@ -283,7 +392,7 @@ def _recover(
     directory: DataDir,
     options: Options,
     disk: Disk,
-    lock: FileLock,
+    lock: StoreLock,
     log: Log,
     state: State,
 ) -> LocalEngine:
@@ -305,6 +414,8 @@ def _recover(
     engine = kind(options, disk, directory, lock, log, state, lessor, cluster_id, member_id)
     if options.lease_restart_policy == "pause":
         engine.leasing.resume(last_alive_ms(engine, last_record_ms))
+    if state.head >= REVISION_END:
+        engine.writer.refusal = RevisionsExhausted
     return engine
 
 

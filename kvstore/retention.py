@@ -19,6 +19,8 @@ from typing import Protocol
 
 from kvstore.options import BadOption, parse_duration
 
+RETENTION_HOURS_MAX = 24 * 366 * 100
+RETENTION_REVISIONS_MAX = (1 << 63) - 1
 REVISION_INTERVAL_SECONDS = 300.0
 INTERVAL_SECONDS_MAX = 3600.0
 TICKS = 10
@@ -83,15 +85,36 @@ class PeriodicPolicy:
 
 def policy(mode: str, retention: str, now_seconds: float, newest: int) -> Policy | None:
     """The policy that the options ask for; None: automatic compaction is off. Raises ``BadOption``."""
-    text = retention.strip()
-    if text.isdigit():
-        number = int(text)
-        if not number:
-            return None
-        if mode == "revision":
-            return RevisionPolicy(number, now_seconds)
-        return PeriodicPolicy(number * 3600.0, now_seconds, newest)
+    number = _number(retention, RETENTION_REVISIONS_MAX if mode == "revision" else RETENTION_HOURS_MAX)
+    if number == 0:
+        return None
     if mode == "revision":
-        raise BadOption(f"auto_compaction_retention must be a number of revisions, not {retention!r}")
-    seconds = parse_duration(text)
+        if number is None:
+            raise BadOption(f"auto_compaction_retention must be a number of revisions, not {retention!r}")
+        return RevisionPolicy(number, now_seconds)
+    seconds = _period_seconds(retention) if number is None else number * 3600.0
     return PeriodicPolicy(seconds, now_seconds, newest) if seconds else None
+
+
+def _number(retention: str, most: int) -> int | None:
+    """A bare number, of ASCII digits; None where it is something else."""
+    text = retention.strip()
+    if not (text.isascii() and text.isdigit()):
+        return None
+    if len(text) > 20 or int(text) > most:
+        raise BadOption(f"auto_compaction_retention must be at most {most}, not {retention!r:.80}")
+    return int(text)
+
+
+def _period_seconds(retention: str) -> float:
+    try:
+        seconds = parse_duration(retention.strip())
+    except BadOption:
+        raise BadOption(
+            f"auto_compaction_retention must be hours or a duration like 10m, not {retention!r}"
+        ) from None
+    if seconds > RETENTION_HOURS_MAX * 3600.0:
+        raise BadOption(
+            f"auto_compaction_retention must be at most {RETENTION_HOURS_MAX}h, not {retention!r}"
+        )
+    return seconds

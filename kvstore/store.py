@@ -12,8 +12,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, overload
 
 from kvstore import ops
+from kvstore.arguments import Seconds, check_bounds, check_number, whole_seconds
 from kvstore.backend import Progress
-from kvstore.commit import Ticket
 from kvstore.compaction import CompactionEstimate
 from kvstore.defragment import Defragmented, DefragmentEstimate
 from kvstore.engine import LocalEngine
@@ -38,6 +38,7 @@ from kvstore.model import (
     TxnResponse,
     WatchRequest,
 )
+from kvstore.write.ticket import Ticket
 
 if TYPE_CHECKING:
     from kvstore.watch import CallbackWatch, Watch, WatchStream
@@ -71,9 +72,26 @@ class Reader:
     ) -> RangeResponse:
         """etcd's Range over a key, ``[key, range_end)`` or a prefix.
 
-        Raises ``Compacted`` or ``FutureRevision``, ``EmptyKey``, ``InvalidSortOption``.
+        0 stands for the newest revision, and for no bound. Raises ``Compacted`` or ``FutureRevision``, ``EmptyKey``,
+        ``InvalidSortOption``, ``BadArgument``.
         """
         start, end = ops.key_range(key, range_end, prefix)
+        if (
+            revision
+            or limit
+            or min_mod_revision
+            or max_mod_revision
+            or min_create_revision
+            or max_create_revision
+        ):
+            check_bounds(
+                revision=revision,
+                limit=limit,
+                min_mod_revision=min_mod_revision,
+                max_mod_revision=max_mod_revision,
+                min_create_revision=min_create_revision,
+                max_create_revision=max_create_revision,
+            )
         return self.engine.range(
             RangeRequest(
                 start,
@@ -105,6 +123,8 @@ class Reader:
         Memory is bounded by a page. Raises ``Compacted`` on the way if a compaction passes the revision.
         """
         start, end = ops.key_range(key, range_end, prefix)
+        check_number("revision", revision)
+        check_number("page_rows", page_rows, 1)
         return self.engine.scan(start, end, revision or self._at, page_rows)
 
     def count(
@@ -142,10 +162,14 @@ class Store(Reader):
 
         Raises ``Compacted`` or ``FutureRevision``.
         """
-        return self.engine.get_at(key, revision) if revision else self.engine.get(key)
+        if not revision:
+            return self.engine.get(key)
+        check_number("revision", revision)
+        return self.engine.get_at(key, revision)
 
     def at(self, revision: int) -> View:
         """A view of the past. Raises ``Compacted`` or ``FutureRevision`` now rather than later."""
+        check_number("revision", revision, 1)
         self.range(b"\0", revision=revision, count_only=True)
         return View(self.engine, revision)
 
@@ -154,6 +178,7 @@ class Store(Reader):
 
         ``since`` and ``until`` bound the mod_revision (0: no bound).
         """
+        check_bounds(since=since, until=until)
         return self.engine.history(key, since, until)
 
     def diff(
@@ -167,10 +192,13 @@ class Store(Reader):
     ) -> Iterator[Change]:
         """What differs between two revisions (``newer`` 0: the newest), in key order. Raises ``Compacted``."""
         start, end = ops.key_range(key, range_end, None if key is not None else prefix)
+        check_number("older", older, 1)
+        check_number("newer", newer)
         return self.engine.diff(older, newer, start, end)
 
     def hash_kv(self, revision: int = 0) -> HashKVResponse:
         """etcd's HashKV. Raises ``Compacted`` or ``FutureRevision``."""
+        check_number("revision", revision)
         return self.engine.hash_kv(revision)
 
     @property
@@ -191,20 +219,22 @@ class Store(Reader):
         value: bytes = b"",
         *,
         lease: int = 0,
-        ttl: int = 0,
+        ttl: Seconds | None = None,
         prev_kv: bool = False,
         ignore_value: bool = False,
         ignore_lease: bool = False,
     ) -> PutResponse:
         """Write a key; durable on return.
 
-        ``ttl``: the key goes by itself after so many seconds. It gets a lease of its own, granted in the same log
-        entry (``get(key).lease`` names it); another put, with or without ``ttl``, takes the key off that lease.
+        ``ttl``: the key goes by itself after so many whole seconds (``lease_min_ttl`` at least). It gets a lease of its
+        own, granted in the same log entry (``get(key).lease`` names it); another put, with or without ``ttl``, takes
+        the key off that lease.
 
         Raises ``EmptyKey``, ``LeaseNotFound``, ``KeyNotFound`` (ignore_* on an absent key), ``QuotaExceeded``,
-        ``RequestTooLarge``.
+        ``RequestTooLarge``, ``BadArgument``.
         """
-        return self.engine.put(PutRequest(key, value, lease, prev_kv, ignore_value, ignore_lease), ttl)
+        seconds = 0 if ttl is None else whole_seconds("ttl", ttl)
+        return self.engine.put(PutRequest(key, value, lease, prev_kv, ignore_value, ignore_lease), seconds)
 
     def put_nowait(self, key: bytes, value: bytes = b"", *, lease: int = 0) -> Ticket:
         """Begin a put and go on; ``wait(ticket)`` returns once it is durable. Order is kept."""
@@ -247,6 +277,7 @@ class Store(Reader):
         *,
         prefix: bytes | None = ...,
         start_revision: int = ...,
+        resume: tuple[int, int] | None = ...,
         prev_kv: bool = ...,
         no_put: bool = ...,
         no_delete: bool = ...,
@@ -261,6 +292,7 @@ class Store(Reader):
         *,
         prefix: bytes | None = ...,
         start_revision: int = ...,
+        resume: tuple[int, int] | None = ...,
         prev_kv: bool = ...,
         no_put: bool = ...,
         no_delete: bool = ...,
@@ -274,6 +306,7 @@ class Store(Reader):
         *,
         prefix: bytes | None = None,
         start_revision: int = 0,
+        resume: tuple[int, int] | None = None,
         prev_kv: bool = False,
         no_put: bool = False,
         no_delete: bool = False,
@@ -282,14 +315,17 @@ class Store(Reader):
     ) -> Watch | CallbackWatch:
         """Changes of a key, ``[key, range_end)`` or a prefix, in order, as they happen: an iterator of events.
 
-        ``start_revision``: the first revision wanted, in the past or the future (0: the next one). ``prev_kv``:
+        ``start_revision``: the first revision wanted, in the past or the future (0: the next one). ``resume``:
+        instead of it, where another watch stopped (``Watch.resume``), also in the middle of a revision. ``prev_kv``:
         each event brings the version before it, unless that is compacted. ``callback``: called for each event on
         a thread of its own, instead of iterating. Iteration raises ``Compacted`` where a compaction has passed the
-        watch, ``StoreClosed`` when the store is closed.
+        watch, ``StoreClosed`` when the store is closed. Raises ``NoThread`` where the system gives none.
         """
-        start, end = ops.key_range(key, range_end, prefix)
+        start, end = ops.watch_range(key, range_end, prefix)
+        check_number("start_revision", start_revision)
+        revision, sub = ops.watch_start(start_revision, resume)
         watch = self.engine.watch(
-            WatchRequest(start, end, start_revision, prev_kv, no_put, no_delete, progress_notify)
+            WatchRequest(start, end, revision, prev_kv, no_put, no_delete, progress_notify, sub)
         )
         if callback is None:
             return watch
@@ -303,9 +339,12 @@ class Store(Reader):
 
     # --- leases -----------------------------------------------------------------------
 
-    def grant_lease(self, ttl: int, lease: int = 0) -> LeaseGrantResponse:
-        """A lease of ``ttl`` seconds; ``lease`` 0 draws an id. Raises ``LeaseExists``, ``LeaseTTLTooLarge``."""
-        return self.engine.lease_grant(ttl, lease)
+    def grant_lease(self, ttl: Seconds, lease: int = 0) -> LeaseGrantResponse:
+        """A lease of ``ttl`` whole seconds; the answer says how many it got, for there is a least (``lease_min_ttl``).
+
+        ``lease`` 0 draws an id. Raises ``LeaseExists``, ``LeaseTTLTooLarge``, ``BadArgument``.
+        """
+        return self.engine.lease_grant(whole_seconds("ttl", ttl), lease)
 
     def revoke_lease(self, lease: int) -> LeaseRevokeResponse:
         """End a lease and delete its keys, in one revision. Raises ``LeaseNotFound``."""
@@ -333,10 +372,12 @@ class Store(Reader):
         ``physical``: return when the rows are gone too; ``progress`` is then called with (done, total) revisions.
         Raises ``Compacted``, ``FutureRevision``.
         """
+        check_number("revision", revision)
         return self.engine.compact(revision, physical, progress)
 
     def compaction_estimate(self, revision: int) -> CompactionEstimate:
         """What ``compact(revision)`` would delete. Deletes nothing. Raises as ``compact``."""
+        check_number("revision", revision)
         return self.engine.compaction.estimate(revision)
 
     def defragment(self, *, progress: Progress | None = None) -> Defragmented:
@@ -364,7 +405,7 @@ class Store(Reader):
         ``path`` None: in the store's own place, where the newest ``max_snapshots`` are kept and recovery finds
         them. ``progress`` is called with (done, total) bytes. Raises ``DiskFull``, ``Corruption``.
         """
-        return self.engine.snapshots.take(path, progress)
+        return self.engine.snapshot(path, progress)
 
     def status(self) -> Status:
         """Facts: version, sizes, revisions, files, watches, leases, alarms, last errors."""

@@ -23,11 +23,31 @@ def project() -> Path:
 
 
 @pytest.fixture(scope="session")
+def fixtures() -> Path:
+    """The folder of files that other programs and former versions wrote (``tests/fixtures``)."""
+    return PROJECT / "tests" / "fixtures"
+
+
+@pytest.fixture(scope="session")
+def samples(fixtures: Path) -> Path:
+    """Files of real etcd servers, with what these said of them."""
+    return own_data(fixtures / "samples")
+
+
+@pytest.fixture(scope="session")
 def shared() -> Path:
-    """The folder of reference data beside the project; tests that need it skip where it is absent."""
+    """The folder of other projects' data, which is optional; tests that need it skip where it is absent."""
     folder = Path(os.environ.get("KVSTORE_SHARED", PROJECT.parent / "shared"))
     if not folder.is_dir():
-        pytest.skip(f"reference data is absent: {folder} (KVSTORE_SHARED says where it is)")
+        pytest.skip(f"optional data of other projects is absent: {folder} (KVSTORE_SHARED says where it is)")
+    return folder
+
+
+def own_data(folder: Path) -> Path:
+    """Data of this project's own. Where it is absent, tests skip; under CI, where nobody would see it, they fail."""
+    if not folder.is_dir():
+        end = pytest.fail if os.environ.get("CI") == "true" else pytest.skip
+        end(f"the tree has no {folder.relative_to(PROJECT)}")
     return folder
 
 

@@ -3,6 +3,8 @@
 SyncPlayer        Store's methods                     PastPlayer        reads: the view at the revision
 AsyncPlayer       AsyncStore's, awaited               BesidePlayer      reads: opened read-only beside the writer
                                                       SnapshotPlayer    reads: a snapshot, opened where it lies
+
+etcd takes some arguments for something else than they say (revision -1, a TTL of 0): refused here, the engine is asked.
 """
 
 from __future__ import annotations
@@ -30,7 +32,7 @@ from kvstore.tools.replay import Player, replay_options
 import kvstore
 from kvstore import AsyncStore, Event, Store
 from kvstore.engine import LocalEngine
-from kvstore.errors import KVStoreError
+from kvstore.errors import BadArgument, KVStoreError
 from kvstore.model import DeleteRangeRequest, PutRequest, RangeRequest, TxnRequest, WatchRequest
 from kvstore.mvcc.plan import is_read_only
 from kvstore.recovery import open_engine
@@ -70,9 +72,14 @@ class SyncPlayer(Player):
         self.store = Store(self.engine)
 
     def call(self, request: Request) -> object:
-        return call(self.store, request)
+        try:
+            return call(self.store, request)
+        except BadArgument:
+            return super().call(request)
 
     def watch(self, request: WatchRequest) -> Message:
+        if request.start_revision < 0:
+            return super().watch(request)
         store = self.store
         with store.watch(**request._asdict()) as watch:
             if request.start_revision > store.revision:
@@ -98,10 +105,13 @@ class AsyncPlayer(Player):
         return AsyncStore(self.engine)
 
     def call(self, request: Request) -> object:
-        return self._run(self._call(request))
+        try:
+            return self._run(self._call(request))
+        except BadArgument:
+            return super().call(request)
 
     def watch(self, request: WatchRequest) -> Message:
-        return self._run(self._watch(request))
+        return super().watch(request) if request.start_revision < 0 else self._run(self._watch(request))
 
     def close(self) -> None:
         super().close()

@@ -29,6 +29,7 @@ program has renamed one without ``sync_file`` before, a loss may leave it empty.
 from __future__ import annotations
 
 import errno as errors
+import json
 import os
 import shutil
 import threading
@@ -37,6 +38,8 @@ from pathlib import Path
 
 from kvstore.errors import DiskFull
 from kvstore.files import File, OSDisk, OSFile
+from kvstore.layout import DataDir
+from kvstore.store_lock import place_of
 from tests.disk_images import (
     DATA_ONLY,
     ENTRIES_ONLY,
@@ -100,6 +103,14 @@ _DIRECTORY = _Node("")
 
 
 # --- the disk ------------------------------------------------------------------------------------
+
+
+def say_where_it_lies(root: Path) -> None:
+    """What is left after a cut is a copy here, but stands for the files themselves: their lock says that they are at
+    their place, so that the opening does what it does after a cut, and not what it does with a copy."""
+    for db in root.rglob("snap/db"):
+        directory = DataDir.at(db.parent.parent)
+        directory.lock.write_text(json.dumps({"place": place_of(directory)}))
 
 
 class RecordingDisk:
@@ -252,6 +263,7 @@ class RecordingDisk:
                     (target / name).mkdir(exist_ok=True)
                 else:
                     (target / name).write_bytes(node.bytes_left(chosen.get(id(node)), loss))
+            say_where_it_lies(target)
             return target
 
     def _choose(self, loss: Loss) -> dict[int, dict[int, int]]:

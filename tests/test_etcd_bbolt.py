@@ -382,11 +382,11 @@ def test_a_freelist_that_lies_is_found_out(tmp_path: Path, count: int, ids: list
     assert bool(findings) != is_honest
 
 
-def test_random_damage_ends_in_typed_errors(tmp_path: Path, shared: Path) -> None:
+def test_random_damage_ends_in_typed_errors(tmp_path: Path, samples: Path) -> None:
     """Flipped, overwritten and cut bytes of good files: whatever is read, only typed errors come out."""
     chance = random.Random(20)
     deep = write(tmp_path / "deep", {b"key": many_rows(400), b"meta": many_rows(3)})
-    originals = [deep.read_bytes(), (shared / "samples" / "tiny-3.5.30" / "snapshot.db").read_bytes()]
+    originals = [deep.read_bytes(), (samples / "tiny-3.5.30" / "snapshot.db").read_bytes()]
     path = tmp_path / "mutant"
     for round_number in range(600):
         data = bytearray(originals[round_number % len(originals)])

@@ -1,5 +1,6 @@
 """Data directories of clusters: which database, which entries are pending, and who votes."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,9 @@ from kvstore.migrations.etcd.data_dir import EtcdDataDir
 from kvstore.migrations.etcd.wal_frame import ENTRY, SNAPSHOT, crc_of
 from kvstore.migrations.etcd.wal_read import segment_name
 
-from kvstore.errors import Corruption
+import kvstore
+from kvstore.errors import Corruption, NotAStore
+from kvstore.foreign import recognize_foreign
 from tests.etcd_log import LogWriter
 
 TERM = 2
@@ -39,9 +42,11 @@ class Directory:
         path.write_bytes(messages.SnapFile(crc=crc_of(data, 0), data=data).SerializeToString())
         return path
 
-    def change(self, index: int, kind: str, node_id: int) -> None:
+    def change(self, index: int, kind: str, node_id: int, **said: Any) -> None:
         number = messages.NAMES["ConfChangeType"].index(kind)
-        data = messages.ConfChange(type=number, node_id=node_id).SerializeToString()
+        said = {"id": node_id, "peerURLs": [f"http://peer{node_id}"], **said}
+        context = b"" if kind == "ConfChangeRemoveNode" else json.dumps(said).encode()
+        data = messages.ConfChange(type=number, node_id=node_id, context=context).SerializeToString()
         entry = messages.Entry(Type=1, Term=TERM, Index=index, Data=data)
         self.log.record(ENTRY, entry.SerializeToString())
 
@@ -157,8 +162,118 @@ def test_a_log_elsewhere_is_found_where_it_is_said_to_be(directory: Directory, t
         assert found.wal.last_index == 3
 
 
-def test_a_missing_database_is_damage(directory: Directory) -> None:
-    """A log without a database file beside it is refused, as etcd does."""
-    directory.entries(1, 3)
-    with pytest.raises(Corruption, match="database file is missing"):
+def rebuilt(found: EtcdDataDir) -> bool:
+    return found.file is None and found.consistent_index == 0
+
+
+@pytest.mark.parametrize("what", ["no file", "an empty file", "no folder", "a raft snapshot's mark"])
+def test_a_missing_database_is_rebuilt_from_a_log_that_has_everything(
+    directory: Directory, what: str
+) -> None:
+    """Whatever is left of the folder, entries from the first on make the database again, as in etcd."""
+    directory.change(1, "ConfChangeAddNode", 1)
+    directory.entries(2, 4)
+    directory.log.state(4, TERM)
+    if what == "a raft snapshot's mark":
+        directory.log.snapshot(3, TERM)
+    elif what == "an empty file":
+        (directory.snap / "db").touch()
+    elif what == "no folder":
+        directory.snap.rmdir()
+    with directory.open() as found:
+        assert (rebuilt(found), found.is_alone, pending(found)) == (True, True, [1, 2, 3, 4])
+
+
+def test_half_a_log_rebuilds_nothing(directory: Directory) -> None:
+    """Where the log's first segments are gone, what they had was in the missing database alone."""
+    directory.entries(1, 9)
+    segment = directory.wal / segment_name(3, 40)
+    segment.write_bytes(directory.log.out)
+    with pytest.raises(Corruption, match="the log begins with entry 40: what came before"):
+        EtcdDataDir(directory.path)
+
+
+def test_a_raft_snapshot_without_any_database_is_refused(directory: Directory) -> None:
+    """As in etcd, which looks for the database that belongs to the snapshot; the message says what makes it start."""
+    received_snapshot(directory)
+    (directory.snap / "db").unlink()
+    with pytest.raises(Corruption, match="raft snapshot 10 stands for a part of it"):
         directory.open()
+    for path in directory.snap.glob("*.snap"):
+        path.unlink()
+    with directory.open() as found:
+        assert (rebuilt(found), found.commit_index) == (True, 10)
+
+
+def test_a_restored_cluster_is_not_rebuilt(directory: Directory) -> None:
+    """Its log begins with the new members, and has no entry for the keys that were restored."""
+    directory.change(1, "ConfChangeAddNode", 1)
+    directory.log.state(1, 1)
+    directory.log.snapshot(1, 1)
+    directory.entries(2, 5)
+    directory.log.state(5, TERM)
+    with pytest.raises(
+        Corruption, match="what the cluster was restored from: the log begins after that, with entry 2"
+    ):
+        directory.open()
+
+
+V2_KEYS = messages.V2Request(ID=7, Method=b"PUT", Path=b"/1/message", Val=b"hello").SerializeToString()
+V2_VERSION = messages.V2Request(ID=8, Method=b"PUT", Path=b"/0/version", Val=b"2.3.0").SerializeToString()
+V3_VERSION = messages.V2Request(ID=8, Method=b"PUT", Path=b"/0/version", Val=b"3.4.0").SerializeToString()
+V3_PUT = messages.InternalRaftRequest(put={"key": b"k"}).SerializeToString()
+
+
+@pytest.mark.parametrize("requests", [(V2_KEYS,), (V2_VERSION,), (V2_VERSION, V2_KEYS)])
+def test_a_log_of_etcd_2_is_no_empty_store(directory: Directory, requests: tuple[bytes, ...]) -> None:
+    """Keys of the v2 API are not read; a log of nothing else is refused in words, not taken for a store of no keys."""
+    directory.change(1, "ConfChangeAddNode", 1)
+    for index, request in enumerate(requests, 2):
+        directory.log.entry(index, TERM, request)
+    with pytest.raises(NotAStore, match="the log of an etcd 2 alone"):
+        directory.open()
+
+
+@pytest.mark.parametrize(
+    "requests", [(), (V3_VERSION,), (V3_VERSION, V2_KEYS), (V2_VERSION, V2_KEYS, V3_PUT)]
+)
+def test_a_log_of_etcd_3_may_have_requests_of_v2(directory: Directory, requests: tuple[bytes, ...]) -> None:
+    """Up to 3.4 members and version are written so, and a server may have served both."""
+    directory.change(1, "ConfChangeAddNode", 1)
+    for index, request in enumerate(requests, 2):
+        directory.log.entry(index, TERM, request)
+    with directory.open() as found:
+        assert (rebuilt(found), found.wal.last_index) == (True, 1 + len(requests))
+
+
+@pytest.mark.parametrize("log", ["no folder", "no segment"])
+def test_a_missing_log_is_told_with_what_can_still_be_read(directory: Directory, log: str) -> None:
+    """The message names the folder that is missing, and the command that reads the database by itself."""
+    directory.database(3)
+    if log == "no folder":
+        directory.wal.rmdir()
+    else:
+        (directory.wal / "0.tmp").touch()
+    with pytest.raises(Corruption, match=f"{directory.wal}: the log is missing") as refused:
+        EtcdDataDir(directory.path)
+    assert f"kvstore import etcd {directory.snap / 'db'} --skip-hash-check" in str(refused.value)
+
+
+def test_neither_log_nor_database_is_no_data_directory(directory: Directory) -> None:
+    """Two empty folders are nobody's store."""
+    with pytest.raises(NotAStore, match="there is neither a log in"):
+        EtcdDataDir(directory.path)
+
+
+@pytest.mark.parametrize("etcds", [True, False])
+def test_a_folder_called_member_is_whose_it_is(tmp_path: Path, etcds: bool) -> None:
+    """etcd's is recognized by what lies in it; a store of ours may have the same name, and the same names inside."""
+    place = tmp_path / "member"
+    if etcds:
+        directory = Directory(tmp_path)
+        directory.entries(1, 2)
+        (directory.wal / segment_name(0, 0)).write_bytes(directory.log.out)
+    else:
+        with kvstore.open(place) as store:
+            store.put(b"k", b"v")
+    assert (recognize_foreign(place) is not None) is etcds

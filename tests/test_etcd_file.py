@@ -331,9 +331,9 @@ def test_a_password_is_not_printed() -> None:
     assert "secret" not in repr(rows.User(b"u", b"secret"))
 
 
-def test_encoded_rows_are_etcds_own(shared: Path) -> None:
+def test_encoded_rows_are_etcds_own(samples: Path) -> None:
     """Rows decoded from a server's file and encoded again are its bytes."""
-    with EtcdFile(shared / "samples" / "tiny-3.5.30" / "snapshot.db") as file:
+    with EtcdFile(samples / "tiny-3.5.30" / "snapshot.db") as file:
         key_bucket, lease_bucket = file.file.bucket(rows.KEY), file.file.bucket(rows.LEASE)
         member_bucket = file.file.bucket(rows.MEMBERS)
         assert key_bucket and lease_bucket and member_bucket

@@ -18,15 +18,15 @@ from tests.etcd_samples import untar
 
 
 @pytest.fixture
-def data_dir(shared: Path, tmp_path: Path) -> Path:
-    return untar(shared / "samples" / "tiny_datadir" / "datadir.tar.xz", tmp_path)
+def data_dir(samples: Path, tmp_path: Path) -> Path:
+    return untar(samples / "tiny_datadir" / "datadir.tar.xz", tmp_path)
 
 
 def test_every_entry_is_shown_with_its_term_and_index_as_etcds_own_tool_does(
-    shared: Path, data_dir: Path
+    samples: Path, data_dir: Path
 ) -> None:
     """Terms, indexes and kinds are those of ``etcd-dump-logs``."""
-    with lzma.open(shared / "samples" / "tiny_datadir" / "etcd-dump-logs.txt.xz", "rt") as file:
+    with lzma.open(samples / "tiny_datadir" / "etcd-dump-logs.txt.xz", "rt") as file:
         theirs = re.findall(r"^\s+(\d+)\s+(\d+)\s+(conf|norm)", file.read(), re.MULTILINE)
     assert theirs
     ours = [record for record in find_foreign("etcd").dump_log(data_dir) if record.kind == "entry"]

@@ -24,6 +24,8 @@ from kvstore.migrations.etcd.data_dir import EtcdDataDir
 from kvstore.migrations.etcd.etcd_file import EtcdFile
 from kvstore.migrations.etcd.rows import KeyValueRow, Lease, encode_key_value, encode_lease, encode_revision
 
+import kvstore
+from kvstore.foreign import ImportOptions, find_foreign
 from tests.etcd_samples import dump_row
 
 pytestmark = pytest.mark.skipif(
@@ -78,16 +80,17 @@ class Server:
         ]
 
 
+ETCD = find_foreign("etcd")
 NUMBERS = ("create_revision", "mod_revision", "version", "lease")
 
 
 @contextmanager
-def etcd(data_dir: Path, log: Path) -> Iterator[Server]:
+def etcd(data_dir: Path, log: Path, *options: str) -> Iterator[Server]:
     """etcd on a data directory, until the end of the block."""
     for _attempt in range(3):  # another process may take a port before etcd does
         client, peer = (f"http://127.0.0.1:{port}" for port in free_ports(2))
         command = ["etcd", "--data-dir", str(data_dir), "--listen-client-urls", client]
-        command += ["--advertise-client-urls", client, "--listen-peer-urls", peer]
+        command += ["--advertise-client-urls", client, "--listen-peer-urls", peer, *options]
         with open(log, "wb") as output:
             process = subprocess.Popen(command, env=ENVIRONMENT, stdout=output, stderr=output)
         try:
@@ -98,6 +101,13 @@ def etcd(data_dir: Path, log: Path) -> Iterator[Server]:
             process.terminate()
             process.wait(PATIENCE_SECONDS)
     pytest.fail(f"etcd does not start: {log.read_text()[-2000:]}")
+
+
+def restore(snapshot: Path, data_dir: Path, name: str, peer_url: str) -> None:
+    """A new cluster of one member out of a snapshot."""
+    cluster = ["--name", name, "--initial-cluster", f"{name}={peer_url}"]
+    command = ["snapshot", "restore", str(snapshot), "--data-dir", str(data_dir), *cluster]
+    etcdctl(*command, "--initial-advertise-peer-urls", peer_url)
 
 
 def answers(process: subprocess.Popen[bytes], endpoint: str) -> bool:
@@ -249,3 +259,80 @@ def hold_against_server(
         assert (found.hash, found.compact_revision) == (answer["hash"], answer["compact_revision"])
     for at, dump in dumps.items():
         assert [dump_row(row) for row in file.live(at)] == dump
+
+
+# --- directories with half of their files ---------------------------------------------------------
+
+
+def half(whole: Path, into: Path, *gone: str) -> Path:
+    """A copy of a data directory without the files that fit."""
+    shutil.copytree(whole, into)
+    for pattern in gone:
+        for path in into.glob(pattern):
+            path.unlink()
+    return into
+
+
+@pytest.mark.parametrize("every", [5, 100_000])
+def test_a_database_that_is_gone_is_rebuilt_where_etcd_rebuilds_it(tmp_path: Path, every: int) -> None:
+    """With raft snapshots and without: the same revision and the same keys; what etcd refuses is refused."""
+    whole, ours = tmp_path / "whole", tmp_path / "ours"
+    with etcd(whole, tmp_path / "log", "--snapshot-count", str(every)) as server:
+        for number in range(12):
+            server.ctl("put", f"k{number % 5}", f"{number}")
+        server.ctl("del", "k1")
+        server.ctl("compact", "6")
+        server.ctl("put", "last", "x")
+    assert bool(list(whole.glob("member/snap/*.snap"))) is (every == 5)
+    emptied = half(whole, tmp_path / "emptied", "member/snap/*")
+    no_database = half(whole, tmp_path / "no database", "member/snap/db")
+    ETCD.import_store(emptied, ours, ImportOptions())
+    with kvstore.open(ours) as store, etcd(emptied, tmp_path / "log") as server:
+        assert store.hash_kv().hash == server.hash_kv(0)["hash"]
+        assert (store.revision, store.compact_revision) == (15, 6)
+    if every == 5:
+        with pytest.raises(kvstore.Corruption, match="stands for a part of it"):
+            ETCD.import_store(no_database, tmp_path / "refused", ImportOptions())
+    else:
+        assert ETCD.import_store(no_database, tmp_path / "moved", ImportOptions()).revision == 15
+
+
+@pytest.mark.parametrize("every", [4, 100_000])
+def test_members_are_those_that_the_server_lists(tmp_path: Path, every: int) -> None:
+    """Learners that came and went, addresses that changed, and changes that were refused only when applied."""
+    whole = tmp_path / "whole"
+    learner, other = (f"http://127.0.0.1:{port}" for port in free_ports(2))
+    with etcd(whole, tmp_path / "log", "--snapshot-count", str(every)) as server:
+        (own,) = server.ctl("member", "list")["members"]
+        added = server.ctl("member", "add", "gone", "--learner", "--peer-urls", learner)["member"]["ID"]
+        with pytest.raises(AssertionError, match="Peer URLs already exists"):
+            server.ctl("member", "add", "twice", "--learner", "--peer-urls", own["peerURLs"][0])
+        with pytest.raises(AssertionError, match="too many learner"):
+            server.ctl("member", "add", "second", "--learner", "--peer-urls", other)
+        server.ctl("put", "k", "v")
+        server.ctl("member", "remove", f"{added:x}")
+        server.ctl("member", "add", "stays", "--learner", "--peer-urls", other)
+        server.ctl("member", "update", f"{own['ID']:x}", "--peer-urls", learner)
+        for number in range(5):
+            server.ctl("put", f"k{number}", "v")
+        listed = sorted(
+            (each["ID"], each.get("name", "")) for each in server.ctl("member", "list")["members"]
+        )
+    assert len(listed) == 2
+    for source in (whole, half(whole, tmp_path / "emptied", "member/snap/*")):
+        with ETCD.open(source) as store:
+            assert [(member.id, member.name) for member in store.members] == listed  # type: ignore[attr-defined]
+
+
+def test_a_restored_cluster_without_its_database_is_refused(tmp_path: Path) -> None:
+    """etcd starts there, at revision 1, with the keys gone; whether it was started since makes no difference."""
+    with etcd(tmp_path / "old", tmp_path / "log") as server:
+        server.ctl("put", "k", "v")
+        server.ctl("snapshot", "save", str(tmp_path / "saved.db"))
+    restore(tmp_path / "saved.db", tmp_path / "new", "new", "http://127.0.0.1:23800")
+    for place in ("never started", "started"):
+        emptied = half(tmp_path / "new", tmp_path / place, "member/snap/*")
+        with pytest.raises(kvstore.Corruption, match="with it what the cluster was restored from"):
+            ETCD.open(emptied)
+        with etcd(tmp_path / "new", tmp_path / "log", "--name", "new") as server:
+            server.ctl("put", "after", "x")

@@ -65,9 +65,9 @@ def hold_hash_against_truth(file: EtcdFile, revision: int, answer: dict[str, Any
 
 
 @pytest.mark.parametrize("name", SNAPSHOTS)
-def test_a_snapshot_says_what_its_server_said(shared: Path, name: str) -> None:
+def test_a_snapshot_says_what_its_server_said(samples: Path, name: str) -> None:
     """Dumps at revisions, history, HashKV, leases and members of a snapshot are the server's."""
-    folder = shared / "samples" / name
+    folder = samples / name
     said = truth(folder)
     with EtcdFile(folder / "snapshot.db") as file:
         hold_against_truth(file, said)
@@ -78,9 +78,8 @@ def test_a_snapshot_says_what_its_server_said(shared: Path, name: str) -> None:
         assert list(check(file.file)) == []
 
 
-def test_a_3_5_snapshot_names_its_term_and_voters(shared: Path) -> None:
+def test_a_3_5_snapshot_names_its_term_and_voters(samples: Path) -> None:
     """Term and configuration are in files of 3.5, and absent from those of 3.4."""
-    samples = shared / "samples"
     with (
         EtcdFile(samples / "tiny-3.5.30" / "snapshot.db") as new,
         EtcdFile(samples / "tiny" / "snapshot.db") as old,
@@ -91,9 +90,9 @@ def test_a_3_5_snapshot_names_its_term_and_voters(shared: Path) -> None:
 
 
 @pytest.mark.parametrize("name", SNAPSHOTS)
-def test_get_and_history_agree_with_the_dumps(shared: Path, name: str) -> None:
+def test_get_and_history_agree_with_the_dumps(samples: Path, name: str) -> None:
     """A key looked up at a revision is the row of the dump there; its history is all its events."""
-    folder = shared / "samples" / name
+    folder = samples / name
     said = truth(folder)
     with EtcdFile(folder / "snapshot.db") as file:
         keys = {row.key for row in file.rows()}
@@ -107,9 +106,9 @@ def test_get_and_history_agree_with_the_dumps(shared: Path, name: str) -> None:
         assert file.history(b"no such key") == []
 
 
-def test_a_data_directory_is_database_and_log(shared: Path, tmp_path: Path) -> None:
+def test_a_data_directory_is_database_and_log(samples: Path, tmp_path: Path) -> None:
     """What the database lacks stands in the log: both together are what the server served."""
-    folder = shared / "samples" / "tiny_datadir"
+    folder = samples / "tiny_datadir"
     said = truth(folder)
     with EtcdDataDir(etcd_samples.untar(folder / "datadir.tar.xz", tmp_path)) as data_dir:
         assert data_dir.is_alone
@@ -139,8 +138,8 @@ SILENT_LOSS = ("wal/bitflip-length-field", "wal/zeroed-record-middle")
 
 
 @pytest.fixture
-def damaged(shared: Path) -> Path:
-    return shared / "samples" / "damaged"
+def damaged(samples: Path) -> Path:
+    return samples / "damaged"
 
 
 def variants(kind: str) -> list[str]:
@@ -291,7 +290,7 @@ def test_a_log_that_ends_before_its_database_is_told(damaged: Path, tmp_path: Pa
         assert [f"database holds {found.consistent_index}" in note for note in found.notes] == [True]
 
 
-def test_what_is_no_etcd_is_told_apart(tmp_path: Path, shared: Path) -> None:
+def test_what_is_no_etcd_is_told_apart(tmp_path: Path, samples: Path) -> None:
     """A directory, a text, a bbolt file of others and an empty directory are "not ours"."""
     (tmp_path / "text").write_text("hello " * 1000)
     (tmp_path / "empty").mkdir()
@@ -304,11 +303,11 @@ def test_what_is_no_etcd_is_told_apart(tmp_path: Path, shared: Path) -> None:
         read_wal(tmp_path / "empty")
 
 
-def test_a_database_that_a_server_holds_is_not_read(shared: Path, tmp_path: Path) -> None:
+def test_a_database_that_a_server_holds_is_not_read(samples: Path, tmp_path: Path) -> None:
     """A file under etcd's exclusive lock is refused as locked, retryable."""
     import fcntl
 
-    path = Path(shutil.copy(shared / "samples" / "tiny" / "snapshot.db", tmp_path))
+    path = Path(shutil.copy(samples / "tiny" / "snapshot.db", tmp_path))
     with open(path, "rb") as holder:
         fcntl.flock(holder, fcntl.LOCK_EX)
         with pytest.raises(KVStoreError) as refused:

@@ -9,7 +9,7 @@ from kvstore.tools.conversation import read_conversation
 from kvstore.tools.replay import Pace, Player, replay_options
 
 from tests.faces import AsyncPlayer, BesidePlayer, PastPlayer, SnapshotPlayer, SyncPlayer
-from tests.test_traces import ALL, BACKENDS, PROFILES, assert_agrees, name, recording_of
+from tests.test_traces import BACKENDS, PROFILES, TRACES, assert_agrees, name, recording_of
 
 FACES = {
     "sync": SyncPlayer,
@@ -43,7 +43,7 @@ def test_every_face_gives_etcds_answers(profile: str, backend: str, face: str, s
 @pytest.mark.soak
 @pytest.mark.parametrize("face", FACES)
 @pytest.mark.parametrize("backend", ["lmdb", "sqlite"])
-@pytest.mark.parametrize("trace", ALL, ids=name)
+@pytest.mark.parametrize("trace", TRACES, ids=name)
 def test_every_face_gives_etcds_answers_always(trace: Path, backend: str, face: str, scratch: Path) -> None:
     """As above, in every combination."""
     play(trace, backend, FACES[face], scratch)

@@ -75,7 +75,7 @@ class Writers:
 
 def puts_begun(store: Store) -> int:
     """The revision of the newest put that was asked for."""
-    return store.engine.state.head + len(store.engine._commit.asked)
+    return store.engine.state.head + len(store.engine.writer.asked)
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
@@ -305,8 +305,8 @@ def test_an_interrupted_writer_leaves_the_others_going(store: Store, disk: Gated
     assert store.put(b"after").revision == 6
 
 
-def test_an_interrupted_leader_poisons_the_store_and_hangs_nobody(store: Store, disk: GatedDisk) -> None:
-    """Interrupted in the middle of its sync, the leader gets its own interruption, the others StorePoisoned."""
+def test_an_interrupted_leader_leaves_its_group_to_others(store: Store, disk: GatedDisk) -> None:
+    """Interrupted in the middle of its sync, the leader gets its own interruption; the group goes on without it."""
     writers = Writers(store)
     disk.hold()
 
@@ -320,6 +320,6 @@ def test_an_interrupted_leader_poisons_the_store_and_hangs_nobody(store: Store, 
         store.put(b"leader")
     disk.release()
     writers.join()
-    assert all(isinstance(outcome, StorePoisoned) for outcome in writers.outcomes.values())
-    with pytest.raises(StorePoisoned):
-        store.put(b"after")
+    assert writers.outcomes == {b"behind": 3, b"last": 4}
+    assert store.put(b"after").revision == 5
+    assert store.get(b"leader") is not None

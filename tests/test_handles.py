@@ -599,9 +599,9 @@ BAD_ARGUMENTS: list[Callable[[Store], Any]] = [
 
 @pytest.mark.parametrize("number", range(len(BAD_ARGUMENTS)))
 def test_an_argument_of_the_wrong_type_harms_nothing(scratch: Path, number: int) -> None:
-    """The caller's mistake is a TypeError, ValueError or OverflowError (or an error of ours), and the store goes on."""
+    """The caller's mistake is a TypeError (or an error of ours), and the store goes on."""
     with kvstore.open(scratch / "data", "memory") as store:
         store.put(b"k")
-        with pytest.raises((TypeError, ValueError, OverflowError, kvstore.RequestError)):
+        with pytest.raises((TypeError, kvstore.RequestError)):
             BAD_ARGUMENTS[number](store)
         assert store.put(b"k").revision == 3

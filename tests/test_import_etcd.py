@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import lzma
 import random
 import shutil
+import struct
 import subprocess
 import time
 from itertools import islice
@@ -13,16 +15,21 @@ from typing import Any
 
 import pytest
 from kvstore.migrations.etcd import rows
+from kvstore.migrations.etcd.bbolt_page import fnv1a
 from kvstore.migrations.etcd.bbolt_write import write_bbolt
 from kvstore.migrations.etcd.beside_keys import carried_bucket
+from kvstore.migrations.etcd.etcd_file import EtcdFile
 from kvstore.migrations.etcd.rows import KeyValueRow, Lease, encode_key_value, encode_lease, encode_revision
+from kvstore.tools import inspect_store
 
 import kvstore
 from kvstore.foreign import Imported, ImportOptions, find_foreign, recognize_foreign
-from kvstore.mvcc.schema import META
+from kvstore.mvcc.schema import CHANGES, LATEST, META
+from kvstore.snapshot.opened import inspect
 from kvstore.verification.run import verify
 from tests import etcd_samples
 from tests import test_etcd_real as real
+from tests.command_line import CommandLine, command_line
 from tests.etcd_recorder import HAS_ETCD, fresh_etcd, record
 from tests.etcd_samples import dump_hash, text, truth
 from tests.random_requests import Requests
@@ -34,6 +41,11 @@ ETCD = find_foreign("etcd")
 needs_etcd = pytest.mark.skipif(
     not (HAS_ETCD and shutil.which("etcdctl")), reason="no etcd and etcdctl on PATH"
 )
+
+
+@pytest.fixture
+def cli(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> CommandLine:
+    return command_line(monkeypatch, capfd, inspect_store.register)
 
 
 def source_of(folder: Path, into: Path) -> Path:
@@ -121,14 +133,14 @@ def expected_events(store: kvstore.Store, first_revision: int) -> int:
 
 
 @pytest.mark.parametrize("name", SAMPLES)
-def test_an_etcd_file_opens_as_a_store(shared: Path, tmp_path: Path, name: str) -> None:
+def test_an_etcd_file_opens_as_a_store(samples: Path, tmp_path: Path, name: str) -> None:
     """A snapshot, and a data directory with its log, answer in place as their server did."""
-    source = source_of(shared / "samples" / name, tmp_path)
+    source = source_of(samples / name, tmp_path)
     before = {path: path.read_bytes() for path in source.rglob("*") if path.is_file()}
     found = recognize_foreign(source)
     assert found is not None and found.name == "etcd"
     with found.open(source) as store:
-        hold_against_truth(store, truth(shared / "samples" / name))
+        hold_against_truth(store, truth(samples / name))
         with pytest.raises(kvstore.errors.ReadOnly):
             store.put(b"k", b"v")
     assert before == {path: path.read_bytes() for path in source.rglob("*") if path.is_file()}
@@ -136,10 +148,10 @@ def test_an_etcd_file_opens_as_a_store(shared: Path, tmp_path: Path, name: str) 
 
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("name", SAMPLES)
-def test_an_import_is_the_store_that_etcd_had(shared: Path, tmp_path: Path, name: str, backend: str) -> None:
+def test_an_import_is_the_store_that_etcd_had(samples: Path, tmp_path: Path, name: str, backend: str) -> None:
     """Each sample moves in whole, and the store goes on from there."""
-    said = truth(shared / "samples" / name)
-    imported = import_etcd(source_of(shared / "samples" / name, tmp_path), tmp_path / "store", backend)
+    said = truth(samples / name)
+    imported = import_etcd(source_of(samples / name, tmp_path), tmp_path / "store", backend)
     assert (imported.revision, imported.backend) == (said["revision"], backend)
     for _ in range(2):  # as it was made, and opened again
         with kvstore.open(tmp_path / "store", backend) as store:
@@ -153,10 +165,10 @@ def test_an_import_is_the_store_that_etcd_had(shared: Path, tmp_path: Path, name
 
 
 @pytest.mark.parametrize("name", SNAPSHOTS)
-def test_open_snapshot_and_restore_take_etcds_files_too(shared: Path, tmp_path: Path, name: str) -> None:
+def test_open_snapshot_and_restore_take_etcds_files_too(samples: Path, tmp_path: Path, name: str) -> None:
     """``open_snapshot`` (verified) and ``restore`` know an etcd snapshot when they see one."""
-    said = truth(shared / "samples" / name)
-    path = shared / "samples" / name / "snapshot.db"
+    said = truth(samples / name)
+    path = samples / name / "snapshot.db"
     with kvstore.open_snapshot(path, verify=True) as snapshot:
         hold_against_truth(snapshot, said)
         assert snapshot.info.backend == "etcd"
@@ -167,13 +179,13 @@ def test_open_snapshot_and_restore_take_etcds_files_too(shared: Path, tmp_path: 
 # --- refusals -----------------------------------------------------------------------------------
 
 
-def test_nothing_is_imported_over_anything(shared: Path, tmp_path: Path) -> None:
+def test_nothing_is_imported_over_anything(samples: Path, tmp_path: Path) -> None:
     """A directory that is not empty is refused, and left alone."""
     target = tmp_path / "store"
     target.mkdir()
     (target / "file").write_text("precious")
     with pytest.raises(kvstore.WrongStore):
-        import_etcd(shared / "samples" / "tiny" / "snapshot.db", target)
+        import_etcd(samples / "tiny" / "snapshot.db", target)
     assert (target / "file").read_text() == "precious"
 
 
@@ -191,8 +203,8 @@ def test_what_is_not_etcds_is_told_apart(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "folder", "text"]
 
 
-def variants(shared: Path) -> dict[str, dict[str, Any]]:
-    found: dict[str, dict[str, Any]] = truth(shared / "samples" / "damaged")["variants"]
+def variants(samples: Path) -> dict[str, dict[str, Any]]:
+    found: dict[str, dict[str, Any]] = truth(samples / "damaged")["variants"]
     return found
 
 
@@ -203,11 +215,11 @@ REFUSED_THOUGH_ETCD_STARTS = {
 """Acknowledged writes would be gone without a word; see docs/coming-from-etcd.md."""
 
 
-def damaged_data_dir(shared: Path, variant: str, into: Path) -> Path:
+def damaged_data_dir(samples: Path, variant: str, into: Path) -> Path:
     """The good data directory, with the variant's file in its place."""
-    folder = shared / "samples" / "damaged"
+    folder = samples / "damaged"
     source = etcd_samples.untar(folder / "good-datadir.tar.xz", into)
-    data = lzma.decompress((folder / variants(shared)[variant]["file"]).read_bytes())
+    data = lzma.decompress((folder / variants(samples)[variant]["file"]).read_bytes())
     if variant.startswith("db/"):
         target = source / "member" / "snap" / "db"
     else:
@@ -226,19 +238,19 @@ DATA_DIR_VARIANTS = (
 SNAPSHOT_VARIANTS = "bitflip-in-a-value bitflip-in-the-hash empty good truncated without-hash".split()
 
 
-def test_every_damaged_sample_is_tried(shared: Path) -> None:
+def test_every_damaged_sample_is_tried(samples: Path) -> None:
     """No variant of the samples is left out below."""
     tried = {*DATA_DIR_VARIANTS, *(f"snapshot/{name}" for name in SNAPSHOT_VARIANTS)}
-    assert set(variants(shared)) == tried
+    assert set(variants(samples)) == tried
 
 
 @pytest.mark.parametrize("variant", DATA_DIR_VARIANTS)
 def test_a_damaged_data_directory_is_imported_or_refused_as_etcd_does(
-    shared: Path, tmp_path: Path, variant: str
+    samples: Path, tmp_path: Path, variant: str
 ) -> None:
     """What etcd starts from moves in with the rows that etcd served; what it refuses is refused with a place."""
-    said = variants(shared)[variant]
-    source = damaged_data_dir(shared, variant, tmp_path)
+    said = variants(samples)[variant]
+    source = damaged_data_dir(samples, variant, tmp_path)
     if said["starts"] and variant not in REFUSED_THOUGH_ETCD_STARTS:
         try:
             import_etcd(source, tmp_path / "store")
@@ -259,11 +271,11 @@ def test_a_damaged_data_directory_is_imported_or_refused_as_etcd_does(
 
 @pytest.mark.parametrize("variant", SNAPSHOT_VARIANTS)
 def test_a_damaged_snapshot_is_imported_or_refused_as_etcd_does(
-    shared: Path, tmp_path: Path, variant: str
+    samples: Path, tmp_path: Path, variant: str
 ) -> None:
     """As ``snapshot restore`` decides, with and without its hash check."""
-    said = variants(shared)[f"snapshot/{variant}"]
-    packed = shared / "samples" / "damaged" / said["file"]
+    said = variants(samples)[f"snapshot/{variant}"]
+    packed = samples / "damaged" / said["file"]
     path = etcd_samples.unxz(packed, tmp_path / "snapshot.db")
     path.write_bytes(lzma.decompress(packed.read_bytes()))
     for option, skip in (("restore", False), ("restore--skip-hash-check", True)):
@@ -349,9 +361,9 @@ def test_the_mark_of_a_bumped_revision_is_no_key(tmp_path: Path) -> None:
         assert store.put(b"b", b"").revision == 1001
 
 
-def test_flipped_bytes_end_in_typed_errors(shared: Path, tmp_path: Path) -> None:
+def test_flipped_bytes_end_in_typed_errors(samples: Path, tmp_path: Path) -> None:
     """Whatever a few wrong bytes make of a file, reading all of it answers or refuses; nothing else happens."""
-    good = (shared / "samples" / "tiny-3.5.30" / "snapshot.db").read_bytes()
+    good = (samples / "tiny-3.5.30" / "snapshot.db").read_bytes()
     chance = random.Random(3)
     outcomes = set()
     for _ in range(200):
@@ -411,6 +423,105 @@ def test_one_key_is_found_without_an_index_and_many_with_one(tmp_path: Path) -> 
             assert store.get(b"k%02d" % number) == scanned[b"k%02d" % number]
         view = store.engine.backend
         assert view._index is not None
+
+
+# --- what stands beside the rows -----------------------------------------------------------------
+
+
+def exported(tmp_path: Path) -> bytes:
+    """A database that was compacted: one key is older than the compaction, and one changed after it."""
+    with kvstore.open(tmp_path / "compacted", background=False) as store:
+        store.put(b"old", b"1")
+        for number in range(3):
+            store.put(b"new", b"%d" % number)
+        store.compact(4)
+        ETCD.export_store(store, tmp_path / "compacted.db")
+    return (tmp_path / "compacted.db").read_bytes()
+
+
+def test_a_compacted_file_holds_what_it_says(tmp_path: Path) -> None:
+    """Rows that are older than the compaction are no changes: verify and status count what a store of ours would."""
+    exported(tmp_path)
+    report = verify(tmp_path / "compacted.db")
+    assert report.ok, report.findings
+    info = inspect(tmp_path / "compacted.db")
+    assert (info.revision, info.compact_revision, info.keys, info.changes) == (5, 4, 2, 2)
+    import_etcd(tmp_path / "compacted.db", tmp_path / "moved")
+    with kvstore.open(tmp_path / "moved") as store, store.engine.backend.read() as tx:
+        assert (tx.count(LATEST), tx.count(CHANGES)) == (info.keys, info.changes)
+
+
+def with_freelist(database: bytes, kind: int, count: int, *free: int) -> bytes:
+    """The database with a freelist of its own on a new page at its end, and a free page behind that."""
+    page_bytes = struct.unpack_from("<I", database, 24)[0]
+    out = bytearray(database[: len(database) // page_bytes * page_bytes])
+    own = len(out) // page_bytes
+    page = struct.pack("<QHHI", own, kind, count, 0) + b"".join(struct.pack("<Q", each) for each in free)
+    out += page.ljust(page_bytes, b"\0") + bytes(page_bytes)
+    for meta in (0, page_bytes):
+        struct.pack_into("<QQ", out, meta + 48, own, own + 2)
+        struct.pack_into("<Q", out, meta + 72, fnv1a(bytes(out[meta + 16 : meta + 72])))
+    return bytes(out)
+
+
+LEAF, FREELIST = 0x02, 0x10
+
+
+@pytest.mark.parametrize(
+    ("kind", "count", "free", "reason"),
+    [
+        (LEAF, 0, [], "is not the freelist"),
+        (FREELIST, 600, [], "has no room for its 600 pages"),
+        (FREELIST, 1, [1], "names page 1, which does not exist"),
+        (FREELIST, 1, [1 << 40], "which does not exist"),
+        (FREELIST, 1, [2], "page 2 is in use and free"),
+        (FREELIST, 2, [-1, -1], "is in the freelist, and again or in use"),
+    ],
+    ids=["a leaf", "too many", "a meta page", "beyond the end", "in use", "twice"],
+)
+def test_a_damaged_freelist_is_noticed(
+    tmp_path: Path, kind: int, count: int, free: list[int], reason: str
+) -> None:
+    """No row needs it, and no checksum stands for it with the hash check skipped: etcd stops at it all the same."""
+    sound = exported(tmp_path)
+    last = len(sound) // 4096 + 1  # the free page behind the list
+    bad = tmp_path / "bad.db"
+    bad.write_bytes(with_freelist(sound, kind, count, *(last if each < 0 else each for each in free)))
+    with pytest.raises(kvstore.Corruption, match=reason):
+        import_etcd(bad, tmp_path / "moved", skip_hash_check=True)
+    assert not (tmp_path / "moved").exists()
+    with kvstore.open_snapshot(bad) as store:  # what can be read can be looked at
+        assert store.get(b"old") is not None
+
+
+@pytest.mark.parametrize("free", [[], [-1]])
+def test_a_sound_freelist_is_no_hindrance(tmp_path: Path, free: list[int]) -> None:
+    """Nor is a page that is neither free nor in use, which a crash may leave, and which etcd does not mind."""
+    sound = exported(tmp_path)
+    numbers = [len(sound) // 4096 + 1 for _ in free]
+    (tmp_path / "good.db").write_bytes(with_freelist(sound, FREELIST, len(numbers), *numbers))
+    assert import_etcd(tmp_path / "good.db", tmp_path / "moved", skip_hash_check=True).revision == 5
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_members_of_a_restored_cluster_are_its_own(
+    tmp_path: Path, fixtures: Path, backend: str, cli: CommandLine
+) -> None:
+    """3.4's restore leaves the old cluster's rows in the database; the server goes by the raft snapshot."""
+    folder = fixtures / "etcd-3.4.23"
+    said = json.loads((folder / "restored.json").read_text())
+    source = etcd_samples.untar(folder / "restored.tar.xz", tmp_path)
+    with EtcdFile(source / "member" / "snap" / "db") as file:
+        assert len(file.members()) == 2
+    done = import_etcd(source, tmp_path / "moved", backend)
+    assert (done.counts["members"], done.revision) == (1, said["revision"])
+    assert f"{done.member_id:x} new" == said["members"][0]
+    with kvstore.open(tmp_path / "moved", backend) as store:
+        ETCD.export_store(store, tmp_path / "out.db")
+        assert store.hash_kv().hash == said["hash"]
+    for place in (source, tmp_path / "out.db", tmp_path / "moved"):
+        code, out, _ = cli("--json", "inspect", "meta", str(place))
+        assert code == 0 and json.loads(out)["members"] == said["members"]
 
 
 # --- a real etcd's log ----------------------------------------------------------------------------

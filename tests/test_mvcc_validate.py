@@ -8,7 +8,7 @@ import pytest
 
 import kvstore
 from kvstore.errors import DuplicateKey, EmptyKey, LeaseProvided
-from kvstore.model import Compare, CompareTarget, PutRequest, TxnRequest
+from kvstore.model import Compare, CompareTarget, PutRequest, RangeRequest, TxnRequest
 from kvstore.mvcc.validate import check_txn
 
 TWICE = TxnRequest(success=(PutRequest(b"k"), PutRequest(b"k")))
@@ -55,7 +55,7 @@ def test_a_value_compare_without_operand_compares_with_the_empty_value() -> None
 def test_a_wrong_type_inside_a_transaction_is_refused_before_planning(tmp_path: Path) -> None:
     """A revision or lease that is no number is a ``TypeError``, and the store goes on."""
     with kvstore.open(tmp_path / "data") as store:
-        for op in (kvstore.get(b"k", revision="x"), kvstore.put(b"k", lease="x")):  # type: ignore[arg-type]
+        for op in (RangeRequest(b"k", revision="x"), kvstore.put(b"k", lease="x")):  # type: ignore[arg-type]  # on purpose
             with pytest.raises(TypeError):
                 store.txn(success=[op, kvstore.put(b"other", b"v")])
         assert store.put(b"k", b"v").revision == 2

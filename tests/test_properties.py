@@ -220,7 +220,7 @@ class Stores(RuleBasedStateMachine):
 
     @rule(lease=st.sampled_from(LEASES), ttl=st.integers(-1, 5))
     def grant(self, lease: int, ttl: int) -> None:
-        self.check(lambda: self.model.grant(lease, ttl), lambda store: store.grant_lease(ttl, lease))
+        self.check(lambda: self.model.grant(lease, ttl), lambda store: store.engine.lease_grant(ttl, lease))
 
     @rule(lease=st.sampled_from(LEASES))
     def revoke(self, lease: int) -> None:
@@ -238,7 +238,7 @@ class Stores(RuleBasedStateMachine):
         self.read_watches()
         revision = self.model.revision - back
         self.check(
-            lambda: (self.model.compact(revision),), lambda store: store.compact(revision, physical=physical)
+            lambda: (self.model.compact(revision),), lambda store: store.engine.compact(revision, physical)
         )
 
     # --- what moves data without changing anything ----------------------------------------------
@@ -379,7 +379,7 @@ class Stores(RuleBasedStateMachine):
 
     @rule(older=st.integers(0, 20), newer=st.integers(0, 20))
     def diff(self, older: int, newer: int) -> None:
-        first, second = (max(self.model.revision - back, 0) for back in (older, newer))
+        first, second = (max(self.model.revision - back, 1) for back in (older, newer))
         self.check(lambda: self.model.diff(first, second), lambda store: list(store.diff(first, second)))
 
     @rule(key=keys)
@@ -401,7 +401,7 @@ class Stores(RuleBasedStateMachine):
             at = revision if revision > 0 else self.model.revision
             return self.model.revision, self.model.hash_kv(at), self.model.compacted, at
 
-        self.check(expected, lambda store: store.hash_kv(revision))
+        self.check(expected, lambda store: store.engine.hash_kv(revision))
 
     @rule(back=st.integers(0, 20), limit=st.integers(1, 5))
     def changes(self, back: int, limit: int) -> None:

@@ -459,9 +459,9 @@ def test_a_package_can_open_files_of_another_kind(
 
 
 @every
-def test_an_etcd_snapshot_becomes_a_store(shared: Path, tmp_path: Path, backend: str) -> None:
+def test_an_etcd_snapshot_becomes_a_store(samples: Path, tmp_path: Path, backend: str) -> None:
     """What etcd saved is restored like a snapshot of ours, with the hash that etcd would give."""
-    source = shared / "samples" / "tiny" / "snapshot.db"
+    source = samples / "tiny" / "snapshot.db"
     made = restore(source, tmp_path / "new", NewStore(backend=backend))
     with kvstore.open_snapshot(source) as snapshot, open_store(tmp_path / "new", backend) as store:
         assert made.revision == store.revision == snapshot.revision

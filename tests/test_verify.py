@@ -18,6 +18,7 @@ from kvstore import KVStoreError, NotAStore, Options, Store, StoreLocked, ops
 from kvstore.backend import Backend, ReadTx, find_backend
 from kvstore.keyvalue import decode_row, encode_key_value, split_row
 from kvstore.lessor import Lease
+from kvstore.model import AlarmRequest
 from kvstore.mvcc.schema import (
     ALARM,
     ATTACHMENT,
@@ -40,6 +41,7 @@ from kvstore.mvcc.schema import (
 )
 from kvstore.recovery import open_engine
 from kvstore.verification import Report, heal, verify
+from kvstore.verification.report import AHEAD
 from tests.model import Model
 from tests.recording_disk import UnsyncedDisk
 
@@ -72,7 +74,7 @@ def fill(store: Store, first: int = 0) -> None:
 
 def raise_an_alarm(store: Store) -> None:
     engine = store.engine
-    engine.planned(lambda: (engine.planner.alarm(engine.member_id, "CORRUPT", True), None))
+    engine.ask(AlarmRequest(engine.member_id, "CORRUPT", True))
 
 
 @pytest.fixture(scope="module")
@@ -520,14 +522,69 @@ def test_healing_rebuilds_the_backend(tmp_path: Path, backend: str, from_snapsho
     change_rows(path, backend, _alter(LATEST, b"k3", value=b"other"))
     report = verify(path, deep=True)
     assert not report.ok and any("--heal" in note for note in report.notes)
-    aside = heal(path)
-    assert aside.exists()
+    assert all(aside.exists() for aside in heal(path).aside)
     with open_store(path, backend) as store:
         assert (store.revision, store.hash_kv()) == (revision, hashed)
         for number in range(7):
             versions = [kv.value for kv in store.history(b"k%d" % number)]
             assert versions == [b"value %d" % n for n in range(60) if n % 7 == number]
     assert verify(path, deep=True).ok
+
+
+@both
+@pytest.mark.parametrize("is_released", (False, True), ids=("log from the first entry", "log released"))
+def test_a_sound_backend_that_is_ahead_of_its_log_is_kept(
+    tmp_path: Path, backend: str, is_released: bool
+) -> None:
+    """A log that ends too early begins anew after what the backend holds: nothing of that is lost."""
+    path, older_log = tmp_path / "s", tmp_path / "log"
+    options: dict[str, Any] = {"wal_file_size": 2000, "max_wals": 1} if is_released else {}
+    with open_store(path, backend, **options) as store:
+        for number in range(60):
+            store.put(b"k%d" % (number % 7), b"value %d" % number)
+        store.checkpoint()
+        store.engine.snapshots.release()
+    shutil.copytree(path / "wal", older_log)
+    with open_store(path, backend, **options) as store:
+        store.put(b"last", b"v")
+        revision, hashed = store.revision, store.hash_kv()
+    shutil.rmtree(path / "wal")
+    older_log.rename(path / "wal")
+    with pytest.raises(kvstore.Corruption, match="the log ends with entry 60"):
+        open_store(path, backend)
+    report = verify(path)
+    assert {finding.area for finding in report.findings} == {AHEAD}
+    assert any("--heal" in note for note in report.notes)
+
+    healed = heal(path)
+    assert "after entry 61" in healed.what and "take a snapshot" in healed.what
+    assert healed.aside and all(file.exists() for file in healed.aside)
+    for _ in range(2):
+        with open_store(path, backend) as store:
+            assert store.get(b"last") is not None and len(list(store.history(b"k0"))) == 9
+            assert store.revision >= revision
+            store.put(b"later", b"v")
+    with open_store(path, backend) as store:
+        assert store.revision == revision + 2 and store.hash_kv(revision).hash == hashed.hash
+    assert verify(path, deep=True).ok
+
+
+@both
+def test_a_damaged_backend_that_is_ahead_is_not_trusted(tmp_path: Path, backend: str) -> None:
+    """It is made anew of the log, which has less, as for any damage."""
+    path, older_log = tmp_path / "s", tmp_path / "log"
+    with open_store(path, backend) as store:
+        store.put(b"k", b"v")
+    shutil.copytree(path / "wal", older_log)
+    with open_store(path, backend) as store:
+        store.put(b"last", b"v")
+    shutil.rmtree(path / "wal")
+    older_log.rename(path / "wal")
+    change_rows(path, backend, lambda tx: tx.delete_many(LATEST, [b"k"]))
+    aside = heal(path).aside
+    assert aside == (path / "snap" / "db.broken",)
+    with open_store(path, backend) as store:
+        assert store.get(b"k") is not None and store.get(b"last") is None
 
 
 @both

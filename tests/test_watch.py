@@ -373,12 +373,13 @@ def test_16839_a_slow_watch_holds_bounded_memory(tmp_path: Path) -> None:
 def test_live_delivery_that_checkpoints_overtook_reads_the_store(store: Store) -> None:
     """The hub finds what has left the overlay before it came to it."""
     with store.watch(prefix=b"k") as events:
-        hub = store.engine.hub
-        with hub.lock:
-            for number in range(300):
-                store.put(b"k%d" % number, b"v")
-                if number % 100 == 50:
-                    settle(store)
+        gate = threading.Event()
+        store.engine.hub._ask(lambda _: gate.wait(), None)
+        for number in range(300):
+            store.put(b"k%d" % number, b"v")
+            if number % 100 == 50:
+                settle(store)
+        gate.set()
         assert revisions(take(events, 300)) == list(range(2, 302))
 
 

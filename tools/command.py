@@ -99,12 +99,11 @@ class Settings:
         return Options.load({"backend": self.backend or self._recognized(), **changes}, environ)
 
     def _recognized(self) -> str | None:
-        """The backend whose file lies in the data directory."""
-        from kvstore.backend import recognize_backend
+        """The backend whose files lie in the data directory."""
         from kvstore.layout import DataDir
+        from kvstore.recognition import backend_of
 
-        db = DataDir.at(self.directory).db
-        kind = recognize_backend(db) if db.is_file() else None
+        kind = backend_of(DataDir.at(self.directory))
         return kind.name if kind else None
 
     def open(self, *, read_only: bool = False, **changes: Any) -> Store:

@@ -13,13 +13,14 @@ from __future__ import annotations
 import heapq
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import typer
 
 from kvstore.errors import KeyNotFound
 from kvstore.files import OSDisk
 from kvstore.keyvalue import KeyValue
+from kvstore.snapshot.manifest import Member
 from kvstore.store import Reader, Store
 
 from .answers import base_64
@@ -93,9 +94,11 @@ def meta(ctx: typer.Context, path: PathArgument) -> None:
         write_table(("", ""), [(name, _plain(value)) for name, value in facts.items()])
 
 
-def _members(store: Store) -> Iterable[Any]:
-    info = getattr(store, "info", None)
-    return info.members if info is not None else ()
+def _members(store: Store) -> Iterable[Member]:
+    """Of a snapshot, or of another program's files: the members they name. A store of ours is its only member."""
+    if hasattr(store, "members"):
+        return cast("Iterable[Member]", store.members)
+    return [Member(store.engine.member_id, store.status().name)]
 
 
 def _plain(value: object) -> str:

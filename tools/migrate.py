@@ -38,7 +38,7 @@ def format_(
 ) -> None:
     """Bring a store that was closed cleanly to another format, step by step."""
     settings = Settings.of(ctx)
-    planned = migration.plan(settings.directory, to)
+    planned = migration.plan(settings.directory, to, wal_dir=settings.load_options().wal_dir)
     if not dry_run and planned.steps:
         migration.migrate(planned, into=into)
     if settings.json:
@@ -57,7 +57,8 @@ def backend(
     """Move the store to another backend: copied, verified by HashKV, then swapped."""
     settings = Settings.of(ctx)
     with progress_bar(f"moving to {to}") as progress:
-        moved = move_backend(settings.directory, to, progress=progress)
+        wal_dir = settings.load_options().wal_dir
+        moved = move_backend(settings.directory, to, wal_dir=wal_dir, progress=progress)
     if settings.json:
         write_json(asdict(moved) | {"data_dir": str(moved.data_dir)})
         return

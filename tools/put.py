@@ -21,7 +21,9 @@ def put(
     key: Annotated[str, typer.Argument()],
     value: Annotated[str | None, typer.Argument(help="Read from stdin if absent.")] = None,
     lease: Annotated[str, typer.Option(help="Id of a lease to attach, in hexadecimal.")] = "0",
-    ttl: Annotated[int, typer.Option(help="Seconds after which the key goes, by a lease of its own.")] = 0,
+    ttl: Annotated[
+        int | None, typer.Option(help="Seconds after which the key goes, by a lease of its own.")
+    ] = None,
     prev_kv: Annotated[bool, typer.Option("--prev-kv", help="Also print the previous version.")] = False,
     ignore_value: Annotated[bool, typer.Option("--ignore-value", help="Keep the value as it is.")] = False,
     ignore_lease: Annotated[bool, typer.Option("--ignore-lease", help="Keep the lease as it is.")] = False,

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from kvstore.engine import LocalEngine
 from kvstore.model import WatchRequest, WatchResponse
-from kvstore.watch.stream import EVERY_WATCH
+from kvstore.watch.mailbox import EVERY_WATCH
 
 from .answers import RECORDED, Message, without_defaults
 from .recorded_requests import AskProgress, CancelWatch, CreateWatch, StreamRequest
@@ -46,7 +46,7 @@ class PlayedStream:
         """Take everything up to the newest revision."""
         _wait_until_routed(self._engine)
         while not self._stream.idle():
-            numbered = self._stream.step()
+            numbered = self._stream.next(0)
             if numbered is not None:
                 self._came.append(numbered)
 

@@ -158,6 +158,7 @@ def facts(info: SnapshotInfo) -> dict[str, Any]:
         "members": [{"id": f"{member.id:016x}", "name": member.name} for member in info.members],
         "size_bytes": info.size_bytes,
         "sha256": info.sha256.hex(),
+        **info.said_by_others,
     }
 
 

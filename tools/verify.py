@@ -2,7 +2,8 @@
 
     kvstore verify --data-dir DIR           log, backend, snapshots, each by itself and against each other
     kvstore verify --data-dir DIR --deep    also: build the backend anew from snapshot and log, compare every row
-    kvstore verify --data-dir DIR --heal    and if the backend is damaged, put the one built anew in its place
+    kvstore verify --data-dir DIR --heal    and if the backend is damaged, put the one built anew in its place; if it is
+                                            sound and ahead of its log, begin the log anew after it
     kvstore verify backup.snap              a snapshot file
 
 Works beside the process that writes the store; ``--heal`` does not. Exit code 4: damaged.
@@ -16,7 +17,7 @@ from typing import Annotated, Any
 import typer
 
 from kvstore.verification import Finding, Report, heal, verify
-from kvstore.verification.report import BACKEND
+from kvstore.verification.report import AHEAD, BACKEND
 
 from .answers import base_64
 from .command import ExitCode, Settings, write_json, write_line
@@ -35,7 +36,11 @@ def verify_command(
         bool, typer.Option("--deep", help="Compare every row with what snapshot and log say it should be.")
     ] = False,
     heal_it: Annotated[
-        bool, typer.Option("--heal", help="Rebuild a damaged backend; the old one is kept as db.broken.")
+        bool,
+        typer.Option(
+            "--heal",
+            help="Rebuild a damaged backend, or begin the log anew if it ends before it; old files stay, as *.broken.",
+        ),
     ] = False,
     scratch_dir: Annotated[
         Path | None, typer.Option(help="Where --deep builds its copy. [default: beside the backend]")
@@ -46,7 +51,7 @@ def verify_command(
     if file is not None and (heal_it or deep):
         raise UsageError("--deep and --heal are for a store: there is no log beside a file")
     report = _look(settings, file, deep, scratch_dir)
-    if heal_it and any(finding.area == BACKEND for finding in report.findings):
+    if heal_it and any(finding.area in (BACKEND, AHEAD) for finding in report.findings):
         _show(settings, report)
         _heal(settings)
         report = _look(settings, file, deep, scratch_dir)
@@ -69,11 +74,11 @@ def _look(settings: Settings, file: Path | None, deep: bool, scratch_dir: Path |
 
 
 def _heal(settings: Settings) -> None:
-    """Rebuild the backend, and open the store once, which replays the log."""
-    aside = heal(settings.directory, options=settings.load_options())
+    """Put it right, and open the store once, which replays the log."""
+    healed = heal(settings.directory, options=settings.load_options())
     settings.open().close()
     if not settings.json:
-        write_line(f"rebuilt the backend; the damaged one is now {aside}")
+        write_line(healed.what)
 
 
 def _show(settings: Settings, report: Report) -> None:

@@ -24,6 +24,7 @@ from kvstore import layout
 from kvstore.backend import check_closed, recognize_backend
 from kvstore.errors import Corruption, KVStoreError, NotAStore
 from kvstore.files import OSDisk
+from kvstore.held import HeldDisk
 from kvstore.layout import DataDir
 from kvstore.mvcc.schema import (
     META,
@@ -162,11 +163,11 @@ def held_by_backend(directory: DataDir) -> Held:
 
 
 def carry_out(plan: Plan, directory: DataDir) -> None:
-    held = plan.held
+    held, disk = plan.held, HeldDisk(OSDisk(), directory)
     if plan.action == Action.BEGIN_ANEW:
-        begin_anew(OSDisk(), directory.wal, held.index, held.cluster_id, held.member_id)
+        begin_anew(disk, directory.wal, held.index, held.cluster_id, held.member_id)
     else:
-        repair_log(OSDisk(), directory.wal, after_index=held.index, mark=held.mark)
+        repair_log(disk, directory.wal, after_index=held.index, mark=held.mark)
 
 
 # --- saying it -----------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from kvstore.backend import ReadTx, Row, first_values
 from kvstore.errors import Corruption
 from kvstore.keyvalue import row_revisions
-from kvstore.mvcc.overlay import ChangedRow
+from kvstore.mvcc.overlay import ChangedRow, Generations
 from kvstore.mvcc.schema import (
     CHANGES,
     DELETE,
@@ -28,6 +28,7 @@ from kvstore.mvcc.schema import (
 from kvstore.mvcc.state import State
 
 _SAMPLE_ROWS = 32
+_KEYS_PAGE = 1000
 EVERYTHING: tuple[bytes, bytes | None] = (b"", None)
 _main_of = itemgetter(0)
 
@@ -40,17 +41,18 @@ def change_page(
     At least one revision, otherwise about ``limit`` changes, of which only those of keys in ``span`` [start, end)
     are returned. Raises ``Compacted`` where ``first`` is not kept.
     """
-    pending, complete = _pending(state, first, last)
-    if complete:
-        state.check_kept(first)
-        return _page_of(pending, first - 1, last, limit, span)
-    with state.backend.read() as tx:
-        state.check_kept(first, tx)
+    generations = state.generations
+    if any(generation.changes and generation.changes[0][0] <= first for generation in generations):
+        state.check_kept(first)  # all that follow are in memory too
+        return _page_of(_pending(generations, first, last), first - 1, last, limit, span)
+    generations, tx = state.look(first)
+    with tx:
         rows, covered = _named(tx, first, last, limit)
         found = _resolve(tx, rows, state.compacted, span)
     if covered is not None:
         return found, covered
     covered = parse_revision(rows[-1][0])[0] if rows else first - 1
+    pending = _pending(generations, first, last)
     more, covered = _page_of(pending, covered, last, limit - len(rows), span)
     return found + more, covered
 
@@ -69,23 +71,14 @@ def _named(tx: ReadTx, first: int, last: int, limit: int) -> tuple[list[Row], in
 # --- what is not in the backend yet ------------------------------------------------------
 
 
-def _pending(state: State, first: int, last: int) -> tuple[list[ChangedRow], bool]:
-    """What the generations hold of first..last, oldest first, and whether that is all there is.
-
-    Taken before the backend is opened (overlay.py).
-    """
-    generations = state.generations
+def _pending(generations: Generations, first: int, last: int) -> list[ChangedRow]:
+    """What the generations hold of first..last, oldest first."""
     found: list[ChangedRow] = []
     for generation in reversed(generations):
         changes = generation.changes
-        try:
-            low = bisect_left(changes, first, key=_main_of)
-            high = bisect_left(changes, last + 1, lo=low, key=_main_of)
-        except IndexError:  # it has reached the backend, and is being emptied
-            continue
-        found += changes[low:high]
-    complete = bool(found) and found[0][0] == first and generations[-1] in state.generations
-    return found, complete
+        low = bisect_left(changes, first, key=_main_of)
+        found += changes[low : bisect_left(changes, last + 1, lo=low, key=_main_of)]
+    return found
 
 
 def _page_of(
@@ -179,13 +172,14 @@ def _take(named: _Named, wanted: list[int], rows: list[bytes | None]) -> list[in
 
 def changed_keys(state: State, first: int, last: int) -> list[bytes]:
     """The keys changed in first <= main <= last, ascending, each once."""
-    keys = {key for _, _, key, _ in _pending(state, first, last)[0]}
+    keys: set[bytes] = set()
     at = revision_key(first, 0)
     while True:
-        with state.backend.read() as tx:
-            state.check_kept(first - 1, tx)
-            rows = tx.scan(CHANGES, at, revision_key(last + 1, 0), limit=1000)
-        keys.update(value[1:] for _, value in rows)
-        if len(rows) < 1000:
+        generations, tx = state.look(first - 1)
+        with tx:
+            rows = tx.scan(CHANGES, at, revision_key(last + 1, 0), limit=_KEYS_PAGE)
+        keys.update([value[1:] for _, value in rows])
+        if len(rows) < _KEYS_PAGE:
+            keys.update([key for _, _, key, _ in _pending(generations, first, last)])
             return sorted(keys)
         at = rows[-1][0] + b"\0"

@@ -17,6 +17,7 @@ from collections.abc import Iterator
 
 from crc32c import crc32c
 
+from kvstore.errors import Corruption
 from kvstore.keyvalue import encode_key_value, row_mod_revision, split_row
 from kvstore.mvcc.changes import change_page
 from kvstore.mvcc.state import State
@@ -26,12 +27,19 @@ _ROW_KEY = struct.Struct(">Q1sQ")
 
 
 def hash_kv(state: State, revision: int, compacted: int) -> int:
-    """The hash at ``revision`` (a kept one)."""
+    """The hash at ``revision`` (a kept one). Raises ``Compacted`` if a compaction to a later one comes between."""
     value = crc32c(b"key")
     old = _rows_below(state, revision, compacted)
     for row_key, row_value in heapq.merge(old, _rows_above(state, revision, compacted)):
         value = crc32c(row_value, crc32c(row_key, value))
     return value
+
+
+def _row_key(main: int, sub: int) -> bytes:
+    try:
+        return _ROW_KEY.pack(main, b"_", sub)
+    except struct.error:
+        raise Corruption(f"a row has the impossible revision {main}.{sub}") from None
 
 
 def _rows_below(state: State, revision: int, compacted: int) -> list[tuple[bytes, bytes]]:
@@ -53,7 +61,7 @@ def _versions_below(state: State, revision: int, compacted: int) -> tuple[list[t
             main = row_mod_revision(row)
             if main <= compacted:
                 sub, key_value = split_row(row)
-                kept.append((_ROW_KEY.pack(main, b"_", sub), key_value))
+                kept.append((_row_key(main, sub), key_value))
     return kept, any_live
 
 
@@ -62,8 +70,9 @@ def _rows_above(state: State, revision: int, compacted: int) -> Iterator[tuple[b
     first = max(compacted + 1, 1)
     while first <= revision:
         page, covered = change_page(state, first, revision, _PAGE)
+        state.check_kept(compacted)
         for main, sub, key, row in page:
-            row_key = _ROW_KEY.pack(main, b"_", sub)
+            row_key = _row_key(main, sub)
             if row is None:
                 yield row_key + b"t", encode_key_value(key, 0, 0, 0, b"", 0)
             else:

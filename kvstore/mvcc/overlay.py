@@ -6,25 +6,35 @@ opens a new one in front and carries the frozen one into the backend. Generation
     reads:  active generation -> frozen generation (while a checkpoint runs) -> backend
 
 A change lies in a generation from the moment it is planned, before its log record is synced; readers ask at the
-published revision and so never see it too early. Once the backend has committed a frozen generation, it may
-vanish from under a reader at any moment. That is harmless for readers that keep one rule:
+published revision and so never see it too early.
 
-    look into the generations first, open the backend's read transaction after.
+One look, one state. Every read, and every page of a long one, keeps one rule (``State.look``):
 
-What was missing in the generations is then in the backend, and what is in both is the same.
+    take the tuple of generations, once
+    open the backend's read transaction after that
+    ask after that what was compacted
+
+Whatever was missing in the generations is then in the transaction, and what is in both is the same. That holds
+however long the reader is held up between any two steps, because what it has taken stays as it was: the tuple is
+replaced, never changed; a generation only grows, by changes newer than what the reader asks for, and is emptied
+only once nobody holds it any more (``Remains``). Readers take no lock here, and leave none behind when they are
+interrupted: what they work out for those who come after (``Generation.keys``) is put in place by one assignment.
 """
 
 from __future__ import annotations
 
 import time
-from itertools import islice
-from threading import Lock
-
-from sortedcontainers import SortedList
+import weakref
+from bisect import bisect_left
+from collections.abc import Sequence, Sized
+from typing import Any
 
 DRAIN_CHUNK = 256
 DRAIN_PAUSE_SECONDS = 0.0001
+HELD_SECONDS = 0.01
+"""How long ``Remains`` waits for readers who are still about."""
 _CHANGE_OVERHEAD_BYTES = 300
+_RUN_RATIO = 4
 
 
 ChangedRow = tuple[int, int, bytes, bytes | None]
@@ -33,6 +43,9 @@ ChangedRow = tuple[int, int, bytes, bytes | None]
 A plain tuple of plain values: the garbage collector stops looking at it after the first time, and there may be
 100,000 of them in memory, whose collection would hold up every thread.
 """
+
+_Runs = tuple[list[bytes], ...]
+"""Keys, sorted within each run. Runs are replaced, never changed."""
 
 
 class Generation:
@@ -44,25 +57,41 @@ class Generation:
         self.earlier: dict[bytes, list[ChangedRow]] = {}
         """The changes before that one, oldest first, of keys that were changed more than once."""
         self.changes: list[ChangedRow] = []
+        self.order: list[bytes] = []
+        """The keys, as they came. (One may stand here twice: that does no harm.)"""
         self.rows: dict[str, dict[bytes, bytes | None]] = {}
         """Pending rows of the small tables (lease, attachment, alarm, meta); None deletes."""
         self.last_index = 0
         self.last_revision = 0
         self.size_bytes = 0
-        self._unsorted: list[bytes] = []
-        self._sorted: SortedList = SortedList()
-        self._sorting = Lock()
+        self._sorted: tuple[_Runs, int] = (), 0
+        """The keys in sorted runs, each much longer than the next, and how many of ``order`` they hold."""
 
     def add(self, change: ChangedRow) -> None:
         _, _, key, row = change
         before = self.newest.get(key)
         if before is None:
-            self._unsorted.append(key)
+            self.order.append(key)
         else:  # first among the earlier ones: a reader may look at any moment
             self.earlier.setdefault(key, []).append(before)
         self.newest[key] = change
         self.changes.append(change)
         self.size_bytes += _CHANGE_OVERHEAD_BYTES + (len(row) if row else len(key))
+
+    def add_missing(self, changes: Sequence[ChangedRow]) -> None:
+        """Add the newest changes, of which an interrupted ``add`` may have left any part behind."""
+        for change in changes:
+            main, sub, key, _ = change
+            before = self.newest.get(key)
+            if before is None:
+                self.order.append(key)
+            elif before[:2] >= (main, sub):
+                continue
+            elif self.earlier.get(key, [])[-1:] != [before]:
+                self.earlier.setdefault(key, []).append(before)
+            self.newest[key] = change
+        last = self.changes[-1][:2] if self.changes else (0, -1)
+        self.changes.extend([change for change in changes if change[:2] > last])
 
     def set_row(self, table: str, key: bytes, value: bytes | None) -> None:
         self.rows.setdefault(table, {})[key] = value
@@ -73,38 +102,87 @@ class Generation:
         change = self.newest.get(key)
         if change is None or change[0] <= revision:
             return change
-        for change in reversed(self.earlier.get(key, ())):
-            if change[0] <= revision:
-                return change
-        return None
+        earlier = self.earlier.get(key, ())
+        count = bisect_left(earlier, (revision + 1,))
+        return earlier[count - 1] if count else None
 
-    def of(self, key: bytes) -> list[ChangedRow]:
-        """All changes of ``key``, oldest first."""
+    def of(self, key: bytes, first: int = 0) -> list[ChangedRow]:
+        """The changes of ``key``, oldest first: those from revision ``first`` on, and the one before them.
+
+        As it was at one moment: the newest is taken first, and then only what came before it.
+        """
         newest = self.newest.get(key)
-        return [] if newest is None else [*self.earlier.get(key, ()), newest]
+        if newest is None:
+            return []
+        earlier = self.earlier.get(key, ())
+        begin = max(bisect_left(earlier, (first,)) - 1, 0)
+        return [*earlier[begin : bisect_left(earlier, newest[:2])], newest]
 
     def keys(self, start: bytes, end: bytes | None, limit: int) -> list[bytes]:
         """The first ``limit`` changed keys in [start, end), ascending."""
-        if not self.newest:
-            return []
-        with self._sorting:
-            count = len(self._unsorted)
-            if count:  # writers append meanwhile; only what was counted is taken
-                self._sorted.update(self._unsorted[:count])
-                del self._unsorted[:count]
-            return list(islice(self._sorted.irange(start, end, inclusive=(True, False)), limit))
+        runs, taken = self._sorted
+        count = len(self.order)
+        if count > taken:  # writers append meanwhile; only what was counted is taken
+            runs = _with_run(runs, sorted(self.order[taken:count]))
+            self._sorted = runs, count
+        found: list[bytes] = []
+        for run in runs:
+            low = bisect_left(run, start) if start else 0
+            high = len(run) if end is None else bisect_left(run, end, low)
+            if low < high:
+                found += run[low : min(high, low + limit)]
+        if len(runs) > 1:
+            found.sort()
+        return found if len(found) <= limit else found[:limit]
 
-    def drain(self) -> None:
-        """Let go of the contents in small steps: freeing 10,000 objects at once would stall every thread."""
-        for container in (self.earlier, self.newest, self.changes):
-            while container:
-                for _ in range(min(DRAIN_CHUNK, len(container))):
-                    container.popitem() if isinstance(container, dict) else container.pop()
-                time.sleep(DRAIN_PAUSE_SECONDS)
+
+def _with_run(runs: _Runs, new: list[bytes]) -> _Runs:
+    """The runs and a new one, which takes in those before it that are not much longer than itself."""
+    kept = len(runs)
+    while kept and len(runs[kept - 1]) < _RUN_RATIO * len(new):
+        kept -= 1
+        new = sorted(runs[kept] + new)  # finds the two runs, and merges them
+    return *runs[:kept], new
 
 
 Generations = tuple[Generation, ...]
 """Newest first. Replaced as a whole, never changed in place."""
+
+
+class Remains:
+    """The contents of a generation that the backend has taken in and the state has dropped.
+
+    Freeing 10,000 objects at once would stall every thread, so they go in small steps; but not while a reader still
+    looks at them. Whoever makes one of these lets go of the generation, and calls ``drain``.
+    """
+
+    def __init__(self, generation: Generation) -> None:
+        self._held = weakref.ref(generation)
+        self._contents: list[Sized] = [
+            generation.earlier,
+            generation.newest,
+            *generation.rows.values(),
+            generation.order,
+            generation.changes,
+        ]
+
+    def drain(self) -> None:
+        """Let go of the contents; if a reader keeps the generation for long, that reader frees it."""
+        deadline = time.monotonic() + HELD_SECONDS
+        while self._held() is not None:
+            if time.monotonic() > deadline:
+                return self._contents.clear()
+            time.sleep(DRAIN_PAUSE_SECONDS)
+        for container in self._contents:
+            _empty(container)
+
+
+def _empty(container: Any) -> None:
+    remove = container.popitem if isinstance(container, dict) else container.pop
+    while container:
+        for _ in range(min(DRAIN_CHUNK, len(container))):
+            remove()
+        time.sleep(DRAIN_PAUSE_SECONDS)
 
 
 def overlay_slice(

@@ -1,10 +1,15 @@
-"""Planning: how a write is decided.
+"""Planning: how a write is decided, and how a decision is carried out.
 
-    request --check--> plan against head --> effects --apply--> state
-                                               '--encode--> log entry
+    request --decide--> Plan: log entry, answer, changes --carry_out--> state and leases in memory
 
-A plan looks at everything planned before it, durable or not, and is applied to the state at once, so that the
-next plan sees it. It is all or nothing: whatever can be refused is refused before the first effect.
+``decide`` looks at everything planned before it, durable or not, and changes nothing. It is all or nothing:
+what can be refused is refused there. ``carry_out`` writes the changes into memory, so that the next plan sees
+them. An exception can come out of a signal handler between any two steps of the main thread; so carrying
+out can be repeated: whoever finds a plan half carried out runs ``carry_out_again``, and the state is the same as if
+nothing had happened.
+
+Live writes and replay are two interpreters: a live write is carried out from its plan, a recovered one from
+its log entry (``effects.apply``). That both come to the same state is held by a test that runs them side by side.
 
 One transaction has one main revision (head + 1); each put and each deleted key is one sub revision. A write
 that changes nothing has no revision and no log entry.
@@ -12,7 +17,11 @@ that changes nothing has no revision and no log entry.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import copy
+import random
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 from kvstore.errors import (
     Compacted,
@@ -25,28 +34,58 @@ from kvstore.errors import (
 from kvstore.keyvalue import KeyValue, KeyValues, encode_key_value, make_row, row_numbers
 from kvstore.lessor import TTL_MAX_SECONDS, Lessor
 from kvstore.model import (
+    AlarmRequest,
+    BarrierRequest,
+    CompactionRequest,
+    CompactionResponse,
     Compare,
     CompareResult,
     CompareTarget,
     DeleteRangeRequest,
     DeleteRangeResponse,
+    ExpireRequest,
+    LeaseGrantRequest,
+    LeaseGrantResponse,
+    LeaseKeepAliveRequest,
+    LeaseKeepAliveResponse,
+    LeaseLeasesRequest,
+    LeaseLeasesResponse,
+    LeaseRevokeRequest,
+    LeaseRevokeResponse,
+    LeaseTimeToLiveRequest,
+    LeaseTimeToLiveResponse,
     PutRequest,
     PutResponse,
+    PutWithTTLRequest,
     RangeRequest,
+    Request,
+    ShiftRequest,
     TxnRequest,
     TxnResponse,
 )
-from kvstore.mvcc import effects
-from kvstore.mvcc.read import answer_range, scan_keys
+from kvstore.mvcc import effects, size
+from kvstore.mvcc.overlay import ChangedRow, Generation
+from kvstore.mvcc.read import answer_range, scan_keys, scan_rows
 from kvstore.mvcc.state import State
 from kvstore.mvcc.validate import Interval, any_inside, range_bounds
 
+Step = tuple[Callable[..., None], tuple[Any, ...]]
+"""A change of leases, marks or alarms: a function that may be called twice, and its arguments."""
 
-class Planned(NamedTuple):
-    """A decided write: the log entry (None: nothing changed) and the answer."""
+
+class Plan(NamedTuple):
+    """A decided write."""
 
     entry: bytes | None
-    response: object
+    """For the log; None where nothing changes."""
+    response: Any
+    head: int
+    """``State.head`` once it is carried out."""
+    last_index: int
+    """``State.index`` likewise: its entry's, if it has one."""
+    changes: Sequence[ChangedRow] = ()
+    steps: Sequence[Step] = ()
+    """After the changes, in order."""
 
 
 class Path(NamedTuple):
@@ -58,15 +97,68 @@ class Path(NamedTuple):
 
 
 class Planner:
-    """Turns requests into log entries. One caller at a time: the engine holds the lock."""
+    """Turns requests into plans. One caller at a time: the writer holds the lock."""
 
-    def __init__(self, state: State, lessor: Lessor) -> None:
+    def __init__(
+        self,
+        state: State,
+        lessor: Lessor,
+        now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+        ttl_min_seconds: int = 0,
+    ) -> None:
         self._state = state
         self._lessor = lessor
+        self._now_ms = now_ms
+        self._ttl_min_seconds = ttl_min_seconds
+        self._deciders: dict[type, Callable[[Any], Plan]] = {
+            PutRequest: self._put,
+            PutWithTTLRequest: self._put_with_ttl,
+            DeleteRangeRequest: self._delete,
+            TxnRequest: self._txn,
+            CompactionRequest: self._compact,
+            LeaseGrantRequest: self._grant,
+            LeaseRevokeRequest: self._revoke,
+            LeaseKeepAliveRequest: self._keep_alive,
+            LeaseTimeToLiveRequest: self._time_to_live,
+            LeaseLeasesRequest: self._leases,
+            AlarmRequest: self._alarm,
+            ExpireRequest: self._expire,
+            ShiftRequest: self._shift,
+            BarrierRequest: self._barrier,
+        }
+
+    def decide(self, request: Request) -> Plan:
+        """What ``request`` would do now. Changes nothing; raises ``RequestError`` where it is refused."""
+        return self._deciders[request.__class__](request)
+
+    def carry_out(self, plan: Plan) -> None:
+        """Bring a plan, the newest decided, into memory."""
+        state = self._state
+        add = state.generations[0].add
+        for change in plan.changes:
+            add(change)
+        for function, arguments in plan.steps:
+            function(*arguments)
+        state.head = plan.head
+        state.index = plan.last_index
+
+    def carry_out_again(self, plan: Plan) -> None:
+        """Bring a plan into memory of which any part may be there already."""
+        self._state.generations[0].add_missing(plan.changes)
+        self.carry_out(plan._replace(changes=()))
+
+    def plan(self, request: Request) -> Plan:
+        """Decide and carry out, at once: for replayers, which nothing interrupts."""
+        plan = self.decide(request)
+        self.carry_out(plan)
+        return plan
+
+    def _unchanged(self, response: Any) -> Plan:
+        return Plan(None, response, self._state.head, self._state.index)
 
     # --- single writes ----------------------------------------------------------------
 
-    def put(self, request: PutRequest) -> Planned:
+    def _put(self, request: PutRequest) -> Plan:
         key, value, lease, want_prev, ignore_value, ignore_lease = request
         state = self._state
         if lease and lease not in self._lessor.leases:
@@ -77,45 +169,42 @@ class Planner:
         main = state.head + 1
         create_revision, _, version, old_lease = (main, 0, 0, 0) if old is None else row_numbers(old)
         if lease or ignore_value or ignore_lease or old_lease:
-            return self._put_in_full(request)
+            draft = self._draft()
+            return draft.plan(draft.put(request))
         row = encode_key_value(key, create_revision, main, version + 1, value, 0)
-        state.change((main, 0, key, row))
-        state.head = main
-        state.index += 1
         prev_kv = KeyValue.from_row(old) if want_prev and old is not None else None
-        return Planned(effects.revision(main) + effects.put(row), PutResponse(main, prev_kv))
+        entry = effects.revision(main) + effects.put(row)
+        return Plan(entry, PutResponse(main, prev_kv), main, state.index + 1, ((main, 0, key, row),))
 
-    def _put_in_full(self, request: PutRequest) -> Planned:
-        run = _Run(self._state, self._lessor)
-        response = run.put(request)
-        return Planned(run.finish(), response)
-
-    def put_for(self, request: PutRequest, lease: int, ttl_seconds: int, now_ms: int) -> Planned:
+    def _put_with_ttl(self, request: PutWithTTLRequest) -> Plan:
         """A put with a new lease of its own, in one log entry: both are there, or neither."""
+        put, ttl_seconds = request.put, max(request.ttl_seconds, self._ttl_min_seconds)
         if ttl_seconds > TTL_MAX_SECONDS:
             raise LeaseTTLTooLarge
-        if (request.ignore_value or request.ignore_lease) and self._state.head_row(request.key) is None:
+        if (put.ignore_value or put.ignore_lease) and self._state.head_row(put.key) is None:
             raise KeyNotFound
-        run = _Run(self._state, self._lessor)
-        run.grant(lease, ttl_seconds, now_ms + ttl_seconds * 1000)
-        response = run.put(request._replace(lease=lease))
-        return Planned(run.finish(), response)
+        draft = self._draft()
+        lease = self._new_lease_id()
+        draft.grant(lease, ttl_seconds, self._now_ms() + ttl_seconds * 1000)
+        return draft.plan(draft.put(put._replace(lease=lease)))
 
-    def delete(self, request: DeleteRangeRequest) -> Planned:
-        run = _Run(self._state, self._lessor)
-        response = run.delete(request)
-        return Planned(run.finish(), response)
+    def _delete(self, request: DeleteRangeRequest) -> Plan:
+        draft = self._draft()
+        return draft.plan(draft.delete(request))
+
+    def _draft(self) -> _Draft:
+        return _Draft(self._state, self._lessor)
 
     # --- transactions -----------------------------------------------------------------
 
-    def txn(self, request: TxnRequest) -> Planned:
+    def _txn(self, request: TxnRequest) -> Plan:
         path = self.choose(request)
         if not is_read_only(request):
             self._check_puts(path)
         self._check_ranges(path)
-        run = _Run(self._state, self._lessor)
-        responses = self._run_path(run, path)
-        return Planned(run.finish(), TxnResponse(run.revision, path.succeeded, responses))
+        draft = self._draft()
+        responses = self._run_path(draft, path)
+        return draft.plan(TxnResponse(draft.revision, path.succeeded, responses))
 
     def choose(self, request: TxnRequest) -> Path:
         """Evaluate every compare along the chosen branches, all against the state before the transaction."""
@@ -164,101 +253,139 @@ class Planner:
             elif at in path.nested:
                 self._check_ranges(path.nested[at])
 
-    def _run_path(self, run: _Run, path: Path) -> tuple[object, ...]:
+    def _run_path(self, draft: _Draft, path: Path) -> tuple[object, ...]:
         responses: list[object] = []
         for at, op in enumerate(path.ops):
             if isinstance(op, PutRequest):
-                responses.append(run.put(op))
+                responses.append(draft.put(op))
             elif isinstance(op, DeleteRangeRequest):
-                responses.append(run.delete(op))
+                responses.append(draft.delete(op))
             elif isinstance(op, RangeRequest):
-                responses.append(run.range(op))
+                responses.append(draft.range(op))
             else:
                 nested = path.nested[at]
-                responses.append(TxnResponse(0, nested.succeeded, self._run_path(run, nested)))
+                responses.append(TxnResponse(0, nested.succeeded, self._run_path(draft, nested)))
         return tuple(responses)
 
-    # --- leases, compaction, alarms ---------------------------------------------------
+    # --- leases -----------------------------------------------------------------------
 
-    def grant(self, lease: int, ttl_seconds: int, ttl_min_seconds: int, now_ms: int) -> tuple[bytes, int]:
-        """(entry, effective ttl)."""
-        if ttl_seconds > TTL_MAX_SECONDS:
+    def _new_lease_id(self) -> int:
+        """A positive id that no lease has."""
+        while True:
+            ident = random.getrandbits(63)
+            if ident and ident not in self._lessor.leases:
+                return ident
+
+    def _grant(self, request: LeaseGrantRequest) -> Plan:
+        if request.ttl > TTL_MAX_SECONDS:
             raise LeaseTTLTooLarge
-        if lease in self._lessor.leases:
+        if request.id in self._lessor.leases:
             raise LeaseExists
-        ttl_seconds = max(ttl_seconds, ttl_min_seconds)
-        deadline_ms = now_ms + ttl_seconds * 1000
-        self._lessor.apply_grant(self._state.active, lease, ttl_seconds, deadline_ms)
-        self._state.index += 1
-        return effects.grant(lease, ttl_seconds, deadline_ms), ttl_seconds
+        lease = request.id or self._new_lease_id()
+        ttl_seconds = max(request.ttl, self._ttl_min_seconds)
+        draft = self._draft()
+        draft.grant(lease, ttl_seconds, self._now_ms() + ttl_seconds * 1000)
+        return draft.plan(LeaseGrantResponse(self._state.head, lease, ttl_seconds))
 
-    def renew(self, lease: int, now_ms: int) -> tuple[bytes, int]:
-        """(entry, ttl) of a lease that is not yet due; ``LeaseNotFound`` otherwise."""
-        found = self._lessor.leases.get(lease)
+    def _keep_alive(self, request: LeaseKeepAliveRequest) -> Plan:
+        """A lease that is due is not renewed any more: ttl 0, as where there is none."""
+        found, now_ms = self._lessor.leases.get(request.id), self._now_ms()
         if found is None or found.deadline_ms <= now_ms:
-            raise LeaseNotFound
-        deadline_ms = now_ms + found.ttl_seconds * 1000
-        self._lessor.apply_renew(self._state.active, lease, deadline_ms)
-        self._state.index += 1
-        return effects.renew(lease, deadline_ms), found.ttl_seconds
+            return self._unchanged(LeaseKeepAliveResponse(self._state.head, request.id, 0))
+        draft = self._draft()
+        draft.renew(request.id, now_ms + found.ttl_seconds * 1000)
+        return draft.plan(LeaseKeepAliveResponse(self._state.head, request.id, found.ttl_seconds))
 
-    def shift(self, by_ms: int) -> bytes:
+    def _shift(self, request: ShiftRequest) -> Plan:
         """Move every deadline, as one entry."""
-        entry = []
+        draft = self._draft()
         for ident, lease in self._lessor.leases.items():
-            deadline_ms = lease.deadline_ms + by_ms
-            self._lessor.apply_renew(self._state.active, ident, deadline_ms)
-            entry.append(effects.renew(ident, deadline_ms))
-        self._state.index += 1
-        return b"".join(entry)
+            draft.renew(ident, lease.deadline_ms + request.by_ms)
+        return draft.plan(None)
 
-    def revoke(self, lease: int) -> tuple[bytes, int]:
-        """(entry, revision): the attached keys go in one revision, in key order."""
-        found = self._lessor.leases.get(lease)
+    def _revoke(self, request: LeaseRevokeRequest) -> Plan:
+        """The attached keys go in one revision, in key order. More than an entry holds go piece by piece.
+
+        The answer is then None until the last of them, with which the lease goes: ask again.
+        """
+        found = self._lessor.leases.get(request.id)
         if found is None:
             raise LeaseNotFound
-        run = _Run(self._state, self._lessor)
-        for key in sorted(found.keys):
-            run.delete_key(key, lease)
-        run.revoke(lease)
-        entry = run.finish()
-        return entry or b"", run.revision
+        keys = sorted(found.keys)
+        piece = size.first_piece(keys)
+        draft = self._draft()
+        for key in keys[:piece]:
+            draft.delete_key(key, request.id)
+        if piece < len(keys):
+            return draft.plan(None)
+        draft.revoke(request.id)
+        return draft.plan(LeaseRevokeResponse(draft.revision))
 
-    def compact(self, revision: int) -> bytes:
-        if revision <= self._state.head_compacted:
-            raise Compacted(self._state.head_compacted)
-        if revision > self._state.head:
+    def _expire(self, _: ExpireRequest) -> Plan:
+        due = self._lessor.next_deadline()
+        if due is None or due[0] > self._now_ms():
+            raise LeaseNotFound
+        return self._revoke(LeaseRevokeRequest(due[1]))
+
+    def _time_to_live(self, request: LeaseTimeToLiveRequest) -> Plan:
+        found, revision = self._lessor.leases.get(request.id), self._state.head
+        if found is None:
+            return self._unchanged(LeaseTimeToLiveResponse(revision, request.id, -1, 0, ()))
+        left = int((found.deadline_ms - self._now_ms()) / 1000)
+        keys = tuple(sorted(found.keys)) if request.keys else ()
+        return self._unchanged(LeaseTimeToLiveResponse(revision, request.id, left, found.ttl_seconds, keys))
+
+    def _leases(self, _: LeaseLeasesRequest) -> Plan:
+        leases = sorted(self._lessor.leases.values(), key=lambda lease: lease.deadline_ms)
+        return self._unchanged(LeaseLeasesResponse(self._state.head, tuple([lease.id for lease in leases])))
+
+    # --- compaction, alarms -----------------------------------------------------------
+
+    def _compact(self, request: CompactionRequest) -> Plan:
+        state, revision = self._state, request.revision
+        if revision <= state.head_compacted:
+            raise Compacted(state.head_compacted)
+        if revision > state.head:
             raise FutureRevision
-        self._state.compact(revision)
-        self._state.index += 1
-        return effects.compact(revision)
+        return self._step(effects.compact(revision), CompactionResponse(state.head), state.compact, revision)
 
-    def alarm(self, member_id: int, name: str, on: bool) -> bytes:
-        self._state.set_alarm(member_id, name, on)
-        self._state.index += 1
-        return effects.alarm(on, member_id, name)
+    def _alarm(self, request: AlarmRequest) -> Plan:
+        member_id, name, on = request
+        return self._step(
+            effects.alarm(on, member_id, name), None, self._state.set_alarm, member_id, name, on
+        )
+
+    def _step(self, entry: bytes, response: Any, function: Callable[..., None], *arguments: Any) -> Plan:
+        return Plan(entry, response, self._state.head, self._state.index + 1, (), ((function, arguments),))
+
+    def _barrier(self, _: BarrierRequest) -> Plan:
+        return self._unchanged(None)
 
 
-class _Run:
-    """One transaction being carried out: its revision, and its effects so far."""
+class _Draft:
+    """A transaction being decided: its revision, its changes so far, and reads that see them."""
 
     def __init__(self, state: State, lessor: Lessor) -> None:
         self._state = state
         self._lessor = lessor
-        self._begin = state.head
         self._main = state.head + 1
-        self._sub = 0
+        self._changes: list[ChangedRow] = []
+        self._rows: dict[bytes, bytes | None] = {}
+        """What the changes have made of their keys."""
+        self._steps: list[Step] = []
         self._effects: list[bytes] = []
+        self._above: State | None = None
+        """The state with the changes on top, once a range has asked for it."""
 
     @property
     def revision(self) -> int:
         """What a response header of this moment says."""
-        return self._main if self._sub else self._begin
+        return self._main if self._changes else self._state.head
 
     def put(self, request: PutRequest) -> PutResponse:
         key, value, lease, want_prev, ignore_value, ignore_lease = request
-        main, sub = self._main, self._sub
-        old = self._state.head_row(key)
+        main, sub, rows = self._main, len(self._changes), self._rows
+        old = rows[key] if key in rows else self._state.head_row(key)
         create_revision, version, old_lease = main, 0, 0
         if old is not None:
             create_revision, _, version, old_lease = row_numbers(old)
@@ -270,57 +397,77 @@ class _Run:
             raise KeyNotFound
         key_value = encode_key_value(key, create_revision, main, version + 1, value, lease)
         self._effects.append(effects.put(key_value))
-        self._state.change((main, sub, key, make_row(key_value, sub) if sub else key_value))
-        self._sub = sub + 1
+        row = rows[key] = make_row(key_value, sub) if sub else key_value
+        self._changes.append((main, sub, key, row))
         if old_lease != lease:
-            self._attach(key, old_lease, attached=False)
-            self._attach(key, lease, attached=True)
+            self._attach(key, old_lease, False)
+            self._attach(key, lease, True)
         return PutResponse(main, KeyValue.from_row(old) if want_prev and old is not None else None)
 
     def delete(self, request: DeleteRangeRequest) -> DeleteRangeResponse:
         start, end = range_bounds(request.key, request.range_end)
         if request.range_end:
-            gone = list(scan_keys(self._state, start, end, self._main))
+            gone = list(scan_rows(self._seen(), start, end, self._main))
         else:
-            row = self._state.head_row(request.key)
-            gone = [] if row is None else [KeyValue.from_row(row)]
-        for kv in gone:
-            self.delete_key(kv.key, kv.lease)
-        prev_kvs = KeyValues([kv.row for kv in gone] if request.prev_kv else [])
+            rows = self._rows
+            row = rows[request.key] if request.key in rows else self._state.head_row(request.key)
+            gone = [] if row is None else [(request.key, row)]
+        for key, row in gone:
+            self.delete_key(key, row_numbers(row)[3])
+        prev_kvs = KeyValues([row for _, row in gone] if request.prev_kv else [])
         return DeleteRangeResponse(self.revision, len(gone), prev_kvs)
 
     def delete_key(self, key: bytes, lease: int) -> None:
         self._effects.append(effects.delete(key))
-        self._state.change((self._main, self._sub, key, None))
-        self._sub += 1
-        self._attach(key, lease, attached=False)
-
-    def grant(self, lease: int, ttl_seconds: int, deadline_ms: int) -> None:
-        self._lessor.apply_grant(self._state.active, lease, ttl_seconds, deadline_ms)
-        self._effects.append(effects.grant(lease, ttl_seconds, deadline_ms))
-
-    def revoke(self, lease: int) -> None:
-        self._lessor.apply_revoke(self._state.active, lease)
-        self._effects.append(effects.revoke(lease))
+        self._changes.append((self._main, len(self._changes), key, None))
+        self._rows[key] = None
+        if lease:
+            self._attach(key, lease, False)
 
     def range(self, request: RangeRequest) -> object:
         revision = request.revision if request.revision > 0 else self.revision
-        return answer_range(self._state, request, revision, self.revision)
+        return answer_range(self._seen(), request, revision, self.revision)
 
-    def _attach(self, key: bytes, lease: int, *, attached: bool) -> None:
+    def grant(self, lease: int, ttl_seconds: int, deadline_ms: int) -> None:
+        self._effects.append(effects.grant(lease, ttl_seconds, deadline_ms))
+        self._step(self._lessor.apply_grant, lease, ttl_seconds, deadline_ms)
+
+    def renew(self, lease: int, deadline_ms: int) -> None:
+        self._effects.append(effects.renew(lease, deadline_ms))
+        self._step(self._lessor.apply_renew, lease, deadline_ms)
+
+    def revoke(self, lease: int) -> None:
+        self._effects.append(effects.revoke(lease))
+        self._step(self._lessor.apply_revoke, lease)
+
+    def plan(self, response: Any) -> Plan:
+        """The whole of it."""
+        state = self._state
+        if not self._effects:
+            return Plan(None, response, state.head, state.index)
+        size.check_entry(sum(map(len, self._effects)))
+        entry = b"".join(self._effects)
+        if self._changes:
+            entry = effects.revision(self._main) + entry
+        return Plan(entry, response, self.revision, state.index + 1, self._changes, self._steps)
+
+    def _seen(self) -> State:
+        """The state as this transaction sees it."""
+        if not self._changes:
+            return self._state
+        if self._above is None:
+            self._above = copy.copy(self._state)
+            self._above.generations = (Generation(), *self._state.generations)
+        self._above.active.add_missing(self._changes)
+        return self._above
+
+    def _attach(self, key: bytes, lease: int, attached: bool) -> None:
         if lease:
             self._effects.append((effects.attach if attached else effects.detach)(lease, key))
-            self._lessor.apply_attachment(self._state.active, lease, key, attached=attached)
+            self._step(self._lessor.apply_attachment, lease, key, attached)
 
-    def finish(self) -> bytes | None:
-        """The log entry; None if nothing was changed."""
-        if not self._effects:
-            return None
-        self._state.index += 1
-        if not self._sub:
-            return b"".join(self._effects)
-        self._state.head = self._main
-        return effects.revision(self._main) + b"".join(self._effects)
+    def _step(self, function: Callable[..., None], *arguments: Any) -> None:
+        self._steps.append((function, (self._state.active, *arguments)))
 
 
 def is_read_only(request: TxnRequest) -> bool:

@@ -10,14 +10,24 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from kvstore.backend import Row
 from kvstore.errors import Compacted, FutureRevision
 from kvstore.keyvalue import KeyValue, KeyValues, encode_key_value, row_mod_revision, row_numbers
 from kvstore.model import Change, RangeRequest, RangeResponse, SortOrder, SortTarget
-from kvstore.mvcc.schema import HISTORY, LATEST, REVISION_BYTES, REVISION_LIMIT, escape, parse_revision
+from kvstore.mvcc.schema import (
+    HISTORY,
+    LATEST,
+    REVISION_BYTES,
+    REVISION_LIMIT,
+    escape,
+    history_key,
+    parse_revision,
+)
 from kvstore.mvcc.state import PAGE_ROWS, State
 from kvstore.mvcc.validate import range_bounds
 
-Rows = list[tuple[bytes, bytes]]
+Rows = list[Row]
+_HISTORY_FIRST_ROWS = 64
 
 
 def read_revision(asked: int, newest: int, compacted: int) -> int:
@@ -144,56 +154,84 @@ def scan_keys(
     state: State, start: bytes, end: bytes | None, revision: int, page_rows: int = PAGE_ROWS
 ) -> Iterator[KeyValue]:
     """Live keys of [start, end) at ``revision``, ascending, a page at a time; nothing is held in between."""
+    for _, row in scan_rows(state, start, end, revision, page_rows):
+        yield KeyValue.from_row(row)
+
+
+def scan_rows(
+    state: State, start: bytes, end: bytes | None, revision: int, page_rows: int = PAGE_ROWS
+) -> Iterator[tuple[bytes, bytes]]:
+    """(key, row) of the live keys of [start, end) at ``revision``, as ``scan_keys``."""
     at: bytes | None = start
     while at is not None and (end is None or at < end):
         page, at = state.page(at, end, revision, page_rows)
-        for _, row in page:
-            yield KeyValue.from_row(row)
+        yield from page
 
 
-def key_history(state: State, key: bytes, first_revision: int, last_revision: int) -> Iterator[KeyValue]:
+def key_history(
+    state: State, key: bytes, first_revision: int, last_revision: int, compacted: int
+) -> Iterator[KeyValue]:
     """Every kept version of ``key`` with first <= mod_revision <= last, oldest first.
 
     A delete shows as a ``KeyValue`` with version 0: it is the end of a version that no update took over. What
-    ended at or before the compact revision is not kept, whether its rows are gone yet or not.
+    ended at or before ``compacted``, the compact revision when this was asked for, is not kept, whether its rows
+    are gone yet or not. Raises ``Compacted`` on the way if a later compaction overtakes it.
     """
-    ended, compacted = 0, state.compacted
-    for row, end in _lives(state, key):
-        if 0 < end <= compacted:
-            continue
+    if first_revision > last_revision:
+        return
+    ended = 0
+    for row, end in _lives(state, key, max(first_revision, compacted + 1)):
         kv = KeyValue.from_row(row)
         if ended and kv.version == 1 and first_revision <= ended <= last_revision:
             yield KeyValue(key, mod_revision=ended)
-        if first_revision <= kv.mod_revision <= last_revision:
+        if kv.mod_revision > last_revision:
+            return
+        if kv.mod_revision >= first_revision:
             yield kv
         ended = end
     if ended and first_revision <= ended <= last_revision:
         yield KeyValue(key, mod_revision=ended)
 
 
-def _lives(state: State, key: bytes) -> Iterator[tuple[bytes, int]]:
-    """(row, main revision of its end, 0 while it lives) of every kept version, oldest first."""
-    pending = [change for generation in reversed(state.generations) for change in generation.of(key)]
-    at, ended = escape(key), 0
-    stop = at + REVISION_LIMIT
+def _lives(state: State, key: bytes, since: int) -> Iterator[tuple[bytes, int]]:
+    """(row, main revision of its end, 0 while it lives) of every version that did not end before ``since``."""
+    at, told, ended, limit = history_key(key, since, 0), since - 1, 0, _HISTORY_FIRST_ROWS
     while True:
-        with state.backend.read() as tx:
-            rows = tx.scan(HISTORY, at, stop, limit=PAGE_ROWS)
-            latest = tx.get(LATEST, key)
+        rows, living = _history_page(state, key, at, told, ended, limit)
         for ended_key, row in rows:
             ended = parse_revision(ended_key[-REVISION_BYTES:])[0]
             yield row, ended
-        if len(rows) < PAGE_ROWS:
-            break
-        at = rows[-1][0] + b"\0"
-    newest = ended if latest is None else row_mod_revision(latest)
-    pending = [change for change in pending if change[0] > newest]
-    ends = [change[0] for change in pending] + [0]
+        if len(rows) < limit:
+            yield from living
+            return
+        at, told, limit = rows[-1][0] + b"\0", ended - 1, min(4 * limit, PAGE_ROWS)
+
+
+def _history_page(
+    state: State, key: bytes, at: bytes, told: int, ended: int, limit: int
+) -> tuple[list[Row], list[tuple[bytes, int]]]:
+    """Rows of ``history`` from ``at`` on, and the lives that come after them, if they are the last of the key.
+
+    ``told``: the revision up to which all ends are known; ``ended``: the last of them that there was.
+    """
+    generations, tx = state.look(told)
+    with tx:
+        rows = tx.scan(HISTORY, at, escape(key) + REVISION_LIMIT, limit=limit)
+        latest = tx.get(LATEST, key)
     if latest is not None:
-        yield latest, ends[0]
-    for (_, _, _, put), end in zip(pending, ends[1:], strict=True):
-        if put is not None:
-            yield put, end
+        ended = row_mod_revision(latest)
+    elif rows:
+        ended = parse_revision(rows[-1][0][-REVISION_BYTES:])[0]
+    pending = [
+        change
+        for generation in reversed(generations)
+        for change in generation.of(key, told + 1)
+        if change[0] > ended
+    ]
+    ends = [change[0] for change in pending] + [0]
+    living = [] if latest is None else [(latest, ends[0])]
+    living += [(row, end) for (_, _, _, row), end in zip(pending, ends[1:], strict=True) if row is not None]
+    return rows, living
 
 
 def difference(

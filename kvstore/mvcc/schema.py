@@ -47,6 +47,10 @@ TABLES = (LATEST, HISTORY, CHANGES, LEASE, ATTACHMENT, ALARM, META)
 
 FORMAT_VERSION = 1
 
+REVISION_END = (1 << 63) - (1 << 40)
+"""Revisions have 63 bits. A store that is opened with this one or a later is not written any more: so many writes
+before the last that none comes near it in the life of a process."""
+
 META_FORMAT = b"format"
 META_CLUSTER_ID = b"cluster_id"
 META_MEMBER_ID = b"member_id"
@@ -93,7 +97,12 @@ def split_revisions(keys: Sequence[bytes]) -> list[tuple[int, int]]:
 
 
 def parse_u64(value: bytes | None, default: int = 0) -> int:
-    return default if value is None else int.from_bytes(value, "big")
+    """The number; ``default`` where there is none. Raises ``Corruption``."""
+    if value is None:
+        return default
+    if len(value) != 8:
+        raise Corruption(f"a number has {len(value)} bytes instead of 8")
+    return int.from_bytes(value, "big")
 
 
 def escape(key: bytes) -> bytes:

@@ -3,13 +3,28 @@
     InternalRaftRequest = 100 header {1 id}, and one of: 4 put, 5 delete_range, 6 txn
 
 A request is measured only where a bound that costs next to nothing does not settle the matter.
+
+Whatever ``max_request_bytes`` says, a write is refused that could not be kept:
+
+    row     a version of a key. One limit for all backends, for a store can be moved to another: SQLite's rows end at
+            1,000,000,000 bytes, and a row of ``history`` has the key in it, and once more, at up to twice its length
+    entry   what one write puts into the log, where a record has at most 1 GiB. A deletion of a range or a transaction
+            that takes more is refused; a lease with so many keys goes piece by piece
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from kvstore.errors import RequestTooLarge
 from kvstore.model import Compare, DeleteRangeRequest, Op, PutRequest, TxnRequest
+from kvstore.wal.format import MAX_RECORD_BYTES
 from kvstore.wire import varint
+
+ROW_BYTES_MAX = 990_000_000
+ENTRY_BYTES_MAX = MAX_RECORD_BYTES - 4096
+REMOVAL_BYTES_MAX = 64 << 20
+"""How much of the log one piece of a removal takes that is more than an entry holds."""
 
 _HEADER_BYTES = 13
 """With an id of nine bytes; etcd's has ten in every second cluster."""
@@ -17,13 +32,52 @@ _HEADER_BYTES = 13
 _OVERHEAD_BYTES = 128
 """More than any one op or compare takes besides its keys and its value."""
 
+_REMOVAL_OVERHEAD_BYTES = 40
+"""More than the tags, the lengths and the lease's id of a removal take."""
+
 Write = PutRequest | DeleteRangeRequest | TxnRequest
 
 
 def check_size(request: Write, max_bytes: int) -> None:
-    """Refuse a request that is larger than ``max_bytes``."""
-    if _at_most_bytes(request) > max_bytes and request_bytes(request) > max_bytes:
-        raise RequestTooLarge
+    """Refuse a request that is larger than ``max_bytes``, or puts a row that no backend is sure to hold."""
+    at_most = _at_most_bytes(request)
+    if at_most > max_bytes and (size := request_bytes(request)) > max_bytes:
+        raise RequestTooLarge(size, max_bytes)
+    if at_most > ROW_BYTES_MAX // 3:
+        _check_rows(request)
+
+
+def _check_rows(request: Op) -> None:
+    if isinstance(request, TxnRequest):
+        for op in (*request.success, *request.failure):
+            _check_rows(op)
+    elif isinstance(request, PutRequest):
+        size = 3 * len(request.key) + len(request.value)
+        if size > ROW_BYTES_MAX:
+            raise RequestTooLarge(size, ROW_BYTES_MAX, "a row (the value, and three times the key)")
+
+
+def check_entry(size_bytes: int) -> None:
+    """Refuse a write that would take more than a record of the log holds."""
+    if size_bytes > ENTRY_BYTES_MAX:
+        raise RequestTooLarge(size_bytes, ENTRY_BYTES_MAX, "a record of the log")
+
+
+def first_piece(keys: Sequence[bytes]) -> int:
+    """How many of the keys of a lease go in one entry: all, unless an entry does not hold as many."""
+    if sum(map(removal_bytes, keys)) <= ENTRY_BYTES_MAX - _OVERHEAD_BYTES:
+        return len(keys)
+    taken = 0
+    for count, key in enumerate(keys):
+        taken += removal_bytes(key)
+        if taken > REMOVAL_BYTES_MAX:
+            return max(count, 1)
+    return len(keys)
+
+
+def removal_bytes(key: bytes) -> int:
+    """At most so much of the log takes the removal of a key from the store and from its lease."""
+    return 2 * len(key) + _REMOVAL_OVERHEAD_BYTES
 
 
 def _at_most_bytes(request: Write) -> int:

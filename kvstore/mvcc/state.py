@@ -93,7 +93,28 @@ class State:
         self.head, self.head_compacted = other.head, other.head_compacted
         self.alarms = other.alarms
 
-    # --- reads of one key -------------------------------------------------------------
+    # --- reads ------------------------------------------------------------------------
+
+    def look(self, kept: int) -> tuple[Generations, ReadTx]:
+        """One look at one state (overlay.py): the generations, and a view of the backend that has all they lack.
+
+        Close the view. Raises ``Compacted`` where revision ``kept`` is not kept any more: its rows may be going.
+        """
+        generations = self.generations
+        tx = self.backend.read()
+        try:
+            self.check_kept(kept, tx)
+        except BaseException:
+            tx.close()
+            raise
+        return generations, tx
+
+    def check_kept(self, revision: int, tx: ReadTx | None = None) -> None:
+        """Refuse a revision whose rows may be going. Call it after opening ``tx``, which will be read."""
+        if self._written_elsewhere and tx is not None:
+            self.compacted = max(self.compacted, _mark(dict(tx.scan(META)), META_COMPACT_SCHEDULED))
+        if revision < self.compacted:
+            raise Compacted(self.compacted)
 
     def head_row(self, key: bytes) -> bytes | None:
         """The row of ``key`` after everything planned so far; None where it does not exist."""
@@ -112,16 +133,14 @@ class State:
                 change = generation.at(key, revision)
                 if change is not None:
                     return change[3]
-        row = self.backend.get(LATEST, key)
+        row = self.backend.get(LATEST, key)  # a view of its own, of one key
         if self.backend_revision <= revision:
             return row
         if row is not None and row_mod_revision(row) <= revision:
             return row
-        with self.backend.read() as tx:  # what was live then is not in ``latest`` now, so it has ended
-            self.check_kept(revision, tx)
+        _, tx = self.look(revision)
+        with tx:  # what was live then is not in ``latest`` now, so it has ended
             return ended_row(tx, key, revision)
-
-    # --- reads of ranges --------------------------------------------------------------
 
     def page(
         self, start: bytes, end: bytes | None, revision: int, limit: int = PAGE_ROWS
@@ -130,36 +149,33 @@ class State:
 
         May return fewer rows (even none) with more to come; None as second value means the end.
         """
-        pending, horizon = overlay_slice(self.generations, start, end, revision, limit)
-        with self.backend.read() as tx:
-            self.check_kept(revision, tx)
+        generations, tx = self.look(revision)
+        with tx:
             if self.backend_revision <= revision:
                 rows = tx.scan(LATEST, start, end, limit=limit)
-                if len(rows) == limit and (horizon is None or rows[-1][0] < horizon):
-                    horizon = rows[-1][0]
-                if not pending:
-                    return _cut(rows, horizon), _after(horizon)
-                found: dict[bytes, bytes | None] = dict(rows)
+                horizon = rows[-1][0] if len(rows) == limit else None
             else:
-                past, past_horizon = past_rows(tx, start, end, revision, limit)
-                found = dict(past)
-                if past_horizon is not None and (horizon is None or past_horizon < horizon):
-                    horizon = past_horizon
-        found.update(pending)
-        live = sorted((key, row) for key, row in found.items() if row is not None)
-        return _cut(live, horizon), _after(horizon)
+                rows, horizon = past_rows(tx, start, end, revision, limit)
+        pending, pending_horizon = overlay_slice(generations, start, end, revision, limit)
+        if pending_horizon is not None and (horizon is None or pending_horizon < horizon):
+            horizon = pending_horizon
+        if pending:
+            found: dict[bytes, bytes | None] = dict(rows)
+            found.update(pending)
+            rows = sorted([(key, row) for key, row in found.items() if row is not None])
+        return _cut(rows, horizon), _after(horizon)
 
     def count(self, start: bytes, end: bytes | None, revision: int) -> int:
         """How many keys of [start, end) were live at ``revision``."""
-        pending, horizon = overlay_slice(self.generations, start, end, revision, _COUNT_PENDING_MAX)
-        if horizon is None:
-            with self.backend.read() as tx:
-                if self.backend_revision <= revision:
-                    keys = sorted(pending)
-                    present = tx.get_many(LATEST, keys) if keys else []
-                    gone = sum(1 for row in present if row is not None)
-                    live = sum(1 for row in pending.values() if row is not None)
-                    return tx.count(LATEST, start, end) - gone + live
+        generations, tx = self.look(revision)
+        with tx:
+            pending, horizon = overlay_slice(generations, start, end, revision, _COUNT_PENDING_MAX)
+            if horizon is None and self.backend_revision <= revision:
+                keys = sorted(pending)
+                present = tx.get_many(LATEST, keys) if keys else []
+                gone = sum(1 for row in present if row is not None)
+                live = sum(1 for row in pending.values() if row is not None)
+                return tx.count(LATEST, start, end) - gone + live
         return self._count_pages(start, end, revision)
 
     def _count_pages(self, start: bytes, end: bytes | None, revision: int) -> int:
@@ -170,13 +186,6 @@ class State:
             if following is None:
                 return total
             at = following
-
-    def check_kept(self, revision: int, tx: ReadTx | None = None) -> None:
-        """Refuse a revision whose rows may be going. Call it after opening ``tx``, which will be read."""
-        if self._written_elsewhere and tx is not None:
-            self.compacted = max(self.compacted, _mark(dict(tx.scan(META)), META_COMPACT_SCHEDULED))
-        if revision < self.compacted:
-            raise Compacted(self.compacted)
 
 
 _COUNT_PENDING_MAX = 100_000
@@ -203,8 +212,8 @@ def ended_row(tx: ReadTx, key: bytes, revision: int) -> bytes | None:
 
 def past_rows(
     tx: ReadTx, start: bytes, end: bytes | None, revision: int, limit: int
-) -> tuple[dict[bytes, bytes], bytes | None]:
-    """Rows of [start, end) that were live at ``revision``, and the last key up to which they are complete."""
+) -> tuple[list[tuple[bytes, bytes]], bytes | None]:
+    """Rows of [start, end) live at ``revision``, ascending, and the last key up to which they are complete."""
     latest = tx.scan(LATEST, start, end, limit=limit)
     horizon = latest[-1][0] if len(latest) == limit else None
     found = {key: row for key, row in latest if row_mod_revision(row) <= revision}
@@ -223,11 +232,11 @@ def past_rows(
                 found[unescape(prefix)] = row
                 ended_rows += 1
         if len(chunk) < _HISTORY_CHUNK:
-            return found, horizon
+            return sorted(found.items()), horizon
         prefix = chunk[-1][0][:-REVISION_BYTES]
         if ended_rows >= limit and prefix == decided:
             horizon = unescape(prefix)
-            return {key: row for key, row in found.items() if key <= horizon}, horizon
+            return sorted([row for row in found.items() if row[0] <= horizon]), horizon
         # Skip the rest of a key with many versions instead of walking through it.
         at = prefix + REVISION_LIMIT if prefix == decided else prefix + (revision + 1).to_bytes(8, "big")
         at = max(at, chunk[-1][0] + b"\0")

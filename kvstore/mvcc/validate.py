@@ -6,9 +6,10 @@ What is refused here is refused whatever the store holds; what needs the store i
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 from kvstore.errors import (
+    BadArgument,
     DuplicateKey,
     EmptyKey,
     InvalidSortOption,
@@ -19,6 +20,7 @@ from kvstore.errors import (
 )
 from kvstore.model import (
     FROM_KEY,
+    Compare,
     CompareTarget,
     DeleteRangeRequest,
     Op,
@@ -37,14 +39,24 @@ def check_key(key: bytes) -> None:
 def check_range(request: RangeRequest) -> None:
     _bytes("key", request.key)
     _bytes("range_end", request.range_end)
-    numbers: tuple[object, ...] = (*request[2:6], *request[8:])
-    for number in numbers:
-        if not isinstance(number, int):
-            raise TypeError(f"a range takes numbers, not {number!r}")
+    try:  # all of them at once: a sum of ints is one, and of anything else is not
+        total: object = sum((*request[2:6], *request[8:]))
+    except TypeError:
+        total = None
+    if not isinstance(total, int):
+        _refuse_number(request)
     if not request.key:
         raise EmptyKey
     if not (0 <= request.sort_order <= 2 and 0 <= request.sort_target <= 4):
         raise InvalidSortOption
+
+
+def _refuse_number(request: RangeRequest) -> NoReturn:
+    """Name what is no number among the fields of a range that should be."""
+    given: dict[str, object] = request._asdict()
+    flags = ("key", "range_end", "keys_only", "count_only")
+    name = next(name for name in given if name not in flags and not isinstance(given[name], int))
+    raise TypeError(f"{name} must be an int, not {given[name]!r:.80}")
 
 
 def check_put(request: PutRequest) -> None:
@@ -52,7 +64,7 @@ def check_put(request: PutRequest) -> None:
     _bytes("value", request.value)
     lease: object = request.lease
     if lease and not isinstance(lease, int):
-        raise TypeError(f"lease must be an int, not {lease!r}")
+        raise TypeError(f"lease must be the id of a lease, an int, not {lease!r:.80}")
     if not request.key:
         raise EmptyKey
     if request.ignore_value and request.value:
@@ -80,6 +92,8 @@ def _check_ops(request: TxnRequest, max_ops: int) -> None:
     if ops > max_ops:
         raise TooManyOps
     for compare in request.compare:
+        if not isinstance(compare, Compare):
+            raise TypeError(f"a compare is made as in version(k) == 1, not {compare!r:.80}")
         _bytes("key", compare.key)
         if not compare.key:
             raise EmptyKey
@@ -106,7 +120,7 @@ def _check_op(op: Op, max_ops: int) -> None:
     elif op is None:
         raise KeyNotFound
     else:
-        raise TypeError(f"not a transaction op: {op!r}")
+        raise TypeError(f"a transaction op is made by put, get, delete or txn, not {op!r:.80}")
 
 
 Interval = tuple[bytes, bytes | None]
@@ -167,7 +181,7 @@ def _bytes(name: str, value: Any) -> None:
 
 def check_number(name: str, value: Any) -> None:
     """A signed 64-bit number. Checked before a plan begins: an error in the middle of one poisons the store."""
-    if not isinstance(value, int):
-        raise TypeError(f"{name} must be a number, not {type(value).__name__}")
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError(f"{name} must be an int, not {value!r:.80}")
     if not -(1 << 63) <= value < 1 << 63:
-        raise OverflowError(f"{name} does not fit into 64 bits: {value}")
+        raise BadArgument(f"{name} must fit into 64 bits, not {value}")

@@ -21,9 +21,10 @@ from kvstore.files import Disk
 from kvstore.lessor import Lessor
 from kvstore.mvcc.schema import TABLES
 from kvstore.mvcc.state import State
-from kvstore.snapshot.point import Point, log_segments, replay_to
+from kvstore.snapshot.point import Point, replay_to
 from kvstore.snapshot.reader import SnapshotInfo
 from kvstore.snapshot.writer import Copy, check_target, copy_backend, describe, given_up_on_failure, seal
+from kvstore.wal.archive import log_segments
 
 if TYPE_CHECKING:
     from kvstore.engine import LocalEngine

@@ -17,6 +17,7 @@ What is read back is what was digested, or ``finish`` raises ``Corruption`` with
 
 from __future__ import annotations
 
+import _thread
 import fcntl
 import hashlib
 import mmap
@@ -27,6 +28,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from queue import SimpleQueue
+from types import BuiltinFunctionType
 
 from crc32c import crc32c
 
@@ -49,6 +51,14 @@ IsBusy = Callable[[], bool]
 
 def nobody() -> bool:
     return False
+
+
+def threads_are_real() -> bool:
+    """Whether one thread may wait for another in a pipe.
+
+    Under gevent's ``monkey.patch_all`` threads are greenlets of one thread, which such a wait would stop for ever.
+    """
+    return isinstance(_thread.start_new_thread, BuiltinFunctionType)
 
 
 class Meter:
@@ -95,6 +105,8 @@ class Copying:
 
     def fill(self, copy_into: Callable[[int], bool]) -> bool:
         """Make the file of what ``copy_into`` writes into a pipe; false, and no file, if it cannot do so now."""
+        if not threads_are_real():
+            return False
         readable, writable = os.pipe()
         fcntl.fcntl(writable, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
         file = self._disk.create(self._path, direct=True)

@@ -31,6 +31,7 @@ from kvstore import layout
 from kvstore.backend import Progress
 from kvstore.errors import KVStoreError, ReadOnly, StoreClosed
 from kvstore.files import is_disk_failure
+from kvstore.held import check_held
 from kvstore.maintenance import SNAPSHOT, said_of
 from kvstore.snapshot.beside import take_beside
 from kvstore.snapshot.reader import SnapshotInfo, read_info
@@ -103,6 +104,8 @@ class SnapshotKeeper:
             if path is None or engine.directory is None:
                 raise ReadOnly
             return take_beside(engine, Path(path), progress)
+        if path is None:
+            check_held(engine.disk)
         with self._taking:
             log_bytes = engine.log.appended_bytes
             with engine.timed(SNAPSHOT):
@@ -239,7 +242,7 @@ class SnapshotKeeper:
         most = self._most_segments
         if engine.log is None or not most:
             return []
-        with engine.log_lock:
+        with engine.writer.log_lock:
             return engine.log.releasable(index, max_segments=most)
 
     def _sync_backend(self, folder: Path) -> None:

@@ -23,7 +23,7 @@ from kvstore.mvcc.schema import LATEST
 from kvstore.mvcc.state import State
 from kvstore.mvcc.validate import check_key
 from kvstore.options import Options
-from kvstore.snapshot.manifest import has_footer
+from kvstore.snapshot.manifest import Member, has_footer
 from kvstore.snapshot.reader import SnapshotInfo, open_backend, read_info, read_tail, verify
 from kvstore.store import Store
 
@@ -125,6 +125,11 @@ class Snapshot(Store):
     def __init__(self, engine: LocalEngine, info: SnapshotInfo) -> None:
         super().__init__(engine)
         self.info = info
+
+    @property
+    def members(self) -> tuple[Member, ...]:
+        """Those of the cluster that the snapshot was taken from."""
+        return self.info.members
 
     def view(self, key: bytes) -> memoryview | None:
         """The value of ``key`` at the snapshot's revision without a copy, or None: for values of many kilobytes.

@@ -10,13 +10,12 @@ batch of the log that was written after T), or, without either, the end of the l
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
 from dataclasses import dataclass
-from pathlib import Path
 
 from kvstore import layout
 from kvstore.backend import Progress
-from kvstore.errors import Corruption, OpenError, WrongStore
+from kvstore.errors import Corruption, OpenError
 from kvstore.lessor import Lessor
 from kvstore.mvcc import effects
 from kvstore.mvcc.checkpoint import no_pause, write_generation
@@ -44,20 +43,6 @@ class Point:
 
     def is_reached(self, revision: int) -> bool:
         return bool(self.revision) and revision >= self.revision
-
-
-def log_segments(folders: Sequence[Path], cluster_id: int = 0) -> list[layout.NumberedFile]:
-    """The segments of one store that lie in several folders; where two have the same, that of the first counts."""
-    found: dict[int, layout.NumberedFile] = {}
-    clusters = set()
-    for folder in folders:
-        for file in layout.segments(folder):
-            if not cluster_id or file.cluster_id == cluster_id:
-                clusters.add(file.cluster_id)
-                found.setdefault(file.index, file)
-    if len(clusters) > 1:
-        raise WrongStore(f"the log folders hold segments of {len(clusters)} stores", folders[0])
-    return [found[index] for index in sorted(found)]
 
 
 def covers(segments: list[layout.NumberedFile], index: int) -> bool:
@@ -130,7 +115,7 @@ def _places(segments: list[layout.NumberedFile]) -> tuple[int, dict[int, int]]:
     total_bytes, begins = 0, {}
     for file in segments:
         begins[file.index] = total_bytes
-        total_bytes += file.path.stat().st_size
+        total_bytes += os.stat(file.path if file.descriptor < 0 else file.descriptor).st_size
     return total_bytes, begins
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from stat import S_ISREG
 
@@ -39,6 +39,8 @@ class SnapshotInfo(Manifest):
 
     path: Path
     size_bytes: int
+    said_by_others: dict[str, int | str] = field(default_factory=dict)
+    """What the program that wrote the file prints of it, under its own names; nothing of a file of ours."""
 
     @classmethod
     def of(cls, manifest: Manifest, path: Path, size_bytes: int) -> SnapshotInfo:

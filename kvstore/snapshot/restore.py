@@ -9,8 +9,8 @@ next entry. With ``bump_revision`` N its revision is N higher and the past is ma
 watcher of the old store sees a revision mean two things; that counts as an entry, which no log has, so that
 nobody takes the log for the whole story. Alarms stay behind.
 
-It is built in ``<data_dir>.restoring``, and renamed when it is whole and synced. In a crash there is nothing under
-the name of the data directory, and a ``.restoring`` that the next restore clears; or there is all of it.
+It is built apart, and gets its place when it is whole and synced (``building``). In a crash there is no store at that
+place, and a ``.restoring`` that the next restore clears; or there is all of it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import random
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from kvstore import layout
@@ -31,10 +31,9 @@ from kvstore.backend import (
     backend_names,
     check_closed,
     find_backend,
-    recognize_backend,
 )
-from kvstore.errors import DiskFull, KVStoreError, NotAStore, OpenError, StoreLocked, WrongStore
-from kvstore.files import Disk, FileLock, OSDisk, free_bytes
+from kvstore.errors import Corruption, DiskFull, KVStoreError, NotAStore, OpenError, WrongStore
+from kvstore.files import Disk, OSDisk, free_bytes
 from kvstore.layout import DataDir
 from kvstore.mvcc.schema import (
     ALARM,
@@ -47,17 +46,27 @@ from kvstore.mvcc.schema import (
     META_MEMBER_ID,
     META_NAME,
     META_REVISION,
+    REVISION_END,
     TABLES,
     pack_u64,
 )
 from kvstore.mvcc.state import State
-from kvstore.options import BadOption, Options
+from kvstore.options import BadOption, Options, check_bounds
+from kvstore.recognition import backend_of, leave_mark
 from kvstore.snapshot import opened
-from kvstore.snapshot.point import Point, choose_base, covers, log_segments, replay_to
+from kvstore.snapshot.building import building_directory, check_target
+from kvstore.snapshot.point import Point, choose_base, covers, replay_to
 from kvstore.snapshot.reader import SnapshotInfo, read_info
 from kvstore.snapshot.transfer import copy_bytes, copy_rows
 from kvstore.snapshot.writer import write_snapshot
 from kvstore.wal import Log
+from kvstore.wal.archive import log_segments
+
+TO_TIME_MAX = 1e12
+"""Seconds: no clock says more, and in milliseconds it has 64 bits."""
+KEPT_OPEN = 64
+ATTEMPTS = 20
+"""Beside a process that writes the source: what is read may be given up before it has been read."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,8 +82,8 @@ class NewStore:
     mark_compacted: bool = False
 
     def check(self) -> None:
-        if self.bump_revision < 0:
-            raise BadOption("bump_revision must not be negative")
+        Options(cluster_id=self.cluster_id, member_id=self.member_id, name=self.name)
+        check_bounds("bump_revision", self.bump_revision, 0, REVISION_END)
         if bool(self.bump_revision) != self.mark_compacted:
             raise BadOption("bump_revision and mark_compacted go together: one without the other hides a gap")
 
@@ -108,13 +117,13 @@ class Source:
         if not path.is_dir():
             info = opened.inspect(path, verified=False)
             backend = info.backend if info.backend in backend_names() else ""
-            return cls(path, [info], log_segments(archives, info.cluster_id), backend)
+            return cls(path, [info], log_segments(list(archives), info.cluster_id), backend)
         directory = DataDir.at(path)
-        segments = log_segments([directory.wal, *archives])
         snapshots = list_snapshots(path)
+        segments = log_segments([directory.wal, *archives], _cluster_of(directory, snapshots))
         if not segments and not snapshots:
             raise NotAStore(f"{path} has neither snapshots nor a log", path)
-        there = recognize_backend(directory.db) if directory.db.is_file() else None
+        there = backend_of(directory)
         backend = there.name if there else snapshots[-1].backend if snapshots else ""
         return cls(path, snapshots, segments, backend)
 
@@ -131,6 +140,14 @@ class Source:
         if covers(self.segments, 0):
             return None
         raise OpenError(f"{self.path} has no good snapshot before that point that its log goes on from")
+
+
+def _cluster_of(directory: DataDir, snapshots: list[SnapshotInfo]) -> int:
+    """Whose segments are to be looked for in the archives; 0: there is nothing that says."""
+    own = {file.cluster_id for file in layout.segments(directory.wal)}
+    if len(own) > 1:
+        raise WrongStore(f"{directory.wal} holds segments of {len(own)} stores", directory.wal)
+    return own.pop() if own else snapshots[-1].cluster_id if snapshots else 0
 
 
 def list_snapshots(data_dir: str | os.PathLike[str]) -> list[SnapshotInfo]:
@@ -161,11 +178,51 @@ def restore(
     """
     new = new or NewStore()
     new.check()
+    check_bounds("to_revision", to_revision, 0, REVISION_END)
+    check_bounds("to_time", to_time, 0, TO_TIME_MAX)
     disk = disk or OSDisk()
     target = Path(os.path.abspath(data_dir))
     check_target(target)
     point = Point(to_revision, int(to_time * 1000))
-    found = Source.at(Path(source), [Path(archive) for archive in archives])
+    origin = Path(os.path.abspath(source))
+    folders = [Path(os.path.abspath(archive)) for archive in archives]
+    attempt = 1
+    while True:
+        there = _files(origin, folders)
+        try:
+            with _kept_open(Source.at(origin, folders)) as found:
+                return _restore(found, target, new, point, progress, disk)
+        except (Corruption, FileNotFoundError, OpenError):
+            # a process that writes the source may have given up a segment or a snapshot meanwhile
+            if attempt == ATTEMPTS or _files(origin, folders) == there:
+                raise
+        attempt += 1
+
+
+@contextmanager
+def _kept_open(source: Source) -> Iterator[Source]:
+    """The newest segments are open from now on, so that a process which gives them up takes nothing away."""
+    kept = []
+    try:
+        for file in source.segments[-KEPT_OPEN:]:
+            descriptor = os.open(file.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+            kept.append(replace(file, descriptor=descriptor))
+        yield replace(source, segments=source.segments[:-KEPT_OPEN] + kept)
+    finally:
+        for file in kept:
+            os.close(file.descriptor)
+
+
+def _files(source: Path, folders: list[Path]) -> list[Path]:
+    """The segments and snapshots there are to restore from."""
+    directory = DataDir.at(source)
+    files = [file for folder in (directory.wal, *folders) for file in layout.archived(folder)]
+    return [file.path for file in (*files, *directory.snapshots())]
+
+
+def _restore(
+    found: Source, target: Path, new: NewStore, point: Point, progress: Progress | None, disk: Disk
+) -> Restored:
     base = found.base(point)
     kind = find_backend(new.backend or found.backend or Options().backend)
     with building_directory(disk, target) as directory:
@@ -192,55 +249,6 @@ def restore(
         for folder in (directory.snap, directory.wal, directory.root):
             disk.sync_dir(folder)
     return restored
-
-
-def check_target(target: Path) -> None:
-    if not os.path.lexists(target):
-        if not target.parent.is_dir():
-            raise FileNotFoundError(2, "no such directory", os.fspath(target.parent))
-        return
-    if not target.is_dir() or target.is_symlink() or os.listdir(target):
-        raise WrongStore(f"{target} exists; nothing is restored over it", target)
-
-
-# --- the directory -----------------------------------------------------------------------
-
-
-@contextmanager
-def building_directory(disk: Disk, target: Path) -> Iterator[DataDir]:
-    """A directory to build in, which gets the name ``target`` if all goes well, and is removed if not."""
-    directory = DataDir.at(layout.building(target))
-    for link in [path for path in (target, directory.root) if path.is_symlink()] + directory.links():
-        raise OpenError(f"{link} is a symbolic link", link)
-    disk.make_dir(directory.root)
-    lock = FileLock(directory.lock)
-    if lock.acquire(b"restore") is not None:
-        raise StoreLocked(directory.root)
-    try:
-        _empty(disk, directory)
-        disk.make_dir(directory.snap)
-        disk.make_dir(directory.wal)
-        yield directory
-        disk.remove(directory.lock)
-        disk.rename(directory.root, target)
-        disk.sync_dir(target.parent)
-    except BaseException:
-        with suppress(OSError, KVStoreError):
-            _empty(disk, directory)
-            disk.remove(directory.lock)
-            disk.remove_dir(directory.root)
-        raise
-    finally:
-        lock.release()
-
-
-def _empty(disk: Disk, directory: DataDir) -> None:
-    """Remove what an earlier attempt has made."""
-    for folder in (directory.snap, directory.wal):
-        if folder.is_dir():
-            for name in sorted(os.listdir(folder)):
-                disk.remove(folder / name)
-            disk.remove_dir(folder)
 
 
 # --- the content -------------------------------------------------------------------------
@@ -280,6 +288,11 @@ def _become(state: State, new: NewStore, target: Path, base: SnapshotInfo | None
     if new.bump_revision:
         index += 1
         revision = compacted = revision + new.bump_revision
+        if revision > REVISION_END // 2:
+            raise BadOption(
+                f"bump_revision must leave room for revisions to come: with {new.bump_revision} the new store would "
+                f"begin at {revision}, and at most {REVISION_END // 2} is allowed"
+            )
     rows: list[Row] = [
         (META_FORMAT, pack_u64(FORMAT_VERSION)),
         (META_CLUSTER_ID, pack_u64(cluster_id)),
@@ -313,3 +326,4 @@ def _keep(disk: Disk, directory: DataDir, backend: Backend, restored: Restored) 
     path = directory.snapshot(restored.cluster_id, restored.index)
     write_snapshot(disk, backend, path, time.time_ns() // 1_000_000)
     disk.remove(directory.db)
+    leave_mark(directory, type(backend), disk)

@@ -6,14 +6,16 @@ tables      the backend's tables against each other
 small       marks, leases, attachments, alarms
 snapshots   snapshot files: manifest, hash, content
 deep        the backend against what snapshot and log say it should be, row by row
-run         all of it, on a data directory or a snapshot file; and healing a backend
+run         all of it, on a data directory or a snapshot file
+healing     a damaged backend, or a log that ends before its backend, put right
 
 What the first four can notice: every flipped bit of log and snapshots (checksums), and in the backend whatever
 breaks its structure or contradicts another row. A changed *value* contradicts nothing: neither LMDB nor SQLite
 keeps checksums of pages, and a checksum per row would be paid by every read. That is what ``deep`` is for.
 """
 
+from kvstore.verification.healing import Healed, heal
 from kvstore.verification.report import Finding, Report, Steps
-from kvstore.verification.run import heal, verify
+from kvstore.verification.run import verify
 
-__all__ = ["Finding", "Report", "Steps", "heal", "verify"]
+__all__ = ["Finding", "Healed", "Report", "Steps", "heal", "verify"]

@@ -47,11 +47,12 @@ from kvstore.mvcc.schema import (
 )
 from kvstore.mvcc.state import State
 from kvstore.snapshot.opened import load_leases
-from kvstore.snapshot.point import covers, log_segments
+from kvstore.snapshot.point import covers
 from kvstore.snapshot.reader import SnapshotInfo, open_backend
 from kvstore.snapshot.transfer import copy_bytes, copy_rows
 from kvstore.verification.report import BACKEND, Collector
 from kvstore.verification.small import Marks, read_marks
+from kvstore.wal.archive import log_segments
 from kvstore.wal.replay import Replay, segments_from
 from kvstore.wire import WireError
 
@@ -75,7 +76,7 @@ def check_deep(
 ) -> None:
     """Compare the commit of a ``kind`` of backend that ``tx`` sees with what it should be."""
     marks = read_marks(tx)
-    segments = log_segments(sources.log_folders, marks.cluster_id)
+    segments = log_segments(list(sources.log_folders), marks.cluster_id)
     base = _choose_base(sources, segments, marks)
     if base is None and not covers(segments, 0):
         found.notes.append(

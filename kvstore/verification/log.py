@@ -15,7 +15,7 @@ from kvstore.wal.recovery import what_is_cut
 from kvstore.wal.replay import Replay
 from kvstore.wire import WireError, fields
 
-ATTEMPTS = 3
+ATTEMPTS = 50
 """Beside a writer: a segment may be released while the log is being read, and then it is read again."""
 
 

@@ -16,6 +16,7 @@ FINDINGS_MAX = 100
 """So many are kept; the rest is counted."""
 
 LOG, BACKEND, SNAPSHOT = "log", "backend", "snapshot"
+AHEAD = "backend ahead of its log"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,7 +24,7 @@ class Finding:
     """One thing that is wrong. Fields that say nothing are empty, 0, or -1 (``offset``)."""
 
     area: str
-    """``log``, ``backend`` or ``snapshot``."""
+    """``log``, ``backend``, ``snapshot``, or ``AHEAD``: both are sound, and do not belong together."""
     problem: str
     path: str = ""
     offset: int = -1

@@ -1,4 +1,4 @@
-"""Verifying a data directory or a snapshot file, and healing a backend.
+"""Verifying a data directory or a snapshot file.
 
     nobody has the store open    the lock is held meanwhile: what is checked stands still
     another process has it open  beside it, read-only: one commit of the backend, and the log up to there
@@ -15,18 +15,19 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from kvstore import layout
-from kvstore.backend import Backend, check_closed, find_backend, recognize_backend
-from kvstore.errors import Corruption, KVStoreError, NotAStore, StoreLocked
-from kvstore.files import Disk, OSDisk
+from kvstore.backend import Backend, check_closed, find_backend
+from kvstore.errors import KVStoreError, NotAStore, StoreLocked
+from kvstore.files import OSDisk
 from kvstore.layout import DataDir
 from kvstore.mvcc.schema import TABLES
 from kvstore.options import Options
-from kvstore.recovery import take_lock
+from kvstore.recognition import backend_of
+from kvstore.recovery import hold_still
 from kvstore.snapshot import rescue
 from kvstore.snapshot.reader import SnapshotInfo
 from kvstore.verification.deep import Sources, check_deep
 from kvstore.verification.log import LogFacts, check_log
-from kvstore.verification.report import BACKEND, LOG, Collector, Report, Steps
+from kvstore.verification.report import AHEAD, BACKEND, LOG, Collector, Report, Steps
 from kvstore.verification.small import Marks, read_marks
 from kvstore.verification.snapshots import check_snapshot, check_snapshots, check_tables
 
@@ -67,7 +68,7 @@ def verify(
 def _lock_if_free(directory: DataDir) -> Iterator[bool]:
     """Hold the store's lock, if nobody else does; whether we do."""
     try:
-        lock = take_lock(directory)
+        release = hold_still(directory)
     except StoreLocked as held:
         if held.pid == os.getpid():  # a second handle on its files could harm the first one's locks
             raise
@@ -79,7 +80,7 @@ def _lock_if_free(directory: DataDir) -> Iterator[bool]:
     try:
         yield True
     finally:
-        lock.release()
+        release()
 
 
 def _check_store(
@@ -93,7 +94,10 @@ def _check_store(
         if backend is not None:
             check_tables(backend, found)
             with backend.read() as tx:
-                _check_against_log(read_marks(tx), log, directory, found)
+                marks = read_marks(tx)
+                if is_live and log is not None and log.is_sound and marks.applied_index > log.last_index:
+                    log = check_log(directory.wal, Collector(), is_live=True)  # it has grown since
+                _check_against_log(marks, log, directory, found)
                 if deep:
                     folders = [directory.wal, *([Path(options.archive_dir)] if options.archive_dir else [])]
                     sources = Sources(snapshots, folders)
@@ -109,7 +113,7 @@ def _opened(
     directory: DataDir, options: Options, found: Collector, *, is_live: bool
 ) -> Iterator[Backend | None]:
     """The backend, its own structure checked; None where it cannot be opened, which is reported."""
-    kind = _kind_of(directory, options)
+    kind = kind_of(directory, options)
     if not kind.persistent or not (directory.db.exists() and directory.db.stat().st_size):
         _report_absent(directory, kind, found)
         yield None
@@ -136,9 +140,9 @@ def _opened(
         backend.close()
 
 
-def _kind_of(directory: DataDir, options: Options) -> type[Backend]:
-    there = recognize_backend(directory.db) if directory.db.is_file() else None
-    return there or find_backend(options.backend)
+def kind_of(directory: DataDir, options: Options) -> type[Backend]:
+    """The backend of the store: what its files say, else the option."""
+    return backend_of(directory) or find_backend(options.backend)
 
 
 def _report_absent(directory: DataDir, kind: type[Backend], found: Collector) -> None:
@@ -174,34 +178,16 @@ def _check_against_log(marks: Marks, log: LogFacts | None, directory: DataDir, f
         problem = (
             f"the log ends with entry {log.last_index}, the backend has entries up to {marks.applied_index}"
         )
-        found.add(LOG, problem, path=directory.wal)
+        found.add(AHEAD, problem, path=directory.wal)
 
 
 def _note_what_can_heal(log: LogFacts | None, snapshots: list[SnapshotInfo], found: Collector) -> None:
-    if log is None or not log.is_sound or not any(finding.area == BACKEND for finding in found.findings):
+    areas = {finding.area for finding in found.findings}
+    if areas == {AHEAD}:
+        found.notes.append(
+            "the backend is whole and holds all that the log does: kvstore verify --heal begins the log anew after it"
+        )
+    if log is None or not log.is_sound or BACKEND not in areas:
         return
     if log.first_index == 1 or any(info.index + 1 >= log.first_index for info in snapshots):
         found.notes.append("the backend can be rebuilt from snapshot and log: kvstore verify --heal")
-
-
-# --- healing -----------------------------------------------------------------------------
-
-
-def heal(data_dir: AnyPath, *, options: Options | None = None, disk: Disk | None = None) -> Path:
-    """Set the backend aside and put one in its place that is made of the newest good snapshot, or of nothing where
-    the log reaches back to the first entry; the next opening replays the log. Where the old one is now.
-
-    The store must not be open. Raises ``Corruption``, and has changed nothing, where log and snapshots do not suffice.
-    """
-    options = options or Options()
-    directory = DataDir.at(data_dir, options.wal_dir or None)
-    if not directory.snap.is_dir():
-        raise NotAStore(f"{directory.root} is not a store", directory.root)
-    lock = take_lock(directory)
-    try:
-        kind = _kind_of(directory, options)
-        damage = Corruption("the backend cannot be rebuilt: neither snapshots nor log suffice", directory.db)
-        rescue.replace_backend(directory, kind, disk or OSDisk(), damage)
-    finally:
-        lock.release()
-    return directory.db_broken

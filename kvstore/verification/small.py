@@ -22,7 +22,6 @@ from kvstore.mvcc.schema import (
     META_MEMBER_ID,
     META_REVISION,
     parse_lease_key,
-    parse_u64,
 )
 from kvstore.verification.report import Collector
 from kvstore.wire import WireError, fields, signed
@@ -56,13 +55,18 @@ class Marks:
 def read_marks(tx: ReadTx) -> Marks:
     meta = dict(tx.scan(META))
     return Marks(
-        applied_index=parse_u64(meta.get(META_APPLIED_INDEX)),
-        revision=parse_u64(meta.get(META_REVISION), 1),
-        compacted=parse_u64(meta.get(META_COMPACT_SCHEDULED), -1),
-        finished=parse_u64(meta.get(META_COMPACT_FINISHED), -1),
-        cluster_id=parse_u64(meta.get(META_CLUSTER_ID)),
-        member_id=parse_u64(meta.get(META_MEMBER_ID)),
+        applied_index=_number(meta, META_APPLIED_INDEX),
+        revision=_number(meta, META_REVISION, 1),
+        compacted=_number(meta, META_COMPACT_SCHEDULED, -1),
+        finished=_number(meta, META_COMPACT_FINISHED, -1),
+        cluster_id=_number(meta, META_CLUSTER_ID),
+        member_id=_number(meta, META_MEMBER_ID),
     )
+
+
+def _number(meta: dict[bytes, bytes], name: bytes, absent: int = 0) -> int:
+    """The mark, whatever its length: ``check_marks`` says what is wrong with that."""
+    return int.from_bytes(meta[name][:8], "big") if name in meta else absent
 
 
 def check_marks(tx: ReadTx, found: Collector) -> Marks:
@@ -71,8 +75,8 @@ def check_marks(tx: ReadTx, found: Collector) -> Marks:
     for name in NUMBERS:
         if name in meta and len(meta[name]) != 8:
             found.add_row(META, f"{name.decode()} has {len(meta[name])} bytes, not 8")
-    if meta and parse_u64(meta.get(META_FORMAT)) != FORMAT_VERSION:
-        found.add_row(META, f"the format is {parse_u64(meta.get(META_FORMAT))}, not {FORMAT_VERSION}")
+    if meta and _number(meta, META_FORMAT) != FORMAT_VERSION:
+        found.add_row(META, f"the format is {_number(meta, META_FORMAT)}, not {FORMAT_VERSION}")
     marks = read_marks(tx)
     if meta and not (marks.cluster_id and marks.member_id):
         found.add_row(META, "the identity of the store is missing")

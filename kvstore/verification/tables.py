@@ -192,7 +192,8 @@ class _ByKey:
         self._expect(before.end, DELETE, before.key)
 
     def _expect(self, revision: Revision, kind: bytes, key: bytes) -> None:
-        if revision[0] <= self.marks.revision and revision[0] < 1 << 64:
+        fits = all(0 <= number < 1 << 64 for number in revision)  # what does not was reported with its row
+        if fits and revision[0] <= self.marks.revision:
             self._changes.append((revision_key(*revision), kind + key, key))
 
     def _look_up(self) -> None:

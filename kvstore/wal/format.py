@@ -50,6 +50,7 @@ KINDS = {METADATA: "metadata", BATCH: "batch", CRC: "crc"}
 
 FORMAT_VERSION = 1
 MAX_RECORD_BYTES = 1 << 30
+FRAME_OVERHEAD_BYTES_MAX = 128  # what a frame and its batch add to the entries
 """The longest record: a bound on what a damaged length can make a reader allocate."""
 
 _U64 = Struct("<Q")

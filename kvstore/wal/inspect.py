@@ -54,7 +54,7 @@ def scan_segment(path: str | os.PathLike[str]) -> Iterator[Found]:
         offset, chain = 0, None
         while True:
             try:
-                frame = reader.frame_at(offset)
+                frame = reader.frame_anew(offset)
             except fmt.BadFrame as bad:
                 yield Found(offset, problem=bad.reason)
                 offset, chain = next(reader.later_frames(offset), (-1, 0))[0], None

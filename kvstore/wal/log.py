@@ -29,7 +29,6 @@ run beside them.
 
 from __future__ import annotations
 
-import errno
 import os
 import time
 from collections.abc import Iterator, Sequence
@@ -42,17 +41,18 @@ from typing import Literal
 from kvstore import layout
 from kvstore.errors import (
     DiskFull,
+    NoDescriptor,
     ReadOnly,
     RequestTooLarge,
-    ResourceExhausted,
     StateError,
     StoreClosed,
     StorePoisoned,
+    StoreUnreachable,
     WrongStore,
 )
 from kvstore.files import Disk, is_disk_failure
 from kvstore.wal import format as fmt
-from kvstore.wal import recovery
+from kvstore.wal.archive import archive_segment
 from kvstore.wal.format import Batch, Mark, Metadata
 from kvstore.wal.reader import SegmentReader
 from kvstore.wal.replay import Replay, segments_from
@@ -88,6 +88,10 @@ class SegmentInfo:
     size_bytes: int
 
 
+_Append = tuple[SegmentWriter, bytes, int, int, tuple[int, int, int, int], int]
+"""(segment, frame, where it starts, chain after it, mark, index of its last entry): an append in the making."""
+
+
 class Log:
     """A write-ahead log, open for appending or only for reading. Made by ``create`` or ``open``."""
 
@@ -113,8 +117,11 @@ class Log:
         """The fields of a ``Mark``."""
         self._writer: SegmentWriter | None = None
         self._name_is_durable = True
+        """Of the last segment."""
         self._closed = False
         self._failure: BaseException | None = None
+        self.unfinished: _Append | None = None
+        """An append that was interrupted; ``resume`` finishes it."""
         self.metadata = metadata
         """Of the first segment that was read: who the log belongs to."""
         self.last_index = metadata.first_index - 1
@@ -247,7 +254,10 @@ class Log:
     # --- appending --------------------------------------------------------------------------
 
     def append(self, entries: Sequence[bytes], time_ms: int) -> int:
-        """Write entries as one batch; the index of the first. Durable on return if "always"."""
+        """Write entries as one batch; the index of the first. Durable on return if "always".
+
+        If it is interrupted by anything but the disk, ``resume`` finishes it.
+        """
         writer = self._ready_writer()
         count = len(entries)
         if count != 1:
@@ -260,24 +270,46 @@ class Log:
         data = fmt.encode_batch(first, time_ms, entries)
         if len(data) > _BATCH_BYTES_MAX:
             raise RequestTooLarge
-        always = self._always
         mark = (writer.first_index, writer.end, writer.chain, first)
-        frame, chain = writer.frame(data, always)
-        size_bytes = len(frame)
-        if not writer.has_room(size_bytes):
+        frame, chain = writer.frame(data, self._always)
+        if not writer.has_room(len(frame)):
             with self._poisoned_by_the_disk():
-                writer.make_room(size_bytes)
+                writer.make_room(len(frame))
+        self.unfinished = writer, frame, writer.end, chain, mark, first + count - 1
+        self.resume()
+        return first
+
+    def has_place_for(self, size_bytes: int) -> bool:
+        """Whether an append of that much is one write into the zeros of this segment and one sync, or would fail."""
+        writer = self._writer
+        if writer is None or self._failure is not None:
+            return True
+        end = writer.end
+        return (
+            end < writer.size_limit_bytes and end + size_bytes + fmt.FRAME_OVERHEAD_BYTES_MAX <= writer.filled
+        )
+
+    def resume(self) -> None:
+        """Finish the append that was interrupted, if any: the same bytes go to the same place."""
+        unfinished = self.unfinished
+        if unfinished is None:
+            return
+        if self._closed or self._failure is not None:
+            self._check_usable()
+        writer, frame, start, chain, mark, last_index = unfinished
         try:
-            writer.write(frame, chain, always)
+            writer.write(frame, start, chain, self._always)
         except BaseException as error:
-            self._failure = error
+            if is_disk_failure(error):
+                self._failure = error
             raise
         self._mark = mark
-        self.last_index += count
-        self.appended_bytes += size_bytes
-        if always:
-            self.synced_index = self.last_index
-        return first
+        if self.last_index < last_index:
+            self.appended_bytes += len(frame)
+        self.last_index = last_index
+        if self._always:
+            self.synced_index = last_index
+        self.unfinished = None
 
     def _check_batch(self, entries: Sequence[bytes]) -> None:
         if not entries:
@@ -304,8 +336,9 @@ class Log:
             return 0
         try:
             return writer.fill_ahead()
-        except (DiskFull, FileNotFoundError):
-            return 0  # no room: append says so if it matters. No file: rolled over and released
+        except (DiskFull, FileNotFoundError, StoreUnreachable, NoDescriptor):
+            # no room: append says so if it matters. No file: rolled over and released, or out of reach
+            return 0
 
     @property
     def room_bytes(self) -> int:
@@ -317,10 +350,14 @@ class Log:
         self._ready_writer().lay(size_bytes)
 
     def _roll_unless_full(self, full: SegmentWriter) -> SegmentWriter:
-        """The next segment; where there is no room or descriptor for one, the full one, which may grow."""
+        """The next segment; where the disk has no room for one, the full one, which may have some of its reserve.
+
+        The full one also where the log's folder is not at its place (what is open is of the right store), and where
+        no file can be opened.
+        """
         try:
             return self._roll(full)
-        except (DiskFull, ResourceExhausted, MemoryError):
+        except (DiskFull, StoreUnreachable, NoDescriptor):
             if self._failure is not None or self._writer is not full:  # met half-way
                 raise
             return full
@@ -335,23 +372,22 @@ class Log:
         with self._poisoned_by_the_disk():
             prepare_segment(self._disk, path, metadata, full.chain, self._options.wal_file_size_bytes)
             following = self._open_writer(path + layout.TEMP_SUFFIX, metadata, full.chain)
-        following.path = path
-        with self._poisoned_by_the_disk():
             try:
                 self._disk.rename(path + layout.TEMP_SUFFIX, path)
             except BaseException:
                 following.close()
                 raise
+        following.path = path
         self._writer, self._name_is_durable = following, False
         with self._poisoned():
             full.trim()
-            full.close()
+            full.close()  # from here on there is a descriptor for the next call, unless somebody takes it
         self._make_name_durable()
         return following
 
     def _make_name_durable(self) -> None:
-        """A segment gets no entry before its name is durable. Raises ``ResourceExhausted``: then it is tried again."""
-        with self._poisoned_by_the_disk():
+        """A segment gets no entry before this. Where no folder can be opened, the next append tries it again."""
+        with self._poisoned():
             self._disk.sync_dir(self._wal_dir)
         self._name_is_durable = True
 
@@ -367,7 +403,7 @@ class Log:
         """Remove segments of which no entry after ``index`` is needed, oldest first; which they were.
 
         ``max_segments`` says how many to keep all the same, the needed ones counted in (0: all).
-        With ``archive_dir`` they are moved there. The last segment always stays.
+        With ``archive_dir`` they are moved there (``archive``). The last segment always stays.
         """
         removed = self.releasable(index, max_segments=max_segments)
         self.give_up(removed, archive_dir)
@@ -387,24 +423,13 @@ class Log:
             if archive_dir is None:
                 self._disk.remove(path)
             else:
-                self._archive(path, Path(archive_dir))
+                archive_segment(self._disk, path, Path(archive_dir), self._check_open)
         if segments:
             self._disk.sync_dir(self._wal_dir)
 
-    def _archive(self, path: Path, archive_dir: Path) -> None:
-        """Move a segment; by a synced copy where the archive is on another file system."""
-        target = archive_dir / path.name
-        self._disk.make_dir(archive_dir)
-        try:
-            self._disk.rename(path, target)
-        except OSError as error:
-            if error.errno != errno.EXDEV:
-                raise
-            recovery.copy_file(self._disk, str(path), str(target), path.stat().st_size)
-            if self._closed:  # the copy took long, and somebody else may have the store by now
-                raise StoreClosed from None
-            self._disk.remove(path)
-        self._disk.sync_dir(archive_dir)
+    def _check_open(self) -> None:
+        if self._closed:
+            raise StoreClosed
 
     # --- state ------------------------------------------------------------------------------
 
@@ -425,7 +450,11 @@ class Log:
 
     def segments(self) -> list[SegmentInfo]:
         """The segments on disk, oldest first."""
-        files = layout.segments(self._wal_dir)
+        files = [
+            file for file in layout.segments(self._wal_dir) if file.cluster_id == self.metadata.cluster_id
+        ]
+        if not files:
+            raise StoreUnreachable(self._wal_dir, "the log is not there")
         last_indexes = [following.index - 1 for following in files[1:]] + [self.last_index]
         return [
             SegmentInfo(file.path, file.index, last_index, file.path.stat().st_size)
@@ -470,14 +499,17 @@ class Log:
         try:
             yield
         except BaseException as error:
-            self._failure = error
+            if is_disk_failure(error):
+                self._failure = error
             raise
 
     @contextmanager
     def _poisoned_by_the_disk(self) -> Iterator[None]:
-        """Only a disk that failed leaves its state unknown: one that is full, or no descriptor, cost nothing."""
+        """A full disk has cost nothing, nor has one out of reach; one that failed is in an unknown state."""
         try:
             yield
+        except DiskFull:
+            raise
         except BaseException as error:
             if is_disk_failure(error):
                 self._failure = error

@@ -30,9 +30,12 @@ _ZEROS = bytes(WINDOW_BYTES)
 class _Window:
     """A part of a file in memory, moved to where it is needed."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, descriptor: int) -> None:
         self.path = path
-        self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        if descriptor >= 0:
+            self._fd = os.dup(descriptor)
+        else:
+            self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
         self.size_bytes = os.fstat(self._fd).st_size
         self.buffer = b""
         self._base = 0
@@ -54,6 +57,11 @@ class _Window:
             return os.pread(self._fd, size, offset)
         except OSError as error:
             raise Corruption(f"cannot be read: {error.strerror}", self.path, offset) from error
+
+    def measure(self) -> int:
+        """The size of the file now."""
+        self.size_bytes = os.fstat(self._fd).st_size
+        return self.size_bytes
 
     def forget(self) -> None:
         """Read anew from the file what is asked for next."""
@@ -97,8 +105,9 @@ class _Window:
 class SegmentReader:
     """The frames of one segment. ``end`` and ``chain`` follow the last good frame that was read."""
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        self._window = _Window(os.fspath(path))
+    def __init__(self, path: str | os.PathLike[str], descriptor: int = -1) -> None:
+        """``descriptor``: of the file, where it is open already; it stays the caller's."""
+        self._window = _Window(os.fspath(path), descriptor)
         self.path = self._window.path
         self.size_bytes = self._window.size_bytes
         self.end = 0
@@ -207,6 +216,15 @@ class SegmentReader:
         if len(window.buffer) - at < size:
             raise fmt.BadFrame(offset, "the file has become shorter")
         return fmt.decode_frame(window.buffer, at, offset, size, self.seed)
+
+    def frame_anew(self, offset: int) -> fmt.Frame | None:
+        """``frame_at``, read once more where it is bad: somebody may have been writing it."""
+        try:
+            return self.frame_at(offset)
+        except fmt.BadFrame:
+            self._window.forget()
+            self.size_bytes = self._window.measure()
+            return self.frame_at(offset)
 
     def skip_to(self, mark: fmt.Mark) -> bool:
         """Go on with the frame that ``mark`` describes, if it is there and in order."""

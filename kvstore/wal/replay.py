@@ -81,7 +81,7 @@ class Replay:
         """The batches after ``after_index``; the first may begin inside a batch on disk."""
         segments = segments_from(self._wal_dir, self._after_index, self._segments)
         for number, file in enumerate(segments):
-            with SegmentReader(file.path) as reader:
+            with SegmentReader(file.path, file.descriptor) as reader:
                 continued, metadata = self._head(reader, file)
                 self._join(reader.path, continued, metadata)
                 if number == 0:

@@ -84,8 +84,8 @@ class SegmentWriter:
         self.size_limit_bytes = size_limit_bytes
         """A segment that has reached this is full."""
         self._seed = fmt.segment_seed(metadata.cluster_id, metadata.first_index)
-        self._fill_lock = threading.Lock()  # guards _filled and _closed, and the writing of zeros
-        self._filled = os.stat(path).st_size
+        self._fill_lock = threading.Lock()  # guards filled and _closed, and the writing of zeros
+        self.filled = os.stat(path).st_size
         self._closed = False
         self.path = path
         self.metadata = metadata
@@ -113,11 +113,11 @@ class SegmentWriter:
     @property
     def room_bytes(self) -> int:
         """How many zeros lie before the reserve."""
-        return self._filled - self.end - self._ahead()[1]
+        return self.filled - self.end - self._ahead()[1]
 
     def has_room(self, size_bytes: int) -> bool:
         """Whether zeros lie under the next ``size_bytes``."""
-        return self.end + size_bytes <= self._filled
+        return self.end + size_bytes <= self.filled
 
     def make_room(self, size_bytes: int) -> None:
         """Lay zeros under the next ``size_bytes``. ``DiskFull`` here leaves the segment as it was."""
@@ -131,17 +131,17 @@ class SegmentWriter:
             self.make_room(size_bytes + self._ahead()[1])
 
     def _lay(self, filled: int) -> None:
-        if filled > self._filled:
-            write_zeros(self._file, self._filled, filled)
-            self._filled = filled
+        if filled > self.filled:
+            write_zeros(self._file, self.filled, filled)
+            self.filled = filled
 
-    def write(self, frame: bytes, chain: int, sync: bool) -> None:
-        """Put a frame made by ``frame`` at the end; durably, with ``sync``.
+    def write(self, frame: bytes, start: int, chain: int, sync: bool) -> None:
+        """Put a frame made by ``frame`` at ``start``, where the end was then; durably, with ``sync``.
 
-        If it raises, the segment's state is unknown.
+        It may be done again. If the disk fails, the segment's state is unknown.
         """
-        self._file.pwrite(frame, self.end)
-        self.end += len(frame)
+        self._file.pwrite(frame, start)
+        self.end = start + len(frame)
         self.chain = chain
         if sync:
             self.sync()
@@ -152,7 +152,7 @@ class SegmentWriter:
 
     def fill_ahead(self) -> int:
         """Lay zeros if they run short, in small steps; how many. May run beside any other call."""
-        if self._filled >= (self.end + self._target()) // 2:
+        if self.filled >= (self.end + self._target()) // 2:
             return 0
         steps = 0
         while self._fill_step():
@@ -165,16 +165,16 @@ class SegmentWriter:
         """
         with self._fill_lock:
             target = self._target()
-            if self._closed or self._filled >= target:
+            if self._closed or self.filled >= target:
                 return False
-            filled = min(self._filled + BACKGROUND_STEP_BYTES, target)
+            filled = min(self.filled + BACKGROUND_STEP_BYTES, target)
             file = self._disk.open(self.path)
             try:
-                write_zeros(file, self._filled, filled)
+                write_zeros(file, self.filled, filled)
                 file.sync()
             finally:
                 file.close()
-            self._filled = filled
+            self.filled = filled
             return True
 
     def trim(self) -> None:
@@ -185,9 +185,9 @@ class SegmentWriter:
         """
         with self._fill_lock:
             self._closed = True
-            if self._filled > self.end:
+            if self.filled > self.end:
                 self._file.truncate(self.end)
-                self._filled = self.end
+                self.filled = self.end
 
     def close(self) -> None:
         with self._fill_lock:

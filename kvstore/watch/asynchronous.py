@@ -2,6 +2,7 @@
 
 Live events are taken on the event loop; whatever reads the store runs in a thread and leaves its response in the
 stream, so that a canceled task loses nothing. One call into the loop wakes the consumer, however many events wait.
+A watch belongs to no loop: each wait is in the loop that it is awaited in.
 """
 
 from __future__ import annotations
@@ -9,8 +10,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
+from kvstore.aio import call_soon
 from kvstore.errors import WatchCanceled
 from kvstore.model import Event, WatchRequest, WatchResponse
 from kvstore.watch.bell import Bell
@@ -21,71 +23,100 @@ from kvstore.watch.stream import Numbered, WatchStream
 class LoopBell(Bell):
     """A bell whose waiter is a task: the first ring since it last waited is one call into its loop."""
 
-    __slots__ = ("_loop", "_ready")
+    __slots__ = ("_rung", "_waiter")
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self._loop = loop
-        self._ready = asyncio.Event()
+        self._rung = False
+        self._waiter: asyncio.Future[None] | None = None
 
     def ring(self) -> None:
         if self._rung:
             return
-        self._rung = True
         try:
-            self._loop.call_soon_threadsafe(self._ready.set)
-        except RuntimeError:
-            pass  # the loop is closed: nobody is left to wake
+            self._rung = True  # before looking for a waiter, who looks for it after having come
+            waiter = self._waiter
+            if waiter is not None:
+                call_soon(waiter.get_loop(), _wake, waiter)
+        except BaseException:
+            self._rung = False
+            raise
 
     async def rung(self, timeout_seconds: float | None = None) -> None:
         """As ``wait``, without blocking the loop."""
         try:
-            await asyncio.wait_for(self._ready.wait(), timeout_seconds)
+            self._waiter = waiter = asyncio.get_running_loop().create_future()
+            if not self._rung:
+                await asyncio.wait_for(waiter, timeout_seconds)
         except TimeoutError:
             pass
         finally:
-            self._ready.clear()
+            self._waiter = None
             self._rung = False
+
+
+def _wake(waiter: asyncio.Future[None]) -> None:
+    if not waiter.done():
+        waiter.set_result(None)
+
+
+def _look_at(reader: asyncio.Future[Any]) -> None:
+    """Whatever a read failed with, the next one meets it too: it is nothing to report if nobody waits for it."""
+    if not reader.cancelled():
+        reader.exception()
 
 
 class AsyncWatchStream:
     """Many watches with one consumer, a task: ``create``, ``cancel``, and ``await next()`` as in ``WatchStream``."""
 
-    def __init__(self, stream: WatchStream, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, stream: WatchStream) -> None:
         self.stream = stream
         self.create = stream.create
         self.cancel = stream.cancel
         self.request_progress = stream.request_progress
         self.close = stream.close
-        self._reader: asyncio.Future[None] | None = None
-        stream.bell = self._bell = LoopBell(loop)
+        self._reader: asyncio.Future[Any] | None = None
+        stream.bell = self._bell = LoopBell()
 
     async def next(self) -> Numbered:
         """The next (watch id, response). A task that is canceled while it waits loses nothing.
 
         Raises ``WatchCanceled`` once the stream is closed, ``StoreClosed`` once the store is.
         """
+        await self.wait()
+        found = self.stream.next(0)
+        assert found is not None
+        return found
+
+    async def wait(self) -> None:
+        """Wait until there is a response to hand out."""
         stream = self.stream
         while True:
             if self._reader is not None:
                 await self._read_in_thread()
-            found = stream.step(may_read=False)
-            if found is not None:
-                return found
+            if stream.fill(may_read=False):
+                return
             if stream.needs_store():
                 await self._read_in_thread()
-                continue
-            if stream.idle():
+            elif stream.idle():
                 await self._bell.rung(stream.until_tick(None))
 
     async def _read_in_thread(self) -> None:
         """Let a thread read; if this task is canceled meanwhile, the next one waits for the same read."""
-        if self._reader is None:
-            self._reader = asyncio.ensure_future(asyncio.to_thread(self.stream.read_ahead))
+        loop = asyncio.get_running_loop()
+        reader = self._reader
+        if reader is None or reader.get_loop() is not loop:
+            try:
+                reader = loop.run_in_executor(None, self.stream.fill)
+            except RuntimeError:  # no thread can be had
+                self.stream.fill()
+                return
+            reader.add_done_callback(_look_at)
+            self._reader = reader
         try:
-            await asyncio.shield(self._reader)
+            await asyncio.shield(reader)
         finally:
-            if self._reader.done():
+            if reader.done():
                 self._reader = None
 
     async def __aenter__(self) -> Self:
@@ -105,7 +136,7 @@ class AsyncWatch(OneWatch):
     """
 
     def __init__(self, stream: AsyncWatchStream, request: WatchRequest) -> None:
-        self._next = stream.next
+        self._wait = stream.wait
         super().__init__(stream.stream, request)
 
     def __aiter__(self) -> AsyncIterator[Event]:
@@ -113,32 +144,31 @@ class AsyncWatch(OneWatch):
 
     async def __anext__(self) -> Event:
         while True:
-            for event in self._left:
-                return event
-            response = await self._next_response()
-            if response is None:
+            left = self._left
+            if left.whole and left.events:
+                return left.events.popleft()
+            if not await self._advance():
                 raise StopAsyncIteration
-            self._left = iter(response.events)
 
     async def responses(self) -> AsyncIterator[WatchResponse]:
         """Whole responses instead of events: all changes of one or more revisions, or a progress notice."""
         while True:
-            response = await self._next_response()
-            if response is None:
+            left = self._left
+            if left.has_whole():
+                left.whole[:] = [left.rest()]
+                yield left.whole.pop()
+            elif not await self._advance():
                 return
-            yield response
 
-    async def _next_response(self) -> WatchResponse | None:
-        """None: closed by its owner."""
-        if self._end is not None:
-            raise self._end
-        while True:
-            try:
-                found = await self._next()
-            except WatchCanceled:
-                return None
-            if self._take(found[1]):
-                return found[1]
+    async def _advance(self) -> bool:
+        """Wait for the next response and take it; false: closed by its owner."""
+        self._check_end()
+        try:
+            await self._wait()
+        except WatchCanceled:
+            return False
+        self._take()
+        return True
 
     async def __aenter__(self) -> Self:
         return self

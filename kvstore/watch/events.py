@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any, overload
 
 from kvstore.keyvalue import KeyValue
-from kvstore.model import Event, EventType
+from kvstore.model import Event, EventType, WatchPosition
 from kvstore.mvcc.overlay import ChangedRow
 
 _PUT, _DELETE = EventType.PUT, EventType.DELETE
@@ -25,12 +26,21 @@ def _event(change: ChangedRow) -> Event:
 
 
 class Events(Sequence[Event]):
-    """An immutable list of events over changes."""
+    """An immutable list of events over changes. ``before``: the ``prev_kv`` of each, where they were asked for."""
 
-    __slots__ = ("_changes",)
+    __slots__ = ("_before", "_changes")
 
-    def __init__(self, changes: list[ChangedRow]) -> None:
+    def __init__(self, changes: list[ChangedRow], before: list[KeyValue | None] | None = None) -> None:
         self._changes = changes
+        self._before = before
+
+    def position(self, index: int) -> WatchPosition:
+        """Where a watch has to begin whose first event is this one."""
+        return WatchPosition(*self._changes[index][:2])
+
+    def since(self, position: WatchPosition) -> Events:
+        """Those that are not before ``position``."""
+        return self[bisect_left(self._changes, position) :]
 
     def __len__(self) -> int:
         return len(self._changes)
@@ -40,10 +50,17 @@ class Events(Sequence[Event]):
     @overload
     def __getitem__(self, index: slice) -> Events: ...
     def __getitem__(self, index: int | slice) -> Event | Events:
-        return Events(self._changes[index]) if isinstance(index, slice) else _event(self._changes[index])
+        before = self._before
+        if isinstance(index, slice):
+            return Events(self._changes[index], before and before[index])
+        event = _event(self._changes[index])
+        return event if before is None else event._replace(prev_kv=before[index])
 
     def __iter__(self) -> Iterator[Event]:
-        return map(_event, self._changes)
+        events = map(_event, self._changes)
+        if self._before is None:
+            return events
+        return (Event(kind, kv, before) for (kind, kv, _), before in zip(events, self._before, strict=True))
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Sequence):

@@ -8,7 +8,13 @@ thread.
 ``taken`` is the last revision that the thread has begun to route. A watcher may join if its position lies past
 that; what it wants below, it reads from the store.
 
-The hub's lock is a leaf: nothing else is locked, and the backend is not read, under it.
+Only the thread touches the index, and what is routed. Others put down what they want of it and ring the bell:
+
+    consumer    --join, leave, progress-->  asked     --> the thread
+    collector   --a dead reference------->  departed  --> the thread
+
+Both are queues to which one step of C appends. So a watch is made, read and ended without a lock, by a signal handler,
+or in a finalizer too; and an exception at any step leaves the hub as it was.
 """
 
 from __future__ import annotations
@@ -16,24 +22,29 @@ from __future__ import annotations
 import logging
 import threading
 import time
+import weakref
 from bisect import bisect_left
+from collections import deque
 from collections.abc import Callable
 from operator import itemgetter
-from weakref import WeakSet
+from typing import Any
 
-from kvstore.model import WatchRequest, WatchResponse
+from kvstore.errors import NoThread
+from kvstore.model import WatchPosition, WatchRequest, WatchResponse
 from kvstore.mvcc.changes import change_page
 from kvstore.mvcc.overlay import ChangedRow
 from kvstore.mvcc.state import State
+from kvstore.shelter import start
 from kvstore.watch.bell import Bell
 from kvstore.watch.index import WatchIndex
-from kvstore.watch.stream import WatchStream
-from kvstore.watch.watcher import FellBehind, Ready, Watcher
+from kvstore.watch.mailbox import FellBehind, Mailbox, Ready
+from kvstore.watch.watcher import Watcher
 
 logger = logging.getLogger("kvstore")
 
 PIECE_CHANGES = 64
 PAUSE_SECONDS = 0.00005
+RETRY_SECONDS = 0.05
 _SPAN_CHANGES = 1024
 _PAGE_CHANGES = 256
 _main_of = itemgetter(0)
@@ -45,19 +56,25 @@ class Hub:
     def __init__(self, state: State, check_readable: Callable[[], None], room_bytes: int) -> None:
         self.state = state
         self.check_readable = check_readable
-        self.lock = threading.Lock()
         self._room_bytes = room_bytes
+        self._asked: deque[tuple[Callable[[Any], None], Any]] = deque()
+        """What others want done by the thread, and with what."""
+        self._departed: deque[weakref.ref[object]] = deque()
+        """Dead references to owners of mailboxes."""
+        self._mailboxes: dict[weakref.ref[object], Mailbox] = {}
+        """By who owns them."""
         self._index: WatchIndex[Watcher] = WatchIndex()
         self._taken = state.published
         self._partial: dict[Watcher, list[ChangedRow]] = {}
         """What the revision being routed has brought so far, by watcher."""
         self._partial_revision = 0
-        self._asked: set[tuple[WatchStream, int]] = set()
-        """Progress that was asked for and could not be told yet: (stream, watch id; -1 for all of the stream)."""
-        self._streams: WeakSet[WatchStream] = WeakSet()
+        self._untold: set[tuple[Mailbox, int]] = set()
+        """Progress that was asked for and could not be told yet: (mailbox, watch id; -1 for all of the stream)."""
         self._bell = Bell()
         self._active = False
         self._stopping = False
+        self._delivering = threading.Lock()
+        """Held by the thread, as long as it lives."""
         self._thread: threading.Thread | None = None
 
     # --- what others call -------------------------------------------------------------
@@ -67,127 +84,206 @@ class Hub:
         if self._active:
             self._bell.ring()
 
-    def open_stream(self, progress_interval_seconds: float) -> WatchStream:
-        """A new stream without watches."""
-        stream = WatchStream(self, progress_interval_seconds)
-        self._streams.add(stream)
-        return stream
-
-    def new_watcher(self, stream: WatchStream, watch_id: int, request: WatchRequest) -> Watcher:
-        """A watcher at its first position; live already where nothing lies between that and now."""
-        watcher = Watcher(stream, watch_id, request, request.start_revision, self._room_bytes)
-        if not watcher.position:
-            watcher.position = self.state.published + 1
-        return watcher
-
-    def join(self, watcher: Watcher) -> bool:
-        """Make a watcher live if nothing of what it wants was taken already."""
-        if self._index and watcher.position <= self._taken:
-            return False  # not even worth the lock
-        with self.lock:
-            if not self._index:
-                self._active = (
-                    True  # before looking at what is published: either we see it, or the bell rings
-                )
-                self._taken = self.state.published
-            if watcher.position <= self._taken:
-                return False
-            watcher.live = True
-            self._index.add(watcher.span, watcher)
-        if self.state.published > self._taken or self._asked:
-            self._bell.ring()
+    def open_mailbox(self, owner: object) -> Mailbox:
+        """A mailbox that lives as long as its owner. Raises ``NoThread``."""
         self._start()
-        return True
+        mailbox = Mailbox()
+        self._mailboxes[weakref.ref(owner, self._departed.append)] = mailbox
+        if self._departed:
+            self._bell.ring()
+        return mailbox
+
+    def close_mailbox(self, owner: object, mailbox: Mailbox) -> None:
+        """End its watchers, now. May be called again."""
+        self._ask(self._let_go, mailbox)
+        mailbox.closed = True
+        self._mailboxes.pop(weakref.ref(owner), None)
+        mailbox.bell.ring()
+
+    def new_watcher(self, mailbox: Mailbox, request: WatchRequest) -> Watcher:
+        """A watcher at its first position."""
+        start = WatchPosition(request.start_revision, request.start_sub)
+        if not request.start_revision:
+            start = WatchPosition(self.state.published + 1)
+        return Watcher(mailbox, request, start, self._room_bytes)
+
+    def join(self, watcher: Watcher) -> None:
+        """Make a watcher live; ``FellBehind`` comes if something of what it wants was taken already."""
+        try:
+            watcher.joins = True
+            self._ask(self._admit, watcher)
+        except BaseException:
+            watcher.joins = False  # its consumer asks again
+            raise
 
     def leave(self, watcher: Watcher) -> None:
-        """End a watcher. Nothing is queued for it any more."""
-        with self.lock:
-            watcher.ended = True
-            self._take_out(watcher)
+        """End a watcher."""
+        watcher.ended = True
+        self._ask(self._take_out, watcher)
 
-    def ask_progress(self, stream: WatchStream, watch_id: int) -> None:
+    def ask_progress(self, mailbox: Mailbox, watch_id: int) -> None:
         """Queue a progress notice once everything published until now has been queued."""
-        with self.lock:
-            self._asked.add((stream, watch_id))
+        self._ask(self._untold.add, (mailbox, watch_id))
+
+    def _ask(self, call: Callable[[Any], None], argument: object) -> None:
+        self._asked.append((call, argument))
         self._bell.ring()
-        self._start()
+
+    def _owned(self) -> list[Mailbox]:
+        """Mailboxes of those who are alive."""
+        return [mailbox for owner, mailbox in list(self._mailboxes.items()) if owner() is not None]
 
     @property
     def watchers(self) -> int:
         """How many watches there are, live or behind."""
-        return sum(len(stream) for stream in list(self._streams))
+        return sum(len(mailbox.watchers) for mailbox in self._owned())
 
     @property
     def streams(self) -> int:
         """How many streams there are."""
-        return len(self._streams)
+        return len(self._owned())
 
     @property
     def slow(self) -> int:
         """How many watches are behind."""
-        return sum(stream.slow for stream in list(self._streams))
+        return sum(watcher.is_behind for watcher in self._all_watchers())
 
     @property
     def buffered_bytes(self) -> int:
         """What waits in the queues of all streams."""
-        return sum(stream.buffered_bytes for stream in list(self._streams))
+        return sum(watcher.buffered_bytes for watcher in self._all_watchers())
+
+    def _all_watchers(self) -> list[Watcher]:
+        return [watcher for mailbox in self._owned() for watcher in list(mailbox.watchers.values())]
 
     def close(self) -> None:
         """End the thread and wake every consumer. The engine refuses reads already."""
-        with self.lock:
-            self._stopping = True
-            self._active = False
+        self._stopping = True
+        self._active = False
         self._bell.ring()
-        if self._thread is not None and self._thread is not threading.current_thread():
+        with self._delivering:
+            pass  # it has ended
+        if self._thread is not None and self._thread.is_alive():
             self._thread.join()
-        for stream in list(self._streams):
-            stream.wait_for_reader()
-            stream.bell.ring()
+        for mailbox in list(self._mailboxes.values()):
+            mailbox.bell.ring()
 
     # --- the thread -------------------------------------------------------------------
 
     def _start(self) -> None:
-        if self._thread is None:
-            with self.lock:
-                if self._thread is None and not self._stopping:
-                    self._thread = threading.Thread(target=self._run, name="kvstore-watch", daemon=True)
-                    self._thread.start()
+        """See that there is a thread. Should two be started at once, one ends again."""
+        if self._delivering.locked() or self._stopping:
+            return
+        thread = threading.Thread(target=lambda: self._run(thread), name="kvstore-watch", daemon=True)
+        try:
+            start(thread)
+        except RuntimeError as error:
+            raise NoThread from error
 
-    def _run(self) -> None:
+    def _run(self, thread: threading.Thread) -> None:
+        if not self._delivering.acquire(blocking=False):
+            return
+        self._thread = thread
+        try:
+            while not self._stopping:
+                self._bell.wait()
+                self._deliver()
+        finally:
+            self._delivering.release()
+
+    def _deliver(self) -> None:
+        """Do all there is to do."""
+        has_failed = False
         while not self._stopping:
-            self._bell.wait()
             try:
-                while not self._stopping and self._route_new():
-                    time.sleep(PAUSE_SECONDS)
-                if self._asked:
-                    self._answer_asked()
+                if has_failed:
+                    self._begin_anew()
+                    has_failed = False
+                self._serve()
+                if not self._route_new():
+                    if self._untold:
+                        self._answer_untold()
+                    return
+                time.sleep(PAUSE_SECONDS)
             except Exception as error:
-                if not self._stopping:
-                    logger.warning("watch: delivery could not go on, watches read the store: %s", error)
-                self._send_all_behind()
+                has_failed = True
+                self._note(error)
+
+    def _note(self, error: Exception) -> None:
+        if not self._stopping:
+            logger.warning("watch: delivery could not go on, watches read the store: %r", error)
+            time.sleep(RETRY_SECONDS)
+
+    def _serve(self) -> None:
+        """Do what others have asked for, and let go what they have dropped."""
+        while self._departed:
+            mailbox = self._mailboxes.pop(self._departed.popleft(), None)
+            if mailbox is not None:
+                self._let_go(mailbox)
+        while self._asked:
+            call, argument = self._asked.popleft()
+            call(argument)
+
+    def _admit(self, watcher: Watcher) -> None:
+        if watcher.ended or not watcher.joins:
+            return
+        if not self._index:
+            self._begin(watcher.position)
+        if watcher.position <= self._taken:
+            self._send_behind(watcher)
+            return
+        watcher.live, watcher.joins = True, False
+        self._index.add(watcher.span, watcher)
+
+    def _begin(self, position: int) -> None:
+        """Nobody is live: begin at a position, if the generations reach back to it, or at what comes next."""
+        self._active = True  # before looking at what is published: either we see it, or the bell rings
+        published = self.state.published
+        is_near = (
+            self.state.compacted < position <= published
+            and _pending_changes(self.state, position, published) is not None
+        )
+        self._taken = position - 1 if is_near else published
+        self._partial.clear()
+        self._partial_revision = 0
+
+    def _take_out(self, watcher: Watcher) -> None:
+        if watcher.live:
+            watcher.live = False
+            self._index.remove(watcher.span, watcher)
+
+    def _let_go(self, mailbox: Mailbox) -> None:
+        mailbox.closed = True
+        for watcher in list(mailbox.watchers.values()):
+            watcher.ended = True
+            self._take_out(watcher)
+
+    def _send_behind(self, watcher: Watcher) -> None:
+        watcher.live = watcher.joins = False
+        watcher.mailbox.post(FellBehind(watcher))
 
     def _route_new(self) -> bool:
         """Route what is published and not taken; whether there may be more."""
         last = self.state.published
         first = self._taken + 1
-        if not self._index or first > last:
-            self._rest()
+        if not self._index:
+            self._active = False
+            return bool(self._asked)
+        if first > last:
             return False
         changes = self._changes(first, last)
         for at in range(0, len(changes), PIECE_CHANGES):
             if at:
                 time.sleep(PAUSE_SECONDS)
+                taken = self._taken
+                self._serve()
+                if self._taken != taken or not self._index:
+                    return True  # everybody has left, and perhaps somebody has come
             self._route(changes[at : at + PIECE_CHANGES])
-        with self.lock:
-            self._finish_revision()
-            if not changes and self._index:
-                self._taken = max(self._taken, last)
+        self._finish_revision()
+        if not changes:
+            self._taken = last
         return self._taken < self.state.published
-
-    def _rest(self) -> None:
-        with self.lock:
-            if not self._index:
-                self._active = False
 
     def _changes(self, first: int, last: int) -> list[ChangedRow]:
         """Whole revisions from ``first`` on, as many as are worth taking at once."""
@@ -199,54 +295,48 @@ class Hub:
     def _route(self, piece: list[ChangedRow]) -> None:
         find = self._index.find
         partial = self._partial
-        with self.lock:
-            for change in piece:
-                if change[0] != self._partial_revision:
-                    self._finish_revision()
-                    self._partial_revision = change[0]
-                for watcher in find(change[2]):
-                    if watcher in partial:
-                        partial[watcher].append(change)
-                    else:
-                        partial[watcher] = [change]
-            self._taken = piece[-1][0]
+        for change in piece:
+            if change[0] != self._partial_revision:
+                self._finish_revision()
+                self._partial_revision = change[0]
+            for watcher in find(change[2]):
+                if watcher in partial:
+                    partial[watcher].append(change)
+                else:
+                    partial[watcher] = [change]
+        self._taken = piece[-1][0]
 
     def _finish_revision(self) -> None:
-        """Hand out the revision that was routed last. Under the lock."""
+        """Hand out the revision that was routed last."""
         for watcher, changes in self._partial.items():
             if watcher.live and not watcher.offer(self._partial_revision, changes):
                 self._take_out(watcher)
-                watcher.stream.post(FellBehind(watcher))
+                self._send_behind(watcher)
         self._partial.clear()
         self._partial_revision = 0
 
-    def _take_out(self, watcher: Watcher) -> None:
-        if watcher.live:
-            watcher.live = False
-            self._index.remove(watcher.span, watcher)
-
-    def _send_all_behind(self) -> None:
-        """Reading failed: everybody reads on their own, and meets the reason."""
-        with self.lock:
-            unrouted = self._partial_revision or self._taken + 1
-            self._partial.clear()
-            self._partial_revision = 0
-            for watcher in list(self._index):
+    def _begin_anew(self) -> None:
+        """Something failed half-way: everybody reads on their own, and meets the reason."""
+        unrouted = self._partial_revision or self._taken + 1
+        self._partial.clear()
+        self._partial_revision = 0
+        self._index = WatchIndex()
+        for watcher in self._all_watchers():
+            if watcher.live:
                 watcher.position = max(watcher.position, unrouted)
-                self._take_out(watcher)
-                watcher.stream.post(FellBehind(watcher))
+            if watcher.live or watcher.joins:
+                self._send_behind(watcher)
 
     # --- progress ---------------------------------------------------------------------
 
-    def _answer_asked(self) -> None:
+    def _answer_untold(self) -> None:
         """Everything up to ``_taken`` is in the queues: say so behind it, where that was asked."""
-        with self.lock:
-            for stream, watch_id in list(self._asked):
-                told = stream.may_be_told(watch_id, self._taken)
-                if told:
-                    stream.post(Ready(watch_id, WatchResponse(self._taken)))
-                if told is not False:
-                    self._asked.discard((stream, watch_id))
+        for mailbox, watch_id in list(self._untold):
+            told = mailbox.may_be_told(watch_id, self._taken)
+            if told:
+                mailbox.post(Ready(watch_id, WatchResponse(self._taken)))
+            if told is not False:
+                self._untold.discard((mailbox, watch_id))
 
 
 def _pending_changes(state: State, first: int, last: int) -> list[ChangedRow] | None:

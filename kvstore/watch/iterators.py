@@ -5,22 +5,62 @@ Both are a stream with a single watch. A watch ends in one of these ways:
     closed or canceled by its owner     iteration stops
     below the compaction                the last response says so, then ``Compacted`` is raised
     refused (an empty range)            the last response says why, then ``WatchCanceled`` is raised
-    store closed                        ``StoreClosed`` is raised, at once: resume from ``revision + 1``
+    store closed                        ``StoreClosed`` is raised, at once: go on from ``resume``
+
+Events are handed out one by one, and any of them may be the last: the consumer stops, or is interrupted by an
+exception (a time limit, Ctrl-C). So a watch knows its position exactly, after each event: ``resume``. To hand out an
+event is one step, which takes it from what is left; what is interrupted before that, the next call makes up for.
 """
 
 from __future__ import annotations
 
 import logging
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Self
 
-from kvstore.errors import Compacted, KVStoreError, StoreClosed, WatchCanceled
-from kvstore.model import Event, WatchRequest, WatchResponse
+from kvstore.errors import Compacted, NoThread, StoreClosed, WatchCanceled
+from kvstore.model import Event, WatchPosition, WatchRequest, WatchResponse
+from kvstore.shelter import start
+from kvstore.watch.events import Events
 from kvstore.watch.stream import WatchStream
 
 logger = logging.getLogger("kvstore")
+
+
+class Left:
+    """What is left of a response to hand out: ``events`` one by one, or ``whole``, which then has a single item."""
+
+    __slots__ = ("after", "events", "response", "whole")
+
+    def __init__(self, response: WatchResponse, after: WatchPosition) -> None:
+        self.response = response
+        self.after = after
+        """The watch's position when nothing is left."""
+        self.events = deque(response.events)
+        self.whole = [] if response.created and not response.canceled else [response]
+
+    @property
+    def position(self) -> WatchPosition:
+        """The watch's position now."""
+        count = len(self.events) if self.whole else 0
+        if not count:
+            return self.after
+        events = self.response.events
+        assert isinstance(events, Events)
+        return events.position(len(events) - count)
+
+    def has_whole(self) -> bool:
+        """Whether there is a response to hand out: with events that are left, or one that never had any."""
+        return bool(self.whole and (self.events or not self.response.events))
+
+    def rest(self) -> WatchResponse:
+        """The response with the events that are left."""
+        all_events = self.response.events
+        handed_out = len(all_events) - len(self.events)
+        return self.response._replace(events=all_events[handed_out:]) if handed_out else self.response
 
 
 class OneWatch:
@@ -29,14 +69,18 @@ class OneWatch:
     def __init__(self, stream: WatchStream, request: WatchRequest) -> None:
         self.stream = stream
         self._id = stream.create(request)
-        self._left: Iterator[Event] = iter(())
-        self._end: KVStoreError | None = None
-        self._revision = request.start_revision - 1 if request.start_revision > 0 else 0
+        start = stream.start(self._id) or WatchPosition(request.start_revision, request.start_sub)
+        self._left = Left(WatchResponse(0, created=True), start)
+
+    @property
+    def resume(self) -> WatchPosition:
+        """Behind the last event that was handed out: ``store.watch(..., resume=...)`` misses and repeats nothing."""
+        return self._left.position
 
     @property
     def revision(self) -> int:
-        """All events up to here were in responses that were handed out: a new watch may begin behind it."""
-        return self._revision
+        """All events up to this revision were handed out, and perhaps some of the next."""
+        return self.resume.revision - 1
 
     @property
     def lag(self) -> int:
@@ -53,24 +97,30 @@ class OneWatch:
 
     cancel = close
 
-    def _take(self, response: WatchResponse) -> bool:
-        """Note what a response says; whether to hand it out."""
-        if response.canceled:
-            self._end = (
-                Compacted(response.compact_revision)
-                if response.compact_revision or response.cancel_reason == Compacted.message
-                else WatchCanceled(response.cancel_reason or None)
-            )
-        elif response.created:
-            self._revision = self._revision or response.revision
-            return False
-        else:
-            self._revision = response.revision
-        return True
+    def _take(self) -> None:
+        """Take the stream's next response. If this is interrupted, the same one is taken again."""
+        response = self.stream.first()
+        before = self._left.after
+        events = response.events
+        if isinstance(events, Events) and len(events) and events.position(0) < before:
+            events = events.since(before)  # what an interrupted read has brought already
+            if not len(events):
+                self.stream.drop_first()
+                return
+            response = response._replace(events=events)
+        after = before
+        if not (response.canceled or response.created):
+            after = max(before, WatchPosition(response.revision + 1))
+        self._left = Left(response, after)
+        self.stream.drop_first()
 
-    def __del__(self) -> None:
-        if hasattr(self, "stream"):
-            self.stream.abandon()
+    def _check_end(self) -> None:
+        """Raise what has ended the watch, if its last response was handed out."""
+        last = self._left.response
+        if last.canceled:
+            if last.compact_revision or last.cancel_reason == Compacted.message:
+                raise Compacted(last.compact_revision)
+            raise WatchCanceled(last.cancel_reason or None)
 
 
 class Watch(OneWatch):
@@ -80,23 +130,16 @@ class Watch(OneWatch):
         for event in events: ...
     """
 
-    def __init__(self, stream: WatchStream, request: WatchRequest) -> None:
-        super().__init__(stream, request)
-        self._events = self._iterate()
-
     def __iter__(self) -> Iterator[Event]:
-        return self._events
+        return self
 
     def __next__(self) -> Event:
-        return next(self._events)
-
-    def _iterate(self) -> Iterator[Event]:
         while True:
-            yield from self._left
-            response = self._next_response(None)
-            if response is None:
-                return
-            self._left = iter(response.events)
+            left = self._left
+            if left.whole and left.events:
+                return left.events.popleft()
+            if not self._advance(None):
+                raise StopIteration
 
     def get(self, timeout: float | None = None) -> Event:
         """The next event, within ``timeout`` seconds (None: however long it takes).
@@ -104,38 +147,43 @@ class Watch(OneWatch):
         Raises ``TimeoutError``, and ``WatchCanceled`` once the watch was closed.
         """
         while True:
-            for event in self._left:
-                return event
-            self._left = iter(self.get_response(timeout).events)
+            left = self._left
+            if left.whole and left.events:
+                return left.events.popleft()
+            if not self._advance(timeout):
+                raise WatchCanceled
 
     def responses(self) -> Iterator[WatchResponse]:
         """Whole responses instead of events: all changes of one or more revisions, or a progress notice."""
         while True:
-            response = self._next_response(None)
-            if response is None:
+            try:
+                response = self.get_response()
+            except WatchCanceled:
+                if self._left.response.canceled:
+                    raise
                 return
             yield response
 
     def get_response(self, timeout: float | None = None) -> WatchResponse:
-        """The next response, as ``get``."""
-        response = self._next_response(timeout)
-        if response is None:
-            raise WatchCanceled
-        return response
-
-    def _next_response(self, timeout_seconds: float | None) -> WatchResponse | None:
-        """None: closed by its owner."""
-        if self._end is not None:
-            raise self._end
+        """The next response, as ``get``; what is left of one, where ``get`` has taken events of it."""
         while True:
-            try:
-                found = self.stream.next(timeout_seconds)
-            except WatchCanceled:
-                return None
-            if found is None:
+            left = self._left
+            if left.has_whole():
+                left.whole[:] = [left.rest()]
+                return left.whole.pop()
+            if not self._advance(timeout):
+                raise WatchCanceled
+
+    def _advance(self, timeout_seconds: float | None) -> bool:
+        """Wait for the next response and take it; false: closed by its owner."""
+        self._check_end()
+        try:
+            if not self.stream.wait(timeout_seconds):
                 raise TimeoutError
-            if self._take(found[1]):
-                return found[1]
+        except WatchCanceled:
+            return False
+        self._take()
+        return True
 
     def __enter__(self) -> Self:
         return self
@@ -157,8 +205,19 @@ class CallbackWatch:
         self._watch = watch
         self._callback = callback
         self.error: BaseException | None = None
-        self._thread = threading.Thread(target=self._run, name="kvstore-watch-callback", daemon=True)
-        self._thread.start()
+        self._over = threading.Event()
+        self._runs_on = 0
+        """The thread that calls it."""
+        try:
+            start(threading.Thread(target=self._run, name="kvstore-watch-callback", daemon=True))
+        except RuntimeError as error:
+            watch.close()
+            raise NoThread from error
+
+    @property
+    def resume(self) -> WatchPosition:
+        """As ``Watch.resume``: behind the event that the function was last called with."""
+        return self._watch.resume
 
     @property
     def revision(self) -> int:
@@ -168,17 +227,17 @@ class CallbackWatch:
     def cancel(self) -> None:
         """End the watch. Returns when the function will not be called any more, except from within it."""
         self._watch.close()
-        if self._thread is not threading.current_thread():
-            self._thread.join()
+        if self._runs_on != threading.get_ident():
+            self._over.wait()
 
     close = cancel
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until the watch has ended; whether it has."""
-        self._thread.join(timeout)
-        return not self._thread.is_alive()
+        return self._over.wait(timeout)
 
     def _run(self) -> None:
+        self._runs_on = threading.get_ident()
         try:
             for event in self._watch:
                 self._callback(event)
@@ -187,11 +246,12 @@ class CallbackWatch:
         except Compacted as error:
             self.error = error
             logger.warning("watch: revision %d is compacted, the watch has ended", self.revision + 1)
-        except Exception as error:
+        except BaseException as error:
             self.error = error
             logger.exception("watch: the callback failed, the watch has ended")
         finally:
             self._watch.close()
+            self._over.set()
 
     def __enter__(self) -> Self:
         return self

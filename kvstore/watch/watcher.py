@@ -2,54 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
-
 from kvstore.errors import Compacted
 from kvstore.keyvalue import KeyValue, row_numbers
-from kvstore.model import Event, WatchRequest, WatchResponse
+from kvstore.model import WatchPosition, WatchRequest
 from kvstore.mvcc.overlay import ChangedRow
 from kvstore.mvcc.state import State
 from kvstore.mvcc.validate import range_bounds
 from kvstore.watch.events import Events
 from kvstore.watch.index import Span, WatchIndex
-
-if TYPE_CHECKING:
-    from kvstore.watch.stream import WatchStream
+from kvstore.watch.mailbox import Batch, Mailbox
 
 _CHANGE_OVERHEAD_BYTES = 150
-
-
-class Batch(NamedTuple):
-    """In a stream's queue: the changes of one revision that a watcher wants."""
-
-    watcher: Watcher
-    revision: int
-    changes: list[ChangedRow]
-    size_bytes: int
-
-
-class FellBehind(NamedTuple):
-    """In a stream's queue: from here on the watcher has to read the store."""
-
-    watcher: Watcher
-
-
-class Ready(NamedTuple):
-    """In a stream's queue: a response made by somebody else than the consumer."""
-
-    watch_id: int
-    response: WatchResponse
-
-
-Item = Batch | FellBehind | Ready
 
 
 class Watcher:
     """``position``: the next revision wanted. Everything below was queued, was delivered, or is of no interest.
 
-    Changed under the hub's lock while the watcher is ``live``, by its consumer while it is not. What it has in
-    the queue is counted by two numbers with one writer each, so that neither needs a lock.
+    A watcher belongs either to its consumer, who reads the store for it, or to the hub's thread, and goes from
+    one to the other by message (``Hub.join``, ``FellBehind``); only its owner changes it. What it has in the queue
+    is counted by two numbers with one writer each. So nothing here needs a lock.
     """
 
     __slots__ = (
@@ -58,24 +29,28 @@ class Watcher:
         "_room_bytes",
         "ended",
         "id",
+        "joins",
         "live",
+        "mailbox",
         "position",
         "prev_kv",
         "progress_notify",
         "queued_bytes",
         "quiet",
         "span",
-        "stream",
+        "start",
         "taken_bytes",
     )
 
     def __init__(
-        self, stream: WatchStream, watch_id: int, request: WatchRequest, position: int, room_bytes: int
+        self, mailbox: Mailbox, request: WatchRequest, start: WatchPosition, room_bytes: int
     ) -> None:
-        self.stream = stream
-        self.id = watch_id
+        self.mailbox = mailbox
+        self.id = 0
+        self.start = start
+        """The first change wanted."""
         self.span = range_bounds(request.key, request.range_end)
-        self.position = position
+        self.position = start.revision
         self.prev_kv = request.prev_kv
         self.progress_notify = request.progress_notify
         self._no_put = request.no_put
@@ -84,9 +59,17 @@ class Watcher:
         self.queued_bytes = 0
         self.taken_bytes = 0
         self.live = False
+        """Whether it is in the hub's index."""
+        self.joins = False
+        """Whether the hub has been asked to take it, and has not said no."""
         self.ended = False
         self.quiet = False
         """Whether a tick has passed since the consumer last got events."""
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether it has to read the store."""
+        return not (self.live or self.joins)
 
     @property
     def buffered_bytes(self) -> int:
@@ -107,27 +90,28 @@ class Watcher:
                 self.position = revision
                 return False
             self.queued_bytes += size_bytes
-            self.stream.post(Batch(self, revision, changes, size_bytes))
-        self.position = revision + 1
+            self.mailbox.queue.append(Batch(self, revision, changes, size_bytes))
+            self.position = revision + 1
+            self.mailbox.bell.ring()
+        else:
+            self.position = revision + 1
         return True
 
     def wanted(self, changes: list[ChangedRow]) -> list[ChangedRow]:
-        """Those that pass the filters."""
+        """Those that pass the filters, from the start on."""
+        if self.start.sub and changes and changes[0][0] <= self.start.revision:
+            changes = [change for change in changes if change[:2] >= self.start]
         if self._no_put:
             changes = [change for change in changes if change[3] is None]
         if self._no_delete:
             changes = [change for change in changes if change[3] is not None]
         return changes
 
-    def events(self, state: State, changes: list[ChangedRow]) -> Sequence[Event]:
+    def events(self, state: State, changes: list[ChangedRow]) -> Events:
         """The changes as events."""
-        events = Events(changes)
         if not self.prev_kv:
-            return events
-        return [
-            Event(kind, kv, _before(state, main, key, row))
-            for (kind, kv, _), (main, _, key, row) in zip(events, changes, strict=True)
-        ]
+            return Events(changes)
+        return Events(changes, [_before(state, main, key, row) for main, _, key, row in changes])
 
 
 def _before(state: State, revision: int, key: bytes, row: bytes | None) -> KeyValue | None:

@@ -13,6 +13,9 @@
     hash_kv         etcd's HashKV over rows
     etcd_file       one database file seen as an etcd store at its last commit
     data_dir        a whole data directory: that file, and the log entries after it
+    membership      who its members are: which configuration changes of the log were carried out
+    log_replay      the other entries, decided again
+    import_store    moving in; export_store: moving out
 
 Nothing here changes what it reads. Importing the package loads nothing; take what you need from
 the modules.

@@ -281,7 +281,7 @@ def _txn_needs(txn: Any) -> Needed:
         elif kind == "request_delete_range":
             yield from _delete_needs(op.request_delete_range)
         elif kind == "request_txn":
-            yield from _txn_needs(op.request_txn)
+            yield from _txn_needs(messages.nested_txn(op))
 
 
 _NEEDED: dict[str, Callable[[Any], Needed]] = {

@@ -51,7 +51,8 @@ CARRIED_BUCKETS = (
 
 
 def deadline_ms(granted_ttl_seconds: int, remaining_ttl_seconds: int, now_ms: int) -> int:
-    return now_ms + 1000 * _effective(remaining_ttl_seconds or granted_ttl_seconds)
+    left = remaining_ttl_seconds if remaining_ttl_seconds > 0 else granted_ttl_seconds
+    return now_ms + 1000 * _effective(left)
 
 
 def _effective(ttl_seconds: int) -> int:
@@ -90,7 +91,7 @@ def alarm_rows(file: EtcdFile) -> list[Row]:
     return [
         (pack_u64(alarm.member_id) + alarm.alarm.encode(), b"")
         for alarm in file.alarms()
-        if alarm.alarm != "NONE"
+        if alarm.alarm in ("NOSPACE", "CORRUPT")
     ]
 
 

@@ -12,18 +12,22 @@ An entry counts as committed up to the commit index of the last hard state. A me
 it has as soon as it starts, so there every entry of the log is pending; of a larger cluster only those
 known to be committed, the rest may never have happened.
 
-An empty database file beside a log from the beginning is rebuilt from the log, as etcd does. A log that
-ends before the database's consistent index has lost entries (it is synced first, always). The database
-has what they did, and etcd starts; whether more was lost nobody can tell: ``notes`` says so.
+A database that is missing or empty is rebuilt from a log that has everything from the first entry on, as
+etcd does. Not so from the log of a cluster that ``snapshot restore`` made: it has no entry for what was
+restored. etcd starts there all the same, with the keys gone; here it is ``Corruption``. Without a log etcd
+begins a new cluster over the database; here it is ``Corruption``, and the file can be read by itself.
+
+A log that ends before the database's consistent index has lost entries (it is synced first, always). The
+database has what they did, and etcd starts; whether more was lost nobody can tell: ``notes`` says so.
 
 Up to 3.5 a server learns who its members are not from the database but from the newest raft snapshot
 (its data is the v2 store as JSON) and the log after that. Early 3.5 never updates a member's row in the
-database, so addresses that changed are known there alone.
+database, so addresses that changed are known there alone; and 3.4's ``snapshot restore`` leaves the rows of
+the old cluster's members in it, of whom the new one knows nothing.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from pathlib import Path
@@ -34,9 +38,11 @@ from google.protobuf.message import DecodeError
 
 from kvstore.errors import Corruption, NotAStore
 
-from . import messages
+from . import messages, rows
 from .etcd_file import EtcdFile
+from .membership import MemberRows, Membership, MemberTable, v2_members
 from .wal_content import LogEntry, SnapshotMark, WalContent, read_wal, valid_snapshots
+from .wal_read import has_segments, list_segments
 
 _SNAP_NAME = re.compile(r"([0-9a-f]{16})-([0-9a-f]{16})\.snap")
 
@@ -51,17 +57,16 @@ class EtcdDataDir:
         as_etcd: bool = False,
     ) -> None:
         self.path = Path(path)
-        member = self.path if self.path.name == "member" else self.path / "member"
-        self.snap_dir = member / "snap"
-        self.wal_dir = Path(wal_dir) if wal_dir else member / "wal"
-        if not self.wal_dir.is_dir() or not self.snap_dir.is_dir():
-            raise NotAStore(f"{self.path} is no etcd data directory", self.path)
+        self.snap_dir = member_dir(self.path) / "snap"
+        self.wal_dir = find_log(self.path, wal_dir)
         self._as_etcd = as_etcd
         self.notes: list[str] = []
         snapshots = valid_snapshots(self.wal_dir, as_etcd)
         self.file = self._open_database(snapshots)
         try:
             self.wal = self._read_wal(snapshots)
+            if self.file is None:
+                self._check_rebuildable()
         except BaseException:
             self.close()
             raise
@@ -103,52 +108,67 @@ class EtcdDataDir:
 
     def pending(self) -> list[LogEntry]:
         """Entries after the consistent index, as far as they are committed."""
-        return [
-            entry for entry in self.wal.entries if self.consistent_index < entry.index <= self.commit_index
-        ]
+        first, last = self.consistent_index + 1, self.commit_index
+        return [entry for entry in self.wal.entries if first <= entry.index <= last]
 
-    def members_beside_database(self) -> tuple[dict[bytes, bytes], list[LogEntry]]:
-        """Rows of members in the raft snapshot where the log begins, and the entries from there to the database's
-        index. Nothing from 3.6 on, where the database says who they are."""
+    def members_beside_database(self) -> tuple[MemberRows | None, list[LogEntry]]:
+        """The members where the log begins (None: those in the database), and the entries from there to the database's
+        index. From 3.6 on it is the database that says who they are."""
         if self.file is None or self.file.storage_version:
-            return {}, []
+            return None, []
         entries = [entry for entry in self.wal.entries if entry.index <= self.consistent_index]
+        return self._members_at_start(), entries
+
+    def _members_at_start(self) -> MemberRows | None:
+        if not self.wal.start.index:
+            return {rows.MEMBERS: {}, rows.MEMBERS_REMOVED: {}}
         found = self._snapshot_at_start()
-        return (_v2_members(found.data) if found else {}), entries
+        return v2_members(found.data) if found else None
 
     # --- opening -------------------------------------------------------------------------
 
     def _open_database(self, snapshots: list[SnapshotMark]) -> EtcdFile | None:
-        """The database; a newer one that came from the leader in its place; None of an empty file."""
+        """The database; a newer one that came from the leader in its place; None if there is none, or an empty file."""
         path = self.snap_dir / "db"
-        if not path.is_file():
-            raise Corruption("the database file is missing", path)
-        file = None if path.stat().st_size == 0 else EtcdFile(path)
+        file = EtcdFile(path) if path.is_file() and path.stat().st_size else None
         index = self._newest_raft_snapshot(snapshots)
         if index <= (file.consistent_index if file else 0):
             return file
+        received = self.snap_dir / f"{index:016x}.snap.db"
+        if received.is_file():
+            if file:
+                file.close()
+            return EtcdFile(received)
         if file:
             file.close()
-        received = self.snap_dir / f"{index:016x}.snap.db"
-        if not received.is_file():
             raise Corruption(f"the database ends before raft snapshot {index}, whose own is missing", path)
-        return EtcdFile(received)
+        raise Corruption(
+            f"the database is missing, and raft snapshot {index} stands for a part of it (without .snap files, etcd "
+            "rebuilds it from a log that has everything from the first entry on, and so does this)",
+            path,
+        )
 
     def _newest_raft_snapshot(self, snapshots: list[SnapshotMark]) -> int:
         """Index of the newest whole snapshot file that the log confirms; 0 if there is none."""
         confirmed = {(mark.term, mark.index) for mark in snapshots}
         found = 0
-        for path in self.snap_dir.iterdir():
+        for path in self.snap_dir.iterdir() if self.snap_dir.is_dir() else ():
             match = _SNAP_NAME.fullmatch(path.name)
             if match and (int(match[1], 16), int(match[2], 16)) in confirmed and _raft_snapshot(path):
                 found = max(found, int(match[2], 16))
         return found
 
     def _read_wal(self, snapshots: list[SnapshotMark]) -> WalContent:
-        """The log from the newest snapshot that the database holds."""
+        """The log from the newest snapshot that the database holds and that has its own file, as etcd reads it: from
+        the first entry if there is none. Where the log does not reach back so far, a snapshot without its file will do.
+        """
+        reaches_back = not list_segments(self.wal_dir)[0].first_index
+        if self.file is None and not reaches_back:
+            self._refuse_half_a_log()
         held = [mark for mark in snapshots if mark.index <= self.consistent_index]
-        newest = max(held, key=lambda mark: mark.index, default=None)
-        wal = read_wal(self.wal_dir, newest, self._as_etcd)
+        whole = [mark for mark in held if _raft_snapshot(self._snap_path(mark))]
+        start = max(whole or ([] if reaches_back else held), key=lambda mark: mark.index, default=None)
+        wal = read_wal(self.wal_dir, start, self._as_etcd)
         if wal.last_index < self.consistent_index:
             told = (
                 f"the log ends with entry {wal.last_index}, though the database holds {self.consistent_index}"
@@ -156,14 +176,44 @@ class EtcdDataDir:
             self.notes.append(f"{told}: its end was lost, and with it whatever else came after")
         return wal
 
+    def _refuse_half_a_log(self) -> None:
+        first = list_segments(self.wal_dir)[0].first_index
+        raise Corruption(
+            f"the database is missing, and the log begins with entry {first}: what came before was there alone",
+            self.snap_dir / "db",
+        )
+
+    def _check_rebuildable(self) -> None:
+        """Whether the entries make up the keys: refused is the log of a restored cluster, and one of etcd 2."""
+        first = next((entry.index for entry in self.wal.entries if entry.type == "EntryNormal"), None)
+        for mark in self.wal.snapshots:
+            if mark.index and (first is None or mark.index < first):
+                raise Corruption(
+                    "the database is missing, and with it what the cluster was restored from: "
+                    f"the log begins after that, with entry {mark.index + 1}",
+                    self.snap_dir / "db",
+                )
+        if _is_etcd_2(self.wal.entries):
+            raise NotAStore(
+                f"{self.path} holds the log of an etcd 2 alone: no keys of the v3 API, and those of v2 are not read",
+                self.path,
+            )
+
     def _voters(self) -> set[int]:
         """Ids of the voting members at the log's end."""
         voters = self._voters_at_start()
+        found = self._members_at_start()
+        members = Membership(MemberTable(found)) if found is not None else None
         for entry in self.wal.entries:
             change = entry.request() if entry.type != "EntryNormal" else None
-            if change is not None:
-                for each in change.changes if entry.type == "EntryConfChangeV2" else (change,):
-                    _change_voters(voters, messages.enum_name("ConfChangeType", each.type), each.node_id)
+            if change is None:
+                continue
+            if entry.type == "EntryConfChangeV2":
+                changes = list(change.changes)
+            else:
+                changes = [] if members is not None and not _is_accepted(members, entry, change) else [change]
+            for each in changes:
+                _change_voters(voters, messages.enum_name("ConfChangeType", each.type), each.node_id)
         return voters
 
     def _voters_at_start(self) -> set[int]:
@@ -178,8 +228,63 @@ class EtcdDataDir:
         return {member.id for member in members if not member.is_learner}
 
     def _snapshot_at_start(self) -> Any:
-        start = self.wal.start
-        return _raft_snapshot(self.snap_dir / f"{start.term:016x}-{start.index:016x}.snap")
+        return _raft_snapshot(self._snap_path(self.wal.start))
+
+    def _snap_path(self, mark: SnapshotMark) -> Path:
+        return self.snap_dir / f"{mark.term:016x}-{mark.index:016x}.snap"
+
+
+def member_dir(path: Path) -> Path:
+    """The folder ``member`` of a data directory, or the path itself if it is that folder."""
+    return path if path.name == "member" else path / "member"
+
+
+def find_log(path: Path, wal_dir: str | os.PathLike[str] | None = None) -> Path:
+    """Where the log of a data directory lies. Raises ``Corruption`` if it is missing beside a database, ``NotAStore``
+    if there is no database either."""
+    log = Path(wal_dir) if wal_dir else member_dir(path) / "wal"
+    if has_segments(log):
+        return log
+    database = member_dir(path) / "snap" / "db"
+    if not database.is_file():
+        raise NotAStore(
+            f"{path} is no etcd data directory: there is neither a log in {log} nor a database {database}",
+            path,
+        )
+    raise Corruption(
+        f"the log is missing, and with it what etcd had not yet written to its database (a log elsewhere: --wal-dir). "
+        f"The database can be read by itself: kvstore inspect meta {database}, "
+        f"kvstore import etcd {database} --skip-hash-check",
+        log,
+    )
+
+
+def _is_etcd_2(entries: list[LogEntry]) -> bool:
+    """Whether keys were written through the v2 API, or a server of etcd 2 ran, and nothing came of v3."""
+    is_v2 = False
+    for entry in entries:
+        kind = entry.kind
+        if kind not in ("v2", "empty", "conf_change"):
+            return False
+        if kind != "v2":
+            continue
+        request = entry.request()
+        request = request if hasattr(request, "Path") else request.v2
+        if request.Path == b"/0/version":
+            major = request.Val.split(b".")[0]
+            if major.isdigit() and int(major) >= 3:
+                return False
+            is_v2 = True
+        elif request.Path and not request.Path.startswith(b"/0/"):
+            is_v2 = True
+    return is_v2
+
+
+def _is_accepted(members: Membership, entry: LogEntry, change: Any) -> bool:
+    try:
+        return members.change(change)
+    except (rows.RowError, TypeError) as error:
+        raise Corruption(f"entry {entry.index}: {error}", entry.path, entry.offset) from None
 
 
 def _change_voters(voters: set[int], kind: str, node_id: int) -> None:
@@ -198,19 +303,3 @@ def _raft_snapshot(path: Path) -> Any:
         return messages.RaftSnapshot.FromString(found.data)
     except (FileNotFoundError, DecodeError):
         return None
-
-
-def _v2_members(store: bytes) -> dict[bytes, bytes]:
-    """Rows of the bucket ``members`` out of the JSON of a v2 store; none where it is no such thing."""
-    found: dict[bytes, bytes] = {}
-    try:
-        nodes = json.loads(store)["Root"]["Children"]["0"]["Children"]["members"]["Children"] or {}
-        for name, node in nodes.items():
-            member = {"id": int(name, 16)}
-            for part in ("raftAttributes", "attributes"):
-                if part in node["Children"]:
-                    member |= json.loads(node["Children"][part]["Value"])
-            found[name.encode()] = json.dumps(member, separators=(",", ":")).encode()
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        return {}
-    return found

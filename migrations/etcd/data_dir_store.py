@@ -14,6 +14,7 @@ from kvstore.files import OSDisk
 from kvstore.mvcc.schema import META_CLUSTER_ID, META_MEMBER_ID, TABLES, pack_u64
 from kvstore.mvcc.state import State
 from kvstore.options import Options
+from kvstore.snapshot.manifest import Member
 from kvstore.snapshot.opened import load_leases
 from kvstore.store import Store
 
@@ -51,6 +52,16 @@ def replay_pending(directory: EtcdDataDir, state: State, replay: LogReplay) -> i
     return len(pending)
 
 
+class EtcdDataDirStore(Store):
+    """A data directory as a store. Every write raises ``ReadOnly``."""
+
+    kind = "etcd"
+
+    def __init__(self, engine: LocalEngine, members: tuple[Member, ...]) -> None:
+        super().__init__(engine)
+        self.members = members
+
+
 def open_data_dir(path: str | os.PathLike[str], wal_dir: str = "") -> Store:
     """Raises ``NotAStore``, ``Corruption``, ``StoreLocked`` (a server is running on it)."""
     directory = EtcdDataDir(path, wal_dir or None)
@@ -59,7 +70,9 @@ def open_data_dir(path: str | os.PathLike[str], wal_dir: str = "") -> Store:
         backend = open_view(directory, now_ms)
         state = State(backend)
         lessor = load_leases(backend)
-        replay_pending(directory, state, LogReplay(state, lessor, now_ms))
+        replay = LogReplay(state, lessor, now_ms)
+        replay_pending(directory, state, replay)
+        members = tuple(Member(member.id, member.name) for member in replay.members())
     except BaseException:
         directory.close()
         raise
@@ -67,4 +80,4 @@ def open_data_dir(path: str | os.PathLike[str], wal_dir: str = "") -> Store:
     engine = LocalEngine(
         options, OSDisk(), None, None, None, state, lessor, directory.cluster_id, directory.node_id
     )
-    return Store(engine)
+    return EtcdDataDirStore(engine, members)

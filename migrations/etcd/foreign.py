@@ -11,6 +11,7 @@ from kvstore.foreign import Exported, Imported, ImportOptions, LogRecord
 from kvstore.store import Store
 
 from .snapshot_format import is_bbolt
+from .wal_read import is_log
 
 
 class EtcdStores:
@@ -19,10 +20,11 @@ class EtcdStores:
     name: ClassVar[str] = "etcd"
 
     def recognizes(self, path: Path) -> bool:
-        if path.is_dir():
-            member = path if path.name == "member" else path / "member"
-            return (member / "snap").is_dir()
-        return is_bbolt(path)
+        if not path.is_dir():
+            return is_bbolt(path)
+        if path.name == "member":  # a store of ours may be called so, too
+            return is_bbolt(path / "snap" / "db") or is_log(path / "wal")
+        return any((path / "member" / folder).is_dir() for folder in ("snap", "wal"))
 
     def open(self, path: Path, *, wal_dir: str = "") -> Store:
         if path.is_dir():
@@ -46,7 +48,7 @@ class EtcdStores:
         return export_store(store, path, progress)
 
     def dump_log(self, path: Path, *, wal_dir: str = "") -> Iterator[LogRecord]:
+        from .data_dir import find_log
         from .log_dump import dump_log
 
-        member = path if path.name == "member" else path / "member"
-        return dump_log(Path(wal_dir) if wal_dir else member / "wal")
+        return dump_log(find_log(path, wal_dir))

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from kvstore import layout
-from kvstore.backend import Backend, Progress, find_backend
+from kvstore.backend import Backend, Progress, Row, find_backend
 from kvstore.errors import Corruption, DiskFull
 from kvstore.files import Disk, OSDisk, free_bytes
 from kvstore.foreign import Imported, ImportOptions
@@ -43,12 +43,13 @@ from kvstore.mvcc.schema import (
 )
 from kvstore.mvcc.state import State
 from kvstore.options import BadOption
+from kvstore.snapshot.building import building_directory, check_target
 from kvstore.snapshot.opened import load_leases
-from kvstore.snapshot.restore import building_directory, check_target
 from kvstore.snapshot.transfer import copy_rows
 from kvstore.wal import Log
 
 from . import rows
+from .bbolt_check import check_freelist
 from .beside_keys import carried_bucket, identity
 from .data_dir import EtcdDataDir
 from .data_dir_store import open_view
@@ -59,6 +60,8 @@ from .view import EtcdView
 
 CHECKPOINT_BYTES = 32 << 20
 NOSPACE = b"NOSPACE"
+REVISION_MAX = 1 << 62
+"""No etcd has come so far. From there on a store could not count its revisions for much longer."""
 
 
 class _Source:
@@ -79,12 +82,16 @@ class _Source:
 def _open_source(path: Path, options: ImportOptions, now_ms: int) -> Iterator[_Source]:
     if path.is_dir():
         with EtcdDataDir(path, options.wal_dir or None) as directory:
+            if directory.file is not None:
+                _check_freelist(directory.file)
             view = open_view(directory, now_ms)
             ids = directory.cluster_id, directory.node_id
             yield _Source(path, view, directory, ids, "")
         return
     with EtcdFile(path) as file:
-        if not options.skip_hash_check:
+        if options.skip_hash_check:
+            _check_freelist(file)
+        else:
             _check_hash(file)
         cluster_id, member_id, name = identity(file)
         yield _Source(path, EtcdView(file, now_ms), None, (cluster_id, member_id), name)
@@ -99,6 +106,13 @@ def _check_hash(file: EtcdFile) -> None:
             file.file.file_bytes,
         )
     check_file(file)
+
+
+def _check_freelist(file: EtcdFile) -> None:
+    """What no checksum stands for, and no row needs: but etcd does not start with it, and it is a sign of more."""
+    for damage in check_freelist(file.file):
+        told = f"{damage.reason}: etcd stops at it, or writes over pages in use. Its keys can be read: kvstore inspect"
+        raise Corruption(told, damage.path, damage.offset)
 
 
 def import_store(
@@ -195,6 +209,11 @@ class _Import:
 
     def _verify(self, state: State) -> None:
         """HashKV of what was copied is the source's."""
+        if state.head > REVISION_MAX:
+            reason = (
+                f"the newest revision is {state.head}, and {REVISION_MAX} is the last that can be moved in"
+            )
+            raise Corruption(reason, self._source.path)
         view = self._source.view
         if not isinstance(view, EtcdView):
             return
@@ -225,10 +244,7 @@ class _Import:
         ids = options.cluster_id or source.cluster_id or 1, options.member_id or source.member_id or 1
         with self._backend.write() as tx:
             members = carried_bucket(rows.MEMBERS, tx.scan(META))
-            for _, value in members:
-                member = rows.decode_member(value)
-                if member.id == ids[1]:
-                    source.name = member.name
+            source.name = _name_of(ids[1], members, source.path) or source.name
             own = [
                 (META_FORMAT, pack_u64(FORMAT_VERSION)),
                 (META_CLUSTER_ID, pack_u64(ids[0])),
@@ -254,6 +270,14 @@ class _Import:
             }
         names = {"members": rows.MEMBERS, "users": rows.AUTH_USERS, "roles": rows.AUTH_ROLES}
         return counts | {what: len(carried_bucket(bucket, meta)) for what, bucket in names.items()}
+
+
+def _name_of(member_id: int, members: list[Row], path: Path) -> str:
+    try:
+        found = [rows.decode_member(value) for _, value in members]
+    except rows.RowError as error:
+        raise Corruption(f"bucket members: {error}", path) from None
+    return next((member.name for member in found if member.id == member_id), "")
 
 
 def _checkpoint(state: State, now_ms: int) -> None:

@@ -119,6 +119,10 @@ class KeyIndex:
         """The first row at or after the compaction: rows before it are kept only because a key still lives by them."""
         return bisect_left(self.mains, self._compacted)
 
+    def count_changes(self) -> int:
+        """Kept rows from there on."""
+        return sum(1 for row in range(self.first_change(), len(self)) if self.starts[row])
+
     def row_at(self, main: int, sub: int) -> int:
         """The first row at or after a revision."""
         row = bisect_left(self.mains, main)

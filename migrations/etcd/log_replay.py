@@ -20,8 +20,14 @@ from google.protobuf.message import DecodeError
 from kvstore.errors import Corruption, RequestError
 from kvstore.lessor import Lessor
 from kvstore.model import (
+    AlarmRequest,
+    CompactionRequest,
     Compare,
+    CompareResult,
+    CompareTarget,
     DeleteRangeRequest,
+    LeaseGrantRequest,
+    LeaseRevokeRequest,
     Op,
     PutRequest,
     RangeRequest,
@@ -33,8 +39,9 @@ from kvstore.mvcc.state import State
 
 from . import messages, rows
 from .auth import Auth, Refused
-from .beside_keys import MIN_TTL_SECONDS, carried_key
+from .beside_keys import MIN_TTL_SECONDS, carried_key, deadline_ms
 from .data_dir import EtcdDataDir
+from .membership import Membership
 from .wal_content import LogEntry
 
 _ALARM_ACTIVATE, _ALARM_DEACTIVATE = 1, 2
@@ -49,25 +56,39 @@ class LogReplay:
     def __init__(self, state: State, lessor: Lessor, now_ms: int) -> None:
         self._state = state
         self._lessor = lessor
-        self._planner = Planner(state, lessor)
+        self._planner = Planner(state, lessor, lambda: self._now_ms, MIN_TTL_SECONDS)
         self._now_ms = now_ms
         self._carried = Carried(state)
+        self._members = Membership(self._carried, frozenset(self._carried.all(rows.MEMBERS)))
         self._auth = Auth(self._carried)
         self.notes: list[str] = self._auth.notes
         self.refused = 0
 
     def recover_members(self, directory: EtcdDataDir) -> None:
         """Have the members that the server finds when it starts (``data_dir``)."""
-        snapshot, entries = directory.members_beside_database()
-        for key, value in snapshot.items():
-            self._carried.set(rows.MEMBERS, key, value)
+        found, entries = directory.members_beside_database()
+        if found is not None:
+            self._members.replace(found)
         for entry in entries:
             if (kind := entry.kind) in _OF_MEMBERS:
                 self._guarded(kind, entry)
 
+    def members(self) -> list[rows.Member]:
+        """As they are after what was applied, by id."""
+        try:
+            found = [rows.decode_member(row) for row in self._carried.all(rows.MEMBERS).values()]
+        except rows.RowError as error:
+            raise Corruption(f"bucket members: {error}") from None
+        return sorted(found, key=lambda member: member.id)
+
     def apply(self, entry: LogEntry) -> None:
         kind = entry.kind
-        if kind not in ("empty", ""):
+        if not kind:
+            reason = (
+                f"entry {entry.index} holds no request that is known here: it is a later etcd's, or damaged"
+            )
+            raise Corruption(reason, entry.path, entry.offset)
+        if kind != "empty":
             self._guarded(kind, entry)
         self._state.index = entry.index
 
@@ -76,7 +97,7 @@ class LogReplay:
             self._apply(kind, entry)
         except (RequestError, Refused):
             self.refused += 1
-        except (DecodeError, rows.RowError, ValueError) as error:
+        except (DecodeError, rows.RowError, ValueError, TypeError) as error:
             raise Corruption(f"entry {entry.index}: {error}", entry.path, entry.offset) from None
 
     def _apply(self, kind: str, entry: LogEntry) -> None:
@@ -106,36 +127,38 @@ class LogReplay:
     # --- keys ----------------------------------------------------------------------------
 
     def _put(self, put: Any) -> None:
-        self._planner.put(put_request(put))
+        self._planner.plan(put_request(put))
 
     def _delete_range(self, delete: Any) -> None:
-        self._planner.delete(DeleteRangeRequest(delete.key, delete.range_end))
+        self._planner.plan(DeleteRangeRequest(delete.key, delete.range_end))
 
     def _txn(self, txn: Any) -> None:
-        self._planner.txn(txn_request(txn))
+        self._planner.plan(txn_request(txn))
 
     def _compaction(self, compaction: Any) -> None:
-        self._planner.compact(compaction.revision)
+        self._planner.plan(CompactionRequest(compaction.revision))
 
     # --- leases and alarms -----------------------------------------------------------------
 
     def _lease_grant(self, grant: Any) -> None:
-        self._planner.grant(grant.ID, grant.TTL, MIN_TTL_SECONDS, self._now_ms)
+        if not grant.ID:
+            raise Refused
+        self._planner.plan(LeaseGrantRequest(grant.TTL, grant.ID))
 
     def _lease_revoke(self, revoke: Any) -> None:
-        self._planner.revoke(revoke.ID)
+        self._planner.plan(LeaseRevokeRequest(revoke.ID))
 
     def _lease_checkpoint(self, request: Any) -> None:
         for each in request.checkpoints:
             lease = self._lessor.leases.get(each.ID)
             if lease is not None:
-                left = each.remaining_TTL or lease.ttl_seconds
-                self._lessor.apply_renew(self._state.active, each.ID, self._now_ms + left * 1000)
+                due = deadline_ms(lease.ttl_seconds, each.remaining_TTL, self._now_ms)
+                self._lessor.apply_renew(self._state.active, each.ID, due)
 
     def _alarm(self, alarm: Any) -> None:
         name = messages.enum_name("Alarm", alarm.alarm)
-        if name != "NONE" and alarm.action in (_ALARM_ACTIVATE, _ALARM_DEACTIVATE):
-            self._planner.alarm(alarm.memberID, name, alarm.action == _ALARM_ACTIVATE)
+        if name in ("NOSPACE", "CORRUPT") and alarm.action in (_ALARM_ACTIVATE, _ALARM_DEACTIVATE):
+            self._planner.plan(AlarmRequest(alarm.memberID, name, alarm.action == _ALARM_ACTIVATE))
 
     # --- the cluster -------------------------------------------------------------------------
 
@@ -144,11 +167,12 @@ class LogReplay:
 
     def _cluster_member_attr_set(self, request: Any) -> None:
         attributes = request.member_attributes
-        urls = [url.decode() for url in attributes.client_urls]
-        self._member(request.member_ID, name=attributes.name.decode(), clientURLs=urls)
+        urls = [url.decode("utf-8", "replace") for url in attributes.client_urls]
+        name = attributes.name.decode("utf-8", "replace")
+        self._members.set_attributes(b"%x" % request.member_ID, name, urls)
 
     def _downgrade_info_set(self, request: Any) -> None:
-        info = {"target-version": request.ver.decode(), "enabled": request.enabled}
+        info = {"target-version": request.ver.decode("utf-8", "replace"), "enabled": request.enabled}
         self._carried.set(rows.CLUSTER, rows.DOWNGRADE, _json(info))
 
     def _v2(self, request: Any) -> None:
@@ -160,28 +184,13 @@ class LogReplay:
             self._carried.set(rows.CLUSTER, rows.CLUSTER_VERSION, request.Val)
         elif len(path) == 5 and path[2] == "members" and path[4] == "attributes":
             found = rows.decode_json(request.Val)
-            self._member(int(path[3], 16), name=found.get("name", ""), clientURLs=found.get("clientURLs"))
+            key = b"%x" % int(path[3], 16)
+            self._members.set_attributes(key, found.get("name"), found.get("clientURLs"))
 
     def _conf_change(self, entry_type: str, change: Any) -> None:
-        if entry_type != "EntryConfChange":
+        if entry_type != "EntryConfChange" or change is None:
             return  # voters of joint configurations; members come with the simple kind
-        kind = messages.enum_name("ConfChangeType", change.type)
-        if kind == "ConfChangeRemoveNode":
-            key = b"%x" % change.node_id
-            self._carried.set(rows.MEMBERS, key, None)
-            self._carried.set(rows.MEMBERS_REMOVED, key, rows.REMOVED)
-        elif change.context:
-            found = rows.decode_json(change.context)
-            fields = {name: value for name, value in found.items() if name != "id"}
-            self._member(change.node_id, **fields)
-
-    def _member(self, member_id: int, **fields: object) -> None:
-        """Change fields of a member's row; the others stay."""
-        key = b"%x" % member_id
-        old = self._carried.get(rows.MEMBERS, key)
-        member: dict[str, Any] = rows.decode_json(old) if old else {"id": member_id}
-        member.update({name: value for name, value in fields.items() if value})
-        self._carried.set(rows.MEMBERS, key, _json(member))
+        self._members.change(change)
 
 
 _HANDLERS: dict[str, Callable[[LogReplay, Any], None]] = {
@@ -231,6 +240,8 @@ def _json(value: dict[str, object]) -> bytes:
 
 
 def put_request(put: Any) -> PutRequest:
+    if not put.key:
+        raise rows.RowError("a put of the empty key, which no server lets into its log")
     return PutRequest(put.key, put.value, put.lease, False, put.ignore_value, put.ignore_lease)
 
 
@@ -239,24 +250,49 @@ def range_request(asked: Any) -> RangeRequest:
     return RangeRequest(asked.key, asked.range_end, limit=1, revision=asked.revision)
 
 
-def txn_request(txn: Any) -> TxnRequest:
-    return TxnRequest(
-        tuple(map(compare_request, txn.compare)),
-        tuple(map(_op, txn.success)),
-        tuple(map(_op, txn.failure)),
+NESTING_MAX = 150
+"""Transactions inside of one another; a server with its default limit of ops lets 128 into its log."""
+
+
+def txn_request(txn: Any, nesting: int = 0) -> TxnRequest:
+    """An op without a kind is left out: a server's API refuses it, its log is carried out without it."""
+    if nesting > NESTING_MAX:
+        raise rows.RowError(f"more than {NESTING_MAX} transactions inside of one another")
+    success, failure = (
+        tuple([_op(each, nesting) for each in branch if each.WhichOneof("kind")])
+        for branch in (txn.success, txn.failure)
     )
+    return TxnRequest(tuple(map(compare_request, txn.compare)), success, failure)
+
+
+_OPERANDS = ("version", "create_revision", "mod_revision", "value", "lease")
+"""What each target is compared with; another one that the request may carry counts as absent."""
 
 
 def compare_request(compare: Any) -> Compare:
-    kind = compare.WhichOneof("kind")
-    operand = getattr(compare, kind) if kind else (b"" if compare.target == 3 else 0)
-    return Compare(compare.key, compare.target, compare.result, operand, compare.range_end)
+    """As etcd judges it, numbers included that it has no name for: an unknown target counts as 0 beside 0, an
+    unknown result is true of whatever exists."""
+    target, result = compare.target, compare.result
+    key, range_end = compare.key, compare.range_end
+    is_known = 0 <= target < len(_OPERANDS)
+    if not 0 <= result <= CompareResult.NOT_EQUAL:
+        if target == CompareTarget.VALUE:
+            return Compare(key, CompareTarget.VERSION, CompareResult.GREATER, 0, range_end)
+        return _always(True, key)
+    if not is_known:
+        return _always(result == CompareResult.EQUAL, key)
+    name = _OPERANDS[target]
+    operand = getattr(compare, name) if compare.HasField(name) else b"" if name == "value" else 0
+    return Compare(key, target, result, operand, range_end)
 
 
-def _op(operation: Any) -> Op:
+def _always(holds: bool, key: bytes) -> Compare:
+    """A compare that holds, or does not, whatever the key is: no version is -1."""
+    return Compare(key, CompareTarget.VERSION, CompareResult.NOT_EQUAL if holds else CompareResult.EQUAL, -1)
+
+
+def _op(operation: Any, nesting: int) -> Op:
     kind = operation.WhichOneof("kind")
-    if kind is None:
-        return None
     request = getattr(operation, kind)
     match kind:
         case "request_put":
@@ -264,7 +300,7 @@ def _op(operation: Any) -> Op:
         case "request_delete_range":
             return DeleteRangeRequest(request.key, request.range_end)
         case "request_txn":
-            return txn_request(request)
+            return txn_request(messages.nested_txn(operation), nesting + 1)
     return range_request(request)
 
 

@@ -58,6 +58,10 @@ Compare: result=1 int32, target=2 int32, key=3 bytes, version=4 int64?, create_r
 RequestOp: request_range=1 RangeRequest?, request_put=2 PutRequest?, request_delete_range=3
     DeleteRangeRequest?, request_txn=4 TxnRequest?
 TxnRequest: compare=1 Compare*, success=2 RequestOp*, failure=3 RequestOp*
+Shallow.RequestOp: request_range=1 RangeRequest?, request_put=2 PutRequest?, request_delete_range=3
+    DeleteRangeRequest?, request_txn=4 bytes?
+Shallow.TxnRequest: compare=1 Compare*, success=2 Shallow.RequestOp*, failure=3 Shallow.RequestOp*
+Shallow.InternalRaftRequest: ID=1 uint64, txn=6 Shallow.TxnRequest, header=100 RequestHeader
 CompactionRequest: revision=1 int64, physical=2 bool
 LeaseGrantRequest: TTL=1 int64, ID=2 int64
 LeaseRevokeRequest: ID=1 int64
@@ -181,6 +185,9 @@ Metadata = _class("Metadata")
 V2Request = _class("Request")
 AlarmMember = _class("AlarmMember")
 InternalRaftRequest = _class("InternalRaftRequest")
+ShallowRequest = _class("Shallow.InternalRaftRequest")
+"""A transaction whose nested ones are not decoded yet: protobuf goes 100 levels deep at most, a server's log deeper."""
+_ShallowTxn = _class("Shallow.TxnRequest")
 
 
 def decode_request(data: bytes) -> Any:
@@ -191,7 +198,20 @@ def decode_request(data: bytes) -> Any:
     try:
         return InternalRaftRequest.FromString(data)
     except DecodeError:
-        return V2Request.FromString(data)
+        pass
+    old = V2Request.FromString(data)
+    if old.Method:
+        return old
+    found = ShallowRequest.FromString(data)
+    if not found.HasField("txn"):
+        raise DecodeError("neither a request of v3 nor one of v2")
+    return found
+
+
+def nested_txn(op: Any) -> Any:
+    """The transaction that is an op of another."""
+    txn = op.request_txn
+    return _ShallowTxn.FromString(txn) if isinstance(txn, bytes) else txn
 
 
 def request_kind(request: Any) -> str:

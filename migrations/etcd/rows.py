@@ -25,6 +25,8 @@ from typing import Any, NamedTuple
 
 from google.protobuf.message import DecodeError
 
+from kvstore.errors import Corruption
+
 from . import messages
 from .bbolt_page import Buffer
 
@@ -191,13 +193,18 @@ def decode_member(value: bytes) -> Member:
     try:
         return Member(
             id=int(found["id"]),
-            name=str(found.get("name", "")),
-            peer_urls=tuple(map(str, found.get("peerURLs") or ())),
-            client_urls=tuple(map(str, found.get("clientURLs") or ())),
+            name=_text(found.get("name", "")),
+            peer_urls=tuple(map(_text, found.get("peerURLs") or ())),
+            client_urls=tuple(map(_text, found.get("clientURLs") or ())),
             is_learner=bool(found.get("isLearner", False)),
         )
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, OverflowError):
         raise RowError("the row holds no member") from None
+
+
+def _text(value: object) -> str:
+    """As text that can be written: JSON may escape half a character, which Go reads as U+FFFD."""
+    return str(value).encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def encode_member(member: Member) -> tuple[bytes, bytes]:
@@ -238,6 +245,8 @@ def decode_alarm(row_key: bytes) -> Alarm:
 
 def encode_alarm(alarm: Alarm) -> tuple[bytes, bytes]:
     names = messages.NAMES["Alarm"]
+    if alarm.alarm not in names and not (alarm.alarm.isascii() and alarm.alarm.isdigit()):
+        raise Corruption(f"there is no alarm {alarm.alarm!r:.80}")
     number = names.index(alarm.alarm) if alarm.alarm in names else int(alarm.alarm)
     return messages.AlarmMember(memberID=alarm.member_id, alarm=number).SerializeToString(), b""
 

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 from kvstore.backend import Progress
+from kvstore.errors import Corruption
 from kvstore.snapshot.manifest import Member
 from kvstore.snapshot.reader import SnapshotInfo
 
@@ -49,11 +50,14 @@ class EtcdSnapshots:
     def inspect(path: Path, progress: Progress | None = None, *, verify: bool = False) -> SnapshotInfo:
         with EtcdFile(path) as file:
             keys = changes = NOT_COUNTED
+            said: dict[str, int | str] = {}
             if verify:
                 check_file(file)
+                _check_rows(file)
+                said = _as_etcdctl(file)
                 index = EtcdView(file, 0).index(progress)
-                keys, changes = sum(map(index.is_live, index.keys)), len(index)
-            return _info(file, path, keys, changes)
+                keys, changes = sum(map(index.is_live, index.keys)), index.count_changes()
+            return _info(file, path, keys, changes, said)
 
     @staticmethod
     def open(path: Path) -> EtcdView:
@@ -67,7 +71,30 @@ def check_file(file: EtcdFile) -> None:
         raise damage
 
 
-def _info(file: EtcdFile, path: Path, keys: int, changes: int) -> SnapshotInfo:
+def _as_etcdctl(file: EtcdFile) -> dict[str, int | str]:
+    """What ``etcdctl snapshot status`` prints beside the revision. Its total of keys is the rows of all buckets up to
+    3.5, the live keys from 3.6 on."""
+    status = file.status()
+    said = {
+        "hash": f"{status['hash']:x}",
+        "total_keys": status["totalKey"],
+        "total_size": status["totalSize"],
+    }
+    return said | ({"version": status["version"]} if status["version"] else {})
+
+
+def _check_rows(file: EtcdFile) -> None:
+    """Raise ``Corruption`` at the first row that is not what its bucket holds."""
+    for row in file.rows():
+        if row.key and not row.is_tombstone and row.mod_revision != row.main:
+            raise Corruption(
+                f"revision {row.main} holds a KeyValue of revision {row.mod_revision}", file.path
+            )
+    for read in (file.bare_leases, file.members, file.removed_members, file.alarms, file.users, file.roles):
+        read()
+
+
+def _info(file: EtcdFile, path: Path, keys: int, changes: int, said: dict[str, int | str]) -> SnapshotInfo:
     cluster_id, member_id, _name = identity(file)
     return SnapshotInfo(
         backend=EtcdView.name,
@@ -85,4 +112,5 @@ def _info(file: EtcdFile, path: Path, keys: int, changes: int) -> SnapshotInfo:
         sha256=file.file.trailer or b"",
         path=path,
         size_bytes=file.file.file_bytes,
+        said_by_others=said,
     )

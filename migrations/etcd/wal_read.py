@@ -59,6 +59,8 @@ from .wal_frame import (
 _NAME = re.compile(r"([0-9a-f]{16})-([0-9a-f]{16})\.wal")
 _RECORD_START = re.compile(rb"\x08[\x01-\x05]\x10")
 _LENGTH_BYTES = 8
+_LOG_HEAD_BYTES = 32
+"""Room for the first record: a checksum, and no data."""
 _CHUNK_BYTES = 1 << 20
 _ZEROS = bytes(_CHUNK_BYTES)
 
@@ -100,6 +102,24 @@ def parse_segment_name(name: str) -> tuple[int, int] | None:
     """(sequence, index); None if it is not a segment's name."""
     match = _NAME.fullmatch(name)
     return (int(match[1], 16), int(match[2], 16)) if match else None
+
+
+def is_log(wal_dir: Path) -> bool:
+    """Whether it is etcd's: segments have names like those of a store of ours, but begin with a checksum record."""
+    for path in wal_dir.iterdir() if wal_dir.is_dir() else ():
+        if parse_segment_name(path.name) and path.is_file():
+            with open(path, "rb") as file:
+                head = file.read(_LOG_HEAD_BYTES)
+            try:
+                return read_frame(head, 0, len(head)).record.type == CRC
+            except (EndOfSegment, FrameError):
+                return False
+    return False
+
+
+def has_segments(wal_dir: Path) -> bool:
+    """Whether a directory exists and holds a log."""
+    return wal_dir.is_dir() and any(parse_segment_name(path.name) for path in wal_dir.iterdir())
 
 
 def list_segments(wal_dir: str | os.PathLike[str]) -> list[Segment]:

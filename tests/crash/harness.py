@@ -32,7 +32,7 @@ from kvstore.recovery import open_engine
 from tests.crash.disk import CrashingDisk, Files, Killed, recorded
 from tests.model import Model
 from tests.plain import changes_since, plain
-from tests.recording_disk import KEPT, LOST, Loss
+from tests.recording_disk import KEPT, LOST, Loss, say_where_it_lies
 
 OPTIONS = Options(
     background=False,
@@ -270,6 +270,7 @@ class Explorer:
                     path.unlink()
             for name, content in files.items():
                 (snap / name).write_bytes(content)
+        say_where_it_lies(left)
         return left
 
     def _check(
@@ -284,6 +285,7 @@ class Explorer:
         again = self.scratch / "again"
         if second:
             shutil.copytree(left, again)
+            say_where_it_lies(again)
         try:
             self.figures.states += 1
             check_recovery(left, self.options, candidates, identity)

@@ -20,13 +20,13 @@ def open_path(path: Path, settings: Settings) -> Store:
     """Raises ``NotAStore``, ``TooNew``, ``Corruption``, ``StoreLocked``, ``FileNotFoundError``."""
     if not path.is_dir():
         return open_snapshot(path)
+    foreign = recognize_foreign(path)
+    if foreign is not None:
+        return foreign.open(path)
     if DataDir.at(path).snap.is_dir():
         settings.data_dir = str(path)
         return settings.open(read_only=True)
-    foreign = recognize_foreign(path)
-    if foreign is None:
-        raise NotAStore(f"{path} is neither a store nor another store that is known", path)
-    return foreign.open(path)
+    raise NotAStore(f"{path} is neither a store nor another store that is known", path)
 
 
 def kind_of(store: Store) -> str:
@@ -34,4 +34,4 @@ def kind_of(store: Store) -> str:
     backend = store.engine.backend.name
     if store.engine.directory is not None:
         return f"data directory on {backend}"
-    return "etcd" if backend == "etcd" else f"snapshot on {backend}"
+    return str(getattr(store, "kind", "etcd" if backend == "etcd" else f"snapshot on {backend}"))

@@ -1,0 +1,44 @@
+"""Which backend the store in a data directory is kept by: its files say, so that nobody has to name it twice.
+
+    snap/db            the backend's file. One that keeps nothing on disk has an empty file of its kind there, the mark
+    else a snapshot    the newest one's backend, if that is of such a kind (its mark may have been removed)
+
+Without the mark a store of the memory backend would be a log without a backend, which another one would be made for.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+from kvstore.backend import Backend, find_backend, recognize_backend
+from kvstore.errors import KVStoreError
+from kvstore.files import Disk
+from kvstore.layout import DataDir
+from kvstore.mvcc.schema import TABLES
+from kvstore.snapshot.reader import read_info
+
+
+def backend_of(directory: DataDir) -> type[Backend] | None:
+    """The kind of backend; None where no file tells."""
+    if directory.db.is_file() and directory.db.stat().st_size:
+        return recognize_backend(directory.db)
+    for file in reversed(directory.snapshots()):
+        with suppress(KVStoreError, OSError):
+            kind = find_backend(read_info(file.path).backend)
+            return None if kind.persistent else kind
+    return None
+
+
+def leave_mark(directory: DataDir, kind: type[Backend], disk: Disk) -> None:
+    """Have the files say that the store is kept by ``kind``, which keeps nothing on disk itself. Durable on return."""
+    if directory.db.exists():
+        return
+    disk.remove(directory.db_temp)
+    empty = kind.open(directory.db_temp, TABLES)
+    try:
+        empty.copy_to(directory.db_temp)
+    finally:
+        empty.close()
+    disk.sync_file(directory.db_temp)
+    disk.rename(directory.db_temp, directory.db)
+    disk.sync_dir(directory.snap)

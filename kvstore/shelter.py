@@ -1,0 +1,171 @@
+"""Shelter: work that no signal handler interrupts.
+
+Python runs signal handlers on the main thread, between any two of its steps. What a handler raises
+(KeyboardInterrupt, a task queue's time limit) ends whatever the main thread was doing, half done. So long work is
+not done there:
+
+    main thread:   start a worker -- wait ----------------> its answer, or what it raised
+                                      `-- interrupted ----> the interruption; the worker is told, and ends by itself
+
+Any other thread does the work itself. So does the main thread where no thread can be had.
+
+Work that can stop half-way calls ``check`` now and then; other work goes on to its end. ``undo`` is called with
+an answer that nobody is there to take.
+"""
+
+from __future__ import annotations
+
+import _thread
+import contextvars
+import os
+import sys
+import threading
+from collections.abc import Callable
+from functools import wraps
+from importlib import import_module
+from typing import TYPE_CHECKING, Concatenate, Generic, ParamSpec, TypeVar
+
+if TYPE_CHECKING:
+    from kvstore.backend import Progress
+
+P = ParamSpec("P")
+S = TypeVar("S")
+T = TypeVar("T")
+
+_main = threading.main_thread().ident
+
+
+def on_main_thread() -> bool:
+    """Whether a signal handler may interrupt the caller."""
+    return threading.get_ident() == _main
+
+
+def _find_main_thread() -> None:
+    global _main
+    _main = threading.main_thread().ident
+
+
+os.register_at_fork(after_in_child=_find_main_thread)
+
+
+def start(thread: threading.Thread) -> None:
+    """Start a thread, wholly or not at all. Raises ``RuntimeError`` if none can be had.
+
+    ``Thread.start`` is many steps, and a thread whose start was interrupted may die of it. So the main thread
+    has it started by another one, which takes a single step.
+    """
+    if not on_main_thread():
+        thread.start()
+        return
+    _thread.start_new_thread(_start, (thread,))
+
+
+def _start(thread: threading.Thread) -> None:
+    try:
+        thread.start()
+    except RuntimeError:  # there was one for us, and no other
+        thread.run()
+
+
+class Abandoned(Exception):
+    """Raised inside work whose caller has gone."""
+
+
+class Sheltered(Generic[T]):
+    """One piece of work, carried out where signals cannot reach it."""
+
+    def __init__(self, work: Callable[[], T], undo: Callable[[T], object] | None = None) -> None:
+        self._work = work
+        self._undo = undo
+        self._answers: list[T] = []
+        """The answer, once there is one. Popping it is how one side, and not the other, comes to undo it."""
+        self._errors: list[BaseException] = []
+        self._is_abandoned = self._has_ended = False
+
+    def run(self) -> T:
+        """Do the work; return its answer, or raise what it raised."""
+        if not on_main_thread():
+            return self._kept(self._work())
+        try:
+            return self._wait_for_worker()
+        except BaseException:
+            self.abandon()
+            raise
+
+    def _wait_for_worker(self) -> T:
+        done = threading.Lock()
+        done.acquire()
+        run = contextvars.copy_context().run
+        try:
+            start(threading.Thread(target=run, args=(self._carry_out, done), name="kvstore-shelter"))
+        except RuntimeError:  # no thread can be had
+            return self._kept(self._work())
+        done.acquire()
+        if self._errors:
+            raise self._errors.pop()
+        return self._answers[0]
+
+    def _carry_out(self, done: threading.Lock) -> None:
+        try:
+            self._kept(self._work())
+        except BaseException as error:
+            self._errors.append(error)
+        self._has_ended = True
+        if self._is_abandoned:
+            self._put_back()
+        done.release()
+
+    def _kept(self, answer: T) -> T:
+        self._answers.append(answer)
+        return answer
+
+    def abandon(self) -> None:
+        """Nobody will use the answer: undo it, now or as soon as it is there."""
+        self._is_abandoned = True
+        if self._has_ended:
+            self._put_back()
+
+    def _put_back(self) -> None:
+        try:
+            answer = self._answers.pop()
+        except IndexError:
+            return  # there was none, or the other side has it
+        if self._undo is not None:
+            self._undo(answer)
+
+    def check(self) -> None:
+        """For the work: raise ``Abandoned`` if nobody waits for it any more."""
+        if self._is_abandoned:
+            raise Abandoned
+
+
+def sheltered(method: Callable[Concatenate[S, P], T]) -> Callable[Concatenate[S, P], T]:
+    """A method that is carried out by a thread that signals cannot reach, to its end."""
+
+    @wraps(method)
+    def run(self: S, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        if not on_main_thread():
+            return method(self, *args, **kwargs)
+        return Sheltered(lambda: method(self, *args, **kwargs)).run()
+
+    return run
+
+
+def import_sheltered(name: str) -> None:
+    """Import a module that the caller is about to use: Python's import locks do not survive an interruption."""
+    if name not in sys.modules:
+        Sheltered(lambda: import_module(name)).run()
+
+
+def run_with_progress(work: Callable[[Progress | None], T], progress: Progress | None) -> T:
+    """Work that reports its progress, and so can be given up when its caller is interrupted."""
+    if not on_main_thread():
+        return work(progress)
+
+    def tell(done: int, total: int) -> None:
+        call.check()
+        if progress is not None:
+            progress(done, total)
+
+    call = Sheltered(lambda: work(tell))
+    return call.run()

@@ -1,0 +1,120 @@
+"""The lock of a store, and what its file says: who holds it, and which backend was written beside it.
+
+    {"pid": 4242, "host": "db1", "place": "2f1c-1a40-1a52", "closed": 8812}
+
+A copy of a directory, made file by file while the store is in use, has files of different moments. Nothing in a
+file tells that, but a copy lies at another place: ``place`` is the file system, the folder and the backend's file
+(inode numbers), written when the store is open and the backend has been found whole. ``closed`` is the last entry of a
+store that was closed: from then on nothing changes, and a copy is as good as the original. So a backend is *known* if
+it lies where it was written, or was closed and holds just that entry. Any other one is looked through before it is used
+(``verification.copied``): a copy, or the original on a file system whose numbers have changed since a crash.
+
+The text is not synced. Where it is lost or old, a backend may be looked through without need.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from dataclasses import dataclass
+from typing import Any
+
+from kvstore.errors import StoreLocked
+from kvstore.files import FileLock, FolderLock
+from kvstore.layout import DataDir
+from kvstore.wal import Log
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What the file of a lock says of the store."""
+
+    place: str = ""
+    closed: int = -1
+    """The last entry, if the store was closed then."""
+
+    @classmethod
+    def by(cls, text: bytes) -> Said:
+        said = _parse(text)
+        place, closed = said.get("place"), said.get("closed")
+        return cls(place if isinstance(place, str) else "", closed if isinstance(closed, int) else -1)
+
+    def is_known(self, directory: DataDir) -> bool:
+        """Whether the backend lies where it was written, or the store was closed.
+
+        One that was closed must hold entry ``closed``, which can only be seen when it is open. An older version says
+        neither; then the end of the log tells whether it was closed.
+        """
+        if self.place:
+            return self.place == place_of(directory) or (self.closed >= 0 and Log.was_closed(directory.wal))
+        return Log.was_closed(directory.wal)
+
+
+def place_of(directory: DataDir) -> str:
+    """The file system, folder and file of the backend."""
+    numbers = os.statvfs(directory.snap).f_fsid, os.stat(directory.root).st_ino, os.stat(directory.db).st_ino
+    return "-".join(f"{number:x}" for number in numbers)
+
+
+class StoreLock:
+    """The lock of one data directory."""
+
+    def __init__(self, directory: DataDir) -> None:
+        self._directory = directory
+        self._file = FileLock(directory.lock)
+        self.before = Said()
+        """What the file said before it was locked."""
+
+    def acquire(self) -> None:
+        """Raises ``StoreLocked``, with who holds it."""
+        holder = self._file.acquire(_text(Said()))
+        if holder is not None:
+            said = _parse(holder)
+            pid, host = said.get("pid"), said.get("host")
+            is_right = isinstance(pid, int) and isinstance(host, str)
+            raise StoreLocked(self._directory.root, *((pid, host) if is_right else (0, "")))
+        self.before = Said.by(self._file.before)
+        self._file.write(_text(self.before))
+
+    def note_open(self) -> None:
+        """The backend that lies there now is whole, and is being written."""
+        self._file.write(_text(Said(place_of(self._directory) if self._directory.db.exists() else "")))
+
+    @classmethod
+    def said(cls, directory: DataDir) -> Said:
+        """What the file says now, for one who does not lock it."""
+        return Said.by(FileLock(directory.lock).read())
+
+    @classmethod
+    def is_held(cls, directory: DataDir) -> bool:
+        """Whether somebody has the store open for writing, at this moment."""
+        lock = FolderLock(directory.root)
+        is_free = lock.acquire()
+        lock.release()
+        return not is_free
+
+    def note_closed(self, index: int) -> None:
+        """The backend holds everything, up to that entry, and is not written any more."""
+        if self._directory.db.exists():
+            self._file.write(_text(Said(place_of(self._directory), index)))
+
+    def release(self) -> None:
+        self._file.release()
+
+
+def _parse(text: bytes) -> dict[str, Any]:
+    try:
+        said = json.loads(text)
+    except (ValueError, RecursionError):
+        return {}
+    return said if isinstance(said, dict) else {}
+
+
+def _text(said: Said) -> bytes:
+    holder: dict[str, Any] = {"pid": os.getpid(), "host": socket.gethostname()}
+    if said.place:
+        holder["place"] = said.place
+    if said.closed >= 0:
+        holder["closed"] = said.closed
+    return json.dumps(holder).encode()

@@ -1,0 +1,73 @@
+"""A mailbox: the watchers of one stream, and what the hub has put down for their consumer.
+
+The hub knows mailboxes and never the streams that they belong to. So a stream that its owner drops without closing it
+is collected like any other object, and the hub, which holds a weak reference to it, lets its watchers go.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, NamedTuple
+
+from kvstore.model import WatchResponse
+from kvstore.mvcc.overlay import ChangedRow
+from kvstore.watch.bell import Bell
+
+if TYPE_CHECKING:
+    from kvstore.watch.watcher import Watcher
+
+EVERY_WATCH = -1
+"""The watch id of responses that are about the stream, or about a watch that was never made."""
+
+
+class Batch(NamedTuple):
+    """The changes of one revision that a watcher wants."""
+
+    watcher: Watcher
+    revision: int
+    changes: list[ChangedRow]
+    size_bytes: int
+
+
+class FellBehind(NamedTuple):
+    """From here on the watcher has to read the store."""
+
+    watcher: Watcher
+
+
+class Ready(NamedTuple):
+    """A response made by somebody else than the consumer."""
+
+    watch_id: int
+    response: WatchResponse
+
+
+Item = Batch | FellBehind | Ready
+
+
+class Mailbox:
+    """Each change of it is a single step, so it needs no lock."""
+
+    __slots__ = ("bell", "closed", "queue", "watchers")
+
+    def __init__(self) -> None:
+        self.watchers: dict[int, Watcher] = {}
+        """By id."""
+        self.queue: deque[Item] = deque()
+        self.bell = Bell()
+        """Rung when there may be something to take."""
+        self.closed = False
+
+    def post(self, item: Item) -> None:
+        self.queue.append(item)
+        self.bell.ring()
+
+    def may_be_told(self, watch_id: int, revision: int) -> bool | None:
+        """Whether everything up to ``revision`` is queued for these watches; None: nobody is left to ask."""
+        if watch_id == EVERY_WATCH:
+            watchers = list(self.watchers.values())
+        else:
+            watchers = [self.watchers[watch_id]] if watch_id in self.watchers else []
+        if not watchers or self.closed:
+            return None
+        return all(watcher.live and watcher.position <= revision + 1 for watcher in watchers)

@@ -1,0 +1,1 @@
+"""Writing: from a request to the disk."""
