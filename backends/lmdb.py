@@ -15,6 +15,12 @@ system refuses, for less. When a batch does not fit any more, the map is doubled
 py-lmdb ends open transactions when it maps anew, so that waits until no view is open; to be ahead of it,
 a batch that finds the map half full and no view open enlarges it first.
 
+Readers of other processes do not use LMDB's table of readers: it cannot be had on a mount that is read-only,
+two processes of one pid (in two pid namespaces) get in each other's way there, and the slots of the dead stay.
+They open the file without it, and each view of theirs locks a byte of the folder (``kvstore.readers``). Before
+each batch the writer looks for such locks, and while there are any it keeps a view of its own open, as old as
+theirs (``lmdb_pins``).
+
 fork: py-lmdb does not touch the parent's transactions from a child. An environment must not be used
 across a fork; the engine refuses it.
 """
@@ -34,12 +40,14 @@ from typing import ClassVar, NoReturn, Self
 import lmdb
 
 from kvstore.backend import Progress
-from kvstore.errors import Corruption, NotAStore, ReadOnly, StoreClosed, TooNew
+from kvstore.errors import Busy, Corruption, NotAStore, ReadOnly, StoreClosed, TooNew
 from kvstore.files import hand_over
+from kvstore.readers import HANDLE, FolderLock, ForeignReader, Readers, held, view_byte
 
 from .lmdb_errors import typed
 from .lmdb_file import META_BYTES, Meta, has_magic, is_cut_short, read_meta, verify_pages
 from .lmdb_map import LMDBMap
+from .lmdb_pins import Pins, leave_file_to_readers
 from .lmdb_tx import LMDBReadTx, LMDBWriteTx
 from .long_keys import STORED_BYTES_MAX
 
@@ -48,6 +56,9 @@ MARK = b"kvstore"
 LONG_SUFFIX = "/long"
 
 READERS_MAX = 4096
+RECLAIM_SECONDS = (
+    5.0  # how often slots of the dead are given back, which tools of others leave in LMDB's table
+)
 GET_WAIT_SECONDS = 0.01
 VIEW_WAIT_SECONDS = 5.0  # how long a new view makes way for a growing map
 GROW_WAIT_SECONDS = 30.0  # how long a growing map waits for open views; then they fail
@@ -81,6 +92,15 @@ class LMDBBackend:
         self._begin = environment.begin
         self._immutable_meta: Meta | None = None
         self._map: LMDBMap | None = None
+        self._pins: Pins | None = None
+        """What the writer keeps for readers of other processes."""
+        self._reclaim_at = 0.0
+        self._handle: FolderLock | None = None
+        """What a reader of a file that another process may write says of itself."""
+        self._fd = -1
+        self._commit = 0  # the newest that this reader has seen
+        self._idle_locks: list[FolderLock] = []
+        self._view_locks: dict[weakref.ref[LMDBReadTx], FolderLock] = {}
 
     # --- opening --------------------------------------------------------------------
 
@@ -90,17 +110,25 @@ class LMDBBackend:
     ) -> Self:
         path = Path(path)
         writable = not (read_only or immutable)
+        handle = held(path.parent, HANDLE) if read_only and not immutable else None
         meta = None
         if not writable or (path.exists() and path.stat().st_size):
             meta = read_meta(path)
             if is_cut_short(path, meta):
                 verify_pages(path)
+        if writable and meta is not None:
+            leave_file_to_readers(path, meta.transaction)
         try:
             backend = cls(path, cls._open_environment(path, meta, writable, immutable), writable=writable)
         except lmdb.Error as error:
             raise typed(error, path) from error
         try:
             backend._immutable_meta = meta if immutable else None
+            backend._handle = handle
+            if handle is not None:
+                backend._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            if writable:
+                backend._pins = Pins(backend.environment, Readers(path.parent))
             is_new = meta is None or (writable and meta.is_empty)  # empty: killed before the first commit
             backend._open_tables(tables, is_new=is_new, is_live=read_only and not immutable)
         except BaseException as error:
@@ -126,7 +154,7 @@ class LMDBBackend:
                     mode=0o600,
                     readonly=not writable,
                     create=writable,
-                    lock=not immutable,
+                    lock=writable,
                     max_dbs=64,
                     max_readers=READERS_MAX,
                     max_spare_txns=1,
@@ -144,8 +172,8 @@ class LMDBBackend:
 
     def _open_tables(self, tables: Sequence[str], *, is_new: bool, is_live: bool) -> None:
         if not is_new:
-            with self._begin() as tx:
-                self._check_mark(tx.get(MARK))
+            with self.read() as view:
+                self._check_mark(view.stored(MARK))
         if self._writable:
             with self._begin(write=True) as tx:  # writes nothing, and syncs nothing, if all are there
                 if is_new:
@@ -153,12 +181,13 @@ class LMDBBackend:
                 self._take_handles(tables, tx)
         else:
             try:
-                self._take_handles(tables, None)
+                with self.read():  # the pages that the handles are read from stay
+                    self._take_handles(tables, None)
             except lmdb.NotFoundError as error:
                 raise Corruption("a table is missing", self.path) from error
-        with self._begin() as tx:
+        with self.read() as view:
             for table in tables:  # where another process writes, long keys may come any time
-                self.has_long[table] = is_live or tx.stat(self.long[table])["entries"] > 0
+                self.has_long[table] = is_live or view.entries(self.long[table]) > 0
 
     def _take_handles(self, tables: Sequence[str], tx: lmdb.Transaction[bytes] | None) -> None:
         for table in tables:
@@ -193,6 +222,9 @@ class LMDBBackend:
         return self._map.find(table, key)
 
     def get(self, table: str, key: bytes) -> bytes | None:
+        if self._handle is not None:
+            with self.read() as view:
+                return view.get(table, key)
         try:
             with self._begin(self.short[table]) as tx:
                 value = tx.get(key)
@@ -213,30 +245,70 @@ class LMDBBackend:
             self.grow()  # now, when nobody has to wait for it
         return LMDBWriteTx(self)
 
+    def begin_batch(self) -> lmdb.Transaction[bytes]:
+        """The writer's transaction; nothing that somebody reads is used again in it."""
+        if self._pins is not None:
+            self._pins.keep()
+        if time.monotonic() > self._reclaim_at:
+            self._reclaim_at = time.monotonic() + RECLAIM_SECONDS
+            self.environment.reader_check()
+        return self.environment.begin(write=True)
+
     def begin_view(self, view: LMDBReadTx) -> lmdb.Transaction[bytes]:
         """The read transaction of that view, which calls ``end_view`` when it is closed."""
-        known = weakref.ref(view, self._views.discard)
+        known = weakref.ref(view, self._views.discard if self._handle is None else self._forget)
         self._views.add(known)
         try:
             if self._growing:
                 self._views.discard(known)
                 self._wait_while_growing()
                 self._views.add(known)
+            if self._handle is not None:
+                self._lock_for(known)
             try:
-                return self._begin()
+                return self._begin_as_locked(known)
             except lmdb.MapResizedError:
                 self._views.discard(known)
                 self._map_anew(0)  # another process made the file larger than our map
                 self._views.add(known)
-                return self._begin()
+                return self._begin_as_locked(known)
         except BaseException as error:
-            self._views.discard(known)
+            self._forget(known)
             if isinstance(error, lmdb.Error):
                 raise typed(error, self.path) from error
             raise
 
+    def _lock_for(self, view: weakref.ref[LMDBReadTx]) -> None:
+        """Lock a commit that is at most as new as the one that the view will be of."""
+        try:
+            lock = self._idle_locks.pop()
+        except IndexError:
+            lock = FolderLock(self.path.parent)
+        lock.take(view_byte(self._commit))
+        self._view_locks[view] = lock
+
+    def _begin_as_locked(self, view: weakref.ref[LMDBReadTx]) -> lmdb.Transaction[bytes]:
+        if self._handle is None:
+            return self._begin()
+        lock = self._view_locks[view]
+        while True:
+            tx = self._begin()
+            commit = tx.id()
+            if commit > self._commit:
+                self._commit = commit
+            lock.take(view_byte(commit))
+            if self.environment.info()["last_txnid"] <= commit + 1:
+                return tx  # its meta page was not overwritten while it was read
+            tx.abort()
+
     def end_view(self, view: LMDBReadTx) -> None:
-        self._views.discard(weakref.ref(view))
+        self._forget(weakref.ref(view))
+
+    def _forget(self, view: weakref.ref[LMDBReadTx]) -> None:
+        self._views.discard(view)
+        if self._view_locks and (lock := self._view_locks.pop(view, None)) is not None:
+            lock.release()
+            self._idle_locks.append(lock)
 
     # --- the map --------------------------------------------------------------------
 
@@ -253,6 +325,10 @@ class LMDBBackend:
         try:
             deadline = time.monotonic() + GROW_WAIT_SECONDS
             while self._views and time.monotonic() < deadline:
+                time.sleep(0.001)
+            while self._pins is not None and not self._pins.let_go():
+                if time.monotonic() > deadline:
+                    raise Busy(f"{self.path} has to grow, and another process is reading it")
                 time.sleep(0.001)
             self.environment.set_mapsize(map_bytes)
         except lmdb.Error as error:
@@ -281,7 +357,8 @@ class LMDBBackend:
     def copy_to(self, path: Path) -> None:
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         try:
-            self.environment.copyfd(fd, compact=True)
+            with self.read() as view:
+                view.copy_into(fd)
         except lmdb.Error as error:
             reason = typed(error, path)
             os.unlink(path)
@@ -291,7 +368,8 @@ class LMDBBackend:
 
     def copy_into(self, fd: int) -> bool:
         try:
-            self.environment.copyfd(fd, compact=True)
+            with self.read() as view:
+                view.copy_into(fd)
         except lmdb.Error as error:
             raise typed(error, self.path) from error
         return True
@@ -304,13 +382,8 @@ class LMDBBackend:
 
     def in_use_bytes(self) -> int:
         pages = 2  # the meta pages
-        try:
-            with self._begin() as tx:
-                for database in (None, *self.short.values(), *self.long.values()):
-                    stat = tx.stat(database) if database is not None else self.environment.stat()
-                    pages += stat["branch_pages"] + stat["leaf_pages"] + stat["overflow_pages"]
-        except lmdb.Error as error:
-            raise typed(error, self.path) from error
+        with self.read() as view:
+            pages += view.pages(None, *self.short.values(), *self.long.values())
         return pages * self._page_bytes
 
     def check(self, progress: Progress | None = None) -> None:
@@ -318,7 +391,7 @@ class LMDBBackend:
         if progress:
             progress(0, total)
         with self.read() as view:  # keeps the pages that are walked from being used again
-            verify_pages(self.path)
+            verify_pages(self.path, self._fd)
             for table in self.long:  # long keys have a structure of their own; counting walks it
                 view.count(table, b"\0")
         if progress:
@@ -338,12 +411,25 @@ class LMDBBackend:
         """Refuse new reads, let those under way end, then unmap the file."""
         self._begin = _refuse
         self._map = None  # the views that were given out have it
+        if self._pins is not None:
+            self._pins.close()
         deadline = time.monotonic() + VIEW_WAIT_SECONDS
         while self._views and time.monotonic() < deadline:
             time.sleep(0.001)
         if threading.active_count() > 1:  # a `get` keeps no account of itself; it takes microseconds
             time.sleep(GET_WAIT_SECONDS)
         self.environment.close()
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+        if self._handle is not None:
+            self._handle.close()
+
+    def foreign_readers(self) -> list[ForeignReader]:
+        """Processes that read the file that this one writes."""
+        if self._pins is None:
+            return []
+        return self._pins.readers.foreign(self.environment.info()["last_txnid"])
 
     @classmethod
     def stale_helpers(cls, path: Path) -> list[Path]:

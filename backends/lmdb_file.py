@@ -111,15 +111,16 @@ def is_cut_short(path: Path, meta: Meta) -> bool:
     return os.stat(path).st_size < (meta.last_page + 1) * meta.page_bytes
 
 
-def verify_pages(path: Path) -> None:
+def verify_pages(path: Path, fd: int = -1) -> None:
     """Walk every page with plain reads; raise ``Corruption`` with the first thing that is wrong.
 
+    ``fd``: a descriptor of the file, whose name another file may have taken since; used by one walk at a time.
     A commit in the first instant of the walk can look like damage, so only what is found again counts.
     """
     problems: list[str] = []
     for _ in range(3):
         try:
-            with open(path, "rb") as file:
+            with open(path if fd < 0 else fd, "rb", closefd=fd < 0) as file:
                 problems = _Walk(file, os.fstat(file.fileno()).st_size).verify()
         except walker.VerifyError as error:
             problems = [str(error)]

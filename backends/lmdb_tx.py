@@ -121,6 +121,29 @@ class LMDBReadTx:
         except _Error as error:
             raise self._typed(error) from error
 
+    def stored(self, key: bytes) -> bytes | None:
+        """The value of ``key`` in the unnamed database."""
+        return self._tx.get(key)
+
+    def entries(self, database: lmdb._Database) -> int:
+        entries: int = self._tx.stat(database)["entries"]
+        return entries
+
+    def pages(self, *databases: lmdb._Database | None) -> int:
+        """How many pages the databases take (None: the unnamed one)."""
+        total = 0
+        try:
+            for database in databases:
+                stat = self._tx.stat(database) if database is not None else self._backend.environment.stat()
+                total += stat["branch_pages"] + stat["leaf_pages"] + stat["overflow_pages"]
+        except lmdb.Error as error:
+            raise self._typed(error) from error
+        return total
+
+    def copy_into(self, fd: int) -> None:
+        """Write a compact copy of this commit."""
+        self._backend.environment.copyfd(fd, compact=True, txn=self._tx)
+
     def _long(self, table: str) -> LongKeys:
         return LongKeys(self._tx, self._backend.long[table])
 
@@ -152,7 +175,7 @@ class LMDBWriteTx(LMDBReadTx):
 
     def _begin(self) -> lmdb.Transaction[bytes]:
         try:
-            return self._backend.environment.begin(write=True)
+            return self._backend.begin_batch()
         except lmdb.Error as error:
             raise typed(error, self._backend.path) from error
 

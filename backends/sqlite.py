@@ -12,6 +12,11 @@ reads at one time, and a thread that ends leaves nothing behind. One that is tak
 a read is interrupted it goes with the last reference to it, and the next read makes another. The live file is not
 mapped into memory, since a stray write through a map would damage it; a snapshot is.
 
+Readers of other processes lock the folder (``kvstore.readers``) as long as they have the file open. Each
+connection of theirs is made while one file bears the name: the log beside it would be that of another otherwise.
+Where nobody has the file open and SQLite's helpers can be neither found nor made (a mount that is read-only), it
+is read as if it never changed, and who wants to write it meanwhile is told so (``FROZEN``).
+
 Two traps of the operating system. Closing *any* descriptor of a file drops the locks that this process holds
 on it: nothing here opens the live file after ``open`` but SQLite itself, which knows (``open_beside``). And the
 log belongs to the file whose name it bears: see ``stale_helpers``.
@@ -35,12 +40,14 @@ from kvstore.errors import (
     Corruption,
     DiskFull,
     MissingDependency,
+    OpenError,
     ReadOnly,
     StoreClosed,
     StoreLocked,
     StoreUnreachable,
 )
 from kvstore.files import OSDisk, free_bytes, hand_over
+from kvstore.readers import FROZEN, HANDLE, WRITER, FolderLock, ForeignReader, Readers, held
 
 from .sqlite_file import (
     APPLICATION_ID,
@@ -89,8 +96,10 @@ class SQLiteBackend:
         """Those that are open: the writer's, the idle ones, and those that readers have."""
         self._closing = threading.Event()
         self._idle: list[apsw.Cursor] = []  # one for each connection of a reader that nobody uses
-        self._file: os.stat_result | None = None  # what bore the name when it was opened
+        self._opened: os.stat_result | None = None  # what bore the name when it was opened
         self._is_replaced = False  # by a file of the same content: see ``settle``
+        self._role: FolderLock | None = None  # what this process says of itself to others
+        self._is_replaceable = False  # whether another process may put another file in the place of this one
 
     # --- opening --------------------------------------------------------------------
 
@@ -101,6 +110,9 @@ class SQLiteBackend:
         require_fit_library()
         path = Path(path)
         writable = not (read_only or immutable)
+        role = held(path.parent, WRITER if writable else HANDLE) if not immutable else None
+        if writable:
+            _refuse_frozen(path)
         is_new = writable and not (path.exists() and path.stat().st_size)
         if not is_new:
             check_header(path, complete=immutable)
@@ -112,16 +124,44 @@ class SQLiteBackend:
             uri += "&immutable=1"
         flags = apsw.SQLITE_OPEN_URI | (apsw.SQLITE_OPEN_READWRITE if writable else apsw.SQLITE_OPEN_READONLY)
         backend = cls(path, tables, uri, flags)
+        backend._role = role
+        backend._is_replaceable = read_only and not immutable
         try:
             if writable:
                 backend._open_writer()
-            backend.give_back(backend.take())
+            backend._connect_first()
         except BaseException as error:
             backend.close()
             if isinstance(error, (apsw.Error, UnicodeDecodeError)):
                 raise typed(error, path) from error
             raise
         return backend
+
+    def _connect_first(self) -> None:
+        try:
+            self.give_back(self.take())
+        except OSError:
+            if not self._is_replaceable or not self._freeze():
+                raise
+            self.give_back(self.take())
+
+    def _freeze(self) -> bool:
+        """Read the file as it is, without helpers, if nobody writes it; hold off who wants to. Whether that goes."""
+        wal = wal_path(self.path)
+        if self._role is None or os.access(self.path.parent, os.W_OK):
+            return False
+        frozen = held(self.path.parent, FROZEN)
+        readers = Readers(self.path.parent)
+        if readers.writer() is not None:
+            raise StoreLocked(self.path)  # it is only being opened: its helpers will be there in a moment
+        if wal.exists() and wal.stat().st_size:
+            raise OpenError(
+                f"{self.path} has commits in {wal.name}, which SQLite cannot read here without {self.path.name}-shm; "
+                "open a copy of the directory, or this one where it can be written",
+                self.path,
+            )
+        self._role, self._uri, self._is_replaceable = frozen, self._uri + "&immutable=1", False
+        return True
 
     def _open_writer(self) -> None:
         if free_bytes(self.path.parent) < SHARED_MEMORY_ROOM_BYTES:
@@ -149,7 +189,7 @@ class SQLiteBackend:
         self._check_place()
         connection = apsw.Connection(self._uri, flags=self._flags)
         self._connections.add(weakref.ref(connection, self._connections.discard))
-        self._file = self._file or os.stat(self.path)
+        self._opened = self._opened or os.stat(self.path)
         self._check_place()
         connection.set_busy_timeout(BUSY_TIMEOUT_MS)
         connection.config(apsw.SQLITE_DBCONFIG_DEFENSIVE, 1)
@@ -162,10 +202,10 @@ class SQLiteBackend:
 
     def _check_place(self) -> None:
         """Raise ``StoreUnreachable`` if the name does not lead to the file that was opened: connections go by it."""
-        if self._file is None or self._is_replaced:
+        if self._opened is None or self._is_replaced or self._is_replaceable:
             return
         try:
-            if os.path.samestat(self._file, os.stat(self.path)):
+            if os.path.samestat(self._opened, os.stat(self.path)):
                 return
         except OSError as error:
             raise StoreUnreachable(self.path, str(error.strerror)) from error
@@ -217,13 +257,29 @@ class SQLiteBackend:
         return cursor
 
     def _connect_reader(self) -> apsw.Cursor:
-        try:
-            connection = self._connect(READER_CACHE_BYTES)
-            connection.execute("PRAGMA query_only = ON")
-            check_tables(connection, self.path, list(self.statements))
-            return connection.cursor()
-        except (apsw.Error, UnicodeDecodeError) as error:
-            raise typed(error, self.path) from error
+        while True:
+            file = self._file()
+            known = set(self._connections)
+            try:
+                connection = self._connect(READER_CACHE_BYTES)
+                connection.execute("PRAGMA query_only = ON")
+                check_tables(connection, self.path, list(self.statements))
+                if file == self._file():
+                    return connection.cursor()
+            except (apsw.Error, UnicodeDecodeError, Corruption) as error:
+                if file == self._file():
+                    raise (error if isinstance(error, Corruption) else typed(error, self.path)) from error
+            for other in self._connections - known:  # of one file, with the log of the next
+                self._connections.discard(other)
+                if (mixed := other()) is not None:
+                    mixed.close(True)
+
+    def _file(self) -> tuple[int, int]:
+        """Which file bears the name, where another process may give it to another one."""
+        if not self._is_replaceable:
+            return (0, 0)
+        status = os.stat(self.path)
+        return status.st_dev, status.st_ino
 
     def give_back(self, cursor: apsw.Cursor) -> None:
         self._idle.append(cursor)
@@ -350,6 +406,8 @@ class SQLiteBackend:
             raise typed(error, self.path) from error
         finally:
             with ExitStack() as connections:  # whichever of them fails, the others are closed
+                if self._role is not None:
+                    connections.callback(self._role.close)
                 for connection in self._open_connections():
                     connections.callback(connection.close, True)
                 self._connections.clear()
@@ -367,6 +425,16 @@ class SQLiteBackend:
             time.sleep(0.001)
         return True
 
+    def foreign_readers(self) -> list[ForeignReader]:
+        """Processes that read the file that this one writes. SQLite does not say which commit they read."""
+        if self._writer is None:
+            return []
+        readers = Readers(self.path.parent)
+        try:
+            return readers.foreign(0)
+        finally:
+            readers.close()
+
     @classmethod
     def versions(cls) -> dict[str, str]:
         return {"SQLite": apsw.sqlite_lib_version(), "apsw": apsw.apsw_version()}
@@ -382,6 +450,16 @@ class SQLiteBackend:
         if wal.exists() and wal.stat().st_size:
             raise StoreLocked(path)
         return [wal, path.with_name(path.name + "-shm")]
+
+
+def _refuse_frozen(path: Path) -> None:
+    readers = Readers(path.parent)
+    try:
+        pid = readers.frozen()
+    finally:
+        readers.close()
+    if pid is not None:
+        raise StoreLocked(path, pid)
 
 
 def require_fit_library() -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 import apsw
 
 from kvstore.backend import Row
-from kvstore.errors import Corruption, StateError
+from kvstore.errors import Busy, Corruption, StateError, StoreLocked
 
 from .sqlite_file import quoted, typed
 
@@ -191,7 +191,10 @@ class SQLiteWriteTx(SQLiteReadTx):
     __slots__ = ()
 
     def _begin(self) -> None:
-        self._run("BEGIN IMMEDIATE")
+        try:
+            self._run("BEGIN IMMEDIATE")
+        except StoreLocked as locked:
+            raise Busy(f"another process holds the lock of {self._backend.path}") from locked
 
     def _give_up(self) -> None:
         self.close()

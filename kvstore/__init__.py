@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from kvstore.errors import (
     BadArgument,
+    Busy,
     Code,
     Compacted,
     Corruption,
@@ -90,6 +91,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "Busy",
     "AsyncStore",
     "BadArgument",
     "BadOption",

@@ -30,6 +30,7 @@ from types import TracebackType
 from typing import ClassVar, Protocol, Self
 
 from kvstore.errors import OpenError
+from kvstore.readers import ForeignReader
 
 ENTRY_POINT_GROUP = "kvstore.backends"
 
@@ -205,6 +206,12 @@ def view(backend: Backend, table: str, key: bytes) -> memoryview | None:
         return found
     value = backend.get(table, key)
     return None if value is None else memoryview(value)
+
+
+def foreign_readers(backend: Backend) -> list[ForeignReader]:
+    """Other processes that read the backend's file, of a backend that has a method ``foreign_readers()``."""
+    own = getattr(backend, "foreign_readers", None)
+    return [] if own is None else list(own())
 
 
 @cache

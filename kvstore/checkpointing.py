@@ -5,8 +5,9 @@
     write      one backend transaction (mvcc/checkpoint.py), in small steps, beside the writers
     drop       under the planner's lock: the frozen generation goes, for the backend has it
 
-A backend disk that is full is no harm: nothing was committed, the frozen generation stays in memory, and the next
-checkpoint writes it. Any other failure poisons the store.
+A backend disk that is full is no harm, nor is a lock that another process holds on the backend's file (``Busy``):
+nothing was committed, the frozen generation stays in memory, and the next checkpoint writes it. Any other failure
+poisons the store.
 
 Memory is bounded: when the active generation outgrows ``overlay_limit`` while a checkpoint is on its way,
 writers wait (``wait_for_room``), and the checkpoint hurries.
@@ -17,7 +18,7 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING
 
-from kvstore.errors import DiskFull
+from kvstore.errors import Busy, DiskFull
 from kvstore.maintenance import COMMIT
 from kvstore.mvcc import checkpoint
 from kvstore.mvcc.overlay import Generation, Remains
@@ -100,6 +101,8 @@ class Checkpointer:
         except DiskFull as full:
             self.disk_full = full
             raise
+        except Busy:
+            raise  # nothing was written; the frozen generation is written next time
         except BaseException as failure:
             engine.poison(failure)
             raise

@@ -211,7 +211,7 @@ class Compaction:
             raise Compacted(engine.state.compacted)
         if revision > engine.state.published:
             raise FutureRevision
-        engine.checkpoint()
+        engine.checkpointer.run()
         floor, swept = revision_key(revision, 0), revision_key(engine.state.compact_finished + 1, 0)
         changes = versions = 0
         for rows in _pages(engine, revision_key(revision + 1, 0)):

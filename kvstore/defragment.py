@@ -14,7 +14,9 @@ Both files hold the same commit, so it does not matter which of them a read find
 backend that it reads from. The old backend closes when the last of them is gone, and its file, whose name is
 already taken, vanishes with it. Nobody waits, and no read pays for a lock. A file system can take 100 ms to free a
 large file, in which no sync of the log gets through; so where no reader is left, the old file is cut shorter
-step by step before it goes.
+step by step before it goes. Readers of other processes lock the folder for as long as they have a file open
+(``readers``), before they look up its name: who may have the old file is known once the name is the new one's. As
+long as there is any, the old file is not touched, and they read it to the end.
 
 The helpers belong to the old file and must not meet the new one: SQLite would play its log into whatever file
 bears the name. So the log is gone before the new file comes, and the old one is whole without it. LMDB's lock file
@@ -37,6 +39,7 @@ from kvstore.errors import Corruption, DiskFull, Overloaded, ReadOnly
 from kvstore.held import check_held
 from kvstore.maintenance import DEFRAGMENT, Courtesy
 from kvstore.mvcc.schema import META, TABLES
+from kvstore.readers import has_readers
 from kvstore.snapshot.transfer import copy_rows
 
 if TYPE_CHECKING:
@@ -112,7 +115,7 @@ class Defragmenter:
             return Defragmented(before, before)
         with engine.checkpointing, engine.timed(DEFRAGMENT):
             check_held(engine.disk)
-            engine.checkpoint()
+            engine.checkpointer.run()
             found = self.estimate()
             if found.free_bytes < found.needed_bytes:
                 raise DiskFull(
@@ -177,11 +180,12 @@ class Defragmenter:
             engine.poison(failure)
             raise
         readers = weakref.ref(old)
+        is_read_elsewhere = has_readers(directory.snap)
         with engine.writer.still():
             engine.state.backend = new
         engine.note_open()
         del old
-        _free(old_file, size_bytes, in_use=lambda: readers() is not None)
+        _free(old_file, size_bytes, in_use=lambda: is_read_elsewhere or readers() is not None)
 
 
 def _free(file: files.File, size_bytes: int, in_use: Callable[[], bool]) -> None:

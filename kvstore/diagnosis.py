@@ -33,7 +33,7 @@ from kvstore.mvcc.schema import (
     parse_u64,
 )
 from kvstore.options import Options
-from kvstore.recovery import take_lock
+from kvstore.recovery import hold_still
 from kvstore.snapshot.reader import read_info
 from kvstore.wal.format import Mark
 from kvstore.wal.reader import SegmentReader
@@ -240,7 +240,7 @@ def _store(directory: DataDir, options: Options) -> Iterator[Fact]:
 def _holder(directory: DataDir) -> StoreLocked | None:
     """Who has the store open."""
     try:
-        take_lock(directory).release()
+        hold_still(directory)()
     except StoreLocked as held:
         return held
     except PermissionError:

@@ -28,6 +28,7 @@ from kvstore.checkpointing import Checkpointer
 from kvstore.compaction import Compaction
 from kvstore.defragment import Defragmented, Defragmenter
 from kvstore.errors import (
+    Busy,
     Compacted,
     DiskFull,
     ForkedStore,
@@ -410,7 +411,7 @@ class LocalEngine:
 
     def run_compaction(self, progress: Progress | None = None) -> None:
         """Delete what scheduled compactions have made garbage."""
-        self.checkpoint()
+        self.checkpointer.run()
         self.compaction.run(progress)
 
     def defragment(self, progress: Progress | None = None) -> Defragmented:
@@ -559,14 +560,14 @@ class LocalEngine:
         with self.writer.still():
             self.writer.refusal = StoreClosed
         try:
-            while self.checkpoint():
+            while self.checkpointer.run():
                 pass
             self.leasing.beat()
             self.backend.sync()
             if self._lock is not None:
                 self._lock.note_closed(self.state.applied_index)
-        except DiskFull as full:
-            logger.warning("closed without a checkpoint: %s; the log has everything", full)
+        except (Busy, DiskFull) as reason:
+            logger.warning("closed without a checkpoint: %s; the log has everything", reason)
 
 
 class _NoLog:

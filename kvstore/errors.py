@@ -24,6 +24,7 @@
         |-- StoreUnreachable      its folder was renamed or removed while it was open
         |-- NoThread              not now: the system gives no thread
         |-- Overloaded            not now: writers need the memory that it would hold back
+        |-- Busy                  not now: another process holds a lock on the backend's file, or reads it
         `-- Reentered             not from here: this thread is in the middle of a write
 
 ``code`` is the gRPC status code that etcd answers with (etcd-compatible, so that one
@@ -363,6 +364,13 @@ class StoreUnreachable(StateError):
             f"{path}: {reason}; put the store's folder back, or close it and open it where it is now"
         )
         self.path = path
+
+
+class Busy(StateError):
+    """Another process holds a lock on the backend's file, or reads it. Nothing was changed; it is tried again."""
+
+    retryable = True
+    message = "another process is using the backend's file"
 
 
 class ReadOnly(StateError):

@@ -14,9 +14,12 @@ A clean close leaves nothing to replay. After a crash at most the last few check
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import logging
 import os
 import random
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -24,7 +27,16 @@ from pathlib import Path
 from kvstore import layout
 from kvstore.backend import Backend, check_closed, find_backend
 from kvstore.engine import LocalEngine
-from kvstore.errors import Corruption, NotAStore, OpenError, RevisionsExhausted, TooNew, TooOld, WrongStore
+from kvstore.errors import (
+    Corruption,
+    NotAStore,
+    OpenError,
+    RevisionsExhausted,
+    StoreLocked,
+    TooNew,
+    TooOld,
+    WrongStore,
+)
 from kvstore.files import Disk, OSDisk, disk_full_is_typed, hand_over, hand_over_all
 from kvstore.held import HeldDisk
 from kvstore.layout import DataDir
@@ -200,6 +212,29 @@ def refuse_links(directory: DataDir) -> None:
     """Nothing in a store is a link: it could lead a write, here or in a backend, to a file of somebody else."""
     for path in directory.links():
         raise NotAStore(f"{path} is a symbolic link", path)
+
+
+def hold_still(directory: DataDir) -> Callable[[], None]:
+    """Keep writers out while the files of a store that nobody has open are looked at; what ends that.
+
+    Where the lock's file cannot be written (a mount that is read-only), it is locked as it is; where it cannot
+    even be made, there was never a writer. Raises ``StoreLocked``.
+    """
+    try:
+        return take_lock(directory).release
+    except OSError as error:
+        if error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM):
+            raise
+    try:
+        fd = os.open(directory.lock, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        return lambda: None
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(fd)
+        raise StoreLocked(directory.root) from None
+    return lambda: os.close(fd)
 
 
 def take_lock(directory: DataDir) -> StoreLock:

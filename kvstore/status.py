@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kvstore import layout
+from kvstore.backend import foreign_readers
 from kvstore.mvcc.schema import META, META_NAME
+from kvstore.readers import ForeignReader
 
 if TYPE_CHECKING:
     from kvstore.engine import LocalEngine
@@ -51,6 +53,8 @@ class Status:
     snapshots: tuple[StoredFile, ...]
     pending: int
     """Writes that are planned and not durable yet."""
+    readers: tuple[ForeignReader, ...]
+    """Other processes that have the backend open, and how far behind they hold on to what was replaced since."""
     watchers: int
     watch_streams: int
     slow_watchers: int
@@ -101,6 +105,7 @@ def status_of(engine: LocalEngine) -> Status:
         wal=_stored(layout.segments(directory.wal)) if directory else (),
         snapshots=_stored(directory.snapshots()) if directory else (),
         pending=max(state.index - engine.log.last_index, 0) if engine.log is not None else 0,
+        readers=tuple(foreign_readers(engine.backend)),
         watchers=hub.watchers if hub is not None else 0,
         watch_streams=hub.streams if hub is not None else 0,
         slow_watchers=hub.slow if hub is not None else 0,

@@ -50,7 +50,7 @@ def take_snapshot(engine: LocalEngine, path: Path | None, progress: Progress | N
     """Write a snapshot of everything durable now to ``path`` (None: the store's own place and name)."""
     assert engine.directory is not None
     with engine.checkpointing:
-        engine.checkpoint()
+        engine.checkpointer.run()
         target = path or engine.directory.snapshot(engine.cluster_id, engine.state.applied_index)
         if path is not None:
             check_target(engine.directory, path)

@@ -22,7 +22,7 @@ from kvstore.layout import DataDir
 from kvstore.mvcc.schema import TABLES
 from kvstore.options import Options
 from kvstore.recognition import backend_of
-from kvstore.recovery import take_lock
+from kvstore.recovery import hold_still
 from kvstore.snapshot import rescue
 from kvstore.snapshot.reader import SnapshotInfo
 from kvstore.verification.deep import Sources, check_deep
@@ -68,7 +68,7 @@ def verify(
 def _lock_if_free(directory: DataDir) -> Iterator[bool]:
     """Hold the store's lock, if nobody else does; whether we do."""
     try:
-        lock = take_lock(directory)
+        release = hold_still(directory)
     except StoreLocked as held:
         if held.pid == os.getpid():  # a second handle on its files could harm the first one's locks
             raise
@@ -80,7 +80,7 @@ def _lock_if_free(directory: DataDir) -> Iterator[bool]:
     try:
         yield True
     finally:
-        lock.release()
+        release()
 
 
 def _check_store(

@@ -21,8 +21,9 @@ round (the four steps) leaves its traces where the next leader finds them, and e
     half logged     the log knows the record it was writing: the same bytes are written again, and synced
     half settled    the tickets are still at the front of the queue: they are published and settled again
 
-Only the disk ends this: after a failed write or sync the log is in an unknown state, its writers get
-``StorePoisoned``, and so does every later write. The queue is in the order of plans, so what is published has no gap.
+Only the disk ends this, or a fault of ours that does not pass: after a failed write or sync the log is in an unknown
+state, its writers get ``StorePoisoned``, and so does every later write. The queue is in the order of plans, so what
+is published has no gap.
 
 A disk that is full before anything was written is milder: the log is as it was. Everybody in the queue gets
 ``DiskFull``, and the writer is *stalled*: nothing is planned until the plans that never reached the log
@@ -317,7 +318,7 @@ class Writer:
         return batch, size_bytes
 
     def _write(self, batch: list[Ticket]) -> BaseException | None:
-        """Make the batch durable; what it failed with. Whatever is raised is not the disk's doing."""
+        """Make the batch durable; returns what it failed with. What is raised is not the disk's doing, and passes."""
         if self.failure is not None or self.stalled is not None:
             return self.failure or self.stalled
         log = self._log
@@ -338,8 +339,8 @@ class Writer:
                 with self.planning:
                     self.stalled = error
                 return error
-            if log.failure is None and not isinstance(error, KVStoreError):
-                raise
+            if log.failure is None and (on_main_thread() or isinstance(error, MemoryError)):
+                raise  # somebody else will finish it
             self.poison(log.failure or error)
             return self.failure
 
@@ -409,15 +410,20 @@ class Writer:
         self._flusher = threading.get_ident()
         while not self._stopping:
             self._flusher_wanted.acquire()
-            while (self.asked or self._queue) and self._lead.acquire(blocking=False):
+            while self._has_work() and self._lead.acquire(blocking=False):
                 try:
                     self._round()
-                except Exception as error:
+                except MemoryError as error:
                     logger.warning("a group of writes waits: %r", error)
                     time.sleep(RETRY_SECONDS)
+                except BaseException as error:  # nothing that passes by itself
+                    self.poison(error)
                 finally:
                     self._lead.release()
         self._flushing.release()
+
+    def _has_work(self) -> bool:
+        return bool(self.asked or self._queue) and not self._stopping
 
     def stop(self) -> None:
         """End the flusher. The queue is drained, and nobody is let in any more."""

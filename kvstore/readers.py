@@ -1,0 +1,175 @@
+"""Who reads a backend's file from other processes: locks on the folder that it lies in, kept by the kernel.
+
+A lock on a byte of an open directory changes nothing on the disk. It can be taken on a mount that cannot be
+written, it goes with the process, however that ends, and it means the same in every pid namespace. Readers take
+them shared, so that none waits for another; who writes only asks which bytes are locked:
+
+    commit << 22 | pid       a view of that commit of the backend, or of a later one
+    HANDLE | pid             a handle that has the file open
+    FROZEN | pid             a handle that reads the file as if nobody ever wrote it
+    WRITER | pid             who writes it (asked for by the latter)
+
+The pid is that of the reader's own namespace, and is only there to be shown. Each lock belongs to a descriptor
+of its own ("open file description" locks), so closing others of the same folder does not end it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from kvstore.errors import OpenError
+
+PID_BITS = 22
+HANDLE = 1 << 62
+FROZEN = HANDLE + (1 << PID_BITS)
+WRITER = FROZEN + (1 << PID_BITS)
+_END = WRITER + (1 << PID_BITS)
+
+_LOCK = struct.Struct("@hhqqi4x")  # struct flock: type, whence, start, length, pid
+
+
+class ReadCommit(NamedTuple):
+    """A view of another process. ``commit``: the backend's number of it, or a lower one."""
+
+    commit: int
+    pid: int
+
+
+@dataclass(frozen=True, slots=True)
+class ForeignReader:
+    """A process that has the store's backend open, and what it keeps from being used again."""
+
+    pid: int
+    """In its own pid namespace."""
+    commits_behind: int
+    """How many commits of the backend are newer than the oldest that it reads at this moment; -1: it reads none."""
+
+
+class FolderLock:
+    """A descriptor of a folder, and a lock on at most one byte of it. Goes with the object."""
+
+    __slots__ = ("_byte", "_fd")
+
+    def __init__(self, folder: Path) -> None:
+        self._byte = -1
+        self._fd = -1
+        self._fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+
+    def take(self, byte: int) -> None:
+        """Lock ``byte``, then let go of the one before. Raises ``OpenError`` where folders cannot be locked."""
+        if byte == self._byte:
+            return
+        try:
+            fcntl.fcntl(self._fd, fcntl.F_OFD_SETLK, _LOCK.pack(fcntl.F_RDLCK, os.SEEK_SET, byte, 1, 0))
+        except OSError as error:
+            raise OpenError(
+                f"a folder of this file system cannot be locked ({error.strerror}), so what is read here is not safe "
+                "from who writes it: take a snapshot and open that"
+            ) from error
+        self.release()
+        self._byte = byte
+
+    def release(self) -> None:
+        byte, self._byte = self._byte, -1
+        if byte >= 0:
+            fcntl.fcntl(self._fd, fcntl.F_OFD_SETLK, _LOCK.pack(fcntl.F_UNLCK, os.SEEK_SET, byte, 1, 0))
+
+    def close(self) -> None:
+        fd, self._fd, self._byte = self._fd, -1, -1
+        if fd >= 0:
+            os.close(fd)
+
+    def __del__(self) -> None:
+        self.close()
+
+
+class Readers:
+    """The locks of others on a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = FolderLock(folder)
+
+    def oldest(self) -> int | None:
+        """The lowest commit that a view of another process may have; None: there is none."""
+        byte = self._lowest(0, HANDLE)
+        return None if byte is None else byte >> PID_BITS
+
+    def commits(self) -> list[ReadCommit]:
+        """The views of other processes, oldest first; several of one commit in one process count once."""
+        return [ReadCommit(byte >> PID_BITS, _pid(byte)) for byte in self._all(0, HANDLE)]
+
+    def handles(self) -> list[int]:
+        """Processes that have the file open to read it."""
+        return sorted({_pid(byte) for byte in self._all(HANDLE, WRITER)})
+
+    def frozen(self) -> int | None:
+        """The process that reads the file as if nobody ever wrote it, if there is one."""
+        byte = self._lowest(FROZEN, WRITER)
+        return None if byte is None else _pid(byte)
+
+    def writer(self) -> int | None:
+        """The process that writes the file, if it is one that says so here."""
+        byte = self._lowest(WRITER, _END)
+        return None if byte is None else _pid(byte)
+
+    def foreign(self, newest: int) -> list[ForeignReader]:
+        """Every process that has the file open, with what it reads, where ``newest`` is the newest commit."""
+        behind = dict.fromkeys(self.handles(), -1)
+        for commit, pid in self.commits():
+            behind[pid] = max(behind.get(pid, -1), newest - commit, 0)
+        return [ForeignReader(pid, commits) for pid, commits in sorted(behind.items())]
+
+    def close(self) -> None:
+        self._folder.close()
+
+    def _all(self, first: int, end: int) -> list[int]:
+        found = []
+        while (byte := self._lowest(first, end)) is not None:
+            found.append(byte)
+            first = byte + 1
+        return found
+
+    def _lowest(self, first: int, end: int) -> int | None:
+        """The lowest locked byte of [first, end). The kernel names one of them: ask again below it."""
+        lowest = None
+        while first < end:
+            asked = _LOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, first, end - first, 0)
+            kind, _, start, _, _ = _LOCK.unpack(fcntl.fcntl(self._folder._fd, fcntl.F_OFD_GETLK, asked))
+            if kind == fcntl.F_UNLCK:
+                break
+            lowest = end = start
+        return lowest
+
+
+def view_byte(commit: int) -> int:
+    """What a view of ``commit`` locks."""
+    return commit << PID_BITS | own_pid()
+
+
+def own_pid() -> int:
+    return os.getpid() & ((1 << PID_BITS) - 1)
+
+
+def held(folder: Path, role: int) -> FolderLock:
+    """The lock of this process in a role (``HANDLE``, ``FROZEN``, ``WRITER``), until it is closed or let go."""
+    lock = FolderLock(folder)
+    lock.take(role | own_pid())
+    return lock
+
+
+def has_readers(folder: Path) -> bool:
+    """Whether any handle, of this process or another, has the backend's file in ``folder`` open to read it."""
+    readers = Readers(folder)
+    try:
+        return bool(readers.handles())
+    finally:
+        readers.close()
+
+
+def _pid(byte: int) -> int:
+    return byte & ((1 << PID_BITS) - 1)
