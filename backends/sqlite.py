@@ -36,6 +36,7 @@ import apsw
 
 from kvstore.backend import Progress
 from kvstore.errors import (
+    Busy,
     Corruption,
     DiskFull,
     MissingDependency,
@@ -43,6 +44,7 @@ from kvstore.errors import (
     ReadOnly,
     StoreClosed,
     StoreLocked,
+    WrongStore,
 )
 from kvstore.files import OSDisk, free_bytes
 from kvstore.readers import FROZEN, HANDLE, WRITER, FolderLock, ForeignReader, Readers, held
@@ -244,6 +246,8 @@ class SQLiteBackend:
                     return connection.cursor()
             except (apsw.Error, UnicodeDecodeError, Corruption) as error:
                 if file == self._file():
+                    if self._is_replaceable and not self.recognizes(self.path):
+                        raise WrongStore(f"{self.path} is another backend's file now", self.path) from error
                     raise (error if isinstance(error, Corruption) else typed(error, self.path)) from error
             for mixed in self._connections[known:]:  # of one file, with the log of the next
                 self._connections.remove(mixed)
@@ -253,7 +257,13 @@ class SQLiteBackend:
         """Which file bears the name, where another process may give it to another one."""
         if not self._is_replaceable:
             return (0, 0)
-        status = os.stat(self.path)
+        try:
+            status = os.stat(self.path)
+        except FileNotFoundError as error:
+            reason = (
+                f"another process is putting another file in the place of {self.path}; open the store again"
+            )
+            raise Busy(reason) from error
         return status.st_dev, status.st_ino
 
     def give_back(self, cursor: apsw.Cursor) -> None:

@@ -19,6 +19,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from kvstore.errors import (
+    Busy,
     Code,
     Compacted,
     Corruption,
@@ -85,6 +86,7 @@ __all__ = [
     "AsyncStore",
     "BadOption",
     "Change",
+    "Busy",
     "Code",
     "Compacted",
     "Compare",

@@ -120,12 +120,13 @@ def _look(directory: DataDir, options: Options, disk: Disk) -> LocalEngine:
 
 
 def _open_backend_read_only(directory: DataDir, options: Options) -> Backend:
-    """The backend's file; where there is none (yet), an empty one in memory, for the log has everything."""
+    """The backend's file; where there is none, one in memory, for snapshot and log have everything."""
     if directory.db.is_file():
         return find_backend(options.backend).open(directory.db, TABLES, read_only=True)
     if not layout.segments(directory.wal):
         raise NotAStore(f"{directory.root} is not a store: it has no log", directory.root)
-    return find_backend("memory").open(directory.db, TABLES)
+    kind = find_backend("memory")
+    return kind.open(rescue.memory_file(directory, kind), TABLES)
 
 
 def _make_directories(directory: DataDir, disk: Disk) -> None:
