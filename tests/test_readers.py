@@ -337,12 +337,13 @@ def test_a_reader_on_a_read_only_mount_beside_a_writer(filled: Path, backend: st
 
 AT_REST = r"""
 import sys, kvstore
+from kvstore.options import Options
 from kvstore.verification import verify
 path, backend, target = sys.argv[1:]
 with kvstore.open(path, backend, read_only=True) as store:
     assert store.count(prefix=b"k") == 300 and store.get(b"k007").value.startswith(b"000007")
     list(store.history(b"k001")), store.hash_kv(), store.snapshot(target)
-assert verify(path).ok
+assert verify(path, options=Options(backend=backend)).ok
 """
 
 
