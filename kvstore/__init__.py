@@ -91,11 +91,11 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
-    "Busy",
     "AsyncStore",
     "BadArgument",
     "BadOption",
     "Change",
+    "Busy",
     "Code",
     "Compacted",
     "Compare",
