@@ -37,6 +37,7 @@ import apsw
 
 from kvstore.backend import Progress
 from kvstore.errors import (
+    Busy,
     Corruption,
     DiskFull,
     MissingDependency,
@@ -45,6 +46,7 @@ from kvstore.errors import (
     StoreClosed,
     StoreLocked,
     StoreUnreachable,
+    WrongStore,
 )
 from kvstore.files import OSDisk, free_bytes, hand_over
 from kvstore.readers import FROZEN, HANDLE, WRITER, FolderLock, ForeignReader, Readers, held
@@ -268,6 +270,8 @@ class SQLiteBackend:
                     return connection.cursor()
             except (apsw.Error, UnicodeDecodeError, Corruption) as error:
                 if file == self._file():
+                    if self._is_replaceable and not self.recognizes(self.path):
+                        raise WrongStore(f"{self.path} is another backend's file now", self.path) from error
                     raise (error if isinstance(error, Corruption) else typed(error, self.path)) from error
             for other in self._connections - known:  # of one file, with the log of the next
                 self._connections.discard(other)
@@ -278,7 +282,13 @@ class SQLiteBackend:
         """Which file bears the name, where another process may give it to another one."""
         if not self._is_replaceable:
             return (0, 0)
-        status = os.stat(self.path)
+        try:
+            status = os.stat(self.path)
+        except FileNotFoundError as error:
+            reason = (
+                f"another process is putting another file in the place of {self.path}; open the store again"
+            )
+            raise Busy(reason) from error
         return status.st_dev, status.st_ino
 
     def give_back(self, cursor: apsw.Cursor) -> None:

@@ -38,6 +38,7 @@ from kvstore.errors import (
     LeaseProvided,
     LeaseTTLTooLarge,
     MissingDependency,
+    NoDescriptor,
     NotAStore,
     NoThread,
     OpenError,
@@ -91,11 +92,11 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
-    "Busy",
     "AsyncStore",
     "BadArgument",
     "BadOption",
     "Change",
+    "Busy",
     "Code",
     "Compacted",
     "Compare",
@@ -120,6 +121,7 @@ __all__ = [
     "LeaseTTLTooLarge",
     "MissingDependency",
     "NoThread",
+    "NoDescriptor",
     "NotAStore",
     "Overloaded",
     "OpenError",

@@ -5,9 +5,9 @@
     write      one backend transaction (mvcc/checkpoint.py), in small steps, beside the writers
     drop       under the planner's lock: the frozen generation goes, for the backend has it
 
-A backend disk that is full is no harm, nor is a lock that another process holds on the backend's file (``Busy``):
-nothing was committed, the frozen generation stays in memory, and the next checkpoint writes it. Any other failure
-poisons the store.
+Only a disk that failed, or is damaged, poisons the store. Anything else that ends a checkpoint (no room, no memory, no
+descriptor, a lock that another process holds on the backend's file) is no harm: the frozen generation stays in memory,
+and the next checkpoint writes it, unless it finds that the commit went through all the same.
 
 Memory is bounded: when the active generation outgrows ``overlay_limit`` while a checkpoint is on its way,
 writers wait (``wait_for_room``), and the checkpoint hurries.
@@ -18,11 +18,12 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING
 
-from kvstore.errors import Busy, DiskFull
+from kvstore.errors import Busy, Corruption, DiskFull, Overloaded
+from kvstore.files import is_disk_failure
 from kvstore.maintenance import COMMIT
 from kvstore.mvcc import checkpoint
 from kvstore.mvcc.overlay import Generation, Remains
-from kvstore.mvcc.schema import META, META_LOG_MARK
+from kvstore.mvcc.schema import META, META_APPLIED_INDEX, META_LOG_MARK, parse_u64
 
 if TYPE_CHECKING:
     from kvstore.engine import LocalEngine
@@ -37,8 +38,8 @@ class Checkpointer:
         self._limit_bytes = engine.options.overlay_limit
         self.batch_limit = engine.options.backend_batch_limit
         """As many changes in the active generation ask for a checkpoint at once."""
-        self.disk_full: DiskFull | None = None
-        """Why the last checkpoint failed, if the disk had no room for it."""
+        self.obstacle: BaseException | None = None
+        """Why the last checkpoint failed, if it did."""
 
     @property
     def overloaded(self) -> bool:
@@ -96,27 +97,38 @@ class Checkpointer:
                 pace(hurry=len(engine.state.active.changes) > self.batch_limit)
 
         try:
-            with engine.timed(COMMIT):
-                checkpoint.write_generation(engine.backend, generation, engine.now_ms(), pause)
-        except DiskFull as full:
-            self.disk_full = full
-            raise
-        except Busy:
-            raise  # nothing was written; the frozen generation is written next time
+            if self.obstacle is None or not self._is_written(generation):
+                with engine.timed(COMMIT):
+                    checkpoint.write_generation(engine.backend, generation, engine.now_ms(), pause)
         except BaseException as failure:
-            engine.poison(failure)
+            self.obstacle = failure
+            if isinstance(failure, Corruption) or (
+                is_disk_failure(failure) and not isinstance(failure, DiskFull)
+            ):
+                engine.poison(failure)
             raise
-        self.disk_full = None
+        self.obstacle = None
+
+    def _is_written(self, generation: Generation) -> bool:
+        """Whether an attempt that failed did so only after its commit. Written twice, rows would end themselves."""
+        applied = self._engine.backend.get(META, META_APPLIED_INDEX)
+        return parse_u64(applied) >= generation.last_index
 
     def wait_for_room(self) -> None:
-        """Return when the active generation is small again. Raises ``DiskFull`` if the backend's disk is full."""
+        """Return when the active generation is small again.
+
+        Raises ``DiskFull`` if the backend's disk is full, ``Overloaded`` if checkpoints fail for another reason.
+        """
         engine = self._engine
-        if not engine.options.background:
+        if not engine.options.background or engine.background.at_rest:
             self.run()
             return
         with self._room:
             while self.overloaded and not engine.refuses_writes and not engine.stalled:
                 engine.background.work_wanted.set()
                 self._room.wait(0.1)
-                if self.disk_full is not None:
-                    raise DiskFull(str(self.disk_full)) from self.disk_full
+                obstacle = self.obstacle
+                if isinstance(obstacle, DiskFull):
+                    raise DiskFull(str(obstacle)) from obstacle
+                if obstacle is not None and not isinstance(obstacle, Busy) and not engine.refuses_writes:
+                    raise Overloaded(f"the memory is full, for checkpoints fail: {obstacle}") from obstacle

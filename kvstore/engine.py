@@ -465,8 +465,13 @@ class LocalEngine:
     def sync_log(self) -> None:
         """Make durable what durability ``interval`` or ``off`` left unsynced."""
         if self.log is not None:
-            with self.writer.log_lock:
-                self.log.sync()
+            try:
+                with self.writer.log_lock:
+                    self.log.sync()
+            except BaseException:
+                if self.log.failure is not None:
+                    self.poison(self.log.failure)
+                raise
 
     def start(self) -> None:
         """Begin background work, unless the option ``background`` is off."""

@@ -22,7 +22,7 @@
     `-- StateError                the handle cannot do this any more
         |-- StoreClosed, StorePoisoned, ForkedStore, ReadOnly, RevisionsExhausted
         |-- StoreUnreachable      its folder was renamed or removed while it was open
-        |-- NoThread              not now: the system gives no thread
+        |-- NoThread, NoDescriptor  not now: the system gives no thread, or no file descriptor
         |-- Overloaded            not now: writers need the memory that it would hold back
         |-- Busy                  not now: another process holds a lock on the backend's file, or reads it
         `-- Reentered             not from here: this thread is in the middle of a write
@@ -336,6 +336,21 @@ class NoThread(StateError):
         "no thread can be had: a limit of processes is reached (RLIMIT_NPROC, or pids.max of the container); "
         "try again when there are fewer"
     )
+
+
+class NoDescriptor(StateError):
+    """The system gave no file descriptor. Nothing was begun; everything works again once one can be had."""
+
+    retryable = True
+    message = (
+        "no file can be opened: all descriptors are in use (RLIMIT_NOFILE of the process, or fs.file-max of the "
+        "system); try again when there are some"
+    )
+
+    def __init__(self, path: str | os.PathLike[str] = "") -> None:
+        path = os.fspath(path)
+        super().__init__(f"{path}: {self.message}" if path else None)
+        self.path = path
 
 
 class Reentered(StateError):

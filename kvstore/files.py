@@ -6,6 +6,7 @@ one that records every call, cuts the power at the Nth, or fails it.
 
 Rules that hold for every user of this module:
 
+* a moment without descriptors is ``NoDescriptor``, and nothing was touched;
 * a write that raises leaves the file's state unknown: stop using it (never retry a sync);
 * a created or renamed file is durable only after ``sync_dir`` of its directory;
 * files are 0600 and directories 0700.
@@ -22,11 +23,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Protocol
 
-from kvstore.errors import DiskFailed, DiskFull, KVStoreError
+from kvstore.errors import DiskFailed, DiskFull, KVStoreError, NoDescriptor
 
 Path = str | os.PathLike[str]
 
 _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+NO_DESCRIPTORS = frozenset({errno.EMFILE, errno.ENFILE})
+_SCARCE = NO_DESCRIPTORS | {errno.ENOMEM, errno.EAGAIN}
 DISK_FAILURES = frozenset(
     {errno.EIO, errno.ENXIO, errno.ENODEV, errno.EREMOTEIO, errno.ESTALE, errno.EUCLEAN}
 )
@@ -52,7 +55,10 @@ class File(Protocol):
 
 
 class Disk(Protocol):
-    """What may change the file system. Raises ``DiskFull`` for ENOSPC, ``OSError`` otherwise."""
+    """What may change the file system.
+
+    Raises ``DiskFull`` for ENOSPC, ``NoDescriptor`` where no file can be opened, ``OSError`` otherwise.
+    """
 
     def create(self, path: Path, *, direct: bool = False) -> File:
         """A new, empty file; ``FileExistsError`` if it exists.
@@ -90,14 +96,19 @@ def is_disk_failure(error: BaseException) -> bool:
     """Whether the operating system has failed a call: after such a failure of a write or sync, nothing is known.
 
     Other exceptions (no memory, one raised by a signal handler, as ``TimeoutError`` without a number is) leave
-    it open how far the call came, and it may be made again.
+    it open how far the call came, and it may be made again. So may one that was refused for want of descriptors
+    or memory.
     """
-    return isinstance(error, DiskFull) or (isinstance(error, OSError) and error.errno is not None)
+    if isinstance(error, OSError):
+        return error.errno is not None and error.errno not in _SCARCE
+    return isinstance(error, DiskFull)
 
 
 @contextmanager
 def disk_full_is_typed() -> Iterator[None]:
-    """Turn "no room" errors of the operating system into ``DiskFull``, those of a dead disk into ``DiskFailed``."""
+    """Turn "no room" errors of the operating system into ``DiskFull``, those of a dead disk into ``DiskFailed``,
+    those of no descriptors into ``NoDescriptor``.
+    """
     try:
         yield
     except OSError as error:
@@ -108,6 +119,8 @@ def typed(error: OSError) -> KVStoreError | OSError:
     """Our error for one of the operating system's, if there is one."""
     if error.errno in _NO_ROOM:
         return DiskFull(str(error))
+    if error.errno in NO_DESCRIPTORS:
+        return NoDescriptor(error.filename or "")
     if error.errno in DISK_FAILURES and not isinstance(error, KVStoreError):
         return DiskFailed(str(error), error.errno)
     return error
@@ -224,7 +237,8 @@ class OSDisk:
 
 
 def _sync(path: Path, flags: int) -> None:
-    fd = os.open(path, flags | os.O_CLOEXEC)
+    with disk_full_is_typed():
+        fd = os.open(path, flags | os.O_CLOEXEC)
     try:
         os.fsync(fd)
     finally:
@@ -273,7 +287,8 @@ class FolderLock:
 
     def acquire(self, *, wait: bool = False) -> bool:
         """Whether nobody else has it. ``wait`` until nobody has."""
-        fd = os.open(self._path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        with disk_full_is_typed():
+            fd = os.open(self._path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except OSError as error:

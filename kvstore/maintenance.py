@@ -2,8 +2,11 @@
 for what may take long (compaction, defragment).
 
 Each turn runs every job that is due. A job does its heavy work in C calls without the GIL, or in small chunks
-with sleeps between them. A job that finds the disk full tries again next turn; any other failure poisons the
-store, which refuses writes from then on.
+with sleeps between them. A job that fails, for whatever reason, says so in ``status`` and tries again, after a longer
+pause each time. It never poisons the store: that is for whoever writes to the log or the backend and sees it fail.
+
+Threads that cannot be had are asked for again, by the next write and by whichever of them runs already. Until all
+run, writers that need room make it themselves.
 """
 
 from __future__ import annotations
@@ -12,9 +15,9 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from kvstore.errors import DiskFull, KVStoreError
 from kvstore.leasing import EXPIRY_INTERVAL_SECONDS
 from kvstore.mvcc.checkpoint import PAUSE_SECONDS, RUN_SECONDS
 from kvstore.quota import POLL_INTERVAL_SECONDS
@@ -27,6 +30,7 @@ COMMIT, DEFRAGMENT, SNAPSHOT = "commit", "defragment", "snapshot"
 
 UPKEEP_INTERVAL_SECONDS = 1.0
 SNAPSHOT_INTERVAL_SECONDS = 1.0
+RETRY_SECONDS_MAX = 5.0
 BUSY_SECONDS = 0.02
 BREATH_SECONDS = 0.00005
 BREATH_EVERY_SECONDS = 0.002
@@ -45,6 +49,14 @@ class Job:
         self.run = run
         self.interval_seconds = interval_seconds
         self.due = time.monotonic() + interval_seconds
+        self.failures = 0
+        """In a row."""
+
+    @property
+    def retry_seconds(self) -> float:
+        """The pause after a failure: longer each time."""
+        patient: float = min(self.interval_seconds * 2 ** min(self.failures, 16), RETRY_SECONDS_MAX)
+        return max(self.interval_seconds, patient)
 
 
 class Maintenance:
@@ -55,55 +67,71 @@ class Maintenance:
         self._wanted = wanted
         self._jobs = jobs
         self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._loop, name=name, daemon=True)
+        self._name = name
+        self._thread: threading.Thread | None = None
         self._errors: dict[str, str] = {}
 
     def start(self) -> None:
-        self._thread.start()
+        """Begin, unless it runs already. Raises ``RuntimeError`` or ``MemoryError`` where no thread can be had."""
+        if self._thread is None:
+            thread = threading.Thread(target=self._loop, name=self._name, daemon=True)
+            thread.start()
+            self._thread = thread
 
     def stop(self) -> None:
         """End the thread after the job it is in."""
         self._stopping.set()
         self._wanted.set()
-        if self._thread is not threading.current_thread():
+        if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join()
 
     def _loop(self) -> None:
         while not self._stopping.is_set():
-            wait = min(job.due for job in self._jobs) - time.monotonic()
-            urgent = self._wanted.wait(max(wait, 0.0))
-            self._wanted.clear()
-            for job in self._jobs:
-                if self._stopping.is_set():
-                    return
-                if urgent or time.monotonic() >= job.due:
-                    self._run(job)
+            try:
+                self._turn()
+            except BaseException:  # no memory to wait with: the thread outlives it
+                time.sleep(BUSY_SECONDS)
+
+    def _turn(self) -> None:
+        wait = min(job.due for job in self._jobs) - time.monotonic()
+        urgent = self._wanted.wait(max(wait, 0.0))
+        self._wanted.clear()
+        for job in self._jobs:
+            if self._stopping.is_set():
+                return
+            if urgent or time.monotonic() >= job.due:
+                self._run(job)
 
     def _run(self, job: Job) -> None:
         wait_seconds = job.interval_seconds
         try:
             answer = job.run()
+            job.failures = 0
             self._errors.pop(job.name, None)
             if isinstance(answer, float):
                 wait_seconds = answer
-        except DiskFull as error:
-            self._note(job, error)
-        except KVStoreError as error:
-            self._note(job, error)
-        except Exception as error:
-            self._note(job, error)
-            self._engine.poison(error)
+        except BaseException as error:
+            wait_seconds = job.retry_seconds
+            job.failures += 1
+            with suppress(MemoryError):
+                self._note(job, error)
         job.due = time.monotonic() + wait_seconds
 
     def _note(self, job: Job, error: BaseException) -> None:
-        if self._errors.get(job.name) != str(error):
-            logger.warning("%s: %s", job.name, error)
-        self._errors[job.name] = str(error)
+        text = said_of(error)
+        if self._errors.get(job.name) != text:
+            logger.warning("%s: %s", job.name, text)
+        self._errors[job.name] = text
 
     @property
     def errors(self) -> list[str]:
         """What jobs failed at when they last ran."""
         return [f"{name}: {error}" for name, error in list(self._errors.items())]
+
+
+def said_of(error: BaseException) -> str:
+    """Its message; what it is, where it has none."""
+    return str(error) or type(error).__name__
 
 
 class Traffic:
@@ -150,7 +178,8 @@ class Background:
         self.upkeep_wanted = threading.Event()
         """The same for compaction and defragment."""
         self.at_rest = False
-        """Whether the first write has to begin them."""
+        """Whether the next write has to begin them: none was made yet, or not all could be had."""
+        self._start_error = ""
         self.is_stopping = False
 
     def start(self) -> None:
@@ -172,25 +201,37 @@ class Background:
         )
 
     def begin(self) -> None:
-        with self._starting:
-            if not self.at_rest:
-                return
-            engine = self._engine
-            prompt = [
-                Job("checkpoint", engine.checkpoint, engine.options.backend_batch_interval_seconds),
-                Job("log", self._tend_log, engine.options.sync_interval_seconds),
-                Job("leases", engine.leasing.tend, EXPIRY_INTERVAL_SECONDS),
-                Job("space", engine.space.tend, POLL_INTERVAL_SECONDS),
-                Job("snapshots", engine.snapshots.tend, SNAPSHOT_INTERVAL_SECONDS),
-            ]
-            long = [Job("upkeep", self.tend_upkeep, UPKEEP_INTERVAL_SECONDS)]
-            self._threads = [
-                Maintenance(engine, "kvstore-maintenance", self.work_wanted, prompt),
-                Maintenance(engine, "kvstore-upkeep", self.upkeep_wanted, long),
-            ]
-            for thread in self._threads:
-                thread.start()
-            self.at_rest = False
+        """Have all threads run. Those that cannot be had now are asked for again with the next write."""
+        if not self._starting.acquire(blocking=False):
+            return  # somebody is at it
+        try:
+            if self.at_rest:
+                self._threads = self._threads or self._make()
+                for thread in self._threads:
+                    thread.start()
+                self.at_rest, self._start_error = False, ""
+        except (RuntimeError, MemoryError) as error:
+            if not self._start_error:
+                logger.warning("background work waits for a thread: %s", said_of(error))
+            self._start_error = f"background work waits for a thread: {said_of(error)}"
+        finally:
+            self._starting.release()
+
+    def _make(self) -> list[Maintenance]:
+        engine = self._engine
+        prompt = [
+            Job("checkpoint", engine.checkpoint, engine.options.backend_batch_interval_seconds),
+            Job("log", self._tend_log, engine.options.sync_interval_seconds),
+            Job("leases", engine.leasing.tend, EXPIRY_INTERVAL_SECONDS),
+            Job("space", engine.space.tend, POLL_INTERVAL_SECONDS),
+            Job("snapshots", engine.snapshots.tend, SNAPSHOT_INTERVAL_SECONDS),
+            Job("threads", self.begin, UPKEEP_INTERVAL_SECONDS),
+        ]
+        long = [Job("upkeep", self.tend_upkeep, UPKEEP_INTERVAL_SECONDS)]
+        return [
+            Maintenance(engine, "kvstore-maintenance", self.work_wanted, prompt),
+            Maintenance(engine, "kvstore-upkeep", self.upkeep_wanted, long),
+        ]
 
     def want_work(self) -> None:
         """Have the prompt jobs done at once."""
@@ -215,7 +256,8 @@ class Background:
     @property
     def errors(self) -> list[str]:
         """What background work failed at when it was last tried."""
-        return [text for thread in self._threads for text in thread.errors]
+        waiting = [self._start_error] if self._start_error else []
+        return [*waiting, *(text for thread in self._threads for text in thread.errors)]
 
     def stop(self) -> None:
         """End the threads, each after the job it is in, and begin no others."""

@@ -157,7 +157,7 @@ class Space:
             self._disk_is_low
             or self._log_is_full
             or engine.stalled
-            or engine.checkpointer.disk_full is not None
+            or isinstance(engine.checkpointer.obstacle, DiskFull)
         )
 
     # --- the alarm --------------------------------------------------------------------

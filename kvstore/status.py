@@ -130,6 +130,8 @@ def _errors(engine: LocalEngine) -> list[str]:
         found.append("the disk is full: writes wait for room")
     if engine.snapshots.last_error is not None:
         found.append(f"no snapshot was taken: {engine.snapshots.last_error}")
+    if engine.snapshots.archive_error is not None:
+        found.append(f"the log grows, its segments cannot be archived: {engine.snapshots.archive_error}")
     return [*found, *engine.background.errors]
 
 

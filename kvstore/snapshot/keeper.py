@@ -2,7 +2,8 @@
 
     take     by hand, or automatically when enough was written since the last (``due``)
     keep     the newest ``max_snapshots``; an older one is removed only after a newer one is in place
-    release  log segments below an index that the synced backend and the oldest kept snapshot cover
+    release  log segments below an index that the synced backend and the oldest kept snapshot cover: they are removed,
+             or moved to the archive
 
 An automatic snapshot by count also waits until the log since the last one has outgrown the backend. So copying
 is never more than about the same again as writing, however large the store and however small its entries.
@@ -11,7 +12,9 @@ A backend that keeps nothing (memory) lives on the newest snapshot and the log a
 segment is given up.
 
 Automatic snapshots run on a thread of their own: the copy may take a while, and checkpoints must not wait behind it
-for longer than the copy itself. One that fails is logged and tried again after a pause; it never harms the store.
+for longer than the copy itself. So does archiving: the archive may be a file system that hangs, or is not there.
+What fails is logged and tried again after a pause; it never harms the store. A segment that cannot be archived stays
+with the log, which grows meanwhile.
 """
 
 from __future__ import annotations
@@ -20,18 +23,19 @@ import logging
 import os
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kvstore import layout
 from kvstore.backend import Progress
 from kvstore.errors import KVStoreError, ReadOnly, StoreClosed
+from kvstore.files import is_disk_failure
 from kvstore.held import check_held
-from kvstore.maintenance import SNAPSHOT
+from kvstore.maintenance import SNAPSHOT, said_of
 from kvstore.snapshot.beside import take_beside
 from kvstore.snapshot.reader import SnapshotInfo, read_info
 from kvstore.snapshot.writer import take_snapshot
-from kvstore.wal import SegmentInfo
 
 if TYPE_CHECKING:
     from kvstore.engine import LocalEngine
@@ -39,6 +43,9 @@ if TYPE_CHECKING:
 logger = logging.getLogger("kvstore")
 
 RETRY_SECONDS = 60.0
+ARCHIVE_RETRY_SECONDS = 5.0
+ARCHIVE_WAIT_SECONDS = 2.0
+"""As long does ``close`` wait for a segment on its way to the archive."""
 
 
 class SnapshotKeeper:
@@ -50,6 +57,11 @@ class SnapshotKeeper:
         self._stopping = False
         self._thread: threading.Thread | None = None
         self._not_before = 0.0
+        self._releasing = threading.Lock()
+        self._archiver: threading.Thread | None = None
+        self._archive_not_before = 0.0
+        self.archive_error: BaseException | None = None
+        """Why the last segment was not archived."""
         self.last: SnapshotInfo | None = None
         """The newest snapshot in the store's own place."""
         self.last_error: Exception | None = None
@@ -150,33 +162,54 @@ class SnapshotKeeper:
 
     def tend(self) -> None:
         """Begin a snapshot on its own thread if one is due; release what is no longer needed."""
-        if not self._is_taking() and time.monotonic() >= self._not_before and self.due():
-            self._thread = threading.Thread(target=self._run, name="kvstore-snapshot", daemon=True)
-            self._thread.start()
-        self.release()
-
-    def _is_taking(self) -> bool:
-        return self._thread is not None and self._thread.is_alive()
+        if not _is_alive(self._thread) and time.monotonic() >= self._not_before and self.due():
+            self._thread = _begin(self._run, "kvstore-snapshot")
+        if not self._engine.options.archive_dir:
+            self.release()
+        elif (
+            not _is_alive(self._archiver)
+            and time.monotonic() >= self._archive_not_before
+            and self._may_release()
+        ):
+            self._archiver = _begin(self._archive, "kvstore-archive")
 
     def _run(self) -> None:
         try:
             self.take(progress=self._stop_if_asked)
         except StoreClosed:
             pass
-        except (KVStoreError, OSError) as error:
+        except Exception as error:
             self.last_error = error
             self._not_before = time.monotonic() + RETRY_SECONDS
-            logger.warning("no snapshot was taken: %s", error)
+            logger.warning("no snapshot was taken: %s", said_of(error))
+
+    def _archive(self) -> None:
+        try:
+            self.release()
+        except StoreClosed:
+            pass
+        except Exception as error:
+            self._archive_not_before = time.monotonic() + ARCHIVE_RETRY_SECONDS
+            if str(error) != str(self.archive_error):
+                logger.warning("a segment was not archived, the log keeps it: %s", said_of(error))
+            self.archive_error = error
 
     def _stop_if_asked(self, done: int, total: int) -> None:
         if self._stopping:
             raise StoreClosed
 
     def stop(self) -> None:
-        """Give up an automatic snapshot that is under way."""
+        """Give up an automatic snapshot that is under way, and an archive that does not answer."""
         self._stopping = True
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join()
+        if self._archiver is not None:
+            self._archiver.join(ARCHIVE_WAIT_SECONDS)
+            if self._archiver.is_alive():
+                archive = self._engine.options.archive_dir
+                logger.warning(
+                    "%s does not answer: closed without archiving, the log keeps the segment", archive
+                )
 
     # --- the log ----------------------------------------------------------------------
 
@@ -184,15 +217,33 @@ class SnapshotKeeper:
         """Give up segments that neither the backend nor a kept snapshot needs; which they were."""
         engine = self._engine
         log, directory = engine.log, engine.directory
-        if log is None or directory is None or not self._may_release(log.segments()):
+        if log is None or directory is None:
             return []
-        with engine.checkpointing:
-            index = engine.state.applied_index
-            if engine.backend.persistent:
-                self._sync_backend(directory.snap)
-        index = self.covered_index(index)
-        archive = engine.options.archive_dir or None
-        return log.release(index, max_segments=self._most_segments, archive_dir=archive)
+        with self._releasing:
+            if not self._may_release():
+                return []
+            with engine.checkpointing:
+                index = engine.state.applied_index
+                if engine.backend.persistent:
+                    self._sync_backend(directory.snap)
+            segments = self._releasable(self.covered_index(index))
+            if not engine.options.archive_dir:
+                log.give_up(segments)
+                return segments
+            for segment in segments:
+                if self._stopping:
+                    raise StoreClosed
+                log.give_up([segment], engine.options.archive_dir)
+            self.archive_error = None
+            return segments
+
+    def _releasable(self, index: int) -> list[Path]:
+        engine = self._engine
+        most = self._most_segments
+        if engine.log is None or not most:
+            return []
+        with engine.writer.log_lock:
+            return engine.log.releasable(index, max_segments=most)
 
     def _sync_backend(self, folder: Path) -> None:
         """Make the backend durable, and its name too: it may have come by a rename that was interrupted."""
@@ -200,7 +251,8 @@ class SnapshotKeeper:
             self._engine.backend.sync()
             self._engine.disk.sync_dir(folder)
         except BaseException as failure:  # a later sync could succeed without the data that this one lost
-            self._engine.poison(failure)
+            if is_disk_failure(failure):
+                self._engine.poison(failure)
             raise
 
     def covered_index(self, applied_index: int) -> int:
@@ -216,9 +268,16 @@ class SnapshotKeeper:
         engine = self._engine
         return min(engine.options.max_wals, 1) if engine.space.is_short else engine.options.max_wals
 
-    def _may_release(self, segments: list[SegmentInfo]) -> bool:
+    def _may_release(self) -> bool:
         """Whether syncing the backend could free anything."""
-        most = self._most_segments
-        if not most or len(segments) <= most:
-            return False
-        return segments[0].last_index <= self.covered_index(self._engine.state.applied_index)
+        return bool(self._releasable(self.covered_index(self._engine.state.applied_index)))
+
+
+def _begin(run: Callable[[], None], name: str) -> threading.Thread:
+    thread = threading.Thread(target=run, name=name, daemon=True)
+    thread.start()
+    return thread
+
+
+def _is_alive(thread: threading.Thread | None) -> bool:
+    return thread is not None and thread.is_alive()

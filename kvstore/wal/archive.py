@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from crc32c import crc32c
@@ -30,8 +31,13 @@ from kvstore.wal.reader import SegmentReader
 _CHUNK_BYTES = 1 << 20
 
 
-def archive_segment(disk: Disk, path: Path, archive_dir: Path) -> None:
-    """Move a segment into the archive; by a synced copy where that is on another file system."""
+def archive_segment(
+    disk: Disk, path: Path, archive_dir: Path, check_open: Callable[[], None] = lambda: None
+) -> None:
+    """Move a segment into the archive; by a synced copy where that is on another file system.
+
+    That may take long. ``check_open`` raises if the segment is not ours to move any more.
+    """
     if not archive_dir.is_dir():
         disk.make_dir(archive_dir)
         disk.sync_dir(archive_dir.parent)
@@ -40,11 +46,12 @@ def archive_segment(disk: Disk, path: Path, archive_dir: Path) -> None:
     try:
         for target in (archive_dir / path.name, layout.kept_apart(archive_dir / path.name, _checksum(path))):
             if not os.path.lexists(target):
-                _move(disk, path, target)
+                _move(disk, path, target, check_open)
                 return
             if _has_same_content(path, target):
                 disk.sync_file(target)
                 disk.sync_dir(archive_dir)
+                check_open()
                 disk.remove(path)
                 return
     finally:
@@ -54,13 +61,16 @@ def archive_segment(disk: Disk, path: Path, archive_dir: Path) -> None:
     )
 
 
-def _move(disk: Disk, path: Path, target: Path) -> None:
+def _move(disk: Disk, path: Path, target: Path, check_open: Callable[[], None]) -> None:
+    check_open()
     try:
         disk.rename(path, target)
     except OSError as error:
         if error.errno != errno.EXDEV:
             raise
         recovery.copy_file(disk, str(path), str(target), path.stat().st_size)
+        disk.sync_dir(target.parent)
+        check_open()
         disk.remove(path)
     disk.sync_dir(target.parent)
 

@@ -23,7 +23,8 @@ report success for data that the first one lost, so every later call raises ``St
 the log is opened anew. A full disk met while there was nothing to lose (zeros, the next segment)
 is ``DiskFull``, and the same append may be tried again later.
 
-Calls are serialised by the caller; only ``fill_ahead``, ``room_bytes`` and ``lay`` may run beside them.
+Calls are serialised by the caller; only ``fill_ahead``, ``room_bytes``, ``lay`` and ``give_up`` may
+run beside them.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ from typing import Literal
 from kvstore import layout
 from kvstore.errors import (
     DiskFull,
+    NoDescriptor,
     ReadOnly,
     RequestTooLarge,
     StateError,
@@ -114,6 +116,8 @@ class Log:
         self._mark: tuple[int, int, int, int] | None = None
         """The fields of a ``Mark``."""
         self._writer: SegmentWriter | None = None
+        self._name_is_durable = True
+        """Of the last segment."""
         self._closed = False
         self._failure: BaseException | None = None
         self.unfinished: _Append | None = None
@@ -260,6 +264,8 @@ class Log:
             self._check_batch(entries)
         if writer.end >= writer.size_limit_bytes:
             writer = self._roll_unless_full(writer)
+        if not self._name_is_durable:
+            self._make_name_durable()
         first = self.last_index + 1
         data = fmt.encode_batch(first, time_ms, entries)
         if len(data) > _BATCH_BYTES_MAX:
@@ -267,7 +273,7 @@ class Log:
         mark = (writer.first_index, writer.end, writer.chain, first)
         frame, chain = writer.frame(data, self._always)
         if not writer.has_room(len(frame)):
-            with self._poisoned_unless_full():
+            with self._poisoned_by_the_disk():
                 writer.make_room(len(frame))
         self.unfinished = writer, frame, writer.end, chain, mark, first + count - 1
         self.resume()
@@ -330,10 +336,9 @@ class Log:
             return 0
         try:
             return writer.fill_ahead()
-        except (DiskFull, FileNotFoundError, StoreUnreachable):
-            return (
-                0  # no room: append says so if it matters. No file: rolled over and released, or out of reach
-            )
+        except (DiskFull, FileNotFoundError, StoreUnreachable, NoDescriptor):
+            # no room: append says so if it matters. No file: rolled over and released, or out of reach
+            return 0
 
     @property
     def room_bytes(self) -> int:
@@ -347,12 +352,13 @@ class Log:
     def _roll_unless_full(self, full: SegmentWriter) -> SegmentWriter:
         """The next segment; where the disk has no room for one, the full one, which may have some of its reserve.
 
-        The full one also where the log's folder is not at its place: what is open is of the right store.
+        The full one also where the log's folder is not at its place (what is open is of the right store), and where
+        no file can be opened.
         """
         try:
             return self._roll(full)
-        except (DiskFull, StoreUnreachable):
-            if self._failure is not None:  # met half-way
+        except (DiskFull, StoreUnreachable, NoDescriptor):
+            if self._failure is not None or self._writer is not full:  # met half-way
                 raise
             return full
 
@@ -363,14 +369,27 @@ class Log:
             first_index=self.last_index + 1, created_ms=time.time_ns() // 1_000_000
         )
         path = str(self._wal_dir / layout.segment_name(metadata.cluster_id, metadata.first_index))
-        with self._poisoned_unless_full():
+        with self._poisoned_by_the_disk():
             prepare_segment(self._disk, path, metadata, full.chain, self._options.wal_file_size_bytes)
+            following = self._open_writer(path + layout.TEMP_SUFFIX, metadata, full.chain)
+            try:
+                self._disk.rename(path + layout.TEMP_SUFFIX, path)
+            except BaseException:
+                following.close()
+                raise
+        following.path = path
+        self._writer, self._name_is_durable = following, False
         with self._poisoned():
-            install_segment(self._disk, path)
-            self._writer = self._open_writer(path, metadata, full.chain)
             full.trim()
-            full.close()
-        return self._writer
+            full.close()  # from here on there is a descriptor for the next call, unless somebody takes it
+        self._make_name_durable()
+        return following
+
+    def _make_name_durable(self) -> None:
+        """A segment gets no entry before this. Where no folder can be opened, the next append tries it again."""
+        with self._poisoned():
+            self._disk.sync_dir(self._wal_dir)
+        self._name_is_durable = True
 
     def _open_writer(self, path: str, metadata: Metadata, chain: int) -> SegmentWriter:
         head, chain = fmt.segment_head(metadata, chain)
@@ -386,19 +405,31 @@ class Log:
         ``max_segments`` says how many to keep all the same, the needed ones counted in (0: all).
         With ``archive_dir`` they are moved there (``archive``). The last segment always stays.
         """
+        removed = self.releasable(index, max_segments=max_segments)
+        self.give_up(removed, archive_dir)
+        return removed
+
+    def releasable(self, index: int, *, max_segments: int = 0) -> list[Path]:
+        """What ``release`` would remove."""
         self._ready_writer()
         segments = layout.segments(self._wal_dir)
         released = [file.path for file, following in pairwise(segments) if following.index <= index + 1]
         surplus = len(segments) - max_segments if max_segments else 0
-        removed = released[: max(0, surplus)]
-        for path in removed:
+        return released[: max(0, surplus)]
+
+    def give_up(self, segments: Sequence[Path], archive_dir: str | os.PathLike[str] | None = None) -> None:
+        """Remove or archive segments that are ``releasable``. May take long, and run beside appends."""
+        for path in segments:
             if archive_dir is None:
                 self._disk.remove(path)
             else:
-                archive_segment(self._disk, path, Path(archive_dir))
-        if removed:
+                archive_segment(self._disk, path, Path(archive_dir), self._check_open)
+        if segments:
             self._disk.sync_dir(self._wal_dir)
-        return removed
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise StoreClosed
 
     # --- state ------------------------------------------------------------------------------
 
@@ -473,11 +504,11 @@ class Log:
             raise
 
     @contextmanager
-    def _poisoned_unless_full(self) -> Iterator[None]:
-        """A full disk or a folder out of reach has cost nothing; any other failure leaves the disk's state unknown."""
+    def _poisoned_by_the_disk(self) -> Iterator[None]:
+        """A full disk has cost nothing, nor has one out of reach; one that failed is in an unknown state."""
         try:
             yield
-        except (DiskFull, StoreUnreachable):
+        except DiskFull:
             raise
         except BaseException as error:
             if is_disk_failure(error):

@@ -43,7 +43,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol
 
-from kvstore.errors import DiskFull, KVStoreError, Reentered, StorePoisoned
+from kvstore.errors import DiskFull, KVStoreError, NoDescriptor, Reentered, StorePoisoned
 from kvstore.model import BarrierRequest, Request
 from kvstore.mvcc.plan import Plan, Planner
 from kvstore.mvcc.state import State
@@ -339,7 +339,7 @@ class Writer:
                 with self.planning:
                     self.stalled = error
                 return error
-            if log.failure is None and (on_main_thread() or isinstance(error, MemoryError)):
+            if log.failure is None and (on_main_thread() or isinstance(error, (MemoryError, NoDescriptor))):
                 raise  # somebody else will finish it
             self.poison(log.failure or error)
             return self.failure
