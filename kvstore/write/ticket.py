@@ -29,6 +29,7 @@ class Ticket:
         "response",
         "revision",
         "waiters",
+        "withdrawn",
     )
 
     def __init__(self, request: Request) -> None:
@@ -40,6 +41,8 @@ class Ticket:
         self.compacted = UNPLANNED
         self.index = UNPLANNED
         """The log's index with its entry."""
+        self.withdrawn = False
+        """Whether it need not be planned any more, if it is not yet."""
         self.done = False
         self.error: BaseException | None = None
         self.waiters: list[threading.Lock] = []

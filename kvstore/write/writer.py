@@ -141,6 +141,7 @@ class Writer:
             self.asked.append(ticket)
             self._wait(ticket)
         except BaseException:
+            ticket.withdrawn = holds(self._lead)
             self._leave()
             raise
         if ticket.error is not None:
@@ -257,7 +258,7 @@ class Writer:
                 self._finish_decided()
             for _ in range(len(asked)):
                 ticket = asked[0]
-                if ticket.revision == UNPLANNED and not ticket.done:
+                if ticket.revision == UNPLANNED and not (ticket.done or ticket.withdrawn):
                     try:
                         self._plan(ticket)
                     except Exception as error:
