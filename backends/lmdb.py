@@ -32,6 +32,7 @@ import os
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar, NoReturn, Self
@@ -85,7 +86,8 @@ class LMDBBackend:
         self._writable = writable
         self._map_bytes: int = environment.info()["map_size"]
         self._page_bytes: int = environment.stat()["psize"]
-        self._views: set[int] = set()  # ids of open views; adding and discarding are atomic
+        self._views: set[weakref.ref[LMDBReadTx]] = set()
+        """Open views. Adding and discarding are atomic, and a view that is gone, however it went, is none."""
         self._growing = False
         self._begin = environment.begin
         self._immutable_meta: Meta | None = None
@@ -98,7 +100,7 @@ class LMDBBackend:
         self._fd = -1
         self._commit = 0  # the newest that this reader has seen
         self._idle_locks: list[FolderLock] = []
-        self._view_locks: dict[int, FolderLock] = {}
+        self._view_locks: dict[weakref.ref[LMDBReadTx], FolderLock] = {}
 
     # --- opening --------------------------------------------------------------------
 
@@ -252,30 +254,31 @@ class LMDBBackend:
             self.environment.reader_check()
         return self.environment.begin(write=True)
 
-    def begin_view(self, view: int) -> lmdb.Transaction[bytes]:
-        """A read transaction for the view of that id, which must call ``end_view``."""
-        self._views.add(view)
+    def begin_view(self, view: LMDBReadTx) -> lmdb.Transaction[bytes]:
+        """The read transaction of that view, which calls ``end_view`` when it is closed."""
+        known = weakref.ref(view, self._views.discard if self._handle is None else self._forget)
+        self._views.add(known)
         try:
             if self._growing:
-                self._views.discard(view)
+                self._views.discard(known)
                 self._wait_while_growing()
-                self._views.add(view)
+                self._views.add(known)
             if self._handle is not None:
-                self._lock_for(view)
+                self._lock_for(known)
             try:
-                return self._begin_as_locked(view)
+                return self._begin_as_locked(known)
             except lmdb.MapResizedError:
-                self._views.discard(view)
+                self._views.discard(known)
                 self._map_anew(0)  # another process made the file larger than our map
-                self._views.add(view)
-                return self._begin_as_locked(view)
+                self._views.add(known)
+                return self._begin_as_locked(known)
         except BaseException as error:
-            self.end_view(view)
+            self._forget(known)
             if isinstance(error, lmdb.Error):
                 raise typed(error, self.path) from error
             raise
 
-    def _lock_for(self, view: int) -> None:
+    def _lock_for(self, view: weakref.ref[LMDBReadTx]) -> None:
         """Lock a commit that is at most as new as the one that the view will be of."""
         try:
             lock = self._idle_locks.pop()
@@ -284,12 +287,12 @@ class LMDBBackend:
         lock.take(view_byte(self._commit))
         self._view_locks[view] = lock
 
-    def _begin_as_locked(self, view: int) -> lmdb.Transaction[bytes]:
-        lock = self._view_locks.get(view)
+    def _begin_as_locked(self, view: weakref.ref[LMDBReadTx]) -> lmdb.Transaction[bytes]:
+        if self._handle is None:
+            return self._begin()
+        lock = self._view_locks[view]
         while True:
             tx = self._begin()
-            if lock is None:
-                return tx
             commit = tx.id()
             if commit > self._commit:
                 self._commit = commit
@@ -298,10 +301,12 @@ class LMDBBackend:
                 return tx  # its meta page was not overwritten while it was read
             tx.abort()
 
-    def end_view(self, view: int) -> None:
+    def end_view(self, view: LMDBReadTx) -> None:
+        self._forget(weakref.ref(view))
+
+    def _forget(self, view: weakref.ref[LMDBReadTx]) -> None:
         self._views.discard(view)
-        lock = self._view_locks.pop(view, None)
-        if lock is not None:
+        if self._view_locks and (lock := self._view_locks.pop(view, None)) is not None:
             lock.release()
             self._idle_locks.append(lock)
 

@@ -45,7 +45,7 @@ _OVER: Any = _Over()
 class LMDBReadTx:
     """A view of one commit."""
 
-    __slots__ = ("_backend", "_tx")
+    __slots__ = ("__weakref__", "_backend", "_tx")
 
     def __init__(self, backend: LMDBBackend) -> None:
         self._backend = backend
@@ -53,7 +53,7 @@ class LMDBReadTx:
         self._tx = self._begin()
 
     def _begin(self) -> lmdb.Transaction[bytes]:
-        return self._backend.begin_view(id(self))
+        return self._backend.begin_view(self)
 
     def get(self, table: str, key: bytes) -> bytes | None:
         try:
@@ -153,7 +153,7 @@ class LMDBReadTx:
 
     def close(self) -> None:
         self._tx.abort()
-        self._backend.end_view(id(self))
+        self._backend.end_view(self)
 
     def __enter__(self) -> Self:
         return self
@@ -162,9 +162,6 @@ class LMDBReadTx:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-    def __del__(self) -> None:
-        self._backend.end_view(id(self))
 
 
 class LMDBWriteTx(LMDBReadTx):

@@ -8,8 +8,9 @@ the last ones. ``sync`` syncs the log, then moves what it can into the file. SQL
 log before it moves pages, so the file is whole at any moment.
 
 Connections: one writes. Readers take one from a pool and give it back, so there are as many as there were
-reads at one time, and a thread that ends leaves nothing behind. The live file is not mapped into
-memory, since a stray write through a map would damage it; a snapshot is.
+reads at one time, and a thread that ends leaves nothing behind. One that is taken belongs to its reader alone: where
+a read is interrupted it goes with the last reference to it, and the next read makes another. The live file is not
+mapped into memory, since a stray write through a map would damage it; a snapshot is.
 
 Readers of other processes lock the folder (``kvstore.readers``) as long as they have the file open. Each
 connection of theirs is made while one file bears the name: the log beside it would be that of another otherwise.
@@ -26,6 +27,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+import weakref
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -35,6 +37,7 @@ import apsw
 
 from kvstore.backend import Progress
 from kvstore.errors import (
+    Busy,
     Corruption,
     DiskFull,
     MissingDependency,
@@ -43,6 +46,7 @@ from kvstore.errors import (
     StoreClosed,
     StoreLocked,
     StoreUnreachable,
+    WrongStore,
 )
 from kvstore.files import OSDisk, free_bytes, hand_over
 from kvstore.readers import FROZEN, HANDLE, WRITER, FolderLock, ForeignReader, Readers, held
@@ -90,7 +94,8 @@ class SQLiteBackend:
         self._uri = uri
         self._flags = flags
         self._writer: apsw.Connection | None = None
-        self._connections: list[apsw.Connection] = []
+        self._connections: set[weakref.ref[apsw.Connection]] = set()
+        """Those that are open: the writer's, the idle ones, and those that readers have."""
         self._closing = threading.Event()
         self._idle: list[apsw.Cursor] = []  # one for each connection of a reader that nobody uses
         self._opened: os.stat_result | None = None  # what bore the name when it was opened
@@ -185,7 +190,7 @@ class SQLiteBackend:
     def _connect(self, cache_bytes: int) -> apsw.Connection:
         self._check_place()
         connection = apsw.Connection(self._uri, flags=self._flags)
-        self._connections.append(connection)
+        self._connections.add(weakref.ref(connection, self._connections.discard))
         self._opened = self._opened or os.stat(self.path)
         self._check_place()
         connection.set_busy_timeout(BUSY_TIMEOUT_MS)
@@ -222,13 +227,15 @@ class SQLiteBackend:
         cursor = self.take()
         try:
             value = cursor.execute(self.statements[table].get, (key,)).get
-            if value is not None and value.__class__ is not bytes:
-                raise Corruption("a value is not bytes", self.path)
-            return value
-        except (apsw.Error, UnicodeDecodeError) as error:
-            raise typed(error, self.path) from error
-        finally:
-            self._idle.append(cursor)
+        except BaseException as error:  # the statement may be left half-way
+            self.drop(cursor)
+            if isinstance(error, (apsw.Error, UnicodeDecodeError)):
+                raise typed(error, self.path) from error
+            raise
+        self._idle.append(cursor)
+        if value is not None and value.__class__ is not bytes:
+            raise Corruption("a value is not bytes", self.path)
+        return value
 
     def read(self) -> SQLiteReadTx:
         return SQLiteReadTx(self, self.take())
@@ -239,7 +246,7 @@ class SQLiteBackend:
         return SQLiteWriteTx(self, self._writer.cursor())
 
     def take(self) -> apsw.Cursor:
-        """A cursor of a connection that nobody else uses; ``give_back`` ends that."""
+        """A cursor of a connection that nobody else uses; ``give_back`` ends that, or ``drop``."""
         if self._closing.is_set():
             raise StoreClosed
         try:
@@ -254,7 +261,7 @@ class SQLiteBackend:
     def _connect_reader(self) -> apsw.Cursor:
         while True:
             file = self._file()
-            known = len(self._connections)
+            known = set(self._connections)
             try:
                 connection = self._connect(READER_CACHE_BYTES)
                 connection.execute("PRAGMA query_only = ON")
@@ -263,20 +270,35 @@ class SQLiteBackend:
                     return connection.cursor()
             except (apsw.Error, UnicodeDecodeError, Corruption) as error:
                 if file == self._file():
+                    if self._is_replaceable and not self.recognizes(self.path):
+                        raise WrongStore(f"{self.path} is another backend's file now", self.path) from error
                     raise (error if isinstance(error, Corruption) else typed(error, self.path)) from error
-            for mixed in self._connections[known:]:  # of one file, with the log of the next
-                self._connections.remove(mixed)
-                mixed.close(True)
+            for other in self._connections - known:  # of one file, with the log of the next
+                self._connections.discard(other)
+                if (mixed := other()) is not None:
+                    mixed.close(True)
 
     def _file(self) -> tuple[int, int]:
         """Which file bears the name, where another process may give it to another one."""
         if not self._is_replaceable:
             return (0, 0)
-        status = os.stat(self.path)
+        try:
+            status = os.stat(self.path)
+        except FileNotFoundError as error:
+            reason = (
+                f"another process is putting another file in the place of {self.path}; open the store again"
+            )
+            raise Busy(reason) from error
         return status.st_dev, status.st_ino
 
     def give_back(self, cursor: apsw.Cursor) -> None:
         self._idle.append(cursor)
+
+    def drop(self, cursor: apsw.Cursor) -> None:
+        """Close the connection of a cursor that was taken, in whatever state it is."""
+        connection = cursor.connection
+        self._connections.discard(weakref.ref(connection))
+        connection.close(True)
 
     # --- the whole file -------------------------------------------------------------
 
@@ -377,13 +399,11 @@ class SQLiteBackend:
         """
         self._closing.set()
         writer, self._writer = self._writer, None
-        readers = len(self._connections) - (writer is not None)
-        if not self._wait_for_idle(readers):
-            for (
-                connection
-            ) in self._connections:  # a statement that takes longer ends now: its caller gets StoreClosed
-                connection.interrupt()
-            self._wait_for_idle(readers)
+        writers = int(writer is not None)
+        if not self._wait_for_idle(writers):
+            for connection in self._open_connections():
+                connection.interrupt()  # a statement that takes longer ends now: its caller gets StoreClosed
+            self._wait_for_idle(writers)
         self._idle.clear()
         try:
             if writer is not None:
@@ -398,13 +418,18 @@ class SQLiteBackend:
             with ExitStack() as connections:  # whichever of them fails, the others are closed
                 if self._role is not None:
                     connections.callback(self._role.close)
-                while self._connections:
-                    connections.callback(self._connections.pop().close, True)
+                for connection in self._open_connections():
+                    connections.callback(connection.close, True)
+                self._connections.clear()
 
-    def _wait_for_idle(self, readers: int) -> bool:
-        """Whether all readers have given their connections back, within some seconds."""
+    def _open_connections(self) -> list[apsw.Connection]:
+        found = [known() for known in list(self._connections)]
+        return [connection for connection in found if connection is not None]
+
+    def _wait_for_idle(self, writers: int) -> bool:
+        """Whether all readers have given their connections back, or let go of them, within some seconds."""
         deadline = time.monotonic() + CLOSE_WAIT_SECONDS
-        while len(self._idle) < readers:
+        while len(self._idle) < len(self._connections) - writers:
             if time.monotonic() > deadline:
                 return False
             time.sleep(0.001)

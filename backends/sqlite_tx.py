@@ -69,7 +69,7 @@ class SQLiteReadTx:
         try:
             self._begin()
         except BaseException:
-            self.close()
+            self._give_up()
             raise
 
     def _begin(self) -> None:
@@ -167,6 +167,12 @@ class SQLiteReadTx:
     def _give_back(self, cursor: apsw.Cursor) -> None:
         self._backend.give_back(cursor)
 
+    def _give_up(self) -> None:
+        """It could not begin, or not wholly."""
+        cursor, self._cursor = self._cursor, None
+        if cursor is not None:
+            self._backend.drop(cursor)
+
     def __enter__(self) -> Self:
         return self
 
@@ -189,6 +195,9 @@ class SQLiteWriteTx(SQLiteReadTx):
             self._run("BEGIN IMMEDIATE")
         except StoreLocked as locked:
             raise Busy(f"another process holds the lock of {self._backend.path}") from locked
+
+    def _give_up(self) -> None:
+        self.close()
 
     def put_many(self, table: str, rows: Iterable[Row], *, append: bool = False) -> None:
         self._run_many(self._statements[table].put, rows)

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from kvstore.errors import (
     BadArgument,
+    Busy,
     Code,
     Compacted,
     Corruption,
@@ -94,6 +95,7 @@ __all__ = [
     "BadArgument",
     "BadOption",
     "Change",
+    "Busy",
     "Code",
     "Compacted",
     "Compare",

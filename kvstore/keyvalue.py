@@ -11,12 +11,12 @@ an etcd file as it is. Only the second and later changes of one transaction carr
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator, Sequence
 from operator import attrgetter
 from typing import Any, NoReturn, Self, overload
 
 from kvstore.errors import Corruption
+from kvstore.shelter import Sheltered
 from kvstore.wire import WireError, bytes_field, fields, int_field, read_varint, varint
 
 _new = object.__new__
@@ -158,28 +158,9 @@ def _is_as_written(row: bytes) -> bool:
 def _load_parser(row: bytes) -> Any:
     """Stands in for the parser until the first row: importing this module stays light.
 
-    An import that is interrupted may leave a module behind that is there and half made, so it happens on a thread of
-    its own, which no signal handler reaches. An interrupted caller leaves it to finish for those who come next.
+    An interrupted import may leave a module behind that is there and half made, so this one is sheltered.
     """
-    failures: list[BaseException] = []
-
-    def load() -> None:
-        try:
-            _put_parser_in_place()
-        except BaseException as failure:
-            failures.append(failure)
-
-    thread = threading.Thread(target=load, name="kvstore-parser")
-    try:
-        thread.start()
-    except RecursionError:
-        raise
-    except RuntimeError:  # there is no thread to be had
-        load()
-    else:
-        thread.join()
-    if failures:
-        raise failures[0]
+    Sheltered(_put_parser_in_place).run()
     return _from_bytes(row)
 
 

@@ -176,7 +176,7 @@ def _check_known(directory: DataDir, kind: type[Backend]) -> None:
 
 
 def _open_backend_read_only(directory: DataDir, options: Options) -> Backend:
-    """The backend's file; where there is none (yet), an empty one in memory, for the log has everything."""
+    """The backend's file; where there is none, one in memory, for snapshot and log have everything."""
     kind = find_backend(options.backend)
     check_backend(directory, kind)
     if not kind.persistent:
@@ -185,7 +185,8 @@ def _open_backend_read_only(directory: DataDir, options: Options) -> Backend:
         return kind.open(directory.db, TABLES, read_only=True)
     if not layout.segments(directory.wal):
         raise NotAStore(f"{directory.root} is not a store: it has no log", directory.root)
-    return find_backend("memory").open(directory.db, TABLES)
+    kind = find_backend("memory")
+    return kind.open(rescue.memory_file(directory, kind), TABLES)
 
 
 def _make_directories(directory: DataDir, disk: Disk) -> None:

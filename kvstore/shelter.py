@@ -98,6 +98,8 @@ class Sheltered(Generic[T]):
         run = contextvars.copy_context().run
         try:
             start(threading.Thread(target=run, args=(self._carry_out, done), name="kvstore-shelter"))
+        except RecursionError:
+            raise
         except RuntimeError:  # no thread can be had
             return self._kept(self._work())
         done.acquire()

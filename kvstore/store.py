@@ -176,7 +176,8 @@ class Store(Reader):
     def history(self, key: bytes, *, since: int = 0, until: int = 0) -> Iterator[KeyValue]:
         """Every kept version of ``key``, oldest first; a delete shows as a ``KeyValue`` with version 0.
 
-        ``since`` and ``until`` bound the mod_revision (0: no bound).
+        ``since`` and ``until`` bound the mod_revision (0: no bound). Lazy, a page at a time; costs what lies between
+        them. Raises ``Compacted`` on the way if a later compaction overtakes it.
         """
         check_bounds(since=since, until=until)
         return self.engine.history(key, since, until)

@@ -64,6 +64,13 @@ def call(store: Any, request: Request) -> Any:
     raise TypeError(f"no method for {request!r}")
 
 
+def named(request: WatchRequest) -> dict[str, Any]:
+    """The arguments of ``watch``; where in a revision it starts is no part of etcd's requests."""
+    named = request._asdict()
+    assert not named.pop("start_sub")
+    return named
+
+
 class SyncPlayer(Player):
     """``Store``'s methods, and its iterator of events."""
 
@@ -81,7 +88,7 @@ class SyncPlayer(Player):
         if request.start_revision < 0:
             return super().watch(request)
         store = self.store
-        with store.watch(**request._asdict()) as watch:
+        with store.watch(**named(request)) as watch:
             if request.start_revision > store.revision:
                 return watched([], None)
             watch.request_progress()
@@ -126,7 +133,7 @@ class AsyncPlayer(Player):
 
     async def _watch(self, request: WatchRequest) -> Message:
         store = self.store
-        async with store.watch(**request._asdict()) as watch:
+        async with store.watch(**named(request)) as watch:
             if request.start_revision > store.revision:
                 return watched([], None)
             watch.request_progress()

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import random
 import shutil
+import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -164,6 +165,42 @@ def test_threads_and_tasks_together_are_linearizable(tmp_path: Path, backend: st
         history = recorder.history()
         assert len(history) == 600
         assert revision_order.check(history, change_log(store)) == []
+
+
+@pytest.fixture
+def hasty_switches() -> Iterator[None]:
+    """Threads take turns as often as the interpreter can make them."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
+
+
+def hasty_history(folder: Path, backend: str, seed: str, clients: int, count: int) -> None:
+    """Threads that take turns after each few steps, and a checkpoint every 5 ms."""
+    recorder: Recorder[Request, Answer] = Recorder()
+    busy = {**LIMITS, "background": True, "backend_batch_interval_seconds": 0.005, "backend_batch_limit": 30}
+    with kvstore.open(folder, backend, **busy) as store:
+        run_threads(store, recorder, seed, clients, count)
+        assert revision_order.check(recorder.history(), change_log(store)) == [], seed
+
+
+@pytest.mark.usefixtures("hasty_switches")
+@pytest.mark.parametrize("backend", [*BACKENDS, "memory"])
+def test_threads_that_take_turns_all_the_time_are_linearizable(scratch: Path, backend: str) -> None:
+    """However the steps of readers, writers and checkpoints interleave: every answer fits one order of all writes."""
+    hasty_history(scratch / "store", backend, "hasty", 6, 100)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(0)
+@pytest.mark.usefixtures("hasty_switches")
+@pytest.mark.parametrize("backend", [*BACKENDS, "memory"])
+def test_threads_that_take_turns_all_the_time_for_long(scratch: Path, backend: str) -> None:
+    """The same, 100 times, with more clients."""
+    for turn in range(100):
+        hasty_history(scratch / str(turn), backend, f"hasty {turn}", 12, 300)
+        shutil.rmtree(scratch / str(turn))
 
 
 def crash(store: Store, directory: Path, copy: Path) -> Path:

@@ -7,10 +7,14 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from kvstore.errors import Corruption, KVStoreError
+from kvstore.errors import Corruption, KVStoreError, NotAStore, WrongStore
 
 Steps = Callable[[str, int, int], None]
 """Called with (what is being looked at, done, total); total 0 = unknown."""
+
+DAMAGE = (Corruption, NotAStore, WrongStore)
+"""Errors that say something of a file's bytes, and are findings. Any other one (no descriptor, no memory, no right to
+read, a file that is newer than us) says that they could not be looked at: nobody should heal what may be sound."""
 
 FINDINGS_MAX = 100
 """So many are kept; the rest is counted."""

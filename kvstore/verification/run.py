@@ -16,7 +16,7 @@ from pathlib import Path
 
 from kvstore import layout
 from kvstore.backend import Backend, check_closed, find_backend
-from kvstore.errors import KVStoreError, NotAStore, StoreLocked
+from kvstore.errors import NotAStore, StoreLocked
 from kvstore.files import OSDisk
 from kvstore.layout import DataDir
 from kvstore.mvcc.schema import TABLES
@@ -27,7 +27,7 @@ from kvstore.snapshot import rescue
 from kvstore.snapshot.reader import SnapshotInfo
 from kvstore.verification.deep import Sources, check_deep
 from kvstore.verification.log import LogFacts, check_log
-from kvstore.verification.report import AHEAD, BACKEND, LOG, Collector, Report, Steps
+from kvstore.verification.report import AHEAD, BACKEND, DAMAGE, LOG, Collector, Report, Steps
 from kvstore.verification.small import Marks, read_marks
 from kvstore.verification.snapshots import check_snapshot, check_snapshots, check_tables
 
@@ -124,14 +124,12 @@ def _opened(
             check_closed(kind, directory.db)
         backend = kind.open(directory.db, TABLES, read_only=True)
         backend.check(lambda done, total: found.step("backend", done, total))
-    except StoreLocked:
+    except BaseException as error:
         if backend is not None:
             backend.close()
-        raise
-    except (KVStoreError, OSError) as error:
+        if not isinstance(error, DAMAGE):
+            raise
         found.add_error(BACKEND, error, directory.db)
-        if backend is not None:
-            backend.close()
         yield None
         return
     try:

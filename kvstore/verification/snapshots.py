@@ -6,13 +6,13 @@ from pathlib import Path
 
 from kvstore import layout
 from kvstore.backend import Backend
-from kvstore.errors import KVStoreError
+from kvstore.errors import TooNew, TooOld
 from kvstore.layout import DataDir
 from kvstore.mvcc.schema import CHANGES, LATEST, LEASE
 from kvstore.snapshot import opened
 from kvstore.snapshot.manifest import Manifest
 from kvstore.snapshot.reader import SnapshotInfo
-from kvstore.verification.report import SNAPSHOT, Collector
+from kvstore.verification.report import DAMAGE, SNAPSHOT, Collector
 from kvstore.verification.small import check_alarms, check_leases, check_marks
 from kvstore.verification.tables import check_versions
 
@@ -44,9 +44,7 @@ def check_snapshot(path: Path, found: Collector, *, with_tables: bool) -> Snapsh
     try:
         info = opened.inspect(path, lambda done, total: found.step(f"snapshot {path.name}", done, total))
         backend = opened.open_any(info.path)
-    except FileNotFoundError:
-        raise
-    except (KVStoreError, OSError) as error:
+    except (*DAMAGE, TooNew, TooOld) as error:  # a snapshot that cannot be used is worth a finding
         found.add_error(SNAPSHOT, error, path)
         return None
     try:

@@ -343,18 +343,11 @@ def _pending_changes(state: State, first: int, last: int) -> list[ChangedRow] | 
     """Whole revisions of first..last from one generation; None if the generations do not reach back to ``first``."""
     for generation in reversed(state.generations):
         changes = generation.changes
-        try:
-            if not changes or changes[-1][0] < first:
-                continue
+        if changes and changes[-1][0] >= first:
             if changes[0][0] > first:
                 return None
             low, high = _span(changes, first, last)
-            span = changes[low:high]
-        except IndexError:  # it has reached the backend and is being emptied
-            return None
-        if generation not in state.generations:
-            return None
-        return span
+            return changes[low:high]
     return None
 
 
