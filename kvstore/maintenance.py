@@ -62,8 +62,7 @@ class Job:
 class Maintenance:
     """A thread and its jobs. Setting ``wanted`` makes all of them due."""
 
-    def __init__(self, engine: LocalEngine, name: str, wanted: threading.Event, jobs: list[Job]) -> None:
-        self._engine = engine
+    def __init__(self, name: str, wanted: threading.Event, jobs: list[Job]) -> None:
         self._wanted = wanted
         self._jobs = jobs
         self._stopping = threading.Event()
@@ -229,8 +228,8 @@ class Background:
         ]
         long = [Job("upkeep", self.tend_upkeep, UPKEEP_INTERVAL_SECONDS)]
         return [
-            Maintenance(engine, "kvstore-maintenance", self.work_wanted, prompt),
-            Maintenance(engine, "kvstore-upkeep", self.upkeep_wanted, long),
+            Maintenance("kvstore-maintenance", self.work_wanted, prompt),
+            Maintenance("kvstore-upkeep", self.upkeep_wanted, long),
         ]
 
     def want_work(self) -> None:
