@@ -17,14 +17,14 @@ from __future__ import annotations
 import logging
 import os
 import threading
-import time
 import weakref
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from kvstore.backend import Backend, Progress
 from kvstore.checkpointing import Checkpointer
+from kvstore.clock import Clock
 from kvstore.compaction import Compaction
 from kvstore.defragment import Defragmented, Defragmenter
 from kvstore.errors import (
@@ -35,6 +35,7 @@ from kvstore.errors import (
     KVStoreError,
     LeaseProvided,
     ReadOnly,
+    SpaceError,
     StoreClosed,
 )
 from kvstore.files import Disk, disk_full_is_typed
@@ -124,7 +125,7 @@ class LocalEngine:
         self.cluster_id = cluster_id
         self.member_id = member_id
         self._lock = lock
-        self._clock = options.clock or time.time
+        self.clock = Clock(options.clock)
         self.planner = self._make_planner()
         self.writer = Writer(
             log or _NoLog(), state, self.planner, self.now_ms, options.wal_buffer_size, self._planned
@@ -146,10 +147,11 @@ class LocalEngine:
         _open_engines.add(self)
 
     def _make_planner(self) -> Planner:
-        return Planner(self.state, self.lessor, self.now_ms, self.options.lease_min_ttl_seconds)
+        return Planner(self.state, self.lessor, self.clock.lease_ms, self.options.lease_min_ttl_seconds)
 
     def now_ms(self) -> int:
-        return int(self._clock() * 1000)
+        """The time of day, for time stamps."""
+        return self.clock.now_ms()
 
     @property
     def backend(self) -> Backend:
@@ -540,6 +542,8 @@ class LocalEngine:
             self.snapshots.stop()
             try:
                 if self.log is not None and self.failure is None and not self.stalled:
+                    with suppress(SpaceError):
+                        self.leasing.follow_clock()
                     self._finish_writing()
             finally:
                 self._read_refusal = self.writer.refusal = StoreClosed
