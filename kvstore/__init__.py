@@ -122,6 +122,7 @@ __all__ = [
     "MissingDependency",
     "NoDescriptor",
     "NoThread",
+    "NoDescriptor",
     "NotAStore",
     "Overloaded",
     "OpenError",
