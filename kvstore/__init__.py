@@ -122,7 +122,6 @@ __all__ = [
     "MissingDependency",
     "NoDescriptor",
     "NoThread",
-    "NoDescriptor",
     "NotAStore",
     "Overloaded",
     "OpenError",

@@ -34,6 +34,7 @@ from kvstore.errors import (
     ForkedStore,
     KVStoreError,
     LeaseProvided,
+    NoDescriptor,
     ReadOnly,
     SpaceError,
     StoreClosed,
@@ -43,7 +44,7 @@ from kvstore.keyvalue import KeyValue
 from kvstore.layout import DataDir
 from kvstore.leasing import Leasing
 from kvstore.lessor import Lessor
-from kvstore.maintenance import Background
+from kvstore.maintenance import Background, said_of
 from kvstore.model import (
     Alarm,
     Change,
@@ -413,16 +414,19 @@ class LocalEngine:
 
     def run_compaction(self, progress: Progress | None = None) -> None:
         """Delete what scheduled compactions have made garbage."""
-        self.checkpointer.run()
-        self.compaction.run(progress)
+        with disk_full_is_typed():
+            self.checkpointer.run()
+            self.compaction.run(progress)
 
     def defragment(self, progress: Progress | None = None) -> Defragmented:
         """Give free pages back to the file system, while everything goes on."""
-        return run_with_progress(self.defragmenter.run, progress)
+        with disk_full_is_typed():
+            return run_with_progress(self.defragmenter.run, progress)
 
     def snapshot(self, path: str | os.PathLike[str] | None, progress: Progress | None) -> SnapshotInfo:
         """Write a snapshot of everything durable now, to ``path`` or into the store's own place."""
-        return run_with_progress(lambda tell: self.snapshots.take(path, tell), progress)
+        with disk_full_is_typed():
+            return run_with_progress(lambda tell: self.snapshots.take(path, tell), progress)
 
     # --- leases (leasing.py) ----------------------------------------------------------
 
@@ -462,7 +466,8 @@ class LocalEngine:
     @sheltered
     def checkpoint(self) -> bool:
         """Move what waits in memory into the backend; whether there was anything."""
-        return self.checkpointer.run()
+        with disk_full_is_typed():
+            return self.checkpointer.run()
 
     def sync_log(self) -> None:
         """Make durable what durability ``interval`` or ``off`` left unsynced."""
@@ -492,7 +497,8 @@ class LocalEngine:
 
     def status(self) -> Status:
         """Facts about the store: sizes, revisions, files, alarms, errors."""
-        return status_of(self)
+        with disk_full_is_typed():
+            return status_of(self)
 
     def health(self) -> Health:
         """Whether writes are accepted, and if not, why."""
@@ -575,8 +581,8 @@ class LocalEngine:
             self.backend.sync()
             if self._lock is not None:
                 self._lock.note_closed(self.state.applied_index)
-        except (Busy, DiskFull) as reason:
-            logger.warning("closed without a checkpoint: %s; the log has everything", reason)
+        except (Busy, DiskFull, NoDescriptor, MemoryError) as error:
+            logger.warning("closed without a checkpoint: %s; the log has everything", said_of(error))
 
 
 class _NoLog:

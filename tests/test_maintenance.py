@@ -119,7 +119,7 @@ def test_a_failing_job_takes_a_longer_pause_each_time() -> None:
     pauses = []
     for job.failures in range(6):
         pauses.append(job.retry_seconds)
-    assert pauses == [0.5, 1.0, 2.0, 4.0, 5.0, 5.0]
+    assert pauses == [0.5, 1.0, 2.0, 2.0, 2.0, 2.0]
     seldom = Job("seldom", lambda: None, 60.0)
     seldom.failures = 1000
     assert seldom.retry_seconds == 60.0
