@@ -402,7 +402,8 @@ class SQLiteBackend:
         writers = int(writer is not None)
         if not self._wait_for_idle(writers):
             for connection in self._open_connections():
-                connection.interrupt()  # a statement that takes longer ends now: its caller gets StoreClosed
+                if connection is not writer:
+                    connection.interrupt()  # a statement that takes longer ends now: its caller gets StoreClosed
             self._wait_for_idle(writers)
         self._idle.clear()
         try:
@@ -439,7 +440,10 @@ class SQLiteBackend:
         """Processes that read the file that this one writes. SQLite does not say which commit they read."""
         if self._writer is None:
             return []
-        readers = Readers(self.path.parent)
+        try:
+            readers = Readers(self.path.parent)
+        except OSError:
+            return []  # the folder is not where it was
         try:
             return readers.foreign(0)
         finally:

@@ -159,7 +159,7 @@ def typed(error: apsw.Error | UnicodeDecodeError, path: Path) -> KVStoreError | 
             if getattr(error, "extendedresult", 0) == apsw.SQLITE_READONLY_ROLLBACK:
                 text = f"{path}: a killed process left a change half made; open the store once for writing"
             return ReadOnly(text)
-        case apsw.InterruptError():  # by closing, and by nothing else
+        case apsw.InterruptError() | apsw.ConnectionClosedError() | apsw.CursorClosedError():  # by closing
             return StoreClosed()
         case apsw.ConstraintError():
             return EmptyKey()

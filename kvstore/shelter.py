@@ -18,7 +18,6 @@ from __future__ import annotations
 import _thread
 import contextvars
 import os
-import sys
 import threading
 from collections.abc import Callable
 from functools import wraps
@@ -153,10 +152,21 @@ def sheltered(method: Callable[Concatenate[S, P], T]) -> Callable[Concatenate[S,
     return run
 
 
+_imported: set[str] = set()
+
+
 def import_sheltered(name: str) -> None:
-    """Import a module that the caller is about to use: Python's import locks do not survive an interruption."""
-    if name not in sys.modules:
-        Sheltered(lambda: import_module(name)).run()
+    """Import a module that the caller is about to use: Python's import locks do not survive an interruption.
+
+    That it is among ``sys.modules`` is not enough: another thread may still be at it, and hold its lock.
+    """
+
+    def load() -> None:
+        import_module(name)
+        _imported.add(name)
+
+    if name not in _imported:
+        Sheltered(load).run()
 
 
 def run_with_progress(work: Callable[[Progress | None], T], progress: Progress | None) -> T:

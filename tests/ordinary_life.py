@@ -36,10 +36,8 @@ while True:
                 found = {kv.key: kv for kv in store.scan(prefix=b"pair/")}
                 assert len({kv.mod_revision for kv in found.values()}) <= 1, "part of a transaction"
                 store.count(prefix=b"")
-    except kvstore.Corruption as error:
-        print("reader:", error, flush=True)
     except kvstore.KVStoreError as error:
-        if not error.retryable:
+        if not error.retryable and not isinstance(error, kvstore.Compacted):
             print("reader:", repr(error), flush=True)
 """
 MEMORY_SAMPLES = 12
@@ -85,6 +83,8 @@ class Life:
         try:
             call()
             self.done[what] += 1
+        except kvstore.Compacted:
+            self.done["overtaken"] += 1
         except KVStoreError as error:
             if not error.retryable:
                 self.wrong[f"{what}: {error!r}"[:200]] += 1

@@ -11,8 +11,7 @@ import pytest
 import kvstore
 from kvstore import metrics
 from kvstore.engine import LocalEngine
-from kvstore.files import OSDisk
-from kvstore.measuring import Histogram
+from kvstore.measuring import Histogram, MeasuredDisk
 from tests.fake_clock import FakeClock
 
 prometheus = pytest.importorskip("prometheus_client")
@@ -64,7 +63,7 @@ def test_off_means_that_nothing_is_measured(tmp_path: Path) -> None:
     """Without the option the engine and the disk are the plain ones, and sizes and revisions are there all the same."""
     with kvstore.open(tmp_path / "data") as store:
         assert type(store.engine) is LocalEngine
-        assert type(store.engine.disk) is OSDisk
+        assert not isinstance(store.engine.disk, MeasuredDisk)
         store.put(b"k", b"v")
         shown = values(metrics.render(store))
         assert shown["etcd_debugging_mvcc_current_revision"] == 2

@@ -17,7 +17,17 @@ from kvstore.backend import find_backend
 from kvstore.errors import Corruption
 from kvstore.lessor import Lessor
 from kvstore.mvcc import effects
-from kvstore.mvcc.schema import CHANGES, HISTORY, LATEST, LEASE, META, META_REVISION, TABLES, revision_key
+from kvstore.mvcc.schema import (
+    CHANGES,
+    HISTORY,
+    LATEST,
+    LEASE,
+    META,
+    META_REVISION,
+    TABLES,
+    history_key,
+    revision_key,
+)
 from kvstore.mvcc.state import State
 
 
@@ -99,7 +109,7 @@ def test_a_damaged_backend_of_a_killed_store_does_not_end_the_process(tmp_path: 
         (CHANGES, revision_key(3, 0)[:-1], b"uk", lambda store: store.hash_kv()),
         (CHANGES, revision_key(3, 7), b"", lambda store: store.hash_kv()),
         (CHANGES, revision_key(3, (1 << 64) - 1), b"uanother", lambda store: store.hash_kv()),
-        (HISTORY, b"k\0\1\0", b"\x0a\1k", lambda store: list(store.history(b"k"))),
+        (HISTORY, history_key(b"k", 3, 0)[:-1], b"\x0a\1k", lambda store: list(store.history(b"k"))),
         (LATEST, b"k", b"\xff", lambda store: store.get(b"k")),
         (LEASE, b"\0" * 8, b"\x0a\xff", lambda store: store.leases()),
     ],

@@ -204,7 +204,7 @@ class Stores(RuleBasedStateMachine):
         self.made += 1
         lease = DRAWN_LEASES + self.made
         for store in self.stores:
-            store.engine.leasing.new_id = lambda: lease  # type: ignore[method-assign]
+            store.engine.planner._new_lease_id = lambda: lease  # type: ignore[method-assign]
         self.check(
             lambda: self.model.put_for(request, lease, ttl),
             lambda store: store.engine.put(request, ttl),

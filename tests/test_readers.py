@@ -200,6 +200,43 @@ def test_a_killed_reader_holds_nothing(filled: Path, backend: str) -> None:
         assert store.engine.backend.size_bytes() <= before * 1.5
 
 
+def test_a_file_that_is_read_since_an_earlier_writer_is_left_to_the_reader(tmp_path: Path) -> None:
+    """LMDB: the next writer cannot keep the pages of an older commit, so it goes on in a copy."""
+    db = tmp_path / "data" / "snap" / "db"
+    with open_store(tmp_path, "lmdb", low_disk_bytes=0, max_txn_ops=1000) as store:
+        overwritten(store)
+        with reader(tmp_path, "lmdb", "viewing") as process:
+            process.send_signal(signal.SIGSTOP)
+            overwritten(store)
+            file = db.stat().st_ino
+            store.close()
+            with open_store(tmp_path, "lmdb", low_disk_bytes=0, max_txn_ops=1000) as again:
+                assert db.stat().st_ino != file
+                for _ in range(3):
+                    compacted(again)
+                assert again.count(prefix=b"k") == KEYS
+                again.engine.backend.check()
+            process.send_signal(signal.SIGCONT)
+            end(process)
+
+
+def test_a_map_does_not_grow_under_a_reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """LMDB: growing ends what the writer keeps for readers, so the checkpoint waits for them, as ``Busy``."""
+    kind = find_backend("lmdb")
+    monkeypatch.setattr(kind, "map_bytes", 1 << 20)
+    monkeypatch.setattr(sys.modules[kind.__module__], "GROW_WAIT_SECONDS", 0.05)
+    with open_store(tmp_path, "lmdb", low_disk_bytes=0, max_txn_ops=1000) as store:
+        store.put(b"x", b"v")
+        store.checkpoint()
+        with reader(tmp_path, "lmdb", "viewing") as process:
+            with pytest.raises(kvstore.Busy):
+                overwritten(store)
+            assert store.count(prefix=b"k") == KEYS
+            end(process)
+        overwritten(store)
+        assert store.health().healthy
+
+
 def test_status_says_how_far_behind_a_reader_is(tmp_path: Path) -> None:
     """A reader stopped in a view keeps pages from being used again; ``status`` has its pid and how many commits."""
     with open_store(tmp_path, "lmdb", low_disk_bytes=0, max_txn_ops=1000) as store:
@@ -364,6 +401,28 @@ def test_a_store_at_rest_on_a_read_only_mount_is_read(
     done = subprocess.run(on_read_only_mount(data, *command), check=False, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "copy.snap").exists()
+
+
+@needs_namespaces
+@pytest.mark.parametrize("backend", ["sqlite"])
+def test_a_writer_keeps_away_from_a_file_that_is_read_as_it_is(
+    filled: Path, tmp_path: Path, backend: str
+) -> None:
+    """SQLite without helpers on a read-only mount: the writer gets ``StoreLocked`` until that reader is gone."""
+    from kvstore.snapshot.restore import restore
+
+    data = tmp_path / "at rest" / "data"
+    data.parent.mkdir()
+    restore(filled / "data", data)
+    command = on_read_only_mount(data, sys.executable, "-c", READER, str(data), "sqlite", "viewing")
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None and process.stdout.readline() == "ready\n"
+        with pytest.raises(StoreLocked) as locked:
+            open_store(tmp_path / "at rest", "sqlite")
+        assert locked.value.pid == process.pid
+        process.communicate(timeout=60)
+        assert process.returncode == 0
+    open_store(tmp_path / "at rest", "sqlite").close()
 
 
 @needs_namespaces
