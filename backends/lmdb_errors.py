@@ -14,12 +14,13 @@ from kvstore.errors import (
     DiskFull,
     EmptyKey,
     KVStoreError,
+    NoDescriptor,
     ReadOnly,
     StateError,
     StoreLocked,
     TooNew,
 )
-from kvstore.files import DISK_FAILURES
+from kvstore.files import DISK_FAILURES, NO_DESCRIPTORS
 
 from .room import is_full
 
@@ -46,6 +47,8 @@ def typed(error: lmdb.Error, path: Path) -> KVStoreError | OSError:
         return EmptyKey()
     if "closed/deleted/dropped" in str(error):
         return StateError(f"{path}: the transaction is over")
+    if error.code in NO_DESCRIPTORS:
+        return NoDescriptor(path)
     if error.code in DISK_FAILURES:
         return DiskFailed(f"{path}: {error}", error.code)
     if error.code in errno.errorcode:

@@ -30,6 +30,7 @@ from kvstore.errors import (
     DiskFull,
     EmptyKey,
     KVStoreError,
+    NoDescriptor,
     NotAStore,
     ReadOnly,
     StoreClosed,
@@ -165,6 +166,8 @@ def typed(error: apsw.Error | UnicodeDecodeError, path: Path) -> KVStoreError | 
         case apsw.IOError():
             return _typed_io(error, path)
         case apsw.CantOpenError():
+            if os.access(path, os.R_OK | os.W_OK) and os.access(path.parent, os.W_OK):
+                return NoDescriptor(path)  # it does not say why; with these rights nothing else is left
             return OSError(errno.EIO, str(error), os.fspath(path))
     return KVStoreError(text)
 

@@ -173,7 +173,7 @@ class Compaction:
         self._policy = policy(
             options.auto_compaction_mode,
             options.auto_compaction_retention,
-            engine.now_ms() / 1000,
+            engine.clock.elapsed_ms() / 1000,
             engine.state.published,
         )
         self.rows_deleted: int = 0
@@ -195,12 +195,12 @@ class Compaction:
         engine = self._engine
         if self._policy is None:
             return 0
-        revision = self._policy.due(engine.now_ms() / 1000, engine.state.published)
+        revision = self._policy.due(engine.clock.elapsed_ms() / 1000, engine.state.published)
         if not revision:
             return 0
         with suppress(Compacted):  # by hand, meanwhile
             engine.compact(revision)
-        self._policy.done(engine.now_ms() / 1000, revision)
+        self._policy.done(engine.clock.elapsed_ms() / 1000, revision)
         return revision
 
     def estimate(self, revision: int) -> CompactionEstimate:

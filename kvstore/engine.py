@@ -17,14 +17,14 @@ from __future__ import annotations
 import logging
 import os
 import threading
-import time
 import weakref
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from kvstore.backend import Backend, Progress
 from kvstore.checkpointing import Checkpointer
+from kvstore.clock import Clock
 from kvstore.compaction import Compaction
 from kvstore.defragment import Defragmented, Defragmenter
 from kvstore.errors import (
@@ -34,7 +34,9 @@ from kvstore.errors import (
     ForkedStore,
     KVStoreError,
     LeaseProvided,
+    NoDescriptor,
     ReadOnly,
+    SpaceError,
     StoreClosed,
 )
 from kvstore.files import Disk, disk_full_is_typed
@@ -42,7 +44,7 @@ from kvstore.keyvalue import KeyValue
 from kvstore.layout import DataDir
 from kvstore.leasing import Leasing
 from kvstore.lessor import Lessor
-from kvstore.maintenance import Background
+from kvstore.maintenance import Background, said_of
 from kvstore.model import (
     Alarm,
     Change,
@@ -124,7 +126,7 @@ class LocalEngine:
         self.cluster_id = cluster_id
         self.member_id = member_id
         self._lock = lock
-        self._clock = options.clock or time.time
+        self.clock = Clock(options.clock)
         self.planner = self._make_planner()
         self.writer = Writer(
             log or _NoLog(), state, self.planner, self.now_ms, options.wal_buffer_size, self._planned
@@ -146,10 +148,11 @@ class LocalEngine:
         _open_engines.add(self)
 
     def _make_planner(self) -> Planner:
-        return Planner(self.state, self.lessor, self.now_ms, self.options.lease_min_ttl_seconds)
+        return Planner(self.state, self.lessor, self.clock.lease_ms, self.options.lease_min_ttl_seconds)
 
     def now_ms(self) -> int:
-        return int(self._clock() * 1000)
+        """The time of day, for time stamps."""
+        return self.clock.now_ms()
 
     @property
     def backend(self) -> Backend:
@@ -411,16 +414,19 @@ class LocalEngine:
 
     def run_compaction(self, progress: Progress | None = None) -> None:
         """Delete what scheduled compactions have made garbage."""
-        self.checkpointer.run()
-        self.compaction.run(progress)
+        with disk_full_is_typed():
+            self.checkpointer.run()
+            self.compaction.run(progress)
 
     def defragment(self, progress: Progress | None = None) -> Defragmented:
         """Give free pages back to the file system, while everything goes on."""
-        return run_with_progress(self.defragmenter.run, progress)
+        with disk_full_is_typed():
+            return run_with_progress(self.defragmenter.run, progress)
 
     def snapshot(self, path: str | os.PathLike[str] | None, progress: Progress | None) -> SnapshotInfo:
         """Write a snapshot of everything durable now, to ``path`` or into the store's own place."""
-        return run_with_progress(lambda tell: self.snapshots.take(path, tell), progress)
+        with disk_full_is_typed():
+            return run_with_progress(lambda tell: self.snapshots.take(path, tell), progress)
 
     # --- leases (leasing.py) ----------------------------------------------------------
 
@@ -460,7 +466,8 @@ class LocalEngine:
     @sheltered
     def checkpoint(self) -> bool:
         """Move what waits in memory into the backend; whether there was anything."""
-        return self.checkpointer.run()
+        with disk_full_is_typed():
+            return self.checkpointer.run()
 
     def sync_log(self) -> None:
         """Make durable what durability ``interval`` or ``off`` left unsynced."""
@@ -490,7 +497,8 @@ class LocalEngine:
 
     def status(self) -> Status:
         """Facts about the store: sizes, revisions, files, alarms, errors."""
-        return status_of(self)
+        with disk_full_is_typed():
+            return status_of(self)
 
     def health(self) -> Health:
         """Whether writes are accepted, and if not, why."""
@@ -540,6 +548,8 @@ class LocalEngine:
             self.snapshots.stop()
             try:
                 if self.log is not None and self.failure is None and not self.stalled:
+                    with suppress(SpaceError):
+                        self.leasing.follow_clock()
                     self._finish_writing()
             finally:
                 self._read_refusal = self.writer.refusal = StoreClosed
@@ -571,8 +581,8 @@ class LocalEngine:
             self.backend.sync()
             if self._lock is not None:
                 self._lock.note_closed(self.state.applied_index)
-        except (Busy, DiskFull) as reason:
-            logger.warning("closed without a checkpoint: %s; the log has everything", reason)
+        except (Busy, DiskFull, NoDescriptor, MemoryError) as error:
+            logger.warning("closed without a checkpoint: %s; the log has everything", said_of(error))
 
 
 class _NoLog:

@@ -11,11 +11,12 @@ an etcd file as it is. Only the second and later changes of one transaction carr
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator, Sequence
 from operator import attrgetter
 from typing import Any, NoReturn, Self, overload
 
-from kvstore.errors import Corruption
+from kvstore.errors import Corruption, NoDescriptor
 from kvstore.shelter import Sheltered
 from kvstore.wire import WireError, bytes_field, fields, int_field, read_varint, varint
 
@@ -160,7 +161,12 @@ def _load_parser(row: bytes) -> Any:
 
     An interrupted import may leave a module behind that is there and half made, so this one is sheltered.
     """
-    Sheltered(_put_parser_in_place).run()
+    try:
+        Sheltered(_put_parser_in_place).run()
+    except OSError as error:
+        if error.errno in (errno.EMFILE, errno.ENFILE):
+            raise NoDescriptor("protobuf") from error
+        raise
     return _from_bytes(row)
 
 

@@ -7,11 +7,17 @@
 A lease that is due is never renewed any more, also before it has been revoked. Expiry goes the way of any write
 (plan, log, publish), many leases to a sync, a few at a time, so that writers keep their turn.
 
-A restart: deadlines are wall-clock times in the log and the backend. With the policy ``count_downtime`` they stand.
+While the store is open leases count time that only goes on (clock.py). When somebody sets the system's clock, or puts
+it right, the deadlines are moved with it (``follow_clock``), so the next opening finds what each lease has left.
+
+A restart: deadlines are times of day in the log and the backend. With the policy ``count_downtime`` they stand.
 With ``pause`` each is moved by the time the store was closed (``resume``), and that is logged as a renewal of
 every lease, so that the next restart starts from there. When the store was last alive is known from its last log
 record and from the mark ``closed_ms``, which a clean close and, while there are leases, a beat a minute leave (in a
 backend that keeps it: the memory backend has its log records only, so what was idle at the end does not count).
+
+Where the clock was behind at an opening, or ahead before, no lease has more left than its TTL (``clamp``). Where it is
+ahead, leases end early: nothing can tell that from time that has passed.
 """
 
 from __future__ import annotations
@@ -20,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 from kvstore.errors import LeaseNotFound
 from kvstore.model import (
+    ClampRequest,
     ExpireRequest,
     LeaseGrantRequest,
     LeaseGrantResponse,
@@ -47,6 +54,7 @@ EXPIRY_INTERVAL_SECONDS = 0.5
 EXPIRED_PER_PASS = 1000
 EXPIRED_PER_SYNC = 50
 BEAT_MS = 60_000
+DRIFT_MS = 1000
 
 
 class Leasing:
@@ -55,7 +63,7 @@ class Leasing:
     def __init__(self, engine: LocalEngine) -> None:
         self._engine = engine
         self._lessor = engine.lessor
-        self._last_beat_ms = engine.now_ms()
+        self._last_beat_ms = engine.clock.elapsed_ms()
         self.expired: int = 0
         """Leases that ran out since the store was opened."""
 
@@ -125,10 +133,11 @@ class Leasing:
 
     def tend(self) -> float:
         """Expire what is due; seconds until it should be called again."""
-        now_ms = self._engine.now_ms()
-        if self._lessor.leases and now_ms - self._last_beat_ms >= BEAT_MS:
+        expired = self.expire()
+        self.follow_clock()
+        if self._lessor.leases and self._engine.clock.elapsed_ms() - self._last_beat_ms >= BEAT_MS:
             self.beat()
-        if self.expire() == EXPIRED_PER_PASS:
+        if expired == EXPIRED_PER_PASS:
             return 0.0
         wait_ms = self._due_in_ms()
         if wait_ms is None:
@@ -139,25 +148,43 @@ class Leasing:
         """How long until a lease is due: 0 if one is, None if there is none."""
         with self._engine.writer.still():
             due = self._lessor.next_deadline()
-        return None if due is None else max(due[0] - self._engine.now_ms(), 0)
+        return None if due is None else max(due[0] - self._engine.clock.lease_ms(), 0)
+
+    def follow_clock(self) -> None:
+        """If the time of day has jumped, move all deadlines with it."""
+        clock = self._engine.clock
+        drift_ms = clock.drift_ms
+        if abs(drift_ms) < DRIFT_MS:
+            return
+        stay = clock.following(0)
+        try:
+            self._engine.ask(ShiftRequest(drift_ms, clock.following(drift_ms)))
+        except BaseException:  # the disk is full: the deadlines are read anew, as they were
+            stay()
+            raise
 
     # --- restarts ---------------------------------------------------------------------
 
     def resume(self, closed_ms: int) -> None:
         """Policy ``pause``: the time since ``closed_ms`` did not count."""
-        engine = self._engine
-        downtime_ms = engine.now_ms() - closed_ms
+        downtime_ms = self._engine.now_ms() - closed_ms
         if downtime_ms > 0 and self._lessor.leases:
-            engine.ask(ShiftRequest(downtime_ms))
+            self._engine.ask(ShiftRequest(downtime_ms))
+
+    def clamp(self) -> None:
+        """The clock may have been ahead when deadlines were set: no lease has more left than its TTL."""
+        now_ms = self._engine.clock.lease_ms()
+        if not all(lease.has_at_most_its_ttl(now_ms) for lease in self._lessor.leases.values()):
+            self._engine.ask(ClampRequest())
 
     def beat(self) -> None:
         """Note in the backend that the store is alive now."""
         engine = self._engine
         if engine.options.lease_restart_policy != "pause" or not self._lessor.leases:
             return
-        self._last_beat_ms = engine.now_ms()
+        self._last_beat_ms = engine.clock.elapsed_ms()
         with engine.checkpointing, engine.backend.write() as tx:
-            tx.put_many(META, [(META_CLOSED_MS, pack_u64(self._last_beat_ms))])
+            tx.put_many(META, [(META_CLOSED_MS, pack_u64(engine.now_ms()))])
 
 
 def last_alive_ms(engine: LocalEngine, last_record_ms: int) -> int:

@@ -1,7 +1,7 @@
 """Leases: named deadlines with keys attached. When a deadline passes, the keys go in one revision.
 
-A lease's deadline is wall-clock time and is in the log and the backend, so a restart neither forgets nor renews
-it: time that passes while the store is closed counts (policy ``count_downtime``), or does not (``pause``).
+A lease's deadline is a time of day (clock.py) and is in the log and the backend, so a restart neither forgets nor
+renews it: time that passes while the store is closed counts (policy ``count_downtime``), or does not (``pause``).
 ``Lessor`` holds the leases in memory (as etcd does); the attachments of a key are changed only by effects.
 """
 
@@ -23,7 +23,7 @@ STALE_DEADLINES_MAX = 1000
 
 
 class Lease:
-    """One lease. ``deadline_ms`` is wall-clock milliseconds."""
+    """One lease. ``deadline_ms`` is by ``Clock.lease_ms``."""
 
     __slots__ = ("deadline_ms", "id", "keys", "ttl_seconds")
 
@@ -32,6 +32,9 @@ class Lease:
         self.ttl_seconds = ttl_seconds
         self.deadline_ms = deadline_ms
         self.keys: set[bytes] = set()
+
+    def has_at_most_its_ttl(self, now_ms: int) -> bool:
+        return self.deadline_ms <= now_ms + self.ttl_seconds * 1000
 
     def encode(self) -> bytes:
         return int_field(1, self.id) + int_field(2, self.ttl_seconds) + int_field(3, self.deadline_ms)

@@ -30,7 +30,7 @@ COMMIT, DEFRAGMENT, SNAPSHOT = "commit", "defragment", "snapshot"
 
 UPKEEP_INTERVAL_SECONDS = 1.0
 SNAPSHOT_INTERVAL_SECONDS = 1.0
-RETRY_SECONDS_MAX = 5.0
+RETRY_SECONDS_MAX = 2.0
 BUSY_SECONDS = 0.02
 BREATH_SECONDS = 0.00005
 BREATH_EVERY_SECONDS = 0.002
@@ -62,8 +62,7 @@ class Job:
 class Maintenance:
     """A thread and its jobs. Setting ``wanted`` makes all of them due."""
 
-    def __init__(self, engine: LocalEngine, name: str, wanted: threading.Event, jobs: list[Job]) -> None:
-        self._engine = engine
+    def __init__(self, name: str, wanted: threading.Event, jobs: list[Job]) -> None:
         self._wanted = wanted
         self._jobs = jobs
         self._stopping = threading.Event()
@@ -229,8 +228,8 @@ class Background:
         ]
         long = [Job("upkeep", self.tend_upkeep, UPKEEP_INTERVAL_SECONDS)]
         return [
-            Maintenance(engine, "kvstore-maintenance", self.work_wanted, prompt),
-            Maintenance(engine, "kvstore-upkeep", self.upkeep_wanted, long),
+            Maintenance("kvstore-maintenance", self.work_wanted, prompt),
+            Maintenance("kvstore-upkeep", self.upkeep_wanted, long),
         ]
 
     def want_work(self) -> None:

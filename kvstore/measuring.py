@@ -207,7 +207,9 @@ class MeasuredEngine(LocalEngine):
     """An engine that counts its calls and times its work."""
 
     def _make_planner(self) -> Planner:
-        planner = MeasuredPlanner(self.state, self.lessor, self.now_ms, self.options.lease_min_ttl_seconds)
+        planner = MeasuredPlanner(
+            self.state, self.lessor, self.clock.lease_ms, self.options.lease_min_ttl_seconds
+        )
         planner.measured = self.measured
         return planner
 

@@ -6,7 +6,7 @@ key, and ``prefix_end(prefix)`` ends a prefix. Revision 0 means the newest.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from enum import IntEnum
 from typing import Any, NamedTuple, NoReturn
 
@@ -197,9 +197,15 @@ class ExpireRequest(NamedTuple):
 
 
 class ShiftRequest(NamedTuple):
-    """Move the deadline of every lease."""
+    """Move the deadline of every lease, and the clock that they are held against."""
 
     by_ms: int
+    move_clock: Callable[[], None] | None = None
+    """May be called twice."""
+
+
+class ClampRequest(NamedTuple):
+    """No lease has more time left than its TTL: shorten those that do."""
 
 
 class BarrierRequest(NamedTuple):
@@ -220,6 +226,7 @@ Request = (
     | AlarmRequest
     | ExpireRequest
     | ShiftRequest
+    | ClampRequest
     | BarrierRequest
 )
 """What the planner decides."""

@@ -116,7 +116,8 @@ class Options:
     """Run checkpoints, expiry and the other background work on a thread of the store's own.
     Off (tests): nothing moves until ``store.checkpoint()`` and the like are called."""
     clock: Callable[[], float] | None = None
-    """Wall clock in seconds for lease expiry and timestamps; None: ``time.time``. Tests pass a fake one."""
+    """Wall clock in seconds; None: ``time.time``, beside ``time.monotonic`` for leases and intervals. Tests pass a fake
+    one; a step back, or of more than an hour, is then taken for a jump, in which no time has passed."""
 
     def __post_init__(self) -> None:
         for name, allowed in (

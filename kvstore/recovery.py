@@ -20,7 +20,7 @@ import logging
 import os
 import random
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -32,6 +32,7 @@ from kvstore.errors import (
     NotAStore,
     OpenError,
     RevisionsExhausted,
+    SpaceError,
     StoreLocked,
     TooNew,
     TooOld,
@@ -415,6 +416,8 @@ def _recover(
     engine = kind(options, disk, directory, lock, log, state, lessor, cluster_id, member_id)
     if options.lease_restart_policy == "pause":
         engine.leasing.resume(last_alive_ms(engine, last_record_ms))
+    with suppress(SpaceError):  # they live longer, then
+        engine.leasing.clamp()
     if state.head >= REVISION_END:
         engine.writer.refusal = RevisionsExhausted
     return engine

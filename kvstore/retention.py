@@ -8,8 +8,9 @@
 
     retention  "5"     hours, or revisions          "10m", "1h30m"     a duration (periodic only)          "0"   off
 
-Pure: ``due`` is told the time and the newest revision, ``done`` that the compaction it asked for succeeded. A clock
-that jumps ahead makes one tick of it.
+Pure: ``due`` is told the time and the newest revision, ``done`` that the compaction it asked for succeeded. The time
+is one that only goes on (clock.py), and begins anew with each opening of the store, as etcd's does: after a restart a
+period is kept in full before the next compaction.
 """
 
 from __future__ import annotations

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import cast
 
 import pytest
 
 import kvstore
-from kvstore.engine import LocalEngine
 from kvstore.errors import DiskFull, StoreLocked, StorePoisoned
 from kvstore.maintenance import Job, Maintenance
 from tests.watching import TIMEOUT_SECONDS, open_store
@@ -19,21 +18,10 @@ from tests.watching import TIMEOUT_SECONDS, open_store
 LONG_SECONDS = 1e6
 
 
-class Poisonable:
-    """What a ``Maintenance`` asks of an engine."""
-
-    def __init__(self) -> None:
-        self.failures: list[BaseException] = []
-
-    def poison(self, failure: BaseException) -> None:
-        self.failures.append(failure)
-
-
 class Bench:
     """A maintenance thread whose jobs count their runs."""
 
     def __init__(self) -> None:
-        self.engine = Poisonable()
         self.wanted = threading.Event()
         self.ran = threading.Semaphore(0)
         self.answers: list[object] = []
@@ -46,7 +34,7 @@ class Bench:
         return Job(name, run, interval_seconds)
 
     def start(self, *jobs: Job) -> Maintenance:
-        maintenance = Maintenance(cast(LocalEngine, self.engine), "test", self.wanted, list(jobs))
+        maintenance = Maintenance("test", self.wanted, list(jobs))
         maintenance.start()
         return maintenance
 
@@ -90,11 +78,20 @@ def test_a_job_may_choose_its_next_turn(bench: Bench) -> None:
     maintenance.stop()
 
 
-@pytest.mark.parametrize("error", [DiskFull("no room"), StoreLocked("db")])
-def test_a_failure_of_ours_is_tried_again(
-    bench: Bench, error: Exception, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize(
+    "error",
+    [
+        DiskFull("no room"),
+        StoreLocked("db"),
+        OSError(errno.EIO, "not the log's"),
+        MemoryError("none"),
+        KeyboardInterrupt("a time limit of somebody's"),
+    ],
+)
+def test_a_failing_job_is_tried_again(
+    bench: Bench, error: BaseException, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """It is said once, listed until the job succeeds, and poisons nothing."""
+    """Whatever it failed with, that is said once, and listed until the job succeeds; the thread goes on."""
     failures = [error, error, error]
 
     def fail() -> None:
@@ -114,21 +111,36 @@ def test_a_failure_of_ours_is_tried_again(
         maintenance.stop()
     assert maintenance.errors == []
     assert [record.getMessage() for record in caplog.records] == [f"job: {error}"]
-    assert bench.engine.failures == []
 
 
-def test_any_other_failure_poisons(bench: Bench) -> None:
-    """An error nobody foresaw stops writes: memory and disk may disagree."""
-    failure = RuntimeError("unforeseen")
+def test_a_failing_job_takes_a_longer_pause_each_time() -> None:
+    """From its interval on, doubled each time, to a few seconds; a long interval stays what it is."""
+    job = Job("often", lambda: None, 0.5)
+    pauses = []
+    for job.failures in range(6):
+        pauses.append(job.retry_seconds)
+    assert pauses == [0.5, 1.0, 2.0, 2.0, 2.0, 2.0]
+    seldom = Job("seldom", lambda: None, 60.0)
+    seldom.failures = 1000
+    assert seldom.retry_seconds == 60.0
 
-    def fail() -> None:
-        raise failure
 
-    maintenance = bench.start(bench.job("job", LONG_SECONDS, fail))
-    bench.wanted.set()
-    bench.wait_for_runs(1)
+def test_no_memory_to_wait_with_does_not_end_the_thread(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The event that it waits for makes a lock each time, which may fail."""
+    original, failures = bench.wanted.wait, [MemoryError(), MemoryError()]
+
+    def wait(timeout: float | None = None) -> bool:
+        if failures:
+            raise failures.pop()
+        return original(timeout)
+
+    monkeypatch.setattr(bench.wanted, "wait", wait)
+    maintenance = bench.start(bench.job("often", 0.001))
+    bench.wait_for_runs(3)
     maintenance.stop()
-    assert bench.engine.failures == [failure]
+    assert not failures
 
 
 def test_stopping_waits_for_the_job_it_is_in(bench: Bench) -> None:
@@ -157,7 +169,7 @@ def test_a_failing_checkpoint_poisons_the_store(tmp_path: Path, monkeypatch: pyt
         store.put(b"k", b"v")
 
         def broken(*arguments: object) -> None:
-            raise OSError("the disk is gone")
+            raise OSError(errno.EIO, "the disk is gone")
 
         monkeypatch.setattr("kvstore.mvcc.checkpoint.write_generation", broken)
         with pytest.raises(StorePoisoned, match="the disk is gone"):

@@ -36,6 +36,7 @@ from kvstore.lessor import TTL_MAX_SECONDS, Lessor
 from kvstore.model import (
     AlarmRequest,
     BarrierRequest,
+    ClampRequest,
     CompactionRequest,
     CompactionResponse,
     Compare,
@@ -124,6 +125,7 @@ class Planner:
             AlarmRequest: self._alarm,
             ExpireRequest: self._expire,
             ShiftRequest: self._shift,
+            ClampRequest: self._clamp,
             BarrierRequest: self._barrier,
         }
 
@@ -300,7 +302,17 @@ class Planner:
         """Move every deadline, as one entry."""
         draft = self._draft()
         for ident, lease in self._lessor.leases.items():
-            draft.renew(ident, lease.deadline_ms + request.by_ms)
+            draft.renew(ident, max(lease.deadline_ms + request.by_ms, 0))
+        plan = draft.plan(None)
+        if request.move_clock is not None:
+            plan = plan._replace(steps=(*plan.steps, (request.move_clock, ())))
+        return plan
+
+    def _clamp(self, _: ClampRequest) -> Plan:
+        draft, now_ms = self._draft(), self._now_ms()
+        for ident, lease in self._lessor.leases.items():
+            if not lease.has_at_most_its_ttl(now_ms):
+                draft.renew(ident, now_ms + lease.ttl_seconds * 1000)
         return draft.plan(None)
 
     def _revoke(self, request: LeaseRevokeRequest) -> Plan:

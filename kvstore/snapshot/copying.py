@@ -33,7 +33,7 @@ from types import BuiltinFunctionType
 from crc32c import crc32c
 
 from kvstore.backend import Progress
-from kvstore.errors import Corruption
+from kvstore.errors import Corruption, NoThread
 from kvstore.files import BLOCK_BYTES, Disk, File, is_direct
 
 CHUNK_BYTES = 1 << 20
@@ -107,21 +107,24 @@ class Copying:
         """Make the file of what ``copy_into`` writes into a pipe; false, and no file, if it cannot do so now."""
         if not threads_are_real():
             return False
-        readable, writable = os.pipe()
-        fcntl.fcntl(writable, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
         file = self._disk.create(self._path, direct=True)
+        try:
+            readable, writable = os.pipe()
+        except BaseException:
+            file.close()
+            raise
         digested: SimpleQueue[memoryview | None] = SimpleQueue()
         written: SimpleQueue[int | None] = SimpleQueue()
         free: SimpleQueue[memoryview] = SimpleQueue()
-        for _ in range(BUFFERS):
-            free.put(_aligned())
-        stages = (
-            self._stage("digest", self._digest_pipe, readable, free, digested),
-            self._stage("write", self._write_chunks, file, free, digested, written),
-            self._stage("read-back", self._read_back_behind, is_direct(file), written),
-        )
+        stages: list[threading.Thread] = []
         copied = False
         try:
+            fcntl.fcntl(writable, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
+            for _ in range(BUFFERS):
+                free.put(_aligned())
+            stages.append(self._stage("digest", self._digest_pipe, readable, free, digested))
+            stages.append(self._stage("write", self._write_chunks, file, free, digested, written))
+            stages.append(self._stage("read-back", self._read_back_behind, is_direct(file), written))
             copied = copy_into(writable)
         except BaseException as failure:
             self._fail(failure)
@@ -129,6 +132,8 @@ class Copying:
             os.close(writable)
             for thread in stages:
                 thread.join()
+            if not stages:  # the first of them closes it
+                os.close(readable)
             file.close()
         if self._failure is not None:
             raise self._failure
@@ -144,7 +149,10 @@ class Copying:
                 self._fail(failure)
 
         thread = threading.Thread(target=run, name=f"kvstore-snapshot-{name}", daemon=True)
-        thread.start()
+        try:
+            thread.start()
+        except RuntimeError as error:
+            raise NoThread from error
         return thread
 
     def _fail(self, failure: BaseException) -> None:

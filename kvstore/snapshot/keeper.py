@@ -67,7 +67,8 @@ class SnapshotKeeper:
         self.last_error: Exception | None = None
         self._bytes_before = 0
         """Log bytes since the last snapshot that earlier runs wrote, minus those that this run wrote before it."""
-        self._since_ms = engine.now_ms()
+        self._since_ms = engine.clock.elapsed_ms()
+        """When the last snapshot was taken, by the time that only goes on."""
         if engine.directory is not None and engine.log is not None:
             self._find_last()
 
@@ -78,7 +79,10 @@ class SnapshotKeeper:
             except (KVStoreError, OSError) as error:
                 logger.warning("a snapshot cannot be used: %s", error)
                 continue
-            self._since_ms = self.last.created_ms
+            waited_ms = max(
+                self._engine.now_ms() - self.last.created_ms, 0
+            )  # or it comes from a clock that was wrong
+            self._since_ms -= waited_ms
             break
         index = self.last.index if self.last else 0
         log = self._engine.log
@@ -112,7 +116,7 @@ class SnapshotKeeper:
                 info = take_snapshot(engine, None if path is None else Path(path), progress)
             if path is None:
                 self.last, self.last_error = info, None
-                self._since_ms, self._bytes_before = info.created_ms, -log_bytes
+                self._since_ms, self._bytes_before = engine.clock.elapsed_ms(), -log_bytes
                 self.prune(engine.options.max_snapshots)
         logger.info("snapshot %s: revision %d, %d bytes", info.path, info.revision, info.size_bytes)
         return info
@@ -153,7 +157,7 @@ class SnapshotKeeper:
             return False
         if options.snapshot_size and log_bytes >= options.snapshot_size:
             return True
-        waited_ms = self._engine.now_ms() - self._since_ms
+        waited_ms = self._engine.clock.elapsed_ms() - self._since_ms
         if options.snapshot_interval_seconds and waited_ms >= options.snapshot_interval_seconds * 1000:
             return True
         if not options.snapshot_count or entries < options.snapshot_count:

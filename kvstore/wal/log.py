@@ -116,8 +116,8 @@ class Log:
         self._mark: tuple[int, int, int, int] | None = None
         """The fields of a ``Mark``."""
         self._writer: SegmentWriter | None = None
-        self._name_is_durable = True
-        """Of the last segment."""
+        self._begun: tuple[str, Metadata, int] | None = None
+        """(path, metadata, chain) of the next segment, where the roll to it is half done."""
         self._closed = False
         self._failure: BaseException | None = None
         self.unfinished: _Append | None = None
@@ -263,9 +263,7 @@ class Log:
         if count != 1:
             self._check_batch(entries)
         if writer.end >= writer.size_limit_bytes:
-            writer = self._roll_unless_full(writer)
-        if not self._name_is_durable:
-            self._make_name_durable()
+            writer = self._finish_roll() if self._begun else self._roll_unless_full(writer)
         first = self.last_index + 1
         data = fmt.encode_batch(first, time_ms, entries)
         if len(data) > _BATCH_BYTES_MAX:
@@ -358,7 +356,7 @@ class Log:
         try:
             return self._roll(full)
         except (DiskFull, StoreUnreachable, NoDescriptor):
-            if self._failure is not None or self._writer is not full:  # met half-way
+            if self._failure is not None or self._begun is not None:  # met half-way
                 raise
             return full
 
@@ -371,25 +369,21 @@ class Log:
         path = str(self._wal_dir / layout.segment_name(metadata.cluster_id, metadata.first_index))
         with self._poisoned_by_the_disk():
             prepare_segment(self._disk, path, metadata, full.chain, self._options.wal_file_size_bytes)
-            following = self._open_writer(path + layout.TEMP_SUFFIX, metadata, full.chain)
-            try:
-                self._disk.rename(path + layout.TEMP_SUFFIX, path)
-            except BaseException:
-                following.close()
-                raise
-        following.path = path
-        self._writer, self._name_is_durable = following, False
+            self._disk.rename(path + layout.TEMP_SUFFIX, path)
+        self._begun = path, metadata, full.chain
         with self._poisoned():
             full.trim()
-            full.close()  # from here on there is a descriptor for the next call, unless somebody takes it
-        self._make_name_durable()
-        return following
+            full.close()  # so there is a descriptor for the next step, unless somebody takes it
+        return self._finish_roll()
 
-    def _make_name_durable(self) -> None:
-        """A segment gets no entry before this. Where no folder can be opened, the next append tries it again."""
+    def _finish_roll(self) -> SegmentWriter:
+        """Go over to the segment that has got its name. Where no file can be opened, the next append tries again."""
+        assert self._begun is not None
         with self._poisoned():
             self._disk.sync_dir(self._wal_dir)
-        self._name_is_durable = True
+            self._writer = self._open_writer(*self._begun)
+        self._begun = None
+        return self._writer
 
     def _open_writer(self, path: str, metadata: Metadata, chain: int) -> SegmentWriter:
         head, chain = fmt.segment_head(metadata, chain)

@@ -1,0 +1,87 @@
+"""The clock of an open store: the time of day, and time that only goes on.
+
+    now_ms       what the system's clock says, for time stamps and for what a restart has to know
+    elapsed_ms   since some moment; whoever sets the system's clock, or puts it right, does not move it
+    lease_ms     the time of day without the jumps since the store was opened: deadlines lie on it
+
+Intervals (retention, snapshots) and leases count elapsed time. A deadline is also in the log, where the next opening
+holds it against the time of day; so when that has jumped, all deadlines are moved by as much (``drift_ms``,
+``following``), and what each lease has left stays what it was.
+
+Elapsed time is ``time.monotonic``. A clock of the caller's (the option ``clock``) has nothing like it, so there it is
+the sum of its steps from one look to the next; a step back, or ahead by more than an hour, is a jump, and nothing
+has elapsed.
+
+A time of day before 1970, or beyond ``END_MS``, is taken for the nearest that files can hold.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+STEP_MS_MAX = 3_600_000
+END_MS = 1 << 62
+
+
+def _monotonic_ms() -> int:
+    return time.monotonic_ns() // 1_000_000
+
+
+class Clock:
+    """``wall``: seconds since 1970; None: the system's clock."""
+
+    def __init__(self, wall: Callable[[], float] | None = None) -> None:
+        self._wall = wall or time.time
+        self._steps = None if wall is None else _Steps()
+        self._base_ms = self.now_ms() - self.elapsed_ms()
+
+    def now_ms(self) -> int:
+        now_ms = _in_ms(self._wall())
+        if self._steps is not None:
+            self._steps.see(now_ms)
+        return now_ms
+
+    def elapsed_ms(self) -> int:
+        return _monotonic_ms() if self._steps is None else self._steps.see(_in_ms(self._wall()))
+
+    def lease_ms(self) -> int:
+        return self._base_ms + self.elapsed_ms()
+
+    @property
+    def drift_ms(self) -> int:
+        """How far the time of day is ahead of ``lease_ms``."""
+        return self.now_ms() - self.lease_ms()
+
+    def following(self, drift_ms: int) -> Callable[[], None]:
+        """Moves ``lease_ms`` by as much, once, however often it is called: for who moves all deadlines with it."""
+        base_ms = self._base_ms + drift_ms
+
+        def follow() -> None:
+            self._base_ms = base_ms
+
+        return follow
+
+
+class _Steps:
+    """The steps of a clock, from one look to the next."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._last_ms: int | None = None
+        self._elapsed_ms = 0
+
+    def see(self, now_ms: int) -> int:
+        """Look; how much has elapsed."""
+        with self._lock:
+            step_ms = 0 if self._last_ms is None else now_ms - self._last_ms
+            self._last_ms = now_ms
+            if 0 < step_ms <= STEP_MS_MAX:
+                self._elapsed_ms += step_ms
+            return self._elapsed_ms
+
+
+def _in_ms(seconds: float) -> int:
+    """Within what files can hold; what is no number is 1970."""
+    return int(min(seconds * 1000, END_MS)) if seconds > 0 else 0
