@@ -21,7 +21,7 @@ SEGMENT_PUTS = 180_000
 """Nearly as many puts as fill a log segment of the default size."""
 NEVER_CHECKPOINT: dict[str, Any] = {
     "backend_batch_interval_seconds": 3600.0,
-    "backend_batch_limit": 1 << 40,
+    "backend_batch_limit": 1 << 31,
     "overlay_limit": 1 << 40,
 }
 
