@@ -134,15 +134,18 @@ def _held(directory: DataDir, options: Options) -> Options:
 def _open_read_only(directory: DataDir, options: Options, disk: Disk) -> LocalEngine:
     """Look at what is durable now: backend plus log, without a lock and without changing a byte.
 
-    The process that writes may give up segments of the log while they are looked for: then look again.
+    The process that writes may give up segments of the log while they are looked for, or write a record while it is
+    read: then look again. What is damaged is so at the next look, too.
     """
+    before = ""
     while True:
         segments = layout.segments(directory.wal)
         try:
             return _look(directory, options, disk)
-        except (Corruption, FileNotFoundError):
-            if layout.segments(directory.wal) == segments:
+        except (Corruption, FileNotFoundError) as error:
+            if str(error) == before and layout.segments(directory.wal) == segments:
                 raise
+            before = str(error)
 
 
 def _look(directory: DataDir, options: Options, disk: Disk) -> LocalEngine:

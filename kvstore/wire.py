@@ -104,6 +104,8 @@ def fields(data: bytes) -> Iterator[tuple[int, int | bytes]]:
     while at < size:
         tag, at = read_varint(data, at)
         kind, number = tag & 7, tag >> 3
+        if not number:
+            raise WireError("a field without a number")
         if kind == VARINT:
             number_value, at = read_varint(data, at)
             yield number, number_value
@@ -117,7 +119,7 @@ def fields(data: bytes) -> Iterator[tuple[int, int | bytes]]:
         else:
             raise WireError(f"unknown wire type {kind}")
         end = at + length
-        if end > size or not number:
+        if end > size:
             raise WireError("field runs past the end")
         chunk = data[at:end]
         yield number, chunk if kind == BYTES else int.from_bytes(chunk, "little")

@@ -47,6 +47,13 @@ def test_an_unfinished_varint_is_refused(data: bytes) -> None:
         wire.read_varint(data, 0)
 
 
+def test_a_field_without_a_number_is_an_error() -> None:
+    """Field numbers begin at 1."""
+    for data in (b"\0\0", b"\2\0", b"\5\0\0\0\0"):
+        with pytest.raises(wire.WireError, match="without a number"):
+            list(wire.fields(data))
+
+
 @given(st.binary(max_size=60))
 def test_any_bytes_give_fields_or_a_wire_error(data: bytes) -> None:
     """Reading fields of arbitrary bytes ends, with fields or with the one error."""

@@ -340,7 +340,7 @@ def lease_expiry(contest: Contest) -> None:
             if not expire:
                 return percentile_sample(_put_meanwhile(store, leases, 3 * settings.seconds, None), 99)
             begin = time.perf_counter()
-            clock.ahead_seconds = 2.0 * _LEASE_SECONDS
+            clock.ahead_seconds = 3500.0  # past the deadline, and less than what is taken for a jump
             took = _put_meanwhile(store, leases, 0, lambda: _wait_for_expiry(store, leases))
             seconds = time.perf_counter() - begin
             p99 = percentile_sample(took, 99)
@@ -354,7 +354,7 @@ def lease_expiry(contest: Contest) -> None:
         contest.goal(name, f"{name}, idle", at_most=2)
 
 
-_LEASE_SECONDS = 1_000_000
+_LEASE_SECONDS = 3000
 _STUCK_SECONDS = 60.0
 
 
