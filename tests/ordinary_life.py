@@ -212,12 +212,12 @@ class Life:
                     self.done["main"] += 1
                 finally:
                     signal.setitimer(signal.ITIMER_REAL, 0)
+                    time.sleep(0.002)
             except Limit:
                 self.done["interrupted"] += 1
             except KVStoreError as error:
                 if not error.retryable:
                     self.wrong[f"main: {error!r}"[:200]] += 1
-            time.sleep(0.002)
 
     def run(self) -> None:
         works = [

@@ -107,7 +107,13 @@ def branches(ops: st.SearchStrategy[Any]) -> st.SearchStrategy[TxnRequest]:
 txns = branches(puts | deletes | ranges | branches(puts | deletes | ranges))
 
 watches = st.builds(
-    WatchRequest, keys, ends | one_of([b"\0"]), prev_kv=st.booleans(), no_put=flags, no_delete=flags
+    WatchRequest,
+    keys,
+    ends | one_of([b"\0"]),
+    prev_kv=st.booleans(),
+    no_put=flags,
+    no_delete=flags,
+    start_sub=st.just(0),
 ).filter(lambda watch: watch.range_end in (b"", b"\0") or watch.key < watch.range_end)
 
 BACKENDS = ("lmdb", "sqlite", "memory")
