@@ -296,7 +296,10 @@ class SQLiteBackend:
 
     def drop(self, cursor: apsw.Cursor) -> None:
         """Close the connection of a cursor that was taken, in whatever state it is."""
-        connection = cursor.connection
+        try:
+            connection = cursor.connection
+        except (apsw.ConnectionClosedError, apsw.CursorClosedError):
+            return  # the backend was closed, and with it the connection
         self._connections.discard(weakref.ref(connection))
         connection.close(True)
 
