@@ -146,7 +146,7 @@ def _refuse_truth(of: object) -> NoReturn:
 
 
 for _kind in (RangeRequest, PutRequest, DeleteRangeRequest, Compare, TxnRequest):
-    _kind.__bool__ = _refuse_truth  # type: ignore[union-attr]
+    _kind.__bool__ = _refuse_truth  # type: ignore[union-attr]  # named tuples take no method by assignment, says mypy
 
 
 class PutWithTTLRequest(NamedTuple):

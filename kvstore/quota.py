@@ -15,7 +15,7 @@ write adds up what has come since. It compares one number, ``unchecked_bytes``, 
 
 While the disk is short of room, log segments that nobody needs go at once, whatever ``max_wals`` says.
 
-A log that is full in spite of all this stalls the store (commit.py): writes are refused with ``DiskFull``, what
+A log that is full in spite of all this stalls the store (write/writer.py): writes are refused with ``DiskFull``, what
 was planned but not logged is dropped by reading the state anew from backend and log, and then writes go on.
 """
 
