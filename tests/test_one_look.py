@@ -250,6 +250,29 @@ def test_a_history_begins_where_it_is_asked_to(
         assert list(store.history(b"k", since=revisions[-1] + 1)) == []
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("stored", range(7))
+@pytest.mark.parametrize("frozen", range(7))
+def test_a_history_shows_no_version_that_ended_at_the_compaction(
+    scratch: Path, backend: str, stored: int, frozen: int
+) -> None:
+    """Wherever the versions of a key lie: the first in the backend, the next in a frozen generation, the rest above."""
+    with kvstore.open(scratch / "data", backend, **OPTIONS) as store:
+        world = World(store)
+        for number, value in enumerate([b"a", b"b", None, b"c", b"d", None, b"e"]):
+            world.write(k=value)
+            if number == stored:
+                store.checkpoint()
+            if number == stored + frozen:
+                store.engine.checkpointer._freeze()
+        last = store.revision
+        for compacted in range(2, last + 1):
+            store.compact(compacted)
+            for since in range(last + 1):
+                told = versions_of(store.history(b"k", since=since))
+                assert told == world.history(b"k", since, last, compacted), (compacted, since)
+
+
 def test_changes_of_a_key_are_those_of_one_moment(scratch: Path) -> None:
     """A put between the two look-ups of a generation shows wholly or not at all."""
     generation = Generation()

@@ -231,7 +231,7 @@ def _history_page(
     ends = [change[0] for change in pending] + [0]
     living = [] if latest is None else [(latest, ends[0])]
     living += [(row, end) for (_, _, _, row), end in zip(pending, ends[1:], strict=True) if row is not None]
-    return rows, living
+    return rows, [(row, end) for row, end in living if end == 0 or end > told]
 
 
 def difference(
