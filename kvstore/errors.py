@@ -398,3 +398,8 @@ class RevisionsExhausted(StateError):
 
     code = Code.FAILED_PRECONDITION
     message = "revisions are at the end of their 63 bits: the store can be read, but not written any more"
+
+
+def said_of(error: BaseException) -> str:
+    """The message of an error; what it is, where it has none."""
+    return str(error) or type(error).__name__

@@ -14,11 +14,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
+from kvstore.core import COMMIT, DEFRAGMENT, SNAPSHOT
 from kvstore.engine import LocalEngine
 from kvstore.errors import MissingDependency
-from kvstore.observe.measuring import HASH, SYNC, WRITE, Measured, MeasuredEngine
-from kvstore.observe.status import Status, status_of
-from kvstore.upkeep.background import COMMIT, DEFRAGMENT, SNAPSHOT
+from kvstore.observe.measuring import HASH, SYNC, WRITE, Measured, MeasuredReads
+from kvstore.observe.status import Status
+from kvstore.reads import Reads
 
 if TYPE_CHECKING:
     from prometheus_client.metrics_core import Metric
@@ -98,17 +99,18 @@ HISTOGRAMS = {
 class StoreCollector:
     """A Prometheus collector of one store."""
 
-    def __init__(self, engine: LocalEngine) -> None:
+    def __init__(self, engine: Reads) -> None:
         self._engine = engine
 
     def collect(self) -> Iterable[Metric]:
         from prometheus_client.core import CounterMetricFamily
 
         engine = self._engine
-        yield from _facts(status_of(engine))
-        for name, (text, value) in DONE.items():
-            yield CounterMetricFamily(name, text, value=value(engine))
-        if isinstance(engine, MeasuredEngine):
+        yield from _facts(engine.status())
+        if isinstance(engine, LocalEngine):
+            for name, (text, value) in DONE.items():
+                yield CounterMetricFamily(name, text, value=value(engine))
+        if isinstance(engine, MeasuredReads):
             yield from _measurements(engine.measured)
 
 

@@ -20,18 +20,19 @@ import logging
 import os
 import random
 from collections.abc import Callable
-from contextlib import ExitStack, suppress
+from contextlib import AbstractContextManager, ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
 
 from kvstore import layout
 from kvstore.backend import Backend, check_closed, find_backend
+from kvstore.clock import Clock
+from kvstore.core import Core, ReadCore, untimed
 from kvstore.engine import LocalEngine
 from kvstore.errors import (
     Corruption,
     NotAStore,
     OpenError,
-    RevisionsExhausted,
     SpaceError,
     StoreLocked,
     TooNew,
@@ -41,6 +42,7 @@ from kvstore.errors import (
 from kvstore.files import Disk, OSDisk, disk_full_is_typed, hand_over, hand_over_all
 from kvstore.held import HeldDisk
 from kvstore.layout import DataDir
+from kvstore.life import Life, Phase
 from kvstore.mvcc.schema import (
     FORMAT_VERSION,
     META,
@@ -56,23 +58,27 @@ from kvstore.mvcc.schema import (
 )
 from kvstore.mvcc.state import State
 from kvstore.options import BadOption, Options
+from kvstore.reads import ReadEngine
 from kvstore.recognition import backend_of, leave_mark
 from kvstore.replay import load_leases, replay
 from kvstore.snapshot import rescue
 from kvstore.store_lock import Said, StoreLock, place_of
+from kvstore.upkeep.leasing import last_alive_ms
 from kvstore.wal import Log, LogOptions
-from kvstore.write.leasing import last_alive_ms
 
 logger = logging.getLogger("kvstore")
 
 
-def open_engine(data_dir: str | os.PathLike[str], options: Options, disk: Disk | None = None) -> LocalEngine:
+Engine = LocalEngine | ReadEngine
+
+
+def open_engine(data_dir: str | os.PathLike[str], options: Options, disk: Disk | None = None) -> Engine:
     """Open the store in ``data_dir``, creating it if the directory is absent or empty."""
     with disk_full_is_typed():
         return _open_engine(data_dir, options, disk or OSDisk())
 
 
-def _open_engine(data_dir: str | os.PathLike[str], options: Options, disk: Disk) -> LocalEngine:
+def _open_engine(data_dir: str | os.PathLike[str], options: Options, disk: Disk) -> Engine:
     directory = DataDir.at(data_dir, options.wal_dir or None)
     options = _held(directory, options)
     if options.read_only:
@@ -131,7 +137,7 @@ def _held(directory: DataDir, options: Options) -> Options:
     return replace(options, archive_dir=archive)
 
 
-def _open_read_only(directory: DataDir, options: Options, disk: Disk) -> LocalEngine:
+def _open_read_only(directory: DataDir, options: Options, disk: Disk) -> ReadEngine:
     """Look at what is durable now: backend plus log, without a lock and without changing a byte.
 
     The process that writes may give up segments of the log while they are looked for, or write a record while it is
@@ -148,7 +154,7 @@ def _open_read_only(directory: DataDir, options: Options, disk: Disk) -> LocalEn
             before = str(error)
 
 
-def _look(directory: DataDir, options: Options, disk: Disk) -> LocalEngine:
+def _look(directory: DataDir, options: Options, disk: Disk) -> ReadEngine:
     refuse_links(directory)
     _check_known(directory, find_backend(options.backend))
     backend = _open_backend_read_only(directory, options)
@@ -159,8 +165,18 @@ def _look(directory: DataDir, options: Options, disk: Disk) -> LocalEngine:
             disk, directory.wal, after_index=state.applied_index, mark=_log_mark(state), read_only=True
         )
         replay(log, state, lessor)
-        ids = log.metadata.cluster_id, log.metadata.member_id
-        return _engine_kind(options)(options, disk, directory, None, None, state, lessor, *ids)
+        core = ReadCore(
+            options=options,
+            disk=disk,
+            directory=directory,
+            state=state,
+            lessor=lessor,
+            cluster_id=log.metadata.cluster_id,
+            member_id=log.metadata.member_id,
+            clock=Clock(options.clock),
+            life=Life(Phase.READ_ONLY),
+        )
+        return _read_engine(core)
     except BaseException:
         backend.close()
         raise
@@ -415,23 +431,50 @@ def _recover(
     last_record_ms = 0 if log.is_ready else replay(log, state, lessor, options.overlay_limit)
     if log.synced_index < state.index and options.durability == "always":
         raise OpenError("the log was replayed, but is not durable")
-    kind = _engine_kind(options)
-    engine = kind(options, disk, directory, lock, log, state, lessor, cluster_id, member_id)
+    core = Core(
+        options=options,
+        disk=disk,
+        directory=directory,
+        lock=lock,
+        log=log,
+        state=state,
+        lessor=lessor,
+        cluster_id=cluster_id,
+        member_id=member_id,
+        clock=Clock(options.clock),
+        life=Life(),
+        timed=_timed(disk),
+    )
+    engine = _local_engine(core)
     if options.lease_restart_policy == "pause":
-        engine.leasing.resume(last_alive_ms(engine, last_record_ms))
+        engine.leasing.resume(last_alive_ms(core, last_record_ms))
     with suppress(SpaceError):  # they live longer, then
         engine.leasing.clamp()
     if state.head >= REVISION_END:
-        engine.writer.refusal = RevisionsExhausted
+        core.life.move(Phase.EXHAUSTED)
     return engine
 
 
-def _engine_kind(options: Options) -> type[LocalEngine]:
-    if not options.metrics:
-        return LocalEngine
+def _timed(disk: Disk) -> Callable[[str], AbstractContextManager[None]]:
+    """The clock of the metrics, where the disk carries one."""
+    measured = getattr(disk, "measured", None)
+    return untimed if measured is None else measured.time
+
+
+def _local_engine(core: Core) -> LocalEngine:
+    if not core.options.metrics:
+        return LocalEngine(core)
     from kvstore.observe.measuring import MeasuredEngine
 
-    return MeasuredEngine
+    return MeasuredEngine(core)
+
+
+def _read_engine(core: ReadCore) -> ReadEngine:
+    if not core.options.metrics:
+        return ReadEngine(core)
+    from kvstore.observe.measuring import MeasuredReadEngine
+
+    return MeasuredReadEngine(core)
 
 
 def _write_identity(state: State, cluster_id: int, member_id: int, name: str) -> None:
