@@ -1,4 +1,4 @@
-"""etcd's storage bugs, each as the test that would have found it here. (Those of watches: watch/test_watch_regressions.py.)
+"""etcd's storage bugs, each as the test that would have found it here. (Of watches: watch/test_watch_regressions.py.)
 
 The names begin with etcd's issue or pull request number. docs/etcd-bugs.md says of each what it was.
 """
