@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from kvstore.tools.replay import Result
+from kvstore.tools.lab.replay import Result
 
 from tests import PROJECT
 

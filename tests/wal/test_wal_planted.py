@@ -10,7 +10,8 @@ import pytest
 from kvstore import layout
 from kvstore.files import Disk
 from kvstore.wal import format as fmt
-from kvstore.wal import log, recovery, replay, writer
+from kvstore.wal import log, replay, writer
+from kvstore.wal import tail as recovery
 from tests.harness.crashes import every_crash
 from tests.wal import logs
 
