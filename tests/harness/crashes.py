@@ -2,13 +2,19 @@
 
 for crash in every_crash(tmp_path, workload):     # workload(disk, directory, acknowledge)
     ... open crash.directory, compare with crash.acknowledged ...
+
+To look at one that failed: ``KVSTORE_KEEP=folder`` keeps what the crash left, as it was before it was opened, and
+``KVSTORE_CALL=number`` tries the crashes of that call alone (the message names it).
 """
 
 from __future__ import annotations
 
 import itertools
+import os
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +24,9 @@ from tests.harness.disk_images import Loss
 from tests.harness.recording_disk import RecordingDisk
 
 Workload = Callable[[Disk, Path, Callable[[Any], None]], None]
+
+KEEP = os.environ.get("KVSTORE_KEEP")
+CALL = int(os.environ.get("KVSTORE_CALL", "0"))
 
 
 @dataclass(frozen=True)
@@ -71,7 +80,7 @@ def _every(
     chances: int,
     start: Path | None,
 ) -> Iterator[Crash]:
-    for call in itertools.count(1):
+    for call in [CALL] if CALL else itertools.count(1):
         root = scratch / f"run-{call}"
         if start is not None:
             shutil.copytree(start, root)
@@ -86,9 +95,23 @@ def _every(
         for number, loss in enumerate(disk.losses(chances=chances)):
             left = disk.materialise(scratch / f"left-{call}-{number}", loss)
             what = disk.calls[min(call, len(disk.calls)) - 1]
-            yield Crash(left, list(acknowledged), call, what, loss)
+            with kept(left, f"call-{call}-{number}"):
+                yield Crash(left, list(acknowledged), call, what, loss)
             shutil.rmtree(left)
         shutil.rmtree(root)
         shutil.rmtree(f"{root}.aside", ignore_errors=True)
         if len(disk.calls) < call:
             return
+
+
+@contextmanager
+def kept(left: Path, name: str) -> Iterator[None]:
+    """With ``KVSTORE_KEEP``: a copy of the directory stays in that folder unless the block comes to its end."""
+    if KEEP is None:
+        yield
+        return
+    Path(KEEP).mkdir(parents=True, exist_ok=True)
+    copy = Path(tempfile.mkdtemp(prefix=f"{name}-", dir=KEEP))
+    shutil.copytree(left, copy, dirs_exist_ok=True)
+    yield
+    shutil.rmtree(copy)

@@ -116,6 +116,19 @@ def test_an_import_against_the_direction_is_seen(file: str, line: str) -> None:
     assert crossing_imports(PROJECT / file, ast.parse(line))
 
 
+def test_no_test_module_imports_from_another(project: Path) -> None:
+    """What tests share lies in tests/harness, or in a module of its own beside them."""
+    taken = [
+        f"{place(path, node)} imports {name}"
+        for path in sorted((project / "tests").rglob("*.py"))
+        for node in ast.walk(parse(path))
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for name in [*(alias.name for alias in node.names), getattr(node, "module", "") or ""]
+        if re.match(r"test_\w+$", name.rpartition(".")[2])
+    ]
+    assert taken == []
+
+
 # --- the seam at the disk -----------------------------------------------------------------
 
 WRITING_CALLS = frozenset(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from kvstore.mvcc.overlay import Generation
 from kvstore.mvcc.schema import META, META_APPLIED_INDEX, pack_u64
 from kvstore.wal import log as wal_log
 from kvstore.wal.writer import SegmentWriter
+from tests.harness import crashes
+from tests.harness.crash_points import explorer
 from tests.harness.crash_points.explorer import OPTIONS, BrokenPromise, Explorer, Workload
 from tests.harness.crash_points.workloads import puts, releasing, transactions
 
@@ -98,3 +101,21 @@ def test_a_planted_fault_breaks_a_promise(
     while error is not None and not isinstance(error, BrokenPromise):
         error = error.__cause__
     assert isinstance(error, BrokenPromise), f"something else failed: {found.value!r}"
+
+
+def test_a_broken_promise_names_the_call_that_shows_it_again(scratch: Path, monkeypatch: Patch) -> None:
+    """What its crash left is kept as it was, and the call alone breaks the promise in the same way."""
+    skip_syncs(monkeypatch)
+    monkeypatch.setattr(crashes, "KEEP", str(scratch / "kept"))
+    with pytest.raises(BrokenPromise) as first:
+        Explorer(scratch / "first", OPTIONS).run(puts)
+    (note,) = first.value.__notes__
+    (named,) = re.findall(r"at call (\d+)", note)
+    (kept,) = (scratch / "kept").glob(f"call-{named}-*")
+    assert (kept / "wal").is_dir()
+    monkeypatch.setattr(explorer, "CALL", int(named))
+    with pytest.raises(BrokenPromise) as again:
+        Explorer(scratch / "again", OPTIONS).run(puts)
+    cluster_id = re.compile(r"[0-9a-f]{16}")
+    assert str(again.value) == str(first.value)
+    assert cluster_id.sub("", again.value.__notes__[0]) == cluster_id.sub("", note)

@@ -7,6 +7,9 @@
 What must hold of each: it opens without help; every acknowledged write is there; the one in flight is there
 whole or not at all; revision and compaction never go back; reads of the past and HashKV are the model's; the identity
 is the same; it goes on working. A power cut during that recovery is one more crash of the same kind.
+
+What is tried at a call depends on the seed and that call alone: a failure names it, and ``KVSTORE_CALL=number`` tries
+it by itself; ``KVSTORE_KEEP=folder`` keeps what it left.
 """
 
 from __future__ import annotations
@@ -30,6 +33,7 @@ from kvstore.model import PutRequest, TxnRequest
 from kvstore.options import Options
 from kvstore.recovery import open_engine
 from tests.harness.crash_points.disk import CrashingDisk, Files, Killed, recorded
+from tests.harness.crashes import CALL, kept
 from tests.harness.model import Model
 from tests.harness.plain import changes_since, plain
 from tests.harness.recording_disk import KEPT, LOST, Loss, say_where_it_lies
@@ -196,13 +200,17 @@ class Explorer:
     depth: int = 1
     figures: Figures = field(default_factory=Figures)
     _seen: set[bytes] = field(default_factory=set)
+    _is_broken: bool = False
+    """A promise was broken; the workload is closed now, which makes more calls."""
 
     def run(self, workload: Workload, kill_at: frozenset[int] = frozenset()) -> Figures:
         """Run the workload once, with a crash at each of its moments, and one after its end."""
-        chance = random.Random(self.seed)
         session: Session | None = None
 
         def on_moment(call: str) -> None:
+            if self._is_broken or CALL not in (0, len(disk.calls)):
+                return
+            chance = random.Random(f"{self.seed}/{len(disk.calls)}")
             candidates = session.candidates() if session is not None else [Model()]
             identity = session.identity if session is not None else None
             self._crash(disk, call, candidates, identity, chance)
@@ -240,8 +248,10 @@ class Explorer:
                 self._seen.add(key)
                 where = f"power cut at call {len(disk.calls)} ({call}), {loss}, {image}"
                 try:
-                    self._check(left, where, candidates, identity, chance)
-                except BaseException:  # the workload is closed now, which makes more calls
+                    with kept(left, f"call-{len(disk.calls)}"):
+                        self._check(left, where, candidates, identity, chance)
+                except BaseException:
+                    self._is_broken = True
                     shutil.rmtree(left, ignore_errors=True)
                     raise
             shutil.rmtree(left, ignore_errors=True)
