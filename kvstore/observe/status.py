@@ -18,7 +18,7 @@ from kvstore.model import Alarm
 from kvstore.mvcc.schema import META, META_NAME, parse_u64
 from kvstore.mvcc.state import State
 from kvstore.readers import ForeignReader
-from kvstore.version import __version__
+from kvstore._version import __version__
 
 if TYPE_CHECKING:
     from kvstore.watch import Hub

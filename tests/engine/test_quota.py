@@ -92,11 +92,11 @@ def test_the_alarm_comes_and_goes_by_itself(store: Store) -> None:
     assert store.alarms() == ()
     fill(store)
     assert store.alarms() == (Alarm(store.engine.member_id, NOSPACE),)
-    store.engine.space.tend()
+    store.engine.room.tend()
     assert store.alarms() != ()
     make_room(store)
     store.put(b"k", b"v" * 5000)
-    store.engine.space.tend()
+    store.engine.room.tend()
     assert store.alarms() == ()
 
 
@@ -124,7 +124,7 @@ def test_the_alarm_survives_a_restart_and_then_goes(tmp_path: Path) -> None:
                     store.put(b"k", b"v" * 5000)
             with open_store(place, backend, quota_backend_bytes=-1) as store:
                 store.put(b"k", b"v" * 5000)
-                store.engine.space.tend()
+                store.engine.room.tend()
                 assert store.alarms() == ()
 
 
@@ -205,7 +205,7 @@ def test_the_low_disk_mark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     with open_store(tmp_path, "lmdb", low_disk_bytes=1000) as store:
         store.put(b"k", b"v")
         free[0] = 999
-        store.engine.space.tend()
+        store.engine.room.tend()
         with pytest.raises(DiskFull, match="999 bytes are free"):
             store.put(b"k2", b"v")
         assert [alarm.alarm for alarm in store.alarms()] == [NOSPACE]
@@ -213,7 +213,7 @@ def test_the_low_disk_mark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         store.compact(store.revision, physical=True)
         free[0] = 1000
         store.put(b"k2", b"v")
-        store.engine.space.tend()
+        store.engine.room.tend()
         assert store.alarms() == ()
 
 
@@ -294,7 +294,7 @@ def test_a_full_disk_refuses_what_takes_room_and_not_what_makes_some(
             for number in range(1000):
                 store.put(b"k%d" % number, b"v" * 10_000)
                 acknowledged += 1
-        assert not store.engine.stalled
+        assert not store.engine.life.is_stalled
         assert [alarm.alarm for alarm in store.alarms()] == [NOSPACE]
         with pytest.raises(DiskFull):
             store.put(b"no", b"v" * 10_000)
@@ -307,7 +307,7 @@ def test_a_full_disk_refuses_what_takes_room_and_not_what_makes_some(
         store.compact(store.revision, physical=True)
         disk.is_full = False
         store.put(b"after", b"v")
-        store.engine.space.tend()
+        store.engine.room.tend()
         assert store.alarms() == ()
 
 
@@ -324,7 +324,7 @@ def test_a_full_log_stalls_the_store_and_loses_nothing(
     store.put(b"old2", b"1")
     disk.is_full = True
     gone = fill_log(store)
-    assert store.engine.stalled
+    assert store.engine.life.is_stalled
     revision = store.revision
     for refused in (
         lambda: store.put(b"no", b"v"),
@@ -384,7 +384,7 @@ def test_unneeded_segments_go_when_the_disk_is_short(tmp_path: Path, monkeypatch
         store.engine.snapshots.release()
         assert len(store.status().wal) == 5
         free[0] = 999
-        store.engine.space.tend()
+        store.engine.room.tend()
         store.engine.snapshots.release()
         assert len(store.status().wal) == 1
 
@@ -395,7 +395,7 @@ def test_a_stalled_store_closes_and_opens(tmp_path: Path, monkeypatch: pytest.Mo
     store.put(b"kept", b"v")
     disk.is_full = True
     gone = fill_log(store)
-    assert store.engine.stalled
+    assert store.engine.life.is_stalled
     store.close()
     disk.is_full = False
     with open_store(tmp_path, "lmdb") as again:
@@ -479,8 +479,8 @@ def test_the_background_ends_a_stall(tmp_path: Path, monkeypatch: pytest.MonkeyP
     store, disk = full_disk_store(tmp_path, monkeypatch, background=True)
     disk.is_full = True
     fill_log(store)
-    assert store.engine.stalled
+    assert store.engine.life.is_stalled
     disk.is_full = False
     turn = threading.Event()
-    assert any(turn.wait(0.05) or not store.engine.stalled for _ in range(int(TIMEOUT_SECONDS * 20)))
+    assert any(turn.wait(0.05) or not store.engine.life.is_stalled for _ in range(int(TIMEOUT_SECONDS * 20)))
     store.close()

@@ -160,7 +160,7 @@ def test_a_checkpoint_that_fails_by_want_of_anything_is_made_later(
             with pytest.raises((type(failure), NoDescriptor)):
                 store.checkpoint()
             store.put(b"b", b"2")
-        assert store.engine.failure is None
+        assert store.engine.life.failure is None
         while store.checkpoint():
             pass
         assert store.engine.state.applied_index == store.engine.state.index
@@ -233,7 +233,7 @@ def test_a_backend_sync_that_was_not_begun_poisons_nothing(
                 patched.setattr(type(store.engine.backend), "sync", fail)
                 with pytest.raises(type(error)):
                     store.engine.snapshots._sync_backend(tmp_path)
-            assert (store.engine.failure is not None) == poisons
+            assert (store.engine.life.failure is not None) == poisons
 
 
 def test_a_failed_sync_of_the_log_by_interval_poisons_at_once(
@@ -249,7 +249,7 @@ def test_a_failed_sync_of_the_log_by_interval_poisons_at_once(
         with monkeypatch.context() as patched:
             patched.setattr("kvstore.files.os.fdatasync", fail)
             with pytest.raises(OSError):
-                store.engine.sync_log()
+                store.engine.writer.sync_log()
         assert store.status().failure
         with pytest.raises(StorePoisoned):
             store.put(b"k", b"v")
@@ -319,7 +319,7 @@ def test_calls_without_descriptors(tmp_path: Path, backend: str) -> None:
                 except (NoDescriptor, OSError) as error:
                     assert isinstance(error, NoDescriptor) or call == store.engine.snapshots.release
         assert len(kept) == 20
-        assert store.engine.failure is None
+        assert store.engine.life.failure is None
         store.put(b"after", b"v")
         store.checkpoint()
         store.snapshot()
@@ -401,7 +401,7 @@ def test_an_archive_that_is_not_there(tmp_path: Path, backend: str) -> None:
         kept = layout.segments(tmp_path / "data" / "wal")
         assert len(kept) > 3
         turn(store)
-        assert store.engine.failure is None
+        assert store.engine.life.failure is None
         assert layout.segments(tmp_path / "data" / "wal") == kept
         said = "the log grows, its segments cannot be archived"
         assert any(said in text for text in store.status().errors)

@@ -93,10 +93,10 @@ def sync_interval_seconds(path: Path) -> None:
     lazy = {"durability": "interval", "background": True, "backend_batch_interval_seconds": NEVER}
     with open_store(path / "a", "lmdb", **lazy, sync_interval_seconds=NEVER) as store:
         store.put(b"k")
-        assert store.engine.log is not None and store.engine.log.synced_index == 0
+        assert store.engine.core.log is not None and store.engine.core.log.synced_index == 0
     with open_store(path / "b", "lmdb", **lazy, sync_interval_seconds=0.01) as store:
         store.put(b"k")
-        log = store.engine.log
+        log = store.engine.core.log
         assert until(lambda: log is not None and log.synced_index == 1)
 
 
