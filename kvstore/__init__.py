@@ -18,6 +18,7 @@ from collections.abc import Generator, Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from kvstore._version import __version__ as __version__
 from kvstore.errors import (
     BadArgument,
     Busy,
@@ -89,7 +90,6 @@ if TYPE_CHECKING:
     from kvstore.store import Store, View
     from kvstore.verification.report import Report, Steps
 
-__version__ = "0.1.0"
 
 __all__ = [
     "AsyncStore",

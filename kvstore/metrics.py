@@ -12,7 +12,7 @@ process that was opened with it. Needs the package prometheus-client.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from kvstore.core import COMMIT, DEFRAGMENT, SNAPSHOT
 from kvstore.engine import LocalEngine
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from prometheus_client.metrics_core import Metric
     from prometheus_client.registry import Collector
 
-    from kvstore.store import Store
 
 # --- what there is: name -> (help, where it comes from) ----------------------------------
 
@@ -138,13 +137,20 @@ def _measurements(measured: Measured) -> Iterable[Metric]:
         )
 
 
-def collector(store: Store) -> Collector:
+class Opened(Protocol):
+    """A ``Store``, or an ``AsyncStore``."""
+
+    @property
+    def engine(self) -> Reads: ...
+
+
+def collector(store: Opened) -> Collector:
     """A collector to register with a Prometheus registry."""
     _require()
     return StoreCollector(store.engine)
 
 
-def render(store: Store) -> str:
+def render(store: Opened) -> str:
     """All metrics of a store in Prometheus' text format."""
     _require()
     from prometheus_client import CollectorRegistry, generate_latest

@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kvstore import layout
+from kvstore._version import __version__
 from kvstore.backend import foreign_readers
 from kvstore.core import ReadCore
 from kvstore.model import Alarm
 from kvstore.mvcc.schema import META, META_NAME, parse_u64
 from kvstore.mvcc.state import State
 from kvstore.readers import ForeignReader
-from kvstore._version import __version__
 
 if TYPE_CHECKING:
     from kvstore.watch import Hub

@@ -176,9 +176,9 @@ def option(data: bytes) -> None:
 
 def lock_file(data: bytes) -> None:
     """The text of the holder, as whoever is refused reads it."""
+    from kvstore.directory import take_lock
     from kvstore.files import FileLock
     from kvstore.layout import DataDir
-    from kvstore.recovery import take_lock
 
     directory = DataDir.at(SCRATCH)
     lock = FileLock(directory.lock)
