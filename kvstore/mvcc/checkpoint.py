@@ -13,7 +13,9 @@ from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import Any, TypeVar
 
+from kvstore import invariants
 from kvstore.backend import Backend, Row, WriteTx
+from kvstore.invariants import hold
 from kvstore.mvcc.overlay import Generation
 from kvstore.mvcc.schema import (
     CHANGES,
@@ -76,10 +78,19 @@ def _write_changes(tx: WriteTx, generation: Generation, pause: Pause) -> None:
             ended = now[key]
             if ended is not None:
                 history.append((history_key(key, main, sub), ended))
+            if invariants.ON:
+                hold(
+                    11,
+                    row is not None or ended is not None,
+                    f"{key!r} is deleted at {main}, and was not there",
+                )
             kind = DELETE if row is None else CREATE if ended is None else UPDATE
             changes.append((revision_key(main, sub), kind + key))
             now[key] = row
         pause()
+    if invariants.ON:
+        ends = sum(value[:1] != CREATE for _, value in changes)
+        hold(11, ends == len(history), f"{ends} changes end versions, {len(history)} versions end")
     for some_rows in _chunks(_sorted_in_runs(history, pause)):
         tx.put_many(HISTORY, some_rows)
         pause()

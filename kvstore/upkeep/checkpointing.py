@@ -17,9 +17,11 @@ from __future__ import annotations
 
 import threading
 
+from kvstore import invariants
 from kvstore.core import COMMIT, Core
 from kvstore.errors import Busy, Corruption, DiskFull, Overloaded
 from kvstore.files import is_disk_failure
+from kvstore.invariants import held
 from kvstore.mvcc import checkpoint
 from kvstore.mvcc.overlay import Generation, Remains
 from kvstore.mvcc.schema import META, META_APPLIED_INDEX, META_LOG_MARK, parse_u64
@@ -86,6 +88,8 @@ class Checkpointer:
 
     def _write(self, generation: Generation) -> None:
         core = self._core
+        if invariants.ON:
+            held(core.checkpointing, "checkpointing")
         pace = Pacer()
 
         def pause() -> None:
