@@ -9,8 +9,7 @@ transaction is long, but it is the only one that writes.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import Any, TypeVar
 
@@ -33,31 +32,21 @@ from kvstore.mvcc.schema import (
     pack_u64,
     revision_key,
 )
+from kvstore.mvcc.state import State
+from kvstore.pacing import Pause, no_pause
 
 CHUNK_ROWS = 32
 RUN_ROWS = 512
-RUN_SECONDS = 0.0001
-HURRIED_RUN_SECONDS = 0.001
-PAUSE_SECONDS = 0.0001
 
 T = TypeVar("T")
-Pause = Callable[[], None]
 
 
-class Pacer:
-    """Lets the others have the GIL, whenever this thread has had it for a while: longer where it is in a hurry."""
-
-    def __init__(self) -> None:
-        self._resumed = time.perf_counter()
-
-    def __call__(self, *, hurry: bool = False) -> None:
-        if time.perf_counter() - self._resumed > (HURRIED_RUN_SECONDS if hurry else RUN_SECONDS):
-            time.sleep(PAUSE_SECONDS)
-            self._resumed = time.perf_counter()
-
-
-def no_pause() -> None:
-    """Used when writers wait for the checkpoint: finish as fast as possible."""
+def write_now(state: State, now_ms: int) -> None:
+    """Bring everything into the backend, where nobody else looks at the state: in replay, restore, import."""
+    generation = state.freeze()
+    state.committing(generation)
+    write_generation(state.backend, generation, now_ms, no_pause)
+    state.committed(generation)
 
 
 def write_generation(backend: Backend, generation: Generation, now_ms: int, pause: Pause) -> None:

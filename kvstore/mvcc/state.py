@@ -69,6 +69,11 @@ class State:
     def active(self) -> Generation:
         return self.generations[0]
 
+    @property
+    def waiting_bytes(self) -> int:
+        """What changes have taken of memory since the last ``freeze``."""
+        return self.generations[0].size_bytes
+
     def change(self, change: ChangedRow) -> None:
         """Put or delete a key."""
         self.generations[0].add(change)
@@ -82,6 +87,10 @@ class State:
         key = pack_u64(member_id) + name.encode()
         self.generations[0].set_row(ALARM, key, b"" if on else None)
         (self.alarms.add if on else self.alarms.discard)(key)
+
+    def reached(self, index: int) -> None:
+        """Log entries up to ``index`` are taken in, whatever came of them."""
+        self.index = index
 
     def publish(self, revision: int, compacted: int) -> None:
         """Everything up to here is durable: let readers see it."""

@@ -34,10 +34,10 @@ from kvstore.files import is_disk_failure
 from kvstore.held import check_held
 from kvstore.invariants import hold
 from kvstore.layout import DataDir
+from kvstore.pacing import Traffic
 from kvstore.snapshot.reader import SnapshotInfo, read_info
 from kvstore.snapshot.writer import check_target, copy_backend, seal
 from kvstore.upkeep.checkpointing import Checkpointer
-from kvstore.upkeep.pacing import Traffic
 from kvstore.write.room import Room
 from kvstore.write.writer import Writer
 
@@ -122,7 +122,8 @@ class SnapshotKeeper:
             if path is not None:
                 check_target(core.directory, path)
             now_ms = core.clock.now_ms()
-            copy = copy_backend(core.disk, core.backend, target, now_ms, progress, is_busy=Traffic(core))
+            is_busy = Traffic(core.state, core.options.overlay_limit)
+            copy = copy_backend(core.disk, core.backend, target, now_ms, progress, is_busy=is_busy)
         return seal(core.disk, copy, target)
 
     def prune(self, keep: int) -> list[layout.NumberedFile]:
