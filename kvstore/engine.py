@@ -86,8 +86,8 @@ from kvstore.snapshot.reader import SnapshotInfo
 from kvstore.store_lock import StoreLock
 from kvstore.upkeep.background import Background, said_of
 from kvstore.upkeep.checkpointing import Checkpointer
-from kvstore.upkeep.compaction import Compaction
-from kvstore.upkeep.defragment import Defragmented, Defragmenter
+from kvstore.upkeep.compaction import Compaction, CompactionEstimate
+from kvstore.upkeep.defragment import Defragmented, Defragmenter, DefragmentEstimate
 from kvstore.upkeep.snapshots import SnapshotKeeper
 from kvstore.wal import Log
 from kvstore.write.leasing import Leasing
@@ -158,6 +158,22 @@ class LocalEngine:
     def backend(self) -> Backend:
         return self.state.backend
 
+    @property
+    def revision(self) -> int:
+        """The newest durable revision; 1 for an empty store."""
+        return self.state.published
+
+    @property
+    def compact_revision(self) -> int:
+        """The oldest revision that can be read, -1 if nothing was ever compacted."""
+        return self.state.compacted
+
+    @property
+    def where(self) -> str:
+        """What is open, in a few words."""
+        place = self.directory.root if self.directory else "snapshot"
+        return f"{place} ({self.backend.name}) at revision {self.revision}"
+
     # --- reads ------------------------------------------------------------------------
 
     def get(self, key: bytes) -> KeyValue | None:
@@ -210,7 +226,7 @@ class LocalEngine:
         newer = read_revision(newer, published, compacted)
         start, end = range_bounds(key, range_end)
         keys = changed_keys(self.state, min(older, newer) + 1, max(older, newer))
-        return self._guarded(difference(self.state, start, end, older, newer, iter(keys)))
+        return self._guarded(difference(self.state, start, end, older, newer, keys))
 
     def hash_kv(self, revision: int = 0) -> HashKVResponse:
         """etcd's HashKV at ``revision`` (0: newest)."""
@@ -417,6 +433,14 @@ class LocalEngine:
         with disk_full_is_typed():
             self.checkpointer.run()
             self.compaction.run(progress)
+
+    def compaction_estimate(self, revision: int) -> CompactionEstimate:
+        """What ``compact(revision)`` would delete."""
+        return self.compaction.estimate(revision)
+
+    def defragment_estimate(self) -> DefragmentEstimate:
+        """What ``defragment`` would win, and the room it takes."""
+        return self.defragmenter.estimate()
 
     def defragment(self, progress: Progress | None = None) -> Defragmented:
         """Give free pages back to the file system, while everything goes on."""
