@@ -11,17 +11,17 @@ from tests import PROJECT
 
 FLOORS = (
     ("words", "_version errors invariants clock wire layout arguments"),
-    ("the machine", "files options life readers held shelter plugins backend"),
+    ("the machine", "files options life readers held shelter loops backend"),
     ("values and requests", "keyvalue model"),
     ("the log", "wal"),
-    ("revisions", "mvcc ops etcdpb"),
-    ("what an open store shares", "store_lock core replay pacing"),
+    ("revisions", "mvcc ops pacing"),
+    ("what an open store shares", "store_lock core replay"),
     ("watches, writes, snapshots", "watch write snapshot"),
     ("what a store says", "observe.status observe.estimates recognition directory"),
     ("engines", "reads write.room upkeep engine"),
     ("opening and looking through", "observe.measuring snapshot.restore verification recovery"),
     ("beside a store", "observe offline metrics"),
-    ("faces", "protocol store aio opened foreign"),
+    ("faces", "protocol store awaited_writes twins aio foreign"),
     ("kvstore", ""),
 )
 """From the ground up. A module that is named lives there, others where their folder does."""
