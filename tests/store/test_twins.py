@@ -18,9 +18,8 @@ from kvstore import AsyncStore, AsyncView, Store, View
 from kvstore.model import RangeRequest, WatchRequest
 from kvstore.watch import Watch, WatchStream
 from kvstore.watch.asynchronous import AsyncWatch, AsyncWatchStream
-from tests.watching import BACKENDS, TIMEOUT_SECONDS
-
-PROJECT = Path(__file__).parents[1]
+from tests import PROJECT
+from tests.harness.watching import BACKENDS, TIMEOUT_SECONDS
 
 PAIRS = [(Store, AsyncStore), (View, AsyncView), (Watch, AsyncWatch), (WatchStream, AsyncWatchStream)]
 
