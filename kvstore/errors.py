@@ -19,8 +19,9 @@
     |   |-- WrongStore            ours, but not this one: other backend, other cluster
     |   `-- MissingDependency     the backend's package is absent or too old
     |-- Corruption                "damaged": path, offset and last good revision say where
-    `-- StateError                the handle cannot do this any more
+    `-- StateError                the handle cannot do this any more, or never could
         |-- StoreClosed, StorePoisoned, ForkedStore, ReadOnly, RevisionsExhausted
+        |-- Unsupported           only a store on this machine can; the message says what to do instead
         |-- StoreUnreachable      its folder was renamed or removed while it was open
         |-- NoThread, NoDescriptor  not now: the system gives no thread, or no file descriptor
         |-- Overloaded            not now: writers need the memory that it would hold back
@@ -391,6 +392,13 @@ class Busy(StateError):
 class ReadOnly(StateError):
     code = Code.FAILED_PRECONDITION
     message = "the store is open read-only"
+
+
+class Unsupported(StateError):
+    """Not something that this kind of store can do. The message names the way to get there."""
+
+    code = Code.UNIMPLEMENTED
+    message = "only a store on this machine can do this"
 
 
 class RevisionsExhausted(StateError):
