@@ -33,14 +33,13 @@ from kvstore.errors import Corruption, DiskFull, NotAStore, OpenError, TooNew, T
 from kvstore.files import Disk, OSDisk, free_bytes
 from kvstore.layout import DataDir
 from kvstore.mvcc.hashkv import hash_kv
+from kvstore.mvcc.marks import Marks
 from kvstore.mvcc.schema import (
     FORMAT_VERSION,
     META,
-    META_APPLIED_INDEX,
     META_FORMAT,
     TABLES,
     pack_u64,
-    parse_u64,
 )
 from kvstore.mvcc.state import State
 from kvstore.snapshot.building import building_directory, check_target
@@ -138,10 +137,10 @@ def _kind_of(directory: DataDir) -> type[Backend]:
 
 def _format_of(backend: Backend, path: Path) -> int:
     with backend.read() as tx:
-        written = tx.get(META, META_FORMAT)
-    if written is None:
+        found = Marks.read(tx).format
+    if not found:
         raise Corruption("the format mark is missing from the backend", path)
-    return parse_u64(written)
+    return found
 
 
 def _path(found: int, wanted: int, steps: Iterable[Migration], path: Path) -> tuple[Migration, ...]:
@@ -165,7 +164,7 @@ def _check_closed(disk: Disk, directory: DataDir) -> None:
     backend = _kind_of(directory).open(directory.db, TABLES, read_only=True)
     try:
         with backend.read() as tx:
-            applied = parse_u64(tx.get(META, META_APPLIED_INDEX))
+            applied = Marks.read(tx).applied_index
     finally:
         backend.close()
     if not layout.segments(directory.wal):
@@ -189,7 +188,7 @@ def _run(directory: DataDir, steps: Sequence[Migration], wanted: int) -> None:
     try:
         for step in steps:
             with backend.write() as tx:
-                is_up = parse_u64(tx.get(META, META_FORMAT)) == step.older
+                is_up = Marks.read(tx).format == step.older
                 (step.up if is_up else step.down)(tx)
                 tx.put_many(META, [(META_FORMAT, pack_u64(step.newer if is_up else step.older))])
         backend.sync()

@@ -22,6 +22,7 @@ from heapq import merge
 
 from kvstore.backend import ReadTx, Row, first_values
 from kvstore.keyvalue import decode_row, encode_key_value, make_row, row_revision
+from kvstore.mvcc.marks import Marks
 from kvstore.mvcc.schema import (
     ATTACHMENT,
     CHANGES,
@@ -40,7 +41,6 @@ from kvstore.mvcc.schema import (
     split_history_key,
 )
 from kvstore.verification.report import Collector
-from kvstore.verification.small import Marks
 from kvstore.wire import WireError
 
 BATCH_ROWS = 512
