@@ -21,7 +21,7 @@ from pathlib import Path
 from kvstore import files, layout
 from kvstore.backend import backend_names, check_closed, find_backend, recognize_backend
 from kvstore.directory import hold_still
-from kvstore.errors import KVStoreError, NotAStore, StoreLocked
+from kvstore.errors import KVStoreError, MissingDependency, NotAStore, StoreLocked
 from kvstore.files import Disk, OSDisk
 from kvstore.layout import DataDir
 from kvstore.mvcc.marks import Marks
@@ -95,11 +95,10 @@ def _versions() -> Iterator[Fact]:
     for name in backend_names():
         try:
             kind = find_backend(name)
-        except ImportError as error:
-            yield Fact(f"backend {name}", "not installed", Level.ADVICE, f"its package is missing: {error}")
+        except MissingDependency as error:
+            yield Fact(f"backend {name}", "not installed", Level.ADVICE, str(error))
             continue
-        versions: dict[str, str] = getattr(kind, "versions", dict)()
-        shown = ", ".join(f"{library} {version}" for library, version in versions.items())
+        shown = ", ".join(f"{library} {version}" for library, version in kind.versions().items())
         yield Fact(f"backend {name}", shown or "installed")
 
 

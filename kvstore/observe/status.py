@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 from kvstore import layout
 from kvstore._version import __version__
-from kvstore.backend import foreign_readers
 from kvstore.core import ReadCore
 from kvstore.model import Alarm
 from kvstore.mvcc.marks import Marks
@@ -113,7 +112,7 @@ def status_of(core: ReadCore, hub: Hub | None) -> Status:
         wal=_stored(layout.segments(directory.wal)) if directory else (),
         snapshots=_stored(directory.snapshots()) if directory else (),
         pending=0,
-        readers=tuple(foreign_readers(core.backend)),
+        readers=tuple(core.backend.foreign_readers()),
         watchers=hub.watchers if hub is not None else 0,
         watch_streams=hub.streams if hub is not None else 0,
         slow_watchers=hub.slow if hub is not None else 0,

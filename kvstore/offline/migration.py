@@ -22,11 +22,10 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Protocol
 
-from kvstore import layout
+from kvstore import layout, plugins
 from kvstore.backend import Backend, ReadTx, WriteTx, recognize_backend
 from kvstore.directory import refuse_links, take_lock
 from kvstore.errors import Corruption, DiskFull, NotAStore, OpenError, TooNew, TooOld
@@ -44,8 +43,6 @@ from kvstore.mvcc.schema import (
 from kvstore.mvcc.state import State
 from kvstore.snapshot.building import building_directory, check_target
 from kvstore.wal import Log
-
-ENTRY_POINT_GROUP = "kvstore.migrations"
 
 
 class Migration(Protocol):
@@ -80,7 +77,7 @@ class Plan:
 
 
 def installed_steps() -> list[Migration]:
-    return [point.load()() for point in entry_points(group=ENTRY_POINT_GROUP)]
+    return [step() for step in plugins.found(plugins.MIGRATIONS)]
 
 
 def plan(

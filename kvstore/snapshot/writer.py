@@ -107,10 +107,9 @@ def copy_backend(
     meter = Meter(progress, _check_room(backend, target))
     copying = Copying(disk, temporary, meter, is_busy)
     copy = Copy(temporary, type(backend), *describe(backend), now_ms, copying)
-    copy_into = getattr(backend, "copy_into", None)
     disk.remove(temporary)
     with given_up_on_failure(disk, copy):
-        if copy_into is None or not is_final or not copying.fill(copy_into):
+        if not (is_final and backend.streams and copying.fill(backend.copy_into)):
             backend.copy_to(temporary)
     return copy
 

@@ -11,7 +11,7 @@ from tests import PROJECT
 
 FLOORS = (
     ("words", "_version errors invariants clock wire layout arguments"),
-    ("the machine", "files options life readers held shelter loops backend"),
+    ("the machine", "plugins files options life readers held shelter loops backend"),
     ("values and requests", "keyvalue model"),
     ("the log", "wal"),
     ("revisions", "mvcc ops pacing"),
