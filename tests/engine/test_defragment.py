@@ -382,12 +382,13 @@ def test_a_failure_after_the_rename_stops_writes(store: Store, monkeypatch: pyte
     """If it is not known which file bears the name, nothing more is written; reads go on, reopening heals."""
     fill(store)
 
-    class Failing(OSDisk):
-        def rename(self, source: files.Path, target: files.Path) -> None:
-            super().rename(source, target)
-            raise OSError(errno.EIO, "the disk says no")
+    rename = OSDisk.rename
 
-    monkeypatch.setattr(store.engine, "disk", Failing())
+    def failing(disk: OSDisk, source: files.Path, target: files.Path) -> None:
+        rename(disk, source, target)
+        raise OSError(errno.EIO, "the disk says no")
+
+    monkeypatch.setattr(OSDisk, "rename", failing)
     with pytest.raises(OSError, match="says no"):
         store.defragment()
     with pytest.raises(StorePoisoned):
