@@ -35,12 +35,12 @@ from kvstore.model import (
 )
 from kvstore.mvcc.lessor import Lessor
 from kvstore.mvcc.plan import Planner
-from kvstore.mvcc.schema import META
 from kvstore.mvcc.state import State
 
 from . import messages, rows
 from .auth import Auth, Refused
-from .beside_keys import MIN_TTL_SECONDS, carried_key, deadline_ms
+from .beside_keys import MIN_TTL_SECONDS, deadline_ms
+from .carried import Carried
 from .data_dir import EtcdDataDir
 from .membership import Membership
 from .wal_content import LogEntry
@@ -210,30 +210,6 @@ _HANDLERS: dict[str, Callable[[LogReplay, Any], None]] = {
     "cluster_member_attr_set": LogReplay._cluster_member_attr_set,
     "downgrade_info_set": LogReplay._downgrade_info_set,
 }
-
-
-class Carried:
-    """The rows of etcd's buckets that a store of ours keeps verbatim, read and changed."""
-
-    def __init__(self, state: State) -> None:
-        self._state = state
-        with state.backend.read() as tx:
-            self._rows = dict(tx.scan(META, carried_key(b"", b"")[:-1], carried_key(b"\xff", b"")))
-
-    def get(self, bucket: bytes, key: bytes) -> bytes | None:
-        return self._rows.get(carried_key(bucket, key))
-
-    def set(self, bucket: bytes, key: bytes, value: bytes | None) -> None:
-        name = carried_key(bucket, key)
-        if value is None:
-            self._rows.pop(name, None)
-        else:
-            self._rows[name] = value
-        self._state.active.set_row(META, name, value)
-
-    def all(self, bucket: bytes) -> dict[bytes, bytes]:
-        prefix = carried_key(bucket, b"")
-        return {key[len(prefix) :]: value for key, value in self._rows.items() if key.startswith(prefix)}
 
 
 def _json(value: dict[str, object]) -> bytes:
