@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from kvstore.migrations.etcd import messages
 
 from kvstore import RequestTooLarge
+from kvstore.etcdpb.sizes import request_bytes
 from kvstore.model import Compare, DeleteRangeRequest, PutRequest, RangeRequest, TxnRequest
-from kvstore.mvcc.size import check_size, request_bytes
+from kvstore.mvcc.size import check_size
 from tests.test_properties import SLOW, deletes, puts, txns
 from tests.watching import BACKENDS, open_store
 
