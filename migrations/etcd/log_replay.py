@@ -19,8 +19,8 @@ from google.protobuf.message import DecodeError
 
 from kvstore.errors import BadArgument, Corruption, RequestError
 from kvstore.etcdpb.requests import from_message
-from kvstore.lessor import Lessor
 from kvstore.model import Op, PutRequest, RangeRequest, TxnRequest
+from kvstore.mvcc.lessor import Lessor
 from kvstore.mvcc.plan import Planner
 from kvstore.mvcc.schema import META
 from kvstore.mvcc.state import State
