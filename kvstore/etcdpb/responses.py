@@ -150,7 +150,7 @@ def _txn(response: TxnResponse) -> bytes:
 
 
 def _key_values(tag: bytes, kvs: KeyValues) -> bytes:
-    parts = []
+    parts: list[bytes] = []
     for row in kvs.rows:
         _sub, kv = split_row(row)
         parts += tag, varint(len(kv)), kv

@@ -7,6 +7,9 @@ Counted from the numbers of the fields, without making the message: a large requ
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import Any
+
 from kvstore.model import Compare, DeleteRangeRequest, Op, PutRequest, RangeRequest, TxnRequest
 from kvstore.wire import varint
 
@@ -46,7 +49,7 @@ def request_bytes(request: PutRequest | DeleteRangeRequest | TxnRequest) -> int:
 def _message(message: Op) -> int:
     if isinstance(message, TxnRequest):
         return _txn(message)
-    return 0 if message is None else sum(map(_field, _PLAIN_TAGS[type(message)], message))
+    return 0 if message is None else _fields(_PLAIN_TAGS[type(message)], message)
 
 
 def _txn(txn: TxnRequest) -> int:
@@ -60,8 +63,12 @@ def _txn(txn: TxnRequest) -> int:
 def _compare(compare: Compare) -> int:
     """Its operand is a member of a oneof, and there also where it is zero or empty."""
     key, target, result, operand, range_end = compare
-    fields = sum(map(_field, _COMPARE_TAGS, (key, target, result, range_end)))
+    fields = _fields(_COMPARE_TAGS, (key, target, result, range_end))
     return fields + (_field(_OPERAND_TAGS[target], operand) or _OPERAND_TAGS[target] + 1)
+
+
+def _fields(tags: Iterable[int], values: Iterable[Any]) -> int:
+    return sum(map(_field, tags, values))
 
 
 def _field(tag: int, value: int | bytes) -> int:

@@ -40,8 +40,10 @@ SnapshotMetadata: conf_state=1 ConfState, index=2 uint64, term=3 uint64
 Snapshot: data=1 bytes, metadata=2 SnapshotMetadata
 ConfChange: id=1 uint64, type=2 ConfChangeType, node_id=3 uint64, context=4 bytes
 ConfChangeSingle: type=1 ConfChangeType, node_id=2 uint64
-ConfChangeV2: transition=1 int32, changes=2 ConfChangeSingle*, context=3 bytes
+ConfChangeV2: transition=1 ConfChangeTransition, changes=2 ConfChangeSingle*, context=3 bytes
 enum ConfChangeType: ConfChangeAddNode, ConfChangeRemoveNode, ConfChangeUpdateNode, ConfChangeAddLearnerNode
+enum ConfChangeTransition: ConfChangeTransitionAuto, ConfChangeTransitionJointImplicit,
+    ConfChangeTransitionJointExplicit
 
 package walpb
 Snapshot: index=1 uint64, term=2 uint64, conf_state=3 raftpb.ConfState

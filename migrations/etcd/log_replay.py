@@ -19,7 +19,7 @@ from google.protobuf.message import DecodeError
 
 from kvstore.errors import BadArgument, Corruption, RequestError
 from kvstore.etcdpb.requests import from_message
-from kvstore.model import Op, PutRequest, RangeRequest, TxnRequest
+from kvstore.model import PutRequest, RangeRequest, TxnRequest
 from kvstore.mvcc.lessor import Lessor
 from kvstore.mvcc.plan import Planner
 from kvstore.mvcc.schema import META
@@ -236,7 +236,7 @@ def _as_applied(txn: TxnRequest) -> TxnRequest:
     return TxnRequest(txn.compare, success, failure)
 
 
-def _op_as_applied(op: Any) -> Op:
+def _op_as_applied(op: Any) -> Any:
     match op:
         case TxnRequest():
             return _as_applied(op)
@@ -244,8 +244,7 @@ def _op_as_applied(op: Any) -> Op:
             return RangeRequest(op.key, op.range_end, limit=1, revision=op.revision)
         case PutRequest(key=b""):
             raise rows.RowError("a put of the empty key, which no server lets into its log")
-    replayed: Op = op._replace(prev_kv=False)
-    return replayed
+    return op._replace(prev_kv=False)
 
 
 def _puts(txn: Any) -> bool:

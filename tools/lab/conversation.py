@@ -31,7 +31,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from kvstore.errors import BadArgument, Code, KVStoreError
-from kvstore.etcdpb.json import Object as Message
 from kvstore.etcdpb.json import Spelling, from_json
 from kvstore.etcdpb.messages import etcdserverpb
 from kvstore.etcdpb.requests import from_message
@@ -40,6 +39,8 @@ from kvstore.etcdpb.status import status_of
 from kvstore.model import Event, WatchResponse
 
 from ..answers import Style
+
+Message = dict[str, Any]
 
 SPELLING = Spelling(lambda data: data.decode("latin-1"), lambda text: text.encode("latin-1"))
 RECORDED = Style(SPELLING, Header())
