@@ -8,5 +8,6 @@
     json        message <-> JSON, as the gateway and as etcdctl spell it
     status      error of ``kvstore.errors`` -> code and text that etcd answers with
 
-``import kvstore`` loads none of this: it needs protobuf, which takes longer than all the rest.
+It stands on ``kvstore.model`` and knows no store. ``import kvstore`` loads none of it: protobuf takes longer than all
+the rest.
 """

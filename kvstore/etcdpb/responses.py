@@ -62,6 +62,8 @@ _WATCH_ID, _CREATED, _CANCELED, _COMPACT_REVISION, _CANCEL_REASON, _FRAGMENT, _E
     etcdserverpb.WatchResponse,
     *("watch_id", "created", "canceled", "compact_revision", "cancel_reason", "fragment", "events"),
 )
+_KEY = _tag(mvccpb.KeyValue, "key")[0]
+"""How a row begins that is a KeyValue as it is."""
 _TYPE, _KV, _EVENT_PREV_KV = _tags(mvccpb.Event, "type", "kv", "prev_kv")
 
 
@@ -150,11 +152,7 @@ def _txn(response: TxnResponse) -> bytes:
 
 
 def _key_values(tag: bytes, kvs: KeyValues) -> bytes:
-    parts: list[bytes] = []
-    for row in kvs.rows:
-        _sub, kv = split_row(row)
-        parts += tag, varint(len(kv)), kv
-    return b"".join(parts)
+    return b"".join([_data(tag, row if row[0] == _KEY else split_row(row)[1]) for row in kvs.rows])
 
 
 # --- by protobuf ---------------------------------------------------------------------------------
