@@ -284,7 +284,7 @@ def test_a_wheel_installs_nothing_but_kvstore(tmp_path: Path) -> None:
     assert {name for name in names if name.startswith("kvstore/")} == expected
 
 
-HEAVY = ("lmdb", "apsw", "typer", "rich", "prometheus_client", "google.protobuf")
+HEAVY = ("lmdb", "apsw", "typer", "rich", "prometheus_client", "google.protobuf", "kvstore.etcdpb")
 
 
 def test_importing_kvstore_loads_no_adapter_and_no_heavy_package() -> None:
