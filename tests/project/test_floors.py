@@ -10,7 +10,7 @@ from pathlib import Path
 from tests import PROJECT
 
 FLOORS = (
-    ("words", "_version errors invariants clock wire layout arguments"),
+    ("words", "_version errors invariants clock wire layout arguments protobuf"),
     ("the machine", "files options life readers held shelter loops backend"),
     ("values and requests", "keyvalue model"),
     ("the log", "wal"),
