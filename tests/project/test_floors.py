@@ -14,7 +14,7 @@ FLOORS = (
     ("the machine", "files options life readers held shelter loops backend"),
     ("values and requests", "keyvalue model"),
     ("the log", "wal"),
-    ("revisions", "mvcc ops pacing"),
+    ("revisions", "mvcc ops pacing etcdpb"),
     ("what an open store shares", "store_lock core replay"),
     ("watches, writes, snapshots", "watch write snapshot"),
     ("what a store says", "observe.status observe.estimates recognition directory"),
