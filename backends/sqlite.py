@@ -142,7 +142,7 @@ class SQLiteBackend:
     def _connect_first(self) -> None:
         try:
             self.give_back(self.take())
-        except OSError:
+        except (OSError, StoreUnreachable):
             if not self._is_replaceable or not self._freeze():
                 raise
             self.give_back(self.take())

@@ -40,6 +40,7 @@ from kvstore.errors import (
     StoreClosed,
 )
 from kvstore.files import Disk, disk_full_is_typed
+from kvstore.held import check_held
 from kvstore.keyvalue import KeyValue
 from kvstore.layout import DataDir
 from kvstore.leasing import Leasing
@@ -345,7 +346,7 @@ class LocalEngine:
 
     @property
     def stalled(self) -> bool:
-        """Whether the log met a full disk, and planned writes wait to be dropped."""
+        """Whether the log took nothing (a full disk, mostly), and planned writes wait to be dropped."""
         return self.writer.stalled is not None
 
     def reload(self) -> None:
@@ -353,7 +354,9 @@ class LocalEngine:
         if not self.checkpointing.acquire(blocking=False):
             return
         try:
-            self.writer.resume(lambda: reload(self))
+            with disk_full_is_typed():
+                check_held(self.disk)
+                self.writer.resume(lambda: reload(self))
         finally:
             self.checkpointing.release()
         self.space.measure()

@@ -21,7 +21,7 @@
     |-- Corruption                "damaged": path, offset and last good revision say where
     `-- StateError                the handle cannot do this any more
         |-- StoreClosed, StorePoisoned, ForkedStore, ReadOnly, RevisionsExhausted
-        |-- StoreUnreachable      its folder was renamed or removed while it was open
+        |-- StoreUnreachable      its folder was renamed or removed, or this user may not use it
         |-- NoThread, NoDescriptor  not now: the system gives no thread, or no file descriptor
         |-- Overloaded            not now: writers need the memory that it would hold back
         |-- Busy                  not now: another process holds a lock on the backend's file, or reads it
@@ -367,17 +367,21 @@ class Reentered(StateError):
 
 
 class StoreUnreachable(StateError):
-    """A folder of the open store is not where it was opened: renamed, removed, or something lies on top of it.
+    """A folder of the open store is not where it was opened (renamed, removed, or something lies on top of it), or the
+    system refuses this user a file or folder.
 
     What the store has open goes on; what would open a file by its path is refused, with nothing changed. ``path``
-    says which folder.
+    says which file or folder.
     """
 
-    def __init__(self, path: str | os.PathLike[str], reason: str) -> None:
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        reason: str,
+        remedy: str = "put the store's folder back, or close it and open it where it is now",
+    ) -> None:
         path = os.fspath(path)
-        super().__init__(
-            f"{path}: {reason}; put the store's folder back, or close it and open it where it is now"
-        )
+        super().__init__(f"{path}: {reason}; {remedy}")
         self.path = path
 
 

@@ -156,7 +156,7 @@ class Space:
         return (
             self._disk_is_low
             or self._log_is_full
-            or engine.stalled
+            or isinstance(engine.writer.stalled, DiskFull)
             or isinstance(engine.checkpointer.obstacle, DiskFull)
         )
 
@@ -173,7 +173,8 @@ class Space:
                 self._set_alarm(on=False)
 
     def end_stall(self) -> None:
-        if self.free_bytes() >= max(RESUME_BYTES, self._low_disk_bytes):
+        is_full = isinstance(self._engine.writer.stalled, DiskFull)
+        if not is_full or self.free_bytes() >= max(RESUME_BYTES, self._low_disk_bytes):
             self._engine.reload()
 
     def _set_alarm(self, *, on: bool) -> None:

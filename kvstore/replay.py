@@ -1,6 +1,6 @@
 """Replay: the state of a store is its backend plus the log entries after it, taken in by ``effects.apply``.
 
-Used when a store is opened, and while it is open when a full disk left planned writes behind that never
+Used when a store is opened, and while it is open when a full disk, say, left planned writes behind that never
 reached the log (``reload``): what the backend and the log hold is the truth, and memory is made from it again.
 """
 

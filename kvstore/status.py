@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from kvstore import layout
 from kvstore.backend import foreign_readers
+from kvstore.errors import DiskFull
 from kvstore.mvcc.schema import META, META_NAME
 from kvstore.readers import ForeignReader
 
@@ -126,8 +127,10 @@ def _errors(engine: LocalEngine) -> list[str]:
     found = []
     if engine.failure is not None:
         found.append(f"refuses writes until it is reopened: {engine.failure!r}")
-    if engine.stalled:
-        found.append("the disk is full: writes wait for room")
+    stalled = engine.writer.stalled
+    if stalled is not None:
+        is_full = isinstance(stalled, DiskFull)
+        found.append("the disk is full: writes wait for room" if is_full else f"writes wait: {stalled}")
     if engine.snapshots.last_error is not None:
         found.append(f"no snapshot was taken: {engine.snapshots.last_error}")
     if engine.snapshots.archive_error is not None:

@@ -16,7 +16,7 @@ from typing import Any, Protocol, cast
 
 from kvstore.backend import Backend, Progress, view
 from kvstore.engine import LocalEngine
-from kvstore.files import OSDisk
+from kvstore.files import OSDisk, disk_full_is_typed
 from kvstore.keyvalue import value_view
 from kvstore.lessor import Lessor
 from kvstore.mvcc.schema import LATEST
@@ -54,6 +54,7 @@ def find_format(path: Path) -> SnapshotFormat | None:
     return None
 
 
+@disk_full_is_typed()
 def inspect(
     path: str | os.PathLike[str], progress: Progress | None = None, *, verified: bool = True
 ) -> SnapshotInfo:
@@ -146,6 +147,7 @@ class Snapshot(Store):
         return f"<kvstore.Snapshot {self.info.path} at revision {self.info.revision}>"
 
 
+@disk_full_is_typed()
 def open_snapshot(path: str | os.PathLike[str], *, verify: bool = False) -> Snapshot:
     """Open a snapshot file read-only. ``verify``: look at every byte first.
 

@@ -25,9 +25,10 @@ Only the disk ends this, or a fault of ours that does not pass: after a failed w
 state, its writers get ``StorePoisoned``, and so does every later write. The queue is in the order of plans, so what
 is published has no gap.
 
-A disk that is full before anything was written is milder: the log is as it was. Everybody in the queue gets
-``DiskFull``, and the writer is *stalled*: nothing is planned until the plans that never reached the log
-have been dropped from memory (``resume``).
+A disk that is full before anything was written is milder: the log is as it was. So is a log that cannot go on for want
+of a descriptor, or because its folder is out of reach. Everybody in the queue gets that error, and the
+writer is *stalled*: nothing is planned until the plans that never reached the log have been dropped from
+memory (``resume``).
 
 A call from inside a write, by a signal handler or a finalizer on the same thread, cannot be served: the thread would
 wait for itself. It gets ``Reentered``.
@@ -43,7 +44,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol
 
-from kvstore.errors import DiskFull, KVStoreError, NoDescriptor, Reentered, StorePoisoned
+from kvstore.errors import (
+    DiskFull,
+    KVStoreError,
+    NoDescriptor,
+    Reentered,
+    StorePoisoned,
+    StoreUnreachable,
+)
 from kvstore.model import BarrierRequest, Request
 from kvstore.mvcc.plan import Plan, Planner
 from kvstore.mvcc.state import State
@@ -54,6 +62,8 @@ logger = logging.getLogger("kvstore")
 
 BARRIER = BarrierRequest()
 RETRY_SECONDS = 0.05
+NOTHING_WRITTEN = (DiskFull, NoDescriptor, StoreUnreachable)
+"""What the log says where it stands as it stood before an append."""
 ENTRY_OVERHEAD_BYTES = 16
 """No less than what a record adds for each entry."""
 
@@ -76,6 +86,14 @@ class Appender(Protocol):
 
     def resume(self) -> None:
         """Finish the append that was interrupted."""
+
+
+def again(error: KVStoreError) -> KVStoreError:
+    """The same error for another caller, whose traceback is another one."""
+    made = type(error).__new__(type(error))
+    made.args = error.args
+    made.__dict__.update(error.__dict__)
+    return made
 
 
 def holds(lock: Any) -> bool:
@@ -127,8 +145,8 @@ class Writer:
         """Makes the error that every write gets."""
         self.failure: BaseException | None = None
         """What poisoned the store; final."""
-        self.stalled: DiskFull | None = None
-        """Why nothing is planned, while the disk is full."""
+        self.stalled: DiskFull | NoDescriptor | StoreUnreachable | None = None
+        """Why nothing is planned, while the log takes nothing."""
 
     # --- callers ----------------------------------------------------------------------
 
@@ -336,11 +354,11 @@ class Writer:
                     log.append(entries, self._now_ms())
             return None
         except BaseException as error:
-            if log.failure is None and isinstance(error, DiskFull):
+            if log.failure is None and isinstance(error, NOTHING_WRITTEN):
                 with self.planning:
                     self.stalled = error
                 return error
-            if log.failure is None and (on_main_thread() or isinstance(error, (MemoryError, NoDescriptor))):
+            if log.failure is None and (on_main_thread() or isinstance(error, MemoryError)):
                 raise  # somebody else will finish it
             self.poison(log.failure or error)
             return self.failure
@@ -459,14 +477,14 @@ class Writer:
         if self.failure is not None:
             raise self.poisoned()
         if self.stalled is not None:
-            raise DiskFull(str(self.stalled)) from self.stalled
+            raise again(self.stalled) from self.stalled
 
     def error_of(self, ticket: Ticket) -> BaseException:
         """What to tell the caller of a failed ticket."""
         if ticket.revision == UNPLANNED and ticket.error is not None:
             return ticket.error
-        if isinstance(ticket.error, DiskFull) and ticket.error is not self.failure:
-            return DiskFull(str(ticket.error))
+        if isinstance(ticket.error, NOTHING_WRITTEN) and ticket.error is not self.failure:
+            return again(ticket.error)
         return self.poisoned()
 
     def poisoned(self) -> StorePoisoned:
