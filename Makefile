@@ -16,7 +16,7 @@ help: ## This list.
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
 
 demo: $(VENV)/ready-run ## A guided tour: write, read the past, watch, crash, recover.
-	$(BIN)/python -m kvstore.tools.demo
+	$(BIN)/python -m kvstore.tools.lab.demo
 
 test: lint check ## Linters, types, and the test suite: what must pass before a commit.
 
@@ -35,7 +35,7 @@ compare: $(VENV)/ready-test ## Compare with the etcd on PATH (or KVSTORE_ETCD=..
 	$(BIN)/python -m pytest -n auto -m "soak or not soak" --timeout 0 tests/test_against_etcd.py
 
 bench: $(VENV)/ready-bench ## Measure against other stores.
-	$(BIN)/python -m kvstore.tools.bench
+	$(BIN)/python -m kvstore.tools.lab.bench
 
 etcd: ## Install etcd and etcdctl (Debian, as root) for the tests that ask a real one.
 	@command -v etcd >/dev/null && command -v etcdctl >/dev/null && echo "etcd is installed" || \

@@ -3,8 +3,9 @@
     kvstore/    -> kvstore              migrations/ -> kvstore.migrations
     backends/   -> kvstore.backends     tools/      -> kvstore.tools
 
-Everything else about the distribution stands in pyproject.toml; only this mapping, which
-has to list each sub-package, is computed, so that a new folder is never forgotten.
+Everything else about the distribution stands in pyproject.toml; only this mapping, which has to list each sub-package,
+is computed, so that a new folder is never forgotten. ``tools/lab`` is for work on kvstore itself, and stays behind: it
+can be imported from a checkout (an editable install), not from a wheel.
 """
 
 from setuptools import find_packages, setup
@@ -21,6 +22,9 @@ setup(
     packages=[
         name
         for package, folder in FOLDERS.items()
-        for name in [package, *(f"{package}.{sub}" for sub in find_packages(folder))]
+        for name in [
+            package,
+            *(f"{package}.{sub}" for sub in find_packages(folder, exclude=["lab", "lab.*"])),
+        ]
     ],
 )

@@ -82,9 +82,9 @@ from kvstore.shelter import Sheltered
 if TYPE_CHECKING:
     from kvstore.aio import AsyncStore
     from kvstore.backend import Progress
-    from kvstore.diagnosis import Fact
     from kvstore.engine import LocalEngine
-    from kvstore.snapshot.opened import Snapshot
+    from kvstore.observe.doctor import Fact
+    from kvstore.snapshot.formats import Snapshot
     from kvstore.snapshot.restore import Restored
     from kvstore.store import Store, View
     from kvstore.verification.report import Report, Steps
@@ -237,7 +237,7 @@ def open_snapshot(path: str | os.PathLike[str], *, verify: bool = False) -> Snap
 
     Raises ``NotAStore``, ``TooNew``, ``Corruption``.
     """
-    from kvstore.snapshot import opened
+    from kvstore.snapshot import formats as opened
 
     return opened.open_snapshot(path, verify=verify)
 
@@ -292,7 +292,7 @@ def verify(
 
 def doctor(data_dir: str | os.PathLike[str], **options: Any) -> list[Fact]:
     """Versions, file system, speed of syncs, room, clocks: facts about the ground a store stands on, with advice."""
-    from kvstore.diagnosis import diagnose
+    from kvstore.observe.doctor import diagnose
 
     return diagnose(data_dir, options=Options.load(options))
 

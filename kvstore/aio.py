@@ -24,8 +24,6 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from kvstore import ops
 from kvstore.arguments import Seconds, check_number, whole_seconds
-from kvstore.compaction import CompactionEstimate
-from kvstore.defragment import Defragmented, DefragmentEstimate
 from kvstore.engine import LocalEngine
 from kvstore.errors import KVStoreError
 from kvstore.keyvalue import KeyValue
@@ -46,10 +44,12 @@ from kvstore.model import (
     TxnResponse,
     WatchRequest,
 )
+from kvstore.observe.status import Health, Status
 from kvstore.shelter import Sheltered, start
 from kvstore.snapshot.reader import SnapshotInfo
-from kvstore.status import Health, Status
 from kvstore.store import Store, View
+from kvstore.upkeep.compaction import CompactionEstimate
+from kvstore.upkeep.defragment import Defragmented, DefragmentEstimate
 from kvstore.write.ticket import Ticket
 
 if TYPE_CHECKING:

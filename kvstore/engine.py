@@ -23,10 +23,7 @@ from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from kvstore.backend import Backend, Progress
-from kvstore.checkpointing import Checkpointer
 from kvstore.clock import Clock
-from kvstore.compaction import Compaction
-from kvstore.defragment import Defragmented, Defragmenter
 from kvstore.errors import (
     Busy,
     Compacted,
@@ -43,9 +40,6 @@ from kvstore.files import Disk, disk_full_is_typed
 from kvstore.held import check_held
 from kvstore.keyvalue import KeyValue
 from kvstore.layout import DataDir
-from kvstore.leasing import Leasing
-from kvstore.lessor import Lessor
-from kvstore.maintenance import Background, said_of
 from kvstore.model import (
     Alarm,
     Change,
@@ -71,6 +65,7 @@ from kvstore.model import (
 )
 from kvstore.mvcc.changes import changed_keys
 from kvstore.mvcc.hashkv import hash_kv
+from kvstore.mvcc.lessor import Lessor
 from kvstore.mvcc.plan import Planner, is_read_only
 from kvstore.mvcc.read import answer_range, difference, key_history, read_revision, scan_keys
 from kvstore.mvcc.size import check_size
@@ -84,15 +79,20 @@ from kvstore.mvcc.validate import (
     check_txn,
     range_bounds,
 )
+from kvstore.observe.status import Health, Status, health_of, status_of
 from kvstore.options import Options
-from kvstore.quota import Space, put_cost, txn_cost
 from kvstore.replay import reload
 from kvstore.shelter import Sheltered, import_sheltered, run_with_progress, sheltered, start
-from kvstore.snapshot.keeper import SnapshotKeeper
 from kvstore.snapshot.reader import SnapshotInfo
-from kvstore.status import Health, Status, health_of, status_of
 from kvstore.store_lock import StoreLock
+from kvstore.upkeep.background import Background, said_of
+from kvstore.upkeep.checkpointing import Checkpointer
+from kvstore.upkeep.compaction import Compaction
+from kvstore.upkeep.defragment import Defragmented, Defragmenter
+from kvstore.upkeep.snapshots import SnapshotKeeper
 from kvstore.wal import Log
+from kvstore.write.leasing import Leasing
+from kvstore.write.room import Space, put_cost, txn_cost
 from kvstore.write.ticket import Ticket
 from kvstore.write.writer import Writer, holds
 

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING
 
 from kvstore.engine import LocalEngine
 from kvstore.errors import MissingDependency
-from kvstore.maintenance import COMMIT, DEFRAGMENT, SNAPSHOT
-from kvstore.measuring import HASH, SYNC, WRITE, Measured, MeasuredEngine
-from kvstore.status import Status, status_of
+from kvstore.observe.measuring import HASH, SYNC, WRITE, Measured, MeasuredEngine
+from kvstore.observe.status import Status, status_of
+from kvstore.upkeep.background import COMMIT, DEFRAGMENT, SNAPSHOT
 
 if TYPE_CHECKING:
     from prometheus_client.metrics_core import Metric

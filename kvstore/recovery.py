@@ -41,7 +41,6 @@ from kvstore.errors import (
 from kvstore.files import Disk, OSDisk, disk_full_is_typed, hand_over, hand_over_all
 from kvstore.held import HeldDisk
 from kvstore.layout import DataDir
-from kvstore.leasing import last_alive_ms
 from kvstore.mvcc.schema import (
     FORMAT_VERSION,
     META,
@@ -62,6 +61,7 @@ from kvstore.replay import load_leases, replay
 from kvstore.snapshot import rescue
 from kvstore.store_lock import Said, StoreLock, place_of
 from kvstore.wal import Log, LogOptions
+from kvstore.write.leasing import last_alive_ms
 
 logger = logging.getLogger("kvstore")
 
@@ -111,7 +111,7 @@ def _open_engine(data_dir: str | os.PathLike[str], options: Options, disk: Disk)
 def _measured(disk: Disk, options: Options) -> Disk:
     if not options.metrics:
         return disk
-    from kvstore.measuring import MeasuredDisk
+    from kvstore.observe.measuring import MeasuredDisk
 
     return MeasuredDisk(disk)
 
@@ -429,7 +429,7 @@ def _recover(
 def _engine_kind(options: Options) -> type[LocalEngine]:
     if not options.metrics:
         return LocalEngine
-    from kvstore.measuring import MeasuredEngine
+    from kvstore.observe.measuring import MeasuredEngine
 
     return MeasuredEngine
 

@@ -10,9 +10,9 @@ import logging
 from typing import TYPE_CHECKING
 
 from kvstore.errors import Corruption
-from kvstore.lessor import Lessor
 from kvstore.mvcc import effects
 from kvstore.mvcc.checkpoint import no_pause, write_generation
+from kvstore.mvcc.lessor import Lessor
 from kvstore.mvcc.overlay import Generation
 from kvstore.mvcc.state import State
 from kvstore.wal import Log

@@ -14,8 +14,6 @@ from typing import TYPE_CHECKING, Any, Self, overload
 from kvstore import ops
 from kvstore.arguments import Seconds, check_bounds, check_number, whole_seconds
 from kvstore.backend import Progress
-from kvstore.compaction import CompactionEstimate
-from kvstore.defragment import Defragmented, DefragmentEstimate
 from kvstore.engine import LocalEngine
 from kvstore.errors import KVStoreError
 from kvstore.keyvalue import KeyValue
@@ -38,12 +36,14 @@ from kvstore.model import (
     TxnResponse,
     WatchRequest,
 )
+from kvstore.upkeep.compaction import CompactionEstimate
+from kvstore.upkeep.defragment import Defragmented, DefragmentEstimate
 from kvstore.write.ticket import Ticket
 
 if TYPE_CHECKING:
     from kvstore.watch import CallbackWatch, Watch, WatchStream
+from kvstore.observe.status import Health, Status
 from kvstore.snapshot.reader import SnapshotInfo
-from kvstore.status import Health, Status
 
 
 class Reader:

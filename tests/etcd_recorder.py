@@ -1,4 +1,4 @@
-"""Asks a real etcd, and records the conversation in the format of ``tools/conversation.py``.
+"""Asks a real etcd, and records the conversation in the format of ``tools/lab/conversation.py``.
 
 The server is asked through its JSON gateway (HTTP, bytes in base64, 64-bit integers as strings), which needs no
 client library; HashKV, which the gateway lacks, through etcdctl. The gateway's watch is a stream in both

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from kvstore.tools.answers import RECORDED, Message
-from kvstore.tools.conversation import refusal, watched
-from kvstore.tools.recorded_requests import (
+from kvstore.tools.lab.conversation import refusal, watched
+from kvstore.tools.lab.recorded_requests import (
     CompactRequest,
     GrantRequest,
     HashKVRequest,
@@ -27,7 +27,7 @@ from kvstore.tools.recorded_requests import (
     RevokeRequest,
     TimeToLiveRequest,
 )
-from kvstore.tools.replay import Player, replay_options
+from kvstore.tools.lab.replay import Player, replay_options
 
 import kvstore
 from kvstore import AsyncStore, Event, Store

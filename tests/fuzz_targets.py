@@ -28,9 +28,9 @@ from kvstore.mvcc.schema import TABLES
 from kvstore.mvcc.state import State
 from kvstore.options import BadOption, Options
 from kvstore.replay import load_leases
-from kvstore.retention import policy
 from kvstore.snapshot.manifest import BadTail, LaterFormat, decode_manifest, decode_tail
 from kvstore.snapshot.reader import read_info
+from kvstore.upkeep.retention import policy
 from kvstore.wal import format as wal_format
 from kvstore.wal.inspect import scan_segment
 from kvstore.wal.reader import SegmentReader

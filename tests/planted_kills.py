@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from kvstore.tools import crashloop
+from kvstore.tools.lab import crashloop
 
 from kvstore.mvcc import checkpoint
 from kvstore.mvcc.overlay import Generation

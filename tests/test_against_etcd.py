@@ -18,8 +18,8 @@ from typing import Any
 
 import pytest
 from kvstore.tools.answers import Message, without_defaults
-from kvstore.tools.conversation import Exchange, parse_request
-from kvstore.tools.replay import Pace, Player, replay, replay_options
+from kvstore.tools.lab.conversation import Exchange, parse_request
+from kvstore.tools.lab.replay import Pace, Player, replay, replay_options
 
 from tests.etcd_recorder import HAS_ETCD, Recorder, fresh_etcd, record
 from tests.random_requests import PROFILES, Requests

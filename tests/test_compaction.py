@@ -19,8 +19,8 @@ from kvstore.model import EventType
 from kvstore.mvcc.schema import CHANGES, HISTORY, LATEST, parse_revision, split_history_key
 from kvstore.options import BadOption, Options, parse_duration
 from kvstore.recovery import open_engine
-from kvstore.retention import PeriodicPolicy, RevisionPolicy, policy
 from kvstore.store import Store
+from kvstore.upkeep.retention import PeriodicPolicy, RevisionPolicy, policy
 from tests.crashes import every_crash
 from tests.fake_clock import FakeClock
 from tests.watching import BACKENDS, TIMEOUT_SECONDS, open_store, settle

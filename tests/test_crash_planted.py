@@ -67,7 +67,7 @@ def unnamed_backend(patch: Patch) -> None:
 
 def release_too_much(patch: Patch) -> None:
     """Segments are given up without a sync of the backend that has taken over what is in them."""
-    from kvstore.snapshot.keeper import SnapshotKeeper
+    from kvstore.upkeep.snapshots import SnapshotKeeper
 
     patch.setattr(SnapshotKeeper, "_sync_backend", lambda self, folder: None)
 

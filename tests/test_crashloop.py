@@ -20,7 +20,7 @@ def run(project: Path, module: str, *arguments: str) -> subprocess.CompletedProc
 def test_killed_writers_lose_nothing_acknowledged(project: Path, tmp_path: Path, backend: str) -> None:
     """After each of 25 kills under load the store holds what was acknowledged, and verifies deeply at the end."""
     arguments = ["--cycles", "25", "--backend", backend, "--seed", "4", "--dir", str(tmp_path)]
-    done = run(project, "kvstore.tools.crashloop", *arguments)
+    done = run(project, "kvstore.tools.lab.crashloop", *arguments)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "25 cycles" in done.stdout
 
@@ -33,7 +33,14 @@ def test_thousands_of_kills(
 ) -> None:
     """The same, 5000 times; the figures are printed."""
     done = run(
-        project, "kvstore.tools.crashloop", "--cycles", "5000", "--backend", backend, "--dir", str(tmp_path)
+        project,
+        "kvstore.tools.lab.crashloop",
+        "--cycles",
+        "5000",
+        "--backend",
+        backend,
+        "--dir",
+        str(tmp_path),
     )
     with capsys.disabled():
         print(done.stdout)

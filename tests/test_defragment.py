@@ -13,13 +13,14 @@ from typing import Any
 import pytest
 
 import kvstore
-from kvstore import defragment, files
+from kvstore import files
 from kvstore.errors import Corruption, DiskFull, Overloaded, ReadOnly, StorePoisoned
 from kvstore.files import Disk, OSDisk
 from kvstore.model import EventType
 from kvstore.options import Options
 from kvstore.recovery import open_engine
 from kvstore.store import Store
+from kvstore.upkeep import defragment
 from tests.crashes import every_crash, every_failure
 from tests.watching import TIMEOUT_SECONDS, open_store, settle
 

@@ -10,9 +10,10 @@ import pytest
 from kvstore.tools import doctor
 from kvstore.tools.command import ExitCode
 
-from kvstore import NotAStore, Options, Store, diagnosis
-from kvstore.diagnosis import Fact, Level, diagnose, find_mount, has_fast_commit_bug, judge_file_system
+from kvstore import NotAStore, Options, Store
 from kvstore.files import OSDisk
+from kvstore.observe import doctor as diagnosis
+from kvstore.observe.doctor import Fact, Level, diagnose, find_mount, has_fast_commit_bug, judge_file_system
 from kvstore.recovery import open_engine
 from tests.command_line import command_line
 from tests.recording_disk import UnsyncedDisk

@@ -20,14 +20,15 @@ from typing import Any
 import pytest
 
 import kvstore
-from kvstore import defragment, layout
+from kvstore import layout
 from kvstore.files import OSDisk
 from kvstore.model import Alarm, RangeRequest
 from kvstore.mvcc.schema import META, META_APPLIED_INDEX, parse_u64
 from kvstore.options import Options
-from kvstore.quota import NOSPACE
 from kvstore.recovery import open_engine
 from kvstore.store import Store
+from kvstore.upkeep import defragment
+from kvstore.write.room import NOSPACE
 from tests.fake_clock import FakeClock
 from tests.gated_disk import GatedDisk
 from tests.recording_disk import LOST, RecordingDisk

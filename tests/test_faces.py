@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from kvstore.tools.conversation import read_conversation
-from kvstore.tools.replay import Pace, Player, replay_options
+from kvstore.tools.lab.conversation import read_conversation
+from kvstore.tools.lab.replay import Pace, Player, replay_options
 
 from tests.faces import AsyncPlayer, BesidePlayer, PastPlayer, SnapshotPlayer, SyncPlayer
 from tests.test_traces import BACKENDS, PROFILES, TRACES, assert_agrees, name, recording_of

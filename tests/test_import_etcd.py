@@ -25,7 +25,7 @@ from kvstore.tools import inspect_store
 import kvstore
 from kvstore.foreign import Imported, ImportOptions, find_foreign, recognize_foreign
 from kvstore.mvcc.schema import CHANGES, LATEST, META
-from kvstore.snapshot.opened import inspect
+from kvstore.snapshot.formats import inspect
 from kvstore.verification.run import verify
 from tests import etcd_samples
 from tests import test_etcd_real as real

@@ -12,8 +12,8 @@ import pytest
 
 import kvstore
 from kvstore.errors import LeaseExists, LeaseNotFound, LeaseProvided, LeaseTTLTooLarge
-from kvstore.lessor import STALE_DEADLINES_MAX
 from kvstore.model import EventType
+from kvstore.mvcc.lessor import STALE_DEADLINES_MAX
 from kvstore.mvcc.schema import ATTACHMENT
 from kvstore.store import Store
 from tests.fake_clock import FakeClock

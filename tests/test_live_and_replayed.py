@@ -10,7 +10,6 @@ import pytest
 
 from kvstore.backend import find_backend
 from kvstore.errors import RequestError
-from kvstore.lessor import Lessor
 from kvstore.model import (
     AlarmRequest,
     CompactionRequest,
@@ -29,6 +28,7 @@ from kvstore.model import (
     TxnRequest,
 )
 from kvstore.mvcc import effects
+from kvstore.mvcc.lessor import Lessor
 from kvstore.mvcc.plan import Plan, Planner
 from kvstore.mvcc.schema import TABLES
 from kvstore.mvcc.state import State

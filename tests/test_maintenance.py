@@ -12,7 +12,7 @@ import pytest
 
 import kvstore
 from kvstore.errors import DiskFull, StoreLocked, StorePoisoned
-from kvstore.maintenance import Job, Maintenance
+from kvstore.upkeep.background import Job, Maintenance
 from tests.watching import TIMEOUT_SECONDS, open_store
 
 LONG_SECONDS = 1e6

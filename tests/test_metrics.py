@@ -11,7 +11,7 @@ import pytest
 import kvstore
 from kvstore import metrics
 from kvstore.engine import LocalEngine
-from kvstore.measuring import Histogram, MeasuredDisk
+from kvstore.observe.measuring import Histogram, MeasuredDisk
 from tests.fake_clock import FakeClock
 
 prometheus = pytest.importorskip("prometheus_client")

@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 
 import kvstore
-from kvstore import migration
 from kvstore.backend import ReadTx, WriteTx, find_backend
-from kvstore.backend_move import move_backend
 from kvstore.errors import TooOld
 from kvstore.layout import DataDir
-from kvstore.migration import Migration
 from kvstore.mvcc.schema import FORMAT_VERSION, LATEST, META, META_FORMAT, TABLES, pack_u64, parse_u64
+from kvstore.offline import migration
+from kvstore.offline.backend_move import move_backend
+from kvstore.offline.migration import Migration
 from tests.fixtures.make import BACKENDS, FOLDER, describe, fill
 
 FORMATS = sorted(path.name for path in FOLDER.glob("format-*"))
@@ -272,14 +272,14 @@ def test_a_move_that_fails_leaves_the_store_as_it_was(
     data_dir = a_store(tmp_path)
     with kvstore.open(data_dir) as store:
         before = describe(store)
-    real_copy = kvstore.backend_move.copy_rows
+    real_copy = kvstore.offline.backend_move.copy_rows
 
     def lossy(source: Any, target: Any, progress: Any) -> None:
         real_copy(source, target, progress)
         with target.write() as tx:
             tx.delete_many(LATEST, [b"a"])
 
-    monkeypatch.setattr("kvstore.backend_move.copy_rows", lossy)
+    monkeypatch.setattr("kvstore.offline.backend_move.copy_rows", lossy)
     with pytest.raises(kvstore.Corruption):
         move_backend(data_dir, "sqlite")
     with kvstore.open(data_dir, "lmdb") as store:

@@ -211,7 +211,7 @@ def compaction_batch_limit(path: Path) -> None:
 def compaction_sleep_interval_seconds(path: Path) -> None:
     slept: list[float] = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("kvstore.compaction.time.sleep", slept.append)
+        patch.setattr("kvstore.upkeep.compaction.time.sleep", slept.append)
         with open_store(path, "lmdb", compaction_sleep_interval="7s") as store:
             fill(store, 3)
             fill(store, 3)

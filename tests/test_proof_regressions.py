@@ -15,8 +15,8 @@ import pytest
 import kvstore
 from kvstore.backend import find_backend
 from kvstore.errors import Corruption
-from kvstore.lessor import Lessor
 from kvstore.mvcc import effects
+from kvstore.mvcc.lessor import Lessor
 from kvstore.mvcc.schema import (
     CHANGES,
     HISTORY,

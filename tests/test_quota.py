@@ -20,10 +20,10 @@ from kvstore.errors import Code, DiskFull, QuotaExceeded, SpaceError, StorePoiso
 from kvstore.files import File, OSDisk, OSFile
 from kvstore.model import Alarm
 from kvstore.options import Options
-from kvstore.quota import NOSPACE, put_cost, txn_cost
 from kvstore.recovery import open_engine
 from kvstore.store import Store
 from kvstore.wal import writer as wal_writer
+from kvstore.write.room import NOSPACE, put_cost, txn_cost
 from tests.watching import BACKENDS, TIMEOUT_SECONDS, open_store, settle
 
 QUOTA_BYTES = 400_000

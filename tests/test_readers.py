@@ -15,9 +15,9 @@ import pytest
 
 import kvstore
 from kvstore.backend import find_backend
-from kvstore.backend_move import move_backend
 from kvstore.errors import StoreLocked
 from kvstore.mvcc.schema import TABLES
+from kvstore.offline.backend_move import move_backend
 from kvstore.readers import HANDLE, FolderLock, Readers, has_readers, held, view_byte
 from kvstore.store import Store
 from kvstore.verification import heal, verify

@@ -16,7 +16,7 @@ from kvstore.backend import find_backend
 from kvstore.mvcc.schema import ALARM, pack_u64
 from kvstore.options import BadOption, Options
 from kvstore.recovery import open_engine
-from kvstore.snapshot import opened
+from kvstore.snapshot import formats as opened
 from kvstore.snapshot import restore as restoring
 from kvstore.snapshot.reader import read_info
 from kvstore.snapshot.restore import NewStore, restore

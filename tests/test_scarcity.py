@@ -19,7 +19,7 @@ from kvstore import layout
 from kvstore.errors import KVStoreError, NoDescriptor, NoThread, Overloaded, StorePoisoned, StoreUnreachable
 from kvstore.files import OSDisk, is_disk_failure
 from kvstore.mvcc import checkpoint
-from kvstore.snapshot import keeper
+from kvstore.upkeep import snapshots as keeper
 from kvstore.wal import Log, LogOptions
 from kvstore.wal import log as wal_log
 from tests.watching import TIMEOUT_SECONDS, open_store

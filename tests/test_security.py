@@ -20,7 +20,7 @@ import pytest
 
 import kvstore
 from kvstore.errors import KVStoreError
-from kvstore.migration import migrate, plan
+from kvstore.offline.migration import migrate, plan
 from kvstore.snapshot.manifest import encode_tail
 from kvstore.snapshot.reader import read_info
 from kvstore.verification import heal

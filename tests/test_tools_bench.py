@@ -4,12 +4,12 @@ import json
 from pathlib import Path
 
 import pytest
-from kvstore.tools.bench import register
-from kvstore.tools.benchmarks.catalogue import ROWS
-from kvstore.tools.benchmarks.contest import Contest, Sample, Settings, hold, row
-from kvstore.tools.benchmarks.etcd_load import EventCounter
-from kvstore.tools.benchmarks.place import Place
 from kvstore.tools.command import ExitCode, run
+from kvstore.tools.lab.bench import register
+from kvstore.tools.lab.benchmarks.catalogue import ROWS
+from kvstore.tools.lab.benchmarks.contest import Contest, Sample, Settings, hold, row
+from kvstore.tools.lab.benchmarks.etcd_load import EventCounter
+from kvstore.tools.lab.benchmarks.place import Place
 
 TINY = ["--pairs", "1", "--scale", "0.001", "--seconds", "0.05"]
 

@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from kvstore.tools import demo
-from kvstore.tools.crash_writer import value_of
+from kvstore.tools.lab import demo
+from kvstore.tools.lab.crash_writer import value_of
 
 import kvstore
 
@@ -22,7 +22,7 @@ def test_the_tour_holds_what_it_claims(tmp_path: Path) -> None:
         "KVSTORE_SHARED": str(tmp_path / "absent"),
         "COLUMNS": "120",
     }
-    command = [sys.executable, "-m", "kvstore.tools.demo", "--writes", "200"]
+    command = [sys.executable, "-m", "kvstore.tools.lab.demo", "--writes", "200"]
     done = subprocess.run(command, capture_output=True, text=True, env=environ, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("all 25") == 2

@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from kvstore.tools.conversation import NotAConversation, read_conversation
-from kvstore.tools.replay import Pace, Result, replay
+from kvstore.tools.lab.conversation import NotAConversation, read_conversation
+from kvstore.tools.lab.replay import Pace, Result, replay
 
-from kvstore import compaction
 from kvstore.mvcc import read
+from kvstore.upkeep import compaction
 from kvstore.watch import stream
 
 PROJECT = Path(__file__).parents[1]
@@ -294,10 +294,11 @@ def test_a_damaged_archive_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "start", [["tools/replay.py"], ["-m", "kvstore.tools.replay"], ["-m", "kvstore.tools.main", "replay"]]
+    "start",
+    [["tools/lab/replay.py"], ["-m", "kvstore.tools.lab.replay"]],
 )
 def test_the_command_says_what_differs(tmp_path: Path, start: list[str]) -> None:
-    """As a script, as a module and as a verb: exit code 0 if all agree, 1 and a readable diff if not."""
+    """As a script and as a module: exit code 0 if all agree, 1 and a readable diff if not."""
     true = write(tmp_path / "true.jsonl", PUT, GET)
     false = write(tmp_path / "false.jsonl", PUT, changed(GET, '"version": 1', '"version": 7'))
 

@@ -17,8 +17,8 @@ import kvstore
 from kvstore import KVStoreError, NotAStore, Options, Store, StoreLocked, ops
 from kvstore.backend import Backend, ReadTx, find_backend
 from kvstore.keyvalue import decode_row, encode_key_value, split_row
-from kvstore.lessor import Lease
 from kvstore.model import AlarmRequest
+from kvstore.mvcc.lessor import Lease
 from kvstore.mvcc.schema import (
     ALARM,
     ATTACHMENT,

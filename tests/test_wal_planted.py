@@ -10,7 +10,8 @@ import pytest
 from kvstore import layout
 from kvstore.files import Disk
 from kvstore.wal import format as fmt
-from kvstore.wal import log, recovery, replay, writer
+from kvstore.wal import log, replay, writer
+from kvstore.wal import tail as recovery
 from tests import test_wal_crash as crashes
 from tests.crashes import every_crash
 

@@ -15,8 +15,8 @@ from kvstore.tools.command import ExitCode
 import kvstore
 from kvstore import Corruption, Options, Store, layout
 from kvstore.recovery import open_engine
-from kvstore.wal.anew import begin_anew
 from kvstore.wal.inspect import scan_segment
+from kvstore.wal.restart import begin_anew
 from tests.command_line import CommandLine, command_line
 from tests.crashes import every_crash
 from tests.recording_disk import UnsyncedDisk

@@ -11,9 +11,10 @@ from kvstore.tools import get, hashkv, migrate, put, status
 from kvstore.tools import verify as verify_tool
 
 import kvstore
-from kvstore import BadOption, migration
-from kvstore.backend_move import move_backend
+from kvstore import BadOption
 from kvstore.mvcc.schema import META, META_REVISION, REVISION_END, TABLES, pack_u64
+from kvstore.offline import migration
+from kvstore.offline.backend_move import move_backend
 from kvstore.options import Options
 from kvstore.recognition import backend_of
 from kvstore.verification import heal, verify

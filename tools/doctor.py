@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import typer
 
-from kvstore.diagnosis import Level, diagnose
+from kvstore.observe.doctor import Level, diagnose
 
 from .command import ExitCode, Settings, write_json, write_line, write_table
 

@@ -33,8 +33,6 @@ COMMANDS = (
     "export_store",
     "inspect_store",
     "migrate",
-    "replay",
-    "bench",
 )
 
 

@@ -12,9 +12,9 @@ from typing import Annotated
 
 import typer
 
-from kvstore import migration
-from kvstore.backend_move import move_backend
 from kvstore.mvcc.schema import FORMAT_VERSION
+from kvstore.offline import migration
+from kvstore.offline.backend_move import move_backend
 
 from .command import Settings, new_app, write_json, write_line
 from .progress import progress_bar

@@ -30,7 +30,7 @@ import typer
 
 import kvstore
 from kvstore.errors import KVStoreError
-from kvstore.snapshot.opened import inspect
+from kvstore.snapshot.formats import inspect
 from kvstore.snapshot.reader import SnapshotInfo, read_info
 
 from .command import ExitCode, Settings, exit_code, new_app, run, write_json, write_line, write_table

@@ -36,9 +36,9 @@ from kvstore.mvcc.schema import (
     parse_u64,
 )
 from kvstore.recovery import take_lock
-from kvstore.wal.anew import begin_anew
 from kvstore.wal.inspect import Repair
 from kvstore.wal.inspect import repair as repair_log
+from kvstore.wal.restart import begin_anew
 
 from .command import ExitCode, Settings, write_json, write_line
 

@@ -27,7 +27,7 @@ from kvstore.keyvalue import make_row, row_mod_revision
 from kvstore.wire import WireError, bytes_field, fields, int_field, read_varint, signed, varint
 
 if TYPE_CHECKING:
-    from kvstore.lessor import Lessor
+    from kvstore.mvcc.lessor import Lessor
     from kvstore.mvcc.state import State
 
 REVISION, PUT, DELETE, GRANT, REVOKE, ATTACH, DETACH, RENEW, COMPACT, ALARM = range(1, 11)

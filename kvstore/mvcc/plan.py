@@ -32,7 +32,6 @@ from kvstore.errors import (
     LeaseTTLTooLarge,
 )
 from kvstore.keyvalue import KeyValue, KeyValues, encode_key_value, make_row, row_lease, row_numbers
-from kvstore.lessor import TTL_MAX_SECONDS, Lessor
 from kvstore.model import (
     AlarmRequest,
     BarrierRequest,
@@ -65,6 +64,7 @@ from kvstore.model import (
     TxnResponse,
 )
 from kvstore.mvcc import effects, size
+from kvstore.mvcc.lessor import TTL_MAX_SECONDS, Lessor
 from kvstore.mvcc.overlay import ChangedRow, Generation
 from kvstore.mvcc.read import answer_range, scan_keys, scan_rows
 from kvstore.mvcc.state import State

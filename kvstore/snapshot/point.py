@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from kvstore import layout
 from kvstore.backend import Progress
 from kvstore.errors import Corruption, OpenError
-from kvstore.lessor import Lessor
 from kvstore.mvcc import effects
 from kvstore.mvcc.checkpoint import no_pause, write_generation
+from kvstore.mvcc.lessor import Lessor
 from kvstore.mvcc.overlay import Generation
 from kvstore.mvcc.state import State
 from kvstore.snapshot.reader import SnapshotInfo

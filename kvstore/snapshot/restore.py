@@ -53,7 +53,7 @@ from kvstore.mvcc.schema import (
 from kvstore.mvcc.state import State
 from kvstore.options import BadOption, Options, check_bounds
 from kvstore.recognition import backend_of, leave_mark
-from kvstore.snapshot import opened
+from kvstore.snapshot import formats as opened
 from kvstore.snapshot.building import building_directory, check_target
 from kvstore.snapshot.point import Point, choose_base, covers, replay_to
 from kvstore.snapshot.reader import SnapshotInfo, read_info

@@ -23,7 +23,6 @@ from kvstore.backend import Backend, Progress
 from kvstore.errors import DiskFull, KVStoreError, WrongStore
 from kvstore.files import Disk, free_bytes
 from kvstore.layout import DataDir
-from kvstore.maintenance import Traffic
 from kvstore.mvcc.schema import (
     CHANGES,
     LATEST,
@@ -41,6 +40,7 @@ from kvstore.mvcc.schema import (
 from kvstore.snapshot.copying import Copying, IsBusy, Meter, nobody
 from kvstore.snapshot.manifest import TAIL_BYTES_MAX, Manifest, Member, encode_tail
 from kvstore.snapshot.reader import SnapshotInfo, check_content
+from kvstore.upkeep.background import Traffic
 
 if TYPE_CHECKING:
     from kvstore.engine import LocalEngine

@@ -46,7 +46,7 @@ from kvstore.mvcc.schema import (
     split_history_key,
 )
 from kvstore.mvcc.state import State
-from kvstore.snapshot.opened import load_leases
+from kvstore.snapshot.formats import load_leases
 from kvstore.snapshot.point import covers
 from kvstore.snapshot.reader import SnapshotInfo, open_backend
 from kvstore.snapshot.transfer import copy_bytes, copy_rows

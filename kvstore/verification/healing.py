@@ -29,7 +29,7 @@ from kvstore.verification.report import Collector
 from kvstore.verification.run import kind_of
 from kvstore.verification.small import Marks, read_marks
 from kvstore.verification.snapshots import check_tables
-from kvstore.wal.anew import begin_anew
+from kvstore.wal.restart import begin_anew
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,8 +11,8 @@ from kvstore.errors import Corruption, KVStoreError
 from kvstore.mvcc import effects
 from kvstore.verification.report import LOG, Collector
 from kvstore.wal.reader import SegmentReader
-from kvstore.wal.recovery import what_is_cut
 from kvstore.wal.replay import Replay
+from kvstore.wal.tail import what_is_cut
 from kvstore.wire import WireError, fields
 
 ATTEMPTS = 50

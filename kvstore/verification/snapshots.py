@@ -9,7 +9,7 @@ from kvstore.backend import Backend
 from kvstore.errors import TooNew, TooOld
 from kvstore.layout import DataDir
 from kvstore.mvcc.schema import CHANGES, LATEST, LEASE
-from kvstore.snapshot import opened
+from kvstore.snapshot import formats as opened
 from kvstore.snapshot.manifest import Manifest
 from kvstore.snapshot.reader import SnapshotInfo
 from kvstore.verification.report import DAMAGE, SNAPSHOT, Collector

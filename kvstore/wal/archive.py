@@ -25,7 +25,7 @@ from kvstore.errors import KVStoreError, OpenError, WrongStore
 from kvstore.files import Disk, FolderLock
 from kvstore.layout import NumberedFile
 from kvstore.wal import format as fmt
-from kvstore.wal import recovery
+from kvstore.wal import tail as recovery
 from kvstore.wal.reader import SegmentReader
 
 _CHUNK_BYTES = 1 << 20

@@ -21,11 +21,11 @@ from kvstore import layout, wire
 from kvstore.errors import Corruption, NotAStore
 from kvstore.files import Disk, disk_full_is_typed
 from kvstore.wal import format as fmt
-from kvstore.wal import recovery
-from kvstore.wal.anew import set_aside
-from kvstore.wal.flipped import Flip
+from kvstore.wal import tail as recovery
+from kvstore.wal.bit_flip import Flip
 from kvstore.wal.reader import SegmentReader
 from kvstore.wal.replay import Replay, segments_from
+from kvstore.wal.restart import set_aside
 
 # --- dump ---------------------------------------------------------------------------------
 

@@ -19,8 +19,8 @@ from kvstore import layout, wire
 from kvstore.errors import Corruption, NotAStore, WrongStore
 from kvstore.files import Disk
 from kvstore.wal import format as fmt
-from kvstore.wal import recovery
-from kvstore.wal.flipped import Flip, find_flip
+from kvstore.wal import tail as recovery
+from kvstore.wal.bit_flip import Flip, find_flip
 from kvstore.wal.format import Batch, Mark, Metadata
 from kvstore.wal.reader import SegmentReader
 

@@ -18,7 +18,7 @@ from collections.abc import Iterable
 
 from kvstore.backend import Row
 from kvstore.keyvalue import decode_row, row_numbers
-from kvstore.lessor import TTL_MAX_SECONDS, Lease
+from kvstore.mvcc.lessor import TTL_MAX_SECONDS, Lease
 from kvstore.mvcc.schema import (
     FORMAT_VERSION,
     META_APPLIED_INDEX,

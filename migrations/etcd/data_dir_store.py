@@ -14,8 +14,8 @@ from kvstore.files import OSDisk
 from kvstore.mvcc.schema import META_CLUSTER_ID, META_MEMBER_ID, TABLES, pack_u64
 from kvstore.mvcc.state import State
 from kvstore.options import Options
+from kvstore.snapshot.formats import load_leases
 from kvstore.snapshot.manifest import Member
-from kvstore.snapshot.opened import load_leases
 from kvstore.store import Store
 
 from .data_dir import EtcdDataDir

@@ -31,7 +31,7 @@ class EtcdStores:
             from .data_dir_store import open_data_dir
 
             return open_data_dir(path, wal_dir)
-        from kvstore.snapshot.opened import open_snapshot
+        from kvstore.snapshot.formats import open_snapshot
 
         return open_snapshot(path)
 

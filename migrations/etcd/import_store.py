@@ -44,7 +44,7 @@ from kvstore.mvcc.schema import (
 from kvstore.mvcc.state import State
 from kvstore.options import BadOption
 from kvstore.snapshot.building import building_directory, check_target
-from kvstore.snapshot.opened import load_leases
+from kvstore.snapshot.formats import load_leases
 from kvstore.snapshot.transfer import copy_rows
 from kvstore.wal import Log
 

@@ -18,7 +18,6 @@ from typing import Any
 from google.protobuf.message import DecodeError
 
 from kvstore.errors import Corruption, RequestError
-from kvstore.lessor import Lessor
 from kvstore.model import (
     AlarmRequest,
     CompactionRequest,
@@ -33,6 +32,7 @@ from kvstore.model import (
     RangeRequest,
     TxnRequest,
 )
+from kvstore.mvcc.lessor import Lessor
 from kvstore.mvcc.plan import Planner
 from kvstore.mvcc.schema import META
 from kvstore.mvcc.state import State

@@ -40,7 +40,7 @@ def is_bbolt(path: str | os.PathLike[str]) -> bool:
 
 
 class EtcdSnapshots:
-    """The format, as ``kvstore.snapshot.opened.SnapshotFormat`` describes it."""
+    """The format, as ``kvstore.snapshot.formats.SnapshotFormat`` describes it."""
 
     @staticmethod
     def recognizes(path: Path) -> bool:

@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any
 from kvstore import layout
 from kvstore.engine import LocalEngine
 from kvstore.files import Disk, File, Path
-from kvstore.maintenance import COMMIT, DEFRAGMENT, SNAPSHOT
 from kvstore.model import (
     DeleteRangeRequest,
     ExpireRequest,
@@ -36,6 +35,7 @@ from kvstore.model import (
     TxnResponse,
 )
 from kvstore.mvcc.plan import Plan, Planner
+from kvstore.upkeep.background import COMMIT, DEFRAGMENT, SNAPSHOT
 
 if TYPE_CHECKING:
     from kvstore.keyvalue import KeyValue

@@ -18,7 +18,7 @@ from kvstore import layout
 from kvstore.backend import Progress
 from kvstore.errors import Corruption
 from kvstore.files import Disk
-from kvstore.lessor import Lessor
+from kvstore.mvcc.lessor import Lessor
 from kvstore.mvcc.schema import TABLES
 from kvstore.mvcc.state import State
 from kvstore.snapshot.point import Point, replay_to

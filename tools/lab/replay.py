@@ -1,6 +1,6 @@
 """Play recorded conversations with etcd through the engine, and compare every answer.
 
-    kvstore replay FILE... --backend lmdb          (also: python tools/replay.py FILE...)
+    python -m kvstore.tools.lab.replay FILE... --backend lmdb
 
 Each file is played into a new, empty store. The exit code is 0 only if every answer agreed, errors included.
 Four options put the store through more than the recording did; no answer may change:
@@ -19,7 +19,7 @@ if __name__ == "__main__" and not __package__:
     import runpy
 
     sys.path.pop(0)  # where Python puts a script's folder
-    runpy.run_module("kvstore.tools.replay", run_name="__main__", alter_sys=True)
+    runpy.run_module("kvstore.tools.lab.replay", run_name="__main__", alter_sys=True)
     sys.exit()
 
 import json
@@ -46,8 +46,8 @@ from kvstore.model import (
 from kvstore.options import Options
 from kvstore.recovery import open_engine
 
-from .answers import RECORDED, Message, without_defaults
-from .command import ExitCode, Settings, run, write_json, write_line
+from ..answers import RECORDED, Message, without_defaults
+from ..command import ExitCode, Settings, run, write_json, write_line
 from .conversation import Exchange, parse_request, read_conversation, refusal, watched
 from .recorded_requests import (
     CompactRequest,

@@ -1,6 +1,6 @@
 """A writer to be killed: threads put keys, and each write that was acknowledged is told to whoever listens.
 
-    python -m kvstore.tools.crash_writer DATA_DIR BACKEND THREADS
+    python -m kvstore.tools.lab.crash_writer DATA_DIR BACKEND THREADS
 
 After a put has returned, a line "KEY REVISION" goes to stdout in one write. So whoever reads stdout until its end
 knows a subset of the acknowledged writes, however suddenly this process ends; all of them must be in the store.

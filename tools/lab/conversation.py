@@ -33,7 +33,7 @@ from typing import Any, NamedTuple
 from kvstore.errors import Code, KVStoreError
 from kvstore.model import Event, WatchResponse
 
-from .answers import RECORDED, Message, without_defaults
+from ..answers import RECORDED, Message, without_defaults
 from .recorded_requests import PARSERS, Request
 
 

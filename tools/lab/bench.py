@@ -1,9 +1,9 @@
 """Measure this store against others, on this machine, in turns.
 
-    kvstore bench                       everything (an hour; make bench)
-    kvstore bench --quick               small and short: a look, not a result
-    kvstore bench --only get --only put-1 --json-file result.json --plot result.png
-    kvstore bench --sync-delay-ms 10    as on a slow disk
+    python -m kvstore.tools.lab.bench                       everything (an hour; make bench)
+    python -m kvstore.tools.lab.bench --quick               small and short: a look, not a result
+    python -m kvstore.tools.lab.bench --only get --only put-1 --json-file result.json --plot result.png
+    python -m kvstore.tools.lab.bench --sync-delay-ms 10    as on a slow disk
 
 What is measured, and how to read it: docs/benchmarks.md. The exit code is 1 if a row failed; a missed goal is a result.
 """
@@ -16,7 +16,7 @@ if __name__ == "__main__" and not __package__:
     import runpy
 
     sys.path.pop(0)  # where Python puts a script's folder
-    runpy.run_module("kvstore.tools.bench", run_name="__main__", alter_sys=True)
+    runpy.run_module("kvstore.tools.lab.bench", run_name="__main__", alter_sys=True)
     sys.exit()
 
 import json
@@ -25,8 +25,8 @@ from typing import Annotated
 
 import typer
 
-from .command import ExitCode, Settings, run, write_json, write_table
-from .usage import UsageError
+from ..command import ExitCode, Settings, run, write_json, write_table
+from ..usage import UsageError
 
 
 def register(app: typer.Typer) -> None:
@@ -61,7 +61,7 @@ def bench(
         write_table(("row", "", "what is measured"), session.listed())
         return
     if unknown := session.unknown(only or []):
-        raise UsageError(f"no row {unknown[0]!r}; kvstore bench --list names them")
+        raise UsageError(f"no row {unknown[0]!r}; --list names them")
     said = {"pairs": pairs, "scale": scale, "seconds": seconds}
     sizes: dict[str, float] = {
         **(session.QUICK if quick else {}),

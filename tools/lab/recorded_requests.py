@@ -25,7 +25,7 @@ from kvstore.model import (
     WatchRequest,
 )
 
-from .answers import Message
+from ..answers import Message
 
 
 class GrantRequest(NamedTuple):

@@ -26,9 +26,9 @@ from typing import TYPE_CHECKING
 
 from kvstore import files
 from kvstore.errors import DiskFull, QuotaExceeded, SpaceError
-from kvstore.leasing import GRANT_COST_BYTES
 from kvstore.model import Alarm, AlarmRequest, Op, PutRequest, TxnRequest
 from kvstore.mvcc.schema import parse_u64
+from kvstore.write.leasing import GRANT_COST_BYTES
 
 if TYPE_CHECKING:
     from kvstore.engine import LocalEngine

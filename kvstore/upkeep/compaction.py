@@ -36,7 +36,6 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from kvstore.backend import Progress, ReadTx, Row, WriteTx
 from kvstore.errors import Compacted, FutureRevision
-from kvstore.maintenance import Courtesy
 from kvstore.mvcc.schema import (
     CHANGES,
     CREATE,
@@ -51,7 +50,8 @@ from kvstore.mvcc.schema import (
     parse_u64,
     revision_key,
 )
-from kvstore.retention import policy
+from kvstore.upkeep.background import Courtesy
+from kvstore.upkeep.retention import policy
 
 if TYPE_CHECKING:
     from kvstore.engine import LocalEngine

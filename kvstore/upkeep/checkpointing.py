@@ -20,10 +20,10 @@ from typing import TYPE_CHECKING
 
 from kvstore.errors import Busy, Corruption, DiskFull, Overloaded
 from kvstore.files import is_disk_failure
-from kvstore.maintenance import COMMIT
 from kvstore.mvcc import checkpoint
 from kvstore.mvcc.overlay import Generation, Remains
 from kvstore.mvcc.schema import META, META_APPLIED_INDEX, META_LOG_MARK, parse_u64
+from kvstore.upkeep.background import COMMIT
 
 if TYPE_CHECKING:
     from kvstore.engine import LocalEngine

@@ -1,6 +1,6 @@
 """Kill a writing store again and again, and hold what is left against what it had acknowledged.
 
-    python -m kvstore.tools.crashloop [--cycles 50] [--backend lmdb] [--seed N] [--first-run 0] [--dir DIR]
+    python -m kvstore.tools.lab.crashloop [--cycles 50] [--backend lmdb] [--seed N] [--first-run 0] [--dir DIR]
 
     cycle    fork a writer (crashloop_writer), SIGKILL it at a random moment, open what it left, compare
              (crashloop_history). Some are killed while they are still recovering from the last kill; some of the
@@ -44,7 +44,7 @@ OPENED = b'{"done":"open"}'
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="kvstore.tools.crashloop", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="kvstore.tools.lab.crashloop", description=__doc__.splitlines()[0])
     parser.add_argument("--cycles", type=int, default=50, help="kills per backend")
     parser.add_argument("--backend", action="append", choices=["lmdb", "sqlite"], help="default: both")
     parser.add_argument("--seed", type=int, default=random.SystemRandom().getrandbits(32))

@@ -1,4 +1,4 @@
-"""What ``kvstore bench`` is made of.
+"""What the benchmarks is made of.
 
 contest    contestants measured in turns (A B A B ...), goals between them      the model: read this first
 place      the directory of a run: fresh folders, stores that are built once

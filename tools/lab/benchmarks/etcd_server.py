@@ -113,7 +113,7 @@ class EtcdServer:
         before = self.cpu_seconds()
         command = json.dumps({"job": job, "port": self.port, **arguments})
         finished = subprocess.run(
-            [sys.executable, "-m", "kvstore.tools.benchmarks.etcd_load", command],
+            [sys.executable, "-m", "kvstore.tools.lab.benchmarks.etcd_load", command],
             capture_output=True,
             text=True,
             check=False,

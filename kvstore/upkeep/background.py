@@ -18,9 +18,9 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from kvstore.leasing import EXPIRY_INTERVAL_SECONDS
 from kvstore.mvcc.checkpoint import PAUSE_SECONDS, RUN_SECONDS
-from kvstore.quota import POLL_INTERVAL_SECONDS
+from kvstore.write.leasing import EXPIRY_INTERVAL_SECONDS
+from kvstore.write.room import POLL_INTERVAL_SECONDS
 
 if TYPE_CHECKING:
     from kvstore.engine import LocalEngine

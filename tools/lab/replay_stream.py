@@ -12,7 +12,7 @@ from kvstore.engine import LocalEngine
 from kvstore.model import WatchRequest, WatchResponse
 from kvstore.watch.mailbox import EVERY_WATCH
 
-from .answers import RECORDED, Message, without_defaults
+from ..answers import RECORDED, Message, without_defaults
 from .recorded_requests import AskProgress, CancelWatch, CreateWatch, StreamRequest
 
 WATCH_TIMEOUT_SECONDS = 60.0

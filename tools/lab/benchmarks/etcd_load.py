@@ -1,4 +1,4 @@
-"""A load generator for etcd, in a process of its own: ``python -m kvstore.tools.benchmarks.etcd_load '{...}'``.
+"""A load generator for etcd, in a process of its own: ``python -m kvstore.tools.lab.benchmarks.etcd_load '{...}'``.
 
 Takes one job as JSON and prints what it measured as JSON. ``clients`` calls are always in flight, spread over
 ``connections``; whenever one returns the next goes out.

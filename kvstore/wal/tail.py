@@ -38,7 +38,7 @@ from kvstore import layout
 from kvstore.errors import DiskFull
 from kvstore.files import Disk
 from kvstore.wal import format as fmt
-from kvstore.wal.flipped import Flip, find_flip, flip_in_zeros
+from kvstore.wal.bit_flip import Flip, find_flip, flip_in_zeros
 from kvstore.wal.reader import SegmentReader
 from kvstore.wal.writer import write_zeros
 

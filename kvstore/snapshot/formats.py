@@ -18,7 +18,7 @@ from kvstore.backend import Backend, Progress, view
 from kvstore.engine import LocalEngine
 from kvstore.files import OSDisk, disk_full_is_typed
 from kvstore.keyvalue import value_view
-from kvstore.lessor import Lessor
+from kvstore.mvcc.lessor import Lessor
 from kvstore.mvcc.schema import LATEST
 from kvstore.mvcc.state import State
 from kvstore.mvcc.validate import check_key

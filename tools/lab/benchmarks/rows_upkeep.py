@@ -33,7 +33,7 @@ COPY = "plain copy + fsync"
 
 CAN = {
     "snapshot": hasattr(Store, "snapshot"),
-    "compaction": find_spec("kvstore.compaction") is not None,
+    "compaction": find_spec("kvstore.upkeep.compaction") is not None,
     "defragmentation": hasattr(Store, "defragment"),
 }
 """What this version of the store can do."""

@@ -1,4 +1,4 @@
-"""Jobs that need a process of their own: ``python -m kvstore.tools.benchmarks.child '{...}'``.
+"""Jobs that need a process of their own: ``python -m kvstore.tools.lab.benchmarks.child '{...}'``.
 
 {"job": "memory", "path": ..., "backend": ..., "keys": N}   open, read, print the anonymous memory in bytes
 {"job": "victim", "path": ..., "backend": ..., "keys": N, "puts": M, "options": {...}}
@@ -24,7 +24,12 @@ _IN_FLIGHT = 64
 
 
 def start(job: str, **arguments: Any) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "kvstore.tools.benchmarks.child", json.dumps({"job": job, **arguments})]
+    command = [
+        sys.executable,
+        "-m",
+        "kvstore.tools.lab.benchmarks.child",
+        json.dumps({"job": job, **arguments}),
+    ]
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
 

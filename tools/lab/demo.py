@@ -28,7 +28,7 @@ from rich.table import Table
 import kvstore
 from kvstore.store import Store
 
-from .command import ExitCode, readable, run
+from ..command import ExitCode, readable, run
 from .conversation import Exchange, parse_exchange, read_conversation
 from .crash_writer import value_of
 from .demo_conversation import SHOP

@@ -37,10 +37,10 @@ from kvstore import files, layout
 from kvstore.backend import Backend, Progress
 from kvstore.errors import Corruption, DiskFull, Overloaded, ReadOnly
 from kvstore.held import check_held
-from kvstore.maintenance import DEFRAGMENT, Courtesy
 from kvstore.mvcc.schema import META, TABLES
 from kvstore.readers import has_readers
 from kvstore.snapshot.transfer import copy_rows
+from kvstore.upkeep.background import DEFRAGMENT, Courtesy
 
 if TYPE_CHECKING:
     from kvstore.engine import LocalEngine

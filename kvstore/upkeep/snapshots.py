@@ -32,10 +32,10 @@ from kvstore.backend import Progress
 from kvstore.errors import KVStoreError, ReadOnly, StoreClosed
 from kvstore.files import is_disk_failure
 from kvstore.held import check_held
-from kvstore.maintenance import SNAPSHOT, said_of
-from kvstore.snapshot.beside import take_beside
+from kvstore.snapshot.live_copy import take_beside
 from kvstore.snapshot.reader import SnapshotInfo, read_info
 from kvstore.snapshot.writer import take_snapshot
+from kvstore.upkeep.background import SNAPSHOT, said_of
 
 if TYPE_CHECKING:
     from kvstore.engine import LocalEngine

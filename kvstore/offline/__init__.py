@@ -1,0 +1,1 @@
+"""Work on the files of a store that nobody has open."""
