@@ -147,7 +147,7 @@ class SQLiteBackend:
         while True:
             try:
                 return self.give_back(self.take())
-            except OSError:
+            except (OSError, StoreUnreachable):
                 try:
                     if not self._is_replaceable or not self._freeze():
                         raise

@@ -11,7 +11,7 @@ from tests import PROJECT
 
 FLOORS = (
     ("words", "_version errors invariants clock wire layout arguments protobuf"),
-    ("the machine", "files options life readers held shelter loops backend"),
+    ("the machine", "files options life readers held shelter loops twins backend"),
     ("values and requests", "keyvalue model"),
     ("the log", "wal"),
     ("revisions", "mvcc ops pacing etcdpb"),
@@ -21,7 +21,7 @@ FLOORS = (
     ("engines", "reads write.room upkeep engine"),
     ("opening and looking through", "observe.measuring snapshot.restore verification recovery"),
     ("beside a store", "observe offline metrics"),
-    ("faces", "protocol store opened awaited_writes twins aio foreign"),
+    ("faces", "protocol store opened awaited_writes aio foreign"),
     ("kvstore", ""),
 )
 """From the ground up. A module that is named lives there, others where their folder does."""
