@@ -23,7 +23,7 @@ test: lint check ## Linters, types, and the test suite: what must pass before a 
 lint: $(VENV)/ready-test ## Linters and types only.
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
+	$(BIN)/python -m tests.project.type_check
 
 check: $(VENV)/ready-test ## The test suite only.
 	$(BIN)/python -m pytest -n auto

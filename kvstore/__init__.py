@@ -80,6 +80,7 @@ from kvstore.options import BadOption, Options
 from kvstore.shelter import Sheltered
 
 if TYPE_CHECKING:
+    from kvstore import metrics as metrics
     from kvstore.aio import AsyncStore
     from kvstore.backend import Progress
     from kvstore.engine import LocalEngine
@@ -297,16 +298,18 @@ def doctor(data_dir: str | os.PathLike[str], **options: Any) -> list[Fact]:
     return diagnose(data_dir, options=Options.load(options))
 
 
-def __getattr__(name: str) -> Any:
-    """``Store``, ``View``, ``AsyncStore`` and ``metrics`` on first use: importing this package stays light."""
-    if name in ("Store", "View"):
-        from kvstore import store
+if not TYPE_CHECKING:  # a type checker sees the imports above, and that there is no kvstore.opne
 
-        return getattr(store, name)
-    if name == "metrics":
-        return import_module("kvstore.metrics")
-    if name == "AsyncStore":
-        from kvstore.aio import AsyncStore
+    def __getattr__(name: str) -> Any:
+        """``Store``, ``View``, ``AsyncStore`` and ``metrics`` on first use: importing this package stays light."""
+        if name in ("Store", "View"):
+            from kvstore import store
 
-        return AsyncStore
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+            return getattr(store, name)
+        if name == "metrics":
+            return import_module("kvstore.metrics")
+        if name == "AsyncStore":
+            from kvstore.aio import AsyncStore
+
+            return AsyncStore
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
