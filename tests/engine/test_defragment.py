@@ -21,8 +21,8 @@ from kvstore.options import Options
 from kvstore.recovery import open_engine
 from kvstore.snapshot.transfer import copy_rows
 from kvstore.store import Store
+from kvstore.testing.crashes import every_crash, every_failure
 from kvstore.upkeep import defragment
-from tests.harness.crashes import every_crash, every_failure
 from tests.harness.watching import TIMEOUT_SECONDS, open_store, settle
 
 PERSISTENT = ("lmdb", "sqlite")

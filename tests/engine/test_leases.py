@@ -15,7 +15,7 @@ from kvstore.errors import LeaseExists, LeaseNotFound, LeaseProvided, LeaseTTLTo
 from kvstore.model import EventType
 from kvstore.mvcc.lessor import STALE_DEADLINES_MAX
 from kvstore.store import Store
-from tests.harness.fake_clock import FakeClock
+from kvstore.testing.fake_clock import FakeClock
 from tests.harness.watching import BACKENDS, TIMEOUT_SECONDS, open_store, settle
 
 PERSISTENT = ("lmdb", "sqlite")

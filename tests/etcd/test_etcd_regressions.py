@@ -28,12 +28,12 @@ from kvstore.mvcc.schema import META, META_APPLIED_INDEX, parse_u64
 from kvstore.options import Options
 from kvstore.recovery import open_engine
 from kvstore.store import Store
+from kvstore.testing.disk_images import LOST
+from kvstore.testing.fake_clock import FakeClock
+from kvstore.testing.recording_disk import RecordingDisk
 from kvstore.upkeep import defragment
 from kvstore.write.room import NOSPACE
-from tests.harness.disk_images import LOST
-from tests.harness.fake_clock import FakeClock
 from tests.harness.gated_disk import GatedDisk
-from tests.harness.recording_disk import RecordingDisk
 from tests.harness.watching import TIMEOUT_SECONDS, open_store, settle
 
 BACKENDS = ("lmdb", "sqlite")
