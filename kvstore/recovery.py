@@ -200,7 +200,8 @@ def _make_directories(directory: DataDir, disk: Disk) -> None:
         strangers = sorted(set(os.listdir(directory.root)) - known)
         if strangers and not directory.snap.is_dir():
             raise NotAStore(
-                f"{directory.root} is not empty and not a store (it has {strangers[0]!r})", directory.root
+                f"{directory.root} is not empty and not a store (it contains {strangers[0]!r})",
+                directory.root,
             )
     elif directory.root.exists() and not directory.root.is_dir():  # not made by somebody in between
         raise NotAStore(f"{directory.root} is not a directory", directory.root)
@@ -381,7 +382,7 @@ def _open_log(directory: DataDir, options: Options, disk: Disk, state: State) ->
     if state.applied_index:
         raise Corruption(
             f"the log is gone, but the backend has {state.applied_index} entries of it "
-            "(if it lies elsewhere, the option wal_dir says where)",
+            "(if it is elsewhere, set the option wal_dir)",
             directory.wal,
             last_good_revision=state.head,
         )

@@ -257,7 +257,7 @@ NESTING_MAX = 150
 def txn_request(txn: Any, nesting: int = 0) -> TxnRequest:
     """An op without a kind is left out: a server's API refuses it, its log is carried out without it."""
     if nesting > NESTING_MAX:
-        raise rows.RowError(f"more than {NESTING_MAX} transactions inside of one another")
+        raise rows.RowError(f"transactions are nested more than {NESTING_MAX} deep")
     success, failure = (
         tuple([_op(each, nesting) for each in branch if each.WhichOneof("kind")])
         for branch in (txn.success, txn.failure)
