@@ -24,7 +24,6 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from kvstore import ops
 from kvstore.arguments import Seconds, check_number, whole_seconds
-from kvstore.engine import LocalEngine
 from kvstore.errors import KVStoreError
 from kvstore.keyvalue import KeyValue
 from kvstore.model import (
@@ -44,15 +43,16 @@ from kvstore.model import (
     TxnResponse,
     WatchRequest,
 )
+from kvstore.observe.estimates import CompactionEstimate, DefragmentEstimate
 from kvstore.observe.status import Health, Status
 from kvstore.shelter import Sheltered, start
 from kvstore.snapshot.reader import SnapshotInfo
 from kvstore.store import Store, View
-from kvstore.upkeep.compaction import CompactionEstimate
-from kvstore.upkeep.defragment import Defragmented, DefragmentEstimate
+from kvstore.upkeep.defragment import Defragmented
 from kvstore.write.ticket import Ticket
 
 if TYPE_CHECKING:
+    from kvstore.recovery import Engine
     from kvstore.watch.asynchronous import AsyncWatch, AsyncWatchStream
 
 T = TypeVar("T")
@@ -117,7 +117,7 @@ def close_soon(store: AsyncStore) -> None:
 class AsyncStore:
     """An open store for asyncio. Made by ``kvstore.open_async``; may be used from any loop, also from several."""
 
-    def __init__(self, engine: LocalEngine) -> None:
+    def __init__(self, engine: Engine) -> None:
         self.engine = engine
         self._store = Store(engine)
         self._notify = self._wake_soon

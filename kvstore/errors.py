@@ -397,3 +397,8 @@ class RevisionsExhausted(StateError):
 
     code = Code.FAILED_PRECONDITION
     message = "all 63-bit revisions are used up: the store can be read and exported, but no longer written"
+
+
+def said_of(error: BaseException) -> str:
+    """The message of an error; what it is, where it has none."""
+    return str(error) or type(error).__name__

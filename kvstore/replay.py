@@ -7,8 +7,8 @@ reached the log (``reload``): what the backend and the log hold is the truth, an
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
 
+from kvstore.core import Core
 from kvstore.errors import Corruption
 from kvstore.mvcc import effects
 from kvstore.mvcc.checkpoint import no_pause, write_generation
@@ -16,9 +16,6 @@ from kvstore.mvcc.lessor import Lessor
 from kvstore.mvcc.overlay import Generation
 from kvstore.mvcc.state import State
 from kvstore.wal import Log
-
-if TYPE_CHECKING:
-    from kvstore.engine import LocalEngine
 
 logger = logging.getLogger("kvstore")
 
@@ -64,20 +61,18 @@ def _checkpoint(state: State, now_ms: int) -> None:
     state.generations = (Generation(),)
 
 
-def reload(engine: LocalEngine) -> None:
+def reload(core: Core) -> None:
     """Drop what was planned but never logged. The caller holds ``checkpointing`` and ``planning``."""
-    if engine.directory is None or engine.log is None:
-        return
-    state = State(engine.backend)
+    state = State(core.backend)
     lessor = load_leases(state)
-    log = Log.open(engine.disk, engine.directory.wal, after_index=state.applied_index, read_only=True)
+    log = Log.open(core.disk, core.directory.wal, after_index=state.applied_index, read_only=True)
     try:
         replay(log, state, lessor)
     finally:
         log.close()
-    if state.index != engine.log.last_index:
+    if state.index != core.log.last_index:
         raise Corruption(
-            f"the log has entries up to {engine.log.last_index}, of which {state.index} can be read"
+            f"the log has entries up to {core.log.last_index}, of which {state.index} can be read"
         )
-    engine.state.adopt(state)
-    engine.lessor.adopt(lessor)
+    core.state.adopt(state)
+    core.lessor.adopt(lessor)

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, Self, overload
 from kvstore import ops
 from kvstore.arguments import Seconds, check_bounds, check_number, whole_seconds
 from kvstore.backend import Progress
-from kvstore.engine import LocalEngine
 from kvstore.errors import KVStoreError
 from kvstore.keyvalue import KeyValue
 from kvstore.model import (
@@ -36,11 +35,12 @@ from kvstore.model import (
     TxnResponse,
     WatchRequest,
 )
-from kvstore.upkeep.compaction import CompactionEstimate
-from kvstore.upkeep.defragment import Defragmented, DefragmentEstimate
+from kvstore.observe.estimates import CompactionEstimate, DefragmentEstimate
+from kvstore.upkeep.defragment import Defragmented
 from kvstore.write.ticket import Ticket
 
 if TYPE_CHECKING:
+    from kvstore.recovery import Engine
     from kvstore.watch import CallbackWatch, Watch, WatchStream
 from kvstore.observe.status import Health, Status
 from kvstore.snapshot.reader import SnapshotInfo
@@ -49,7 +49,7 @@ from kvstore.snapshot.reader import SnapshotInfo
 class Reader:
     """What can be read, at the newest revision or at a past one. Base of ``Store`` and ``View``."""
 
-    def __init__(self, engine: LocalEngine, at_revision: int = 0) -> None:
+    def __init__(self, engine: Engine, at_revision: int = 0) -> None:
         self.engine = engine
         self._at = at_revision
 
@@ -205,12 +205,12 @@ class Store(Reader):
     @property
     def revision(self) -> int:
         """The newest durable revision; 1 for an empty store."""
-        return self.engine.state.published
+        return self.engine.revision
 
     @property
     def compact_revision(self) -> int:
         """The oldest revision that can be read, -1 if nothing was ever compacted."""
-        return self.engine.state.compacted
+        return self.engine.compact_revision
 
     # --- writing ----------------------------------------------------------------------
 
@@ -379,7 +379,7 @@ class Store(Reader):
     def compaction_estimate(self, revision: int) -> CompactionEstimate:
         """What ``compact(revision)`` would delete. Deletes nothing. Raises as ``compact``."""
         check_number("revision", revision)
-        return self.engine.compaction.estimate(revision)
+        return self.engine.compaction_estimate(revision)
 
     def defragment(self, *, progress: Progress | None = None) -> Defragmented:
         """Give free space back to the file system. Readers and writers go on meanwhile.
@@ -391,7 +391,7 @@ class Store(Reader):
 
     def defragment_estimate(self) -> DefragmentEstimate:
         """What ``defragment`` would win, and the room it takes. Changes nothing."""
-        return self.engine.defragmenter.estimate()
+        return self.engine.defragment_estimate()
 
     def checkpoint(self) -> bool:
         """Move what waits in memory into the backend now; whether there was anything."""
@@ -454,5 +454,4 @@ class Store(Reader):
         warnings.warn(f"{self!r} was not closed", ResourceWarning, source=self, stacklevel=2)
 
     def __repr__(self) -> str:
-        where = self.engine.directory.root if self.engine.directory else "snapshot"
-        return f"<kvstore.Store {where} ({self.engine.backend.name}) at revision {self.revision}>"
+        return f"<kvstore.Store {self.engine.where} at revision {self.revision}>"

@@ -93,6 +93,39 @@ class State:
         self.head, self.head_compacted = other.head, other.head_compacted
         self.alarms = other.alarms
 
+    # --- checkpoints: what is in which generation, and what is in the backend ----------
+
+    @property
+    def frozen(self) -> Generation | None:
+        """The generation that a checkpoint is carrying into the backend, if there is one."""
+        return self.generations[1] if len(self.generations) > 1 else None
+
+    def freeze(self) -> Generation:
+        """Put a new active generation in front; returns the one that it hides. Under the planner's lock."""
+        frozen = self.active
+        frozen.last_index, frozen.last_revision = self.index, self.head
+        self.generations = (Generation(), frozen)
+        return frozen
+
+    def committing(self, generation: Generation) -> None:
+        """The backend may hold ``generation`` from now on. Said before its commit, once the log durably has it."""
+        self.backend_revision = generation.last_revision
+
+    def committed(self, generation: Generation) -> None:
+        """The backend holds ``generation``: it is dropped. Under the planner's lock."""
+        self.generations = tuple(kept for kept in self.generations if kept is not generation) or (
+            Generation(),
+        )
+        self.applied_index = generation.last_index
+
+    def swept(self, revision: int) -> None:
+        """The rows that the compaction to ``revision`` made superfluous are gone."""
+        self.compact_finished = revision
+
+    def use_backend(self, backend: Backend) -> None:
+        """Another file with the same content takes the backend's place. Under the planner's lock."""
+        self.backend = backend
+
     # --- reads ------------------------------------------------------------------------
 
     def look(self, kept: int) -> tuple[Generations, ReadTx]:

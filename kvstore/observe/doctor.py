@@ -20,6 +20,7 @@ from pathlib import Path
 
 from kvstore import files, layout
 from kvstore.backend import backend_names, check_closed, find_backend, recognize_backend
+from kvstore.directory import hold_still
 from kvstore.errors import KVStoreError, NotAStore, StoreLocked
 from kvstore.files import Disk, OSDisk
 from kvstore.layout import DataDir
@@ -33,7 +34,6 @@ from kvstore.mvcc.schema import (
     parse_u64,
 )
 from kvstore.options import Options
-from kvstore.recovery import hold_still
 from kvstore.snapshot.reader import read_info
 from kvstore.wal.format import Mark
 from kvstore.wal.reader import SegmentReader
@@ -95,7 +95,7 @@ def diagnose(
 
 
 def _versions() -> Iterator[Fact]:
-    from kvstore import __version__
+    from kvstore._version import __version__
 
     yield Fact("kvstore", __version__)
     yield Fact("Python", platform.python_version())

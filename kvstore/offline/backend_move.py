@@ -15,6 +15,7 @@ from pathlib import Path
 
 from kvstore import layout
 from kvstore.backend import Backend, Progress, find_backend
+from kvstore.directory import take_lock
 from kvstore.errors import Corruption, DiskFull, NotAStore, OpenError
 from kvstore.files import Disk, OSDisk, free_bytes
 from kvstore.held import HeldDisk
@@ -24,7 +25,7 @@ from kvstore.mvcc.schema import TABLES
 from kvstore.mvcc.state import State
 from kvstore.options import BadOption, Options
 from kvstore.recognition import backend_of
-from kvstore.recovery import open_engine, take_lock
+from kvstore.recovery import open_engine
 from kvstore.snapshot.transfer import copy_rows
 
 

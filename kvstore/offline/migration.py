@@ -28,6 +28,7 @@ from typing import Protocol
 
 from kvstore import layout
 from kvstore.backend import Backend, ReadTx, WriteTx, recognize_backend
+from kvstore.directory import refuse_links, take_lock
 from kvstore.errors import Corruption, DiskFull, NotAStore, OpenError, TooNew, TooOld
 from kvstore.files import Disk, OSDisk, free_bytes
 from kvstore.layout import DataDir
@@ -42,7 +43,6 @@ from kvstore.mvcc.schema import (
     parse_u64,
 )
 from kvstore.mvcc.state import State
-from kvstore.recovery import refuse_links, take_lock
 from kvstore.snapshot.building import building_directory, check_target
 from kvstore.wal import Log
 

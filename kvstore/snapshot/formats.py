@@ -15,14 +15,17 @@ from pathlib import Path
 from typing import Any, Protocol, cast
 
 from kvstore.backend import Backend, Progress, view
-from kvstore.engine import LocalEngine
+from kvstore.clock import Clock
+from kvstore.core import ReadCore
 from kvstore.files import OSDisk
 from kvstore.keyvalue import value_view
+from kvstore.life import Life, Phase
 from kvstore.mvcc.lessor import Lessor
 from kvstore.mvcc.schema import LATEST
 from kvstore.mvcc.state import State
 from kvstore.mvcc.validate import check_key
 from kvstore.options import Options
+from kvstore.reads import ReadEngine
 from kvstore.snapshot.manifest import Member, has_footer
 from kvstore.snapshot.reader import SnapshotInfo, open_backend, read_info, read_tail, verify
 from kvstore.store import Store
@@ -122,7 +125,7 @@ _shared = _Shared()
 class Snapshot(Store):
     """A snapshot file as a store. Every write raises ``ReadOnly``."""
 
-    def __init__(self, engine: LocalEngine, info: SnapshotInfo) -> None:
+    def __init__(self, engine: ReadEngine, info: SnapshotInfo) -> None:
         super().__init__(engine)
         self.info = info
 
@@ -146,6 +149,21 @@ class Snapshot(Store):
         return f"<kvstore.Snapshot {self.info.path} at revision {self.info.revision}>"
 
 
+def file_core(state: State, lessor: Lessor, cluster_id: int, member_id: int) -> ReadCore:
+    """What is read from a file that is no data directory."""
+    return ReadCore(
+        options=Options(read_only=True, background=False),
+        disk=OSDisk(),
+        directory=None,
+        state=state,
+        lessor=lessor,
+        cluster_id=cluster_id,
+        member_id=member_id,
+        clock=Clock(),
+        life=Life(Phase.READ_ONLY),
+    )
+
+
 def open_snapshot(path: str | os.PathLike[str], *, verify: bool = False) -> Snapshot:
     """Open a snapshot file read-only. ``verify``: look at every byte first.
 
@@ -156,10 +174,7 @@ def open_snapshot(path: str | os.PathLike[str], *, verify: bool = False) -> Snap
     try:
         state = State(backend)
         lessor = LeasesOnDemand(backend)
-        options = Options(read_only=True, background=False)
-        engine = LocalEngine(
-            options, OSDisk(), None, None, None, state, lessor, info.cluster_id, info.member_id
-        )
+        engine = ReadEngine(file_core(state, lessor, info.cluster_id, info.member_id))
     except BaseException:
         backend.close()
         raise

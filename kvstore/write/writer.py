@@ -43,7 +43,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol
 
-from kvstore.errors import DiskFull, KVStoreError, NoDescriptor, Reentered, StorePoisoned
+from kvstore.errors import DiskFull, KVStoreError, NoDescriptor, Reentered
+from kvstore.life import Life
 from kvstore.model import BarrierRequest, Request
 from kvstore.mvcc.plan import Plan, Planner
 from kvstore.mvcc.state import State
@@ -74,6 +75,9 @@ class Appender(Protocol):
 
     def append(self, entries: list[bytes], time_ms: int) -> int: ...
 
+    def sync(self) -> None:
+        """Make durable what durability ``interval`` or ``off`` left unsynced."""
+
     def resume(self) -> None:
         """Finish the append that was interrupted."""
 
@@ -91,6 +95,7 @@ class Writer:
         log: Appender,
         state: State,
         planner: Planner,
+        life: Life,
         now_ms: Callable[[], int],
         group_bytes_max: int,
         planned: Callable[[], None],
@@ -98,6 +103,7 @@ class Writer:
         self._log = log
         self._state = state
         self.planner = planner
+        self._life = life
         self._now_ms = now_ms
         self._group_bytes_max = group_bytes_max
         self._planned = planned
@@ -123,12 +129,6 @@ class Writer:
         self._flusher_wanted = threading.Lock()
         self._flusher_wanted.acquire()
         self._stopping = False
-        self.refusal: Callable[[], KVStoreError] | None = None
-        """Makes the error that every write gets."""
-        self.failure: BaseException | None = None
-        """What poisoned the store; final."""
-        self.stalled: DiskFull | None = None
-        """Why nothing is planned, while the disk is full."""
 
     # --- callers ----------------------------------------------------------------------
 
@@ -215,6 +215,16 @@ class Writer:
                 lock.release()
         self._pass_on()
 
+    def sync_log(self) -> None:
+        """Make durable what durability ``interval`` or ``off`` left unsynced."""
+        try:
+            with self.log_lock:
+                self._log.sync()
+        except BaseException:
+            if self._log.failure is not None:
+                self._life.poison(self._log.failure)
+            raise
+
     # --- the leader -------------------------------------------------------------------
 
     def _lead_for(self, ticket: Ticket) -> bool:
@@ -244,7 +254,7 @@ class Writer:
         error = self._write(batch)
         if error is None:
             self._publish(batch[-1])
-        elif error is self.stalled:
+        elif error is self._life.full:
             batch = self._queue[:]
         self._settle(batch, error)
         del self._queue[: len(batch)]
@@ -271,10 +281,11 @@ class Writer:
     def _plan(self, ticket: Ticket) -> None:
         """Decide, carry out, queue. Under ``planning``."""
         request = ticket.request
-        if self.refusal is not None and request is not BARRIER:
-            raise self.refusal()
-        if self.failure is not None or self.stalled is not None:
-            self.check()
+        life = self._life
+        if request is BARRIER:
+            life.check_loggable()
+        elif life.write_refusal is not None:
+            raise life.write_refusal()
         plan = self.planner.decide(request)
         self._decided = ticket, plan
         self.planner.carry_out(plan)
@@ -320,8 +331,9 @@ class Writer:
 
     def _write(self, batch: list[Ticket]) -> BaseException | None:
         """Make the batch durable; returns what it failed with. What is raised is not the disk's doing, and passes."""
-        if self.failure is not None or self.stalled is not None:
-            return self.failure or self.stalled
+        life = self._life
+        if life.failure is not None or life.full is not None:
+            return life.failure or life.full
         log = self._log
         try:
             with self.log_lock:
@@ -338,12 +350,12 @@ class Writer:
         except BaseException as error:
             if log.failure is None and isinstance(error, DiskFull):
                 with self.planning:
-                    self.stalled = error
+                    life.stall(error)
                 return error
             if log.failure is None and (on_main_thread() or isinstance(error, (MemoryError, NoDescriptor))):
                 raise  # somebody else will finish it
-            self.poison(log.failure or error)
-            return self.failure
+            life.poison(log.failure or error)
+            return life.failure
 
     def _publish(self, last: Ticket) -> None:
         self._state.publish(last.revision, last.compacted)
@@ -418,7 +430,7 @@ class Writer:
                     logger.warning("a group of writes waits: %r", error)
                     time.sleep(RETRY_SECONDS)
                 except BaseException as error:  # nothing that passes by itself
-                    self.poison(error)
+                    self._life.poison(error)
                 finally:
                     self._lead.release()
         self._flushing.release()
@@ -436,40 +448,21 @@ class Writer:
 
     # --- the end ----------------------------------------------------------------------
 
-    def poison(self, failure: BaseException) -> None:
-        """Refuse every write from now on: memory and disk may disagree."""
-        if self.failure is None:
-            self.failure = failure
-        if self.refusal is None:
-            self.refusal = self.poisoned
-
     def resume(self, reload: Callable[[], None]) -> None:
         """End a stall; ``reload`` drops from memory what never reached the log."""
         with self.still():
-            if self.stalled is None:
+            if not self._life.is_stalled:
                 return
             if self._queue:  # they have to be told first
                 self.flush_soon()
                 return
             reload()
-            self.stalled = None
-
-    def check(self) -> None:
-        """Raise what keeps writes from being planned."""
-        if self.failure is not None:
-            raise self.poisoned()
-        if self.stalled is not None:
-            raise DiskFull(str(self.stalled)) from self.stalled
+            self._life.resume()
 
     def error_of(self, ticket: Ticket) -> BaseException:
         """What to tell the caller of a failed ticket."""
         if ticket.revision == UNPLANNED and ticket.error is not None:
             return ticket.error
-        if isinstance(ticket.error, DiskFull) and ticket.error is not self.failure:
+        if isinstance(ticket.error, DiskFull) and ticket.error is not self._life.failure:
             return DiskFull(str(ticket.error))
-        return self.poisoned()
-
-    def poisoned(self) -> StorePoisoned:
-        error = StorePoisoned(f"{StorePoisoned.message} (first failure: {self.failure!r})")
-        error.__cause__ = self.failure
-        return error
+        return self._life.poisoned()

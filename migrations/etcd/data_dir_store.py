@@ -9,12 +9,10 @@ import os
 import time
 
 from kvstore.backend import Backend, Row, find_backend
-from kvstore.engine import LocalEngine
-from kvstore.files import OSDisk
 from kvstore.mvcc.schema import META_CLUSTER_ID, META_MEMBER_ID, TABLES, pack_u64
 from kvstore.mvcc.state import State
-from kvstore.options import Options
-from kvstore.snapshot.formats import load_leases
+from kvstore.reads import ReadEngine
+from kvstore.snapshot.formats import file_core, load_leases
 from kvstore.snapshot.manifest import Member
 from kvstore.store import Store
 
@@ -57,7 +55,7 @@ class EtcdDataDirStore(Store):
 
     kind = "etcd"
 
-    def __init__(self, engine: LocalEngine, members: tuple[Member, ...]) -> None:
+    def __init__(self, engine: ReadEngine, members: tuple[Member, ...]) -> None:
         super().__init__(engine)
         self.members = members
 
@@ -76,8 +74,5 @@ def open_data_dir(path: str | os.PathLike[str], wal_dir: str = "") -> Store:
     except BaseException:
         directory.close()
         raise
-    options = Options(read_only=True, background=False)
-    engine = LocalEngine(
-        options, OSDisk(), None, None, None, state, lessor, directory.cluster_id, directory.node_id
-    )
-    return EtcdDataDirStore(engine, members)
+    core = file_core(state, lessor, directory.cluster_id, directory.node_id)
+    return EtcdDataDirStore(ReadEngine(core), members)

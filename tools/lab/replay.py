@@ -158,7 +158,9 @@ class Player:
         return every > 0 and self._played % every == 0
 
     def _open(self) -> LocalEngine:
-        return open_engine(self._folder / str(self._life), self._options)
+        engine = open_engine(self._folder / str(self._life), self._options)
+        assert isinstance(engine, LocalEngine)
+        return engine
 
     def _crash(self) -> None:
         """Go on from a copy of the files as they lie there now; what closing would add is lost."""
