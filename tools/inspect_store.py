@@ -96,7 +96,7 @@ def meta(ctx: typer.Context, path: PathArgument) -> None:
 
 
 def _members(store: Store) -> Iterable[Member]:
-    """List the members of an etcd cluster, as its files name them. A store of ours is its own only member."""
+    """The members of an etcd cluster, as its files name them; a store of ours is its own only member."""
     if hasattr(store, "members"):
         return cast("Iterable[Member]", store.members)
     return [Member(store.engine.member_id, store.status().name)]
