@@ -59,6 +59,7 @@ from kvstore.errors import (
     TooManyOps,
     TooNew,
     TooOld,
+    Unsupported,
     ValueProvided,
     WatchCanceled,
     WrongStore,
@@ -81,7 +82,7 @@ from kvstore.options import BadOption, Options
 from kvstore.shelter import Sheltered
 
 if TYPE_CHECKING:
-    from kvstore.aio import AsyncStore
+    from kvstore.aio import AsyncStore, AsyncView
     from kvstore.backend import Progress
     from kvstore.observe.doctor import Fact
     from kvstore.recovery import Engine
@@ -93,6 +94,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AsyncStore",
+    "AsyncView",
     "BadArgument",
     "BadOption",
     "Change",
@@ -144,6 +146,7 @@ __all__ = [
     "TooManyOps",
     "TooNew",
     "TooOld",
+    "Unsupported",
     "ValueProvided",
     "View",
     "WatchCanceled",
@@ -203,7 +206,8 @@ class _OpenAsync:
         return self._open().__await__()
 
     async def _open(self) -> AsyncStore:
-        from kvstore.aio import Awaited, close_soon
+        from kvstore.aio import close_soon
+        from kvstore.loops import Awaited
 
         return await Awaited(self._opened, close_soon).wait()
 
@@ -298,15 +302,15 @@ def doctor(data_dir: str | os.PathLike[str], **options: Any) -> list[Fact]:
 
 
 def __getattr__(name: str) -> Any:
-    """``Store``, ``View``, ``AsyncStore`` and ``metrics`` on first use: importing this package stays light."""
+    """Stores, views and ``metrics`` on first use: importing this package stays light."""
     if name in ("Store", "View"):
         from kvstore import store
 
         return getattr(store, name)
     if name == "metrics":
         return import_module("kvstore.metrics")
-    if name == "AsyncStore":
-        from kvstore.aio import AsyncStore
+    if name in ("AsyncStore", "AsyncView"):
+        from kvstore import aio
 
-        return AsyncStore
+        return getattr(aio, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -19,8 +19,9 @@
     |   |-- WrongStore            ours, but not this one: other backend, other cluster
     |   `-- MissingDependency     the backend's package is absent or too old
     |-- Corruption                "damaged": path, offset and last good revision say where
-    `-- StateError                the handle cannot do this now
+    `-- StateError                the handle cannot do this, now or ever
         |-- StoreClosed, StorePoisoned, ForkedStore, ReadOnly, RevisionsExhausted
+        |-- Unsupported           only a store on this machine can; the message says what to do instead
         |-- StoreUnreachable      its directory was renamed or removed while it was open
         |-- NoThread, NoDescriptor  not now: no thread, or no file descriptor, is available
         |-- Overloaded            not now: writers need the memory
@@ -390,6 +391,13 @@ class Busy(StateError):
 class ReadOnly(StateError):
     code = Code.FAILED_PRECONDITION
     message = "the store is open read-only"
+
+
+class Unsupported(StateError):
+    """This kind of store cannot do that. The message says what to do instead."""
+
+    code = Code.UNIMPLEMENTED
+    message = "only a store on this machine can do this"
 
 
 class RevisionsExhausted(StateError):

@@ -137,7 +137,7 @@ class Reads:
         newer = read_revision(newer, published, compacted)
         start, end = range_bounds(key, range_end)
         keys = changed_keys(self.state, min(older, newer) + 1, max(older, newer))
-        return self._guarded(difference(self.state, start, end, older, newer, iter(keys)))
+        return self._guarded(difference(self.state, start, end, older, newer, keys))
 
     def hash_kv(self, revision: int = 0) -> HashKVResponse:
         """etcd's HashKV at ``revision`` (0: newest)."""
@@ -204,7 +204,8 @@ class Reads:
     @property
     def where(self) -> str:
         """What is open, for a person to read."""
-        return f"{self.directory.root if self.directory else 'snapshot'} ({self.backend.name})"
+        place = self.directory.root if self.directory else "snapshot"
+        return f"{place} ({self.backend.name}) at revision {self.revision}"
 
     def check_readable(self) -> None:
         """Raise ``StoreClosed`` or ``ForkedStore`` where reads are refused."""

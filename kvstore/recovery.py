@@ -39,6 +39,7 @@ from kvstore.files import Disk, OSDisk, disk_full_is_typed, hand_over_all
 from kvstore.held import HeldDisk
 from kvstore.layout import DataDir
 from kvstore.life import Life, Phase
+from kvstore.mvcc.lessor import Lessor
 from kvstore.mvcc.schema import (
     FORMAT_VERSION,
     META,
@@ -56,7 +57,7 @@ from kvstore.mvcc.state import State
 from kvstore.options import BadOption, Options
 from kvstore.reads import ReadEngine
 from kvstore.recognition import leave_mark
-from kvstore.replay import load_leases, replay
+from kvstore.replay import replay
 from kvstore.snapshot import rescue
 from kvstore.store_lock import Said, StoreLock, place_of
 from kvstore.upkeep.leasing import last_alive_ms
@@ -157,7 +158,7 @@ def _look(directory: DataDir, options: Options, disk: Disk) -> ReadEngine:
     backend = _open_backend_read_only(directory, options)
     try:
         state = State(backend, written_elsewhere=True)
-        lessor = load_leases(state)
+        lessor = Lessor.loaded(state.backend)
         log = Log.open(
             disk, directory.wal, after_index=state.applied_index, mark=_log_mark(state), read_only=True
         )
@@ -340,7 +341,7 @@ def _recover(
         raise WrongStore(f"the store has cluster id {cluster_id:016x}, not {options.cluster_id:016x}")
     if not known:
         _write_identity(state, cluster_id, member_id, options.name)
-    lessor = load_leases(state)
+    lessor = Lessor.loaded(state.backend)
     last_record_ms = 0 if log.is_ready else replay(log, state, lessor, options.overlay_limit)
     if log.synced_index < state.index and options.durability == "always":
         raise OpenError("the log was replayed, but is not durable")

@@ -31,6 +31,7 @@ import typer
 import kvstore
 from kvstore.engine import LocalEngine
 from kvstore.errors import KVStoreError
+from kvstore.reads import Reads
 from kvstore.snapshot.formats import inspect
 from kvstore.snapshot.reader import SnapshotInfo, read_info
 from kvstore.upkeep.snapshots import own_snapshots, surplus_of
@@ -129,7 +130,7 @@ def prune(
     settings = Settings.of(ctx)
     settings.check_exists()
     with settings.open(read_only=dry_run, background=False) as store:
-        engine = store.engine
+        engine: Reads = store.engine
         count = engine.options.max_snapshots if keep is None else keep
         if isinstance(engine, LocalEngine):
             files = engine.snapshots.prune(count)

@@ -192,12 +192,5 @@ class LeasesOnDemand(Lessor):
         if name not in ("leases", "_deadlines"):
             raise AttributeError(name)
         self.leases = {}
-        self.adopt(load_leases(self._backend))
+        self.adopt(Lessor.loaded(self._backend))
         return getattr(self, name)
-
-
-def load_leases(backend: Backend) -> Lessor:
-    lessor = Lessor()
-    with backend.read() as tx:
-        lessor.load(tx)
-    return lessor

@@ -22,7 +22,8 @@ from kvstore.layout import DataDir
 from kvstore.mvcc.lessor import Lessor
 from kvstore.mvcc.schema import TABLES
 from kvstore.mvcc.state import State
-from kvstore.snapshot.point import Point, replay_to
+from kvstore.replay import Point
+from kvstore.snapshot.point import replay_to
 from kvstore.snapshot.reader import SnapshotInfo
 from kvstore.snapshot.writer import Copy, check_target, copy_backend, describe, given_up_on_failure, seal
 from kvstore.wal.archive import log_segments
@@ -56,10 +57,7 @@ def take_beside(
 def _catch_up(disk: Disk, copy: Copy, wal_dir: Path) -> Copy:
     backend = copy.kind.open(copy.path, TABLES)
     try:
-        state, lessor = State(backend), Lessor()
-        with backend.read() as tx:
-            lessor.load(tx)
-        replay_to(Point(), state, lessor, log_segments([wal_dir]))
+        replay_to(Point(), State(backend), Lessor.loaded(backend), log_segments([wal_dir]))
         backend.sync()
         meta, counts = describe(backend)
     finally:

@@ -17,12 +17,15 @@ from __future__ import annotations
 
 import threading
 
+from kvstore import invariants
 from kvstore.core import COMMIT, Core
 from kvstore.errors import Busy, Corruption, DiskFull, Overloaded
 from kvstore.files import is_disk_failure
+from kvstore.invariants import held
 from kvstore.mvcc import checkpoint
 from kvstore.mvcc.overlay import Generation, Remains
 from kvstore.mvcc.schema import META, META_APPLIED_INDEX, META_LOG_MARK, parse_u64
+from kvstore.pacing import Pacer
 from kvstore.write.room import Room
 from kvstore.write.writer import Writer
 
@@ -44,7 +47,7 @@ class Checkpointer:
     @property
     def overloaded(self) -> bool:
         """Whether more waits in memory than may."""
-        return self._core.state.active.size_bytes > self._limit_bytes
+        return self._core.state.waiting_bytes > self._limit_bytes
 
     def run(self) -> bool:
         """Move what waits in memory into the backend; whether there was anything."""
@@ -85,7 +88,9 @@ class Checkpointer:
 
     def _write(self, generation: Generation) -> None:
         core = self._core
-        pace = checkpoint.Pacer()
+        if invariants.ON:
+            held(core.checkpointing, "checkpointing")
+        pace = Pacer()
 
         def pause() -> None:
             if not self.overloaded and not core.life.refuses_writes:

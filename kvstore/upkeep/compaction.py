@@ -54,8 +54,8 @@ from kvstore.mvcc.schema import (
 )
 from kvstore.mvcc.state import State
 from kvstore.observe.estimates import CompactionEstimate
+from kvstore.pacing import Courtesy
 from kvstore.upkeep.checkpointing import Checkpointer
-from kvstore.upkeep.pacing import Courtesy
 from kvstore.upkeep.retention import policy
 from kvstore.write.room import Room
 from kvstore.write.writer import Writer
@@ -235,7 +235,7 @@ class Compaction:
         """Delete one chunk, in one commit; false if there was nothing to do."""
         core = self._core
         with core.checkpointing:
-            pause = Courtesy(core)
+            pause = Courtesy(core.state, core.options.overlay_limit)
             with core.backend.read() as view:
                 target, finished = _marks(view)
                 if target <= finished:

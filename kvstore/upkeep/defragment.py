@@ -36,14 +36,14 @@ from typing import NamedTuple
 from kvstore import files, layout
 from kvstore.backend import Backend, Progress
 from kvstore.core import DEFRAGMENT, Core
-from kvstore.errors import Corruption, DiskFull, Overloaded
+from kvstore.errors import Corruption, DiskFull
 from kvstore.held import check_held
 from kvstore.mvcc.schema import META, TABLES
 from kvstore.observe.estimates import estimate_defragment
+from kvstore.pacing import GivesWay
 from kvstore.readers import has_readers
 from kvstore.snapshot.transfer import copy_rows
 from kvstore.upkeep.checkpointing import Checkpointer
-from kvstore.upkeep.pacing import Courtesy
 from kvstore.write.room import Room
 from kvstore.write.writer import Writer
 
@@ -114,7 +114,8 @@ class Defragmenter:
         try:
             copy = type(backend).open(target, TABLES)
             try:
-                copy_rows(backend, copy, progress, pause=self._give_way(), batch_bytes=BATCH_BYTES)
+                pause = GivesWay(self._core.state, self._core.options.overlay_limit)
+                copy_rows(backend, copy, progress, pause=pause, batch_bytes=BATCH_BYTES)
                 _compare(backend, copy, target)
                 helpers = copy.settle()
             finally:
@@ -125,17 +126,6 @@ class Defragmenter:
         except BaseException:
             self._remove_temporaries()
             raise
-
-    def _give_way(self) -> Callable[[], None]:
-        """Between two handfuls of rows: leave the GIL to others, and give up before writers have to wait for memory."""
-        courtesy = Courtesy(self._core)
-
-        def give_way() -> None:
-            if self._checkpointer.overloaded:
-                raise Overloaded
-            courtesy()
-
-        return give_way
 
     def _remove_temporaries(self) -> None:
         directory = self._core.directory

@@ -25,8 +25,8 @@ from __future__ import annotations
 from kvstore.core import Core
 from kvstore.errors import LeaseNotFound
 from kvstore.model import ClampRequest, ExpireRequest, ShiftRequest
-from kvstore.mvcc.checkpoint import Pacer
 from kvstore.mvcc.schema import META, META_CLOSED_MS, pack_u64, parse_u64
+from kvstore.pacing import Pacer
 from kvstore.write.ticket import Ticket
 from kvstore.write.writer import Writer
 

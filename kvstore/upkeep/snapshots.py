@@ -26,17 +26,18 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from kvstore import layout
+from kvstore import invariants, layout
 from kvstore.backend import Progress
 from kvstore.core import SNAPSHOT, Core
 from kvstore.errors import KVStoreError, StoreClosed, said_of
 from kvstore.files import is_disk_failure
 from kvstore.held import check_held
+from kvstore.invariants import hold
 from kvstore.layout import DataDir
+from kvstore.pacing import Traffic
 from kvstore.snapshot.reader import SnapshotInfo, read_info
 from kvstore.snapshot.writer import check_target, copy_backend, seal
 from kvstore.upkeep.checkpointing import Checkpointer
-from kvstore.upkeep.pacing import Traffic
 from kvstore.write.room import Room
 from kvstore.write.writer import Writer
 
@@ -121,7 +122,8 @@ class SnapshotKeeper:
             if path is not None:
                 check_target(core.directory, path)
             now_ms = core.clock.now_ms()
-            copy = copy_backend(core.disk, core.backend, target, now_ms, progress, is_busy=Traffic(core))
+            is_busy = Traffic(core.state, core.options.overlay_limit)
+            copy = copy_backend(core.disk, core.backend, target, now_ms, progress, is_busy=is_busy)
         return seal(core.disk, copy, target)
 
     def prune(self, keep: int) -> list[layout.NumberedFile]:
@@ -223,7 +225,10 @@ class SnapshotKeeper:
                 index = core.state.applied_index
                 if core.backend.persistent:
                     self._sync_backend(core.directory.snap)
-            segments = self._releasable(self.covered_index(index))
+            covered = self.covered_index(index)
+            segments = self._releasable(covered)
+            if invariants.ON:
+                self._check_released(segments, covered)
             if not core.options.archive_dir:
                 core.log.give_up(segments)
                 return segments
@@ -233,6 +238,12 @@ class SnapshotKeeper:
                 core.log.give_up([segment], core.options.archive_dir)
             self.archive_error = None
             return segments
+
+    def _check_released(self, segments: list[Path], covered: int) -> None:
+        with self._writer.log_lock:
+            last = {segment.path: segment.last_index for segment in self._core.log.segments()}
+        for path in segments:
+            hold(5, last[path] <= covered, f"{path.name} goes, whose entries after {covered} are needed")
 
     def _releasable(self, index: int) -> list[Path]:
         most = self._most_segments

@@ -19,7 +19,7 @@ import threading
 import time
 from collections import deque
 from types import TracebackType
-from typing import Self
+from typing import Self, overload
 
 from kvstore.errors import Compacted, Reentered, WatchCanceled
 from kvstore.model import FROM_KEY, WatchPosition, WatchRequest, WatchResponse
@@ -189,6 +189,10 @@ class WatchStream:
 
     # --- consuming --------------------------------------------------------------------
 
+    @overload
+    def next(self, timeout_seconds: None = None) -> Numbered: ...
+    @overload
+    def next(self, timeout_seconds: float) -> Numbered | None: ...
     def next(self, timeout_seconds: float | None = None) -> Numbered | None:
         """The next response; None when the time is up.
 

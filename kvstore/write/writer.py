@@ -43,7 +43,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol
 
+from kvstore import invariants
 from kvstore.errors import DiskFull, KVStoreError, NoDescriptor, Reentered
+from kvstore.invariants import held, hold
 from kvstore.life import Life
 from kvstore.model import BarrierRequest, Request
 from kvstore.mvcc.plan import Plan, Planner
@@ -69,6 +71,10 @@ class Appender(Protocol):
     @property
     def failure(self) -> BaseException | None:
         """What poisoned it."""
+
+    @property
+    def durable_index(self) -> int:
+        """The last entry that is as durable as the options ask for."""
 
     def has_place_for(self, size_bytes: int) -> bool:
         """Whether that much can be appended by a write and a sync, and nothing else."""
@@ -296,6 +302,14 @@ class Writer:
         ticket.entry, ticket.response, ticket.index = plan.entry, plan.response, plan.last_index
         ticket.compacted = self._state.head_compacted
         ticket.revision = plan.head
+        if invariants.ON:
+            held(self.planning, "planning")
+            last = self._queue[-1] if self._queue else ticket
+            hold(
+                2,
+                last.index <= ticket.index and last.revision <= ticket.revision,
+                "the queue is out of order",
+            )
         self._queue.append(ticket)
 
     def _finish_decided(self) -> None:
@@ -344,6 +358,8 @@ class Writer:
                 for ticket in batch:
                     if ticket.entry is not None and ticket.index > logged:
                         entries.append(ticket.entry)
+                if invariants.ON:
+                    hold(10, log.failure is None, f"the log goes on after {log.failure!r}")
                 if entries:
                     log.append(entries, self._now_ms())
             return None
@@ -358,6 +374,10 @@ class Writer:
             return life.failure
 
     def _publish(self, last: Ticket) -> None:
+        if invariants.ON:
+            held(self._lead, "the lead")
+            durable = self._log.durable_index
+            hold(1, durable >= last.index, f"entry {last.index} is published, {durable} are durable")
         self._state.publish(last.revision, last.compacted)
         if last.revision != self._told:
             for listener in self.listeners:

@@ -9,10 +9,11 @@ import os
 import time
 
 from kvstore.backend import Backend, Row, find_backend
+from kvstore.mvcc.lessor import Lessor
 from kvstore.mvcc.schema import META_CLUSTER_ID, META_MEMBER_ID, TABLES, pack_u64
 from kvstore.mvcc.state import State
 from kvstore.reads import ReadEngine
-from kvstore.snapshot.formats import file_core, load_leases
+from kvstore.snapshot.formats import file_core
 from kvstore.snapshot.manifest import Member
 from kvstore.store import Store
 
@@ -67,7 +68,7 @@ def open_data_dir(path: str | os.PathLike[str], wal_dir: str = "") -> Store:
     try:
         backend = open_view(directory, now_ms)
         state = State(backend)
-        lessor = load_leases(backend)
+        lessor = Lessor.loaded(backend)
         replay = LogReplay(state, lessor, now_ms)
         replay_pending(directory, state, replay)
         members = tuple(Member(member.id, member.name) for member in replay.members())

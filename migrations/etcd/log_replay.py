@@ -4,7 +4,8 @@
 
 etcd logs what was asked, not what came of it. A request that etcd refuses when it applies it (an unknown lease, a
 compaction of the past, no room, no permission) is in the log all the same; it is refused here too, and leaves no trace.
-Revisions therefore come out as they did there.
+Revisions therefore come out as they did there. That is also why ``kvstore.replay.apply_log`` does not do here: entries
+of ours say what came of a write. What it checks, that entries follow each other without a gap, is checked here as well.
 
 Besides keys: leases, alarms, users and roles (``auth``), members and the cluster's version.
 """
@@ -88,9 +89,12 @@ class LogReplay:
                 f"entry {entry.index} holds no request that is known here: it is a later etcd's, or damaged"
             )
             raise Corruption(reason, entry.path, entry.offset)
+        if entry.index != self._state.index + 1:
+            reason = f"entry {entry.index} follows entry {self._state.index}: those between are missing"
+            raise Corruption(reason, entry.path, entry.offset)
         if kind != "empty":
             self._guarded(kind, entry)
-        self._state.index = entry.index
+        self._state.reached(entry.index)
 
     def _guarded(self, kind: str, entry: LogEntry) -> None:
         try:

@@ -246,7 +246,7 @@ def test_it_is_given_up_before_writers_wait_for_memory(
     copy_rows = defragment.copy_rows
 
     def beside_a_writer(*arguments: Any, **options: Any) -> None:
-        monkeypatch.setattr(store.engine.checkpointer, "_limit_bytes", 1)
+        monkeypatch.setattr(options["pause"], "_limit_bytes", 1)
         store.put_nowait(b"meanwhile", b"v")
         copy_rows(*arguments, **options)
 

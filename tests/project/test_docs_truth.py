@@ -147,7 +147,7 @@ def test_files_that_are_cited_exist() -> None:
         found += [
             module.replace(".", "/") for module in re.findall(r"python -m ((?:kvstore|tests)\.[\w.]+)", text)
         ]
-        cited |= {name: page.name for name in found}
+        cited |= dict.fromkeys(found, page.name)
     for source in sources:
         for name in re.findall(r"(?<![\w/.{}*-])((?:[\w-]+/)*\w+\.py)\b", source.read_text()):
             cited[name] = str(source.relative_to(PROJECT))
