@@ -71,8 +71,8 @@ def answers(store: Store) -> str:
             digest.update(kv.row)
     for key in (*KEYS, LONG_KEY):
         digest.update(b"".join(kv.row for kv in store.history(key)))
-        kv = store.get(key)
-        digest.update(b"-" if kv is None else kv.row)
+        newest = store.get(key)
+        digest.update(b"-" if newest is None else newest.row)
     told = store.revision, store.hash_kv(), store.leases(), store.lease_time_to_live(7, keys=True).keys
     digest.update(repr(told).encode())
     return digest.hexdigest()

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -21,7 +22,7 @@ from kvstore.wal.archive import log_segments
 BACKENDS = ("lmdb", "sqlite")
 EVERYWHERE = (*BACKENDS, "memory")
 SERVICE = 65534
-SMALL = {"wal_file_size": 20_000, "max_wals": 1, "max_snapshots": 1}
+SMALL: dict[str, Any] = {"wal_file_size": 20_000, "max_wals": 1, "max_snapshots": 1}
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to be root and another user")
 

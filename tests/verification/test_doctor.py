@@ -97,7 +97,7 @@ def test_syncs_that_do_nothing_are_noticed(tmp_path: Path) -> None:
     assert facts["sync"].level == Level.WARNING
 
     class Unwritable(OSDisk):
-        def create(self, path: Any) -> Any:
+        def create(self, path: Any, *, direct: bool = False) -> Any:
             raise PermissionError(13, "no", str(path))
 
     assert by_name(diagnose(tmp_path, options=OPTIONS, disk=Unwritable()))["sync"].value == "not measured"

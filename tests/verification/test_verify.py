@@ -268,7 +268,8 @@ def altered(row: bytes, **changes: Any) -> bytes:
     parts = dict(zip(names, decode_row(row), strict=True)) | changes
     sub, _ = split_row(row)
     assert sub == 0
-    return encode_key_value(*(parts[name] for name in names))
+    values: Any = (parts[name] for name in names)
+    return encode_key_value(*values)
 
 
 def _lose(table: str, start: bytes = b"") -> Callable[[Any], None]:

@@ -11,6 +11,7 @@ from kvstore.errors import Corruption
 from kvstore.files import Disk
 from kvstore.wal import Log, LogOptions
 from kvstore.wal import format as fmt
+from kvstore.wal.log import Durability
 from tests.harness.crashes import Crash
 from tests.harness.recording_disk import UnsyncedDisk
 
@@ -43,7 +44,7 @@ def _all(wal: Path, *, read_only: bool) -> list[bytes]:
     return entries
 
 
-def writer(durability: str, sizes: list[list[int]]) -> Callable[[Disk, Path, Acknowledge], None]:
+def writer(durability: Durability, sizes: list[list[int]]) -> Callable[[Disk, Path, Acknowledge], None]:
     """A workload: create, append batches of entries of these sizes, rolling on the way, close."""
     options = LogOptions(wal_file_size_bytes=1300, durability=durability)
 

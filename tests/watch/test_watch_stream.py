@@ -10,7 +10,7 @@ import kvstore
 from kvstore.model import WatchRequest, WatchResponse
 from kvstore.store import Store
 from kvstore.watch import WatchStream
-from tests.harness.watching import BACKENDS, TIMEOUT_SECONDS, open_store, revisions, settle
+from tests.harness.watching import BACKENDS, TIMEOUT_SECONDS, hub_of, open_store, revisions, settle
 
 EVERYTHING = WatchRequest(kvstore.FROM_KEY, kvstore.FROM_KEY)
 
@@ -275,5 +275,5 @@ def test_cancel_and_close_may_race(store: Store) -> None:
     stop.set()
     writer.join()
     assert failures == []
-    assert store.engine.hub.watchers == 0
-    assert len(store.engine.hub._index) == 0
+    assert hub_of(store).watchers == 0
+    assert len(hub_of(store)._index) == 0

@@ -507,7 +507,7 @@ class BackendContract:
     def test_a_copy_is_one_commit_while_a_writer_writes(self, db: Backend, tmp_path: Path) -> None:
         """Copies made while batches are committed hold whole batches."""
         self.put(db, [(b"%d" % n, b"0") for n in range(50)])
-        stop, copies = threading.Event(), []
+        stop, copies = threading.Event(), list[Path]()
 
         def copy() -> None:
             while not stop.is_set() or not copies:
