@@ -18,7 +18,7 @@ What it must promise:
 
 A class takes from ``BackendDefaults``, and its views from ``ReadTxDefaults``, what it cannot do better. Backends are
 found by name through the entry-point group ``kvstore.backends`` (plugins.py). A third party passes
-``tests/backends/contract`` with its own class and is done.
+``kvstore.testing.backend_contract`` with its own class and is done.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from typing import Any
 from kvstore.backend import Backend
 from kvstore.clock import Clock
 from kvstore.core import ReadCore
-from kvstore.files import OSDisk
+from kvstore.files import OSDisk, disk_full_is_typed
 from kvstore.keyvalue import value_view
 from kvstore.life import Life, Phase
 from kvstore.mvcc.lessor import Lessor
@@ -69,6 +69,7 @@ def file_core(state: State, lessor: Lessor, cluster_id: int, member_id: int) -> 
     )
 
 
+@disk_full_is_typed()
 def open_snapshot(path: str | os.PathLike[str], *, verify: bool = False) -> Snapshot:
     """Open a snapshot file read-only. ``verify``: look at every byte first.
 

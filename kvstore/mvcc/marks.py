@@ -51,10 +51,10 @@ _NAMES = (*NUMBERS, META_LOG_MARK, META_NAME)
 
 
 def number(name: bytes, value: bytes) -> int:
-    """The number of a mark. Raises ``Corruption`` for one that no version ever wrote."""
+    """The number of a mark. Raises ``Corruption`` for one that is none."""
     found = parse_u64(value)
     if found >> 63 and name not in IDS:
-        raise Corruption(f"the mark {name.decode()!r} is no number that was ever written: {found}")
+        raise Corruption(f"the mark {name.decode()!r} is out of range: {found}")
     return found
 
 

@@ -15,6 +15,7 @@ from typing import Any, Protocol, cast
 
 from kvstore import plugins
 from kvstore.backend import Backend, Progress
+from kvstore.files import disk_full_is_typed
 from kvstore.snapshot.manifest import has_footer
 from kvstore.snapshot.reader import SnapshotInfo, open_backend, read_info, read_tail, verify
 
@@ -43,6 +44,7 @@ def find_format(path: Path) -> SnapshotFormat | None:
     return None
 
 
+@disk_full_is_typed()
 def inspect(
     path: str | os.PathLike[str], progress: Progress | None = None, *, verified: bool = True
 ) -> SnapshotInfo:

@@ -65,8 +65,8 @@ def test_a_state_of_nothing_is_that_of_a_store_without_a_write(tmp_path: Path, b
 @pytest.mark.parametrize(
     ("name", "value", "reason"),
     [
-        (META_REVISION, b"\xff" * 8, "'revision' is no number that was ever written"),
-        (META_APPLIED_INDEX, b"\x80" + bytes(7), "'applied_index' is no number"),
+        (META_REVISION, b"\xff" * 8, "'revision' is out of range"),
+        (META_APPLIED_INDEX, b"\x80" + bytes(7), "'applied_index' is out of range"),
         (META_COMPACT_SCHEDULED, bytes(7), "7 bytes instead of 8"),
         (META_CLUSTER_ID, b"", "0 bytes instead of 8"),
     ],
