@@ -95,10 +95,10 @@ def check_format(backend: Backend, path: Path) -> Marks:
     """
     with backend.read() as tx:
         marks = Marks.read(tx)
-        if not marks.format and tx.scan(META, limit=1):
+        if marks.format is None and tx.scan(META, limit=1):
             raise Corruption("the format mark is missing from the backend", path)
-    if marks.format > FORMAT_VERSION:
+    if marks.format is not None and marks.format > FORMAT_VERSION:
         raise TooNew(f"{path} has format {marks.format}; this version reads {FORMAT_VERSION}", path)
-    if 0 < marks.format < FORMAT_VERSION:
+    if marks.format is not None and marks.format < FORMAT_VERSION:
         raise TooOld(f"{path} has format {marks.format}: see `kvstore migrate format`", path)
     return marks

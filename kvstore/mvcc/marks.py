@@ -62,8 +62,8 @@ def number(name: bytes, value: bytes) -> int:
 class Marks:
     """What a store says of itself, at one commit of its backend."""
 
-    format: int = 0
-    """0: there is none."""
+    format: int | None = None
+    """None: it does not say."""
     cluster_id: int = 0
     member_id: int = 0
     """0: not known yet."""
@@ -92,8 +92,9 @@ class Marks:
 
     def identity(self) -> list[Row]:
         """The rows that say what the store is: what a new one begins with."""
+        told = [] if self.format is None else [(META_FORMAT, pack_u64(self.format))]
         return [
-            (META_FORMAT, pack_u64(self.format)),
+            *told,
             (META_CLUSTER_ID, pack_u64(self.cluster_id)),
             (META_MEMBER_ID, pack_u64(self.member_id)),
             (META_NAME, self.name.encode("utf-8", "replace")),

@@ -137,7 +137,7 @@ def _kind_of(directory: DataDir) -> type[Backend]:
 def _format_of(backend: Backend, path: Path) -> int:
     with backend.read() as tx:
         found = Marks.read(tx).format
-    if not found:
+    if found is None:
         raise Corruption("the format mark is missing from the backend", path)
     return found
 

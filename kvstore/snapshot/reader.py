@@ -133,7 +133,7 @@ def check_content(backend: Backend, manifest: Manifest, path: str | os.PathLike[
     path = path or getattr(manifest, "path", "")
     with backend.read() as tx:
         marks = Marks.read(tx)
-    if marks.format > FORMAT_VERSION:
+    if marks.format is not None and marks.format > FORMAT_VERSION:
         raise TooNew(
             f"{os.fspath(path)} holds format {marks.format}; this version reads {FORMAT_VERSION}", path
         )

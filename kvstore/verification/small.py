@@ -35,7 +35,7 @@ def check_marks(tx: ReadTx, found: Collector) -> Marks:
             found.add_row(META, f"{name.decode()} has {len(meta[name])} bytes, not 8")
     marks = Marks.of(meta, _number)
     if meta and marks.format != FORMAT_VERSION:
-        found.add_row(META, f"the format is {marks.format}, not {FORMAT_VERSION}")
+        found.add_row(META, f"the format is {marks.format or 0}, not {FORMAT_VERSION}")
     if meta and not (marks.cluster_id and marks.member_id):
         found.add_row(META, "the identity of the store is missing")
     if marks.revision < 1:
