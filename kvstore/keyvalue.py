@@ -105,6 +105,11 @@ def row_numbers(row: bytes) -> tuple[int, int, int, int]:
     return kv.create_revision, kv.mod_revision, kv.version, kv.lease
 
 
+def row_lease(row: bytes) -> int:
+    lease: int = _parse(row).lease
+    return lease
+
+
 def row_mod_revision(row: bytes) -> int:
     revision: int = _parse(row).mod_revision
     return revision

@@ -74,7 +74,7 @@ def to_message(request: Any) -> Any:
 
 def _from_txn(txn: Any, nesting: int = 0) -> TxnRequest:
     if nesting > NESTING_MAX:
-        raise BadArgument(f"more than {NESTING_MAX} transactions inside of one another")
+        raise BadArgument(f"transactions are nested more than {NESTING_MAX} deep")
     success, failure = (
         tuple([_from_op(op, nesting) for op in branch]) for branch in (txn.success, txn.failure)
     )

@@ -8,6 +8,7 @@ sample of the page decides.
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections.abc import Iterator
 from operator import itemgetter
 from typing import NamedTuple
 
@@ -170,8 +171,8 @@ def _take(named: _Named, wanted: list[int], rows: list[bytes | None]) -> list[in
     return others
 
 
-def changed_keys(state: State, first: int, last: int) -> list[bytes]:
-    """The keys changed in first <= main <= last, ascending, each once."""
+def changed_keys(state: State, first: int, last: int) -> Iterator[bytes]:
+    """The keys changed in first <= main <= last, ascending, each once. Read when the first is asked for."""
     keys: set[bytes] = set()
     at = revision_key(first, 0)
     while True:
@@ -181,5 +182,6 @@ def changed_keys(state: State, first: int, last: int) -> list[bytes]:
         keys.update([value[1:] for _, value in rows])
         if len(rows) < _KEYS_PAGE:
             keys.update([key for _, _, key, _ in _pending(generations, first, last)])
-            return sorted(keys)
+            yield from sorted(keys)
+            return
         at = rows[-1][0] + b"\0"

@@ -33,8 +33,9 @@ from kvstore.backend import (
     find_backend,
 )
 from kvstore.errors import Corruption, DiskFull, KVStoreError, NotAStore, OpenError, WrongStore
-from kvstore.files import Disk, OSDisk, free_bytes
+from kvstore.files import Disk, OSDisk, disk_full_is_typed, free_bytes
 from kvstore.layout import DataDir
+from kvstore.mvcc.lessor import Lessor
 from kvstore.mvcc.schema import (
     ALARM,
     FORMAT_VERSION,
@@ -53,9 +54,10 @@ from kvstore.mvcc.schema import (
 from kvstore.mvcc.state import State
 from kvstore.options import BadOption, Options, check_bounds
 from kvstore.recognition import backend_of, leave_mark
+from kvstore.replay import Point
 from kvstore.snapshot import formats as opened
 from kvstore.snapshot.building import building_directory, check_target
-from kvstore.snapshot.point import Point, choose_base, covers, replay_to
+from kvstore.snapshot.point import choose_base, covers, replay_to
 from kvstore.snapshot.reader import SnapshotInfo, read_info
 from kvstore.snapshot.transfer import copy_bytes, copy_rows
 from kvstore.snapshot.writer import write_snapshot
@@ -85,7 +87,9 @@ class NewStore:
         Options(cluster_id=self.cluster_id, member_id=self.member_id, name=self.name)
         check_bounds("bump_revision", self.bump_revision, 0, REVISION_END)
         if bool(self.bump_revision) != self.mark_compacted:
-            raise BadOption("bump_revision and mark_compacted go together: one without the other hides a gap")
+            raise BadOption(
+                "bump_revision and mark_compacted must be given together: one without the other hides a gap"
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,13 +137,13 @@ class Source:
         if not self.path.is_dir():
             if usable or (self.snapshots and point == Point()):
                 return self.snapshots[0]
-            raise OpenError(f"{self.path} does not lie before that point, or the log after it is missing")
+            raise OpenError(f"{self.path} is newer than the requested point, or the log after it is missing")
         for info in usable:
             with suppress(KVStoreError):
                 return opened.inspect(info.path)
         if covers(self.segments, 0):
             return None
-        raise OpenError(f"{self.path} has no good snapshot before that point that its log goes on from")
+        raise OpenError(f"{self.path} has no good snapshot before that point that its log continues")
 
 
 def _cluster_of(directory: DataDir, snapshots: list[SnapshotInfo]) -> int:
@@ -150,6 +154,7 @@ def _cluster_of(directory: DataDir, snapshots: list[SnapshotInfo]) -> int:
     return own.pop() if own else snapshots[-1].cluster_id if snapshots else 0
 
 
+@disk_full_is_typed()
 def list_snapshots(data_dir: str | os.PathLike[str]) -> list[SnapshotInfo]:
     """The snapshots in a store's own place whose manifests can be read, oldest first."""
     found = []
@@ -159,6 +164,7 @@ def list_snapshots(data_dir: str | os.PathLike[str]) -> list[SnapshotInfo]:
     return found
 
 
+@disk_full_is_typed()
 def restore(
     source: str | os.PathLike[str],
     data_dir: str | os.PathLike[str],
@@ -229,7 +235,7 @@ def _restore(
         backend = _load(disk, directory, kind, base, progress)
         try:
             state = State(backend)
-            replay_to(point, state, opened.load_leases(backend), found.segments, progress)
+            replay_to(point, state, Lessor.loaded(backend), found.segments, progress)
             restored = _become(state, new, target, base)
             _keep(disk, directory, backend, restored)
         finally:
@@ -290,7 +296,7 @@ def _become(state: State, new: NewStore, target: Path, base: SnapshotInfo | None
         revision = compacted = revision + new.bump_revision
         if revision > REVISION_END // 2:
             raise BadOption(
-                f"bump_revision must leave room for revisions to come: with {new.bump_revision} the new store would "
+                f"bump_revision must leave room for further revisions: with {new.bump_revision} the new store would "
                 f"begin at {revision}, and at most {REVISION_END // 2} is allowed"
             )
     rows: list[Row] = [

@@ -15,14 +15,12 @@ from __future__ import annotations
 import base64
 from bisect import insort
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from kvstore.etcdpb.requests import nested_txn
 
 from . import messages, rows
-
-if TYPE_CHECKING:
-    from .log_replay import Carried
+from .carried import Carried
 
 ROOT = b"root"
 READ, WRITE, READWRITE = 0, 1, 2

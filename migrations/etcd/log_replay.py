@@ -4,7 +4,8 @@
 
 etcd logs what was asked, not what came of it. A request that etcd refuses when it applies it (an unknown lease, a
 compaction of the past, no room, no permission) is in the log all the same; it is refused here too, and leaves no trace.
-Revisions therefore come out as they did there.
+Revisions therefore come out as they did there. That is also why ``kvstore.replay.apply_log`` does not do here: entries
+of ours say what came of a write. What it checks, that entries follow each other without a gap, is checked here as well.
 
 Besides keys: leases, alarms, users and roles (``auth``), members and the cluster's version.
 """
@@ -22,12 +23,12 @@ from kvstore.etcdpb.requests import from_message
 from kvstore.model import PutRequest, RangeRequest, TxnRequest
 from kvstore.mvcc.lessor import Lessor
 from kvstore.mvcc.plan import Planner
-from kvstore.mvcc.schema import META
 from kvstore.mvcc.state import State
 
 from . import rows
 from .auth import Auth, Refused
-from .beside_keys import MIN_TTL_SECONDS, carried_key, deadline_ms
+from .beside_keys import MIN_TTL_SECONDS, deadline_ms
+from .carried import Carried
 from .data_dir import EtcdDataDir
 from .membership import Membership
 from .wal_content import LogEntry
@@ -75,9 +76,12 @@ class LogReplay:
                 f"entry {entry.index} holds no request that is known here: it is a later etcd's, or damaged"
             )
             raise Corruption(reason, entry.path, entry.offset)
+        if entry.index != self._state.index + 1:
+            reason = f"entry {entry.index} follows entry {self._state.index}: those between are missing"
+            raise Corruption(reason, entry.path, entry.offset)
         if kind != "empty":
             self._guarded(kind, entry)
-        self._state.index = entry.index
+        self._state.reached(entry.index)
 
     def _guarded(self, kind: str, entry: LogEntry) -> None:
         try:
@@ -184,30 +188,6 @@ _HANDLERS: dict[str, Callable[[LogReplay, Any], None]] = {
     "cluster_member_attr_set": LogReplay._cluster_member_attr_set,
     "downgrade_info_set": LogReplay._downgrade_info_set,
 }
-
-
-class Carried:
-    """The rows of etcd's buckets that a store of ours keeps verbatim, read and changed."""
-
-    def __init__(self, state: State) -> None:
-        self._state = state
-        with state.backend.read() as tx:
-            self._rows = dict(tx.scan(META, carried_key(b"", b"")[:-1], carried_key(b"\xff", b"")))
-
-    def get(self, bucket: bytes, key: bytes) -> bytes | None:
-        return self._rows.get(carried_key(bucket, key))
-
-    def set(self, bucket: bytes, key: bytes, value: bytes | None) -> None:
-        name = carried_key(bucket, key)
-        if value is None:
-            self._rows.pop(name, None)
-        else:
-            self._rows[name] = value
-        self._state.active.set_row(META, name, value)
-
-    def all(self, bucket: bytes) -> dict[bytes, bytes]:
-        prefix = carried_key(bucket, b"")
-        return {key[len(prefix) :]: value for key, value in self._rows.items() if key.startswith(prefix)}
 
 
 def _json(value: dict[str, object]) -> bytes:
