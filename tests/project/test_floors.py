@@ -11,7 +11,7 @@ from tests import PROJECT
 
 FLOORS = (
     ("words", "_version errors invariants clock wire arguments protobuf"),
-    ("the machine", "layout files options life readers held shelter loops twins backend"),
+    ("the machine", "plugins layout files options life readers held shelter loops twins backend"),
     ("values and requests", "keyvalue model"),
     ("the log", "wal"),
     ("revisions", "mvcc ops pacing etcdpb"),
