@@ -32,7 +32,7 @@ soak: $(VENV)/ready-test ## The long runs, whose figures the documents give.
 	$(BIN)/python -m pytest -n auto -m soak --timeout 0
 
 compare: $(VENV)/ready-test ## Compare with the etcd on PATH (or KVSTORE_ETCD=...), tens of thousands of requests.
-	$(BIN)/python -m pytest -n auto -m "soak or not soak" --timeout 0 tests/test_against_etcd.py
+	$(BIN)/python -m pytest -n auto -m "soak or not soak" --timeout 0 tests/etcd/test_against_etcd.py
 
 bench: $(VENV)/ready-bench ## Measure against other stores.
 	$(BIN)/python -m kvstore.tools.lab.bench

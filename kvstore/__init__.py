@@ -18,6 +18,7 @@ from collections.abc import Generator, Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from kvstore._version import __version__ as __version__
 from kvstore.errors import (
     BadArgument,
     Busy,
@@ -83,14 +84,13 @@ from kvstore.shelter import Sheltered
 if TYPE_CHECKING:
     from kvstore.aio import AsyncStore, AsyncView
     from kvstore.backend import Progress
-    from kvstore.engine import LocalEngine
     from kvstore.observe.doctor import Fact
-    from kvstore.snapshot.formats import Snapshot
+    from kvstore.opened import Snapshot
+    from kvstore.recovery import Engine
     from kvstore.snapshot.restore import Restored
     from kvstore.store import Store, View
     from kvstore.verification.report import Report, Steps
 
-__version__ = "0.1.0"
 
 __all__ = [
     "AsyncStore",
@@ -230,7 +230,7 @@ def open_async(data_dir: str | os.PathLike[str], backend: str | None = None, **o
     return _OpenAsync(data_dir, backend, options)
 
 
-def _engine(data_dir: str | os.PathLike[str], backend: str | None, options: dict[str, Any]) -> LocalEngine:
+def _engine(data_dir: str | os.PathLike[str], backend: str | None, options: dict[str, Any]) -> Engine:
     from kvstore.recovery import open_engine
 
     return open_engine(data_dir, Options.load({"backend": backend, **options}))
@@ -241,7 +241,7 @@ def open_snapshot(path: str | os.PathLike[str], *, verify: bool = False) -> Snap
 
     Raises ``NotAStore``, ``TooNew``, ``Corruption``.
     """
-    from kvstore.snapshot import formats as opened
+    from kvstore import opened
 
     return opened.open_snapshot(path, verify=verify)
 

@@ -44,7 +44,10 @@ class AsyncReader(Twin):
 
     @property
     def engine(self) -> LocalEngine:
-        """The engine of a store that lies here, for those who look behind it. Raises ``Unsupported`` elsewhere."""
+        """The engine of a store that lies here, for those who look behind it. Raises ``Unsupported`` elsewhere.
+
+        A store that only reads has the reading half of one (``kvstore.reads.ReadEngine``).
+        """
         return self._twin.engine
 
     range = threaded(Reader.range)

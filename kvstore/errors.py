@@ -22,7 +22,7 @@
     `-- StateError                the handle cannot do this any more, or never could
         |-- StoreClosed, StorePoisoned, ForkedStore, ReadOnly, RevisionsExhausted
         |-- Unsupported           only a store on this machine can; the message says what to do instead
-        |-- StoreUnreachable      its folder was renamed or removed while it was open
+        |-- StoreUnreachable      its folder was renamed or removed, or this user may not use it
         |-- NoThread, NoDescriptor  not now: the system gives no thread, or no file descriptor
         |-- Overloaded            not now: writers need the memory that it would hold back
         |-- Busy                  not now: another process holds a lock on the backend's file, or reads it
@@ -47,14 +47,18 @@ class Code(IntEnum):
     CANCELLED = 1
     UNKNOWN = 2
     INVALID_ARGUMENT = 3
+    DEADLINE_EXCEEDED = 4
     NOT_FOUND = 5
+    PERMISSION_DENIED = 7
     RESOURCE_EXHAUSTED = 8
     FAILED_PRECONDITION = 9
+    ABORTED = 10
     OUT_OF_RANGE = 11
     UNIMPLEMENTED = 12
     INTERNAL = 13
     UNAVAILABLE = 14
     DATA_LOSS = 15
+    UNAUTHENTICATED = 16
 
 
 class KVStoreError(Exception):
@@ -368,17 +372,21 @@ class Reentered(StateError):
 
 
 class StoreUnreachable(StateError):
-    """A folder of the open store is not where it was opened: renamed, removed, or something lies on top of it.
+    """A folder of the open store is not where it was opened (renamed, removed, or something lies on top of it), or the
+    system refuses this user a file or folder.
 
     What the store has open goes on; what would open a file by its path is refused, with nothing changed. ``path``
-    says which folder.
+    says which file or folder.
     """
 
-    def __init__(self, path: str | os.PathLike[str], reason: str) -> None:
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        reason: str,
+        remedy: str = "put the store's folder back, or close it and open it where it is now",
+    ) -> None:
         path = os.fspath(path)
-        super().__init__(
-            f"{path}: {reason}; put the store's folder back, or close it and open it where it is now"
-        )
+        super().__init__(f"{path}: {reason}; {remedy}")
         self.path = path
 
 
@@ -406,3 +414,16 @@ class RevisionsExhausted(StateError):
 
     code = Code.FAILED_PRECONDITION
     message = "revisions are at the end of their 63 bits: the store can be read, but not written any more"
+
+
+def said_of(error: BaseException) -> str:
+    """The message of an error; what it is, where it has none."""
+    return str(error) or type(error).__name__
+
+
+def again(error: KVStoreError) -> KVStoreError:
+    """The same error for another caller, whose traceback is another one."""
+    made = type(error).__new__(type(error))
+    made.args = error.args
+    made.__dict__.update(error.__dict__)
+    return made

@@ -44,10 +44,10 @@ from kvstore.model import (
 )
 
 if TYPE_CHECKING:
+    from kvstore.observe.estimates import CompactionEstimate, DefragmentEstimate
     from kvstore.observe.status import Health, Status
     from kvstore.snapshot.reader import SnapshotInfo
-    from kvstore.upkeep.compaction import CompactionEstimate
-    from kvstore.upkeep.defragment import Defragmented, DefragmentEstimate
+    from kvstore.upkeep.defragment import Defragmented
     from kvstore.watch import Watch
     from kvstore.watch.iterators import ResponseStream
     from kvstore.write.ticket import Ticket

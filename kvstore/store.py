@@ -9,7 +9,7 @@ import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, overload
+from typing import TYPE_CHECKING, Any, Self, cast, overload
 
 from kvstore import ops
 from kvstore.arguments import Seconds, check_bounds, check_number, whole_seconds
@@ -38,16 +38,17 @@ from kvstore.protocol import EmbeddedEngine, Engine, embedded, unsupported
 
 if TYPE_CHECKING:
     from kvstore.engine import LocalEngine
+    from kvstore.observe.estimates import CompactionEstimate, DefragmentEstimate
     from kvstore.observe.measuring import MeasuredEngine
     from kvstore.observe.status import Health, Status
+    from kvstore.reads import ReadEngine
     from kvstore.snapshot.reader import SnapshotInfo
-    from kvstore.upkeep.compaction import CompactionEstimate
-    from kvstore.upkeep.defragment import Defragmented, DefragmentEstimate
+    from kvstore.upkeep.defragment import Defragmented
     from kvstore.watch import CallbackWatch, Watch
     from kvstore.watch.iterators import ResponseStream
     from kvstore.write.ticket import Ticket
 
-    _these_are_engines: tuple[type[EmbeddedEngine], ...] = (LocalEngine, MeasuredEngine)
+    _these_are_engines: tuple[type[EmbeddedEngine], ...] = (LocalEngine, MeasuredEngine, ReadEngine)
 
 
 class Reader:
@@ -59,12 +60,15 @@ class Reader:
 
     @property
     def engine(self) -> LocalEngine:
-        """The engine of a store that lies here, for those who look behind it. Raises ``Unsupported`` elsewhere."""
-        from kvstore.engine import LocalEngine
+        """The engine of a store that lies here, for those who look behind it. Raises ``Unsupported`` elsewhere.
 
-        if not isinstance(self._engine, LocalEngine):
+        A store that only reads has the reading half of one (``kvstore.reads.ReadEngine``).
+        """
+        from kvstore.reads import Reads
+
+        if not isinstance(self._engine, Reads):
             raise unsupported(self._engine, "engine")
-        return self._engine
+        return cast("LocalEngine", self._engine)
 
     def range(
         self,

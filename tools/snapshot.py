@@ -29,9 +29,12 @@ from typing import Annotated, Any
 import typer
 
 import kvstore
+from kvstore.engine import LocalEngine
 from kvstore.errors import KVStoreError
+from kvstore.reads import Reads
 from kvstore.snapshot.formats import inspect
 from kvstore.snapshot.reader import SnapshotInfo, read_info
+from kvstore.upkeep.snapshots import own_snapshots, surplus_of
 
 from .command import ExitCode, Settings, exit_code, new_app, run, write_json, write_line, write_table
 from .progress import progress_bar
@@ -124,9 +127,14 @@ def prune(
     settings = Settings.of(ctx)
     settings.check_exists()
     with settings.open(read_only=dry_run, background=False) as store:
-        snapshots = store.engine.snapshots
-        count = store.engine.options.max_snapshots if keep is None else keep
-        gone = [str(file.path) for file in (snapshots.surplus if dry_run else snapshots.prune)(count)]
+        engine: Reads = store.engine
+        count = engine.options.max_snapshots if keep is None else keep
+        if isinstance(engine, LocalEngine):
+            files = engine.snapshots.prune(count)
+        else:
+            assert engine.directory is not None
+            files = surplus_of(own_snapshots(engine.directory, engine.cluster_id), count)
+        gone = [str(file.path) for file in files]
     if settings.json:
         write_json({"dry_run": dry_run, "removed": gone})
         return

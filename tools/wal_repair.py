@@ -22,6 +22,7 @@ import typer
 
 from kvstore import layout
 from kvstore.backend import check_closed, recognize_backend
+from kvstore.directory import take_lock
 from kvstore.errors import Corruption, KVStoreError, NotAStore
 from kvstore.files import OSDisk
 from kvstore.held import HeldDisk
@@ -35,7 +36,6 @@ from kvstore.mvcc.schema import (
     TABLES,
     parse_u64,
 )
-from kvstore.recovery import take_lock
 from kvstore.wal.inspect import Repair
 from kvstore.wal.inspect import repair as repair_log
 from kvstore.wal.restart import begin_anew

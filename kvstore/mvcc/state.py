@@ -15,8 +15,10 @@ a checkpoint commits, so a reader that finds it <= R after opening its transacti
 
 from __future__ import annotations
 
+from kvstore import invariants
 from kvstore.backend import Backend, ReadTx
 from kvstore.errors import Compacted, Corruption
+from kvstore.invariants import hold
 from kvstore.keyvalue import row_mod_revision
 from kvstore.mvcc.overlay import ChangedRow, Generation, Generations, overlay_slice
 from kvstore.mvcc.schema import (
@@ -67,6 +69,11 @@ class State:
     def active(self) -> Generation:
         return self.generations[0]
 
+    @property
+    def waiting_bytes(self) -> int:
+        """What changes have taken of memory since the last ``freeze``."""
+        return self.generations[0].size_bytes
+
     def change(self, change: ChangedRow) -> None:
         """Put or delete a key."""
         self.generations[0].add(change)
@@ -81,8 +88,15 @@ class State:
         self.generations[0].set_row(ALARM, key, b"" if on else None)
         (self.alarms.add if on else self.alarms.discard)(key)
 
+    def reached(self, index: int) -> None:
+        """Log entries up to ``index`` are taken in, whatever came of them."""
+        self.index = index
+
     def publish(self, revision: int, compacted: int) -> None:
         """Everything up to here is durable: let readers see it."""
+        if invariants.ON:
+            hold(2, revision >= self.published, f"published {revision} after {self.published}")
+            hold(7, compacted >= self.compacted, f"compacted to {compacted} after {self.compacted}")
         self.compacted = compacted
         self.published = revision
 
@@ -92,6 +106,53 @@ class State:
         self.applied_index, self.index = other.applied_index, other.index
         self.head, self.head_compacted = other.head, other.head_compacted
         self.alarms = other.alarms
+
+    # --- checkpoints: what is in which generation, and what is in the backend ----------
+
+    @property
+    def frozen(self) -> Generation | None:
+        """The generation that a checkpoint is carrying into the backend, if there is one."""
+        return self.generations[1] if len(self.generations) > 1 else None
+
+    def freeze(self) -> Generation:
+        """Put a new active generation in front; returns the one that it hides. Under the planner's lock."""
+        frozen = self.active
+        frozen.last_index, frozen.last_revision = self.index, self.head
+        self.generations = (Generation(), frozen)
+        return frozen
+
+    def committing(self, generation: Generation) -> None:
+        """The backend may hold ``generation`` from now on. Said before its commit, once the log durably has it."""
+        self.backend_revision = generation.last_revision
+
+    def committed(self, generation: Generation) -> None:
+        """The backend holds ``generation``: it is dropped. Under the planner's lock."""
+        if invariants.ON:
+            applied = _mark(dict(_read_meta(self.backend)), META_APPLIED_INDEX, 0)
+            hold(
+                3,
+                applied == generation.last_index,
+                f"entry {generation.last_index} dropped, {applied} applied",
+            )
+            hold(3, applied >= self.applied_index, f"applied {applied} after {self.applied_index}")
+            hold(
+                4, self.backend_revision >= generation.last_revision, "a commit that readers were not told of"
+            )
+        self.generations = tuple(kept for kept in self.generations if kept is not generation) or (
+            Generation(),
+        )
+        self.applied_index = generation.last_index
+
+    def swept(self, revision: int) -> None:
+        """The rows that the compaction to ``revision`` made superfluous are gone."""
+        if invariants.ON:
+            low, high = self.compact_finished, self.head_compacted
+            hold(8, low <= revision <= high, f"swept to {revision}, between {low} and {high}")
+        self.compact_finished = revision
+
+    def use_backend(self, backend: Backend) -> None:
+        """Another file with the same content takes the backend's place. Under the planner's lock."""
+        self.backend = backend
 
     # --- reads ------------------------------------------------------------------------
 

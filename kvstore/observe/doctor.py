@@ -20,8 +20,9 @@ from pathlib import Path
 
 from kvstore import files, layout
 from kvstore.backend import backend_names, check_closed, find_backend, recognize_backend
+from kvstore.directory import hold_still
 from kvstore.errors import KVStoreError, NotAStore, StoreLocked
-from kvstore.files import Disk, OSDisk
+from kvstore.files import Disk, OSDisk, disk_full_is_typed
 from kvstore.layout import DataDir
 from kvstore.mvcc.schema import (
     META,
@@ -33,7 +34,6 @@ from kvstore.mvcc.schema import (
     parse_u64,
 )
 from kvstore.options import Options
-from kvstore.recovery import hold_still
 from kvstore.snapshot.reader import read_info
 from kvstore.wal.format import Mark
 from kvstore.wal.reader import SegmentReader
@@ -69,6 +69,7 @@ class Fact:
     advice: str = ""
 
 
+@disk_full_is_typed()
 def diagnose(
     data_dir: str | os.PathLike[str], *, options: Options | None = None, disk: Disk | None = None
 ) -> list[Fact]:
@@ -95,7 +96,7 @@ def diagnose(
 
 
 def _versions() -> Iterator[Fact]:
-    from kvstore import __version__
+    from kvstore._version import __version__
 
     yield Fact("kvstore", __version__)
     yield Fact("Python", platform.python_version())

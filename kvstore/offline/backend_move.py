@@ -15,8 +15,9 @@ from pathlib import Path
 
 from kvstore import layout
 from kvstore.backend import Backend, Progress, find_backend
+from kvstore.directory import take_lock
 from kvstore.errors import Corruption, DiskFull, NotAStore, OpenError
-from kvstore.files import Disk, OSDisk, free_bytes
+from kvstore.files import Disk, OSDisk, disk_full_is_typed, free_bytes
 from kvstore.held import HeldDisk
 from kvstore.layout import DataDir
 from kvstore.mvcc.hashkv import hash_kv
@@ -24,7 +25,7 @@ from kvstore.mvcc.schema import TABLES
 from kvstore.mvcc.state import State
 from kvstore.options import BadOption, Options
 from kvstore.recognition import backend_of
-from kvstore.recovery import open_engine, take_lock
+from kvstore.recovery import open_engine
 from kvstore.snapshot.transfer import copy_rows
 
 
@@ -40,6 +41,7 @@ class Moved:
     new_bytes: int
 
 
+@disk_full_is_typed()
 def move_backend(
     data_dir: str | os.PathLike[str],
     backend: str,

@@ -33,8 +33,9 @@ from kvstore.backend import (
     find_backend,
 )
 from kvstore.errors import Corruption, DiskFull, KVStoreError, NotAStore, OpenError, WrongStore
-from kvstore.files import Disk, OSDisk, free_bytes
+from kvstore.files import Disk, OSDisk, disk_full_is_typed, free_bytes
 from kvstore.layout import DataDir
+from kvstore.mvcc.lessor import Lessor
 from kvstore.mvcc.schema import (
     ALARM,
     FORMAT_VERSION,
@@ -53,9 +54,10 @@ from kvstore.mvcc.schema import (
 from kvstore.mvcc.state import State
 from kvstore.options import BadOption, Options, check_bounds
 from kvstore.recognition import backend_of, leave_mark
+from kvstore.replay import Point
 from kvstore.snapshot import formats as opened
 from kvstore.snapshot.building import building_directory, check_target
-from kvstore.snapshot.point import Point, choose_base, covers, replay_to
+from kvstore.snapshot.point import choose_base, covers, replay_to
 from kvstore.snapshot.reader import SnapshotInfo, read_info
 from kvstore.snapshot.transfer import copy_bytes, copy_rows
 from kvstore.snapshot.writer import write_snapshot
@@ -150,6 +152,7 @@ def _cluster_of(directory: DataDir, snapshots: list[SnapshotInfo]) -> int:
     return own.pop() if own else snapshots[-1].cluster_id if snapshots else 0
 
 
+@disk_full_is_typed()
 def list_snapshots(data_dir: str | os.PathLike[str]) -> list[SnapshotInfo]:
     """The snapshots in a store's own place whose manifests can be read, oldest first."""
     found = []
@@ -159,6 +162,7 @@ def list_snapshots(data_dir: str | os.PathLike[str]) -> list[SnapshotInfo]:
     return found
 
 
+@disk_full_is_typed()
 def restore(
     source: str | os.PathLike[str],
     data_dir: str | os.PathLike[str],
@@ -229,7 +233,7 @@ def _restore(
         backend = _load(disk, directory, kind, base, progress)
         try:
             state = State(backend)
-            replay_to(point, state, opened.load_leases(backend), found.segments, progress)
+            replay_to(point, state, Lessor.loaded(backend), found.segments, progress)
             restored = _become(state, new, target, base)
             _keep(disk, directory, backend, restored)
         finally:

@@ -16,7 +16,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from kvstore import layout
 from kvstore.backend import Backend, Progress
@@ -40,24 +39,6 @@ from kvstore.mvcc.schema import (
 from kvstore.snapshot.copying import Copying, IsBusy, Meter, nobody
 from kvstore.snapshot.manifest import TAIL_BYTES_MAX, Manifest, Member, encode_tail
 from kvstore.snapshot.reader import SnapshotInfo, check_content
-from kvstore.upkeep.background import Traffic
-
-if TYPE_CHECKING:
-    from kvstore.engine import LocalEngine
-
-
-def take_snapshot(engine: LocalEngine, path: Path | None, progress: Progress | None = None) -> SnapshotInfo:
-    """Write a snapshot of everything durable now to ``path`` (None: the store's own place and name)."""
-    assert engine.directory is not None
-    with engine.checkpointing:
-        engine.checkpointer.run()
-        target = path or engine.directory.snapshot(engine.cluster_id, engine.state.applied_index)
-        if path is not None:
-            check_target(engine.directory, path)
-        copy = copy_backend(
-            engine.disk, engine.backend, target, engine.now_ms(), progress, is_busy=Traffic(engine)
-        )
-    return seal(engine.disk, copy, target)
 
 
 def write_snapshot(

@@ -16,12 +16,12 @@ from pathlib import Path
 
 from kvstore import layout
 from kvstore.backend import Backend, ReadTx, check_closed
+from kvstore.directory import check_format
 from kvstore.errors import Corruption, KVStoreError, ReadOnly
 from kvstore.keyvalue import row_mod_revision
 from kvstore.layout import DataDir
 from kvstore.mvcc.effects import DELETE, PUT, REVISION
 from kvstore.mvcc.schema import LATEST, META, META_LOG_MARK, TABLES
-from kvstore.recovery import check_format
 from kvstore.verification.report import Collector
 from kvstore.verification.small import Marks, read_marks
 from kvstore.verification.snapshots import check_tables

@@ -25,9 +25,8 @@ from kvstore.backend import Backend, ReadTx
 from kvstore.errors import Corruption, DiskFull
 from kvstore.files import Disk, free_bytes
 from kvstore.keyvalue import row_mod_revision
-from kvstore.mvcc import effects
-from kvstore.mvcc.checkpoint import no_pause, write_generation
-from kvstore.mvcc.overlay import Generation
+from kvstore.mvcc.checkpoint import write_now
+from kvstore.mvcc.lessor import Lessor
 from kvstore.mvcc.schema import (
     ALARM,
     ATTACHMENT,
@@ -46,18 +45,18 @@ from kvstore.mvcc.schema import (
     split_history_key,
 )
 from kvstore.mvcc.state import State
-from kvstore.snapshot.formats import load_leases
+from kvstore.replay import CHECKPOINT_BYTES, Point, apply_log
 from kvstore.snapshot.point import covers
 from kvstore.snapshot.reader import SnapshotInfo, open_backend
 from kvstore.snapshot.transfer import copy_bytes, copy_rows
 from kvstore.verification.report import BACKEND, Collector
 from kvstore.verification.small import Marks, read_marks
 from kvstore.wal.archive import log_segments
+from kvstore.wal.format import Batch
 from kvstore.wal.replay import Replay, segments_from
 from kvstore.wire import WireError
 
 BATCH_ROWS = 256
-CHECKPOINT_BYTES = 32 << 20
 COMPARED_MARKS = {META_APPLIED_INDEX: 0, META_REVISION: 1, META_COMPACT_SCHEDULED: -1}
 """What each is where it is absent."""
 
@@ -168,27 +167,27 @@ def _replay(scratch: Backend, segments: list[layout.NumberedFile], index: int, f
     state = State(scratch)
     if state.index == index:
         return
-    lessor = load_leases(scratch)
+    batches = _batches(state.index, segments, index, found)
+    until = Point(index=index)
+    last_ms = apply_log(
+        batches, state, Lessor.loaded(scratch), until=until, checkpoint_bytes=CHECKPOINT_BYTES
+    )
+    if state.index != index:
+        wal_dir = segments[0].path.parent
+        raise Corruption(
+            f"the log ends with entry {state.index}, the backend has entries up to {index}", wal_dir
+        )
+    write_now(state, last_ms)
+
+
+def _batches(
+    after_index: int, segments: list[layout.NumberedFile], index: int, found: Collector
+) -> Iterator[Batch]:
     wal_dir = segments[0].path.parent
-    needed = segments_from(wal_dir, state.index, segments)
-    for batch in Replay(None, wal_dir, state.index, None, needed).batches():
-        for entry in batch.entries[: index - batch.first_index + 1]:
-            effects.apply(entry, state, lessor)
-        found.step("replaying the log", state.index, index)
-        if state.active.size_bytes > CHECKPOINT_BYTES:
-            _checkpoint(state)
-        if state.index == index:
-            _checkpoint(state)
-            return
-    raise Corruption(f"the log ends with entry {state.index}, the backend has entries up to {index}", wal_dir)
-
-
-def _checkpoint(state: State) -> None:
-    generation = state.active
-    generation.last_index, generation.last_revision = state.index, state.head
-    write_generation(state.backend, generation, 0, no_pause)
-    state.backend_revision, state.applied_index = state.head, state.index
-    state.generations = (Generation(),)
+    needed = segments_from(wal_dir, after_index, segments)
+    for batch in Replay(None, wal_dir, after_index, None, needed).batches():
+        yield batch
+        found.step("replaying the log", batch.last_index, index)
 
 
 # --- comparing ---------------------------------------------------------------------------

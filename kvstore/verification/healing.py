@@ -16,13 +16,13 @@ from pathlib import Path
 
 from kvstore import layout
 from kvstore.backend import Backend, check_closed
+from kvstore.directory import take_lock
 from kvstore.errors import Corruption, KVStoreError, NotAStore, OpenError
-from kvstore.files import Disk, OSDisk
+from kvstore.files import Disk, OSDisk, disk_full_is_typed
 from kvstore.held import HeldDisk
 from kvstore.layout import DataDir
 from kvstore.mvcc.schema import TABLES
 from kvstore.options import Options
-from kvstore.recovery import take_lock
 from kvstore.snapshot import rescue
 from kvstore.verification.log import check_log
 from kvstore.verification.report import Collector
@@ -42,6 +42,7 @@ class Healed:
     """The files that were replaced, where they are now."""
 
 
+@disk_full_is_typed()
 def heal(
     data_dir: str | os.PathLike[str], *, options: Options | None = None, disk: Disk | None = None
 ) -> Healed:

@@ -16,13 +16,13 @@ from pathlib import Path
 
 from kvstore import layout
 from kvstore.backend import Backend, check_closed, find_backend
+from kvstore.directory import hold_still
 from kvstore.errors import NotAStore, StoreLocked
-from kvstore.files import OSDisk
+from kvstore.files import OSDisk, disk_full_is_typed
 from kvstore.layout import DataDir
 from kvstore.mvcc.schema import TABLES
 from kvstore.options import Options
 from kvstore.recognition import backend_of
-from kvstore.recovery import hold_still
 from kvstore.snapshot import rescue
 from kvstore.snapshot.reader import SnapshotInfo
 from kvstore.verification.deep import Sources, check_deep
@@ -34,6 +34,7 @@ from kvstore.verification.snapshots import check_snapshot, check_snapshots, chec
 AnyPath = str | os.PathLike[str]
 
 
+@disk_full_is_typed()
 def verify(
     path: AnyPath,
     *,

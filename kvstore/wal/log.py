@@ -433,6 +433,11 @@ class Log:
         return self._writer is not None
 
     @property
+    def durable_index(self) -> int:
+        """The last entry that is as durable as the options ask for."""
+        return self.synced_index if self._options.durability == "always" else self.last_index
+
+    @property
     def failure(self) -> BaseException | None:
         """What poisoned the log, if anything did."""
         return self._failure

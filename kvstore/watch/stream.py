@@ -27,8 +27,8 @@ from kvstore.mvcc.changes import change_page
 from kvstore.mvcc.overlay import ChangedRow
 from kvstore.watch.bell import Bell
 from kvstore.watch.hub import Hub
-from kvstore.watch.mailbox import EVERY_WATCH, Batch, FellBehind, Item, Ready
-from kvstore.watch.watcher import Watcher, hull, route
+from kvstore.watch.mailbox import EVERY_WATCH
+from kvstore.watch.watcher import Batch, FellBehind, Item, Ready, Watcher, hull, route
 from kvstore.write.writer import holds
 
 Numbered = tuple[int, WatchResponse]

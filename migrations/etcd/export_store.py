@@ -15,12 +15,12 @@ from itertools import chain
 from pathlib import Path
 
 from kvstore.backend import Progress, Row
-from kvstore.engine import LocalEngine
 from kvstore.errors import DiskFull
 from kvstore.files import free_bytes
 from kvstore.foreign import Exported
 from kvstore.mvcc.schema import META
 from kvstore.mvcc.state import State
+from kvstore.reads import Reads
 from kvstore.store import Store
 
 from . import rows
@@ -101,7 +101,7 @@ def _counted(
 # --- the other buckets -----------------------------------------------------------------------------
 
 
-def _lease_rows(engine: LocalEngine) -> list[Row]:
+def _lease_rows(engine: Reads) -> list[Row]:
     """Leases with the time they have left."""
     now_ms = engine.now_ms()
     found = []
@@ -111,7 +111,7 @@ def _lease_rows(engine: LocalEngine) -> list[Row]:
     return sorted(found)
 
 
-def _alarm_rows(engine: LocalEngine) -> list[Row]:
+def _alarm_rows(engine: Reads) -> list[Row]:
     return sorted(encode_alarm(Alarm(alarm.member_id, alarm.alarm)) for alarm in engine.alarms())
 
 
@@ -125,7 +125,7 @@ def _all_meta(state: State) -> list[Row]:
     return sorted((key, value) for key, value in found.items() if value is not None)
 
 
-def _meta_rows(engine: LocalEngine, compacted: int) -> Iterator[Row]:
+def _meta_rows(engine: Reads, compacted: int) -> Iterator[Row]:
     yield rows.CONSISTENT_INDEX, encode_u64(max(engine.state.applied_index, 1))
     yield rows.TERM, encode_u64(1)
     yield rows.CONF_STATE, b'{"voters":[%d],"auto_leave":false}' % engine.member_id

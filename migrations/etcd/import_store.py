@@ -22,9 +22,9 @@ from kvstore.errors import Corruption, DiskFull
 from kvstore.files import Disk, OSDisk, free_bytes
 from kvstore.foreign import Imported, ImportOptions
 from kvstore.layout import DataDir
-from kvstore.mvcc.checkpoint import no_pause, write_generation
+from kvstore.mvcc.checkpoint import write_now
 from kvstore.mvcc.hashkv import hash_kv
-from kvstore.mvcc.overlay import Generation
+from kvstore.mvcc.lessor import Lessor
 from kvstore.mvcc.schema import (
     ALARM,
     ATTACHMENT,
@@ -43,8 +43,8 @@ from kvstore.mvcc.schema import (
 )
 from kvstore.mvcc.state import State
 from kvstore.options import BadOption
+from kvstore.replay import CHECKPOINT_BYTES
 from kvstore.snapshot.building import building_directory, check_target
-from kvstore.snapshot.formats import load_leases
 from kvstore.snapshot.transfer import copy_rows
 from kvstore.wal import Log
 
@@ -58,7 +58,6 @@ from .log_replay import LogReplay
 from .snapshot_format import check_file
 from .view import EtcdView
 
-CHECKPOINT_BYTES = 32 << 20
 NOSPACE = b"NOSPACE"
 REVISION_MAX = 1 << 62
 """No etcd has come so far. From there on a store could not count its revisions for much longer."""
@@ -230,13 +229,13 @@ class _Import:
         directory = self._source.directory
         if directory is None:
             return
-        replay = LogReplay(state, load_leases(self._backend), self._now_ms)
+        replay = LogReplay(state, Lessor.loaded(self._backend), self._now_ms)
         replay.recover_members(directory)
         for entry in directory.pending():
             replay.apply(entry)
-            if state.active.size_bytes > CHECKPOINT_BYTES:
-                _checkpoint(state, self._now_ms)
-        _checkpoint(state, self._now_ms)
+            if state.waiting_bytes > CHECKPOINT_BYTES:
+                write_now(state, self._now_ms)
+        write_now(state, self._now_ms)
         self._notes += directory.notes + replay.notes
 
     def _write_identity(self) -> tuple[int, int]:
@@ -278,11 +277,3 @@ def _name_of(member_id: int, members: list[Row], path: Path) -> str:
     except rows.RowError as error:
         raise Corruption(f"bucket members: {error}", path) from None
     return next((member.name for member in found if member.id == member_id), "")
-
-
-def _checkpoint(state: State, now_ms: int) -> None:
-    generation = state.active
-    generation.last_index, generation.last_revision = state.index, state.head
-    write_generation(state.backend, generation, now_ms, no_pause)
-    state.backend_revision, state.applied_index = state.head, state.index
-    state.generations = (Generation(),)

@@ -65,7 +65,9 @@ def disk_of(settings: Settings) -> Disk:
 
 def engine_of(settings: Settings, path: Path, backend: str, **options: Any) -> LocalEngine:
     """With the defaults, whatever the environment says."""
-    return open_engine(path, Options.load({"backend": backend, **options}, {}), disk_of(settings))
+    engine = open_engine(path, Options.load({"backend": backend, **options}, {}), disk_of(settings))
+    assert isinstance(engine, LocalEngine)
+    return engine
 
 
 def open_store(settings: Settings, path: Path, backend: str, **options: Any) -> Store:
