@@ -15,7 +15,7 @@ from kvstore import AsyncStore, Code, Store, Unsupported
 from kvstore.engine import LocalEngine
 from kvstore.model import WatchRequest
 from kvstore.protocol import EmbeddedEngine, Engine
-from tests.watching import BACKENDS, TIMEOUT_SECONDS
+from tests.harness.watching import BACKENDS, TIMEOUT_SECONDS
 
 WHERE = "etcd://h1:2379"
 
