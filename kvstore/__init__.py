@@ -82,6 +82,7 @@ from kvstore.options import BadOption, Options
 from kvstore.shelter import Sheltered
 
 if TYPE_CHECKING:
+    from kvstore import metrics as metrics
     from kvstore.aio import AsyncStore, AsyncView
     from kvstore.backend import Progress
     from kvstore.observe.doctor import Fact
@@ -301,16 +302,18 @@ def doctor(data_dir: str | os.PathLike[str], **options: Any) -> list[Fact]:
     return diagnose(data_dir, options=Options.load(options))
 
 
-def __getattr__(name: str) -> Any:
-    """Stores, views and ``metrics`` on first use: importing this package stays light."""
-    if name in ("Store", "View"):
-        from kvstore import store
+if not TYPE_CHECKING:  # a type checker sees the imports above, and that there is no kvstore.opne
 
-        return getattr(store, name)
-    if name == "metrics":
-        return import_module("kvstore.metrics")
-    if name in ("AsyncStore", "AsyncView"):
-        from kvstore import aio
+    def __getattr__(name: str) -> Any:
+        """Stores, views and ``metrics`` on first use: importing this package stays light."""
+        if name in ("Store", "View"):
+            from kvstore import store
 
-        return getattr(aio, name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+            return getattr(store, name)
+        if name == "metrics":
+            return import_module("kvstore.metrics")
+        if name in ("AsyncStore", "AsyncView"):
+            from kvstore import aio
+
+            return getattr(aio, name)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -20,7 +20,6 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 from kvstore.backends import lmdb as lmdb_module
-from kvstore.backends import sqlite as sqlite_module
 from kvstore.backends.lmdb import LMDBBackend
 from kvstore.backends.lmdb_file import parse_meta
 from kvstore.backends.long_keys import SLICE
@@ -58,7 +57,7 @@ class Mirror(MirrorBackend):
     kinds: ClassVar[list[type[Backend]]] = [TinyMap, SQLiteBackend, MemoryBackend]
 
 
-def put(db: Backend, rows: list[tuple[bytes, bytes]]) -> None:
+def put(db: Backend | Mirror, rows: list[tuple[bytes, bytes]]) -> None:
     with db.write() as tx:
         tx.put_many("latest", rows)
 
@@ -194,7 +193,7 @@ def test_an_empty_file_is_filled(tmp_path: Path) -> None:
 
 def test_an_old_sqlite_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """An SQLite that can corrupt databases in WAL mode is not used."""
-    monkeypatch.setattr(sqlite_module.apsw, "sqlite_lib_version", lambda: "3.51.2")
+    monkeypatch.setattr(apsw, "sqlite_lib_version", lambda: "3.51.2")
     with pytest.raises(MissingDependency, match=r"3\.51\.3"):
         SQLiteBackend.open(tmp_path / "db", TABLES)
     assert not (tmp_path / "db").exists()
@@ -202,7 +201,7 @@ def test_an_old_sqlite_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
 
 def test_an_sqlite_without_carray_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """An SQLite that lacks the extension which looks up many keys at once is refused at open, not at the first read."""
-    monkeypatch.setattr(sqlite_module.apsw, "compile_options", ("THREADSAFE=1",))
+    monkeypatch.setattr(apsw, "compile_options", ("THREADSAFE=1",))
     with pytest.raises(MissingDependency, match="carray"):
         SQLiteBackend.open(tmp_path / "db", TABLES)
 
@@ -462,7 +461,7 @@ def test_a_full_disk_is_a_typed_error(kind: type[Backend], tmp_path: Path) -> No
 def small_disk() -> Iterator[Path]:
     """A file system of 2 MB."""
     folder = Path(tempfile.mkdtemp())
-    mount = ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", folder]
+    mount = ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(folder)]
     if os.geteuid() or subprocess.run(mount, check=False).returncode:
         folder.rmdir()
         pytest.skip("mounting a small file system takes root")

@@ -19,6 +19,7 @@ from kvstore.mvcc.schema import FORMAT_VERSION, LATEST, META, META_FORMAT, TABLE
 from kvstore.offline import migration
 from kvstore.offline.backend_move import move_backend
 from kvstore.offline.migration import Migration
+from kvstore.snapshot.transfer import copy_rows
 from tests.fixtures.make import BACKENDS, FOLDER, describe, fill
 
 FORMATS = sorted(path.name for path in FOLDER.glob("format-*"))
@@ -272,10 +273,9 @@ def test_a_move_that_fails_leaves_the_store_as_it_was(
     data_dir = a_store(tmp_path)
     with kvstore.open(data_dir) as store:
         before = describe(store)
-    real_copy = kvstore.offline.backend_move.copy_rows
 
     def lossy(source: Any, target: Any, progress: Any) -> None:
-        real_copy(source, target, progress)
+        copy_rows(source, target, progress)
         with target.write() as tx:
             tx.delete_many(LATEST, [b"a"])
 

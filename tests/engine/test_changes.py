@@ -56,7 +56,9 @@ def test_pages_of_any_size_hold_every_change_once(tmp_path: Path, backend: str, 
                     assert covered >= first
                     assert all(first <= main <= covered for main, _, _, _ in page)
                     assert sorted(page) == page, "not in the order of the revisions"
-                    found += [(main, key, row and KeyValue.from_row(row)) for main, _, key, row in page]
+                    found += [
+                        (main, key, KeyValue.from_row(row) if row else None) for main, _, key, row in page
+                    ]
                     first = covered + 1
                 wanted = [c for c in expected if start <= c[1] and (end is None or c[1] < end)]
                 assert sorted(found, key=lambda change: change[:2]) == wanted

@@ -19,9 +19,10 @@ from kvstore.files import Disk, OSDisk
 from kvstore.model import EventType
 from kvstore.options import Options
 from kvstore.recovery import open_engine
+from kvstore.snapshot.transfer import copy_rows
 from kvstore.store import Store
+from kvstore.testing.crashes import every_crash, every_failure
 from kvstore.upkeep import defragment
-from tests.harness.crashes import every_crash, every_failure
 from tests.harness.watching import TIMEOUT_SECONDS, open_store, settle
 
 PERSISTENT = ("lmdb", "sqlite")
@@ -182,7 +183,6 @@ def test_writes_do_not_wait_for_the_copy(store: Store, monkeypatch: pytest.Monke
     """A put, a get and a delete come back while the copy stands still half-way."""
     fill(store)
     reached, go_on = threading.Event(), threading.Event()
-    copy_rows = defragment.copy_rows
 
     def slow(*arguments: Any, **options: Any) -> None:
         copy_rows(*arguments, **options)
@@ -221,7 +221,6 @@ def test_a_copy_that_differs_is_not_used(
     """If the copy is of another commit, it is thrown away and the old file stays."""
     fill(store)
     backend = store.engine.backend
-    copy_rows = defragment.copy_rows
 
     def late(*arguments: Any, **options: Any) -> None:
         copy_rows(*arguments, **options)
@@ -243,7 +242,6 @@ def test_it_is_given_up_before_writers_wait_for_memory(
     """When writers fill the memory meanwhile: a typed error, no litter, the old file; and it can be tried again."""
     fill(store)
     backend = store.engine.backend
-    copy_rows = defragment.copy_rows
 
     def beside_a_writer(*arguments: Any, **options: Any) -> None:
         monkeypatch.setattr(options["pause"], "_limit_bytes", 1)

@@ -13,6 +13,7 @@ import pytest
 
 import kvstore
 from kvstore import Compacted, FutureRevision, Store
+from kvstore.model import PutRequest
 from kvstore.mvcc.schema import HISTORY, LATEST
 from tests.harness.plain import changes_since, plain
 
@@ -261,7 +262,7 @@ def versions(scratch: Path) -> Iterator[Store]:
 def test_a_point_read_in_the_past_costs_the_same_for_any_number_of_versions(versions: Store) -> None:
     """At every age: at most one get of ``latest`` more than for a young key, one seek in ``history``, one row."""
     store = versions
-    counting = Counting(store.engine.state.backend)
+    counting: Any = Counting(store.engine.state.backend)
     store.engine.state.backend = counting
     costs = {}
     for key, first, count in ((b"few", 2, 10), (b"many", 12, 10_000)):
@@ -281,7 +282,7 @@ def test_a_point_read_in_the_past_costs_the_same_for_any_number_of_versions(vers
 def test_a_range_in_the_past_skips_versions_it_does_not_need(versions: Store) -> None:
     """A range over a key with 10,000 versions reads a few chunks of them, not all."""
     store = versions
-    counting = Counting(store.engine.state.backend)
+    counting: Any = Counting(store.engine.state.backend)
     store.engine.state.backend = counting
     assert [kv.value for kv in store.range(prefix=b"", revision=5000).kvs] == [b"9", b"4988"]
     assert counting.calls[f"rows {HISTORY}"] < 1000
@@ -299,7 +300,7 @@ GOLDEN = [
 GOLDEN_AT_NEWEST = {73: 1913897190, 145: 224860069, 217: 1565167519, 2508: 2017735779}
 
 
-def golden_put(number: int) -> kvstore.ops.PutRequest:
+def golden_put(number: int) -> PutRequest:
     names = (b"alice", b"bob", b"celine", b"dominik", b"eve", b"frederica", b"gorge")
     name = b"zenek" if number % 142 == 30 else b"xavery" if number % 71 == 30 else names[number % 7]
     return kvstore.put(name, b"%d" % number)

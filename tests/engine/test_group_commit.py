@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,11 @@ from kvstore.files import Disk, OSDisk
 from kvstore.keyvalue import KeyValue
 from kvstore.options import Options
 from kvstore.recovery import open_engine
+from kvstore.testing.disk_images import LOST
+from kvstore.testing.recording_disk import RecordingDisk
 from kvstore.wal import Log
 from kvstore.wire import fields
 from tests.harness.gated_disk import PATIENCE_SECONDS, GatedDisk
-from tests.harness.recording_disk import LOST, RecordingDisk
 
 THREADS = 8
 
@@ -38,8 +40,9 @@ def logged_keys(path: Path) -> list[tuple[int, bytes]]:
     for batch in log.replay():
         for entry in batch.entries:
             parts = dict(fields(entry))
-            if isinstance(parts.get(2), bytes):
-                found.append((int(parts[1]), KeyValue.from_row(parts[2]).key))
+            row = parts.get(2)
+            if isinstance(row, bytes):
+                found.append((int(parts[1]), KeyValue.from_row(row).key))
     log.close()
     return found
 
@@ -59,7 +62,10 @@ class Writers:
             thread = threading.Thread(target=self._put, args=(key,))
             thread.start()
             self.threads.append(thread)
-            wait_until(lambda begun=begun: puts_begun(self.store) > begun)
+            wait_until(partial(self._have_begun, begun))
+
+    def _have_begun(self, count: int) -> bool:
+        return puts_begun(self.store) > count
 
     def _put(self, key: bytes) -> None:
         try:

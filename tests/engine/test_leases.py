@@ -16,7 +16,7 @@ from kvstore.model import EventType
 from kvstore.mvcc.lessor import STALE_DEADLINES_MAX
 from kvstore.mvcc.schema import ATTACHMENT
 from kvstore.store import Store
-from tests.harness.fake_clock import FakeClock
+from kvstore.testing.fake_clock import FakeClock
 from tests.harness.watching import BACKENDS, TIMEOUT_SECONDS, open_store, settle
 
 PERSISTENT = ("lmdb", "sqlite")
@@ -76,11 +76,10 @@ def test_very_many_keys_of_a_lease_go_in_one_revision_and_leave_nothing(
         for number in range(count):
             store.put_nowait(b"key/%04d" % number, b"v", lease=lease if number % 3 else other)
         revision = store.put(b"stays", b"v", lease=other).revision
-        assert store.engine.log is not None
-        before = store.engine.log.appended_bytes
+        before = store.engine.core.log.appended_bytes
         if how == "revoked":
             store.revoke_lease(lease)
-            assert store.engine.log.appended_bytes - before < 12 * count
+            assert store.engine.core.log.appended_bytes - before < 12 * count
             store.revoke_lease(other)
         else:
             assert store.delete(prefix=b"").deleted == count + 1

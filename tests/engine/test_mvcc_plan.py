@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,7 +20,8 @@ def test_a_put_that_keeps_what_the_transaction_has_deleted_is_refused_before_any
     tmp_path: Path, flag: str, nested: str
 ) -> None:
     """etcd overlooks such a put and stops half-way; here it is refused, and the deletes have not happened."""
-    keep: PutRequest | TxnRequest = put(b"a", **{flag: True})
+    flags: dict[str, Any] = {flag: True}
+    keep: PutRequest | TxnRequest = put(b"a", **flags)
     remove: object = EVERYTHING
     if nested in ("delete nested", "both nested"):
         remove = txn(success=[remove])

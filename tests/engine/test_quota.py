@@ -238,10 +238,10 @@ class FullDisk(OSDisk):
 
     is_full = False
 
-    def create(self, path: files.Path) -> File:  # type: ignore[override]  # a file in disguise
+    def create(self, path: files.Path, *, direct: bool = False) -> File:  # type: ignore[override]  # a file in disguise
         if self.is_full:
             raise DiskFull(os.strerror(errno.ENOSPC))
-        return _FullFile(super().create(path), self)
+        return _FullFile(super().create(path, direct=direct), self)
 
     def open(self, path: files.Path) -> File:  # type: ignore[override]  # a file in disguise
         return _FullFile(super().open(path), self)

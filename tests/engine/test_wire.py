@@ -27,9 +27,9 @@ EDGES = [
 def test_varints_are_those_of_protobuf(value: int) -> None:
     """Encoding gives protobuf's bytes, and decoding gives the value and where it ends."""
     data = wire.varint(value)
-    assert data == encoder._VarintBytes(value)
+    assert data == encoder._VarintBytes(value)  # type: ignore[attr-defined]  # private, and the only one there is
     assert wire.read_varint(b"\xff" + data + b"\x01", 1) == (value, 1 + len(data))
-    assert decoder._DecodeVarint(data, 0)[0] == value
+    assert decoder._DecodeVarint(data, 0)[0] == value  # type: ignore[attr-defined]
 
 
 @given(st.integers(-(1 << 63), -1))

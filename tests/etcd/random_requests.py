@@ -271,7 +271,7 @@ class Requests:
                 ("LEASE", "lease"),
             ]
         )
-        compare = self._span() if self._chance(0.3) else {"key": self._key()}
+        compare: Message = {**(self._span() if self._chance(0.3) else {"key": self._key()})}
         compare["target"] = target
         compare["result"] = self._random.choice(["EQUAL", "GREATER", "LESS", "NOT_EQUAL"])
         if self._chance(0.03):

@@ -61,9 +61,10 @@ def test_a_random_conversation(scratch: Path, profile: str) -> None:
     assert_agrees(path, [Pace(checkpoint_every=3)])
 
 
-PUT = {"request_put": {"key": "a", "value": "2"}}
-GET = {"request_range": {"key": "a"}}
+PUT: Message = {"request_put": {"key": "a", "value": "2"}}
+GET: Message = {"request_range": {"key": "a"}}
 MISSING: Message = {"request_put": {"key": "no", "ignore_value": True}}
+BRANCHES: list[list[Message]] = [[PUT], [GET], [PUT, PUT], [MISSING], [], [{}]]
 BEFORE: list[tuple[str, Message]] = [
     ("grant", {"ID": 7, "TTL": 86400}),
     *[("put", {"key": key, "value": "1", "lease": lease}) for key, lease in (("a", 0), ("b", 7), ("c", 0))],
@@ -71,7 +72,7 @@ BEFORE: list[tuple[str, Message]] = [
 WITHOUT_ROOM: list[tuple[str, Message]] = [
     *[("put", {"key": "a", **put}) for put in ({"value": "2"}, {"ignore_value": True}, {"lease": 99})],
     *[("put", put) for put in ({"key": ""}, {"key": "no", "ignore_value": True})],
-    *[("txn", {"success": ops}) for ops in ([PUT], [GET], [PUT, PUT], [MISSING], [], [{}])],
+    *[("txn", {"success": ops}) for ops in BRANCHES],
     ("txn", {"success": [GET], "failure": [PUT]}),
     ("txn", {"success": [{"request_delete_range": {"key": "c"}}]}),
     ("txn", {"success": [{"request_txn": {"success": [GET]}}]}),

@@ -22,16 +22,18 @@ import pytest
 import kvstore
 from kvstore import layout
 from kvstore.files import OSDisk
-from kvstore.model import Alarm, RangeRequest
+from kvstore.keyvalue import encode_key_value
+from kvstore.model import Alarm, RangeRequest, RangeResponse
 from kvstore.mvcc.schema import META, META_APPLIED_INDEX, parse_u64
 from kvstore.options import Options
 from kvstore.recovery import open_engine
 from kvstore.store import Store
+from kvstore.testing.disk_images import LOST
+from kvstore.testing.fake_clock import FakeClock
+from kvstore.testing.recording_disk import RecordingDisk
 from kvstore.upkeep import defragment
 from kvstore.write.room import NOSPACE
-from tests.harness.fake_clock import FakeClock
 from tests.harness.gated_disk import GatedDisk
-from tests.harness.recording_disk import LOST, RecordingDisk
 from tests.harness.watching import TIMEOUT_SECONDS, open_store, settle
 
 BACKENDS = ("lmdb", "sqlite")
@@ -172,7 +174,12 @@ def test_14370_nothing_is_acknowledged_before_the_log_is_synced(scratch: Path) -
     store = Store(open_engine(scratch / "data", Options(background=False), disk))
     disk.hold()
     returned = threading.Event()
-    writer = threading.Thread(target=lambda: (store.put(b"k", b"v"), returned.set()))
+
+    def put() -> None:
+        store.put(b"k", b"v")
+        returned.set()
+
+    writer = threading.Thread(target=put)
     writer.start()
     disk.wait_for_sync()
     assert not returned.is_set()
@@ -301,10 +308,17 @@ def test_10219_a_segment_goes_only_when_the_backend_is_synced(
         settle(store)
         kind = type(store.engine.backend)
         sync, remove = kind.sync, OSDisk.remove
-        monkeypatch.setattr(kind, "sync", lambda self: (order.append("sync"), sync(self))[1])
-        monkeypatch.setattr(
-            OSDisk, "remove", lambda self, path: (order.append("remove"), remove(self, path))[1]
-        )
+
+        def noted_sync(self: Any) -> None:
+            order.append("sync")
+            sync(self)
+
+        def noted_remove(self: OSDisk, path: Any) -> None:
+            order.append("remove")
+            remove(self, path)
+
+        monkeypatch.setattr(kind, "sync", noted_sync)
+        monkeypatch.setattr(OSDisk, "remove", noted_remove)
         assert store.engine.snapshots.release()
         monkeypatch.undo()
     assert order[0] == "sync" and "remove" in order
@@ -329,7 +343,7 @@ def test_18055_two_snapshots_at_once(tmp_path: Path, backend: str) -> None:
 
 def test_purge_does_not_race_with_closing(tmp_path: Path) -> None:
     """Closing while segments and snapshots are being given up ends both, and what is needed is there (etcd 3.4.4)."""
-    options = {
+    options: dict[str, Any] = {
         "wal_file_size": 2000,
         "max_wals": 1,
         "snapshot_size": 5000,
@@ -343,7 +357,7 @@ def test_purge_does_not_race_with_closing(tmp_path: Path) -> None:
             for _ in range(12):
                 store.put(b"k%d" % written, b"v" * 500)
                 written += 1
-            store.engine.background.want_work()
+            store.engine.core.want_work()
         with kvstore.open(tmp_path / "data", background=False) as store:
             assert store.count(prefix=b"k") == written
     assert kvstore.verify(tmp_path / "data").ok
@@ -499,6 +513,7 @@ def test_21432_a_range_at_a_revision_inside_a_transaction_is_of_that_revision(tm
         for _ in range(2):
             ops = [kvstore.put(b"k", b"own"), kvstore.get(b"k", revision=2), kvstore.get(b"k")]
             _, past, now = store.txn(success=ops).responses
+            assert isinstance(past, RangeResponse) and isinstance(now, RangeResponse)
             assert [past.kvs[0].value, now.kvs[0].value] == [b"old", b"own"]
             settle(store)
 
@@ -512,13 +527,13 @@ def test_partial_write_txn_leaves_nothing(
 
     with open_store(tmp_path, backend) as store:
         store.put(b"a", b"old")
-        encode, calls = plan.encode_key_value, []
+        calls: list[object] = []
 
         def failing(*arguments: Any) -> bytes:
             calls.append(arguments)
             if len(calls) == 2:
                 raise MemoryError
-            return encode(*arguments)
+            return encode_key_value(*arguments)
 
         monkeypatch.setattr(plan, "encode_key_value", failing)
         with pytest.raises(MemoryError):

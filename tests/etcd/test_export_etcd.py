@@ -104,7 +104,10 @@ def test_rows_that_do_not_fit_in_memory_are_sorted_on_disk(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Runs spilled to disk give the same file as a sort in memory."""
-    still = {"background": False, "clock": lambda: 1_000_000_000.0}  # what leases have left is in the file
+    still: dict[str, Any] = {
+        "background": False,
+        "clock": lambda: 1_000_000_000.0,
+    }  # what leases have left is in the file
     with kvstore.open(tmp_path / "store", **still) as store:
         fill(store, seed=9)
         store.compact(store.revision - 50)
@@ -171,8 +174,12 @@ def test_a_compaction_meanwhile_leaves_nothing_behind(tmp_path: Path) -> None:
             store.put(b"%04d" % number, b"value")
         store.put(b"0000", b"again")
         store.engine.checkpoint()
+
+        def compact(_done: int, _total: int) -> None:
+            store.compact(store.revision)
+
         with pytest.raises(kvstore.Compacted):
-            export_store(store, tmp_path / "out.db", lambda _done, _total: store.compact(store.revision))
+            export_store(store, tmp_path / "out.db", compact)
     assert [path.name for path in tmp_path.iterdir()] == ["store"]
 
 

@@ -406,12 +406,16 @@ def test_one_key_is_found_without_an_index_and_many_with_one(tmp_path: Path) -> 
     key_rows = [put_row(main, 0, b"k%02d" % (main % 50), main, 1) for main in range(2, 600)]
     path = write_store(tmp_path / "db", key_rows, [])
     with kvstore.open_snapshot(path) as store:
-        view: Any = store.engine.backend
+
+        def is_indexed() -> bool:
+            view: Any = store.engine.backend
+            return view._index is not None
+
         searched = {b"k%02d" % number: store.get(b"k%02d" % number) for number in range(5)}
         past = {b"k%02d" % number: store.get(b"k%02d" % number, revision=300) for number in range(3)}
-        assert view._index is None
+        assert not is_indexed()
         scanned = {kv.key: kv for kv in store.scan(prefix=b"")}
-        assert view._index is not None
+        assert is_indexed()
         assert len(scanned) == 50
         for key, kv in searched.items():
             assert scanned[key] == kv == store.get(key)
@@ -421,8 +425,7 @@ def test_one_key_is_found_without_an_index_and_many_with_one(tmp_path: Path) -> 
     with kvstore.open_snapshot(path) as store:
         for number in range(50):
             assert store.get(b"k%02d" % number) == scanned[b"k%02d" % number]
-        view = store.engine.backend
-        assert view._index is not None
+        assert is_indexed()
 
 
 # --- what stands beside the rows -----------------------------------------------------------------

@@ -9,7 +9,8 @@ it takes from the engine is the shape of the messages, the checks of a request's
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeVar
 
 from crc32c import crc32c
 
@@ -40,6 +41,7 @@ class Lease(NamedTuple):
     """In seconds of ``Model.now``."""
 
 
+Answer = TypeVar("Answer")
 Range = DeleteRangeRequest | RangeRequest | Compare | WatchRequest
 LEASE_MIN_TTL_SECONDS = 2
 
@@ -151,7 +153,7 @@ class Model:
         self.compacted = revision
         return self.revision
 
-    def _write(self, write: Any) -> Any:
+    def _write(self, write: Callable[[Run], Answer]) -> Answer:
         run = Run(self)
         answer = write(run)
         if run.changes:
@@ -166,6 +168,7 @@ class Model:
 
     def _holds(self, compare: Compare) -> bool:
         found = [kv for key, kv in self.states[-1].items() if in_range(key, compare)]
+        pairs: list[tuple[Any, Any]]
         if compare.target == 3:
             pairs = [(kv.value, compare.operand or b"") for kv in found]
             if not found:

@@ -28,6 +28,12 @@ def plain(answer: Any) -> Any:
     return answer
 
 
+def value_of(store: Store, key: bytes, revision: int = 0) -> bytes | None:
+    """The key's value; None where there is no such key."""
+    kv = store.get(key, revision=revision)
+    return None if kv is None else kv.value
+
+
 def changes_since(store: Store, first: int, page_rows: int = 100) -> list[tuple[int, int, bytes, KV | None]]:
     """Every change from revision ``first`` on, as watches read them: whole revisions, page by page."""
     found, at = [], first

@@ -7,6 +7,7 @@ from typing import Any
 import kvstore
 from kvstore.model import Event, EventType, WatchResponse
 from kvstore.store import Store
+from kvstore.watch.hub import Hub
 from tests.harness.checkers import store_model, watch_validators
 from tests.harness.checkers.store_model import ChangeLog
 
@@ -24,6 +25,13 @@ def settle(store: Store) -> None:
     """Move everything into the backend."""
     while store.checkpoint():
         pass
+
+
+def hub_of(store: Store) -> Hub:
+    """The hub of a store that has had a watch."""
+    hub = store.engine.hub
+    assert hub is not None
+    return hub
 
 
 def revisions(events: Iterable[Event]) -> list[int]:

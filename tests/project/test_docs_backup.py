@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import kvstore
+from tests.harness.plain import value_of
 
 
 def test_the_python_in_the_text_runs(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -20,6 +21,6 @@ def test_the_python_in_the_text_runs(project: Path, tmp_path: Path, monkeypatch:
     for block in blocks:
         exec(compile(block, "docs/backup.md", "exec"), names)
     with kvstore.open("data-2") as store:
-        assert store.get(b"config/a").value == b"1"
+        assert value_of(store, b"config/a") == b"1"
     with kvstore.open("as-it-was") as store:
-        assert store.get(b"k").value == b"good"
+        assert value_of(store, b"k") == b"good"

@@ -27,6 +27,7 @@ from tests import PROJECT
 ADAPTERS = ("backends", "migrations", "tools")
 FOLDERS = ("kvstore", *ADAPTERS)
 LAB = PROJECT / "tools" / "lab"
+TESTING = PROJECT / "kvstore" / "testing"
 
 
 def sources(folder: str) -> list[Path]:
@@ -117,6 +118,19 @@ def test_an_import_against_the_direction_is_seen(file: str, line: str) -> None:
     assert crossing_imports(PROJECT / file, ast.parse(line))
 
 
+def test_what_is_for_tests_is_imported_by_tests_alone() -> None:
+    """Nothing that a user runs needs kvstore/testing, and with it pytest."""
+    taken = [
+        f"{place(path, node)} imports {name}"
+        for folder in FOLDERS
+        for path in sources(folder)
+        if TESTING not in path.parents
+        for node, name in imports(path, parse(path))
+        if name.startswith("kvstore.testing")
+    ]
+    assert taken == []
+
+
 def test_no_test_module_imports_from_another(project: Path) -> None:
     """What tests share lies in tests/harness, or in a module of its own beside them."""
     taken = [
@@ -174,11 +188,11 @@ def writing(node: ast.AST) -> str | None:
 
 
 def test_only_files_py_changes_the_disk() -> None:
-    """Inside kvstore/, only files.py syncs, renames, truncates, removes or opens for writing."""
+    """In kvstore/, only files.py syncs, renames, truncates, removes or opens for writing. (testing/ makes crashes.)"""
     offences = [
         f"{place(path, node)} {what}"
         for path in sources("kvstore")
-        if path != PROJECT / "kvstore" / "files.py"
+        if path != PROJECT / "kvstore" / "files.py" and TESTING not in path.parents
         for node in ast.walk(parse(path))
         if (what := writing(node))
     ]

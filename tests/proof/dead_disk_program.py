@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,7 @@ def main(backend: str, first: str) -> None:
     store.put(b"last", b"v")
     flag.touch()
     for name in (first, *CALLS):
-        say(name, lambda name=name: CALLS[name](store))
+        say(name, partial(CALLS[name], store))
     say("close", store.close)
     say("close again", store.close)
     say("open", lambda: kvstore.open(data, backend).close())

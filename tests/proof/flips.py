@@ -25,8 +25,8 @@ from typing import Any, NamedTuple
 
 from kvstore import KVStoreError, Options, Store, ops
 from kvstore.recovery import open_engine
+from kvstore.testing.recording_disk import UnsyncedDisk
 from kvstore.verification import heal, verify
-from tests.harness.recording_disk import UnsyncedDisk
 
 PAGE_BYTES = 4096
 KEYS = [b"key-%d" % number for number in range(40)]
@@ -71,8 +71,8 @@ def answers(store: Store) -> str:
             digest.update(kv.row)
     for key in (*KEYS, LONG_KEY):
         digest.update(b"".join(kv.row for kv in store.history(key)))
-        kv = store.get(key)
-        digest.update(b"-" if kv is None else kv.row)
+        newest = store.get(key)
+        digest.update(b"-" if newest is None else newest.row)
     told = store.revision, store.hash_kv(), store.leases(), store.lease_time_to_live(7, keys=True).keys
     digest.update(repr(told).encode())
     return digest.hexdigest()

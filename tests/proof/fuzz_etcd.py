@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import struct
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 from crc32c import crc32c
@@ -67,7 +68,7 @@ def _read_rows(file: Any) -> None:
     for read in (file.members, file.removed_members, file.alarms, file.users, file.roles, file.leases):
         _typed(read)
     for name in ("term", "conf_state", "storage_version", "cluster_version", "auth_enabled", "auth_revision"):
-        _typed(lambda name=name: getattr(file, name))
+        _typed(partial(getattr, file, name))
     _typed(lambda: list(file.rows()))
     _typed(lambda: file.history(b"k"))
     _typed(file.hash_kv)
@@ -125,7 +126,7 @@ def etcd_segment(data: bytes) -> None:
     """A whole segment file."""
     wal_dir = as_file(data, "segment/0000000000000000-0000000000000000.wal").parent
     for as_etcd in (False, True):
-        _typed(lambda as_etcd=as_etcd: list(wal_read.WalReader(wal_read.list_segments(wal_dir), as_etcd)))
+        _typed(lambda: list(wal_read.WalReader(wal_read.list_segments(wal_dir), as_etcd)))  # noqa: B023  # called at once
     _typed(lambda: list(log_dump.dump_log(wal_dir)))
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.harness.crash_points.explorer import OPTIONS, Explorer, Figures
-from tests.harness.crash_points.workloads import WORKLOADS, Workload, compaction, leases, transactions
+from tests.harness.crash_points.explorer import OPTIONS, Explorer, Figures, Workload
+from tests.harness.crash_points.workloads import WORKLOADS, compaction, leases, transactions
 
 BACKENDS = ("lmdb", "sqlite", "memory")
 

@@ -241,7 +241,15 @@ def flip_backend(scratch: Path, backend: str, count: int) -> Counter[tuple[str, 
     """Flip ``count`` bits of each kind of page: (kind, answer, who found it) -> how many."""
     wanted = make_template(scratch / "template", backend)
     bits = sample_bits(scratch / "template", backend, count)
-    command = [sys.executable, "-m", "tests.proof.flips", scratch / "template", scratch, backend, wanted]
+    command = [
+        sys.executable,
+        "-m",
+        "tests.proof.flips",
+        str(scratch / "template"),
+        str(scratch),
+        backend,
+        wanted,
+    ]
     ended = subprocess.run(
         [*command, *map(str, bits)], cwd=PROJECT, capture_output=True, text=True, check=False
     )

@@ -8,6 +8,7 @@ import shutil
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -131,7 +132,7 @@ def run_threads(
         chance = random.Random(f"{seed} {number}")
         for turn in range(count):
             request = draw(chance, f"{seed}.{number}.{turn}")
-            recorder.perform(request, lambda request=request: perform(store, request), f"{seed}.{number}")
+            recorder.perform(request, partial(perform, store, request), f"{seed}.{number}")
 
     threads = [threading.Thread(target=client, args=(number,)) for number in range(clients)]
     for thread in threads:

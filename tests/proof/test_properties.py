@@ -14,6 +14,7 @@ import shutil
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ from kvstore.model import (
 )
 from kvstore.options import Options
 from kvstore.recovery import open_engine
+from kvstore.testing.fake_clock import FakeClock
 from kvstore.watch import Watch
 from tests.harness.drawn_requests import (
     LEASES,
@@ -49,7 +51,6 @@ from tests.harness.drawn_requests import (
     ranges,
     txns,
 )
-from tests.harness.fake_clock import FakeClock
 from tests.harness.model import Model
 from tests.harness.plain import changes_since, plain
 from tests.harness.watching import responses_until
@@ -94,6 +95,18 @@ def outcome(call: Callable[[], Any]) -> Any:
         return plain(call())
     except KVStoreError as error:
         return type(error), str(error), getattr(error, "compact_revision", None)
+
+
+def told_at(revision: int, model: Model) -> Any:
+    return sorted(model.at(revision).values())
+
+
+def ranged(request: RangeRequest, store: Store) -> Any:
+    return store.engine.range(request)
+
+
+def rows_at(revision: int, store: Store) -> Any:
+    return list(store.at(revision).scan(prefix=b""))
 
 
 @dataclass
@@ -149,7 +162,7 @@ class Stores(RuleBasedStateMachine):
     def check(self, expected: Callable[[], Any], actual: Callable[[Store], Any]) -> None:
         wanted = outcome(expected)
         for store, options in zip(self.stores, self.options, strict=True):
-            got = outcome(lambda store=store: actual(store))
+            got = outcome(partial(actual, store))
             assert got == wanted, f"{options.backend} says {got}, the model {wanted}"
 
     # --- writes ------------------------------------------------------------------------------
@@ -319,10 +332,7 @@ class Stores(RuleBasedStateMachine):
         for request in requests:
             if request.revision:
                 request = request._replace(revision=self.model.revision - back)
-            self.check(
-                lambda request=request: self.model.range(request),
-                lambda store, request=request: store.engine.range(request),
-            )
+            self.check(partial(self.model.range, request), partial(ranged, request))
 
     @rule(key=keys, back=st.integers(-1, 30))
     def get(self, key: bytes, back: int) -> None:
@@ -393,8 +403,8 @@ class Stores(RuleBasedStateMachine):
                     self.reopen(number)
                 for revision in range(max(self.model.compacted, 1), self.model.revision + 1):
                     self.check(
-                        lambda revision=revision: sorted(self.model.at(revision).values()),
-                        lambda store, revision=revision: list(store.at(revision).scan(prefix=b"")),
+                        partial(told_at, revision, self.model),
+                        partial(rows_at, revision),
                     )
                     self.hash_kv(self.model.revision - revision)
                 self.close()

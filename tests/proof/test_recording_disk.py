@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from kvstore.errors import DiskFull
-from tests.harness.crashes import every_crash
-from tests.harness.disk_images import (
+from kvstore.files import Disk
+from kvstore.testing.crashes import every_crash
+from kvstore.testing.disk_images import (
     DATA_ONLY,
     ENTRIES_ONLY,
     KEPT,
     LOST,
+    Loss,
     all_but,
     first_sectors,
     last_sectors,
 )
-from tests.harness.recording_disk import PowerCut, RecordingDisk
+from kvstore.testing.recording_disk import PowerCut, RecordingDisk
 
 
 def two_sectors(disk: RecordingDisk) -> None:
@@ -42,7 +46,7 @@ def two_sectors(disk: RecordingDisk) -> None:
     ],
     ids=repr,
 )
-def test_unsynced_sectors_are_kept_or_lost_one_by_one(tmp_path: Path, loss, left) -> None:
+def test_unsynced_sectors_are_kept_or_lost_one_by_one(tmp_path: Path, loss: Loss, left: bytes) -> None:
     """Each way of losing leaves exactly its sectors of what was not synced."""
     disk = RecordingDisk(tmp_path / "root")
     two_sectors(disk)
@@ -60,7 +64,7 @@ def test_entries_need_their_directory_synced(tmp_path: Path) -> None:
     disk.rename(root / "new.tmp", root / "new")
     disk.remove(root / "old")
 
-    def left(name: str, loss) -> dict[str, bytes]:
+    def left(name: str, loss: Loss) -> dict[str, bytes]:
         return {path.name: path.read_bytes() for path in disk.materialise(tmp_path / name, loss).iterdir()}
 
     assert left("1", LOST) == {"old": b""}
@@ -177,7 +181,7 @@ def test_a_renamed_directory_takes_its_files_along(tmp_path: Path) -> None:
     assert not any(disk.materialise(tmp_path / "4", KEPT).iterdir())
 
 
-def unsafe_replace(disk, directory: Path, acknowledge) -> None:
+def unsafe_replace(disk: Disk, directory: Path, acknowledge: Callable[[Any], None]) -> None:
     """Replace a file the wrong way: no sync of the data before the rename, none of the directory after."""
     file = disk.create(directory / "f.tmp")
     file.pwrite(b"new", 0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
@@ -82,7 +83,7 @@ def protobuf_manifest() -> type:
     message = file.message_type.add(name="Manifest")
     kinds = {"uint64": 4, "int64": 3, "string": 9, "bytes": 12, "message": 11}
 
-    def add(to, number, name, kind, label=1, type_name=None) -> None:
+    def add(to: Any, number: int, name: str, kind: str, label: Any = 1, type_name: str | None = None) -> None:
         to.field.add(number=number, name=name, type=kinds[kind], label=label, type_name=type_name)
 
     add(member, 1, "id", "uint64")

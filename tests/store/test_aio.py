@@ -151,8 +151,8 @@ def test_a_failed_sync_reaches_every_task(scratch: Path) -> None:
             disk.failing = True
             disk.release()
             outcomes = await asyncio.gather(*tasks, return_exceptions=True)
-            assert all(isinstance(outcome, StorePoisoned) for outcome in outcomes)
-            assert all(isinstance(outcome.__cause__, OSError) for outcome in outcomes)
+            for outcome in outcomes:
+                assert isinstance(outcome, StorePoisoned) and isinstance(outcome.__cause__, OSError)
             with pytest.raises(StorePoisoned):
                 await store.txn(success=[kvstore.put(b"later")])
             assert await store.get(b"acknowledged") is not None

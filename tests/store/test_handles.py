@@ -579,19 +579,19 @@ def test_a_bad_environment_variable_is_named(scratch: Path, monkeypatch: pytest.
         kvstore.open(scratch / "data")
 
 
-BAD_ARGUMENTS: list[Callable[[Store], Any]] = [
-    lambda store: store.put("text"),  # type: ignore[arg-type]  # what the test is about, here and below
-    lambda store: store.put(b"k", "text"),  # type: ignore[arg-type]
-    lambda store: store.put(b"k", lease="1"),  # type: ignore[arg-type]
-    lambda store: store.grant_lease("10"),  # type: ignore[arg-type]
-    lambda store: store.grant_lease(10, "1"),  # type: ignore[arg-type]
+BAD_ARGUMENTS: list[Callable[[Any], Any]] = [
+    lambda store: store.put("text"),
+    lambda store: store.put(b"k", "text"),
+    lambda store: store.put(b"k", lease="1"),
+    lambda store: store.grant_lease("10"),
+    lambda store: store.grant_lease(10, "1"),
     lambda store: store.grant_lease(10, 1 << 64),
-    lambda store: store.compact("2"),  # type: ignore[arg-type]
-    lambda store: store.compact(1.5),  # type: ignore[arg-type]
+    lambda store: store.compact("2"),
+    lambda store: store.compact(1.5),
     lambda store: store.txn(success=[kvstore.get(b"k", revision="2")]),
     lambda store: store.txn(success=[kvstore.put(b"k"), kvstore.get(b"l", limit="2")]),
     lambda store: store.txn(success=["put"]),
-    lambda store: store.txn(compare=[kvstore.version(b"k") == "1"]),  # type: ignore[list-item]
+    lambda store: store.txn(compare=[kvstore.version(b"k") == "1"]),
     lambda store: store.txn(compare=[kvstore.version(b"k") > 1.5]),
     lambda store: store.txn(compare=[kvstore.value(b"k") > 1]),
 ]

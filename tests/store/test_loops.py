@@ -175,9 +175,9 @@ def test_a_wake_up_that_fails_is_made_up_for(tmp_path: Path) -> None:
     """No memory to wake a loop: nobody else notices, and its tasks are told with the next group."""
 
     async def main(store: Store, shared: AsyncStore) -> None:
-        loop = asyncio.get_running_loop()
-        wake: Any = loop.call_soon_threadsafe
-        failures = []
+        loop: Any = asyncio.get_running_loop()
+        wake = loop.call_soon_threadsafe
+        failures: list[int] = []
 
         def fail_once(*arguments: Any, **options: Any) -> Any:
             if not failures and threading.current_thread().name == "kvstore-flusher":
@@ -185,7 +185,7 @@ def test_a_wake_up_that_fails_is_made_up_for(tmp_path: Path) -> None:
                 raise MemoryError
             return wake(*arguments, **options)
 
-        loop.call_soon_threadsafe = fail_once  # type: ignore[method-assign]
+        loop.call_soon_threadsafe = fail_once
         first = asyncio.ensure_future(shared.put(b"first"))
         await asyncio.sleep(0)
         while not failures:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,7 +13,7 @@ import kvstore
 from kvstore import metrics
 from kvstore.engine import LocalEngine
 from kvstore.observe.measuring import Histogram, MeasuredDisk
-from tests.harness.fake_clock import FakeClock
+from kvstore.testing.fake_clock import FakeClock
 
 prometheus = pytest.importorskip("prometheus_client")
 
@@ -162,7 +163,14 @@ def test_etcds_dashboards_find_what_they_ask_for(tmp_path: Path, beside: bool) -
     with kvstore.open(tmp_path / "data", metrics=True, background=False) as store:
         store.put(b"k", b"v")
         if beside:
-            command = [sys.executable, "-m", "kvstore.tools.main", "metrics", "--data-dir", tmp_path / "data"]
+            command = [
+                sys.executable,
+                "-m",
+                "kvstore.tools.main",
+                "metrics",
+                "--data-dir",
+                str(tmp_path / "data"),
+            ]
             text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
         else:
             text = store.metrics()
@@ -226,7 +234,7 @@ def test_a_poisoned_store_is_unhealthy_and_says_why(tmp_path: Path) -> None:
 
 def test_a_full_quota_is_unhealthy(tmp_path: Path) -> None:
     """The alarm shows in health and status."""
-    options = {"quota_backend_bytes": 1, "low_disk_bytes": 0, "background": False}
+    options: dict[str, Any] = {"quota_backend_bytes": 1, "low_disk_bytes": 0, "background": False}
     with kvstore.open(tmp_path / "data", **options) as store:
         with pytest.raises(kvstore.QuotaExceeded):
             store.put(b"k", b"v")

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -21,7 +22,7 @@ from kvstore.wal.archive import log_segments
 BACKENDS = ("lmdb", "sqlite")
 EVERYWHERE = (*BACKENDS, "memory")
 SERVICE = 65534
-SMALL = {"wal_file_size": 20_000, "max_wals": 1, "max_snapshots": 1}
+SMALL: dict[str, Any] = {"wal_file_size": 20_000, "max_wals": 1, "max_snapshots": 1}
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to be root and another user")
 
@@ -355,7 +356,7 @@ def test_a_place_that_this_user_may_not_use_is_named(
     scratch: Path, backend: str, without_rights: list[str]
 ) -> None:
     """Opened, or already open: the error names place and remedy; writes go on, nothing is poisoned or lost."""
-    program = [sys.executable, "-m", "tests.without_rights", str(scratch / "data"), backend]
+    program = [sys.executable, "-m", "tests.harness.without_rights", str(scratch / "data"), backend]
     done = subprocess.run([*without_rights, *program], capture_output=True, text=True, check=False)
     assert (done.stdout, done.returncode) == ("", 0), done.stderr[-2000:]
 

@@ -266,7 +266,8 @@ def test_a_connection_made_while_the_file_is_replaced_is_made_again(
         overwritten(store)
         backend = find_backend("sqlite").open(tmp_path / "data" / "snap" / "db", TABLES, read_only=True)
         try:
-            connect, replaced = type(backend)._connect, []  # type: ignore[attr-defined]
+            replaced: list[object] = []
+            connect = type(backend)._connect  # type: ignore[attr-defined]
 
             def late(self: object, cache_bytes: int) -> object:
                 connection = connect(self, cache_bytes)

@@ -1,7 +1,9 @@
 """The benchmark command: a tiny run of every row, and what it reports. Nothing here depends on how fast anything is."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from kvstore.tools.command import ExitCode, run
@@ -21,11 +23,12 @@ def _bench(*arguments: str) -> int:
         return run(register)
 
 
-def _run(tmp_path: Path, *arguments: str) -> dict:
+def _run(tmp_path: Path, *arguments: str) -> dict[str, Any]:
     """A tiny run; its JSON."""
     file = tmp_path / "result.json"
     assert _bench("--dir", str(tmp_path), "--json-file", str(file), *TINY, *arguments) == 0
-    return json.loads(file.read_text())
+    result: dict[str, Any] = json.loads(file.read_text())
+    return result
 
 
 @pytest.mark.parametrize("name", list(ROWS))
@@ -108,7 +111,7 @@ def _scripted(values: dict[str, list[float]], **goal: float) -> Contest:
         for name, samples in values.items():
             left = iter(samples)
 
-            def measure(name: str = name, left=left) -> Sample:
+            def measure(name: str = name, left: Iterator[float] = left) -> Sample:
                 order.append(name)
                 return Sample(next(left))
 

@@ -16,6 +16,7 @@ from kvstore.tools.command import ExitCode, run
 from kvstore.tools.snapshot import register
 
 import kvstore
+from tests.harness.plain import value_of
 
 
 @pytest.fixture
@@ -53,7 +54,7 @@ def test_save_status_restore(cli: Any, store: Path, tmp_path: Path) -> None:
     code, out, _ = cli("restore", file, "--data-dir", tmp_path / "new", "--name", "two", "--cluster-id", "ab")
     assert (code, out.split()[:3]) == (0, ["restored", "revision", "4"])
     with kvstore.open(tmp_path / "new", cluster_id=0xAB) as restored:
-        assert restored.get(b"k", revision=3).value == b"2"
+        assert value_of(restored, b"k", revision=3) == b"2"
 
 
 def test_status_in_words(cli: Any, store: Path, tmp_path: Path) -> None:

@@ -109,8 +109,13 @@ def test_a_statement_that_takes_long_ends_with_the_store(
 
     def read_for_ever() -> None:
         with store.engine.backend.read() as view:
+
+            def noted() -> bool:
+                runs.set()
+                return False
+
             cursor = view._cursor  # type: ignore[attr-defined]  # of SQLite's
-            cursor.connection.set_progress_handler(lambda: bool(runs.set()), 1000)
+            cursor.connection.set_progress_handler(noted, 1000)
             try:
                 view._run(  # type: ignore[attr-defined]
                     "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) SELECT count(*) FROM n"

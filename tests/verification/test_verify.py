@@ -40,10 +40,10 @@ from kvstore.mvcc.schema import (
     split_history_key,
 )
 from kvstore.recovery import open_engine
+from kvstore.testing.recording_disk import UnsyncedDisk
 from kvstore.verification import Report, heal, verify
 from kvstore.verification.report import AHEAD
 from tests.harness.model import Model
-from tests.harness.recording_disk import UnsyncedDisk
 
 both = pytest.mark.parametrize("backend", ("lmdb", "sqlite"))
 COMPACTED = 40
@@ -268,7 +268,8 @@ def altered(row: bytes, **changes: Any) -> bytes:
     parts = dict(zip(names, decode_row(row), strict=True)) | changes
     sub, _ = split_row(row)
     assert sub == 0
-    return encode_key_value(*(parts[name] for name in names))
+    values: Any = (parts[name] for name in names)
+    return encode_key_value(*values)
 
 
 def _lose(table: str, start: bytes = b"") -> Callable[[Any], None]:

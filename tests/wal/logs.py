@@ -9,10 +9,11 @@ from pathlib import Path
 from kvstore import layout
 from kvstore.errors import Corruption
 from kvstore.files import Disk
+from kvstore.testing.crashes import Crash
+from kvstore.testing.recording_disk import UnsyncedDisk
 from kvstore.wal import Log, LogOptions
 from kvstore.wal import format as fmt
-from tests.harness.crashes import Crash
-from tests.harness.recording_disk import UnsyncedDisk
+from kvstore.wal.log import Durability
 
 OPTIONS = LogOptions(wal_file_size_bytes=1300)
 Acknowledge = Callable[[list[bytes]], None]
@@ -43,7 +44,7 @@ def _all(wal: Path, *, read_only: bool) -> list[bytes]:
     return entries
 
 
-def writer(durability: str, sizes: list[list[int]]) -> Callable[[Disk, Path, Acknowledge], None]:
+def writer(durability: Durability, sizes: list[list[int]]) -> Callable[[Disk, Path, Acknowledge], None]:
     """A workload: create, append batches of entries of these sizes, rolling on the way, close."""
     options = LogOptions(wal_file_size_bytes=1300, durability=durability)
 

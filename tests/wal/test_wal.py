@@ -13,7 +13,7 @@ from crc32c import crc32c
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kvstore import layout
+from kvstore import files, layout
 from kvstore.errors import (
     Corruption,
     NotAStore,
@@ -24,9 +24,10 @@ from kvstore.errors import (
     TooNew,
     WrongStore,
 )
+from kvstore.testing.recording_disk import RecordingDisk, UnsyncedDisk
 from kvstore.wal import Batch, Log, LogOptions
 from kvstore.wal import format as fmt
-from tests.harness.recording_disk import RecordingDisk, UnsyncedDisk
+from kvstore.wal.log import Durability
 
 SMALL = LogOptions(wal_file_size_bytes=400, wal_buffer_size_bytes=1000)
 CLUSTER, MEMBER = 0xABCDEF, 0x77
@@ -363,7 +364,7 @@ def test_released_segments_can_be_archived(tmp_path: Path) -> None:
 class OtherFileSystem(UnsyncedDisk):
     """A disk whose archive lies on another file system."""
 
-    def rename(self, source, target) -> None:
+    def rename(self, source: files.Path, target: files.Path) -> None:
         if "archive" in str(target) and "archive" not in str(source):
             raise OSError(errno.EXDEV, "Invalid cross-device link")
         super().rename(source, target)
@@ -450,7 +451,9 @@ def test_a_reader_beside_a_writer_sees_a_prefix(tmp_path: Path) -> None:
     st.sampled_from(["always", "interval", "off"]),
 )
 @settings(max_examples=60)
-def test_any_run_of_appends_comes_back(steps, size: int, durability) -> None:
+def test_any_run_of_appends_comes_back(
+    steps: list[list[bytes] | str], size: int, durability: Durability
+) -> None:
     """Whatever is appended, with whatever segment size and reopening, is what is replayed."""
     options = LogOptions(wal_file_size_bytes=size, durability=durability)
     with tempfile.TemporaryDirectory() as directory:
@@ -464,7 +467,7 @@ def test_any_run_of_appends_comes_back(steps, size: int, durability) -> None:
                 log.close()
                 log = Log.open(UnsyncedDisk(), wal, options=options)
                 assert [batch.entries for batch in log.replay()] == written
-            else:
+            elif isinstance(step, list):
                 log.append(step, 1)
                 written.append(step)
         log.close()

@@ -14,11 +14,12 @@ from hypothesis import strategies as st
 from kvstore import layout
 from kvstore.errors import Corruption, DiskFull, NotAStore, StorePoisoned
 from kvstore.files import Disk
+from kvstore.testing.crashes import every_crash, every_failure
+from kvstore.testing.disk_images import LOST
+from kvstore.testing.recording_disk import RecordingDisk, UnsyncedDisk
 from kvstore.wal import Log
 from kvstore.wal import format as fmt
-from tests.harness.crashes import every_crash, every_failure
-from tests.harness.disk_images import LOST
-from tests.harness.recording_disk import RecordingDisk, UnsyncedDisk
+from kvstore.wal.log import Durability
 from tests.wal.logs import (
     OPTIONS,
     SIZES,
@@ -39,7 +40,7 @@ from tests.wal.logs import (
 
 
 @pytest.mark.parametrize("durability", ["always", "interval", "off"])
-def test_a_power_cut_in_any_call_loses_nothing_acknowledged(tmp_path: Path, durability: str) -> None:
+def test_a_power_cut_in_any_call_loses_nothing_acknowledged(tmp_path: Path, durability: Durability) -> None:
     """Cut in every call of create, append, roll and close, in each way of losing what was not synced."""
     crashes = 0
     for crash in every_crash(tmp_path, writer(durability, SIZES)):
@@ -141,7 +142,7 @@ def test_a_full_disk_met_while_preparing_lets_the_append_be_tried_again(tmp_path
             log = Log.create(disk, Path(disk.root) / "wal", 1, 2, options=OPTIONS)
         except DiskFull:
             continue
-        written = []
+        written: list[bytes] = []
         for batch in SIZES:
             entries = [entry(len(written) + number, size) for number, size in enumerate(batch, 1)]
             try:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from crc32c import crc32c
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
@@ -15,7 +17,7 @@ Field = descriptor_pb2.FieldDescriptorProto
 U64 = st.integers(0, (1 << 64) - 1)
 
 
-def messages():
+def messages() -> list[Any]:
     """The messages of the log, as any protobuf implementation would declare them."""
     file = descriptor_pb2.FileDescriptorProto(name="wal.proto", package="wal", syntax="proto2")
     declared = {
@@ -87,7 +89,9 @@ def test_checksums_are_crc32c() -> None:
     U64,
     st.binary(),
 )
-def test_a_frame_holds_a_protobuf_record(seed, offset, kind, crc, synced, data) -> None:
+def test_a_frame_holds_a_protobuf_record(
+    seed: int, offset: int, kind: int, crc: int, synced: int, data: bytes
+) -> None:
     """Protobuf reads from a frame what was put in, writes the same bytes, and we read them back."""
     seed &= 0xFFFFFFFF
     frame = fmt.encode_frame(seed, offset, kind, crc, synced, None if kind == fmt.CRC else data)
@@ -105,7 +109,7 @@ def test_a_frame_holds_a_protobuf_record(seed, offset, kind, crc, synced, data) 
 
 
 @given(st.integers(1, (1 << 63)), st.integers(-(1 << 63), (1 << 63) - 1), st.lists(st.binary(), min_size=1))
-def test_a_batch_is_a_protobuf_message(first_index, time_ms, entries) -> None:
+def test_a_batch_is_a_protobuf_message(first_index: int, time_ms: int, entries: list[bytes]) -> None:
     """Batches are what protobuf would write, and come back whole."""
     data = fmt.encode_batch(first_index, time_ms, entries)
     message = Batch(first_index=first_index, time_ms=time_ms, entries=entries)
@@ -115,7 +119,9 @@ def test_a_batch_is_a_protobuf_message(first_index, time_ms, entries) -> None:
 
 
 @given(U64, U64, U64, U64, st.binary())
-def test_metadata_is_a_protobuf_message(cluster_id, member_id, first_index, created_ms, extra) -> None:
+def test_metadata_is_a_protobuf_message(
+    cluster_id: int, member_id: int, first_index: int, created_ms: int, extra: bytes
+) -> None:
     """Metadata is what protobuf would write, and comes back whole."""
     metadata = fmt.Metadata(cluster_id, member_id, first_index, created_ms, extra)
     data = fmt.encode_metadata(metadata)

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from kvstore import layout
 from kvstore.errors import Corruption, NotAStore
 from kvstore.files import Disk
+from kvstore.testing.crashes import every_crash
+from kvstore.testing.recording_disk import UnsyncedDisk
 from kvstore.wal import Log, LogOptions
 from kvstore.wal.inspect import repair, scan_segment
-from tests.harness.crashes import every_crash
-from tests.harness.recording_disk import UnsyncedDisk
 
 OPTIONS = LogOptions(wal_file_size_bytes=400)
 ENTRIES = [b"entry %d " % number + b"v" * 60 for number in range(1, 21)]
@@ -123,7 +125,9 @@ def tear_the_tail(wal: Path) -> int:
 
 
 @pytest.mark.parametrize("harm", [damage_inside, damage_a_head, empty_the_last, remove_one, tear_the_tail])
-def test_repair_keeps_the_sound_prefix_and_sets_the_rest_aside(wal: Path, harm) -> None:
+def test_repair_keeps_the_sound_prefix_and_sets_the_rest_aside(
+    wal: Path, harm: Callable[[Path], int]
+) -> None:
     """After repair the log opens to the entries before the damage; no byte of the rest is gone."""
     good = harm(wal)
     before = contents(wal)
@@ -159,7 +163,7 @@ def test_a_power_cut_during_repair_leaves_a_repairable_log(wal: Path, tmp_path: 
     start.mkdir()
     wal.rename(start / "wal")
 
-    def workload(disk: Disk, directory: Path, acknowledge) -> None:
+    def workload(disk: Disk, directory: Path, acknowledge: Callable[[Any], None]) -> None:
         repair(disk, directory / "wal")
 
     for crash in every_crash(tmp_path / "again", workload, start=start, chances=2):

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from kvstore import layout
 from kvstore.files import Disk
+from kvstore.testing.crashes import every_crash
 from kvstore.wal import format as fmt
-from kvstore.wal import log, replay, writer
+from kvstore.wal import log, writer
 from kvstore.wal import tail as recovery
-from tests.harness.crashes import every_crash
+from kvstore.wal.log import Durability
 from tests.wal import logs
 
 Plant = Callable[[pytest.MonkeyPatch], None]
@@ -74,7 +75,7 @@ def torn_tail_left_in_place(patch: pytest.MonkeyPatch) -> None:
 def crc_not_looked_at(patch: pytest.MonkeyPatch) -> None:
     from kvstore.wal import reader
 
-    def frames(self: reader.SegmentReader):
+    def frames(self: reader.SegmentReader) -> Iterator[fmt.Frame]:
         while self.end < self.size_bytes and (frame := self.frame_at(self.end)) is not None:
             self.end, self.chain = frame.end, frame.crc
             yield frame
@@ -82,7 +83,7 @@ def crc_not_looked_at(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(reader.SegmentReader, "frames", frames)
 
 
-POWER_CUTS: list[tuple[Plant, str]] = [
+POWER_CUTS: list[tuple[Plant, Durability]] = [
     (append_without_sync, "always"),
     (rename_without_directory_sync, "always"),
     (segment_named_before_it_is_synced, "always"),
@@ -98,7 +99,7 @@ POWER_CUTS: list[tuple[Plant, str]] = [
     ("plant", "durability"), POWER_CUTS, ids=lambda value: getattr(value, "__name__", value)
 )
 def test_a_planted_fault_is_caught(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, plant: Plant, durability: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, plant: Plant, durability: Durability
 ) -> None:
     """Some power cut shows it: an acknowledged entry is missing, or the log does not open."""
     plant(monkeypatch)
@@ -114,6 +115,6 @@ def test_a_planted_fault_is_caught(
 
 def test_a_length_taken_for_the_end_is_caught(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A reader that takes any bad frame of the last segment for a torn tail fails the flipped bits."""
-    monkeypatch.setattr(replay.recovery, "why_damaged", lambda reader, offset: None)
+    monkeypatch.setattr(recovery, "why_damaged", lambda reader, offset: None)
     with pytest.raises(AssertionError, match="bit"):
         logs.check_every_flipped_bit(tmp_path)

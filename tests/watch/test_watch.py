@@ -8,6 +8,7 @@ import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -21,6 +22,7 @@ from tests.harness.watching import (
     BACKENDS,
     TIMEOUT_SECONDS,
     change_log,
+    hub_of,
     open_store,
     recorded,
     responses_until,
@@ -190,7 +192,7 @@ def test_all_promises_while_others_write(
         done = threading.Event()
 
         def consume(span: tuple[bytes, bytes], start: int, watch: Watch) -> None:
-            responses = []
+            responses: list[WatchResponse] = []
             while not (done.is_set() and responses and responses[-1].revision >= store.revision):
                 if not responses or not responses[-1].revision % 10 or done.is_set():
                     watch.request_progress()
@@ -362,7 +364,7 @@ def test_16839_a_slow_watch_holds_bounded_memory(tmp_path: Path) -> None:
             store.put(b"k", b"v" * 1000)
         store.put(b"end", b"")
         end.get(TIMEOUT_SECONDS)  # the hub has come this far
-        assert 0 < store.engine.hub.buffered_bytes <= 20_000
+        assert 0 < hub_of(store).buffered_bytes <= 20_000
         assert slow.lag > 100
         assert revisions(take(slow, 200)) == list(range(2, 202))
         with pytest.raises(TimeoutError):
@@ -374,7 +376,11 @@ def test_live_delivery_that_checkpoints_overtook_reads_the_store(store: Store) -
     """The hub finds what has left the overlay before it came to it."""
     with store.watch(prefix=b"k") as events:
         gate = threading.Event()
-        store.engine.hub._ask(lambda _: gate.wait(), None)
+
+        def stand_still(_: Any) -> None:
+            gate.wait()
+
+        hub_of(store)._ask(stand_still, None)
         for number in range(300):
             store.put(b"k%d" % number, b"v")
             if number % 100 == 50:
@@ -451,7 +457,7 @@ def test_a_forgotten_watch_is_let_go(store: Store) -> None:
     with store.watch(prefix=b"k") as events:
         store.put(b"k", b"v")
         events.get(TIMEOUT_SECONDS)
-        assert len(store.engine.hub._index) == 1
+        assert len(hub_of(store)._index) == 1
 
 
 # --- callbacks ----------------------------------------------------------------------------

@@ -21,7 +21,7 @@ from kvstore.model import Event, WatchRequest
 from kvstore.store import Store
 from kvstore.watch import CallbackWatch
 from tests.harness.line_steps import Interruption, every_step, raise_at
-from tests.harness.watching import BACKENDS, TIMEOUT_SECONDS, open_store, revisions, settle, take
+from tests.harness.watching import BACKENDS, TIMEOUT_SECONDS, hub_of, open_store, revisions, settle, take
 
 
 @pytest.fixture(params=BACKENDS)
@@ -198,7 +198,7 @@ def test_a_watch_interrupted_at_any_line_leaves_nothing(on_disk: Store) -> None:
         with store.watch(prefix=b"k") as events:
             revision = store.put(b"k", b"v").revision
             assert events.get(TIMEOUT_SECONDS).kv.mod_revision == revision, steps.acted_in
-        assert store.engine.hub.watchers == 0, steps.acted_in
+        assert hub_of(store).watchers == 0, steps.acted_in
         assert len([thread for thread in threading.enumerate() if thread.name == "kvstore-watch"]) == 1
 
 
@@ -207,7 +207,7 @@ def test_a_first_watch_interrupted_at_any_line(tmp_path: Path) -> None:
     """The one that makes the hub and begins its thread."""
     number = 0
 
-    def first_watch() -> None:
+    def first_watch(store: Store) -> None:
         with store.watch(prefix=b"k"):
             pass
 
@@ -216,7 +216,7 @@ def test_a_first_watch_interrupted_at_any_line(tmp_path: Path) -> None:
         with open_store(tmp_path / str(number), "memory") as store:
             with raise_at(number) as steps:
                 try:
-                    first_watch()
+                    first_watch(store)
                 except Interruption:
                     pass
             with store.watch(prefix=b"k") as events:
@@ -236,7 +236,7 @@ def test_an_iteration_interrupted_at_any_line_goes_on(on_disk: Store, settled: b
     if settled:
         settle(store)
     for turn in (1, 8):  # so many events before the one whose taking is interrupted
-        watches = []
+        watches: list[Any] = []
 
         def begin(turn: int = turn, watches: list[Any] = watches) -> Any:
             events = watches[-1]
@@ -325,8 +325,8 @@ def test_a_watch_that_is_dropped_goes_on_a_quiet_range(store: Store) -> None:
     finally:
         gc.enable()
     with store.watch(prefix=b"k"):
-        until(lambda: len(store.engine.hub._index) == 1)
-        assert len(store.engine.hub._mailboxes) == 1
+        until(lambda: len(hub_of(store)._index) == 1)
+        assert len(hub_of(store)._mailboxes) == 1
 
 
 def test_a_poll_that_times_out_leaves_no_watch(tmp_path: Path) -> None:

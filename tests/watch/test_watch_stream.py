@@ -10,7 +10,7 @@ import kvstore
 from kvstore.model import WatchRequest, WatchResponse
 from kvstore.store import Store
 from kvstore.watch import WatchStream
-from tests.harness.watching import BACKENDS, TIMEOUT_SECONDS, open_store, revisions, settle
+from tests.harness.watching import BACKENDS, TIMEOUT_SECONDS, hub_of, open_store, revisions, settle
 
 EVERYTHING = WatchRequest(kvstore.FROM_KEY, kvstore.FROM_KEY)
 
@@ -23,7 +23,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
 
 @pytest.fixture
 def stream(store: Store) -> Iterator[WatchStream]:
-    stream = store.watch_stream()
+    stream = store.engine.watch_stream()
     yield stream
     stream.close()
 
@@ -218,7 +218,7 @@ def test_progress_waits_for_a_future_watch(store: Store, stream: WatchStream) ->
 def test_periodic_progress(tmp_path: Path) -> None:
     """A quiet watch with progress_notify is told from time to time up to where everything has come."""
     with open_store(tmp_path, "lmdb", watch_progress_notify_interval_seconds=0.01) as store:
-        stream = store.watch_stream()
+        stream = store.engine.watch_stream()
         stream.create(WatchRequest(b"quiet", progress_notify=True), 4)
         stream.create(WatchRequest(b"quiet"), 5)
         store.put(b"other", b"v")
@@ -275,5 +275,5 @@ def test_cancel_and_close_may_race(store: Store) -> None:
     stop.set()
     writer.join()
     assert failures == []
-    assert store.engine.hub.watchers == 0
-    assert len(store.engine.hub._index) == 0
+    assert hub_of(store).watchers == 0
+    assert len(hub_of(store)._index) == 0

@@ -27,16 +27,18 @@ from typing import Any
 import pytest
 
 from kvstore import Store, ops, recovery
+from kvstore.backend import find_backend
 from kvstore.errors import KVStoreError, StorePoisoned
 from kvstore.files import Disk
 from kvstore.model import PutRequest, TxnRequest
 from kvstore.options import Options
 from kvstore.recovery import open_engine
+from kvstore.testing.crashes import CALL, kept
+from kvstore.testing.disk_images import KEPT, LOST, Loss
+from kvstore.testing.recording_disk import say_where_it_lies
 from tests.harness.crash_points.disk import CrashingDisk, Files, Killed, recorded
-from tests.harness.crashes import CALL, kept
 from tests.harness.model import Model
 from tests.harness.plain import changes_since, plain
-from tests.harness.recording_disk import KEPT, LOST, Loss, say_where_it_lies
 
 OPTIONS = Options(
     background=False,
@@ -326,10 +328,9 @@ class Explorer:
 @contextmanager
 def recording(disk: CrashingDisk, options: Options) -> Iterator[None]:
     """While this lasts, stores opened in the disk's directory have a recorded backend."""
-    find = recovery.find_backend
 
     def find_recorded(name: str) -> Any:
-        return _for_directory(find(name), recorded(find(name), disk), Path(disk.root))
+        return _for_directory(find_backend(name), recorded(find_backend(name), disk), Path(disk.root))
 
     with pytest.MonkeyPatch.context() as patch:
         if options.backend != "memory":

@@ -1,6 +1,6 @@
 """What a store does whose files this user may not use, run by one to whom the system refuses them (not by root).
 
-    python -m tests.without_rights DIR BACKEND
+    python -m tests.harness.without_rights DIR BACKEND
 
 Takes the rights to each file and folder away, while nobody has the store open and while it is open. Prints a line for
 each answer that is not right.
@@ -109,7 +109,7 @@ def check_open(data_dir: Path, backend: str, name: str, path: Path, mode: int) -
             found = wrong(call, path)
             if found:
                 yield f"{what}, mode {mode:o} of {name} while open: {found}"
-        failure = store.engine.failure
+        failure = store.engine.life.failure
         if failure is not None:
             yield f"mode {mode:o} of {name} while open: poisoned by {failure!r}"
     with kvstore.open(data_dir, backend, **OPTIONS) as store:
