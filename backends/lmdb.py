@@ -328,7 +328,7 @@ class LMDBBackend:
                 time.sleep(0.001)
             while self._pins is not None and not self._pins.let_go():
                 if time.monotonic() > deadline:
-                    raise Busy(f"{self.path} has to grow, and another process is reading it")
+                    raise Busy(f"{self.path} has to grow, but another process is reading it")
                 time.sleep(0.001)
             self.environment.set_mapsize(map_bytes)
         except lmdb.Error as error:

@@ -221,7 +221,7 @@ class SQLiteBackend:
                 return
         except OSError as error:
             raise StoreUnreachable(self.path, str(error.strerror)) from error
-        raise StoreUnreachable(self.path, "another file bears the name")
+        raise StoreUnreachable(self.path, "another file has taken this name")
 
     @classmethod
     def recognizes(cls, path: Path) -> bool:
@@ -295,9 +295,7 @@ class SQLiteBackend:
         try:
             status = os.stat(self.path)
         except FileNotFoundError as error:
-            reason = (
-                f"another process is putting another file in the place of {self.path}; open the store again"
-            )
+            reason = f"another process is replacing {self.path}; open the store again"
             raise Busy(reason) from error
         return status.st_dev, status.st_ino
 

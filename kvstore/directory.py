@@ -25,7 +25,8 @@ def make_directories(directory: DataDir, disk: Disk) -> None:
         strangers = sorted(set(os.listdir(directory.root)) - known)
         if strangers and not directory.snap.is_dir():
             raise NotAStore(
-                f"{directory.root} is not empty and not a store (it has {strangers[0]!r})", directory.root
+                f"{directory.root} is not empty and not a store (it contains {strangers[0]!r})",
+                directory.root,
             )
     elif directory.root.exists() and not directory.root.is_dir():  # not made by somebody in between
         raise NotAStore(f"{directory.root} is not a directory", directory.root)

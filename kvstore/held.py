@@ -42,7 +42,7 @@ class HeldFolders:
         except OSError as error:
             raise StoreUnreachable(folder, error.strerror or "cannot be reached") from error
         if found != known:
-            raise StoreUnreachable(folder, "another folder lies there now")
+            raise StoreUnreachable(folder, "another directory is there now")
 
     def check_all(self) -> None:
         for folder in self._known:

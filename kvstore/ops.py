@@ -74,7 +74,7 @@ def _watch_start(start_revision: int, resume: tuple[int, int] | None) -> tuple[i
     if start_revision:
         raise TypeError("give either a start_revision or the position to resume at")
     if not isinstance(resume, tuple | list) or len(resume) != 2:
-        raise TypeError(f"resume must be two numbers, a watch's position, not {resume!r}")
+        raise TypeError(f"resume must be a watch's position (two numbers), not {resume!r}")
     revision, sub = resume
     check_number("resume", revision)
     check_number("resume", sub)

@@ -68,8 +68,8 @@ class FolderLock:
             fcntl.fcntl(self._fd, fcntl.F_OFD_SETLK, _LOCK.pack(fcntl.F_RDLCK, os.SEEK_SET, byte, 1, 0))
         except OSError as error:
             raise OpenError(
-                f"a folder of this file system cannot be locked ({error.strerror}), so what is read here is not safe "
-                "from who writes it: take a snapshot and open that"
+                f"directories of this file system cannot be locked ({error.strerror}), so a reader would not be safe "
+                "from the writer: take a snapshot and open that"
             ) from error
         self.release()
         self._byte = byte

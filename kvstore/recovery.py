@@ -311,7 +311,7 @@ def _open_log(directory: DataDir, options: Options, disk: Disk, state: State) ->
     if state.applied_index:
         raise Corruption(
             f"the log is gone, but the backend has {state.applied_index} entries of it "
-            "(if it lies elsewhere, the option wal_dir says where)",
+            "(if it is elsewhere, set the option wal_dir)",
             directory.wal,
             last_good_revision=state.head,
         )

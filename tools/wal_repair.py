@@ -1,4 +1,4 @@
-"""``kvstore wal repair``: make a log that is refused one that opens, and say what that costs.
+"""``kvstore wal repair``: make a refused log open again, and say what that costs.
 
     kvstore wal repair --dry-run         what is wrong, what would be cut, what would be lost; touches nothing
     kvstore wal repair                   flips bits back that have flipped, as many as there are alone in their record;
@@ -44,13 +44,13 @@ from .command import ExitCode, Settings, write_json, write_line
 
 
 class Action(StrEnum):
-    """What a log needs."""
+    """The repair a log needs."""
 
     NOTHING = "nothing"
     FLIP_BACK = "flip a bit back"
     CUT_UNFINISHED = "cut a write that was not finished"
     CUT = "cut at the damage"
-    BEGIN_ANEW = "begin the log anew after what the backend holds"
+    BEGIN_ANEW = "start a new log after what the backend holds"
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,13 +82,17 @@ class Plan:
 
 def repair(
     ctx: typer.Context,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Report what would be done, without doing it.")
+    ] = False,
     to_last_good: Annotated[
         bool,
-        typer.Option("--to-last-good", help="Give up every entry behind the damage. They were acknowledged."),
+        typer.Option(
+            "--to-last-good", help="Give up every entry after the damage, although they were acknowledged."
+        ),
     ] = False,
 ) -> None:
-    """Flip bits back that have flipped; cut the log behind its last good entry."""
+    """Flip flipped bits back, or cut the log after its last good entry."""
     settings = Settings.of(ctx)
     directory = DataDir.at(settings.directory, settings.load_options().wal_dir or None)
     if not layout.segments(directory.wal):
@@ -138,7 +142,7 @@ def make_plan(directory: DataDir) -> Plan:
 
 
 def held_by_backend(directory: DataDir) -> Held:
-    """Nothing where the backend cannot be read."""
+    """What the backend holds; empty if it cannot be read."""
     kind = recognize_backend(directory.db) if directory.db.is_file() else None
     if kind is None:
         return Held()
@@ -179,7 +183,7 @@ def explain(plan: Plan, *, is_done: bool, may_do: bool) -> list[str]:
         return [f"the log needs no repair: it can be read to its end, entry {cut.last_good_index}"]
     lines = [f"{cut.path} at byte {cut.offset}: {cut.reason}"]
     if plan.action == Action.CUT_UNFINISHED:
-        lines.append("nothing that anybody was told of is there")
+        lines.append("nothing there was acknowledged")
     elif plan.action == Action.FLIP_BACK:
         lines.append("all other bits are right: nothing is lost")
     else:
@@ -190,7 +194,7 @@ def explain(plan: Plan, *, is_done: bool, may_do: bool) -> list[str]:
     if not plan.is_harmless:
         lines.append(_loss(plan, is_done))
         if is_done:
-            lines.append("take a snapshot now: older ones cannot be carried on with this log")
+            lines.append("take a snapshot now: older ones cannot be continued with this log")
     if not may_do:
         lines.append(
             "nothing was changed. Is there a snapshot or a copy? To give those entries up: --to-last-good"
@@ -204,9 +208,7 @@ def _loss(plan: Plan, is_done: bool) -> str:
         return (
             f"LOST{'' if is_done else ' if that is done'}: entries {first} to {last}. They were acknowledged."
         )
-    return (
-        "behind the damage nothing can be read that is not in the backend; whether there was more is unknown"
-    )
+    return "nothing readable after the damage is missing from the backend; whether there was more is unknown"
 
 
 def plan_facts(plan: Plan, *, is_done: bool) -> dict[str, Any]:

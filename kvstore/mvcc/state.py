@@ -259,7 +259,7 @@ def _mark(meta: dict[bytes, bytes], name: bytes, absent: int = -1) -> int:
         return absent
     number = parse_u64(meta[name])
     if number >> 63:
-        raise Corruption(f"the mark {name.decode()!r} is no number that was ever written: {number}")
+        raise Corruption(f"the mark {name.decode()!r} is out of range: {number}")
     return number
 
 

@@ -130,7 +130,7 @@ def _kind_of(directory: DataDir) -> type[Backend]:
         raise NotAStore(f"{directory.root} holds no store", directory.root)
     kind = recognize_backend(directory.db)
     if kind is None:
-        raise NotAStore(f"{directory.db} is no backend file that is known", directory.db)
+        raise NotAStore(f"{directory.db} is not a file of any installed backend", directory.db)
     if not kind.persistent:
         raise NotAStore(
             f"{directory.root} is a store on {kind.name}, which has no file to migrate", directory.root
@@ -171,7 +171,7 @@ def _check_closed(disk: Disk, directory: DataDir) -> None:
     finally:
         backend.close()
     if not layout.segments(directory.wal):
-        raise OpenError(f"{directory.wal} holds no log; if it lies elsewhere, the option wal_dir says where")
+        raise OpenError(f"{directory.wal} holds no log; if it is elsewhere, set the option wal_dir")
     log = Log.open(disk, directory.wal, after_index=applied, read_only=True)
     try:
         pending = sum(len(batch.entries) for batch in log.replay())

@@ -93,7 +93,7 @@ def verify(path: str | os.PathLike[str], progress: Progress | None = None) -> Sn
     for _, chunk in chunks(info.path, info.backend_bytes, progress):
         digest.update(chunk)
     if digest.digest() != info.sha256:
-        raise Corruption("the backend copy does not have the SHA-256 of the manifest", info.path, 0)
+        raise Corruption("the backend copy's SHA-256 does not match the manifest", info.path, 0)
     check_closed(find_backend(info.backend), info.path)
     return info
 

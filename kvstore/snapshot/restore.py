@@ -87,7 +87,9 @@ class NewStore:
         Options(cluster_id=self.cluster_id, member_id=self.member_id, name=self.name)
         check_bounds("bump_revision", self.bump_revision, 0, REVISION_END)
         if bool(self.bump_revision) != self.mark_compacted:
-            raise BadOption("bump_revision and mark_compacted go together: one without the other hides a gap")
+            raise BadOption(
+                "bump_revision and mark_compacted must be given together: one without the other hides a gap"
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,13 +137,13 @@ class Source:
         if not self.path.is_dir():
             if usable or (self.snapshots and point == Point()):
                 return self.snapshots[0]
-            raise OpenError(f"{self.path} does not lie before that point, or the log after it is missing")
+            raise OpenError(f"{self.path} is newer than the requested point, or the log after it is missing")
         for info in usable:
             with suppress(KVStoreError):
                 return opened.inspect(info.path)
         if covers(self.segments, 0):
             return None
-        raise OpenError(f"{self.path} has no good snapshot before that point that its log goes on from")
+        raise OpenError(f"{self.path} has no good snapshot before that point that its log continues")
 
 
 def _cluster_of(directory: DataDir, snapshots: list[SnapshotInfo]) -> int:
@@ -294,7 +296,7 @@ def _become(state: State, new: NewStore, target: Path, base: SnapshotInfo | None
         revision = compacted = revision + new.bump_revision
         if revision > REVISION_END // 2:
             raise BadOption(
-                f"bump_revision must leave room for revisions to come: with {new.bump_revision} the new store would "
+                f"bump_revision must leave room for further revisions: with {new.bump_revision} the new store would "
                 f"begin at {revision}, and at most {REVISION_END // 2} is allowed"
             )
     rows: list[Row] = [

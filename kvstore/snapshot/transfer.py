@@ -25,7 +25,7 @@ def copy_bytes(disk: Disk, info: SnapshotInfo, target: Path, progress: Progress 
             digest.update(chunk)
             file.pwrite(chunk, offset)
         if digest.digest() != info.sha256:
-            raise Corruption("the backend copy does not have the SHA-256 of the manifest", info.path, 0)
+            raise Corruption("the backend copy's SHA-256 does not match the manifest", info.path, 0)
         file.sync()
     finally:
         file.close()

@@ -79,8 +79,8 @@ def check_deep(
     base = _choose_base(sources, segments, marks)
     if base is None and not covers(segments, 0):
         found.notes.append(
-            "nothing to compare the backend with: the log does not reach back to the first entry, nor to a snapshot; "
-            "with a snapshot taken now, later damage will show"
+            "nothing to compare the backend with: the log reaches back neither to the first entry nor to a "
+            "snapshot; take a snapshot now, and later damage will show"
         )
         return
     origin = f"snapshot {base.path.name} (revision {base.revision})" if base else "the first log entry"
@@ -90,13 +90,11 @@ def check_deep(
             with scratch.read() as rebuilt:
                 _compare(rebuilt, tx, marks.compacted, found)
     except Corruption as damage:
-        found.notes.append(f"the backend could not be built anew from {origin}: {damage}")
+        found.notes.append(f"the backend could not be rebuilt from {origin}: {damage}")
     else:
-        found.notes.append(
-            f"compared with what {origin} and the log after it make up to entry {marks.applied_index}"
-        )
+        found.notes.append(f"compared with {origin} and the log after it, up to entry {marks.applied_index}")
         if base is not None:
-            found.notes.append(f"damage older than {origin} would be in it, too, and would not show")
+            found.notes.append(f"damage older than {origin} would be in it too and would not show")
 
 
 def _choose_base(sources: Sources, segments: list[layout.NumberedFile], marks: Marks) -> SnapshotInfo | None:
@@ -125,9 +123,7 @@ def _scratch(
     path = layout.temporary(folder / "verify")
     needed = (base.backend_bytes if base else 0) + sum(file.path.stat().st_size for file in segments)
     if free_bytes(folder) < 2 * needed:
-        raise DiskFull(
-            f"building the backend anew may take {2 * needed} bytes; {folder} has not that much room"
-        )
+        raise DiskFull(f"rebuilding the backend may take {2 * needed} bytes, which {folder} does not have")
     _remove(disk, path)
     backend: Backend | None = None
     try:
@@ -258,7 +254,7 @@ def _may_be_compacted(table: str, key: bytes, compacted: int) -> bool:
 def _report(table: str, key: bytes, wanted: bytes | None, there: bytes | None, found: Collector) -> None:
     user_key, revision = _place(table, key, wanted if wanted is not None else there or b"")
     if wanted is None:
-        problem = "there is a row that was never written"
+        problem = "the row was never written"
     elif there is None:
         problem = "the row is missing"
     else:

@@ -102,8 +102,8 @@ def _begin_log_anew(disk: Disk, directory: DataDir, marks: Marks, last_index: in
     old = [str(file.path) + layout.BROKEN_SUFFIX for file in layout.segments(directory.wal)]
     begin_anew(disk, directory.wal, marks.applied_index, marks.cluster_id, marks.member_id)
     return Healed(
-        f"the log ended with entry {last_index}, and begins anew after entry {marks.applied_index}, up to which the "
-        f"backend has everything (revision {marks.revision}): nothing that is there is lost. It costs the way back: no "
-        "snapshot or archive from before can be carried on with this log, so take a snapshot now",
+        f"the log ended with entry {last_index}; a new one begins after entry {marks.applied_index}, up to which the "
+        f"backend has everything (revision {marks.revision}), so nothing is lost. Older snapshots and archives "
+        "cannot be continued with the new log: take a snapshot now",
         tuple(map(Path, old)),
     )

@@ -100,7 +100,7 @@ def check_leases(tx: ReadTx, found: Collector) -> None:
             found.add_row(LEASE, f"lease {key.hex()}: {error}")
             continue
         if len(key) != 8 or not isinstance(ident, int) or signed(ident) != parse_lease_key(key):
-            found.add_row(LEASE, f"the row of lease {key.hex()} is that of another one")
+            found.add_row(LEASE, f"the row of lease {key.hex()} belongs to another lease")
     for key, value in _rows(tx, ATTACHMENT, found):
         lease, attached = parse_lease_key(key), key[8:]
         if len(key) <= 8 or value:

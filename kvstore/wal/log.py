@@ -453,7 +453,7 @@ class Log:
             file for file in layout.segments(self._wal_dir) if file.cluster_id == self.metadata.cluster_id
         ]
         if not files:
-            raise StoreUnreachable(self._wal_dir, "the log is not there")
+            raise StoreUnreachable(self._wal_dir, "the log does not exist")
         last_indexes = [following.index - 1 for following in files[1:]] + [self.last_index]
         return [
             SegmentInfo(file.path, file.index, last_index, file.path.stat().st_size)

@@ -92,7 +92,7 @@ class BboltFile:
         try:
             found = os.fstat(fd)
             if not stat.S_ISREG(found.st_mode) or found.st_size < META_BYTES:
-                raise NotAStore(f"{self.path} is no bbolt file", self.path)
+                raise NotAStore(f"{self.path} is not a bbolt file", self.path)
             self.file_bytes = found.st_size
             _lock_shared(fd, self.path)
             self.data = mmap.mmap(fd, 0, access=mmap.ACCESS_READ)
@@ -164,7 +164,7 @@ class BboltFile:
                 return self._damaged(error)
         if self.data[: HEADER.size] == HEADER.pack(0, META, 0, 0):
             return Corruption("both meta pages are damaged", self.path, 0)
-        return NotAStore(f"{self.path} is no bbolt file", self.path)
+        return NotAStore(f"{self.path} is not a bbolt file", self.path)
 
     def _check_size(self) -> None:
         if self.meta.size_bytes > self.file_bytes:

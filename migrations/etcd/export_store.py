@@ -35,7 +35,7 @@ def export_store(store: Store, path: Path, progress: Progress | None = None) -> 
     """Write the store as it is now to the new file ``path``. Raises ``FileExistsError``, ``DiskFull``."""
     path = Path(path)
     if os.path.lexists(path):
-        raise FileExistsError(17, "nothing is written over an existing file", os.fspath(path))
+        raise FileExistsError(17, "an existing file is never overwritten", os.fspath(path))
     engine = store.engine
     state = engine.state
     revision, compacted = state.published, state.compacted
@@ -63,7 +63,9 @@ def export_store(store: Store, path: Path, progress: Progress | None = None) -> 
     )
 
 
-ALARMS_NOTE = "an etcd made of it begins with its alarms, and refuses writes until `etcdctl alarm disarm`"
+ALARMS_NOTE = (
+    "an etcd restored from it starts with these alarms and refuses writes until `etcdctl alarm disarm`"
+)
 
 
 def _check_room(state: State, path: Path) -> None:

@@ -110,7 +110,7 @@ def _check_hash(file: EtcdFile) -> None:
 def _check_freelist(file: EtcdFile) -> None:
     """What no checksum stands for, and no row needs: but etcd does not start with it, and it is a sign of more."""
     for damage in check_freelist(file.file):
-        told = f"{damage.reason}: etcd stops at it, or writes over pages in use. Its keys can be read: kvstore inspect"
+        told = f"{damage.reason}: etcd would stop or overwrite pages in use. The keys are readable: kvstore inspect"
         raise Corruption(told, damage.path, damage.offset)
 
 
@@ -126,7 +126,7 @@ def import_store(
     disk = disk or OSDisk()
     kind = find_backend(options.backend)
     if not kind.persistent:
-        raise BadOption(f"backend {kind.name} keeps nothing: import into lmdb or sqlite")
+        raise BadOption(f"backend {kind.name} keeps nothing on disk: import into lmdb or sqlite")
     target = Path(os.path.abspath(data_dir))
     check_target(target)
     now_ms = time.time_ns() // 1_000_000
@@ -210,7 +210,7 @@ class _Import:
         """HashKV of what was copied is the source's."""
         if state.head > REVISION_MAX:
             reason = (
-                f"the newest revision is {state.head}, and {REVISION_MAX} is the last that can be moved in"
+                f"the newest revision is {state.head}, and {REVISION_MAX} is the last that can be imported"
             )
             raise Corruption(reason, self._source.path)
         view = self._source.view
@@ -254,7 +254,7 @@ class _Import:
             full = [key for key, _ in tx.scan(ALARM) if key[8:] == NOSPACE]
             tx.delete_many(ALARM, full)
         if full:
-            self._notes.append("the alarm NOSPACE stays behind: it was about the room that etcd had")
+            self._notes.append("the alarm NOSPACE is not imported: it was about the space that etcd had")
         return ids
 
     def _counts(self) -> dict[str, int]:

@@ -74,7 +74,7 @@ def test_transactions_may_be_nested_as_deep_as_a_server_allows(tmp_path: Path, d
 
 def test_deeper_ones_are_told(tmp_path: Path) -> None:
     """No server lets them in: a typed error with the place, not a full stack."""
-    with pytest.raises(Corruption, match="entry 2: more than 150 transactions inside of one another"):
+    with pytest.raises(Corruption, match="entry 2: transactions are nested more than 150 deep"):
         opened(tmp_path, nested(5000))
 
 

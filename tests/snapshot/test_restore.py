@@ -374,7 +374,7 @@ def test_a_point_that_is_not_covered_is_refused(tmp_path: Path) -> None:
         restore(tmp_path / "s", tmp_path / "new", to_revision=20)
     with pytest.raises(kvstore.OpenError, match=f"ends at revision {revision}"):
         restore(tmp_path / "s", tmp_path / "new", to_revision=revision + 1)
-    with pytest.raises(kvstore.OpenError, match="does not lie before that point"):
+    with pytest.raises(kvstore.OpenError, match="is newer than the requested point"):
         restore(path, tmp_path / "new", to_revision=20)
     with pytest.raises(kvstore.OpenError, match="the log after it is missing"):
         restore(path, tmp_path / "new", to_revision=revision)

@@ -115,7 +115,7 @@ def test_a_directory_that_is_renamed_while_open(tmp_path: Path, backend: str, th
     store.checkpoint()
     assert store.get(b"m7") is not None
     for upkeep in (store.snapshot, store.defragment):
-        with pytest.raises(StoreUnreachable, match="put the store's folder back"):
+        with pytest.raises(StoreUnreachable, match="put the directory back"):
             upkeep()
     store.status()
     store.close()

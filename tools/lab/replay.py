@@ -254,11 +254,13 @@ def register(app: typer.Typer) -> None:
 def main(
     ctx: typer.Context,
     files: Annotated[list[Path], typer.Argument(help="Conversations: .jsonl or .jsonl.xz.")],
-    reopen_every: Annotated[int, typer.Option(min=0, help="Close and reopen after so many requests.")] = 0,
-    crash_every: Annotated[int, typer.Option(min=0, help="Lose power after so many requests.")] = 0,
-    checkpoint_every: Annotated[int, typer.Option(min=0, help="Checkpoint after so many requests.")] = 0,
-    sweep_every: Annotated[int, typer.Option(min=0, help="Delete garbage after so many requests.")] = 0,
-    show: Annotated[int, typer.Option(min=0, help="How many differences to show of each file.")] = 3,
+    reopen_every: Annotated[
+        int, typer.Option(min=0, help="Close and reopen the store after every N requests.")
+    ] = 0,
+    crash_every: Annotated[int, typer.Option(min=0, help="Simulate a power cut after every N requests.")] = 0,
+    checkpoint_every: Annotated[int, typer.Option(min=0, help="Checkpoint after every N requests.")] = 0,
+    sweep_every: Annotated[int, typer.Option(min=0, help="Sweep garbage after every N requests.")] = 0,
+    show: Annotated[int, typer.Option(min=0, help="How many differences to show per file.")] = 3,
 ) -> None:
     """Play recorded conversations with etcd, and compare every answer."""
     settings = Settings.of(ctx)
