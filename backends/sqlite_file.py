@@ -38,6 +38,7 @@ from kvstore.errors import (
     TooNew,
     WrongStore,
 )
+from kvstore.files import unreachable
 
 from .room import is_full
 
@@ -166,10 +167,18 @@ def typed(error: apsw.Error | UnicodeDecodeError, path: Path) -> KVStoreError | 
         case apsw.IOError():
             return _typed_io(error, path)
         case apsw.CantOpenError():
-            if os.access(path, os.R_OK | os.W_OK) and os.access(path.parent, os.W_OK):
-                return NoDescriptor(path)  # it does not say why; with these rights nothing else is left
-            return OSError(errno.EIO, str(error), os.fspath(path))
+            return _why_not_opened(error, path)
     return KVStoreError(text)
+
+
+def _why_not_opened(error: apsw.Error, path: Path) -> KVStoreError | OSError:
+    """SQLite does not say."""
+    for place, rights in ((path.parent, os.X_OK), (path, os.R_OK | os.W_OK), (path.parent, os.W_OK)):
+        if not os.access(place, os.F_OK):
+            return OSError(errno.EIO, str(error), os.fspath(path))
+        if not os.access(place, rights):
+            return unreachable(place, errno.EACCES)
+    return NoDescriptor(path)  # with these rights nothing else is left
 
 
 def _typed_damage(error: apsw.Error, path: Path) -> KVStoreError:

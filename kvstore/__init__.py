@@ -86,8 +86,8 @@ if TYPE_CHECKING:
     from kvstore.aio import AsyncStore, AsyncView
     from kvstore.backend import Progress
     from kvstore.observe.doctor import Fact
+    from kvstore.opened import Snapshot
     from kvstore.recovery import Engine
-    from kvstore.snapshot.formats import Snapshot
     from kvstore.snapshot.restore import Restored
     from kvstore.store import Store, View
     from kvstore.verification.report import Report, Steps
@@ -242,7 +242,7 @@ def open_snapshot(path: str | os.PathLike[str], *, verify: bool = False) -> Snap
 
     Raises ``NotAStore``, ``TooNew``, ``Corruption``.
     """
-    from kvstore.snapshot import formats as opened
+    from kvstore import opened
 
     return opened.open_snapshot(path, verify=verify)
 

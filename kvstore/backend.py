@@ -17,7 +17,7 @@ What it must promise:
 * reads may come from any thread.
 
 Backends are found by name through the entry-point group ``kvstore.backends``. A third party passes
-``tests/backends/contract`` with its own class and is done.
+``kvstore.testing.backend_contract`` with its own class and is done.
 """
 
 from __future__ import annotations

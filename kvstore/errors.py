@@ -22,7 +22,7 @@
     `-- StateError                the handle cannot do this, now or ever
         |-- StoreClosed, StorePoisoned, ForkedStore, ReadOnly, RevisionsExhausted
         |-- Unsupported           only a store on this machine can; the message says what to do instead
-        |-- StoreUnreachable      its directory was renamed or removed while it was open
+        |-- StoreUnreachable      its directory was renamed or removed, or this user may not use it
         |-- NoThread, NoDescriptor  not now: no thread, or no file descriptor, is available
         |-- Overloaded            not now: writers need the memory
         |-- Busy                  not now: another process locks or reads the backend's file
@@ -46,14 +46,18 @@ class Code(IntEnum):
     CANCELLED = 1
     UNKNOWN = 2
     INVALID_ARGUMENT = 3
+    DEADLINE_EXCEEDED = 4
     NOT_FOUND = 5
+    PERMISSION_DENIED = 7
     RESOURCE_EXHAUSTED = 8
     FAILED_PRECONDITION = 9
+    ABORTED = 10
     OUT_OF_RANGE = 11
     UNIMPLEMENTED = 12
     INTERNAL = 13
     UNAVAILABLE = 14
     DATA_LOSS = 15
+    UNAUTHENTICATED = 16
 
 
 class KVStoreError(Exception):
@@ -367,17 +371,21 @@ class Reentered(StateError):
 
 
 class StoreUnreachable(StateError):
-    """A directory of the open store is no longer where it was opened: it was renamed, removed or mounted over.
+    """A directory of the open store is no longer where it was opened (renamed, removed or mounted over), or this user may
+    not use a file or directory of it.
 
     Work on open files goes on; whatever would open a file by its path is refused, and nothing is changed. ``path``
-    names the directory.
+    names the file or directory.
     """
 
-    def __init__(self, path: str | os.PathLike[str], reason: str) -> None:
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        reason: str,
+        remedy: str = "put the directory back, or close the store and open it where it is now",
+    ) -> None:
         path = os.fspath(path)
-        super().__init__(
-            f"{path}: {reason}; put the directory back, or close the store and open it where it is now"
-        )
+        super().__init__(f"{path}: {reason}; {remedy}")
         self.path = path
 
 
@@ -410,3 +418,11 @@ class RevisionsExhausted(StateError):
 def said_of(error: BaseException) -> str:
     """The message of an error; what it is, where it has none."""
     return str(error) or type(error).__name__
+
+
+def again(error: KVStoreError) -> KVStoreError:
+    """The same error for another caller, whose traceback is another one."""
+    made = type(error).__new__(type(error))
+    made.args = error.args
+    made.__dict__.update(error.__dict__)
+    return made

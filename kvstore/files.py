@@ -6,7 +6,8 @@ one that records every call, cuts the power at the Nth, or fails it.
 
 Rules that hold for every user of this module:
 
-* a moment without descriptors is ``NoDescriptor``, and nothing was touched;
+* a moment without descriptors is ``NoDescriptor``, a path that this user may not use ``StoreUnreachable``, and
+  nothing was touched;
 * a write that raises leaves the file's state unknown: stop using it (never retry a sync);
 * a created or renamed file is durable only after ``sync_dir`` of its directory;
 * files are 0600 and directories 0700.
@@ -23,7 +24,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Protocol
 
-from kvstore.errors import DiskFailed, DiskFull, KVStoreError, NoDescriptor
+from kvstore.errors import DiskFailed, DiskFull, KVStoreError, NoDescriptor, StoreUnreachable
 
 Path = str | os.PathLike[str]
 
@@ -34,6 +35,8 @@ DISK_FAILURES = frozenset(
     {errno.EIO, errno.ENXIO, errno.ENODEV, errno.EREMOTEIO, errno.ESTALE, errno.EUCLEAN}
 )
 """What the operating system says of a disk, or a file system, that does not work any more."""
+OUT_OF_REACH = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
+"""What it says of a path that this user may not use, or not for that."""
 
 
 class File(Protocol):
@@ -57,7 +60,8 @@ class File(Protocol):
 class Disk(Protocol):
     """What may change the file system.
 
-    Raises ``DiskFull`` for ENOSPC, ``NoDescriptor`` where no file can be opened, ``OSError`` otherwise.
+    Raises ``DiskFull`` for ENOSPC, ``NoDescriptor`` where no file can be opened, ``StoreUnreachable`` where this user
+    has no right to, ``OSError`` otherwise.
     """
 
     def create(self, path: Path, *, direct: bool = False) -> File:
@@ -96,18 +100,18 @@ def is_disk_failure(error: BaseException) -> bool:
     """Whether the operating system has failed a call: after such a failure of a write or sync, nothing is known.
 
     Other exceptions (no memory, one raised by a signal handler, as ``TimeoutError`` without a number is) leave
-    it open how far the call came, and it may be made again. So may one that was refused for want of descriptors
-    or memory.
+    it open how far the call came, and it may be made again. So may one that was refused for want of descriptors,
+    of memory, or of a right to the path.
     """
     if isinstance(error, OSError):
-        return error.errno is not None and error.errno not in _SCARCE
+        return error.errno is not None and error.errno not in _SCARCE and not _is_out_of_reach(error)
     return isinstance(error, DiskFull)
 
 
 @contextmanager
 def disk_full_is_typed() -> Iterator[None]:
     """Turn "no room" errors of the operating system into ``DiskFull``, those of a dead disk into ``DiskFailed``,
-    those of no descriptors into ``NoDescriptor``.
+    those of no descriptors into ``NoDescriptor``, those of rights that are missing into ``StoreUnreachable``.
     """
     try:
         yield
@@ -123,7 +127,23 @@ def typed(error: OSError) -> KVStoreError | OSError:
         return NoDescriptor(error.filename or "")
     if error.errno in DISK_FAILURES and not isinstance(error, KVStoreError):
         return DiskFailed(str(error), error.errno)
+    if _is_out_of_reach(error):
+        return unreachable(error.filename, error.errno or errno.EACCES)
     return error
+
+
+def _is_out_of_reach(error: OSError) -> bool:
+    """Whether this user may not use a path. (An error of a file that is open bears no name.)"""
+    return error.errno in OUT_OF_REACH and error.filename is not None
+
+
+def unreachable(path: Path, number: int) -> StoreUnreachable:
+    """The error for a path that this user may not use, by the number that the system gave."""
+    if number == errno.EROFS:
+        remedy = "mount it for writing, or open the store with read_only=True"
+    else:
+        remedy = f"give the user of this process (uid {os.geteuid()}) the right to read and write it"
+    return StoreUnreachable(os.fsdecode(path), os.strerror(number), remedy)
 
 
 class OSFile:
@@ -214,20 +234,16 @@ class OSDisk:
             os.replace(source, target)
 
     def remove(self, path: Path) -> None:
-        try:
+        with suppress(FileNotFoundError), disk_full_is_typed():
             os.unlink(path)
-        except FileNotFoundError:
-            pass
 
     def make_dir(self, path: Path) -> None:
         with disk_full_is_typed():
             os.makedirs(path, mode=0o700, exist_ok=True)
 
     def remove_dir(self, path: Path) -> None:
-        try:
+        with suppress(FileNotFoundError), disk_full_is_typed():
             os.rmdir(path)
-        except FileNotFoundError:
-            pass
 
     def sync_dir(self, path: Path) -> None:
         _sync(path, os.O_RDONLY | os.O_DIRECTORY)

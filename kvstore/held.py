@@ -15,7 +15,7 @@ from __future__ import annotations
 import os
 
 from kvstore.errors import StoreUnreachable
-from kvstore.files import Disk, File, Path, hand_over
+from kvstore.files import Disk, File, Path, hand_over, typed
 from kvstore.layout import DataDir
 
 
@@ -37,6 +37,8 @@ class HeldFolders:
             return
         try:
             found = _identity(os.stat(folder))
+        except PermissionError as error:
+            raise typed(error) from error
         except OSError as error:
             raise StoreUnreachable(folder, error.strerror or "cannot be reached") from error
         if found != known:

@@ -24,6 +24,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from kvstore.files import disk_full_is_typed
+
 SEGMENT_SUFFIX = ".wal"
 SNAPSHOT_SUFFIX = ".snap"
 TEMP_SUFFIX = ".tmp"
@@ -180,8 +182,10 @@ def _numbered(directory: Path, suffix: str) -> list[NumberedFile]:
 
 
 def _files(directory: Path) -> list[os.DirEntry[str]]:
-    try:
-        with os.scandir(directory) as entries:
-            return [entry for entry in entries if entry.is_file(follow_symlinks=False)]
-    except (FileNotFoundError, NotADirectoryError):
-        return []
+    with (
+        suppress(FileNotFoundError, NotADirectoryError),
+        disk_full_is_typed(),
+        os.scandir(directory) as entries,
+    ):
+        return [entry for entry in entries if entry.is_file(follow_symlinks=False)]
+    return []

@@ -1,6 +1,6 @@
 """The life of a handle: what it is at the moment, and what that lets its callers do. One table (``PHASES``).
 
-    opened ----> OPEN <----> STALLED      the disk is full; what waits in memory is dropped when there is room again
+    opened ----> OPEN <----> STALLED      the log takes nothing (a full disk, mostly); it ends by itself
                   |             |
                   +--> POISONED +         a write or sync of the disk failed: only a new opening knows what is there
                   |
@@ -29,6 +29,7 @@ from kvstore.errors import (
     RevisionsExhausted,
     StoreClosed,
     StorePoisoned,
+    again,
 )
 
 Refusal = Callable[[], KVStoreError]
@@ -79,8 +80,8 @@ class Life:
         self.phase = phase
         self.failure: BaseException | None = None
         """What poisoned the store; final."""
-        self.full: DiskFull | None = None
-        """Why it is stalled."""
+        self.stalled_by: KVStoreError | None = None
+        """Why the log takes nothing."""
         self.read_refusal: Refusal | None = None
         self.write_refusal: Refusal | None = None
         self._become(phase)
@@ -96,7 +97,7 @@ class Life:
 
     def _become(self, phase: Phase) -> None:
         row = PHASES[phase]
-        makers: dict[type[KVStoreError], Refusal] = {StorePoisoned: self.poisoned, DiskFull: self.disk_full}
+        makers: dict[type[KVStoreError], Refusal] = {StorePoisoned: self.poisoned, DiskFull: self.stalled}
         self.write_refusal = None if row.writes is None else makers.get(row.writes, row.writes)
         self.read_refusal = row.reads
         self.phase = phase
@@ -107,19 +108,19 @@ class Life:
             self.failure = failure
         self.move(Phase.POISONED)
 
-    def stall(self, full: DiskFull) -> None:
-        """Nothing is planned until there is room again."""
-        self.full = full
+    def stall(self, obstacle: KVStoreError) -> None:
+        """Nothing is planned until the log takes something again."""
+        self.stalled_by = obstacle
         self.move(Phase.STALLED)
 
     def resume(self) -> None:
         """The stall is over."""
-        self.full = None
+        self.stalled_by = None
         self.move(Phase.OPEN)
 
     @property
     def is_stalled(self) -> bool:
-        return self.full is not None
+        return self.stalled_by is not None
 
     @property
     def refuses_writes(self) -> bool:
@@ -134,8 +135,11 @@ class Life:
         found = []
         if self.failure is not None:
             found.append(f"refuses writes until it is reopened: {self.failure!r}")
-        if self.full is not None:
-            found.append("the disk is full: writes wait for room")
+        if self.stalled_by is not None:
+            is_full = isinstance(self.stalled_by, DiskFull)
+            found.append(
+                "the disk is full: writes wait for room" if is_full else f"writes wait: {self.stalled_by}"
+            )
         return found
 
     def check_readable(self) -> None:
@@ -147,15 +151,16 @@ class Life:
         """Raise what keeps planned writes from the log, also while the store is closing."""
         if self.failure is not None:
             raise self.poisoned()
-        if self.full is not None:
-            raise self.disk_full()
+        if self.stalled_by is not None:
+            raise self.stalled()
 
     def poisoned(self) -> StorePoisoned:
         error = StorePoisoned(f"{StorePoisoned.message} (first failure: {self.failure!r})")
         error.__cause__ = self.failure
         return error
 
-    def disk_full(self) -> DiskFull:
-        error = DiskFull(str(self.full))
-        error.__cause__ = self.full
+    def stalled(self) -> KVStoreError:
+        obstacle = self.stalled_by or DiskFull()
+        error = again(obstacle)
+        error.__cause__ = obstacle
         return error

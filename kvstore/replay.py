@@ -1,8 +1,8 @@
 """Replay: the state of a store is its backend plus the log entries after it, taken in by ``effects.apply``.
 
 ``apply_log`` is the one place where the entries of a log meet a state: when a store is opened (``replay``), when it is
-open and a full disk left planned writes behind that never reached the log (``reload``), when a store is restored to a
-point of its past (snapshot/point.py), and when a backend is built anew to be compared (verification/deep.py).
+open and a full disk, say, left planned writes behind that never reached the log (``reload``), when a store is restored
+to a point of its past (snapshot/point.py), and when a backend is built anew to be compared (verification/deep.py).
 """
 
 from __future__ import annotations

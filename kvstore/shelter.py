@@ -17,12 +17,15 @@ from __future__ import annotations
 
 import _thread
 import contextvars
+import errno
 import os
 import threading
 from collections.abc import Callable
 from functools import wraps
 from importlib import import_module
 from typing import TYPE_CHECKING, Concatenate, Generic, ParamSpec, TypeVar
+
+from kvstore.errors import NoDescriptor
 
 if TYPE_CHECKING:
     from kvstore.backend import Progress
@@ -159,10 +162,16 @@ def import_sheltered(name: str) -> None:
     """Import a module that the caller is about to use: Python's import locks do not survive an interruption.
 
     That it is among ``sys.modules`` is not enough: another thread may still be at it, and hold its lock.
+    Raises ``NoDescriptor`` where none is left to read it by.
     """
 
     def load() -> None:
-        import_module(name)
+        try:
+            import_module(name)
+        except OSError as error:
+            if error.errno in (errno.EMFILE, errno.ENFILE):
+                raise NoDescriptor(name) from error
+            raise
         _imported.add(name)
 
     if name not in _imported:

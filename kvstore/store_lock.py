@@ -79,7 +79,7 @@ class StoreLock:
 
     def note_open(self) -> None:
         """The backend that lies there now is whole, and is being written."""
-        self._file.write(_text(Said(place_of(self._directory) if self._directory.db.exists() else "")))
+        self._file.write(_text(Said(place_of(self._directory) if os.path.exists(self._directory.db) else "")))
 
     @classmethod
     def said(cls, directory: DataDir) -> Said:
@@ -96,7 +96,7 @@ class StoreLock:
 
     def note_closed(self, index: int) -> None:
         """The backend holds everything, up to that entry, and is not written any more."""
-        if self._directory.db.exists():
+        if os.path.exists(self._directory.db):  # else it is out of reach, and will be looked through
             self._file.write(_text(Said(place_of(self._directory), index)))
 
     def release(self) -> None:

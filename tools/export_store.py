@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from kvstore.foreign import find_foreign
-from kvstore.snapshot.formats import open_snapshot
+from kvstore.opened import open_snapshot
 
 from .command import Settings, write_json, write_line
 from .progress import progress_bar

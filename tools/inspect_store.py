@@ -18,12 +18,12 @@ from typing import Annotated, Any, cast
 import typer
 
 from kvstore.errors import KeyNotFound
+from kvstore.etcdpb.json import base64_text
 from kvstore.files import OSDisk
 from kvstore.keyvalue import KeyValue
 from kvstore.snapshot.manifest import Member
 from kvstore.store import Reader, Store
 
-from .answers import base_64
 from .command import (
     Settings,
     argument_bytes,
@@ -143,7 +143,7 @@ def _tree_rows(node: Prefix, level: int) -> Iterator[tuple[str, str, str]]:
 
 def _tree_json(node: Prefix) -> dict[str, Any]:
     return {
-        "prefix": base_64(node.name),
+        "prefix": base64_text(node.name),
         "keys": node.keys,
         "live_bytes": node.live_bytes,
         "garbage_bytes": node.garbage_bytes,
@@ -263,7 +263,7 @@ def _write_diff(settings: Settings, store: Store, changes: Iterable[Difference])
         for key, before, after in changes:
             sides = {"before": before, "after": after}
             found = {name: style.key_value(kv) for name, kv in sides.items() if kv is not None}
-            write_json({"key": base_64(key), **found})
+            write_json({"key": base64_text(key), **found})
         return
     rows = (
         (
@@ -375,7 +375,7 @@ def top(
 
 def _facts_json(key: bytes, facts: KeyFacts) -> dict[str, Any]:
     return {
-        "key": base_64(key),
+        "key": base64_text(key),
         "changes": facts.changes,
         "live_bytes": facts.live_bytes,
         "garbage_bytes": facts.garbage_bytes,

@@ -16,10 +16,10 @@ from typing import Annotated, Any
 
 import typer
 
+from kvstore.etcdpb.json import base64_text
 from kvstore.verification import Finding, Report, heal, verify
 from kvstore.verification.report import AHEAD, BACKEND
 
-from .answers import base_64
 from .command import ExitCode, Settings, write_json, write_line
 from .progress import progress_bar
 from .usage import UsageError
@@ -117,5 +117,5 @@ def _finding_facts(finding: Finding) -> dict[str, Any]:
     facts |= {"path": finding.path} if finding.path else {}
     facts |= {"offset": finding.offset} if finding.offset >= 0 else {}
     facts |= {"table": finding.table} if finding.table else {}
-    facts |= {"key": base_64(finding.key)} if finding.key is not None else {}
+    facts |= {"key": base64_text(finding.key)} if finding.key is not None else {}
     return facts | ({"revision": finding.revision} if finding.revision else {})

@@ -21,6 +21,7 @@ import typer
 
 from kvstore import layout
 from kvstore.errors import NotAStore
+from kvstore.etcdpb.json import base64_text
 from kvstore.foreign import ForeignStores, recognize_foreign
 from kvstore.keyvalue import KeyValue
 from kvstore.layout import DataDir
@@ -28,7 +29,6 @@ from kvstore.mvcc import effects
 from kvstore.wal.inspect import Found, scan_segment
 from kvstore.wire import WireError, fields, signed
 
-from .answers import base_64
 from .command import ExitCode, Settings, new_app, readable, write_json, write_line
 from .wal_repair import repair
 
@@ -172,7 +172,7 @@ def _effect_text(name: str, value: int | bytes) -> str:
 
 
 def _effect_json(name: str, value: int | bytes) -> dict[str, str]:
-    return {"effect": name, **_parts(name, value, base_64)}
+    return {"effect": name, **_parts(name, value, base64_text)}
 
 
 def _parts(name: str, value: int | bytes, text: Callable[[bytes], str]) -> dict[str, str]:

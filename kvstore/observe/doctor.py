@@ -22,7 +22,7 @@ from kvstore import files, layout
 from kvstore.backend import backend_names, check_closed, find_backend, recognize_backend
 from kvstore.directory import hold_still
 from kvstore.errors import KVStoreError, NotAStore, StoreLocked
-from kvstore.files import Disk, OSDisk
+from kvstore.files import Disk, OSDisk, disk_full_is_typed
 from kvstore.layout import DataDir
 from kvstore.mvcc.schema import (
     META,
@@ -69,6 +69,7 @@ class Fact:
     advice: str = ""
 
 
+@disk_full_is_typed()
 def diagnose(
     data_dir: str | os.PathLike[str], *, options: Options | None = None, disk: Disk | None = None
 ) -> list[Fact]:

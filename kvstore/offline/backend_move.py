@@ -17,7 +17,7 @@ from kvstore import layout
 from kvstore.backend import Backend, Progress, find_backend
 from kvstore.directory import take_lock
 from kvstore.errors import Corruption, DiskFull, NotAStore, OpenError
-from kvstore.files import Disk, OSDisk, free_bytes
+from kvstore.files import Disk, OSDisk, disk_full_is_typed, free_bytes
 from kvstore.held import HeldDisk
 from kvstore.layout import DataDir
 from kvstore.mvcc.hashkv import hash_kv
@@ -41,6 +41,7 @@ class Moved:
     new_bytes: int
 
 
+@disk_full_is_typed()
 def move_backend(
     data_dir: str | os.PathLike[str],
     backend: str,

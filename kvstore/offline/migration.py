@@ -30,7 +30,7 @@ from kvstore import layout
 from kvstore.backend import Backend, ReadTx, WriteTx, recognize_backend
 from kvstore.directory import refuse_links, take_lock
 from kvstore.errors import Corruption, DiskFull, NotAStore, OpenError, TooNew, TooOld
-from kvstore.files import Disk, OSDisk, free_bytes
+from kvstore.files import Disk, OSDisk, disk_full_is_typed, free_bytes
 from kvstore.layout import DataDir
 from kvstore.mvcc.hashkv import hash_kv
 from kvstore.mvcc.schema import (
@@ -84,6 +84,7 @@ def installed_steps() -> list[Migration]:
     return [point.load()() for point in entry_points(group=ENTRY_POINT_GROUP)]
 
 
+@disk_full_is_typed()
 def plan(
     data_dir: str | os.PathLike[str],
     wanted: int = FORMAT_VERSION,
@@ -105,6 +106,7 @@ def plan(
     return Plan(Path(data_dir), kind.name, found, wanted, path, os.fspath(wal_dir))
 
 
+@disk_full_is_typed()
 def migrate(
     planned: Plan, *, into: str | os.PathLike[str] | None = None, disk: Disk | None = None
 ) -> list[Migration]:

@@ -19,6 +19,7 @@ from stat import S_ISREG
 
 from kvstore.backend import Backend, Progress, check_closed, find_backend, recognize_backend
 from kvstore.errors import Corruption, NotAStore, TooNew
+from kvstore.files import disk_full_is_typed
 from kvstore.mvcc.schema import FORMAT_VERSION, META, META_APPLIED_INDEX, META_FORMAT, TABLES, parse_u64
 from kvstore.snapshot.manifest import (
     FOOTER_BYTES,
@@ -84,6 +85,7 @@ def _not_ours(path: Path, size_bytes: int) -> Corruption | NotAStore:
     )
 
 
+@disk_full_is_typed()
 def verify(path: str | os.PathLike[str], progress: Progress | None = None) -> SnapshotInfo:
     """Hold the whole file against its manifest."""
     info = read_info(path)

@@ -33,7 +33,7 @@ from kvstore.backend import (
     find_backend,
 )
 from kvstore.errors import Corruption, DiskFull, KVStoreError, NotAStore, OpenError, WrongStore
-from kvstore.files import Disk, OSDisk, free_bytes
+from kvstore.files import Disk, OSDisk, disk_full_is_typed, free_bytes
 from kvstore.layout import DataDir
 from kvstore.mvcc.lessor import Lessor
 from kvstore.mvcc.schema import (
@@ -154,6 +154,7 @@ def _cluster_of(directory: DataDir, snapshots: list[SnapshotInfo]) -> int:
     return own.pop() if own else snapshots[-1].cluster_id if snapshots else 0
 
 
+@disk_full_is_typed()
 def list_snapshots(data_dir: str | os.PathLike[str]) -> list[SnapshotInfo]:
     """The snapshots in a store's own place whose manifests can be read, oldest first."""
     found = []
@@ -163,6 +164,7 @@ def list_snapshots(data_dir: str | os.PathLike[str]) -> list[SnapshotInfo]:
     return found
 
 
+@disk_full_is_typed()
 def restore(
     source: str | os.PathLike[str],
     data_dir: str | os.PathLike[str],

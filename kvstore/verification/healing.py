@@ -18,7 +18,7 @@ from kvstore import layout
 from kvstore.backend import Backend, check_closed
 from kvstore.directory import take_lock
 from kvstore.errors import Corruption, KVStoreError, NotAStore, OpenError
-from kvstore.files import Disk, OSDisk
+from kvstore.files import Disk, OSDisk, disk_full_is_typed
 from kvstore.held import HeldDisk
 from kvstore.layout import DataDir
 from kvstore.mvcc.schema import TABLES
@@ -42,6 +42,7 @@ class Healed:
     """The files that were replaced, where they are now."""
 
 
+@disk_full_is_typed()
 def heal(
     data_dir: str | os.PathLike[str], *, options: Options | None = None, disk: Disk | None = None
 ) -> Healed:

@@ -18,7 +18,7 @@ from kvstore import layout
 from kvstore.backend import Backend, check_closed, find_backend
 from kvstore.directory import hold_still
 from kvstore.errors import NotAStore, StoreLocked
-from kvstore.files import OSDisk
+from kvstore.files import OSDisk, disk_full_is_typed
 from kvstore.layout import DataDir
 from kvstore.mvcc.schema import TABLES
 from kvstore.options import Options
@@ -34,6 +34,7 @@ from kvstore.verification.snapshots import check_snapshot, check_snapshots, chec
 AnyPath = str | os.PathLike[str]
 
 
+@disk_full_is_typed()
 def verify(
     path: AnyPath,
     *,

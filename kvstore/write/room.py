@@ -26,6 +26,7 @@ import logging
 from kvstore import files
 from kvstore.core import Core
 from kvstore.errors import DiskFull, QuotaExceeded, SpaceError
+from kvstore.held import check_held
 from kvstore.model import Alarm, AlarmRequest, Op, PutRequest, TxnRequest
 from kvstore.observe.status import alarms_of
 from kvstore.replay import reload
@@ -150,7 +151,8 @@ class Room:
     @property
     def is_short(self) -> bool:
         """Whether the disk has too little room, by any sign."""
-        return self._disk_is_low or self._log_is_full or self.backend_is_full or self._core.life.is_stalled
+        is_stalled = isinstance(self._core.life.stalled_by, DiskFull)
+        return self._disk_is_low or self._log_is_full or self.backend_is_full or is_stalled
 
     # --- the alarm --------------------------------------------------------------------
 
@@ -167,12 +169,15 @@ class Room:
     def end_stall(self) -> None:
         """If there is room, and no background work in the way: make memory from the backend and the log again."""
         core = self._core
-        if self.free_bytes() < max(RESUME_BYTES, self._low_disk_bytes):
+        is_full = isinstance(core.life.stalled_by, DiskFull)
+        if is_full and self.free_bytes() < max(RESUME_BYTES, self._low_disk_bytes):
             return
         if not core.checkpointing.acquire(blocking=False):
             return
         try:
-            self._writer.resume(lambda: reload(core))
+            with files.disk_full_is_typed():
+                check_held(core.disk)
+                self._writer.resume(lambda: reload(core))
         finally:
             core.checkpointing.release()
         self.measure()

@@ -25,9 +25,10 @@ Only the disk ends this, or a fault of ours that does not pass: after a failed w
 state, its writers get ``StorePoisoned``, and so does every later write. The queue is in the order of plans, so what
 is published has no gap.
 
-A disk that is full before anything was written is milder: the log is as it was. Everybody in the queue gets
-``DiskFull``, and the writer is *stalled*: nothing is planned until the plans that never reached the log
-have been dropped from memory (``resume``).
+A disk that is full before anything was written is milder: the log is as it was. So is a log that cannot go on for want
+of a descriptor, or because its folder is out of reach. Everybody in the queue gets that error, and the
+writer is *stalled*: nothing is planned until the plans that never reached the log have been dropped from
+memory (``resume``).
 
 A call from inside a write, by a signal handler or a finalizer on the same thread, cannot be served: the thread would
 wait for itself. It gets ``Reentered``.
@@ -44,7 +45,7 @@ from contextlib import contextmanager
 from typing import Any, Protocol
 
 from kvstore import invariants
-from kvstore.errors import DiskFull, KVStoreError, NoDescriptor, Reentered
+from kvstore.errors import DiskFull, KVStoreError, NoDescriptor, Reentered, StoreUnreachable, again
 from kvstore.invariants import held, hold
 from kvstore.life import Life
 from kvstore.model import BarrierRequest, Request
@@ -57,6 +58,8 @@ logger = logging.getLogger("kvstore")
 
 BARRIER = BarrierRequest()
 RETRY_SECONDS = 0.05
+NOTHING_WRITTEN = (DiskFull, NoDescriptor, StoreUnreachable)
+"""What the log says where it stands as it stood before an append."""
 ENTRY_OVERHEAD_BYTES = 16
 """No less than what a record adds for each entry."""
 
@@ -260,7 +263,7 @@ class Writer:
         error = self._write(batch)
         if error is None:
             self._publish(batch[-1])
-        elif error is self._life.full:
+        elif error is self._life.stalled_by:
             batch = self._queue[:]
         self._settle(batch, error)
         del self._queue[: len(batch)]
@@ -346,8 +349,8 @@ class Writer:
     def _write(self, batch: list[Ticket]) -> BaseException | None:
         """Make the batch durable; returns what it failed with. What is raised is not the disk's doing, and passes."""
         life = self._life
-        if life.failure is not None or life.full is not None:
-            return life.failure or life.full
+        if life.failure is not None or life.stalled_by is not None:
+            return life.failure or life.stalled_by
         log = self._log
         try:
             with self.log_lock:
@@ -364,11 +367,11 @@ class Writer:
                     log.append(entries, self._now_ms())
             return None
         except BaseException as error:
-            if log.failure is None and isinstance(error, DiskFull):
+            if log.failure is None and isinstance(error, NOTHING_WRITTEN):
                 with self.planning:
                     life.stall(error)
                 return error
-            if log.failure is None and (on_main_thread() or isinstance(error, (MemoryError, NoDescriptor))):
+            if log.failure is None and (on_main_thread() or isinstance(error, MemoryError)):
                 raise  # somebody else will finish it
             life.poison(log.failure or error)
             return life.failure
@@ -483,6 +486,6 @@ class Writer:
         """What to tell the caller of a failed ticket."""
         if ticket.revision == UNPLANNED and ticket.error is not None:
             return ticket.error
-        if isinstance(ticket.error, DiskFull) and ticket.error is not self._life.failure:
-            return DiskFull(str(ticket.error))
+        if isinstance(ticket.error, NOTHING_WRITTEN) and ticket.error is not self._life.failure:
+            return again(ticket.error)
         return self._life.poisoned()

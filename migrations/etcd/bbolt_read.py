@@ -35,6 +35,7 @@ from .bbolt_page import (
     BUCKET,
     FIRST_DATA_PAGE,
     HEADER,
+    MAGIC,
     MAX_PAGE_BYTES,
     META,
     META_BYTES,
@@ -57,6 +58,22 @@ SECTOR_BYTES = 512
 _RELEASE_EVERY_BYTES = 16 << 20
 _FAULT_AROUND_BYTES = 64 << 10  # what the kernel maps around a page that is touched
 _SMALLEST_PROBED_PAGE_BYTES = 1024
+_PROBED_BYTES = (
+    0,
+    *(_SMALLEST_PROBED_PAGE_BYTES << shift for shift in range(7)),
+)  # where a meta page may stand
+_MAGIC = MAGIC.to_bytes(4, "little")
+
+
+def is_bbolt(path: str | os.PathLike[str]) -> bool:
+    """Whether either meta page is there. A whole one is not asked for: damage is for the reader to tell."""
+    try:
+        with open(path, "rb", buffering=0) as file:
+            head = os.pread(file.fileno(), HEADER.size, 0)
+            marks = [os.pread(file.fileno(), 4, at + HEADER.size) for at in _PROBED_BYTES]
+    except OSError:
+        return False
+    return _MAGIC in marks or head == HEADER.pack(0, META, 0, 0)
 
 
 class Row(NamedTuple):

@@ -12,8 +12,8 @@ from kvstore.backend import Backend, Row, find_backend
 from kvstore.mvcc.lessor import Lessor
 from kvstore.mvcc.schema import META_CLUSTER_ID, META_MEMBER_ID, TABLES, pack_u64
 from kvstore.mvcc.state import State
+from kvstore.opened import file_core
 from kvstore.reads import ReadEngine
-from kvstore.snapshot.formats import file_core
 from kvstore.snapshot.manifest import Member
 from kvstore.store import Store
 

@@ -50,6 +50,7 @@ from kvstore.mvcc.schema import (
 from kvstore.mvcc.schema import KEY_END as ESCAPED_END
 from kvstore.wire import WireError
 
+from .bbolt_read import is_bbolt
 from .beside_keys import alarm_rows, attachment_rows, lease_rows, meta_rows
 from .etcd_file import EtcdFile
 from .key_index import KeyIndex, Place, kept_places
@@ -89,8 +90,6 @@ class EtcdView:
 
     @classmethod
     def recognizes(cls, path: Path) -> bool:
-        from .snapshot_format import is_bbolt
-
         return is_bbolt(path)
 
     @classmethod

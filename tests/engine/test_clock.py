@@ -10,7 +10,7 @@ import pytest
 
 from kvstore.clock import END_MS, STEP_MS_MAX, Clock
 from kvstore.model import EventType
-from tests.harness.fake_clock import FakeClock
+from kvstore.testing.fake_clock import FakeClock
 from tests.harness.watching import open_store
 
 DAY = 86_400.0

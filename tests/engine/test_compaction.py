@@ -20,9 +20,9 @@ from kvstore.mvcc.schema import CHANGES, HISTORY, LATEST, parse_revision, split_
 from kvstore.options import BadOption, Options, parse_duration
 from kvstore.recovery import open_engine
 from kvstore.store import Store
+from kvstore.testing.crashes import every_crash
+from kvstore.testing.fake_clock import FakeClock
 from kvstore.upkeep.retention import PeriodicPolicy, RevisionPolicy, policy
-from tests.harness.crashes import every_crash
-from tests.harness.fake_clock import FakeClock
 from tests.harness.watching import BACKENDS, TIMEOUT_SECONDS, open_store, settle
 
 AWKWARD = [b"a", b"a\0", b"a\0\1", b"a\xff", b"\0", b"\xff" * 3, b"l" * 600, b"l" * 600 + b"\0", b"l" * 3000]

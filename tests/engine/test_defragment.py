@@ -21,8 +21,8 @@ from kvstore.options import Options
 from kvstore.recovery import open_engine
 from kvstore.snapshot.transfer import copy_rows
 from kvstore.store import Store
+from kvstore.testing.crashes import every_crash, every_failure
 from kvstore.upkeep import defragment
-from tests.harness.crashes import every_crash, every_failure
 from tests.harness.watching import TIMEOUT_SECONDS, open_store, settle
 
 PERSISTENT = ("lmdb", "sqlite")
@@ -380,12 +380,13 @@ def test_a_failure_after_the_rename_stops_writes(store: Store, monkeypatch: pyte
     """If it is not known which file bears the name, nothing more is written; reads go on, reopening heals."""
     fill(store)
 
-    class Failing(OSDisk):
-        def rename(self, source: files.Path, target: files.Path) -> None:
-            super().rename(source, target)
-            raise OSError(errno.EIO, "the disk says no")
+    rename = OSDisk.rename
 
-    monkeypatch.setattr(store.engine, "disk", Failing())
+    def failing(disk: OSDisk, source: files.Path, target: files.Path) -> None:
+        rename(disk, source, target)
+        raise OSError(errno.EIO, "the disk says no")
+
+    monkeypatch.setattr(OSDisk, "rename", failing)
     with pytest.raises(OSError, match="says no"):
         store.defragment()
     with pytest.raises(StorePoisoned):

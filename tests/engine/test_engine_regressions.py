@@ -12,10 +12,10 @@ from kvstore import Store
 from kvstore.files import OSDisk
 from kvstore.options import Options
 from kvstore.recovery import open_engine
+from kvstore.testing.disk_images import LOST
+from kvstore.testing.recording_disk import RecordingDisk
 from kvstore.wal import Log, LogOptions
-from tests.harness.disk_images import LOST
 from tests.harness.gated_disk import GatedDisk
-from tests.harness.recording_disk import RecordingDisk
 
 SECTOR_BYTES = 512
 

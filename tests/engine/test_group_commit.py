@@ -20,11 +20,11 @@ from kvstore.files import Disk, OSDisk
 from kvstore.keyvalue import KeyValue
 from kvstore.options import Options
 from kvstore.recovery import open_engine
+from kvstore.testing.disk_images import LOST
+from kvstore.testing.recording_disk import RecordingDisk
 from kvstore.wal import Log
 from kvstore.wire import fields
-from tests.harness.disk_images import LOST
 from tests.harness.gated_disk import PATIENCE_SECONDS, GatedDisk
-from tests.harness.recording_disk import RecordingDisk
 
 THREADS = 8
 

@@ -12,8 +12,9 @@ import kvstore
 from kvstore import invariants
 from kvstore.engine import LocalEngine
 from kvstore.invariants import InvariantBroken
+from kvstore.keyvalue import encode_key_value
 from kvstore.model import PutRequest
-from kvstore.mvcc import effects, plan
+from kvstore.mvcc import effects
 from kvstore.mvcc.overlay import Generation
 from kvstore.store import Store
 
@@ -92,9 +93,9 @@ def test_an_entry_that_does_something_else_than_its_plan_is_seen(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Invariant 9: a log entry that would be replayed into another row than the write left behind."""
-    wrong = effects.put(plan.encode_key_value(b"k", 3, 3, 1, b"another", 0))
+    wrong = effects.put(encode_key_value(b"k", 3, 3, 1, b"another", 0))
     store.put(b"a", b"")
-    monkeypatch.setattr(plan.effects, "put", lambda _: wrong)
+    monkeypatch.setattr(effects, "put", lambda _: wrong)
     with pytest.raises(InvariantBroken, match="invariant 9"):
         store.engine.submit(PutRequest(b"k", b"v"))
     engine_of(store).life.poison(OSError(5, "planted"))

@@ -16,7 +16,7 @@ import pytest
 
 import kvstore
 from kvstore import layout
-from kvstore.errors import KVStoreError, NoDescriptor, NoThread, Overloaded, StorePoisoned
+from kvstore.errors import KVStoreError, NoDescriptor, NoThread, Overloaded, StorePoisoned, StoreUnreachable
 from kvstore.files import OSDisk, is_disk_failure
 from kvstore.mvcc import checkpoint
 from kvstore.upkeep import snapshots as keeper
@@ -378,6 +378,51 @@ def test_a_roll_that_finds_no_descriptor(tmp_path: Path, step: str, monkeypatch:
     log.close()
     if step != "create":
         assert len(layout.segments(tmp_path / "wal")) > 2
+
+
+@pytest.mark.parametrize("in_thread", [False, True])
+@pytest.mark.parametrize("error", [NoDescriptor, StoreUnreachable])
+@pytest.mark.parametrize("step", ["open", "sync_dir"])
+def test_a_put_refused_in_the_middle_of_a_roll_is_withdrawn(
+    tmp_path: Path, step: str, error: type[Exception], in_thread: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What raised is not there, then and after opening; what is written later is. Nothing is poisoned."""
+    original = getattr(OSDisk, step)
+    refused: list[bytes] = []
+
+    def refuse(disk: OSDisk, path: Path, *arguments: Any) -> Any:
+        if "wal" in str(path):
+            raise error(path, "?") if error is StoreUnreachable else error(path)
+        return original(disk, path, *arguments)
+
+    def fill(store: kvstore.Store) -> None:
+        for number in range(12):
+            try:
+                store.put(b"%d" % number, bytes(500))
+            except error:
+                refused.append(b"%d" % number)
+
+    def check(store: kvstore.Store) -> None:
+        assert [kv.key for kv in store.scan(prefix=b"") if kv.key in refused] == []
+        assert store.count(prefix=b"") == 12 - len(refused) + 1
+
+    with open_store(tmp_path, "lmdb", wal_file_size=4000) as store:
+        with monkeypatch.context() as patched:
+            patched.setattr(OSDisk, step, refuse)
+            if in_thread:
+                thread = threading.Thread(target=fill, args=[store])
+                thread.start()
+                thread.join()
+            else:
+                fill(store)
+            assert refused
+            assert store.health().reasons
+        store.put(b"after", b"v")
+        assert store.engine.life.failure is None
+        assert not store.health().reasons
+        check(store)
+    with open_store(tmp_path, "lmdb") as store:
+        check(store)
 
 
 # --- the archive -----------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ import pytest
 import kvstore
 from kvstore.mvcc import size
 from kvstore.store import Store
-from tests.harness.fake_clock import FakeClock
+from kvstore.testing.fake_clock import FakeClock
 from tests.harness.watching import BACKENDS, open_store, settle
 
 NAME = b"n" * 500

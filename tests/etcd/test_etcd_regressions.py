@@ -28,12 +28,12 @@ from kvstore.mvcc.schema import META, META_APPLIED_INDEX, parse_u64
 from kvstore.options import Options
 from kvstore.recovery import open_engine
 from kvstore.store import Store
+from kvstore.testing.disk_images import LOST
+from kvstore.testing.fake_clock import FakeClock
+from kvstore.testing.recording_disk import RecordingDisk
 from kvstore.upkeep import defragment
 from kvstore.write.room import NOSPACE
-from tests.harness.disk_images import LOST
-from tests.harness.fake_clock import FakeClock
 from tests.harness.gated_disk import GatedDisk
-from tests.harness.recording_disk import RecordingDisk
 from tests.harness.watching import TIMEOUT_SECONDS, open_store, settle
 
 BACKENDS = ("lmdb", "sqlite")
@@ -357,7 +357,7 @@ def test_purge_does_not_race_with_closing(tmp_path: Path) -> None:
             for _ in range(12):
                 store.put(b"k%d" % written, b"v" * 500)
                 written += 1
-            store.engine.background.want_work()
+            store.engine.core.want_work()
         with kvstore.open(tmp_path / "data", background=False) as store:
             assert store.count(prefix=b"k") == written
     assert kvstore.verify(tmp_path / "data").ok

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ import pytest
 PAGES = ["failure-scenarios.md", "contract.md", "reliability.md", "etcd-bugs.md"]
 
 
+@cache
 def names_of(project: Path) -> set[str]:
     """Every test function, by name and by file and name."""
     found = set()

@@ -10,18 +10,18 @@ from pathlib import Path
 from tests import PROJECT
 
 FLOORS = (
-    ("words", "_version errors invariants clock wire layout arguments"),
-    ("the machine", "files options life readers held shelter loops backend"),
+    ("words", "_version errors invariants clock wire layout arguments protobuf"),
+    ("the machine", "files options life readers held shelter loops twins backend"),
     ("values and requests", "keyvalue model"),
     ("the log", "wal"),
-    ("revisions", "mvcc ops pacing"),
+    ("revisions", "mvcc ops pacing etcdpb"),
     ("what an open store shares", "store_lock core replay"),
     ("watches, writes, snapshots", "watch write snapshot"),
     ("what a store says", "observe.status observe.estimates recognition directory"),
     ("engines", "reads write.room upkeep engine"),
     ("opening and looking through", "observe.measuring snapshot.restore verification recovery"),
     ("beside a store", "observe offline metrics"),
-    ("faces", "protocol store awaited_writes twins aio foreign"),
+    ("faces", "testing protocol store opened awaited_writes aio foreign"),
     ("kvstore", ""),
 )
 """From the ground up. A module that is named lives there, others where their folder does."""

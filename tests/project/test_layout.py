@@ -21,11 +21,13 @@ from pathlib import Path
 
 import pytest
 
+import kvstore
 from tests import PROJECT
 
 ADAPTERS = ("backends", "migrations", "tools")
 FOLDERS = ("kvstore", *ADAPTERS)
 LAB = PROJECT / "tools" / "lab"
+TESTING = PROJECT / "kvstore" / "testing"
 
 
 def sources(folder: str) -> list[Path]:
@@ -116,6 +118,19 @@ def test_an_import_against_the_direction_is_seen(file: str, line: str) -> None:
     assert crossing_imports(PROJECT / file, ast.parse(line))
 
 
+def test_what_is_for_tests_is_imported_by_tests_alone() -> None:
+    """Nothing that a user runs needs kvstore/testing, and with it pytest."""
+    taken = [
+        f"{place(path, node)} imports {name}"
+        for folder in FOLDERS
+        for path in sources(folder)
+        if TESTING not in path.parents
+        for node, name in imports(path, parse(path))
+        if name.startswith("kvstore.testing")
+    ]
+    assert taken == []
+
+
 def test_no_test_module_imports_from_another(project: Path) -> None:
     """What tests share lies in tests/harness, or in a module of its own beside them."""
     taken = [
@@ -173,11 +188,11 @@ def writing(node: ast.AST) -> str | None:
 
 
 def test_only_files_py_changes_the_disk() -> None:
-    """Inside kvstore/, only files.py syncs, renames, truncates, removes or opens for writing."""
+    """In kvstore/, only files.py syncs, renames, truncates, removes or opens for writing. (testing/ makes crashes.)"""
     offences = [
         f"{place(path, node)} {what}"
         for path in sources("kvstore")
-        if path != PROJECT / "kvstore" / "files.py"
+        if path != PROJECT / "kvstore" / "files.py" and TESTING not in path.parents
         for node in ast.walk(parse(path))
         if (what := writing(node))
     ]
@@ -257,7 +272,10 @@ def test_a_spelt_file_name_is_seen() -> None:
 
 
 def test_a_wheel_installs_nothing_but_kvstore(tmp_path: Path) -> None:
-    """A built wheel holds kvstore/, with every module of the four folders but the lab, py.typed, and metadata."""
+    """A built wheel holds kvstore/, with every module of the four folders but the lab, py.typed, and metadata.
+
+    Its version is the one that the package tells: it is written down in one place.
+    """
     tree, out = tmp_path / "tree", tmp_path / "out"
     for folder in FOLDERS:
         shutil.copytree(PROJECT / folder, tree / folder, ignore=shutil.ignore_patterns("__pycache__"))
@@ -266,6 +284,7 @@ def test_a_wheel_installs_nothing_but_kvstore(tmp_path: Path) -> None:
     build = "import sys; from setuptools import build_meta; build_meta.build_wheel(sys.argv[1])"
     subprocess.run([sys.executable, "-c", build, str(out)], cwd=tree, check=True, capture_output=True)
     (wheel,) = out.glob("*.whl")
+    assert wheel.name.split("-")[1] == kvstore.__version__
     names = zipfile.ZipFile(wheel).namelist()
     assert {name.split("/")[0].partition("-")[0] for name in names} == {"kvstore", "kvstore_mvcc"}
     expected = {"kvstore/py.typed"}
@@ -279,7 +298,7 @@ def test_a_wheel_installs_nothing_but_kvstore(tmp_path: Path) -> None:
     assert {name for name in names if name.startswith("kvstore/")} == expected
 
 
-HEAVY = ("lmdb", "apsw", "typer", "rich", "prometheus_client", "google.protobuf")
+HEAVY = ("lmdb", "apsw", "typer", "rich", "prometheus_client", "google.protobuf", "kvstore.etcdpb")
 
 
 def test_importing_kvstore_loads_no_adapter_and_no_heavy_package() -> None:

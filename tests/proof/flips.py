@@ -25,8 +25,8 @@ from typing import Any, NamedTuple
 
 from kvstore import KVStoreError, Options, Store, ops
 from kvstore.recovery import open_engine
+from kvstore.testing.recording_disk import UnsyncedDisk
 from kvstore.verification import heal, verify
-from tests.harness.recording_disk import UnsyncedDisk
 
 PAGE_BYTES = 4096
 KEYS = [b"key-%d" % number for number in range(40)]

@@ -15,9 +15,9 @@ from kvstore.errors import KVStoreError
 from kvstore.mvcc import checkpoint
 from kvstore.mvcc.overlay import Generation
 from kvstore.mvcc.schema import META, META_APPLIED_INDEX, pack_u64
+from kvstore.testing import crashes
 from kvstore.wal import log as wal_log
 from kvstore.wal.writer import SegmentWriter
-from tests.harness import crashes
 from tests.harness.crash_points import explorer
 from tests.harness.crash_points.explorer import OPTIONS, BrokenPromise, Explorer, Workload
 from tests.harness.crash_points.workloads import puts, releasing, transactions

@@ -36,6 +36,7 @@ from kvstore.model import (
 )
 from kvstore.options import Options
 from kvstore.recovery import open_engine
+from kvstore.testing.fake_clock import FakeClock
 from kvstore.watch import Watch
 from tests.harness.drawn_requests import (
     LEASES,
@@ -50,7 +51,6 @@ from tests.harness.drawn_requests import (
     ranges,
     txns,
 )
-from tests.harness.fake_clock import FakeClock
 from tests.harness.model import Model
 from tests.harness.plain import changes_since, plain
 from tests.harness.watching import responses_until

@@ -11,8 +11,8 @@ import pytest
 
 from kvstore.errors import DiskFull
 from kvstore.files import Disk
-from tests.harness.crashes import every_crash
-from tests.harness.disk_images import (
+from kvstore.testing.crashes import every_crash
+from kvstore.testing.disk_images import (
     DATA_ONLY,
     ENTRIES_ONLY,
     KEPT,
@@ -22,7 +22,7 @@ from tests.harness.disk_images import (
     first_sectors,
     last_sectors,
 )
-from tests.harness.recording_disk import PowerCut, RecordingDisk
+from kvstore.testing.recording_disk import PowerCut, RecordingDisk
 
 
 def two_sectors(disk: RecordingDisk) -> None:

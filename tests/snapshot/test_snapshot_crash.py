@@ -20,7 +20,7 @@ from kvstore.recovery import open_engine
 from kvstore.snapshot.reader import verify
 from kvstore.snapshot.restore import NewStore, restore
 from kvstore.store import Store
-from tests.harness.crashes import every_crash, every_failure
+from kvstore.testing.crashes import every_crash, every_failure
 from tests.harness.plain import value_of
 
 every = pytest.mark.parametrize("backend", ("lmdb", "sqlite", "memory"))

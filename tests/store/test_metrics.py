@@ -13,7 +13,7 @@ import kvstore
 from kvstore import metrics
 from kvstore.engine import LocalEngine
 from kvstore.observe.measuring import Histogram, MeasuredDisk
-from tests.harness.fake_clock import FakeClock
+from kvstore.testing.fake_clock import FakeClock
 
 prometheus = pytest.importorskip("prometheus_client")
 

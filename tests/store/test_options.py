@@ -14,8 +14,8 @@ import kvstore
 from kvstore.mvcc.schema import CHANGES
 from kvstore.options import BadOption, Options
 from kvstore.store import Store
+from kvstore.testing.fake_clock import FakeClock
 from kvstore.wal.inspect import scan_segment
-from tests.harness.fake_clock import FakeClock
 from tests.harness.watching import TIMEOUT_SECONDS, open_store, settle
 
 NEVER = 1e6

@@ -246,18 +246,28 @@ def test_a_read_that_takes_a_while_leaves_the_loop_free(
         assert on_its_own(lambda: read(shared), release)
 
 
+def noted(calls: list[str], name: str, call: Callable[..., Any]) -> Callable[..., Any]:
+    """The call, which also leaves its name in ``calls``."""
+
+    def noting(*arguments: Any) -> Any:
+        calls.append(name)
+        return call(*arguments)
+
+    return noting
+
+
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_a_lazy_read_begins_with_its_first_item(tmp_path: Path, backend: str) -> None:
+def test_a_lazy_read_begins_with_its_first_item(
+    tmp_path: Path, backend: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Calling ``scan``, ``history``, ``diff`` reads nothing, so a task may call them: rows are looked up later."""
     with kvstore.open(tmp_path / "data", backend, background=False) as store:
         store.put(b"k", b"1")
         store.checkpoint()
-        looks = []
+        looks: list[str] = []
         state = store.engine.state
-        look = state.look
-        state.look = lambda revision: (looks.append(revision), look(revision))[1]  # type: ignore[method-assign]
-        read = state.backend.read
-        state.backend.read = lambda: (looks.append(0), read())[1]  # type: ignore[method-assign]
+        for owner, name in ((state, "look"), (state.backend, "read")):
+            monkeypatch.setattr(owner, name, noted(looks, name, getattr(owner, name)))
         rows = [store.scan(prefix=b""), store.history(b"k"), store.diff(1)]
         assert not looks
         assert [len(list(each)) for each in rows] == [1, 1, 1]

@@ -15,8 +15,8 @@ from kvstore.files import OSDisk
 from kvstore.observe import doctor as diagnosis
 from kvstore.observe.doctor import Fact, Level, diagnose, find_mount, has_fast_commit_bug, judge_file_system
 from kvstore.recovery import open_engine
+from kvstore.testing.recording_disk import UnsyncedDisk
 from tests.harness.command_line import command_line
-from tests.harness.recording_disk import UnsyncedDisk
 
 OPTIONS = Options(background=False, low_disk_bytes=0, quota_backend_bytes=-1)
 

@@ -40,10 +40,10 @@ from kvstore.mvcc.schema import (
     split_history_key,
 )
 from kvstore.recovery import open_engine
+from kvstore.testing.recording_disk import UnsyncedDisk
 from kvstore.verification import Report, heal, verify
 from kvstore.verification.report import AHEAD
 from tests.harness.model import Model
-from tests.harness.recording_disk import UnsyncedDisk
 
 both = pytest.mark.parametrize("backend", ("lmdb", "sqlite"))
 COMPACTED = 40

@@ -9,11 +9,11 @@ from pathlib import Path
 from kvstore import layout
 from kvstore.errors import Corruption
 from kvstore.files import Disk
+from kvstore.testing.crashes import Crash
+from kvstore.testing.recording_disk import UnsyncedDisk
 from kvstore.wal import Log, LogOptions
 from kvstore.wal import format as fmt
 from kvstore.wal.log import Durability
-from tests.harness.crashes import Crash
-from tests.harness.recording_disk import UnsyncedDisk
 
 OPTIONS = LogOptions(wal_file_size_bytes=1300)
 Acknowledge = Callable[[list[bytes]], None]

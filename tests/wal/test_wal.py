@@ -24,10 +24,10 @@ from kvstore.errors import (
     TooNew,
     WrongStore,
 )
+from kvstore.testing.recording_disk import RecordingDisk, UnsyncedDisk
 from kvstore.wal import Batch, Log, LogOptions
 from kvstore.wal import format as fmt
 from kvstore.wal.log import Durability
-from tests.harness.recording_disk import RecordingDisk, UnsyncedDisk
 
 SMALL = LogOptions(wal_file_size_bytes=400, wal_buffer_size_bytes=1000)
 CLUSTER, MEMBER = 0xABCDEF, 0x77

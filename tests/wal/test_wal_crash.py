@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 from kvstore import layout
 from kvstore.errors import Corruption, DiskFull, NotAStore, StorePoisoned
 from kvstore.files import Disk
+from kvstore.testing.crashes import every_crash, every_failure
+from kvstore.testing.disk_images import LOST
+from kvstore.testing.recording_disk import RecordingDisk, UnsyncedDisk
 from kvstore.wal import Log
 from kvstore.wal import format as fmt
 from kvstore.wal.log import Durability
-from tests.harness.crashes import every_crash, every_failure
-from tests.harness.disk_images import LOST
-from tests.harness.recording_disk import RecordingDisk, UnsyncedDisk
 from tests.wal.logs import (
     OPTIONS,
     SIZES,

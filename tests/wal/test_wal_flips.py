@@ -10,10 +10,10 @@ from crc32c import crc32c
 
 from kvstore import layout
 from kvstore.errors import Corruption
+from kvstore.testing.recording_disk import UnsyncedDisk
 from kvstore.wal import Log, LogOptions
 from kvstore.wal import format as fmt
 from kvstore.wal.inspect import repair, scan_segment
-from tests.harness.recording_disk import UnsyncedDisk
 from tests.wal.logs import content, opens_or_refuses, outcome, overwrite, read_back, small_log, variants
 
 SECTOR_BYTES = 512

@@ -12,10 +12,10 @@ import pytest
 from kvstore import layout
 from kvstore.errors import Corruption, NotAStore
 from kvstore.files import Disk
+from kvstore.testing.crashes import every_crash
+from kvstore.testing.recording_disk import UnsyncedDisk
 from kvstore.wal import Log, LogOptions
 from kvstore.wal.inspect import repair, scan_segment
-from tests.harness.crashes import every_crash
-from tests.harness.recording_disk import UnsyncedDisk
 
 OPTIONS = LogOptions(wal_file_size_bytes=400)
 ENTRIES = [b"entry %d " % number + b"v" * 60 for number in range(1, 21)]

@@ -9,11 +9,11 @@ import pytest
 
 from kvstore import layout
 from kvstore.files import Disk
+from kvstore.testing.crashes import every_crash
 from kvstore.wal import format as fmt
 from kvstore.wal import log, writer
 from kvstore.wal import tail as recovery
 from kvstore.wal.log import Durability
-from tests.harness.crashes import every_crash
 from tests.wal import logs
 
 Plant = Callable[[pytest.MonkeyPatch], None]

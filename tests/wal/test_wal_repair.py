@@ -15,11 +15,11 @@ from kvstore.tools.command import ExitCode
 import kvstore
 from kvstore import Corruption, Options, Store, layout
 from kvstore.recovery import open_engine
+from kvstore.testing.crashes import every_crash
+from kvstore.testing.recording_disk import UnsyncedDisk
 from kvstore.wal.inspect import scan_segment
 from kvstore.wal.restart import begin_anew
 from tests.harness.command_line import CommandLine, command_line
-from tests.harness.crashes import every_crash
-from tests.harness.recording_disk import UnsyncedDisk
 
 Repair = Callable[..., tuple[int, Any]]
 

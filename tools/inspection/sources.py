@@ -10,7 +10,7 @@ from pathlib import Path
 from kvstore.errors import NotAStore
 from kvstore.foreign import recognize_foreign
 from kvstore.layout import DataDir
-from kvstore.snapshot.formats import open_snapshot
+from kvstore.opened import open_snapshot
 from kvstore.store import Store
 
 from ..command import Settings

@@ -35,9 +35,15 @@ import typer
 
 from kvstore.engine import LocalEngine
 from kvstore.errors import KVStoreError
+from kvstore.etcdpb.messages import etcdserverpb
 from kvstore.model import (
     DeleteRangeRequest,
     Event,
+    LeaseGrantRequest,
+    LeaseKeepAliveRequest,
+    LeaseLeasesRequest,
+    LeaseRevokeRequest,
+    LeaseTimeToLiveRequest,
     PutRequest,
     RangeRequest,
     TxnRequest,
@@ -46,19 +52,17 @@ from kvstore.model import (
 from kvstore.options import Options
 from kvstore.recovery import open_engine
 
-from ..answers import RECORDED, Message, without_defaults
 from ..command import ExitCode, Settings, run, write_json, write_line
-from .conversation import Exchange, parse_request, read_conversation, refusal, watched
-from .recorded_requests import (
-    CompactRequest,
-    GrantRequest,
-    HashKVRequest,
-    KeepAliveRequest,
-    LeasesRequest,
+from .conversation import (
+    RECORDED,
+    Exchange,
+    Message,
     Request,
-    RevokeRequest,
-    StreamRequest,
-    TimeToLiveRequest,
+    parse_request,
+    read_conversation,
+    refusal,
+    watched,
+    without_defaults,
 )
 from .replay_stream import WATCH_TIMEOUT_SECONDS, PlayedStream
 
@@ -120,10 +124,10 @@ class Player:
         try:
             if isinstance(request, WatchRequest):
                 return self.watch(request)
-            if isinstance(request, StreamRequest):
+            if isinstance(request, etcdserverpb.WatchRequest):
                 self._stream = self._stream or PlayedStream(self.engine)
                 return self._stream.ask(request)
-            if isinstance(request, CompactRequest) and self._stream is not None:
+            if isinstance(request, etcdserverpb.CompactionRequest) and self._stream is not None:
                 self._stream.read()
             return RECORDED.answer(self.call(request))
         except KVStoreError as error:
@@ -182,20 +186,20 @@ def _ask(engine: LocalEngine, request: Request) -> object:
             return engine.delete_range(request)
         case TxnRequest():
             return engine.txn(request)
-        case CompactRequest(revision, physical):
+        case etcdserverpb.CompactionRequest(revision=revision, physical=physical):
             return engine.compact(revision, physical)
-        case GrantRequest(lease, ttl_seconds):
+        case LeaseGrantRequest(ttl_seconds, lease):
             return engine.lease_grant(ttl_seconds, lease)
-        case RevokeRequest(lease):
+        case LeaseRevokeRequest(lease):
             return engine.lease_revoke(lease)
-        case KeepAliveRequest(lease):
+        case LeaseKeepAliveRequest(lease):
             return engine.lease_keep_alive(lease)
-        case TimeToLiveRequest(lease, keys):
+        case LeaseTimeToLiveRequest(lease, keys):
             return engine.lease_time_to_live(lease, keys)
-        case LeasesRequest():
+        case LeaseLeasesRequest():
             response = engine.lease_leases()
             return response._replace(leases=tuple(sorted(response.leases)))
-        case HashKVRequest(revision):
+        case etcdserverpb.HashKVRequest(revision=revision):
             return engine.hash_kv(revision)
     raise TypeError(f"not a request: {request!r}")
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from tests.harness.recording_disk import AnyPath, RecordingDisk
+from kvstore.testing.recording_disk import AnyPath, RecordingDisk
 
 Files = dict[str, bytes]
 """A backend's files: name -> content."""

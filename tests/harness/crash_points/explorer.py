@@ -33,12 +33,12 @@ from kvstore.files import Disk
 from kvstore.model import PutRequest, TxnRequest
 from kvstore.options import Options
 from kvstore.recovery import open_engine
+from kvstore.testing.crashes import CALL, kept
+from kvstore.testing.disk_images import KEPT, LOST, Loss
+from kvstore.testing.recording_disk import say_where_it_lies
 from tests.harness.crash_points.disk import CrashingDisk, Files, Killed, recorded
-from tests.harness.crashes import CALL, kept
-from tests.harness.disk_images import KEPT, LOST, Loss
 from tests.harness.model import Model
 from tests.harness.plain import changes_since, plain
-from tests.harness.recording_disk import say_where_it_lies
 
 OPTIONS = Options(
     background=False,

@@ -1,7 +1,14 @@
-"""The contract of ``kvstore.backend.Backend``, as tests to inherit."""
+"""The contract of ``kvstore.backend.Backend``, as tests to inherit. Somebody else's backend passes them, and is done:
+
+from kvstore.testing.backend_contract import BackendContract
+
+class TestMine(BackendContract):
+    backend = MyBackend
+"""
 
 from __future__ import annotations
 
+import os
 import random
 import stat
 import subprocess
@@ -22,7 +29,6 @@ from kvstore.errors import (
     OpenError,
     ReadOnly,
 )
-from tests import PROJECT
 
 from .keys import HUGE, NASTY
 
@@ -37,6 +43,11 @@ kind = getattr(importlib.import_module(module), name)
 path = Path(path)
 TABLES = ["latest", "history", "meta"]
 """
+
+
+def environment() -> dict[str, str]:
+    """For another process that finds the same modules as this one."""
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
 
 
 def between(rows: dict[bytes, bytes], start: bytes, end: bytes | None) -> list[Row]:
@@ -71,7 +82,7 @@ class BackendContract:
         kind = self.backend
         return subprocess.run(
             [sys.executable, "-c", PREAMBLE + code, kind.__module__, kind.__name__, str(path)],
-            cwd=PROJECT,
+            env=environment(),
             check=check,
             stdout=subprocess.PIPE,
             text=True,
@@ -406,7 +417,7 @@ class BackendContract:
         kind = self.backend
         with subprocess.Popen(
             [sys.executable, "-c", PREAMBLE + code, kind.__module__, kind.__name__, str(path)],
-            cwd=PROJECT,
+            env=environment(),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

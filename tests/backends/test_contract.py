@@ -4,7 +4,7 @@ from kvstore.backends.lmdb import LMDBBackend
 from kvstore.backends.memory import MemoryBackend
 from kvstore.backends.sqlite import SQLiteBackend
 
-from .backend_contract import BackendContract
+from kvstore.testing.backend_contract import BackendContract
 
 
 class TestLMDB(BackendContract):

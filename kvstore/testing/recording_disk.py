@@ -23,7 +23,7 @@ the data does not come back.
 Files that others write (LMDB, SQLite) are taken as they are at the time of the cut. Where the
 program has renamed one without ``sync_file`` before, a loss may leave it empty.
 
-``tests.harness.crashes`` runs a workload once for each of its calls, and cuts it there.
+``crashes`` runs a workload once for each of its calls, and cuts it there.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from kvstore.errors import DiskFull
 from kvstore.files import File, OSDisk, OSFile
 from kvstore.layout import DataDir
 from kvstore.store_lock import place_of
-from tests.harness.disk_images import (
+from kvstore.testing.disk_images import (
     DATA_ONLY,
     ENTRIES_ONLY,
     KEPT,

@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from kvstore.files import Disk
-from tests.harness.disk_images import Loss
-from tests.harness.recording_disk import RecordingDisk
+from kvstore.testing.disk_images import Loss
+from kvstore.testing.recording_disk import RecordingDisk
 
 Workload = Callable[[Disk, Path, Callable[[Any], None]], None]
 
