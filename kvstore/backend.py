@@ -88,13 +88,13 @@ class WriteTx(ReadTx, Protocol):
         """Delete keys; absent ones are no error."""
 
     def delete_ranges(self, table: str, ranges: Iterable[tuple[bytes, bytes]]) -> int:
-        """Delete all rows with start <= key < end of any of the ``ranges``; how many there were.
+        """Delete all rows with start <= key < end of any of the ``ranges``. Returns how many there were.
 
         Costs what it deletes, and a seek for each range.
         """
 
     def delete_all(self, table: str) -> int:
-        """Delete all rows of a table; how many there were. Far cheaper than deleting each."""
+        """Delete all rows of a table. Returns how many there were. Far cheaper than deleting each."""
 
 
 class Backend(Protocol):
@@ -137,11 +137,11 @@ class Backend(Protocol):
         """Make every commit so far durable. If this raises, the backend's state is unknown."""
 
     def settle(self) -> list[Path]:
-        """Bring all commits into the file itself, durably; the files beside it that are not needed any more.
+        """Fold all commits into the file itself, durably. Returns the side files that are no longer needed.
 
         Once those are removed, another file may be renamed over this one. The backend then goes on serving views
-        of its last commit. It must not be written any more, and lets go of its files when the last reference to
-        it is gone. Waits a while for views that stand in the way; raises ``StoreLocked`` if they stay.
+        of its last commit. It must not be written any more, and closes its files when the last reference to it is
+        gone. Waits a while for views that are in the way; raises ``StoreLocked`` if they stay.
         """
 
     def copy_to(self, path: Path) -> None:
@@ -151,8 +151,8 @@ class Backend(Protocol):
 
         A class that can write it from front to back, each byte once, may have another method beside it,
         ``copy_into(fd) -> bool``, where ``fd`` may be a pipe: a snapshot is then hashed, written and read
-        back while it is being copied. False, with nothing written, says that this time it cannot. Nobody commits
-        meanwhile.
+        back while it is being copied. It returns False, with nothing written, if it cannot this time. There are no
+        commits meanwhile.
         """
 
     def size_bytes(self) -> int:
@@ -169,7 +169,7 @@ class Backend(Protocol):
 
 
 def first_values(tx: ReadTx, table: str, keys: Sequence[bytes]) -> list[bytes | None]:
-    """The value of the first row at or after each key (ascending order is fastest), None where there is none.
+    """The value of the first row at or after each key (ascending order is fastest); None if there is none.
 
     A backend that can do better than one scan per key has a method ``first_values(table, keys)``.
     """
@@ -182,13 +182,13 @@ def first_values(tx: ReadTx, table: str, keys: Sequence[bytes]) -> list[bytes | 
 
 
 WALKED_BYTES_MAX = 1 << 20
-"""A file up to this size is looked at when there is any reason to: walking a page takes tens of microseconds."""
+"""A file up to this size is checked whenever there is a reason to: checking a page takes tens of microseconds."""
 
 
 def check_closed(kind: type[Backend], path: Path, *, only_small: bool = False) -> None:
-    """Look at a file that nobody has open before it is mapped, for a damaged one could end the process then.
+    """Check a closed file before it is mapped: a damaged one could end the process then.
 
-    Raises ``Corruption``. A backend to which that can happen has a method ``check_closed(path)``.
+    Raises ``Corruption``. A backend that maps its file has a method ``check_closed(path)``.
     """
     look = getattr(kind, "check_closed", None)
     if look is not None and not (only_small and path.stat().st_size > WALKED_BYTES_MAX):
@@ -196,9 +196,9 @@ def check_closed(kind: type[Backend], path: Path, *, only_small: bool = False) -
 
 
 def view(backend: Backend, table: str, key: bytes) -> memoryview | None:
-    """The value of ``key`` as a view that stays valid as long as somebody holds it.
+    """The value of ``key`` as a view that stays valid as long as it is referenced.
 
-    A backend that has one without a copy (of a file that nobody writes) has a method ``view(table, key)``.
+    A backend that can give one without a copy (of a file that is not written) has a method ``view(table, key)``.
     """
     own = getattr(backend, "view", None)
     if own is not None:
@@ -235,7 +235,7 @@ def find_backend(name: str) -> type[Backend]:
 
 
 def recognize_backend(path: Path) -> type[Backend] | None:
-    """The backend whose file lies at ``path``, or None."""
+    """The backend whose file is at ``path``, or None."""
     for name in backend_names():
         backend = find_backend(name)
         if backend.recognizes(path):
