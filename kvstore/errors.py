@@ -371,7 +371,7 @@ class Reentered(StateError):
 
 
 class StoreUnreachable(StateError):
-    """A directory of the open store is no longer where it was opened, or this user may not use a file or directory of it.
+    """A directory of the open store is no longer where it was opened, or this user may not use something in it.
 
     It was renamed, removed or mounted over, or its permissions were changed.
 
