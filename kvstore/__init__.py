@@ -238,7 +238,7 @@ def _engine(data_dir: str | os.PathLike[str], backend: str | None, options: dict
 
 
 def open_snapshot(path: str | os.PathLike[str], *, verify: bool = False) -> Snapshot:
-    """Open a snapshot file as a read-only store, where it lies. ``verify``: look at every byte first.
+    """Open a snapshot file in place as a read-only store. ``verify``: check every byte first.
 
     Raises ``NotAStore``, ``TooNew``, ``Corruption``.
     """
@@ -296,7 +296,7 @@ def verify(
 
 
 def doctor(data_dir: str | os.PathLike[str], **options: Any) -> list[Fact]:
-    """Versions, file system, speed of syncs, room, clocks: facts about the ground a store stands on, with advice."""
+    """Versions, file system, sync speed, free space, clocks: facts about the environment of a store, with advice."""
     from kvstore.observe.doctor import diagnose
 
     return diagnose(data_dir, options=Options.load(options))

@@ -88,13 +88,13 @@ class WriteTx(ReadTx, Protocol):
         """Delete keys; absent ones are no error."""
 
     def delete_ranges(self, table: str, ranges: Iterable[tuple[bytes, bytes]]) -> int:
-        """Delete all rows with start <= key < end of any of the ``ranges``; how many there were.
+        """Delete all rows with start <= key < end of any of the ``ranges``. Returns how many there were.
 
         Costs what it deletes, and a seek for each range.
         """
 
     def delete_all(self, table: str) -> int:
-        """Delete all rows of a table; how many there were. Far cheaper than deleting each."""
+        """Delete all rows of a table. Returns how many there were. Far cheaper than deleting each."""
 
 
 class Backend(Protocol):
@@ -159,11 +159,11 @@ class Backend(Protocol):
         """Make every commit so far durable. If this raises, the backend's state is unknown."""
 
     def settle(self) -> list[Path]:
-        """Bring all commits into the file itself, durably; the files beside it that are not needed any more.
+        """Fold all commits into the file itself, durably. Returns the side files that are no longer needed.
 
         Once those are removed, another file may be renamed over this one. The backend then goes on serving views
-        of its last commit. It must not be written any more, and lets go of its files when the last reference to
-        it is gone. Waits a while for views that stand in the way; raises ``StoreLocked`` if they stay.
+        of its last commit. It must not be written any more, and closes its files when the last reference to it is
+        gone. Waits a while for views that are in the way; raises ``StoreLocked`` if they stay.
         """
 
     def copy_to(self, path: Path) -> None:
@@ -233,11 +233,11 @@ class BackendDefaults:
 
 
 WALKED_BYTES_MAX = 1 << 20
-"""A file up to this size is looked at when there is any reason to: walking a page takes tens of microseconds."""
+"""A file up to this size is checked whenever there is a reason to: checking a page takes tens of microseconds."""
 
 
 def check_closed(kind: type[Backend], path: Path, *, only_small: bool = False) -> None:
-    """Look at a file that nobody has open before it is mapped, for a damaged one could end the process then.
+    """Check a closed file before it is mapped: a damaged one could end the process then.
 
     ``only_small``: pass over one that would take long. Raises ``Corruption``.
     """
@@ -257,7 +257,7 @@ def find_backend(name: str) -> type[Backend]:
 
 
 def recognize_backend(path: Path) -> type[Backend] | None:
-    """The backend whose file lies at ``path``, or None."""
+    """The backend whose file is at ``path``, or None."""
     for name in backend_names():
         backend = find_backend(name)
         if backend.recognizes(path):

@@ -371,8 +371,9 @@ class Reentered(StateError):
 
 
 class StoreUnreachable(StateError):
-    """A directory of the open store is no longer where it was opened (renamed, removed or mounted over), or a file or
-    directory of the store may not be used by this user.
+    """A directory of the open store is no longer where it was opened, or this user may not use something in it.
+
+    It was renamed, removed or mounted over, or its permissions were changed.
 
     Work on open files goes on; whatever would open a file by its path is refused, and nothing is changed. ``path``
     names the file or directory.
@@ -416,7 +417,7 @@ class RevisionsExhausted(StateError):
 
 
 def said_of(error: BaseException) -> str:
-    """The message of an error; what it is, where it has none."""
+    """The message of an error, or the name of its class if it has none."""
     return str(error) or type(error).__name__
 
 

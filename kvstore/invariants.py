@@ -1,7 +1,7 @@
 """Invariants at run time: with ``KVSTORE_VERIFY=1`` in the environment each is checked where it could first break.
 
-The numbers are those of ARCHITECTURE.md ("Invariants"). All tests run with them. Without the variable a check costs
-looking at one name; none of them is what keeps data safe, they only tell us of a fault of ours sooner.
+The numbers are those of ARCHITECTURE.md ("Invariants"). All tests run with them. Without the variable a check costs one
+look-up of a name. Data does not depend on these checks; they only reveal a fault of kvstore sooner.
 """
 
 from __future__ import annotations

@@ -35,7 +35,7 @@ _ROW_TABLE = f"package kvstore\nRow: {KEY_VALUE_FIELDS}, sub=15 int64"
 
 
 class BadRow(Corruption, WireError):
-    """A row that is not one; where nobody knows better, that is what the user is told."""
+    """Raised for bytes that are not a row. Callers with more context re-raise it with path and offset."""
 
 
 def encode_key_value(
@@ -125,7 +125,7 @@ _revision_of = attrgetter("mod_revision", "sub")
 
 
 def row_revisions(rows: Sequence[bytes | None]) -> list[tuple[int, int]]:
-    """``row_revision`` of each row, zeros where there is none."""
+    """``row_revision`` of each row; zeros for None."""
     _parse(b"")  # the first call loads the parser
     try:
         return list(map(_revision_of, map(_from_bytes, [row or b"" for row in rows])))
@@ -152,13 +152,13 @@ def _parse(row: bytes) -> Any:
     try:
         return _from_bytes(row)
     except _DecodeError as error:
-        if _is_as_written(row):  # protobuf tells want of memory by the same error
+        if _is_as_written(row):  # protobuf raises the same error when it lacks memory
             raise MemoryError("no memory to parse a row") from None
         raise BadRow(f"a row is not a KeyValue: {error}") from None
 
 
 def _is_as_written(row: bytes) -> bool:
-    """Whether the row has fields that rows have, each of its type, and is what these are encoded as."""
+    """Whether the row has only the fields of a row, each of its type, in their canonical encoding."""
     again = []
     try:
         for number, value in fields(row):
@@ -190,7 +190,7 @@ _DecodeError: type[Exception] = BadRow
 
 
 class KeyValue:
-    """A key, its value and its numbers at one revision. Immutable; decoded when first looked at.
+    """A key, its value and its numbers at one revision. Immutable; decoded on first use.
 
     ``create_revision``: revision of the put that began this life of the key; ``mod_revision``: of the put that
     wrote this value; ``version``: puts since creation, from 1; ``lease``: id of the attached lease, 0 for none.
@@ -223,7 +223,7 @@ class KeyValue:
 
     @classmethod
     def decoded(cls, row: bytes) -> Self:
-        """Wrap a stored row that will be looked at for sure. Raises ``BadRow``."""
+        """Wrap a stored row and decode it at once. Raises ``BadRow``."""
         self = _new(cls)
         _set_row(self, row)
         _set_message(self, _parse(row))
@@ -317,7 +317,7 @@ def _short(value: bytes, length_max: int = 64) -> str:
 
 
 class KeyValues(Sequence[KeyValue]):
-    """An immutable list of ``KeyValue`` over stored rows: an element is made when it is looked at."""
+    """An immutable list of ``KeyValue`` over stored rows: an element is made when it is used."""
 
     __slots__ = ("rows",)
 

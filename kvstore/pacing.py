@@ -3,9 +3,9 @@
 Python runs one thread at a time, and a thread that computes keeps the others waiting for up to 5 ms. So long work calls
 a ``Pause`` between every few rows:
 
-    no_pause     nobody waits
+    no_pause     no pause: nothing else waits
     Pacer        a short sleep after every 0.1 ms of work
-    Courtesy     half of the time while there are writes, otherwise a breath every 2 ms
+    Courtesy     half of the time while there are writes, otherwise briefly every 2 ms
     GivesWay     the same, and gives the work up before writers have to wait for memory
 
 Work that loads the disk instead asks ``Traffic`` whether there are writes just now.
@@ -40,7 +40,7 @@ class Load(Protocol):
 
 
 def no_pause() -> None:
-    """Used where nobody waits for the GIL or the disk, or everybody waits for this work."""
+    """For work during which nothing waits for the GIL or the disk, or for which everything waits."""
 
 
 class Pacer:
@@ -56,7 +56,7 @@ class Pacer:
 
 
 class Traffic:
-    """Whether background work should take its time: writes come in, and the memory for them is far from full."""
+    """Whether background work should slow down: writes come in, and the memory for them is far from full."""
 
     def __init__(self, load: Load, limit_bytes: int) -> None:
         """``limit_bytes``: of memory, from which on writers wait (``overlay_limit``)."""
@@ -76,7 +76,7 @@ class Traffic:
 
 
 class Courtesy:
-    """Gives up the GIL: half of the time under write load, otherwise for a breath now and then."""
+    """Yields the GIL: half of the time under write load, otherwise briefly every 2 ms."""
 
     def __init__(self, load: Load, limit_bytes: int) -> None:
         self._is_busy = Traffic(load, limit_bytes)
