@@ -5,8 +5,7 @@
        one is set aside, and its place taken by the newest good snapshot, see ``snapshot.rescue``). One that does not
        lie where it was written may be a copy of files in use, and is looked through first (``store_lock``). A small
        one of a store that was not closed is looked through before it is mapped, as a damaged one could end the process
-    3  replay the log after A through ``effects.apply`` (replay.py), the same that live writes use; when that fills the
-       memory allowed for it, checkpoint in between
+    3  replay the log after A (replay.py); when that fills the memory allowed for it, checkpoint in between
     4  everything replayed is durable, so it is published
 
 A clean close leaves nothing to replay. After a crash at most the last few checkpoints' worth is.
