@@ -371,8 +371,8 @@ class Reentered(StateError):
 
 
 class StoreUnreachable(StateError):
-    """A directory of the open store is no longer where it was opened (renamed, removed or mounted over), or this user may
-    not use a file or directory of it.
+    """A directory of the open store is no longer where it was opened (renamed, removed or mounted over), or a file or
+    directory of the store may not be used by this user.
 
     Work on open files goes on; whatever would open a file by its path is refused, and nothing is changed. ``path``
     names the file or directory.
