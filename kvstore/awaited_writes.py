@@ -103,8 +103,10 @@ class AwaitedWrites:
 
 def _may_be_large(request: TxnRequest) -> bool:
     """Whether any part of it looks at more than a key."""
-    parts = (*request.compare, *request.success, *request.failure)
-    return any(
-        _may_be_large(part) if isinstance(part, TxnRequest) else getattr(part, "range_end", b"")
-        for part in parts
-    )
+    parts: list[Any] = [request]
+    for part in parts:
+        if isinstance(part, TxnRequest):
+            parts += (*part.compare, *part.success, *part.failure)
+        elif getattr(part, "range_end", b""):
+            return True
+    return False
