@@ -116,7 +116,12 @@ def disk_full_is_typed() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise typed(error) from error
+        known = typed(error)
+        if (
+            known is error
+        ):  # as its own cause it would stay, with all its frames, until the garbage collector comes
+            raise
+        raise known from error
 
 
 def typed(error: OSError) -> KVStoreError | OSError:

@@ -109,17 +109,14 @@ class Defragmenter:
 
     def _copy(self, target: Path, progress: Progress | None) -> None:
         """A synced, compared copy at ``target``, or nothing."""
-        core, disk = (
-            self._core,
-            self._core.disk,
-        )  # no name for the backend: a frame could outlive this call, and keep it
+        disk, backend = self._core.disk, self._core.backend
         self._remove_temporaries()
         try:
-            copy = type(core.backend).open(target, TABLES)
+            copy = type(backend).open(target, TABLES)
             try:
-                pause = GivesWay(core.state, core.options.overlay_limit)
-                copy_rows(core.backend, copy, progress, pause=pause, batch_bytes=BATCH_BYTES)
-                _compare(core.backend, copy, target)
+                pause = GivesWay(self._core.state, self._core.options.overlay_limit)
+                copy_rows(backend, copy, progress, pause=pause, batch_bytes=BATCH_BYTES)
+                _compare(backend, copy, target)
                 helpers = copy.settle()
             finally:
                 copy.close()
