@@ -16,7 +16,7 @@ BIN := $(VENV)/bin
 PACKAGE := pyproject.toml setup.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all lint check soak compare bench etcd clean
+.PHONY: help demo test test-all fast lint check cover soak compare bench etcd clean
 
 help: ## This list.
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -39,6 +39,16 @@ test-all: ## The test suite on every Python from 3.11 on that is on PATH; says o
 		$(MAKE) --no-print-directory check VENV=.venv-$$version PYTHON=python$$version || exit 1; done
 	@echo "run on Python: $(PYTHONS)"
 
+fast: $(VENV)/ready-test ## About a minute of tests, for while you work: those that are not marked slow.
+	$(BIN)/python -m pytest -n auto -m "not slow and not soak" $(TESTS)
+
+cover: $(VENV)/ready-cover ## Coverage of the test suite, its processes included: a summary, and htmlcov/ to browse.
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest -n auto $(TESTS)
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage html --quiet
+	$(BIN)/coverage report --skip-covered --sort=cover
+
 soak: $(VENV)/ready-test ## The long runs, whose figures the documents give.
 	$(BIN)/python -m pytest -n auto -m soak --timeout 0 $(TESTS)
 
@@ -54,7 +64,7 @@ etcd: ## Install etcd and etcdctl (Debian, as root) for the tests that ask a rea
 	apt-get install -q -y --no-install-recommends etcd-server etcd-client; }
 
 clean: ## Remove what builds and tests left behind, .venv included.
-	rm -rf $(VENV) .venv-* build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .venv-* build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage* htmlcov
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(BIN)/python:
@@ -67,4 +77,5 @@ $(VENV)/ready-%: $(PACKAGE) | $(BIN)/python
 
 $(VENV)/ready-run: EXTRAS := cli
 $(VENV)/ready-test: EXTRAS := test
+$(VENV)/ready-cover: EXTRAS := test,cover
 $(VENV)/ready-bench: EXTRAS := cli,bench

@@ -20,7 +20,7 @@ from kvstore.errors import (
     StoreLocked,
     TooNew,
 )
-from kvstore.files import DISK_FAILURES, NO_DESCRIPTORS
+from kvstore.files import DISK_FAILURES, NO_DESCRIPTORS, unreachable
 
 from .room import is_full
 
@@ -40,6 +40,8 @@ def typed(error: lmdb.Error, path: Path) -> KVStoreError | OSError:
     if isinstance(error, lmdb.VersionMismatchError):
         return TooNew(text, path)
     if isinstance(error, lmdb.ReadonlyError):
+        if str(error).startswith(os.fspath(path)):  # it could not be opened
+            return unreachable(path, errno.EACCES)
         return ReadOnly(text)
     if "already open in this process" in str(error):
         return StoreLocked(path, os.getpid())

@@ -38,6 +38,7 @@ from kvstore.errors import (
     TooNew,
     WrongStore,
 )
+from kvstore.files import unreachable
 
 from .room import is_full
 
@@ -136,7 +137,7 @@ def check_tables(connection: apsw.Connection, path: Path, tables: list[str]) -> 
         "SELECT name, sql FROM sqlite_schema WHERE sql IS NOT NULL"
     ).fetchall():
         if sql != table_sql(str(name)):
-            raise Corruption(f"{name!r} is no table of ours", path)
+            raise Corruption(f"{name!r} is not a table of kvstore", path)
         found.add(name)
     for table in tables:
         if table not in found:
@@ -157,7 +158,7 @@ def typed(error: apsw.Error | UnicodeDecodeError, path: Path) -> KVStoreError | 
             return StoreLocked(path)
         case apsw.ReadOnlyError():
             if getattr(error, "extendedresult", 0) == apsw.SQLITE_READONLY_ROLLBACK:
-                text = f"{path}: a killed process left a change half made; open the store once for writing"
+                text = f"{path}: a killed process left an unfinished change; open the store for writing once"
             return ReadOnly(text)
         case apsw.InterruptError() | apsw.ConnectionClosedError() | apsw.CursorClosedError():  # by closing
             return StoreClosed()
@@ -166,10 +167,18 @@ def typed(error: apsw.Error | UnicodeDecodeError, path: Path) -> KVStoreError | 
         case apsw.IOError():
             return _typed_io(error, path)
         case apsw.CantOpenError():
-            if os.access(path, os.R_OK | os.W_OK) and os.access(path.parent, os.W_OK):
-                return NoDescriptor(path)  # it does not say why; with these rights nothing else is left
-            return OSError(errno.EIO, str(error), os.fspath(path))
+            return _why_not_opened(error, path)
     return KVStoreError(text)
+
+
+def _why_not_opened(error: apsw.Error, path: Path) -> KVStoreError | OSError:
+    """SQLite does not say."""
+    for place, rights in ((path.parent, os.X_OK), (path, os.R_OK | os.W_OK), (path.parent, os.W_OK)):
+        if not os.access(place, os.F_OK):
+            return OSError(errno.EIO, str(error), os.fspath(path))
+        if not os.access(place, rights):
+            return unreachable(place, errno.EACCES)
+    return NoDescriptor(path)  # with these rights nothing else is left
 
 
 def _typed_damage(error: apsw.Error, path: Path) -> KVStoreError:

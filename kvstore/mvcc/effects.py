@@ -14,8 +14,8 @@
 Fields stand in the order in which they take effect; the nth put or delete is sub revision n. An entry says what
 happened, not what was asked: replaying it evaluates nothing and reads nothing.
 
-``apply`` is the only interpreter. A live write goes through it right after it is planned, a recovered one when the
-log is replayed.
+``apply`` interprets entries wherever a log is read. A live write is carried out from its plan (plan.py) instead, which
+must come to the same: see twin.py.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ def put(key_value: bytes) -> bytes:
     return b"\x12%b%b" % (varint(len(key_value)), key_value)
 
 
-def delete(key: bytes) -> bytes:
-    return b"\x1a%b%b" % (varint(len(key)), key)
+def delete(*keys: bytes) -> bytes:
+    return b"".join([b"\x1a%b%b" % (varint(len(key)), key) for key in keys])
 
 
 def grant(lease: int, ttl_seconds: int, deadline_ms: int) -> bytes:
@@ -57,8 +57,9 @@ def attach(lease: int, key: bytes) -> bytes:
     return bytes_field(ATTACH, int_field(1, lease) + bytes_field(2, key))
 
 
-def detach(lease: int, key: bytes) -> bytes:
-    return bytes_field(DETACH, int_field(1, lease) + bytes_field(2, key))
+def detach(lease: int, *keys: bytes) -> bytes:
+    ident = int_field(1, lease)
+    return b"".join([bytes_field(DETACH, b"%b\x12%b%b" % (ident, varint(len(key)), key)) for key in keys])
 
 
 def renew(lease: int, deadline_ms: int) -> bytes:
@@ -147,8 +148,10 @@ def _apply_other(number: int, value: int | bytes, state: State, lessor: Lessor) 
         lessor.apply_grant(state.active, ident, _int(parts, 2), _int(parts, 3))
     elif number == RENEW:
         lessor.apply_renew(state.active, ident, _int(parts, 3))
-    elif number in (ATTACH, DETACH):
-        lessor.apply_attachment(state.active, ident, _bytes(parts, 2), attached=number == ATTACH)
+    elif number == ATTACH:
+        lessor.apply_attach(state.active, ident, _bytes(parts, 2))
+    elif number == DETACH:
+        lessor.apply_detach(state.active, ident, [_bytes(parts, 2)])
     elif number == ALARM:
         state.set_alarm(_int(parts, 2), _bytes(parts, 3).decode("ascii", "replace"), bool(ident))
     else:

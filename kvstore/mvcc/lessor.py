@@ -8,6 +8,7 @@ renews it: time that passes while the store is closed counts (policy ``count_dow
 from __future__ import annotations
 
 import heapq
+from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 from kvstore.errors import Corruption
@@ -15,7 +16,7 @@ from kvstore.mvcc.schema import ATTACHMENT, LEASE, lease_key, parse_lease_key
 from kvstore.wire import WireError, fields, int_field
 
 if TYPE_CHECKING:
-    from kvstore.backend import ReadTx
+    from kvstore.backend import Backend, ReadTx
     from kvstore.mvcc.overlay import Generation
 
 TTL_MAX_SECONDS = 9_000_000_000
@@ -48,8 +49,15 @@ class Lessor:
         self._deadlines: list[tuple[int, int]] = []
         """Heap of (deadline_ms, id); entries of renewed or revoked leases are skipped when met."""
 
-    def load(self, tx: ReadTx) -> None:
-        """Read what the backend holds."""
+    @classmethod
+    def loaded(cls, backend: Backend) -> Lessor:
+        """The leases that the backend holds."""
+        lessor = Lessor()
+        with backend.read() as tx:
+            lessor._load(tx)
+        return lessor
+
+    def _load(self, tx: ReadTx) -> None:
         for key, row in tx.scan(LEASE):
             try:
                 parts = dict(fields(row))
@@ -106,12 +114,19 @@ class Lessor:
     def apply_revoke(self, generation: Generation, ident: int) -> None:
         lease = self.leases.get(ident)
         generation.set_row(LEASE, lease_key(ident), None)
-        for key in lease.keys if lease is not None else ():
-            generation.set_row(ATTACHMENT, lease_key(ident) + key, None)
-        self.leases.pop(ident, None)
+        if lease is not None:
+            self.apply_detach(generation, ident, list(lease.keys))
+            self.leases.pop(ident, None)
 
-    def apply_attachment(self, generation: Generation, ident: int, key: bytes, attached: bool) -> None:
+    def apply_attach(self, generation: Generation, ident: int, key: bytes) -> None:
         lease = self.leases.get(ident)
         if lease is not None:
-            (lease.keys.add if attached else lease.keys.discard)(key)
-        generation.set_row(ATTACHMENT, lease_key(ident) + key, b"" if attached else None)
+            lease.keys.add(key)
+        generation.set_row(ATTACHMENT, lease_key(ident) + key, b"")
+
+    def apply_detach(self, generation: Generation, ident: int, keys: Collection[bytes]) -> None:
+        """Of the keys of a lease, or of one that is gone."""
+        lease, begin = self.leases.get(ident), lease_key(ident)
+        generation.delete_rows(ATTACHMENT, [begin + key for key in keys])
+        if lease is not None:
+            lease.keys.difference_update(keys)

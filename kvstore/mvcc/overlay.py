@@ -97,6 +97,10 @@ class Generation:
         self.rows.setdefault(table, {})[key] = value
         self.size_bytes += _CHANGE_OVERHEAD_BYTES
 
+    def delete_rows(self, table: str, keys: list[bytes]) -> None:
+        self.rows.setdefault(table, {}).update(dict.fromkeys(keys))
+        self.size_bytes += _CHANGE_OVERHEAD_BYTES * len(keys)
+
     def at(self, key: bytes, revision: int) -> ChangedRow | None:
         """The newest change of ``key`` at or below ``revision``, if it is in this generation."""
         change = self.newest.get(key)

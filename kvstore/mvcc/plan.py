@@ -23,6 +23,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+from kvstore import invariants
 from kvstore.errors import (
     Compacted,
     FutureRevision,
@@ -31,7 +32,7 @@ from kvstore.errors import (
     LeaseNotFound,
     LeaseTTLTooLarge,
 )
-from kvstore.keyvalue import KeyValue, KeyValues, encode_key_value, make_row, row_numbers
+from kvstore.keyvalue import KeyValue, KeyValues, encode_key_value, make_row, row_lease, row_numbers
 from kvstore.model import (
     AlarmRequest,
     BarrierRequest,
@@ -68,6 +69,7 @@ from kvstore.mvcc.lessor import TTL_MAX_SECONDS, Lessor
 from kvstore.mvcc.overlay import ChangedRow, Generation
 from kvstore.mvcc.read import answer_range, scan_keys, scan_rows
 from kvstore.mvcc.state import State
+from kvstore.mvcc.twin import Twin
 from kvstore.mvcc.validate import Interval, any_inside, range_bounds
 
 Step = tuple[Callable[..., None], tuple[Any, ...]]
@@ -136,6 +138,7 @@ class Planner:
     def carry_out(self, plan: Plan) -> None:
         """Bring a plan, the newest decided, into memory."""
         state = self._state
+        twin = self._twin_of(plan) if invariants.ON else None
         add = state.generations[0].add
         for change in plan.changes:
             add(change)
@@ -143,11 +146,21 @@ class Planner:
             function(*arguments)
         state.head = plan.head
         state.index = plan.last_index
+        if twin is not None:
+            twin.compare(state, self._lessor, tuple(plan.changes))
+
+    def _twin_of(self, plan: Plan) -> Twin | None:
+        """What replaying the plan's entry makes of the state."""
+        if plan.entry is None:
+            return None
+        twin = Twin(self._state, self._lessor)
+        twin.take(plan.entry)
+        return twin
 
     def carry_out_again(self, plan: Plan) -> None:
         """Bring a plan into memory of which any part may be there already."""
         self._state.generations[0].add_missing(plan.changes)
-        self.carry_out(plan._replace(changes=()))
+        self.carry_out(plan._replace(entry=None, changes=()))
 
     def plan(self, request: Request) -> Plan:
         """Decide and carry out, at once: for replayers, which nothing interrupts."""
@@ -326,11 +339,11 @@ class Planner:
         keys = sorted(found.keys)
         piece = size.first_piece(keys)
         draft = self._draft()
-        for key in keys[:piece]:
-            draft.delete_key(key, request.id)
+        draft.delete_keys(keys[:piece])
         if piece < len(keys):
+            draft.detach(request.id, keys[:piece])
             return draft.plan(None)
-        draft.revoke(request.id)
+        draft.revoke(request.id)  # which detaches its keys
         return draft.plan(LeaseRevokeResponse(draft.revision))
 
     def _expire(self, _: ExpireRequest) -> Plan:
@@ -412,8 +425,10 @@ class _Draft:
         row = rows[key] = make_row(key_value, sub) if sub else key_value
         self._changes.append((main, sub, key, row))
         if old_lease != lease:
-            self._attach(key, old_lease, False)
-            self._attach(key, lease, True)
+            if old_lease:
+                self.detach(old_lease, [key])
+            if lease:
+                self._attach(lease, key)
         return PutResponse(main, KeyValue.from_row(old) if want_prev and old is not None else None)
 
     def delete(self, request: DeleteRangeRequest) -> DeleteRangeResponse:
@@ -424,17 +439,28 @@ class _Draft:
             rows = self._rows
             row = rows[request.key] if request.key in rows else self._state.head_row(request.key)
             gone = [] if row is None else [(request.key, row)]
-        for key, row in gone:
-            self.delete_key(key, row_numbers(row)[3])
+        self.delete_keys([key for key, _ in gone])
+        if self._lessor.leases:
+            self._detach_all(gone)
         prev_kvs = KeyValues([row for _, row in gone] if request.prev_kv else [])
         return DeleteRangeResponse(self.revision, len(gone), prev_kvs)
 
-    def delete_key(self, key: bytes, lease: int) -> None:
-        self._effects.append(effects.delete(key))
-        self._changes.append((self._main, len(self._changes), key, None))
-        self._rows[key] = None
-        if lease:
-            self._attach(key, lease, False)
+    def delete_keys(self, keys: list[bytes]) -> None:
+        """There may be very many: what is done for each holds up every writer."""
+        main = self._main
+        if keys:
+            self._effects.append(effects.delete(*keys))
+        self._changes += [(main, sub, key, None) for sub, key in enumerate(keys, len(self._changes))]
+        self._rows.update(dict.fromkeys(keys))
+
+    def _detach_all(self, gone: list[tuple[bytes, bytes]]) -> None:
+        """Take keys with these rows from their leases."""
+        attached: dict[int, list[bytes]] = {}
+        for key, row in gone:
+            if lease := row_lease(row):
+                attached.setdefault(lease, []).append(key)
+        for lease, keys in attached.items():
+            self.detach(lease, keys)
 
     def range(self, request: RangeRequest) -> object:
         revision = request.revision if request.revision > 0 else self.revision
@@ -473,10 +499,13 @@ class _Draft:
         self._above.active.add_missing(self._changes)
         return self._above
 
-    def _attach(self, key: bytes, lease: int, attached: bool) -> None:
-        if lease:
-            self._effects.append((effects.attach if attached else effects.detach)(lease, key))
-            self._step(self._lessor.apply_attachment, lease, key, attached)
+    def _attach(self, lease: int, key: bytes) -> None:
+        self._effects.append(effects.attach(lease, key))
+        self._step(self._lessor.apply_attach, lease, key)
+
+    def detach(self, lease: int, keys: list[bytes]) -> None:
+        self._effects.append(effects.detach(lease, *keys))
+        self._step(self._lessor.apply_detach, lease, keys)
 
     def _step(self, function: Callable[..., None], *arguments: Any) -> None:
         self._steps.append((function, (self._state.active, *arguments)))

@@ -21,8 +21,8 @@ from pathlib import Path
 
 from kvstore import layout
 from kvstore.backend import Backend
-from kvstore.errors import Corruption, KVStoreError
-from kvstore.files import Disk
+from kvstore.errors import Corruption, KVStoreError, StateError
+from kvstore.files import Disk, disk_full_is_typed
 from kvstore.layout import DataDir
 from kvstore.snapshot.reader import SnapshotInfo, read_info, verify
 from kvstore.snapshot.transfer import copy_bytes
@@ -59,7 +59,7 @@ def replace_backend(directory: DataDir, kind: type[Backend], disk: Disk, damage:
         disk.rename(directory.db_temp, directory.db)
         disk.sync_dir(directory.snap)
     logger.warning(
-        "%s is rebuilt from %s; the damaged file is kept as %s",
+        "%s was rebuilt from %s; the damaged file is kept as %s",
         directory.db,
         f"{base.path} (revision {base.revision}) and the log after it" if base else "the whole log",
         directory.db_broken,
@@ -80,9 +80,12 @@ def newest_usable(directory: DataDir, kind: type[Backend]) -> SnapshotInfo | Non
     """The newest snapshot of that kind that is whole and that the log goes on from."""
     for file in reversed(directory.snapshots()):
         try:
-            info = read_info(file.path)
-            if info.backend == kind.name and _log_goes_on_from(directory, info.index, info.cluster_id):
-                return verify(info.path)
+            with disk_full_is_typed():
+                info = read_info(file.path)
+                if info.backend == kind.name and _log_goes_on_from(directory, info.index, info.cluster_id):
+                    return verify(info.path)
+        except StateError:  # it could not be looked at: it may well be good
+            raise
         except (KVStoreError, OSError) as error:
             logger.warning("a snapshot cannot be used: %s", error)
     return None

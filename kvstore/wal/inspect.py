@@ -19,7 +19,7 @@ from crc32c import crc32c
 
 from kvstore import layout, wire
 from kvstore.errors import Corruption, NotAStore
-from kvstore.files import Disk
+from kvstore.files import Disk, disk_full_is_typed
 from kvstore.wal import format as fmt
 from kvstore.wal import tail as recovery
 from kvstore.wal.bit_flip import Flip
@@ -104,6 +104,7 @@ class Repair:
     """The bit that is flipped back, and nothing else; whether the log is sound then is for another look."""
 
 
+@disk_full_is_typed()
 def repair(
     disk: Disk,
     wal_dir: str | os.PathLike[str],

@@ -216,7 +216,7 @@ def test_a_schema_that_could_run_statements_is_refused(
     connection = apsw.Connection(os.fspath(path))
     connection.execute("CREATE TRIGGER t AFTER INSERT ON latest BEGIN DELETE FROM meta; END")
     connection.close()
-    with pytest.raises(Corruption, match="no table of ours"):
+    with pytest.raises(Corruption, match="not a table of kvstore"):
         SQLiteBackend.open(path, TABLES)
 
 

@@ -244,7 +244,7 @@ def test_it_is_given_up_before_writers_wait_for_memory(
     backend = store.engine.backend
 
     def beside_a_writer(*arguments: Any, **options: Any) -> None:
-        monkeypatch.setattr(store.engine.checkpointer, "_limit_bytes", 1)
+        monkeypatch.setattr(options["pause"], "_limit_bytes", 1)
         store.put_nowait(b"meanwhile", b"v")
         copy_rows(*arguments, **options)
 
@@ -380,12 +380,13 @@ def test_a_failure_after_the_rename_stops_writes(store: Store, monkeypatch: pyte
     """If it is not known which file bears the name, nothing more is written; reads go on, reopening heals."""
     fill(store)
 
-    class Failing(OSDisk):
-        def rename(self, source: files.Path, target: files.Path) -> None:
-            super().rename(source, target)
-            raise OSError(errno.EIO, "the disk says no")
+    rename = OSDisk.rename
 
-    monkeypatch.setattr(store.engine, "disk", Failing())
+    def failing(disk: OSDisk, source: files.Path, target: files.Path) -> None:
+        rename(disk, source, target)
+        raise OSError(errno.EIO, "the disk says no")
+
+    monkeypatch.setattr(OSDisk, "rename", failing)
     with pytest.raises(OSError, match="says no"):
         store.defragment()
     with pytest.raises(StorePoisoned):

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 import kvstore
-from kvstore import Store, keyvalue
+from kvstore import Store, keyvalue, shelter
 from kvstore.backend import find_backend
 from tests.engine.reads import OPTIONS, READS, World
 from tests.harness.line_steps import Interruption, every_step
@@ -85,6 +85,8 @@ def unread(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], None]]:
     def forget() -> None:
         monkeypatch.setattr(keyvalue, "_from_bytes", keyvalue._load_parser)
         monkeypatch.setattr(keyvalue, "_DecodeError", keyvalue.BadRow)
+        monkeypatch.delitem(sys.modules, "kvstore.protobuf", raising=False)
+        monkeypatch.setattr(shelter, "_imported", set())
 
     forget()
     yield forget
@@ -100,7 +102,7 @@ def test_a_first_read_interrupted_at_any_line_does_not_break_the_next(unread: Ca
         unread()
 
 
-@pytest.mark.parametrize("loss", ["google.protobuf", "google.protobuf.message"])
+@pytest.mark.parametrize("loss", ["google.protobuf.descriptor_pool", "google.protobuf.message"])
 def test_a_parser_that_cannot_be_imported_is_no_damage(
     unread: Callable[[], None], monkeypatch: pytest.MonkeyPatch, loss: str
 ) -> None:

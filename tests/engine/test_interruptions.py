@@ -108,7 +108,7 @@ def content(store: Store) -> list[tuple[bytes, bytes, int]]:
 def check_goes_on(store: Store, after: int) -> int:
     """The store is held by nobody, and takes a write of another thread; its revision."""
     writer = store.engine.writer
-    for lock in (writer._lead, writer.planning, writer.log_lock, store.engine.checkpointing):
+    for lock in (writer._lead, writer.planning, writer.log_lock, store.engine.core.checkpointing):
         assert not holds(lock)
     revision: int = in_time(lambda: store.put(b"after", b"v").revision)
     assert revision > after

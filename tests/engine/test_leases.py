@@ -14,6 +14,7 @@ import kvstore
 from kvstore.errors import LeaseExists, LeaseNotFound, LeaseProvided, LeaseTTLTooLarge
 from kvstore.model import EventType
 from kvstore.mvcc.lessor import STALE_DEADLINES_MAX
+from kvstore.mvcc.schema import ATTACHMENT
 from kvstore.store import Store
 from kvstore.testing.fake_clock import FakeClock
 from tests.harness.watching import BACKENDS, TIMEOUT_SECONDS, open_store, settle
@@ -61,6 +62,42 @@ def test_a_lease_that_runs_out_takes_its_keys_in_one_revision(store: Store, cloc
         (EventType.DELETE, key) for key in (b"a", b"b", b"c")
     ]
     assert {event.kv.mod_revision for event in gone} == {before + 1}
+
+
+@pytest.mark.parametrize("how", ["revoked", "deleted"])
+@pytest.mark.parametrize("backend", PERSISTENT)
+def test_very_many_keys_of_a_lease_go_in_one_revision_and_leave_nothing(
+    tmp_path: Path, backend: str, how: str
+) -> None:
+    """Neither a key nor its attachment is there afterwards, also where the log is replayed; the entry is small."""
+    count = 3000
+    with open_store(tmp_path, backend) as store:
+        lease, other = store.grant_lease(60).id, store.grant_lease(60).id
+        for number in range(count):
+            store.put_nowait(b"key/%04d" % number, b"v", lease=lease if number % 3 else other)
+        revision = store.put(b"stays", b"v", lease=other).revision
+        before = store.engine.core.log.appended_bytes
+        if how == "revoked":
+            store.revoke_lease(lease)
+            assert store.engine.core.log.appended_bytes - before < 12 * count
+            store.revoke_lease(other)
+        else:
+            assert store.delete(prefix=b"").deleted == count + 1
+            assert store.lease_time_to_live(lease, keys=True).keys == ()
+        assert store.revision == revision + (2 if how == "revoked" else 1)
+        crashed = crashed_copy(tmp_path)
+        store.checkpoint()
+        assert attachments(store) == []
+    with open_store(crashed, backend) as store:
+        assert store.count(prefix=b"") == 0
+        assert store.lease_time_to_live(other, keys=True).keys == ()
+        store.checkpoint()
+        assert attachments(store) == []
+
+
+def attachments(store: Store) -> list[tuple[bytes, bytes]]:
+    with store.engine.backend.read() as tx:
+        return tx.scan(ATTACHMENT)
 
 
 def test_a_lease_without_keys_runs_out_without_a_revision(store: Store, clock: FakeClock) -> None:

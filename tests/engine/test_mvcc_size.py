@@ -7,37 +7,24 @@ from typing import Any
 
 import pytest
 from hypothesis import given, settings
-from kvstore.migrations.etcd import messages
 
 from kvstore import RequestTooLarge
+from kvstore.etcdpb.messages import etcdserverpb
+from kvstore.etcdpb.requests import to_message
+from kvstore.etcdpb.sizes import request_bytes
 from kvstore.model import Compare, DeleteRangeRequest, PutRequest, RangeRequest, TxnRequest
-from kvstore.mvcc.size import check_size, request_bytes
+from kvstore.mvcc.size import check_size
 from tests.harness.drawn_requests import SLOW, deletes, puts, txns
 from tests.harness.watching import BACKENDS, open_store
 
 LIMIT = 1_572_864
-OPERANDS = ("version", "create_revision", "mod_revision", "value", "lease")
-
-
-KINDS = {PutRequest: "put", RangeRequest: "range", DeleteRangeRequest: "delete_range", TxnRequest: "txn"}
-
-
-def fields(request: Any) -> dict[str, Any]:
-    """The request's fields by the names of etcd's message."""
-    named: dict[str, Any] = request._asdict()
-    if isinstance(request, TxnRequest):
-        for branch in ("success", "failure"):
-            named[branch] = [{f"request_{KINDS[type(op)]}": fields(op)} for op in named[branch]]
-        named["compare"] = [fields(compare) for compare in request.compare]
-    elif isinstance(request, Compare):
-        named[OPERANDS[request.target]] = named.pop("operand")
-    return named
+KINDS = {PutRequest: "put", DeleteRangeRequest: "delete_range", TxnRequest: "txn"}
 
 
 def logged(request: Any) -> bytes:
     """etcd's log entry of the request."""
-    write = {KINDS[type(request)]: fields(request)}
-    data: bytes = messages.InternalRaftRequest(header={"ID": 1 << 62}, **write).SerializeToString()
+    write = {KINDS[type(request)]: to_message(request)}
+    data: bytes = etcdserverpb.InternalRaftRequest(header={"ID": 1 << 62}, **write).SerializeToString()
     return data
 
 

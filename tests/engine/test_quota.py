@@ -18,12 +18,13 @@ import kvstore
 from kvstore import files
 from kvstore.errors import Code, DiskFull, QuotaExceeded, SpaceError, StorePoisoned
 from kvstore.files import File, OSDisk, OSFile
-from kvstore.model import Alarm
+from kvstore.model import Alarm, PutWithTTLRequest, Request
 from kvstore.options import Options
 from kvstore.recovery import open_engine
 from kvstore.store import Store
 from kvstore.wal import writer as wal_writer
-from kvstore.write.room import NOSPACE, put_cost, txn_cost
+from kvstore.write.admission import check, txn_cost
+from kvstore.write.room import NOSPACE
 from tests.harness.watching import BACKENDS, TIMEOUT_SECONDS, open_store, settle
 
 QUOTA_BYTES = 400_000
@@ -92,11 +93,11 @@ def test_the_alarm_comes_and_goes_by_itself(store: Store) -> None:
     assert store.alarms() == ()
     fill(store)
     assert store.alarms() == (Alarm(store.engine.member_id, NOSPACE),)
-    store.engine.space.tend()
+    store.engine.room.tend()
     assert store.alarms() != ()
     make_room(store)
     store.put(b"k", b"v" * 5000)
-    store.engine.space.tend()
+    store.engine.room.tend()
     assert store.alarms() == ()
 
 
@@ -124,15 +125,19 @@ def test_the_alarm_survives_a_restart_and_then_goes(tmp_path: Path) -> None:
                     store.put(b"k", b"v" * 5000)
             with open_store(place, backend, quota_backend_bytes=-1) as store:
                 store.put(b"k", b"v" * 5000)
-                store.engine.space.tend()
+                store.engine.room.tend()
                 assert store.alarms() == ()
+
+
+def cost(request: Request) -> int:
+    return check(request, Options())
 
 
 def test_costs() -> None:
     """A put costs 256 bytes and its own; a transaction its dearer branch, nested ones counted in (#nested bypass)."""
     small, large = kvstore.put(b"k", b"v"), kvstore.put(b"key", b"v" * 1000)
-    assert (put_cost(small), put_cost(large)) == (258, 1259)
-    assert put_cost(small, ttl_seconds=5) == 258 + 64
+    assert (cost(small), cost(large)) == (258, 1259)
+    assert cost(PutWithTTLRequest(small, 5)) == 258 + 64
     nested = kvstore.txn(success=[large], failure=[small, small])
     assert txn_cost(kvstore.txn(success=[small, small], failure=[large])) == 1259
     assert txn_cost(kvstore.txn(success=[small, nested])) == 258 + 1259
@@ -205,7 +210,7 @@ def test_the_low_disk_mark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     with open_store(tmp_path, "lmdb", low_disk_bytes=1000) as store:
         store.put(b"k", b"v")
         free[0] = 999
-        store.engine.space.tend()
+        store.engine.room.tend()
         with pytest.raises(DiskFull, match="999 bytes are free"):
             store.put(b"k2", b"v")
         assert [alarm.alarm for alarm in store.alarms()] == [NOSPACE]
@@ -213,7 +218,7 @@ def test_the_low_disk_mark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         store.compact(store.revision, physical=True)
         free[0] = 1000
         store.put(b"k2", b"v")
-        store.engine.space.tend()
+        store.engine.room.tend()
         assert store.alarms() == ()
 
 
@@ -294,7 +299,7 @@ def test_a_full_disk_refuses_what_takes_room_and_not_what_makes_some(
             for number in range(1000):
                 store.put(b"k%d" % number, b"v" * 10_000)
                 acknowledged += 1
-        assert not store.engine.stalled
+        assert not store.engine.life.is_stalled
         assert [alarm.alarm for alarm in store.alarms()] == [NOSPACE]
         with pytest.raises(DiskFull):
             store.put(b"no", b"v" * 10_000)
@@ -307,7 +312,7 @@ def test_a_full_disk_refuses_what_takes_room_and_not_what_makes_some(
         store.compact(store.revision, physical=True)
         disk.is_full = False
         store.put(b"after", b"v")
-        store.engine.space.tend()
+        store.engine.room.tend()
         assert store.alarms() == ()
 
 
@@ -324,7 +329,7 @@ def test_a_full_log_stalls_the_store_and_loses_nothing(
     store.put(b"old2", b"1")
     disk.is_full = True
     gone = fill_log(store)
-    assert store.engine.stalled
+    assert store.engine.life.is_stalled
     revision = store.revision
     for refused in (
         lambda: store.put(b"no", b"v"),
@@ -357,7 +362,7 @@ def test_a_group_that_meets_a_full_disk_fails_together(
     store, disk = full_disk_store(tmp_path, monkeypatch, long_keys=100, wal_buffer_size=1_000_000)
     revision = store.revision
     disk.is_full = True
-    tickets = [store.engine.submit_delete(kvstore.delete(long_key(number))) for number in range(100)]
+    tickets = [store.engine.submit(kvstore.delete(long_key(number))) for number in range(100)]
     refused = []
     for ticket in tickets:
         try:
@@ -384,7 +389,7 @@ def test_unneeded_segments_go_when_the_disk_is_short(tmp_path: Path, monkeypatch
         store.engine.snapshots.release()
         assert len(store.status().wal) == 5
         free[0] = 999
-        store.engine.space.tend()
+        store.engine.room.tend()
         store.engine.snapshots.release()
         assert len(store.status().wal) == 1
 
@@ -395,7 +400,7 @@ def test_a_stalled_store_closes_and_opens(tmp_path: Path, monkeypatch: pytest.Mo
     store.put(b"kept", b"v")
     disk.is_full = True
     gone = fill_log(store)
-    assert store.engine.stalled
+    assert store.engine.life.is_stalled
     store.close()
     disk.is_full = False
     with open_store(tmp_path, "lmdb") as again:
@@ -479,8 +484,8 @@ def test_the_background_ends_a_stall(tmp_path: Path, monkeypatch: pytest.MonkeyP
     store, disk = full_disk_store(tmp_path, monkeypatch, background=True)
     disk.is_full = True
     fill_log(store)
-    assert store.engine.stalled
+    assert store.engine.life.is_stalled
     disk.is_full = False
     turn = threading.Event()
-    assert any(turn.wait(0.05) or not store.engine.stalled for _ in range(int(TIMEOUT_SECONDS * 20)))
+    assert any(turn.wait(0.05) or not store.engine.life.is_stalled for _ in range(int(TIMEOUT_SECONDS * 20)))
     store.close()

@@ -16,7 +16,7 @@ import pytest
 
 import kvstore
 from kvstore import layout
-from kvstore.errors import KVStoreError, NoDescriptor, NoThread, Overloaded, StorePoisoned
+from kvstore.errors import KVStoreError, NoDescriptor, NoThread, Overloaded, StorePoisoned, StoreUnreachable
 from kvstore.files import OSDisk, is_disk_failure
 from kvstore.mvcc import checkpoint
 from kvstore.upkeep import snapshots as keeper
@@ -161,7 +161,7 @@ def test_a_checkpoint_that_fails_by_want_of_anything_is_made_later(
             with pytest.raises((type(failure), NoDescriptor)):
                 store.checkpoint()
             store.put(b"b", b"2")
-        assert store.engine.failure is None
+        assert store.engine.life.failure is None
         while store.checkpoint():
             pass
         assert store.engine.state.applied_index == store.engine.state.index
@@ -234,7 +234,7 @@ def test_a_backend_sync_that_was_not_begun_poisons_nothing(
                 patched.setattr(type(store.engine.backend), "sync", fail)
                 with pytest.raises(type(error)):
                     store.engine.snapshots._sync_backend(tmp_path)
-            assert (store.engine.failure is not None) == poisons
+            assert (store.engine.life.failure is not None) == poisons
 
 
 def test_a_failed_sync_of_the_log_by_interval_poisons_at_once(
@@ -250,7 +250,7 @@ def test_a_failed_sync_of_the_log_by_interval_poisons_at_once(
         with monkeypatch.context() as patched:
             patched.setattr("kvstore.files.os.fdatasync", fail)
             with pytest.raises(OSError):
-                store.engine.sync_log()
+                store.engine.writer.sync_log()
         assert store.status().failure
         with pytest.raises(StorePoisoned):
             store.put(b"k", b"v")
@@ -320,7 +320,7 @@ def test_calls_without_descriptors(tmp_path: Path, backend: str) -> None:
                 except (NoDescriptor, OSError) as error:
                     assert isinstance(error, NoDescriptor) or call == store.engine.snapshots.release
         assert len(kept) == 20
-        assert store.engine.failure is None
+        assert store.engine.life.failure is None
         store.put(b"after", b"v")
         store.checkpoint()
         store.snapshot()
@@ -380,6 +380,51 @@ def test_a_roll_that_finds_no_descriptor(tmp_path: Path, step: str, monkeypatch:
         assert len(layout.segments(tmp_path / "wal")) > 2
 
 
+@pytest.mark.parametrize("in_thread", [False, True])
+@pytest.mark.parametrize("error", [NoDescriptor, StoreUnreachable])
+@pytest.mark.parametrize("step", ["open", "sync_dir"])
+def test_a_put_refused_in_the_middle_of_a_roll_is_withdrawn(
+    tmp_path: Path, step: str, error: type[Exception], in_thread: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What raised is not there, then and after opening; what is written later is. Nothing is poisoned."""
+    original = getattr(OSDisk, step)
+    refused: list[bytes] = []
+
+    def refuse(disk: OSDisk, path: Path, *arguments: Any) -> Any:
+        if "wal" in str(path):
+            raise error(path, "?") if error is StoreUnreachable else error(path)
+        return original(disk, path, *arguments)
+
+    def fill(store: kvstore.Store) -> None:
+        for number in range(12):
+            try:
+                store.put(b"%d" % number, bytes(500))
+            except error:
+                refused.append(b"%d" % number)
+
+    def check(store: kvstore.Store) -> None:
+        assert [kv.key for kv in store.scan(prefix=b"") if kv.key in refused] == []
+        assert store.count(prefix=b"") == 12 - len(refused) + 1
+
+    with open_store(tmp_path, "lmdb", wal_file_size=4000) as store:
+        with monkeypatch.context() as patched:
+            patched.setattr(OSDisk, step, refuse)
+            if in_thread:
+                thread = threading.Thread(target=fill, args=[store])
+                thread.start()
+                thread.join()
+            else:
+                fill(store)
+            assert refused
+            assert store.health().reasons
+        store.put(b"after", b"v")
+        assert store.engine.life.failure is None
+        assert not store.health().reasons
+        check(store)
+    with open_store(tmp_path, "lmdb") as store:
+        check(store)
+
+
 # --- the archive -----------------------------------------------------------------------------------
 
 
@@ -402,7 +447,7 @@ def test_an_archive_that_is_not_there(tmp_path: Path, backend: str) -> None:
         kept = layout.segments(tmp_path / "data" / "wal")
         assert len(kept) > 3
         turn(store)
-        assert store.engine.failure is None
+        assert store.engine.life.failure is None
         assert layout.segments(tmp_path / "data" / "wal") == kept
         said = "the log grows, its segments cannot be archived"
         assert any(said in text for text in store.status().errors)

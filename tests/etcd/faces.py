@@ -16,25 +16,28 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from kvstore.tools.answers import RECORDED, Message
-from kvstore.tools.lab.conversation import refusal, watched
-from kvstore.tools.lab.recorded_requests import (
-    CompactRequest,
-    GrantRequest,
-    HashKVRequest,
-    KeepAliveRequest,
-    Request,
-    RevokeRequest,
-    TimeToLiveRequest,
-)
+from kvstore.tools.lab.conversation import RECORDED, Message, Request, refusal, watched
 from kvstore.tools.lab.replay import Player, replay_options
 
 import kvstore
 from kvstore import AsyncStore, Event, Store
-from kvstore.engine import LocalEngine
+from kvstore.calls import answer
 from kvstore.errors import BadArgument, KVStoreError
-from kvstore.model import DeleteRangeRequest, PutRequest, RangeRequest, TxnRequest, WatchRequest
+from kvstore.model import (
+    CompactionRequest,
+    DeleteRangeRequest,
+    HashKVRequest,
+    LeaseGrantRequest,
+    LeaseKeepAliveRequest,
+    LeaseRevokeRequest,
+    LeaseTimeToLiveRequest,
+    PutRequest,
+    RangeRequest,
+    TxnRequest,
+    WatchRequest,
+)
 from kvstore.mvcc.plan import is_read_only
+from kvstore.protocol import Engine
 from kvstore.recovery import open_engine
 
 
@@ -49,15 +52,15 @@ def call(store: Any, request: Request) -> Any:
             return store.delete(**request._asdict())
         case TxnRequest(compare, success, failure):
             return store.txn(compare, success, failure)
-        case CompactRequest(revision, physical):
+        case CompactionRequest(revision, physical):
             return store.compact(revision, physical=physical)
-        case GrantRequest(lease, ttl_seconds):
+        case LeaseGrantRequest(ttl_seconds, lease):
             return store.grant_lease(ttl_seconds, lease)
-        case RevokeRequest(lease):
+        case LeaseRevokeRequest(lease):
             return store.revoke_lease(lease)
-        case KeepAliveRequest(lease):
+        case LeaseKeepAliveRequest(lease):
             return store.keep_alive(lease)
-        case TimeToLiveRequest(lease, keys):
+        case LeaseTimeToLiveRequest(lease, keys):
             return store.lease_time_to_live(lease, keys=keys)
         case HashKVRequest(revision):
             return store.hash_kv(revision)
@@ -208,14 +211,9 @@ def _ask_beside(data_dir: Path, backend: str, request: Request) -> Message:
         return _ask(store.engine, request)
 
 
-def _ask(engine: LocalEngine, request: Request) -> Message:
+def _ask(engine: Engine, request: Request) -> Message:
     try:
-        if isinstance(request, RangeRequest):
-            return RECORDED.answer(engine.range(request))
-        if isinstance(request, HashKVRequest):
-            return RECORDED.answer(engine.hash_kv(request.revision))
-        assert isinstance(request, TxnRequest)
-        return RECORDED.answer(engine.txn(request))
+        return RECORDED.answer(answer(engine, request))
     except KVStoreError as error:
         return refusal(error)
 

@@ -17,8 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from kvstore.tools.answers import Message, without_defaults
-from kvstore.tools.lab.conversation import Exchange, parse_request
+from kvstore.tools.lab.conversation import Exchange, Message, parse_request, without_defaults
 from kvstore.tools.lab.replay import Pace, Player, replay, replay_options
 
 from tests.etcd.etcd_recorder import HAS_ETCD, Recorder, fresh_etcd, record

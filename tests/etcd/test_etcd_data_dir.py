@@ -230,7 +230,7 @@ def test_a_log_of_etcd_2_is_no_empty_store(directory: Directory, requests: tuple
     directory.change(1, "ConfChangeAddNode", 1)
     for index, request in enumerate(requests, 2):
         directory.log.entry(index, TERM, request)
-    with pytest.raises(NotAStore, match="the log of an etcd 2 alone"):
+    with pytest.raises(NotAStore, match="only the log of an etcd 2"):
         directory.open()
 
 

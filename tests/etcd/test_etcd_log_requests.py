@@ -6,10 +6,16 @@ from typing import Any
 import pytest
 from kvstore.migrations.etcd import messages
 from kvstore.migrations.etcd.data_dir_store import open_data_dir
+from kvstore.migrations.etcd.log_replay import LogReplay
+from kvstore.migrations.etcd.wal_content import LogEntry
 from kvstore.migrations.etcd.wal_frame import ENTRY
 from kvstore.migrations.etcd.wal_read import segment_name
 
+from kvstore.backend import find_backend
 from kvstore.errors import Corruption
+from kvstore.mvcc.lessor import Lessor
+from kvstore.mvcc.schema import TABLES
+from kvstore.mvcc.state import State
 from kvstore.store import Store
 from tests.etcd.etcd_log import LogWriter
 
@@ -68,7 +74,7 @@ def test_transactions_may_be_nested_as_deep_as_a_server_allows(tmp_path: Path, d
 
 def test_deeper_ones_are_told(tmp_path: Path) -> None:
     """No server lets them in: a typed error with the place, not a full stack."""
-    with pytest.raises(Corruption, match="entry 2: more than 150 transactions inside of one another"):
+    with pytest.raises(Corruption, match="entry 2: transactions are nested more than 150 deep"):
         opened(tmp_path, nested(5000))
 
 
@@ -157,3 +163,13 @@ def test_a_bare_request_of_v2_is_none_of_v3(tmp_path: Path) -> None:
     previous_value = b"\x32\x00"  # the number of a transaction, and empty; a server writes every field
     with opened(tmp_path, published.SerializeToString() + previous_value, put(b"k")) as store:
         assert [(member.id, member.name) for member in store.members] == [(1, "one")]  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("index", [2, 0])
+def test_an_entry_that_does_not_follow_the_state_is_not_applied(tmp_path: Path, index: int) -> None:
+    """Whatever the reader of the log made of it: neither skipped over nor applied twice."""
+    state = State(find_backend("memory").open(tmp_path / "none", TABLES))
+    entry = LogEntry(index, 1, "EntryNormal", put(b"k").SerializeToString(), tmp_path / "log", 88)
+    with pytest.raises(Corruption, match=f"byte 88: entry {index} follows entry 0"):
+        LogReplay(state, Lessor(), 0).apply(entry)
+    assert (state.index, state.head) == (0, 1)

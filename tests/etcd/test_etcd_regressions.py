@@ -357,7 +357,7 @@ def test_purge_does_not_race_with_closing(tmp_path: Path) -> None:
             for _ in range(12):
                 store.put(b"k%d" % written, b"v" * 500)
                 written += 1
-            store.engine.background.want_work()
+            store.engine.core.want_work()
         with kvstore.open(tmp_path / "data", background=False) as store:
             assert store.count(prefix=b"k") == written
     assert kvstore.verify(tmp_path / "data").ok
@@ -396,7 +396,7 @@ def test_20271_one_lock_for_everything_that_swaps_the_backend(tmp_path: Path, ba
         for thread in threads:
             thread.join()
         assert failures == []
-        assert store.engine.failure is None
+        assert store.engine.life.failure is None
         everything = content(store)
     with kvstore.open(tmp_path / "data", backend, background=False) as store:
         assert content(store) == everything
@@ -711,7 +711,7 @@ def test_14127_a_half_synced_length_at_the_end_is_a_torn_tail(
     with open_store(tmp_path, "lmdb") as store:
         store.put(b"k", b"v")
         copied(tmp_path, "crashed")
-        end = store.engine.log._writer.end  # type: ignore[union-attr]  # it is open
+        end = store.engine.core.log._writer.end  # type: ignore[union-attr]  # it is open
     segment = layout.segments(tmp_path / "crashed" / "data" / "wal")[-1].path
     data = bytearray(segment.read_bytes())
     assert not any(data[end:])

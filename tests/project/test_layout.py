@@ -21,6 +21,7 @@ from pathlib import Path
 
 import pytest
 
+import kvstore
 from tests import PROJECT
 
 ADAPTERS = ("backends", "migrations", "tools")
@@ -271,7 +272,10 @@ def test_a_spelt_file_name_is_seen() -> None:
 
 
 def test_a_wheel_installs_nothing_but_kvstore(tmp_path: Path) -> None:
-    """A built wheel holds kvstore/, with every module of the four folders but the lab, py.typed, and metadata."""
+    """A built wheel holds kvstore/, with every module of the four folders but the lab, py.typed, and metadata.
+
+    Its version is the one that the package tells: it is written down in one place.
+    """
     tree, out = tmp_path / "tree", tmp_path / "out"
     for folder in FOLDERS:
         shutil.copytree(PROJECT / folder, tree / folder, ignore=shutil.ignore_patterns("__pycache__"))
@@ -280,6 +284,7 @@ def test_a_wheel_installs_nothing_but_kvstore(tmp_path: Path) -> None:
     build = "import sys; from setuptools import build_meta; build_meta.build_wheel(sys.argv[1])"
     subprocess.run([sys.executable, "-c", build, str(out)], cwd=tree, check=True, capture_output=True)
     (wheel,) = out.glob("*.whl")
+    assert wheel.name.split("-")[1] == kvstore.__version__
     names = zipfile.ZipFile(wheel).namelist()
     assert {name.split("/")[0].partition("-")[0] for name in names} == {"kvstore", "kvstore_mvcc"}
     expected = {"kvstore/py.typed"}
@@ -293,7 +298,7 @@ def test_a_wheel_installs_nothing_but_kvstore(tmp_path: Path) -> None:
     assert {name for name in names if name.startswith("kvstore/")} == expected
 
 
-HEAVY = ("lmdb", "apsw", "typer", "rich", "prometheus_client", "google.protobuf")
+HEAVY = ("lmdb", "apsw", "typer", "rich", "prometheus_client", "google.protobuf", "kvstore.etcdpb")
 
 
 def test_importing_kvstore_loads_no_adapter_and_no_heavy_package() -> None:

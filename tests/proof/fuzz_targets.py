@@ -24,10 +24,10 @@ import kvstore
 from kvstore.errors import Corruption, KVStoreError, TooNew
 from kvstore.keyvalue import KeyValue, decode_row, row_numbers
 from kvstore.mvcc import effects
+from kvstore.mvcc.lessor import Lessor
 from kvstore.mvcc.schema import TABLES
 from kvstore.mvcc.state import State
 from kvstore.options import BadOption, Options
-from kvstore.replay import load_leases
 from kvstore.snapshot.manifest import BadTail, LaterFormat, decode_manifest, decode_tail
 from kvstore.snapshot.reader import read_info
 from kvstore.upkeep.retention import policy
@@ -100,7 +100,7 @@ def effect(data: bytes) -> None:
     """A log entry whose frame was good: applied to an empty state."""
     state = State(memory.MemoryBackend.open(SCRATCH / "none", TABLES))
     try:
-        effects.apply(data, state, load_leases(state))
+        effects.apply(data, state, Lessor.loaded(state.backend))
     except (Corruption, TooNew):
         pass
 
@@ -176,9 +176,9 @@ def option(data: bytes) -> None:
 
 def lock_file(data: bytes) -> None:
     """The text of the holder, as whoever is refused reads it."""
+    from kvstore.directory import take_lock
     from kvstore.files import FileLock
     from kvstore.layout import DataDir
-    from kvstore.recovery import take_lock
 
     directory = DataDir.at(SCRATCH)
     lock = FileLock(directory.lock)

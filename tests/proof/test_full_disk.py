@@ -144,7 +144,7 @@ def test_deletes_go_on_while_the_disk_is_full(small: Path, backend: str, backgro
         store.compact(store.revision)
         with pytest.raises(DiskFull):
             store.put(b"refused", b"v" * 300)
-        assert not store.engine.stalled
+        assert not store.engine.life.is_stalled
         assert {kv.key for kv in store.scan(prefix=b"")} == kept
         for ballast in ("ballast", "room"):
             (small / ballast).unlink()

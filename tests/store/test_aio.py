@@ -50,7 +50,7 @@ def test_the_twin_answers_as_the_store_does(scratch: Path, backend: str) -> None
             assert (await store.delete(prefix=b"a/", prev_kv=True)).deleted == 2
             assert [kv.version async for kv in store.history(b"a/1")] == [1, 0]
             assert [change.key async for change in store.diff(first)] == [b"a/1", b"b"]
-            assert store.at(first).get(b"a/1") == kv
+            assert await store.at(first).get(b"a/1") == kv
             lease = (await store.grant_lease(30)).id
             assert (await store.keep_alive(lease)).ttl == 30
             assert await store.leases() == (lease,)

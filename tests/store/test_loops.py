@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 import kvstore
-from kvstore import AsyncStore, aio
+from kvstore import AsyncStore, loops
 from kvstore.options import Options
 from kvstore.recovery import open_engine
 from kvstore.store import Store
@@ -253,13 +253,13 @@ def test_an_opening_that_is_canceled_as_it_ends(
 ) -> None:
     """The store is open, its task about to be told, and is canceled first: it is closed again."""
     told = threading.Event()
-    call_soon = aio.call_soon
+    call_soon = loops.call_soon
 
     def tell(*arguments: Any) -> None:
         call_soon(*arguments)
         told.set()
 
-    monkeypatch.setattr(aio, "call_soon", tell)
+    monkeypatch.setattr(loops, "call_soon", tell)
 
     async def main() -> None:
         task = asyncio.ensure_future(way(kvstore.open_async(tmp_path / "data", backend)))

@@ -188,7 +188,7 @@ def test_no_quota_is_shown_as_etcd_shows_it(tmp_path: Path) -> None:
 def test_a_poisoned_store_has_no_leader(tmp_path: Path) -> None:
     """What refuses writes until somebody reopens it looks on etcd's dashboard like a member without a leader."""
     with kvstore.open(tmp_path / "data", background=False) as store:
-        store.engine.poison(OSError("the disk said no"))
+        store.engine.life.poison(OSError("the disk said no"))
         shown = values(store.metrics())
         assert (shown["etcd_server_has_leader"], shown["kvstore_healthy"]) == (0, 0)
         assert "the disk said no" in store.status().failure
@@ -227,7 +227,7 @@ def test_a_poisoned_store_is_unhealthy_and_says_why(tmp_path: Path) -> None:
     """Health names the first failure."""
     with kvstore.open(tmp_path / "data", background=False) as store:
         assert store.health().healthy
-        store.engine.poison(OSError("the disk said no"))
+        store.engine.life.poison(OSError("the disk said no"))
         assert not store.health().healthy
         assert "the disk said no" in store.health().reasons[0]
 

@@ -93,10 +93,10 @@ def sync_interval_seconds(path: Path) -> None:
     lazy = {"durability": "interval", "background": True, "backend_batch_interval_seconds": NEVER}
     with open_store(path / "a", "lmdb", **lazy, sync_interval_seconds=NEVER) as store:
         store.put(b"k")
-        assert store.engine.log is not None and store.engine.log.synced_index == 0
+        assert store.engine.core.log is not None and store.engine.core.log.synced_index == 0
     with open_store(path / "b", "lmdb", **lazy, sync_interval_seconds=0.01) as store:
         store.put(b"k")
-        log = store.engine.log
+        log = store.engine.core.log
         assert until(lambda: log is not None and log.synced_index == 1)
 
 
@@ -109,7 +109,7 @@ def wal_file_size(path: Path) -> None:
 def wal_buffer_size(path: Path) -> None:
     for folder, size_bytes, records in (("a", 32_000_000, 1), ("b", 2500, 3)):
         with open_store(path / folder, "lmdb", wal_buffer_size=size_bytes) as store:
-            tickets = [store.engine.submit_put(kvstore.put(b"%d" % number, VALUE)) for number in range(6)]
+            tickets = [store.engine.submit(kvstore.put(b"%d" % number, VALUE)) for number in range(6)]
             store.wait(tickets[-1])
             segment = next((path / folder / "data" / "wal").glob("*.wal"))
             assert sum(found.kind == "batch" for found in scan_segment(segment)) == records

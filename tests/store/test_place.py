@@ -115,7 +115,7 @@ def test_a_directory_that_is_renamed_while_open(tmp_path: Path, backend: str, th
     store.checkpoint()
     assert store.get(b"m7") is not None
     for upkeep in (store.snapshot, store.defragment):
-        with pytest.raises(StoreUnreachable, match="put the store's folder back"):
+        with pytest.raises(StoreUnreachable, match="put the directory back"):
             upkeep()
     store.status()
     store.close()
@@ -333,6 +333,32 @@ def test_a_restore_onto_a_mount_point(tmp_path: Path, backend: str) -> None:
     with kvstore.open(tmp_path / "data", backend) as store:
         store.snapshot(tmp_path / "a.snap")
     subprocess.run([*how, sys.executable, "-c", MOUNT, tmp_path, backend], check=True)
+
+
+# --- rights --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def without_rights() -> list[str]:
+    """What to put before a command, so that the system refuses it what a file's mode does not allow."""
+    if os.geteuid():
+        return []
+    command = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"]
+    try:
+        subprocess.run([*command, "true"], check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        pytest.skip(f"the system refuses root nothing, and setpriv does not change that: {error}")
+    return command
+
+
+@pytest.mark.parametrize("backend", EVERYWHERE)
+def test_a_place_that_this_user_may_not_use_is_named(
+    scratch: Path, backend: str, without_rights: list[str]
+) -> None:
+    """Opened, or already open: the error names place and remedy; writes go on, nothing is poisoned or lost."""
+    program = [sys.executable, "-m", "tests.harness.without_rights", str(scratch / "data"), backend]
+    done = subprocess.run([*without_rights, *program], capture_output=True, text=True, check=False)
+    assert (done.stdout, done.returncode) == ("", 0), done.stderr[-2000:]
 
 
 # --- upkeep by root ------------------------------------------------------------------------

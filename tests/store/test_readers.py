@@ -6,9 +6,10 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ from kvstore.backend import find_backend
 from kvstore.errors import StoreLocked
 from kvstore.mvcc.schema import TABLES
 from kvstore.offline.backend_move import move_backend
-from kvstore.readers import HANDLE, FolderLock, Readers, has_readers, held, view_byte
+from kvstore.readers import FROZEN, HANDLE, FolderLock, Readers, has_readers, held, view_byte
 from kvstore.store import Store
 from kvstore.verification import heal, verify
 from tests.harness.watching import open_store
@@ -327,6 +328,27 @@ def test_the_old_file_is_cut_only_where_no_other_process_reads(tmp_path: Path) -
             with open(db, "rb") as old:
                 store.defragment()
                 assert os.fstat(old.fileno()).st_size == 0
+
+
+def test_a_defragmentation_meets_a_reader_that_asks_whether_it_may_freeze_the_file(tmp_path: Path) -> None:
+    """That reader lets go when it finds the writer, so the writer puts its new file in place beside it, and goes on."""
+    with open_store(tmp_path, "sqlite", low_disk_bytes=0, max_txn_ops=1000) as store:
+        compacted(store)
+        with closing(held(tmp_path / "data" / "snap", FROZEN)):
+            store.defragment()
+        store.put(b"k", b"v")
+        assert store.status().failure == ""
+
+
+def test_a_writer_opens_beside_a_reader_that_asks_whether_it_may_freeze_the_file(tmp_path: Path) -> None:
+    """It waits a moment for the reader to find it; one that has the file frozen stays, and is named."""
+    open_store(tmp_path, "sqlite").close()
+    asking = held(tmp_path / "data" / "snap", FROZEN)
+    threading.Timer(0.1, asking.close).start()
+    open_store(tmp_path, "sqlite").close()
+    with closing(held(tmp_path / "data" / "snap", FROZEN)), pytest.raises(StoreLocked) as locked:
+        open_store(tmp_path, "sqlite")
+    assert locked.value.pid == os.getpid()
 
 
 # --- namespaces --------------------------------------------------------------------------

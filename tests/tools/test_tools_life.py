@@ -84,7 +84,7 @@ def test_compact_says_what_it_would_delete_and_deletes_it(data: Path) -> None:
     assert json.loads(run(data, "status", "--json"))["compaction_debt"] == 0
     again = run(data, "compact", "5", code=1)
     assert "compacted" in again
-    assert "the oldest revision that is kept is 5" in again
+    assert "the oldest revision still kept is 5" in again
     assert "future revision" in run(data, "compact", "99", "--dry-run", code=1)
 
 

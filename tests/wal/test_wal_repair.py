@@ -168,7 +168,7 @@ def test_a_log_that_proves_less_than_the_backend_begins_anew(data: Path, repair:
     before = contents(data)
     code, said = repair()
     assert (code, said["done"], said["last_lost_index"]) == (ExitCode.DAMAGED, False, 0)
-    assert "anew" in said["action"] and contents(data) == before
+    assert "new log" in said["action"] and contents(data) == before
     code, said = repair("--to-last-good")
     assert (code, said["done"]) == (ExitCode.OK, True)
     assert {

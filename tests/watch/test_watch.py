@@ -424,7 +424,7 @@ def test_a_poisoned_store_delivers_what_was_published(store: Store) -> None:
     with store.watch(b"k") as events:
         store.put(b"k", b"1")
         store.put(b"k", b"2")
-        store.engine.poison(OSError("for the test"))
+        store.engine.life.poison(OSError("for the test"))
         with pytest.raises(kvstore.StorePoisoned):
             store.put(b"k", b"3")
         assert [event.kv.value for event in take(events, 2)] == [b"1", b"2"]

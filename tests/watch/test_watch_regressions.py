@@ -9,6 +9,7 @@ import pytest
 import kvstore
 from kvstore.model import EventType, WatchRequest
 from kvstore.store import Store
+from kvstore.watch import WatchStream
 from tests.harness.watching import (
     BACKENDS,
     TIMEOUT_SECONDS,
@@ -225,6 +226,7 @@ def test_22264_catching_up_does_not_hold_up_writers(tmp_path: Path) -> None:
             store.put(b"k", b"v")
         settle(store)
         reader = store.watch(prefix=b"k", start_revision=2)
+        assert isinstance(reader.stream, WatchStream)
         with reader.stream._reading:  # as if it were reading a page just now
             revision = store.put(b"k", b"v").revision
         assert revisions(take(reader, 201))[-1] == revision

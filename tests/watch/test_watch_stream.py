@@ -23,7 +23,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
 
 @pytest.fixture
 def stream(store: Store) -> Iterator[WatchStream]:
-    stream = store.watch_stream()
+    stream = store.engine.watch_stream()
     yield stream
     stream.close()
 
@@ -218,7 +218,7 @@ def test_progress_waits_for_a_future_watch(store: Store, stream: WatchStream) ->
 def test_periodic_progress(tmp_path: Path) -> None:
     """A quiet watch with progress_notify is told from time to time up to where everything has come."""
     with open_store(tmp_path, "lmdb", watch_progress_notify_interval_seconds=0.01) as store:
-        stream = store.watch_stream()
+        stream = store.engine.watch_stream()
         stream.create(WatchRequest(b"quiet", progress_notify=True), 4)
         stream.create(WatchRequest(b"quiet"), 5)
         store.put(b"other", b"v")

@@ -1,4 +1,4 @@
-"""Leases as calls: grant, revoke, keep alive, look, and the expiry that runs in the background.
+"""The life of leases: how they expire, and what a restart or a set clock does to what they have left.
 
     grant ----> [ lives: keep_alive starts its time anew ] ----> due ----> revoked: its keys go in one revision
                                                                  |
@@ -22,34 +22,15 @@ ahead, leases end early: nothing can tell that from time that has passed.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
+from kvstore.core import Core
 from kvstore.errors import LeaseNotFound
-from kvstore.model import (
-    ClampRequest,
-    ExpireRequest,
-    LeaseGrantRequest,
-    LeaseGrantResponse,
-    LeaseKeepAliveRequest,
-    LeaseKeepAliveResponse,
-    LeaseLeasesRequest,
-    LeaseLeasesResponse,
-    LeaseRevokeRequest,
-    LeaseRevokeResponse,
-    LeaseTimeToLiveRequest,
-    LeaseTimeToLiveResponse,
-    Request,
-    ShiftRequest,
-)
-from kvstore.mvcc.checkpoint import Pacer
-from kvstore.mvcc.schema import META, META_CLOSED_MS, pack_u64, parse_u64
-from kvstore.mvcc.validate import check_number
+from kvstore.model import ClampRequest, ExpireRequest, ShiftRequest
+from kvstore.mvcc.marks import Marks
+from kvstore.mvcc.schema import META, META_CLOSED_MS, pack_u64
+from kvstore.pacing import Pacer
 from kvstore.write.ticket import Ticket
+from kvstore.write.writer import Writer
 
-if TYPE_CHECKING:
-    from kvstore.engine import LocalEngine
-
-GRANT_COST_BYTES = 64
 EXPIRY_INTERVAL_SECONDS = 0.5
 EXPIRED_PER_PASS = 1000
 EXPIRED_PER_SYNC = 50
@@ -58,84 +39,45 @@ DRIFT_MS = 1000
 
 
 class Leasing:
-    """The lease calls of one engine."""
+    """The expiry of one store's leases."""
 
-    def __init__(self, engine: LocalEngine) -> None:
-        self._engine = engine
-        self._lessor = engine.lessor
-        self._last_beat_ms = engine.clock.elapsed_ms()
+    def __init__(self, core: Core, writer: Writer) -> None:
+        self._core = core
+        self._writer = writer
+        self._lessor = core.lessor
+        self._last_beat_ms = core.clock.elapsed_ms()
         self.expired: int = 0
         """Leases that ran out since the store was opened."""
-
-    # --- calls ------------------------------------------------------------------------
-
-    def grant(self, ttl_seconds: int, lease: int) -> LeaseGrantResponse:
-        check_number("ttl", ttl_seconds)
-        check_number("lease", lease)
-        response: LeaseGrantResponse = self._engine.ask(
-            LeaseGrantRequest(ttl_seconds, lease), cost_bytes=GRANT_COST_BYTES
-        )
-        return response
-
-    def revoke(self, lease: int) -> LeaseRevokeResponse:
-        check_number("lease", lease)
-        response: LeaseRevokeResponse | None = None
-        while response is None:  # None: the first of its keys have gone, and more are left
-            response = self._engine.ask(LeaseRevokeRequest(lease))
-        return response
-
-    def keep_alive(self, lease: int) -> LeaseKeepAliveResponse:
-        check_number("lease", lease)
-        response: LeaseKeepAliveResponse = self._engine.ask(LeaseKeepAliveRequest(lease))
-        return response
-
-    def time_to_live(self, lease: int, keys: bool) -> LeaseTimeToLiveResponse:
-        check_number("lease", lease)
-        response: LeaseTimeToLiveResponse = self._look(LeaseTimeToLiveRequest(lease, keys))
-        return response
-
-    def leases(self) -> LeaseLeasesResponse:
-        response: LeaseLeasesResponse = self._look(LeaseLeasesRequest())
-        return response
-
-    def _look(self, request: Request) -> Any:
-        """Answer from the leases as planned, once that is durable."""
-        engine = self._engine
-        engine.check_readable()
-        if engine.log is None:
-            return engine.planner.decide(request).response
-        return engine.writer.ask(request)
 
     # --- expiry -----------------------------------------------------------------------
 
     def expire(self, limit: int = EXPIRED_PER_PASS) -> int:
         """Revoke up to ``limit`` leases that are due, most overdue first; how many."""
-        engine = self._engine
         pace = Pacer()
         ticket: Ticket | None = None
         expired = 0
         while expired < limit and self._due_in_ms() == 0:
             try:
-                ticket = engine.submit(ExpireRequest())
+                ticket = self._writer.submit(ExpireRequest())
             except LeaseNotFound:  # revoked meanwhile
                 continue
             if ticket.response is None:  # more of its keys are left
-                engine.wait(ticket)
+                self._writer.wait(ticket)
                 continue
             expired += 1
             self.expired += 1
             if expired % EXPIRED_PER_SYNC == 0:
-                engine.wait(ticket)
+                self._writer.wait(ticket)
             pace()
         if ticket is not None:
-            engine.wait(ticket)
+            self._writer.wait(ticket)
         return expired
 
     def tend(self) -> float:
         """Expire what is due; seconds until it should be called again."""
         expired = self.expire()
         self.follow_clock()
-        if self._lessor.leases and self._engine.clock.elapsed_ms() - self._last_beat_ms >= BEAT_MS:
+        if self._lessor.leases and self._core.clock.elapsed_ms() - self._last_beat_ms >= BEAT_MS:
             self.beat()
         if expired == EXPIRED_PER_PASS:
             return 0.0
@@ -146,19 +88,19 @@ class Leasing:
 
     def _due_in_ms(self) -> int | None:
         """How long until a lease is due: 0 if one is, None if there is none."""
-        with self._engine.writer.still():
+        with self._writer.still():
             due = self._lessor.next_deadline()
-        return None if due is None else max(due[0] - self._engine.clock.lease_ms(), 0)
+        return None if due is None else max(due[0] - self._core.clock.lease_ms(), 0)
 
     def follow_clock(self) -> None:
         """If the time of day has jumped, move all deadlines with it."""
-        clock = self._engine.clock
+        clock = self._core.clock
         drift_ms = clock.drift_ms
         if abs(drift_ms) < DRIFT_MS:
             return
         stay = clock.following(0)
         try:
-            self._engine.ask(ShiftRequest(drift_ms, clock.following(drift_ms)))
+            self._writer.ask(ShiftRequest(drift_ms, clock.following(drift_ms)))
         except BaseException:  # the disk is full: the deadlines are read anew, as they were
             stay()
             raise
@@ -167,28 +109,28 @@ class Leasing:
 
     def resume(self, closed_ms: int) -> None:
         """Policy ``pause``: the time since ``closed_ms`` did not count."""
-        downtime_ms = self._engine.now_ms() - closed_ms
+        downtime_ms = self._core.clock.now_ms() - closed_ms
         if downtime_ms > 0 and self._lessor.leases:
-            self._engine.ask(ShiftRequest(downtime_ms))
+            self._writer.ask(ShiftRequest(downtime_ms))
 
     def clamp(self) -> None:
         """The clock may have been ahead when deadlines were set: no lease has more left than its TTL."""
-        now_ms = self._engine.clock.lease_ms()
+        now_ms = self._core.clock.lease_ms()
         if not all(lease.has_at_most_its_ttl(now_ms) for lease in self._lessor.leases.values()):
-            self._engine.ask(ClampRequest())
+            self._writer.ask(ClampRequest())
 
     def beat(self) -> None:
         """Note in the backend that the store is alive now."""
-        engine = self._engine
-        if engine.options.lease_restart_policy != "pause" or not self._lessor.leases:
+        core = self._core
+        if core.options.lease_restart_policy != "pause" or not self._lessor.leases:
             return
-        self._last_beat_ms = engine.clock.elapsed_ms()
-        with engine.checkpointing, engine.backend.write() as tx:
-            tx.put_many(META, [(META_CLOSED_MS, pack_u64(engine.now_ms()))])
+        self._last_beat_ms = core.clock.elapsed_ms()
+        with core.checkpointing, core.backend.write() as tx:
+            tx.put_many(META, [(META_CLOSED_MS, pack_u64(core.clock.now_ms()))])
 
 
-def last_alive_ms(engine: LocalEngine, last_record_ms: int) -> int:
+def last_alive_ms(core: Core, last_record_ms: int) -> int:
     """When the store was last known to be open; now, if nothing tells."""
-    with engine.backend.read() as tx:
-        closed_ms = parse_u64(tx.get(META, META_CLOSED_MS))
-    return max(closed_ms, last_record_ms) or engine.now_ms()
+    with core.backend.read() as tx:
+        closed_ms = Marks.read(tx).closed_ms
+    return max(closed_ms, last_record_ms) or core.clock.now_ms()
