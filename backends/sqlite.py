@@ -202,16 +202,25 @@ class SQLiteBackend(BackendDefaults):
         self._check_place()
         connection = apsw.Connection(self._uri, flags=self._flags)
         self._connections.add(weakref.ref(connection, self._connections.discard))
-        self._opened = self._opened or os.stat(self.path)
-        self._check_place()
-        connection.set_busy_timeout(BUSY_TIMEOUT_MS)
-        connection.config(apsw.SQLITE_DBCONFIG_DEFENSIVE, 1)
-        connection.config(apsw.SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0)
-        connection.execute("PRAGMA cell_size_check = ON")
-        connection.execute(f"PRAGMA cache_size = -{cache_bytes // 1024}")
-        mapped = self.path.stat().st_size if "immutable" in self._uri else 0
-        connection.execute(f"PRAGMA mmap_size = {mapped}")
+        try:
+            self._opened = self._opened or os.stat(self.path)
+            self._check_place()
+            connection.set_busy_timeout(BUSY_TIMEOUT_MS)
+            connection.config(apsw.SQLITE_DBCONFIG_DEFENSIVE, 1)
+            connection.config(apsw.SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0)
+            connection.execute("PRAGMA cell_size_check = ON")
+            connection.execute(f"PRAGMA cache_size = -{cache_bytes // 1024}")
+            mapped = self.path.stat().st_size if "immutable" in self._uri else 0
+            connection.execute(f"PRAGMA mmap_size = {mapped}")
+        except BaseException:
+            self._part_with(connection)
+            raise
         return connection
+
+    def _part_with(self, connection: apsw.Connection) -> None:
+        """Close a connection that nobody reads with; closing the backend does not wait for it."""
+        self._connections.discard(weakref.ref(connection))
+        connection.close(True)
 
     def _check_place(self) -> None:
         """Raise ``StoreUnreachable`` if the name does not lead to the file that was opened: connections go by it."""
@@ -275,8 +284,7 @@ class SQLiteBackend(BackendDefaults):
             known = set(self._connections)
             try:
                 connection = self._connect(READER_CACHE_BYTES)
-                connection.execute("PRAGMA query_only = ON")
-                check_tables(connection, self.path, list(self.statements))
+                self._check_reader(connection)
                 if file == self._file():
                     return connection.cursor()
             except (apsw.Error, UnicodeDecodeError, Corruption) as error:
@@ -288,6 +296,14 @@ class SQLiteBackend(BackendDefaults):
                 self._connections.discard(other)
                 if (mixed := other()) is not None:
                     mixed.close(True)
+
+    def _check_reader(self, connection: apsw.Connection) -> None:
+        try:
+            connection.execute("PRAGMA query_only = ON")
+            check_tables(connection, self.path, list(self.statements))
+        except BaseException:
+            self._part_with(connection)
+            raise
 
     def _file(self) -> tuple[int, int]:
         """Which file bears the name, where another process may give it to another one."""
@@ -309,8 +325,7 @@ class SQLiteBackend(BackendDefaults):
             connection = cursor.connection
         except (apsw.ConnectionClosedError, apsw.CursorClosedError):
             return  # the backend was closed, and with it the connection
-        self._connections.discard(weakref.ref(connection))
-        connection.close(True)
+        self._part_with(connection)
 
     # --- the whole file -------------------------------------------------------------
 

@@ -20,6 +20,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 from kvstore.backends import lmdb as lmdb_module
+from kvstore.backends import sqlite
 from kvstore.backends.lmdb import LMDBBackend
 from kvstore.backends.lmdb_file import parse_meta
 from kvstore.backends.long_keys import SLICE
@@ -206,8 +207,11 @@ def test_an_sqlite_without_carray_is_refused(monkeypatch: pytest.MonkeyPatch, tm
         SQLiteBackend.open(tmp_path / "db", TABLES)
 
 
-def test_a_schema_that_could_run_statements_is_refused(tmp_path: Path) -> None:
-    """A trigger smuggled into an SQLite file is found at open."""
+def test_a_schema_that_could_run_statements_is_refused(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A trigger smuggled into an SQLite file is found at open, which then waits for no reader: there is none."""
+    monkeypatch.setattr(sqlite, "CLOSE_WAIT_SECONDS", 1e6)
     path = copy_of(SQLiteBackend, tmp_path / "copy")
     connection = apsw.Connection(os.fspath(path))
     connection.execute("CREATE TRIGGER t AFTER INSERT ON latest BEGIN DELETE FROM meta; END")

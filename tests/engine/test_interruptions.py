@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from kvstore.backends import sqlite
 
 import kvstore
 from kvstore import Reentered, Store
@@ -262,8 +263,13 @@ def test_a_handler_that_writes(scratch: Path, backend: str) -> None:
 
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("write", ["put", "txn", "lease", "snapshot", "scan"])
-def test_a_handler_that_closes(scratch: Path, backend: str, write: str) -> None:
+def test_a_handler_that_closes(
+    scratch: Path, monkeypatch: pytest.MonkeyPatch, backend: str, write: str
+) -> None:
     """It returns, whatever it met; the store is closed then or soon, and holds what was acknowledged."""
+    monkeypatch.setattr(
+        sqlite, "CLOSE_WAIT_SECONDS", 0.2
+    )  # for the scan that it has interrupted, and cannot end
     store = kvstore.open(scratch / "data", backend, **OPTIONS | {"durability": "always"})
     store.put(b"k1", b"v")
     call = (calls(store, scratch) | {"scan": lambda: list(store.scan(prefix=b""))})[write]
