@@ -46,7 +46,7 @@ class State:
     """What ``apply`` changes and reads look at. Changes are made under the planner's lock, reads under none."""
 
     def __init__(self, backend: Backend, *, written_elsewhere: bool = False) -> None:
-        """``written_elsewhere``: another process goes on checkpointing and compacting under this state."""
+        """``written_elsewhere``: another process keeps checkpointing and compacting under this state."""
         self.backend = backend
         self.generations: Generations = (Generation(),)
         meta = dict(_read_meta(backend))
@@ -101,7 +101,7 @@ class State:
         self.published = revision
 
     def adopt(self, other: State) -> None:
-        """Become what ``other`` is: a state of the same backend, read anew. Published revisions stay as they are."""
+        """Become ``other``, a state of the same backend that was just read. Published revisions stay as they are."""
         self.generations = other.generations
         self.applied_index, self.index = other.applied_index, other.index
         self.head, self.head_compacted = other.head, other.head_compacted
@@ -178,7 +178,7 @@ class State:
             raise Compacted(self.compacted)
 
     def head_row(self, key: bytes) -> bytes | None:
-        """The row of ``key`` after everything planned so far; None where it does not exist."""
+        """The row of ``key`` after everything planned so far; None if it does not exist."""
         for generation in self.generations:
             change = generation.newest.get(key)
             if change is not None:
@@ -188,7 +188,7 @@ class State:
         return self.backend.get(LATEST, key)
 
     def row_at(self, key: bytes, revision: int) -> bytes | None:
-        """The row of ``key`` as it was at ``revision``; None where it did not exist."""
+        """The row of ``key`` as it was at ``revision``; None if it did not exist."""
         for generation in self.generations:
             if key in generation.newest:
                 change = generation.at(key, revision)
@@ -206,7 +206,7 @@ class State:
     def page(
         self, start: bytes, end: bytes | None, revision: int, limit: int = PAGE_ROWS
     ) -> tuple[list[tuple[bytes, bytes]], bytes | None]:
-        """About ``limit`` live (key, row) of [start, end) at ``revision``, ascending, and where to go on.
+        """About ``limit`` live (key, row) of [start, end) at ``revision``, ascending, and where to continue.
 
         May return fewer rows (even none) with more to come; None as second value means the end.
         """
