@@ -73,6 +73,7 @@ class LMDBBackend:
 
     name: ClassVar[str] = "lmdb"
     persistent: ClassVar[bool] = True
+    streams: ClassVar[bool] = True
     map_bytes: ClassVar[int] = 1 << 40
     """Addresses to map at first; tests take little, so that the map has to grow."""
 

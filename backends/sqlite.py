@@ -35,7 +35,7 @@ from typing import ClassVar, Self
 
 import apsw
 
-from kvstore.backend import Progress
+from kvstore.backend import BackendDefaults, Progress
 from kvstore.errors import (
     Busy,
     Corruption,
@@ -84,11 +84,12 @@ FREE_SHARE_COPIED = 0.1  # a file with more free pages is copied without them
 COPIED_BYTES = 256 << 10
 
 
-class SQLiteBackend:
+class SQLiteBackend(BackendDefaults):
     """An open SQLite file."""
 
     name: ClassVar[str] = "sqlite"
     persistent: ClassVar[bool] = True
+    streams: ClassVar[bool] = True
 
     def __init__(self, path: Path, tables: Sequence[str], uri: str, flags: int) -> None:
         self.path = path

@@ -1,7 +1,8 @@
 """An engine whose writes are answered with awaitables: what ``AsyncStore`` puts, deletes and commits with.
 
 A write is planned on the event loop (some ten microseconds, no waiting), made durable by whoever leads the writers,
-and all tasks of a group are woken by one call into each loop that waits.
+and all tasks of a group are woken by one call into each loop that waits. One that may touch many keys, a range, is made
+in a thread instead.
 
     Store.put(key, ...) --request--> AwaitedWrites.put --ticket--> engine
                                             |                         | leader: logged, synced, published
@@ -42,12 +43,14 @@ class AwaitedWrites:
 
     def txn(self, request: TxnRequest) -> Awaitable[Any]:
         engine = self._engine
+        if _may_be_large(request):
+            return in_thread(partial(engine.txn, request))
         if engine.overloaded:
             return self._after_room(partial(engine.submit_txn, request))
         return self._durable(engine.submit_txn(request))
 
     def delete_range(self, request: DeleteRangeRequest) -> Awaitable[Any]:
-        if request.range_end:  # may be large: not on the loop
+        if request.range_end:  # may be of many keys: not on the loop
             return in_thread(partial(self._engine.delete_range, request))
         return self._durable(self._engine.submit_delete(request))
 
@@ -95,3 +98,12 @@ class AwaitedWrites:
                 future.set_result(ticket.response)
             else:
                 future.set_exception(self._engine.error_of(ticket))
+
+
+def _may_be_large(request: TxnRequest) -> bool:
+    """Whether any part of it looks at more than a key."""
+    parts = (*request.compare, *request.success, *request.failure)
+    return any(
+        _may_be_large(part) if isinstance(part, TxnRequest) else getattr(part, "range_end", b"")
+        for part in parts
+    )

@@ -13,7 +13,8 @@ from kvstore.backend import Backend
 from kvstore.errors import Corruption, NotAStore, StoreLocked, TooNew, TooOld, WrongStore
 from kvstore.files import Disk, hand_over
 from kvstore.layout import DataDir
-from kvstore.mvcc.schema import FORMAT_VERSION, META, META_FORMAT, parse_u64
+from kvstore.mvcc.marks import Marks
+from kvstore.mvcc.schema import FORMAT_VERSION, META
 from kvstore.recognition import backend_of
 from kvstore.store_lock import StoreLock
 
@@ -87,13 +88,17 @@ def check_backend(directory: DataDir, kind: type[Backend]) -> None:
         )
 
 
-def check_format(backend: Backend, path: Path) -> None:
-    """Raise ``TooNew`` or ``TooOld`` for rows of another format, ``Corruption`` where there is no mark."""
+def check_format(backend: Backend, path: Path) -> Marks:
+    """The marks of a backend whose rows are of our format.
+
+    Raises ``TooNew`` or ``TooOld`` for another format, ``Corruption`` where the format is not told.
+    """
     with backend.read() as tx:
-        written = tx.get(META, META_FORMAT)
-        if written is None and tx.scan(META, limit=1):
+        marks = Marks.read(tx)
+        if marks.format is None and tx.scan(META, limit=1):
             raise Corruption("the format mark is missing from the backend", path)
-    if written is not None and parse_u64(written) > FORMAT_VERSION:
-        raise TooNew(f"{path} has format {parse_u64(written)}; this version reads {FORMAT_VERSION}", path)
-    if written is not None and parse_u64(written) < FORMAT_VERSION:
-        raise TooOld(f"{path} has format {parse_u64(written)}: see `kvstore migrate format`", path)
+    if marks.format is not None and marks.format > FORMAT_VERSION:
+        raise TooNew(f"{path} has format {marks.format}; this version reads {FORMAT_VERSION}", path)
+    if marks.format is not None and marks.format < FORMAT_VERSION:
+        raise TooOld(f"{path} has format {marks.format}: see `kvstore migrate format`", path)
+    return marks

@@ -12,17 +12,14 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
 
+from kvstore import plugins
 from kvstore.backend import Progress
-from kvstore.errors import OpenError
 
 if TYPE_CHECKING:
     from kvstore.store import Store
-
-ENTRY_POINT_GROUP = "kvstore.foreign"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,17 +99,13 @@ class ForeignStores(Protocol):
 
 
 def foreign_names() -> list[str]:
-    return sorted(point.name for point in entry_points(group=ENTRY_POINT_GROUP))
+    return plugins.names(plugins.FOREIGN)
 
 
 def find_foreign(name: str) -> ForeignStores:
     """The adapter called ``name``; raises ``OpenError`` that lists what is installed."""
-    for point in entry_points(group=ENTRY_POINT_GROUP, name=name):
-        adapter: ForeignStores = point.load()()
-        return adapter
-    raise OpenError(
-        f"no other store {name!r} is known; those that are: {', '.join(foreign_names()) or 'none'}"
-    )
+    adapter: ForeignStores = plugins.find(plugins.FOREIGN, name)()
+    return adapter
 
 
 def recognize_foreign(path: str | os.PathLike[str]) -> ForeignStores | None:

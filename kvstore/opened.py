@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from kvstore.backend import Backend, view
+from kvstore.backend import Backend
 from kvstore.clock import Clock
 from kvstore.core import ReadCore
 from kvstore.files import OSDisk, disk_full_is_typed
@@ -47,7 +47,7 @@ class Snapshot(Store):
         """
         self.engine.check_readable()
         check_key(key)
-        row = view(self.engine.backend, LATEST, key)
+        row = self.engine.backend.view(LATEST, key)
         return None if row is None else value_view(row)
 
     def __repr__(self) -> str:

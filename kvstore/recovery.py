@@ -40,18 +40,12 @@ from kvstore.held import HeldDisk
 from kvstore.layout import DataDir
 from kvstore.life import Life, Phase
 from kvstore.mvcc.lessor import Lessor
+from kvstore.mvcc.marks import Marks
 from kvstore.mvcc.schema import (
     FORMAT_VERSION,
     META,
-    META_CLUSTER_ID,
-    META_FORMAT,
-    META_LOG_MARK,
-    META_MEMBER_ID,
-    META_NAME,
     REVISION_END,
     TABLES,
-    pack_u64,
-    parse_u64,
 )
 from kvstore.mvcc.state import State
 from kvstore.options import BadOption, Options
@@ -90,16 +84,17 @@ def _open_engine(data_dir: str | os.PathLike[str], options: Options, disk: Disk)
         for path in (*layout.temporaries(directory.snap), *layout.temporaries(directory.wal)):
             disk.remove(path)
         has_backend = directory.db.exists()
-        is_new = not has_backend and not layout.segments(directory.wal) and not directory.snapshots()
+        has_log = bool(layout.segments(directory.wal))
+        is_new = not has_backend and not has_log and not directory.snapshots()
         if is_new:  # the log is there first: a backend that is found half made beside it is replaced
             log = _make_log(directory, options, disk, options.cluster_id, options.member_id)
             opened.callback(log.close)
-        state = _open_state(directory, options, disk, lock.before)
+        state = _open_state(directory, options, disk, lock.before, has_log)
         opened.callback(state.backend.close)
         if not has_backend:  # its name must be durable before the log gives up what the backend holds
             disk.sync_dir(directory.snap)
         if not is_new:
-            log = _open_log(directory, options, disk, state)
+            log = _open_log(directory, options, disk, state, has_log)
             opened.callback(log.close)
         engine = _recover(directory, options, disk, lock, log, state)
         lock.note_open()
@@ -157,10 +152,11 @@ def _look(directory: DataDir, options: Options, disk: Disk) -> ReadEngine:
     _check_known(directory, find_backend(options.backend))
     backend = _open_backend_read_only(directory, options)
     try:
-        state = State(backend, written_elsewhere=True)
+        marks = check_format(backend, directory.db)
+        state = State(backend, marks=marks, written_elsewhere=True)
         lessor = Lessor.loaded(state.backend)
         log = Log.open(
-            disk, directory.wal, after_index=state.applied_index, mark=_log_mark(state), read_only=True
+            disk, directory.wal, after_index=state.applied_index, mark=marks.log_mark, read_only=True
         )
         replay(log, state, lessor)
         core = ReadCore(
@@ -210,72 +206,57 @@ def _open_backend_read_only(directory: DataDir, options: Options) -> Backend:
 # --- backend ---------------------------------------------------------------------------
 
 
-def _open_state(directory: DataDir, options: Options, disk: Disk, said: Said) -> State:
+def _open_state(directory: DataDir, options: Options, disk: Disk, said: Said, has_log: bool) -> State:
     """The state at the backend's applied index; from a snapshot or the whole log, where the backend is lost."""
     kind = find_backend(options.backend)
     check_backend(directory, kind)
     if not kind.persistent:
-        state = _load_state(directory, kind, rescue.memory_file(directory, kind))
+        state = _load_state(directory, kind, rescue.memory_file(directory, kind), has_log)
         leave_mark(directory, kind, disk)
         return state
     if missing := rescue.check_missing(directory):
         rescue.replace_backend(directory, kind, disk, missing)
     try:
-        return _load_known(directory, kind, said)
+        return _load_known(directory, kind, said, has_log)
     except (Corruption, NotAStore) as damage:
         rescue.replace_backend(directory, kind, disk, damage)
-        return _load_state(directory, kind, directory.db)
+        return _load_state(directory, kind, directory.db, has_log)
 
 
-def _load_known(directory: DataDir, kind: type[Backend], said: Said) -> State:
+def _load_known(directory: DataDir, kind: type[Backend], said: Said, has_log: bool) -> State:
     """The state of a backend that is known to be what was written here, or has been looked through."""
-    if not (layout.segments(directory.wal) and directory.db.exists() and directory.db.stat().st_size):
-        return _load_state(directory, kind, directory.db)
+    if not (has_log and directory.db.exists() and directory.db.stat().st_size):
+        return _load_state(directory, kind, directory.db, has_log)
     from kvstore.verification.copied import check_copied, is_closed
 
     check_backend(directory, kind)
     is_here = said.place == place_of(directory)
     if not said.is_known(directory):
         check_copied(directory, kind)
-        return _load_state(directory, kind, directory.db)
-    state = _load_state(directory, kind, directory.db)
+        return _load_state(directory, kind, directory.db, has_log)
+    state = _load_state(directory, kind, directory.db, has_log)
     if is_here or is_closed(directory, state.backend, said.closed):
         return state
     state.backend.close()
     check_copied(directory, kind)
-    return _load_state(directory, kind, directory.db)
+    return _load_state(directory, kind, directory.db, has_log)
 
 
-def _load_state(directory: DataDir, kind: type[Backend], path: Path) -> State:
-    backend = _open_backend(directory, kind, path)
-    try:
-        return State(backend)
-    except BaseException:
-        backend.close()
-        raise
-
-
-def _open_backend(directory: DataDir, kind: type[Backend], path: Path) -> Backend:
+def _load_state(directory: DataDir, kind: type[Backend], path: Path, has_log: bool) -> State:
     has_content = directory.db.exists() and directory.db.stat().st_size
-    if has_content and layout.segments(directory.wal) and not Log.was_closed(directory.wal):
+    if has_content and has_log and not Log.was_closed(directory.wal):
         check_closed(kind, path, only_small=True)
     backend = kind.open(path, TABLES)
     try:
-        check_format(backend, path)
+        return State(backend, marks=check_format(backend, path))
     except BaseException:
         backend.close()
         raise
-    return backend
 
 
-def _identity(backend: Backend, options: Options) -> tuple[int, int]:
-    """(cluster id, member id), checked against the options."""
-    with backend.read() as tx:
-        cluster_id = parse_u64(tx.get(META, META_CLUSTER_ID))
-        member_id = parse_u64(tx.get(META, META_MEMBER_ID))
+def _check_cluster(cluster_id: int, options: Options) -> None:
     if options.cluster_id and cluster_id and options.cluster_id != cluster_id:
         raise WrongStore(f"the store has cluster id {cluster_id:016x}, not {options.cluster_id:016x}")
-    return cluster_id, member_id
 
 
 # --- log -------------------------------------------------------------------------------
@@ -300,10 +281,10 @@ def _make_log(directory: DataDir, options: Options, disk: Disk, cluster_id: int,
     )
 
 
-def _open_log(directory: DataDir, options: Options, disk: Disk, state: State) -> Log:
+def _open_log(directory: DataDir, options: Options, disk: Disk, state: State, has_log: bool) -> Log:
     """The log beside a backend; a new one where the backend holds nothing."""
-    if layout.segments(directory.wal):
-        mark, settings = _log_mark(state), _log_options(options)
+    if has_log:
+        mark, settings = state.marks.log_mark, _log_options(options)
         try:
             return Log.open(disk, directory.wal, after_index=state.applied_index, mark=mark, options=settings)
         except Corruption as damage:
@@ -315,12 +296,8 @@ def _open_log(directory: DataDir, options: Options, disk: Disk, state: State) ->
             directory.wal,
             last_good_revision=state.head,
         )
-    return _make_log(directory, options, disk, *_identity(state.backend, options))
-
-
-def _log_mark(state: State) -> bytes:
-    with state.backend.read() as tx:
-        return tx.get(META, META_LOG_MARK) or b""
+    _check_cluster(state.marks.cluster_id, options)
+    return _make_log(directory, options, disk, state.marks.cluster_id, state.marks.member_id)
 
 
 def _recover(
@@ -332,13 +309,13 @@ def _recover(
     state: State,
 ) -> LocalEngine:
     cluster_id, member_id = log.metadata.cluster_id, log.metadata.member_id
-    known, _ = _identity(state.backend, options)
+    known = state.marks.cluster_id
+    _check_cluster(known, options)
     if known and known != cluster_id:
         raise WrongStore(
             f"the log of cluster {cluster_id:016x} lies beside a backend of {known:016x}", directory.wal
         )
-    if options.cluster_id and options.cluster_id != cluster_id:
-        raise WrongStore(f"the store has cluster id {cluster_id:016x}, not {options.cluster_id:016x}")
+    _check_cluster(cluster_id, options)
     if not known:
         _write_identity(state, cluster_id, member_id, options.name)
     lessor = Lessor.loaded(state.backend)
@@ -392,11 +369,6 @@ def _read_engine(core: ReadCore) -> ReadEngine:
 
 
 def _write_identity(state: State, cluster_id: int, member_id: int, name: str) -> None:
-    rows = [
-        (META_FORMAT, pack_u64(FORMAT_VERSION)),
-        (META_CLUSTER_ID, pack_u64(cluster_id)),
-        (META_MEMBER_ID, pack_u64(member_id)),
-        (META_NAME, name.encode()),
-    ]
+    marks = Marks(format=FORMAT_VERSION, cluster_id=cluster_id, member_id=member_id, name=name)
     with state.backend.write() as tx:
-        tx.put_many(META, rows)
+        tx.put_many(META, marks.identity())

@@ -27,15 +27,8 @@ from kvstore.errors import Corruption, KVStoreError, NotAStore
 from kvstore.files import OSDisk
 from kvstore.held import HeldDisk
 from kvstore.layout import DataDir
-from kvstore.mvcc.schema import (
-    META,
-    META_APPLIED_INDEX,
-    META_CLUSTER_ID,
-    META_LOG_MARK,
-    META_MEMBER_ID,
-    TABLES,
-    parse_u64,
-)
+from kvstore.mvcc.marks import Marks
+from kvstore.mvcc.schema import TABLES
 from kvstore.wal.inspect import Repair
 from kvstore.wal.inspect import repair as repair_log
 from kvstore.wal.restart import begin_anew
@@ -54,25 +47,16 @@ class Action(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
-    """What the backend knows of the log."""
-
-    index: int = 0
-    mark: bytes = b""
-    cluster_id: int = 0
-    member_id: int = 0
-
-
-@dataclass(frozen=True, slots=True)
 class Plan:
     action: Action
-    held: Held
+    held: Marks
+    """What the backend knows of the log."""
     cut: Repair
 
     @property
     def lost(self) -> tuple[int, int]:
         """First and last entry that would be lost, as far as they can be read; (0, 0) if none can."""
-        first = max(self.cut.last_good_index, self.held.index) + 1
+        first = max(self.cut.last_good_index, self.held.applied_index) + 1
         return (first, self.cut.last_lost_index) if self.cut.last_lost_index >= first else (0, 0)
 
     @property
@@ -126,9 +110,11 @@ def make_plan(directory: DataDir) -> Plan:
     """Raises ``Corruption`` where nothing can be done."""
     held = held_by_backend(directory)
     try:
-        cut = repair_log(OSDisk(), directory.wal, after_index=held.index, mark=held.mark, dry_run=True)
+        cut = repair_log(
+            OSDisk(), directory.wal, after_index=held.applied_index, mark=held.log_mark, dry_run=True
+        )
     except Corruption as damage:  # nothing of the log would be left, or it ends before the backend
-        if not held.index:
+        if not held.applied_index:
             raise
         path = Path(damage.path) if damage.path else None
         cut = Repair(0, damage.reason, path=path, offset=max(damage.offset, 0))
@@ -136,42 +122,36 @@ def make_plan(directory: DataDir) -> Plan:
         return Plan(Action.NOTHING, held, cut)
     if cut.flip is not None:
         return Plan(Action.FLIP_BACK, held, cut)
-    if cut.last_good_index < held.index:
+    if cut.last_good_index < held.applied_index:
         return Plan(Action.BEGIN_ANEW, held, cut)
     return Plan(Action.CUT_UNFINISHED if cut.is_torn else Action.CUT, held, cut)
 
 
-def held_by_backend(directory: DataDir) -> Held:
-    """What the backend holds; empty if it cannot be read."""
+def held_by_backend(directory: DataDir) -> Marks:
+    """What the backend says of itself; marks of nothing if it cannot be read."""
     kind = recognize_backend(directory.db) if directory.db.is_file() else None
     if kind is None:
-        return Held()
+        return Marks()
     try:
         check_closed(kind, directory.db)
         backend = kind.open(directory.db, TABLES, read_only=True)
     except (KVStoreError, OSError):
-        return Held()
+        return Marks()
     try:
         with backend.read() as tx:
-            meta = dict(tx.scan(META))
+            return Marks.read(tx)
     except Corruption:
-        return Held()
+        return Marks()
     finally:
         backend.close()
-    return Held(
-        parse_u64(meta.get(META_APPLIED_INDEX)),
-        meta.get(META_LOG_MARK, b""),
-        parse_u64(meta.get(META_CLUSTER_ID)),
-        parse_u64(meta.get(META_MEMBER_ID)),
-    )
 
 
 def carry_out(plan: Plan, directory: DataDir) -> None:
     held, disk = plan.held, HeldDisk(OSDisk(), directory)
     if plan.action == Action.BEGIN_ANEW:
-        begin_anew(disk, directory.wal, held.index, held.cluster_id, held.member_id)
+        begin_anew(disk, directory.wal, held.applied_index, held.cluster_id, held.member_id)
     else:
-        repair_log(disk, directory.wal, after_index=held.index, mark=held.mark)
+        repair_log(disk, directory.wal, after_index=held.applied_index, mark=held.log_mark)
 
 
 # --- saying it -----------------------------------------------------------------------------
@@ -188,7 +168,7 @@ def explain(plan: Plan, *, is_done: bool, may_do: bool) -> list[str]:
         lines.append("all other bits are right: nothing is lost")
     else:
         lines.append(
-            f"the last good entry is {cut.last_good_index}; the backend holds entries up to {held.index}"
+            f"the last good entry is {cut.last_good_index}; the backend holds entries up to {held.applied_index}"
         )
     lines.append(f"{'DONE' if is_done else 'to do'}: {plan.action}")
     if not plan.is_harmless:
@@ -219,7 +199,7 @@ def plan_facts(plan: Plan, *, is_done: bool) -> dict[str, Any]:
         "path": str(plan.cut.path or ""),
         "offset": plan.cut.offset,
         "last_good_index": plan.cut.last_good_index,
-        "applied_index": plan.held.index,
+        "applied_index": plan.held.applied_index,
         "first_lost_index": plan.lost[0],
         "last_lost_index": plan.lost[1],
         "set_aside": [str(path) for path in plan.cut.set_aside],

@@ -15,8 +15,7 @@ import typer
 from kvstore.errors import Compacted
 from kvstore.model import Event, WatchRequest, WatchResponse
 
-from .answers import etcdctl_style
-from .command import Settings, range_of, write_json, write_line
+from .command import Settings, etcdctl_style_of, range_of, write_json, write_line
 from .kv_text import Printer
 
 POLL_SECONDS = 0.5
@@ -50,7 +49,7 @@ def watch(
                 request = WatchRequest(start, end, first, prev_kv)
                 for response in _until(store.engine.watch(request), newest):
                     if settings.json:
-                        style = etcdctl_style(store.engine.cluster_id, store.engine.member_id)
+                        style = etcdctl_style_of(store)
                         write_json({"revision": response.revision, "events": style.events(response.events)})
                     else:
                         for event in response.events:

@@ -46,9 +46,9 @@ OPERANDS = ("version", "create_revision", "mod_revision", "value", "lease")
 """By target: the member of a ``Compare`` that is its operand."""
 
 _SPELT = {"id": "ID", "ttl": "TTL"}
-_NO_PUT, _NO_DELETE = range(2)
 _ALARMS = MESSAGES.enum("etcdserverpb.AlarmType")
-_GET, _ACTIVATE, _DEACTIVATE = range(3)
+_ACTIVATE, _DEACTIVATE = etcdserverpb.AlarmRequest.ACTIVATE, etcdserverpb.AlarmRequest.DEACTIVATE
+_NO_PUT, _NO_DELETE = etcdserverpb.WatchCreateRequest.NOPUT, etcdserverpb.WatchCreateRequest.NODELETE
 
 
 def from_message(message: Any) -> Any:
@@ -74,7 +74,7 @@ def to_message(request: Any) -> Any:
 
 def _from_txn(txn: Any, nesting: int = 0) -> TxnRequest:
     if nesting > NESTING_MAX:
-        raise BadArgument(f"more than {NESTING_MAX} transactions inside of one another")
+        raise BadArgument(f"transactions are nested more than {NESTING_MAX} deep")
     success, failure = (
         tuple([_from_op(op, nesting) for op in branch]) for branch in (txn.success, txn.failure)
     )

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from operator import itemgetter
 from typing import NamedTuple
 
-from kvstore.backend import ReadTx, Row, first_values
+from kvstore.backend import ReadTx, Row
 from kvstore.errors import Corruption
 from kvstore.keyvalue import row_revisions
 from kvstore.mvcc.overlay import ChangedRow, Generations
@@ -156,7 +156,7 @@ def _take_ended(tx: ReadTx, named: _Named, wanted: list[int]) -> list[int]:
     for at in wanted:
         main, sub = revisions[at]
         starts.append(history_key(keys[at], main, sub) + b"\0")
-    return _take(named, wanted, first_values(tx, HISTORY, starts))
+    return _take(named, wanted, tx.first_values(HISTORY, starts))
 
 
 def _take(named: _Named, wanted: list[int], rows: list[bytes | None]) -> list[int]:

@@ -21,18 +21,11 @@ from pathlib import Path
 from kvstore import files, layout
 from kvstore.backend import backend_names, check_closed, find_backend, recognize_backend
 from kvstore.directory import hold_still
-from kvstore.errors import KVStoreError, NotAStore, StoreLocked
+from kvstore.errors import KVStoreError, MissingDependency, NotAStore, StoreLocked
 from kvstore.files import Disk, OSDisk, disk_full_is_typed
 from kvstore.layout import DataDir
-from kvstore.mvcc.schema import (
-    META,
-    META_APPLIED_INDEX,
-    META_CLOSED_MS,
-    META_LOG_MARK,
-    META_REVISION,
-    TABLES,
-    parse_u64,
-)
+from kvstore.mvcc.marks import Marks
+from kvstore.mvcc.schema import TABLES
 from kvstore.options import Options
 from kvstore.snapshot.reader import read_info
 from kvstore.wal.format import Mark
@@ -103,11 +96,10 @@ def _versions() -> Iterator[Fact]:
     for name in backend_names():
         try:
             kind = find_backend(name)
-        except ImportError as error:
-            yield Fact(f"backend {name}", "not installed", Level.ADVICE, f"its package is missing: {error}")
+        except MissingDependency as error:
+            yield Fact(f"backend {name}", "not installed", Level.ADVICE, str(error))
             continue
-        versions: dict[str, str] = getattr(kind, "versions", dict)()
-        shown = ", ".join(f"{library} {version}" for library, version in versions.items())
+        shown = ", ".join(f"{library} {version}" for library, version in kind.versions().items())
         yield Fact(f"backend {name}", shown or "installed")
 
 
@@ -297,13 +289,13 @@ def _backend(directory: DataDir, options: Options, holder: StoreLocked | None) -
         return
     try:
         with backend.read() as tx:
-            meta = dict(tx.scan(META))
+            marks = Marks.read(tx)
         size_bytes, live_bytes = backend.size_bytes(), backend.in_use_bytes()
     finally:
         backend.close()
     yield _size(kind.name, size_bytes, live_bytes, options)
-    yield _behind(directory, meta)
-    yield _clock(parse_u64(meta.get(META_CLOSED_MS)), int((options.clock or time.time)() * 1000))
+    yield _behind(directory, marks)
+    yield _clock(marks.closed_ms, int((options.clock or time.time)() * 1000))
 
 
 def _size(name: str, size_bytes: int, live_bytes: int, options: Options) -> Fact:
@@ -318,19 +310,19 @@ def _size(name: str, size_bytes: int, live_bytes: int, options: Options) -> Fact
     return Fact("backend", value)
 
 
-def _behind(directory: DataDir, meta: dict[bytes, bytes]) -> Fact:
+def _behind(directory: DataDir, marks: Marks) -> Fact:
     """How much log the next opening replays."""
-    applied_index, revision = parse_u64(meta.get(META_APPLIED_INDEX)), parse_u64(meta.get(META_REVISION), 1)
-    mark = Mark.decode(meta.get(META_LOG_MARK, b""))
+    mark = Mark.decode(marks.log_mark)
     newer = 0
     segments = layout.segments(directory.wal)
     for file, following in zip(segments, [*segments[1:], None], strict=True):
-        if following is None or following.index > applied_index + 1:
+        if following is None or following.index > marks.applied_index + 1:
             with SegmentReader(file.path) as reader:
                 begin = mark.offset if mark is not None and mark.segment_index == file.index else 0
                 newer += max(reader.content_end(0) - begin, 0)
     value = (
-        f"revision {revision:,}, log entry {applied_index:,}; the next opening reads {newer:,} bytes of log"
+        f"revision {marks.revision:,}, log entry {marks.applied_index:,}; "
+        f"the next opening reads {newer:,} bytes of log"
     )
     if newer > LONG_REPLAY_BYTES:
         return Fact("checkpoint", value, Level.ADVICE, "checkpoints are lagging: opening will take a while")

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 from kvstore import layout
 from kvstore._version import __version__
-from kvstore.backend import foreign_readers
 from kvstore.core import ReadCore
 from kvstore.model import Alarm
-from kvstore.mvcc.schema import META, META_NAME, parse_u64
+from kvstore.mvcc.marks import Marks
+from kvstore.mvcc.schema import parse_u64
 from kvstore.mvcc.state import State
 from kvstore.readers import ForeignReader
 
@@ -90,13 +90,15 @@ class Health:
 def status_of(core: ReadCore, hub: Hub | None) -> Status:
     """What every open store can say of itself; ``LocalEngine.status`` adds what only one that writes knows."""
     state, directory, life = core.state, core.directory, core.life
+    with core.backend.read() as tx:
+        name = Marks.read(tx).name
     return Status(
         version=__version__,
         data_dir=str(directory.root) if directory else "",
         backend=core.backend.name,
         cluster_id=f"{core.cluster_id:016x}",
         member_id=f"{core.member_id:016x}",
-        name=(core.backend.get(META, META_NAME) or b"").decode(errors="replace"),
+        name=name,
         phase=life.phase.value,
         revision=state.published,
         compact_revision=state.compacted,
@@ -110,7 +112,7 @@ def status_of(core: ReadCore, hub: Hub | None) -> Status:
         wal=_stored(layout.segments(directory.wal)) if directory else (),
         snapshots=_stored(directory.snapshots()) if directory else (),
         pending=0,
-        readers=tuple(foreign_readers(core.backend)),
+        readers=tuple(core.backend.foreign_readers()),
         watchers=hub.watchers if hub is not None else 0,
         watch_streams=hub.streams if hub is not None else 0,
         slow_watchers=hub.slow if hub is not None else 0,

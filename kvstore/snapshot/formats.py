@@ -10,16 +10,14 @@ import os
 import threading
 from collections.abc import Callable
 from functools import partial
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, Protocol, cast
 
+from kvstore import plugins
 from kvstore.backend import Backend, Progress
 from kvstore.files import disk_full_is_typed
 from kvstore.snapshot.manifest import has_footer
 from kvstore.snapshot.reader import SnapshotInfo, open_backend, read_info, read_tail, verify
-
-ENTRY_POINT_GROUP = "kvstore.snapshots"
 
 
 class SnapshotFormat(Protocol):
@@ -39,8 +37,8 @@ def find_format(path: Path) -> SnapshotFormat | None:
     """The format that reads the file, if it is not ours."""
     if has_footer(read_tail(path)[0]):
         return None
-    for point in entry_points(group=ENTRY_POINT_GROUP):
-        kind: SnapshotFormat = point.load()
+    kind: SnapshotFormat
+    for kind in plugins.found(plugins.SNAPSHOTS):
         if kind.recognizes(path):
             return kind
     return None

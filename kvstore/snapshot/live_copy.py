@@ -59,9 +59,9 @@ def _catch_up(disk: Disk, copy: Copy, wal_dir: Path) -> Copy:
     try:
         replay_to(Point(), State(backend), Lessor.loaded(backend), log_segments([wal_dir]))
         backend.sync()
-        meta, counts = describe(backend)
+        marks, counts = describe(backend)
     finally:
         backend.close()
         for path in layout.helpers(copy.path):
             disk.remove(path)
-    return replace(copy, meta=meta, counts=counts)
+    return replace(copy, marks=marks, counts=counts)

@@ -27,7 +27,6 @@ from kvstore import layout
 from kvstore.backend import (
     Backend,
     Progress,
-    Row,
     backend_names,
     check_closed,
     find_backend,
@@ -36,20 +35,13 @@ from kvstore.errors import Corruption, DiskFull, KVStoreError, NotAStore, OpenEr
 from kvstore.files import Disk, OSDisk, disk_full_is_typed, free_bytes
 from kvstore.layout import DataDir
 from kvstore.mvcc.lessor import Lessor
+from kvstore.mvcc.marks import Marks
 from kvstore.mvcc.schema import (
     ALARM,
     FORMAT_VERSION,
     META,
-    META_APPLIED_INDEX,
-    META_CLUSTER_ID,
-    META_COMPACT_SCHEDULED,
-    META_FORMAT,
-    META_MEMBER_ID,
-    META_NAME,
-    META_REVISION,
     REVISION_END,
     TABLES,
-    pack_u64,
 )
 from kvstore.mvcc.state import State
 from kvstore.options import BadOption, Options, check_bounds
@@ -299,18 +291,17 @@ def _become(state: State, new: NewStore, target: Path, base: SnapshotInfo | None
                 f"bump_revision must leave room for further revisions: with {new.bump_revision} the new store would "
                 f"begin at {revision}, and at most {REVISION_END // 2} is allowed"
             )
-    rows: list[Row] = [
-        (META_FORMAT, pack_u64(FORMAT_VERSION)),
-        (META_CLUSTER_ID, pack_u64(cluster_id)),
-        (META_MEMBER_ID, pack_u64(member_id)),
-        (META_NAME, new.name.encode()),
-        (META_APPLIED_INDEX, pack_u64(index)),
-        (META_REVISION, pack_u64(revision)),
-    ]
-    if compacted >= 0:
-        rows.append((META_COMPACT_SCHEDULED, pack_u64(compacted)))
+    marks = Marks(
+        format=FORMAT_VERSION,
+        cluster_id=cluster_id,
+        member_id=member_id,
+        name=new.name,
+        applied_index=index,
+        revision=revision,
+        compacted=compacted,
+    )
     with state.backend.write() as tx:
-        tx.put_many(META, rows)
+        tx.put_many(META, marks.rows())
         tx.delete_many(ALARM, [key for key, _ in tx.scan(ALARM)])
     return Restored(
         data_dir=target,

@@ -22,19 +22,12 @@ from kvstore.backend import Backend, Progress
 from kvstore.errors import DiskFull, KVStoreError, WrongStore
 from kvstore.files import Disk, free_bytes
 from kvstore.layout import DataDir
+from kvstore.mvcc.marks import Marks
 from kvstore.mvcc.schema import (
     CHANGES,
     LATEST,
     LEASE,
-    META,
-    META_APPLIED_INDEX,
-    META_CLUSTER_ID,
-    META_COMPACT_SCHEDULED,
-    META_MEMBER_ID,
-    META_NAME,
-    META_REVISION,
     TABLES,
-    parse_u64,
 )
 from kvstore.snapshot.copying import Copying, IsBusy, Meter, nobody
 from kvstore.snapshot.manifest import TAIL_BYTES_MAX, Manifest, Member, encode_tail
@@ -69,23 +62,22 @@ class Copy:
 
     path: Path
     kind: type[Backend]
-    meta: dict[bytes, bytes]
+    marks: Marks
     counts: tuple[int, int, int]
     created_ms: int
     copying: Copying
 
     def manifest(self, backend_bytes: int, sha256: bytes) -> Manifest:
-        meta, (keys, changes, leases) = self.meta, self.counts
-        member_id = parse_u64(meta.get(META_MEMBER_ID))
+        marks, (keys, changes, leases) = self.marks, self.counts
         return Manifest(
             backend=self.kind.name,
-            index=parse_u64(meta.get(META_APPLIED_INDEX)),
-            revision=parse_u64(meta.get(META_REVISION), 1),
-            compact_revision=parse_u64(meta.get(META_COMPACT_SCHEDULED), -1),
+            index=marks.applied_index,
+            revision=marks.revision,
+            compact_revision=marks.compacted,
             created_ms=self.created_ms,
-            cluster_id=parse_u64(meta.get(META_CLUSTER_ID)),
-            member_id=member_id,
-            members=(Member(member_id, meta.get(META_NAME, b"").decode(errors="replace")),),
+            cluster_id=marks.cluster_id,
+            member_id=marks.member_id,
+            members=(Member(marks.member_id, marks.name),),
             keys=keys,
             changes=changes,
             leases=leases,
@@ -94,10 +86,10 @@ class Copy:
         )
 
 
-def describe(backend: Backend) -> tuple[dict[bytes, bytes], tuple[int, int, int]]:
-    """The meta rows of the newest commit, and how many keys, changes and leases it has."""
+def describe(backend: Backend) -> tuple[Marks, tuple[int, int, int]]:
+    """The marks of the newest commit, and how many keys, changes and leases it has."""
     with backend.read() as tx:
-        return dict(tx.scan(META)), (tx.count(LATEST), tx.count(CHANGES), tx.count(LEASE))
+        return Marks.read(tx), (tx.count(LATEST), tx.count(CHANGES), tx.count(LEASE))
 
 
 def copy_backend(
@@ -115,10 +107,9 @@ def copy_backend(
     meter = Meter(progress, _check_room(backend, target))
     copying = Copying(disk, temporary, meter, is_busy)
     copy = Copy(temporary, type(backend), *describe(backend), now_ms, copying)
-    copy_into = getattr(backend, "copy_into", None)
     disk.remove(temporary)
     with given_up_on_failure(disk, copy):
-        if copy_into is None or not is_final or not copying.fill(copy_into):
+        if not (is_final and backend.streams and copying.fill(backend.copy_into)):
             backend.copy_to(temporary)
     return copy
 

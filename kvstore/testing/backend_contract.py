@@ -20,7 +20,7 @@ from typing import ClassVar
 
 import pytest
 
-from kvstore.backend import Backend, Row, first_values
+from kvstore.backend import Backend, Row
 from kvstore.errors import (
     Corruption,
     EmptyKey,
@@ -193,9 +193,7 @@ class BackendContract:
             self.put(db, [(key, key[:9]) for key in keys])
             with db.read() as view:
                 scans = [view.scan("latest", start, limit=1) for start in starts]
-                assert first_values(view, "latest", starts) == [
-                    rows[0][1] if rows else None for rows in scans
-                ]
+                assert view.first_values("latest", starts) == [rows[0][1] if rows else None for rows in scans]
 
     def test_keys_and_values_may_be_huge(self, db: Backend) -> None:
         """Keys of 1.5 MiB that differ in the last byte, and a value of 4 MiB, come back as they went in."""
@@ -472,6 +470,20 @@ class BackendContract:
         db.check(lambda done, total: progress.append((done, total)))
         assert progress[-1][0] == progress[-1][1] > 0
 
+    def test_a_whole_file_that_nobody_has_open_passes_a_look(self, db: Backend, path: Path) -> None:
+        """The look before a file is mapped finds nothing wrong, and leaves it as it is."""
+        self.put(db, [(key, b"v" * 300) for key in NASTY])
+        db.sync()
+        db.close()
+        before = path.read_bytes() if path.exists() else b""
+        self.backend.check_closed(path)
+        assert (path.read_bytes() if path.exists() else b"") == before
+
+    def test_it_names_its_libraries_and_its_readers(self, db: Backend) -> None:
+        """What can be told of the libraries is text; nobody else reads a file that was just made."""
+        assert all(name and version for name, version in self.backend.versions().items())
+        assert db.foreign_readers() == []
+
     # --- copies ---------------------------------------------------------------------
 
     def test_a_copy_is_the_same_rows(self, db: Backend, tmp_path: Path) -> None:
@@ -503,6 +515,36 @@ class BackendContract:
         copy = self.backend.open(tmp_path / "copy", TABLES, immutable=True)
         assert len(self.rows(copy)) == 1000
         copy.close()
+
+    def test_a_copy_through_a_pipe_is_the_same_rows(self, db: Backend, tmp_path: Path) -> None:
+        """From front to back, so that it can be hashed on the way; where that cannot be done, nothing is written."""
+        rows = [(key, b"%d" % len(key)) for key in NASTY]
+        self.put(db, rows)
+        with (
+            open(tmp_path / "copy", "xb") as file,
+            subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=file) as pipe,
+        ):
+            assert pipe.stdin is not None
+            done = db.copy_into(pipe.stdin.fileno())
+            pipe.stdin.close()
+        assert done <= self.backend.streams
+        if not done:
+            assert (tmp_path / "copy").stat().st_size == 0
+            return
+        copy = self.backend.open(tmp_path / "copy", TABLES, immutable=True)
+        assert self.rows(copy) == rows
+        copy.close()
+
+    def test_a_value_can_be_viewed(self, db: Backend, tmp_path: Path) -> None:
+        """Of a live file and of one that nobody writes; a view stays as it is when the file is closed."""
+        self.put(db, [(b"k", b"v" * 10_000)])
+        db.copy_to(tmp_path / "copy")
+        copy = self.backend.open(tmp_path / "copy", TABLES, immutable=True)
+        views = [backend.view("latest", b"k") for backend in (db, copy)]
+        assert copy.view("latest", b"none") is db.view("latest", b"none") is None
+        copy.close()
+        self.put(db, [(b"k", b"w" * 10_000)])
+        assert [bytes(view) for view in views if view is not None] == [b"v" * 10_000] * 2
 
     def test_a_copy_can_be_written_to(self, db: Backend, tmp_path: Path) -> None:
         """A copy that took the place of a live file is one."""

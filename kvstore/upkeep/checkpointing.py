@@ -23,8 +23,9 @@ from kvstore.errors import Busy, Corruption, DiskFull, Overloaded
 from kvstore.files import is_disk_failure
 from kvstore.invariants import held
 from kvstore.mvcc import checkpoint
+from kvstore.mvcc.marks import Marks
 from kvstore.mvcc.overlay import Generation, Remains
-from kvstore.mvcc.schema import META, META_APPLIED_INDEX, META_LOG_MARK, parse_u64
+from kvstore.mvcc.schema import META, META_LOG_MARK
 from kvstore.pacing import Pacer
 from kvstore.write.room import Room
 from kvstore.write.writer import Writer
@@ -113,8 +114,8 @@ class Checkpointer:
 
     def _is_written(self, generation: Generation) -> bool:
         """Whether an attempt that failed did so only after its commit. Written twice, rows would end themselves."""
-        applied = self._core.backend.get(META, META_APPLIED_INDEX)
-        return parse_u64(applied) >= generation.last_index
+        with self._core.backend.read() as tx:
+            return Marks.read(tx).applied_index >= generation.last_index
 
     def wait_for_room(self) -> None:
         """Return when background work has made the active generation small again.

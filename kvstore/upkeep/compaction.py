@@ -38,18 +38,17 @@ from kvstore.backend import Progress, ReadTx, Row, WriteTx
 from kvstore.core import Core
 from kvstore.errors import Compacted, FutureRevision
 from kvstore.model import CompactionRequest
+from kvstore.mvcc.marks import Marks
 from kvstore.mvcc.schema import (
     CHANGES,
     CREATE,
     HISTORY,
     META,
     META_COMPACT_FINISHED,
-    META_COMPACT_SCHEDULED,
     escape,
     history_key,
     pack_u64,
     parse_revision,
-    parse_u64,
     revision_key,
 )
 from kvstore.mvcc.state import State
@@ -181,9 +180,9 @@ class Compaction:
     def debt_revisions(self) -> int:
         """How many revisions below the mark still have rows."""
         with self._core.backend.read() as tx:
-            target, finished = _marks(tx)
-            first = tx.scan(CHANGES, limit=1) if target > finished else []
-        return max(target - parse_revision(first[0][0])[0], 0) if first else 0
+            marks = Marks.read(tx)
+            first = tx.scan(CHANGES, limit=1) if marks.compacted > marks.finished else []
+        return max(marks.compacted - parse_revision(first[0][0])[0], 0) if first else 0
 
     @property
     def is_automatic(self) -> bool:
@@ -237,8 +236,9 @@ class Compaction:
         with core.checkpointing:
             pause = Courtesy(core.state, core.options.overlay_limit)
             with core.backend.read() as view:
-                target, finished = _marks(view)
-                if target <= finished:
+                marks = Marks.read(view)
+                target = marks.compacted
+                if target <= marks.finished:
                     return False
                 now = self._pass
                 if now is None or now.target != target:
@@ -266,12 +266,6 @@ class Compaction:
             if is_last:
                 tx.put_many(META, [(META_COMPACT_FINISHED, pack_u64(now.target))])
         return is_last
-
-
-def _marks(tx: ReadTx) -> tuple[int, int]:
-    """(scheduled, finished), -1 where there never was one."""
-    scheduled, finished = tx.get_many(META, [META_COMPACT_SCHEDULED, META_COMPACT_FINISHED])
-    return parse_u64(scheduled, -1), parse_u64(finished, -1)
 
 
 def _slices(items: list[T]) -> Iterator[list[T]]:

@@ -25,7 +25,8 @@ from __future__ import annotations
 from kvstore.core import Core
 from kvstore.errors import LeaseNotFound
 from kvstore.model import ClampRequest, ExpireRequest, ShiftRequest
-from kvstore.mvcc.schema import META, META_CLOSED_MS, pack_u64, parse_u64
+from kvstore.mvcc.marks import Marks
+from kvstore.mvcc.schema import META, META_CLOSED_MS, pack_u64
 from kvstore.pacing import Pacer
 from kvstore.write.ticket import Ticket
 from kvstore.write.writer import Writer
@@ -131,5 +132,5 @@ class Leasing:
 def last_alive_ms(core: Core, last_record_ms: int) -> int:
     """When the store was last known to be open; now, if nothing tells."""
     with core.backend.read() as tx:
-        closed_ms = parse_u64(tx.get(META, META_CLOSED_MS))
+        closed_ms = Marks.read(tx).closed_ms
     return max(closed_ms, last_record_ms) or core.clock.now_ms()

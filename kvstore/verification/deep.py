@@ -27,6 +27,7 @@ from kvstore.files import Disk, free_bytes
 from kvstore.keyvalue import row_mod_revision
 from kvstore.mvcc.checkpoint import write_now
 from kvstore.mvcc.lessor import Lessor
+from kvstore.mvcc.marks import Marks
 from kvstore.mvcc.schema import (
     ALARM,
     ATTACHMENT,
@@ -41,7 +42,6 @@ from kvstore.mvcc.schema import (
     REVISION_BYTES,
     TABLES,
     parse_revision,
-    parse_u64,
     split_history_key,
 )
 from kvstore.mvcc.state import State
@@ -50,15 +50,13 @@ from kvstore.snapshot.point import covers
 from kvstore.snapshot.reader import SnapshotInfo, open_backend
 from kvstore.snapshot.transfer import copy_bytes, copy_rows
 from kvstore.verification.report import BACKEND, Collector
-from kvstore.verification.small import Marks, read_marks
+from kvstore.verification.small import read_marks
 from kvstore.wal.archive import log_segments
 from kvstore.wal.format import Batch
 from kvstore.wal.replay import Replay, segments_from
 from kvstore.wire import WireError
 
 BATCH_ROWS = 256
-COMPARED_MARKS = {META_APPLIED_INDEX: 0, META_REVISION: 1, META_COMPACT_SCHEDULED: -1}
-"""What each is where it is absent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,9 +201,12 @@ def _compare(rebuilt: ReadTx, live: ReadTx, compacted: int, found: Collector) ->
 
 
 def _compare_marks(rebuilt: ReadTx, live: ReadTx, found: Collector) -> None:
-    wanted, there = dict(rebuilt.scan(META)), dict(live.scan(META))
-    for name, absent in COMPARED_MARKS.items():
-        said, is_there = (parse_u64(marks.get(name), absent) for marks in (wanted, there))
+    wanted, there = read_marks(rebuilt), read_marks(live)
+    for name, said, is_there in (
+        (META_APPLIED_INDEX, wanted.applied_index, there.applied_index),
+        (META_REVISION, wanted.revision, there.revision),
+        (META_COMPACT_SCHEDULED, wanted.compacted, there.compacted),
+    ):
         if said != is_there:
             problem = f"{name.decode()} is {is_there}, the log says {said}"
             found.add(BACKEND, problem, table=META)

@@ -21,13 +21,14 @@ from kvstore.errors import Corruption, KVStoreError, NotAStore, OpenError
 from kvstore.files import Disk, OSDisk, disk_full_is_typed
 from kvstore.held import HeldDisk
 from kvstore.layout import DataDir
+from kvstore.mvcc.marks import Marks
 from kvstore.mvcc.schema import TABLES
 from kvstore.options import Options
 from kvstore.snapshot import rescue
 from kvstore.verification.log import check_log
 from kvstore.verification.report import Collector
 from kvstore.verification.run import kind_of
-from kvstore.verification.small import Marks, read_marks
+from kvstore.verification.small import read_marks
 from kvstore.verification.snapshots import check_tables
 from kvstore.wal.restart import begin_anew
 

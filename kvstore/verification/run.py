@@ -20,6 +20,7 @@ from kvstore.directory import hold_still
 from kvstore.errors import NotAStore, StoreLocked
 from kvstore.files import OSDisk, disk_full_is_typed
 from kvstore.layout import DataDir
+from kvstore.mvcc.marks import Marks
 from kvstore.mvcc.schema import TABLES
 from kvstore.options import Options
 from kvstore.recognition import backend_of
@@ -28,7 +29,7 @@ from kvstore.snapshot.reader import SnapshotInfo
 from kvstore.verification.deep import Sources, check_deep
 from kvstore.verification.log import LogFacts, check_log
 from kvstore.verification.report import AHEAD, BACKEND, DAMAGE, LOG, Collector, Report, Steps
-from kvstore.verification.small import Marks, read_marks
+from kvstore.verification.small import read_marks
 from kvstore.verification.snapshots import check_snapshot, check_snapshots, check_tables
 
 AnyPath = str | os.PathLike[str]

@@ -25,6 +25,7 @@ from kvstore.layout import DataDir
 from kvstore.mvcc.checkpoint import write_now
 from kvstore.mvcc.hashkv import hash_kv
 from kvstore.mvcc.lessor import Lessor
+from kvstore.mvcc.marks import Marks
 from kvstore.mvcc.schema import (
     ALARM,
     ATTACHMENT,
@@ -34,12 +35,7 @@ from kvstore.mvcc.schema import (
     LATEST,
     LEASE,
     META,
-    META_CLUSTER_ID,
-    META_FORMAT,
-    META_MEMBER_ID,
-    META_NAME,
     TABLES,
-    pack_u64,
 )
 from kvstore.mvcc.state import State
 from kvstore.options import BadOption
@@ -244,13 +240,8 @@ class _Import:
         with self._backend.write() as tx:
             members = carried_bucket(rows.MEMBERS, tx.scan(META))
             source.name = _name_of(ids[1], members, source.path) or source.name
-            own = [
-                (META_FORMAT, pack_u64(FORMAT_VERSION)),
-                (META_CLUSTER_ID, pack_u64(ids[0])),
-                (META_MEMBER_ID, pack_u64(ids[1])),
-                (META_NAME, source.name.encode("utf-8", "replace")),
-            ]
-            tx.put_many(META, own)
+            marks = Marks(format=FORMAT_VERSION, cluster_id=ids[0], member_id=ids[1], name=source.name)
+            tx.put_many(META, marks.identity())
             full = [key for key, _ in tx.scan(ALARM) if key[8:] == NOSPACE]
             tx.delete_many(ALARM, full)
         if full:

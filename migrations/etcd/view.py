@@ -25,7 +25,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import ClassVar, Self
 
-from kvstore.backend import Progress, Row, WriteTx
+from kvstore.backend import BackendDefaults, Progress, ReadTxDefaults, Row, WriteTx
 from kvstore.errors import Corruption, ReadOnly, StoreClosed
 from kvstore.keyvalue import make_row, row_numbers
 from kvstore.mvcc.schema import (
@@ -58,7 +58,7 @@ from .key_index import KeyIndex, Place, kept_places
 SEARCHES_BEFORE_INDEX = 8
 
 
-class EtcdView:
+class EtcdView(BackendDefaults):
     """A backend over an open etcd file. Closing it closes the file."""
 
     name: ClassVar[str] = "etcd"
@@ -299,7 +299,7 @@ class EtcdView:
         return len(self.scan(table, start, end))
 
 
-class ViewTx:
+class ViewTx(ReadTxDefaults):
     """A read transaction: the file does not change, so it is the view itself."""
 
     def __init__(self, view: EtcdView) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import ClassVar, Self, TypeVar
 
-from kvstore.backend import Backend, Progress, ReadTx, Row, WriteTx
+from kvstore.backend import Backend, BackendDefaults, Progress, ReadTx, ReadTxDefaults, Row, WriteTx
 
 Answer = TypeVar("Answer")
 
@@ -24,7 +24,7 @@ def agreed(names: list[str], answers: list[Answer], call: str) -> Answer:
     return answers[0]
 
 
-class MirrorReadTx:
+class MirrorReadTx(ReadTxDefaults):
     def __init__(self, names: list[str], txs: Sequence[ReadTx]) -> None:
         self._names = names
         self._txs = txs
@@ -89,7 +89,7 @@ class MirrorWriteTx(MirrorReadTx):
         return agreed(self._names, [tx.delete_all(table) for tx in self._txs], "delete_all")
 
 
-class MirrorBackend:
+class MirrorBackend(BackendDefaults):
     """Set ``kinds`` in a subclass."""
 
     name: ClassVar[str] = "mirror"

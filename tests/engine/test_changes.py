@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 
 import kvstore
-from kvstore.backend import first_values
 from kvstore.keyvalue import KeyValue
 from kvstore.mvcc.changes import change_page
 from kvstore.mvcc.schema import CHANGES, HISTORY
@@ -92,4 +91,4 @@ def test_first_values_agrees_with_scans(tmp_path: Path, backend: str) -> None:
                 for table in (HISTORY, CHANGES):
                     bounds = sorted({b"\0", b"\xff" * 4, *(key for key, _ in tx.scan(table)), b"b" * 700})
                     scans = [tx.scan(table, bound, limit=1) for bound in bounds]
-                    assert first_values(tx, table, bounds) == [rows[0][1] if rows else None for rows in scans]
+                    assert tx.first_values(table, bounds) == [rows[0][1] if rows else None for rows in scans]

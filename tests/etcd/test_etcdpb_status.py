@@ -65,6 +65,6 @@ def test_what_a_client_gets_to_see(error: Exception, code: int, text: str) -> No
 
 
 def test_the_list_is_etcds() -> None:
-    """As many messages as etcd has (rpctypes, 3.6), each with one code and without a blank around it."""
+    """As many messages as etcd has (rpctypes, 3.5 to 3.7), each with one code and without a blank around it."""
     assert len(CODES) == 63
     assert all(text == text.strip() for text in CODES)

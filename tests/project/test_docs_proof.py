@@ -9,20 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.project.named_tests import names_of
+
 PAGES = ["failure-scenarios.md", "contract.md", "reliability.md", "etcd-bugs.md"]
 
 
 @cache
-def names_of(project: Path) -> set[str]:
-    """Every test function, by name and by file and name."""
-    found = set()
-    for path in (project / "tests").rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name.startswith("test_"):
-                found |= {node.name, f"{path.relative_to(project)}::{node.name}"}
-    return found
-
-
 @pytest.mark.parametrize("page", PAGES)
 def test_every_named_test_exists(project: Path, page: str) -> None:
     """What a page calls its proof is there to be run."""

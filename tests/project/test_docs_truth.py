@@ -17,8 +17,7 @@ from kvstore.tools.main import COMMANDS
 from kvstore import errors, metrics
 from kvstore.options import Options
 from tests import PROJECT
-
-from .test_docs_proof import names_of
+from tests.project.named_tests import names_of
 
 FOLDERS = ("kvstore", "backends", "migrations", "tools", "tests")
 PAGES = [*sorted(PROJECT.glob("*.md")), *sorted(PROJECT.glob("docs/*.md")), PROJECT / "tests" / "README.md"]
@@ -79,7 +78,7 @@ def verbs() -> dict[str, Any]:
     app = new_app("")
     for name in COMMANDS:
         import_module(f"kvstore.tools.{name}").register(app)
-    found = {}
+    found: dict[str, Any] = {}
     root: Any = typer.main.get_command(app)
     for name, command in root.commands.items():
         if inside := getattr(command, "commands", None):

@@ -10,8 +10,8 @@ from pathlib import Path
 from tests import PROJECT
 
 FLOORS = (
-    ("words", "_version errors invariants clock wire layout arguments protobuf"),
-    ("the machine", "files options life readers held shelter loops twins backend"),
+    ("words", "_version errors invariants clock wire arguments protobuf"),
+    ("the machine", "plugins layout files options life readers held shelter loops twins backend"),
     ("values and requests", "keyvalue model"),
     ("the log", "wal"),
     ("revisions", "mvcc ops pacing etcdpb"),
@@ -21,8 +21,8 @@ FLOORS = (
     ("engines", "reads write.room upkeep engine"),
     ("opening and looking through", "observe.measuring snapshot.restore verification recovery"),
     ("beside a store", "observe offline metrics"),
-    ("faces", "testing protocol store opened awaited_writes aio foreign"),
-    ("kvstore", ""),
+    ("faces", "protocol store opened awaited_writes aio foreign"),
+    ("kvstore", "testing"),
 )
 """From the ground up. A module that is named lives there, others where their folder does."""
 

@@ -7,6 +7,7 @@ the checksum made right, as somebody hostile would; of a log also with the given
 from __future__ import annotations
 
 import importlib
+import json
 import struct
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -17,6 +18,9 @@ from google.protobuf.message import DecodeError
 
 import kvstore
 from kvstore.errors import KVStoreError
+from kvstore.etcdpb.json import from_json, to_json
+from kvstore.etcdpb.messages import etcdserverpb
+from kvstore.etcdpb.requests import from_message
 from tests.etcd.etcd_log import LogWriter
 from tests.proof.fuzz_files import SCRATCH, as_file
 
@@ -210,6 +214,28 @@ def etcd_message(data: bytes) -> None:
         pass
 
 
+def etcd_api(data: bytes) -> None:
+    """What a client sends, as a request of ours and as JSON."""
+    for kind in API:
+        try:
+            message = kind.FromString(data)
+        except DecodeError:
+            continue
+        _typed(partial(from_message, message))
+        message.DiscardUnknownFields()
+        assert from_json(kind, to_json(message)) == message
+
+
+def etcd_json(data: bytes) -> None:
+    """What a client of the gateway sends."""
+    try:
+        value = json.loads(data)
+    except (ValueError, RecursionError):
+        return
+    for kind in API:
+        _typed(partial(from_json, kind, value))
+
+
 def _typed(read: Callable[[], object]) -> None:
     try:
         read()
@@ -234,6 +260,15 @@ MESSAGES = [
     messages.InternalRaftRequest,
 ]
 
+API = [
+    etcdserverpb.RangeRequest,
+    etcdserverpb.PutRequest,
+    etcdserverpb.TxnRequest,
+    etcdserverpb.WatchCreateRequest,
+    etcdserverpb.LeaseGrantRequest,
+    etcdserverpb.AlarmRequest,
+]
+
 TARGETS: list[Callable[[bytes], None]] = [
     etcd_database,
     etcd_snapshot,
@@ -244,4 +279,6 @@ TARGETS: list[Callable[[bytes], None]] = [
     etcd_requests,
     etcd_raft_snapshot,
     etcd_message,
+    etcd_api,
+    etcd_json,
 ]

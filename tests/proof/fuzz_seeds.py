@@ -236,4 +236,11 @@ SEEDS: dict[str, Callable[[], list[bytes]]] = {
     ],
     "etcd_raft_snapshot": lambda: [raft_snapshot()],
     "etcd_message": lambda: [*encoded_requests(), raft_snapshot()],
+    "etcd_api": lambda: [
+        request.txn.SerializeToString() for request in requests() if request.HasField("txn")
+    ],
+    "etcd_json": lambda: [
+        b'{"compare":[{"target":"MOD","key":"YQ==","mod_revision":"5"}],"success":[{"request_put":{"key":"YQ=="}}]}',
+        b'{"key":"YQ==","rangeEnd":null,"limit":"5","sort_order":"DESCEND","filters":["NOPUT",1],"keysOnly":true}',
+    ],
 }

@@ -1,6 +1,6 @@
 """Failing calls of libc, injected with libfiu: given ones and random ones, also short writes, also under a backend.
 
-Debian's ``fiu-utils`` has it. Where it is not installed these tests are skipped, and say so.
+Debian's ``fiu-utils`` has it.
 """
 
 from __future__ import annotations
@@ -15,6 +15,9 @@ import pytest
 
 from tests.proof.failing_writer import BACKENDS, WRITER, check_acknowledged
 
+LAUNCHER = shutil.which("fiu-run")
+if LAUNCHER is None:
+    pytest.skip("libfiu is not installed (Debian: fiu-utils)", allow_module_level=True)
 EIO, ENOSPC = 5, 28
 ALWAYS = [
     f"posix/io/sync/*,failinfo={EIO}",
@@ -40,10 +43,19 @@ RANDOM = [
 
 def acknowledged(project: Path, data: Path, backend: str, command: str, seed: int = 0) -> list[str]:
     """What the writer was told, of its forty writes, while libc failed as ``command`` says."""
-    launcher = shutil.which("fiu-run")
-    if launcher is None:
-        pytest.skip("libfiu is not installed (Debian: fiu-utils)")
-    command_line = [launcher, "-x", "-f", "", "-c", command, sys.executable, "-c", WRITER, str(data), backend]
+    command_line = [
+        str(LAUNCHER),
+        "-x",
+        "-f",
+        "",
+        "-c",
+        command,
+        sys.executable,
+        "-c",
+        WRITER,
+        str(data),
+        backend,
+    ]
     done = subprocess.run(
         command_line,
         cwd=project,

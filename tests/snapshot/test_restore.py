@@ -11,12 +11,11 @@ from typing import Any
 import pytest
 
 import kvstore
-from kvstore import layout
+from kvstore import layout, plugins
 from kvstore.backend import find_backend
 from kvstore.mvcc.schema import ALARM, pack_u64
 from kvstore.options import BadOption, Options
 from kvstore.recovery import open_engine
-from kvstore.snapshot import formats as opened
 from kvstore.snapshot import restore as restoring
 from kvstore.snapshot.reader import open_backend, read_info
 from kvstore.snapshot.restore import NewStore, restore
@@ -437,21 +436,13 @@ class Foreign:
         return open_backend(info)
 
 
-class Point:
-    """An entry point of an installed package."""
-
-    @staticmethod
-    def load() -> type[Foreign]:
-        return Foreign
-
-
 def test_a_package_can_open_files_of_another_kind(
     saved: tuple[Store, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What is registered under kvstore.snapshots is asked for files that are none of ours."""
     other = tmp_path / "other"
     other.write_bytes(b"OTHER" + os.fsencode(saved[1]))
-    monkeypatch.setattr(opened, "entry_points", lambda group: [Point] if group == "kvstore.snapshots" else [])
+    monkeypatch.setattr(plugins, "found", lambda group: [Foreign] if group == plugins.SNAPSHOTS else [])
     with kvstore.open_snapshot(other) as snapshot:
         assert content(snapshot) == content(saved[0])
     with kvstore.open_snapshot(saved[1]) as snapshot:

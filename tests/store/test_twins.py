@@ -199,7 +199,7 @@ async def listed(rows: Any) -> list[Any]:
     return [row async for row in rows]
 
 
-READS: dict[str, tuple[str, Callable[[AsyncStore], Any]]] = {
+LONG: dict[str, tuple[str, Callable[[AsyncStore], Any]]] = {
     "get of a view": ("get_at", lambda store: store.at(2).get(b"k")),
     "range of a view": ("range", lambda store: store.at(2).range(prefix=b"")),
     "count of a view": ("range", lambda store: store.at(2).count(prefix=b"")),
@@ -209,16 +209,23 @@ READS: dict[str, tuple[str, Callable[[AsyncStore], Any]]] = {
     "scan": ("scan", lambda store: listed(store.scan(prefix=b""))),
     "history": ("history", lambda store: listed(store.history(b"k"))),
     "diff": ("diff", lambda store: listed(store.diff(1))),
+    "txn over a range": ("txn", lambda store: store.txn(success=[kvstore.get(prefix=b"")])),
+    "txn in a txn": (
+        "txn",
+        lambda store: store.txn(success=[kvstore.txn([], [kvstore.delete(prefix=b"k")])]),
+    ),
+    "txn that compares a range": ("txn", lambda store: store.txn([kvstore.version(prefix=b"k") > 0])),
+    "delete of a range": ("delete_range", lambda store: store.delete(prefix=b"k")),
     "hash_kv": ("hash_kv", lambda store: store.hash_kv()),
 }
 
 
-@pytest.mark.parametrize("what", READS)
-def test_a_read_that_takes_a_while_leaves_the_loop_free(
+@pytest.mark.parametrize("what", LONG)
+def test_a_call_that_takes_a_while_leaves_the_loop_free(
     tmp_path: Path, what: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is held up until the loop has gone on; on the loop it could never come to its end."""
-    method, read = READS[what]
+    method, call = LONG[what]
     release = threading.Event()
     with kvstore.open(tmp_path / "data", "memory", background=False) as store:
         store.put(b"k", b"v")
@@ -243,7 +250,7 @@ def test_a_read_that_takes_a_while_leaves_the_loop_free(
         lazy = method in ("scan", "history", "diff")
         monkeypatch.setattr(engine, method, held_rows if lazy else held)
         shared = AsyncStore(engine)
-        assert on_its_own(lambda: read(shared), release)
+        assert on_its_own(lambda: call(shared), release)
 
 
 def noted(calls: list[str], name: str, call: Callable[..., Any]) -> Callable[..., Any]:
