@@ -78,7 +78,7 @@ class AsyncStore(AsyncReader):
     def __init__(self, engine: Engine) -> None:
         self._twin: Store = Store(engine)
         self._answers: AwaitedWrites | None = None
-        if hasattr(engine, "submit_put"):  # else whatever it is asked, it has to wait for others
+        if hasattr(engine, "submit"):  # else whatever it is asked, it has to wait for others
             self._answers = AwaitedWrites(cast(EmbeddedEngine, engine))
             self._writes = Store(cast(Engine, self._answers))
 

@@ -15,13 +15,13 @@ what was planned becomes durable all the same, and nobody is left to be told.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from functools import partial
 from typing import Any
 
 from kvstore.errors import KVStoreError
 from kvstore.loops import call_soon, in_thread
-from kvstore.model import DeleteRangeRequest, PutRequest, TxnRequest
+from kvstore.model import DeleteRangeRequest, PutRequest, PutWithTTLRequest, Request, TxnRequest
 from kvstore.protocol import EmbeddedEngine
 from kvstore.write.ticket import Ticket
 
@@ -37,26 +37,27 @@ class AwaitedWrites:
 
     def put(self, request: PutRequest, ttl_seconds: int = 0) -> Awaitable[Any]:
         engine = self._engine
+        asked: Request = PutWithTTLRequest(request, ttl_seconds) if ttl_seconds else request
         if engine.overloaded:
-            return self._after_room(partial(engine.submit_put, request, ttl_seconds))
-        return self._durable(engine.submit_put(request, ttl_seconds))
+            return self._after_room(asked)
+        return self._durable(engine.submit(asked))
 
     def txn(self, request: TxnRequest) -> Awaitable[Any]:
         engine = self._engine
         if _may_be_large(request):
             return in_thread(partial(engine.txn, request))
         if engine.overloaded:
-            return self._after_room(partial(engine.submit_txn, request))
-        return self._durable(engine.submit_txn(request))
+            return self._after_room(request)
+        return self._durable(engine.submit(request))
 
     def delete_range(self, request: DeleteRangeRequest) -> Awaitable[Any]:
         if request.range_end:  # may be of many keys: not on the loop
             return in_thread(partial(self._engine.delete_range, request))
-        return self._durable(self._engine.submit_delete(request))
+        return self._durable(self._engine.submit(request))
 
-    async def _after_room(self, submit: Callable[[], Ticket]) -> Any:
+    async def _after_room(self, request: Request) -> Any:
         await in_thread(self._engine.check_room)
-        return await self._durable(submit())
+        return await self._durable(self._engine.submit(request))
 
     def _durable(self, ticket: Ticket) -> asyncio.Future[Any]:
         """A future that is done when the ticket is durable."""
@@ -102,8 +103,10 @@ class AwaitedWrites:
 
 def _may_be_large(request: TxnRequest) -> bool:
     """Whether any part of it looks at more than a key."""
-    parts = (*request.compare, *request.success, *request.failure)
-    return any(
-        _may_be_large(part) if isinstance(part, TxnRequest) else getattr(part, "range_end", b"")
-        for part in parts
-    )
+    parts: list[Any] = [request]
+    for part in parts:
+        if isinstance(part, TxnRequest):
+            parts += (*part.compare, *part.success, *part.failure)
+        elif getattr(part, "range_end", b""):
+            return True
+    return False

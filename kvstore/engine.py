@@ -1,6 +1,6 @@
 """The local engine: one data directory, one process that writes it. Here its parts are put together.
 
-    put        check, admit -> the writer (write/writer.py): plan, log, publish, settle -> answer
+    put        check (write/admission.py), admit -> the writer (write/writer.py): plan, log, publish, settle -> answer
     range      as every engine (reads.py)
     recovery   (recovery.py) opens the backend, replays the log after its applied index, and makes one of these
 
@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 
 from kvstore.backend import Progress
 from kvstore.core import Core
-from kvstore.errors import Busy, DiskFull, LeaseProvided, NoDescriptor, SpaceError, said_of
+from kvstore.errors import Busy, DiskFull, NoDescriptor, SpaceError, said_of
 from kvstore.files import disk_full_is_typed
 from kvstore.life import Phase
 from kvstore.model import (
@@ -54,9 +54,7 @@ from kvstore.model import (
     TxnRequest,
     TxnResponse,
 )
-from kvstore.mvcc.plan import Planner, is_read_only
-from kvstore.mvcc.size import check_size
-from kvstore.mvcc.validate import check_delete, check_number, check_put, check_txn
+from kvstore.mvcc.plan import Planner
 from kvstore.observe.estimates import CompactionEstimate
 from kvstore.observe.status import Health, Status, health_of
 from kvstore.reads import Reads
@@ -68,7 +66,8 @@ from kvstore.upkeep.compaction import Compaction
 from kvstore.upkeep.defragment import Defragmented, Defragmenter
 from kvstore.upkeep.leasing import Leasing
 from kvstore.upkeep.snapshots import SnapshotKeeper
-from kvstore.write.room import GRANT_COST_BYTES, Room, put_cost, txn_cost
+from kvstore.write.admission import check
+from kvstore.write.room import Room
 from kvstore.write.ticket import Ticket
 from kvstore.write.writer import Writer, holds
 
@@ -120,44 +119,31 @@ class LocalEngine(Reads):
 
     # --- writes -----------------------------------------------------------------------
     #
-    # Each write is checked before any lock is taken, admitted (there is room for it), and then either asked for, which
-    # blocks until it is durable, or submitted, which plans it at once and returns a ticket. The rest is the writer's.
+    # Each request is checked before any lock is taken (write/admission.py), admitted (there is room for it), and then
+    # either asked for, which blocks until it is durable, or submitted, which plans it at once and returns a ticket. The
+    # rest is the writer's.
 
     def put(self, request: PutRequest, ttl_seconds: int = 0) -> PutResponse:
         """Write a key. With ``ttl_seconds`` the same log entry grants a lease of its own to the key."""
-        response: PutResponse = self.ask(
-            self._checked_put(request, ttl_seconds), put_cost(request, ttl_seconds)
-        )
+        response: PutResponse = self.ask(PutWithTTLRequest(request, ttl_seconds) if ttl_seconds else request)
         return response
 
     def delete_range(self, request: DeleteRangeRequest) -> DeleteRangeResponse:
-        response: DeleteRangeResponse = self.ask(self._checked_delete(request))
+        response: DeleteRangeResponse = self.ask(request)
         return response
 
     def txn(self, request: TxnRequest) -> TxnResponse:
-        self._check_txn(request)
-        response: TxnResponse = self.ask(request, txn_cost(request))
+        response: TxnResponse = self.ask(request)
         return response
 
-    def submit_put(self, request: PutRequest, ttl_seconds: int = 0) -> Ticket:
-        """Plan a put; it is durable once ``wait`` has returned for the ticket."""
-        return self.submit(self._checked_put(request, ttl_seconds), put_cost(request, ttl_seconds))
-
-    def submit_delete(self, request: DeleteRangeRequest) -> Ticket:
-        return self.submit(self._checked_delete(request))
-
-    def submit_txn(self, request: TxnRequest) -> Ticket:
-        self._check_txn(request)
-        return self.submit(request, txn_cost(request))
-
-    def ask(self, request: Request, cost_bytes: int = 0) -> Any:
-        """Have a checked request planned, logged and published; its response."""
-        self._admit(cost_bytes)
+    def ask(self, request: Request) -> Any:
+        """Have a request planned, logged and published; returns its response."""
+        self._admit(check(request, self.options))
         return self.writer.ask(request)
 
-    def submit(self, request: Request, cost_bytes: int = 0) -> Ticket:
-        """Plan a checked request, and return."""
-        self._admit(cost_bytes)
+    def submit(self, request: Request) -> Ticket:
+        """Plan a request, and return; it is durable once ``wait`` has returned for the ticket."""
+        self._admit(check(request, self.options))
         return self.writer.submit(request)
 
     def wait(self, ticket: Ticket) -> Any:
@@ -174,26 +160,6 @@ class LocalEngine(Reads):
     def flush_soon(self) -> bool:
         """Have planned writes made durable; false if no thread can be had for that."""
         return self.writer.flush_soon()
-
-    def _checked_put(self, request: PutRequest, ttl_seconds: int) -> PutRequest | PutWithTTLRequest:
-        check_put(request)
-        check_size(request, self.options.max_request_bytes)
-        if not ttl_seconds:
-            return request
-        check_number("ttl", ttl_seconds)
-        if request.lease or request.ignore_lease:
-            raise LeaseProvided
-        return PutWithTTLRequest(request, ttl_seconds)
-
-    def _checked_delete(self, request: DeleteRangeRequest) -> DeleteRangeRequest:
-        check_delete(request)
-        check_size(request, self.options.max_request_bytes)
-        return request
-
-    def _check_txn(self, request: TxnRequest) -> None:
-        check_txn(request, self.options.max_txn_ops)
-        if not is_read_only(request):
-            check_size(request, self.options.max_request_bytes)
 
     def _admit(self, cost_bytes: int) -> None:
         """Refuse a write that there is no room for; wait until there is, where that is a matter of moments.
@@ -249,8 +215,7 @@ class LocalEngine(Reads):
         self, revision: int, physical: bool = False, progress: Progress | None = None
     ) -> CompactionResponse:
         """Forget versions superseded at or before ``revision``. ``physical``: wait until the rows are gone."""
-        check_number("revision", revision)
-        response: CompactionResponse = self.ask(CompactionRequest(revision))
+        response: CompactionResponse = self.ask(CompactionRequest(revision, physical))
         self.core.want_work()
         if physical:
             run_with_progress(self.run_compaction, progress)
@@ -280,14 +245,11 @@ class LocalEngine(Reads):
 
     def lease_grant(self, ttl_seconds: int, lease: int = 0) -> LeaseGrantResponse:
         """A new lease; ``lease`` 0 draws an id. The TTL is raised to the smallest allowed."""
-        check_number("ttl", ttl_seconds)
-        check_number("lease", lease)
-        response: LeaseGrantResponse = self.ask(LeaseGrantRequest(ttl_seconds, lease), GRANT_COST_BYTES)
+        response: LeaseGrantResponse = self.ask(LeaseGrantRequest(ttl_seconds, lease))
         return response
 
     def lease_revoke(self, lease: int) -> LeaseRevokeResponse:
         """End a lease; its keys are deleted in one revision. Raises ``LeaseNotFound``."""
-        check_number("lease", lease)
         response: LeaseRevokeResponse | None = None
         while response is None:  # None: the first of its keys have gone, and more are left
             response = self.ask(LeaseRevokeRequest(lease))
@@ -295,13 +257,11 @@ class LocalEngine(Reads):
 
     def lease_keep_alive(self, lease: int) -> LeaseKeepAliveResponse:
         """Start the lease's TTL anew; ``ttl`` 0 in the answer: no such lease, or it is due."""
-        check_number("lease", lease)
         response: LeaseKeepAliveResponse = self.ask(LeaseKeepAliveRequest(lease))
         return response
 
     def lease_time_to_live(self, lease: int, keys: bool = False) -> LeaseTimeToLiveResponse:
         """Seconds left, and the attached keys if asked for."""
-        check_number("lease", lease)
         response: LeaseTimeToLiveResponse = self._look(LeaseTimeToLiveRequest(lease, keys))
         return response
 
@@ -313,6 +273,7 @@ class LocalEngine(Reads):
     def _look(self, request: Request) -> Any:
         """Answer from what is planned, once that is durable."""
         self.check_readable()
+        check(request, self.options)
         return self.writer.ask(request)
 
     # --- upkeep -----------------------------------------------------------------------

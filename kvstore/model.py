@@ -157,7 +157,16 @@ class PutWithTTLRequest(NamedTuple):
 
 
 class CompactionRequest(NamedTuple):
+    """``physical``: the answer waits until the rows are gone. (For the planner there is no difference.)"""
+
     revision: int
+    physical: bool = False
+
+
+class HashKVRequest(NamedTuple):
+    """A read; 0 stands for the newest revision."""
+
+    revision: int = 0
 
 
 class LeaseGrantRequest(NamedTuple):

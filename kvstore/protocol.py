@@ -164,17 +164,10 @@ class EmbeddedEngine(Engine, Protocol):
     #
     # A ticket whose ``notify`` is set before it is done has that called, once, when it is.
 
-    def submit_put(self, request: PutRequest, ttl_seconds: int = 0) -> Ticket:
-        """Check and plan a put. Never waits, but for room."""
+    def submit(self, request: Request) -> Ticket:
+        """Check and plan a write of any kind. Never waits, but for room."""
 
-    def submit_delete(self, request: DeleteRangeRequest) -> Ticket: ...
-
-    def submit_txn(self, request: TxnRequest) -> Ticket: ...
-
-    def submit(self, request: Request, cost_bytes: int = 0) -> Ticket:
-        """Plan a checked request of any kind; ``cost_bytes``: the room it takes (0: it may use the reserve)."""
-
-    def ask(self, request: Request, cost_bytes: int = 0) -> Any:
+    def ask(self, request: Request) -> Any:
         """The same, and its response once it is durable."""
 
     def flush_soon(self) -> bool:
@@ -226,7 +219,7 @@ _LOCAL_WAY = {
     "engine": "there is nothing of it here to look into; a server shows its metrics under /metrics",
 }
 """What to do instead, by the method of ``Store`` that an engine cannot serve."""
-_NEEDED = {"put_nowait": "submit_put"}
+_NEEDED = {"put_nowait": "submit"}
 """The method of the engine that it takes, where that has another name."""
 
 

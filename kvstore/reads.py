@@ -273,11 +273,19 @@ class ReadEngine(Reads):
         response: TxnResponse = self._answer(request)
         return response
 
-    def submit_txn(self, request: TxnRequest) -> Ticket:
+    def submit(self, request: Request) -> Ticket:
         """The same, as a ticket that is done."""
         ticket = Ticket(request)
-        ticket.response, ticket.done = self.txn(request), True
+        ticket.response, ticket.done = self.ask(request), True
         return ticket
+
+    def ask(self, request: Request) -> Any:
+        """The answer to a request that changes nothing."""
+        if isinstance(request, TxnRequest):
+            return self.txn(request)
+        if not isinstance(request, (LeaseTimeToLiveRequest, LeaseLeasesRequest)):
+            self._refuse()
+        return self._answer(request)
 
     def lease_time_to_live(self, lease: int, keys: bool = False) -> LeaseTimeToLiveResponse:
         """Seconds left, and the attached keys if asked for."""
@@ -323,7 +331,7 @@ class ReadEngine(Reads):
         refusal = self.life.write_refusal or ReadOnly
         raise refusal()
 
-    put = delete_range = submit_put = submit_delete = ask = submit = compact = _refuse
+    put = delete_range = compact = _refuse
     lease_grant = lease_revoke = lease_keep_alive = disarm = _refuse
     checkpoint = defragment = compaction_estimate = check_room = _refuse
     overloaded = False

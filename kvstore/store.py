@@ -258,7 +258,7 @@ class Store(Reader):
     def put_nowait(self, key: bytes, value: bytes = b"", *, lease: int = 0) -> Ticket:
         """Begin a put and go on; ``wait(ticket)`` returns once it is durable. Order is kept."""
         engine = embedded(self._engine, "put_nowait")
-        ticket = engine.submit_put(PutRequest(key, value, lease))
+        ticket = engine.submit(PutRequest(key, value, lease))
         engine.flush_soon()
         return ticket
 

@@ -1,7 +1,7 @@
 """etcd's request messages as requests of ``kvstore.model``, and back.
 
 Most have the same fields on both sides. Others say more than the model has a word for, and whoever reads the message
-takes that from it: ``serializable``, ``physical`` of a compaction, ``watch_id`` and ``fragment`` of a watch.
+takes that from it: ``serializable``, ``watch_id`` and ``fragment`` of a watch.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from kvstore.model import (
     CompareResult,
     CompareTarget,
     DeleteRangeRequest,
+    HashKVRequest,
     LeaseGrantRequest,
     LeaseKeepAliveRequest,
     LeaseLeasesRequest,
@@ -206,6 +207,7 @@ for _kind in (
     PutRequest,
     DeleteRangeRequest,
     CompactionRequest,
+    HashKVRequest,
     LeaseGrantRequest,
     LeaseRevokeRequest,
     LeaseKeepAliveRequest,

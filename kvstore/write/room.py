@@ -27,39 +27,18 @@ from kvstore import files
 from kvstore.core import Core
 from kvstore.errors import DiskFull, QuotaExceeded, SpaceError
 from kvstore.held import check_held
-from kvstore.model import Alarm, AlarmRequest, Op, PutRequest, TxnRequest
+from kvstore.model import Alarm, AlarmRequest
 from kvstore.observe.status import alarms_of
 from kvstore.replay import reload
 from kvstore.write.writer import Writer
 
 logger = logging.getLogger("kvstore")
 
-PUT_COST_BYTES = 256
-GRANT_COST_BYTES = 64
 POLL_INTERVAL_SECONDS = 1.0
 CLEAR_SHARE = 0.95
 CLEAR_LOG_BYTES = 1 << 16
 RESUME_BYTES = 1 << 20
 NOSPACE = "NOSPACE"
-
-
-def put_cost(request: PutRequest, ttl_seconds: int = 0) -> int:
-    return PUT_COST_BYTES + len(request.key) + len(request.value) + (GRANT_COST_BYTES if ttl_seconds else 0)
-
-
-def txn_cost(request: TxnRequest) -> int:
-    """What the dearer branch puts."""
-    return max(_branch_cost(request.success), _branch_cost(request.failure))
-
-
-def _branch_cost(ops: tuple[Op, ...]) -> int:
-    total = 0
-    for op in ops:
-        if isinstance(op, PutRequest):
-            total += put_cost(op)
-        elif isinstance(op, TxnRequest):
-            total += txn_cost(op)
-    return total
 
 
 class Room:

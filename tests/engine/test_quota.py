@@ -18,12 +18,13 @@ import kvstore
 from kvstore import files
 from kvstore.errors import Code, DiskFull, QuotaExceeded, SpaceError, StorePoisoned
 from kvstore.files import File, OSDisk, OSFile
-from kvstore.model import Alarm
+from kvstore.model import Alarm, PutWithTTLRequest, Request
 from kvstore.options import Options
 from kvstore.recovery import open_engine
 from kvstore.store import Store
 from kvstore.wal import writer as wal_writer
-from kvstore.write.room import NOSPACE, put_cost, txn_cost
+from kvstore.write.admission import check, txn_cost
+from kvstore.write.room import NOSPACE
 from tests.harness.watching import BACKENDS, TIMEOUT_SECONDS, open_store, settle
 
 QUOTA_BYTES = 400_000
@@ -128,11 +129,15 @@ def test_the_alarm_survives_a_restart_and_then_goes(tmp_path: Path) -> None:
                 assert store.alarms() == ()
 
 
+def cost(request: Request) -> int:
+    return check(request, Options())
+
+
 def test_costs() -> None:
     """A put costs 256 bytes and its own; a transaction its dearer branch, nested ones counted in (#nested bypass)."""
     small, large = kvstore.put(b"k", b"v"), kvstore.put(b"key", b"v" * 1000)
-    assert (put_cost(small), put_cost(large)) == (258, 1259)
-    assert put_cost(small, ttl_seconds=5) == 258 + 64
+    assert (cost(small), cost(large)) == (258, 1259)
+    assert cost(PutWithTTLRequest(small, 5)) == 258 + 64
     nested = kvstore.txn(success=[large], failure=[small, small])
     assert txn_cost(kvstore.txn(success=[small, small], failure=[large])) == 1259
     assert txn_cost(kvstore.txn(success=[small, nested])) == 258 + 1259
@@ -357,7 +362,7 @@ def test_a_group_that_meets_a_full_disk_fails_together(
     store, disk = full_disk_store(tmp_path, monkeypatch, long_keys=100, wal_buffer_size=1_000_000)
     revision = store.revision
     disk.is_full = True
-    tickets = [store.engine.submit_delete(kvstore.delete(long_key(number))) for number in range(100)]
+    tickets = [store.engine.submit(kvstore.delete(long_key(number))) for number in range(100)]
     refused = []
     for ticket in tickets:
         try:

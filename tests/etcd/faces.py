@@ -21,11 +21,12 @@ from kvstore.tools.lab.replay import Player, replay_options
 
 import kvstore
 from kvstore import AsyncStore, Event, Store
-from kvstore.engine import LocalEngine
+from kvstore.calls import answer
 from kvstore.errors import BadArgument, KVStoreError
-from kvstore.etcdpb.messages import etcdserverpb
 from kvstore.model import (
+    CompactionRequest,
     DeleteRangeRequest,
+    HashKVRequest,
     LeaseGrantRequest,
     LeaseKeepAliveRequest,
     LeaseRevokeRequest,
@@ -36,6 +37,7 @@ from kvstore.model import (
     WatchRequest,
 )
 from kvstore.mvcc.plan import is_read_only
+from kvstore.protocol import Engine
 from kvstore.recovery import open_engine
 
 
@@ -50,7 +52,7 @@ def call(store: Any, request: Request) -> Any:
             return store.delete(**request._asdict())
         case TxnRequest(compare, success, failure):
             return store.txn(compare, success, failure)
-        case etcdserverpb.CompactionRequest(revision=revision, physical=physical):
+        case CompactionRequest(revision, physical):
             return store.compact(revision, physical=physical)
         case LeaseGrantRequest(ttl_seconds, lease):
             return store.grant_lease(ttl_seconds, lease)
@@ -60,7 +62,7 @@ def call(store: Any, request: Request) -> Any:
             return store.keep_alive(lease)
         case LeaseTimeToLiveRequest(lease, keys):
             return store.lease_time_to_live(lease, keys=keys)
-        case etcdserverpb.HashKVRequest(revision=revision):
+        case HashKVRequest(revision):
             return store.hash_kv(revision)
     raise TypeError(f"no method for {request!r}")
 
@@ -209,19 +211,14 @@ def _ask_beside(data_dir: Path, backend: str, request: Request) -> Message:
         return _ask(store.engine, request)
 
 
-def _ask(engine: LocalEngine, request: Request) -> Message:
+def _ask(engine: Engine, request: Request) -> Message:
     try:
-        if isinstance(request, RangeRequest):
-            return RECORDED.answer(engine.range(request))
-        if isinstance(request, etcdserverpb.HashKVRequest):
-            return RECORDED.answer(engine.hash_kv(request.revision))
-        assert isinstance(request, TxnRequest)
-        return RECORDED.answer(engine.txn(request))
+        return RECORDED.answer(answer(engine, request))
     except KVStoreError as error:
         return refusal(error)
 
 
 def _is_read(request: Request) -> bool:
-    return isinstance(request, (RangeRequest, etcdserverpb.HashKVRequest)) or (
+    return isinstance(request, (RangeRequest, HashKVRequest)) or (
         isinstance(request, TxnRequest) and is_read_only(request)
     )

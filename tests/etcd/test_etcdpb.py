@@ -29,6 +29,7 @@ from kvstore.model import (
     DeleteRangeResponse,
     Event,
     EventType,
+    HashKVRequest,
     LeaseGrantRequest,
     LeaseKeepAliveRequest,
     LeaseLeasesRequest,
@@ -133,7 +134,7 @@ def test_another_programs_messages_are_not_met() -> None:
 
 # --- requests ------------------------------------------------------------------------------------
 
-compactions = st.builds(CompactionRequest, INT64)
+compactions = st.builds(CompactionRequest, INT64, st.booleans())
 ranges = st.builds(
     RangeRequest,
     st.binary(max_size=3),
@@ -158,6 +159,7 @@ KINDS: dict[type, st.SearchStrategy[Any]] = {
     DeleteRangeRequest: deletes,
     TxnRequest: txns,
     CompactionRequest: compactions,
+    HashKVRequest: st.builds(HashKVRequest, INT64),
     LeaseGrantRequest: st.builds(LeaseGrantRequest, INT64, INT64),
     LeaseRevokeRequest: st.builds(LeaseRevokeRequest, INT64),
     LeaseKeepAliveRequest: st.builds(LeaseKeepAliveRequest, INT64),

@@ -21,7 +21,7 @@ FLOORS = (
     ("engines", "reads write.room upkeep engine"),
     ("opening and looking through", "observe.measuring snapshot.restore verification recovery"),
     ("beside a store", "observe offline metrics"),
-    ("faces", "protocol store opened awaited_writes aio foreign"),
+    ("faces", "protocol calls store opened awaited_writes aio foreign"),
     ("kvstore", "testing"),
 )
 """From the ground up. A module that is named lives there, others where their folder does."""

@@ -134,7 +134,7 @@ def test_what_only_a_local_store_has_is_refused_by_name(tmp_path: Path, call: st
 
 def test_every_local_call_is_tried_here() -> None:
     """``LOCAL`` reaches all that ``EmbeddedEngine`` adds, but for what the asynchronous store writes with."""
-    begun = {"submit_put", "submit_delete", "submit_txn", "submit", "ask", "flush_soon", "error_of"}
+    begun = {"submit", "ask", "flush_soon", "error_of"}
     room = {"overloaded", "check_room"}
     assert members(EmbeddedEngine) - begun - room == set(LOCAL) - {"engine", "put_nowait"}
 

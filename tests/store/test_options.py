@@ -109,7 +109,7 @@ def wal_file_size(path: Path) -> None:
 def wal_buffer_size(path: Path) -> None:
     for folder, size_bytes, records in (("a", 32_000_000, 1), ("b", 2500, 3)):
         with open_store(path / folder, "lmdb", wal_buffer_size=size_bytes) as store:
-            tickets = [store.engine.submit_put(kvstore.put(b"%d" % number, VALUE)) for number in range(6)]
+            tickets = [store.engine.submit(kvstore.put(b"%d" % number, VALUE)) for number in range(6)]
             store.wait(tickets[-1])
             segment = next((path / folder / "data" / "wal").glob("*.wal"))
             assert sum(found.kind == "batch" for found in scan_segment(segment)) == records

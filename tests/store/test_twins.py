@@ -326,6 +326,20 @@ def test_a_view_is_of_its_revision(tmp_path: Path) -> None:
     asyncio.run(main())
 
 
+def test_a_transaction_nested_too_deep_is_refused_as_by_the_store(tmp_path: Path) -> None:
+    """However deep: looking whether it is large finds an end."""
+    request = kvstore.txn()
+    for _ in range(5000):
+        request = kvstore.txn(success=[request])
+
+    async def main() -> None:
+        async with kvstore.open_async(tmp_path / "data", "memory") as store:
+            with pytest.raises(kvstore.TooManyOps):
+                await store.txn(success=[request])
+
+    asyncio.run(main())
+
+
 # --- what the twin had not ------------------------------------------------------------------
 
 

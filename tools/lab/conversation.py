@@ -64,9 +64,7 @@ REQUESTS = {
 """By op."""
 
 Request = Any
-"""Of ``kvstore.model``; the message itself where that has no word for it: compaction, HashKV, what a stream is told."""
-
-_MESSAGES = (etcdserverpb.CompactionRequest, etcdserverpb.HashKVRequest, etcdserverpb.WatchRequest)
+"""Of ``kvstore.model``; the message itself where that has no word for it: what a stream is told."""
 
 
 class NotAConversation(KVStoreError):
@@ -126,7 +124,7 @@ def parse_request(exchange: Exchange) -> Request:
     """What to ask the engine. Raises ``NotAConversation`` where a field is unknown or of the wrong kind."""
     try:
         message = from_json(REQUESTS[exchange.op], exchange.request, SPELLING)
-        return message if isinstance(message, _MESSAGES) else from_message(message)
+        return message if isinstance(message, etcdserverpb.WatchRequest) else from_message(message)
     except BadArgument as problem:
         raise NotAConversation(f"line {exchange.line}: {exchange.op}: {problem}") from None
 

@@ -33,22 +33,11 @@ from typing import Annotated, Any
 
 import typer
 
+from kvstore.calls import answer
 from kvstore.engine import LocalEngine
 from kvstore.errors import KVStoreError
 from kvstore.etcdpb.messages import etcdserverpb
-from kvstore.model import (
-    DeleteRangeRequest,
-    Event,
-    LeaseGrantRequest,
-    LeaseKeepAliveRequest,
-    LeaseLeasesRequest,
-    LeaseRevokeRequest,
-    LeaseTimeToLiveRequest,
-    PutRequest,
-    RangeRequest,
-    TxnRequest,
-    WatchRequest,
-)
+from kvstore.model import CompactionRequest, Event, LeaseLeasesRequest, WatchRequest
 from kvstore.options import Options
 from kvstore.recovery import open_engine
 
@@ -127,7 +116,7 @@ class Player:
             if isinstance(request, etcdserverpb.WatchRequest):
                 self._stream = self._stream or PlayedStream(self.engine)
                 return self._stream.ask(request)
-            if isinstance(request, etcdserverpb.CompactionRequest) and self._stream is not None:
+            if isinstance(request, CompactionRequest) and self._stream is not None:
                 self._stream.read()
             return RECORDED.answer(self.call(request))
         except KVStoreError as error:
@@ -135,7 +124,10 @@ class Player:
 
     def call(self, request: Request) -> object:
         """Ask the engine."""
-        return _ask(self.engine, request)
+        response = answer(self.engine, request)
+        if isinstance(request, LeaseLeasesRequest):  # etcd tells them in no order
+            return response._replace(leases=tuple(sorted(response.leases)))
+        return response
 
     def watch(self, request: WatchRequest) -> Message:
         """All that a watch delivers up to the store's newest revision."""
@@ -174,34 +166,6 @@ class Player:
         self.engine.close()
         shutil.rmtree(abandoned)
         self.engine = self._open()
-
-
-def _ask(engine: LocalEngine, request: Request) -> object:
-    match request:
-        case RangeRequest():
-            return engine.range(request)
-        case PutRequest():
-            return engine.put(request)
-        case DeleteRangeRequest():
-            return engine.delete_range(request)
-        case TxnRequest():
-            return engine.txn(request)
-        case etcdserverpb.CompactionRequest(revision=revision, physical=physical):
-            return engine.compact(revision, physical)
-        case LeaseGrantRequest(ttl_seconds, lease):
-            return engine.lease_grant(ttl_seconds, lease)
-        case LeaseRevokeRequest(lease):
-            return engine.lease_revoke(lease)
-        case LeaseKeepAliveRequest(lease):
-            return engine.lease_keep_alive(lease)
-        case LeaseTimeToLiveRequest(lease, keys):
-            return engine.lease_time_to_live(lease, keys)
-        case LeaseLeasesRequest():
-            response = engine.lease_leases()
-            return response._replace(leases=tuple(sorted(response.leases)))
-        case etcdserverpb.HashKVRequest(revision=revision):
-            return engine.hash_kv(revision)
-    raise TypeError(f"not a request: {request!r}")
 
 
 def _watch_until_now(engine: LocalEngine, request: WatchRequest) -> Message:

@@ -101,7 +101,7 @@ def put_versions(store: Store, keys: list[bytes], values: list[bytes], in_flight
     for start in range(0, len(keys), in_flight):
         ticket = None
         for at in range(start, min(start + in_flight, len(keys))):
-            ticket = engine.submit_put(PutRequest(keys[at], values[at % len(values)]))
+            ticket = engine.submit(PutRequest(keys[at], values[at % len(values)]))
         if ticket is not None:
             engine.wait(ticket)
 
