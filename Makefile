@@ -10,6 +10,14 @@ PYTHONS = $(shell for version in 3.11 3.12 3.13 3.14 3.15; do \
 	python$$version -c '' 2>/dev/null && echo $$version; done; true)
 # What the targets with tests run: all of them, or TESTS=tests/wal, or TESTS="-k power tests/wal".
 TESTS ?=
+# The heart of each area, without sweeps over crashes and flipped bits, processes, or random lives.
+FAST := $(addprefix tests/, \
+	backends/test_contract.py wal/test_wal_format.py wal/test_wal.py wal/test_wal_inspect.py \
+	engine/test_wire.py engine/test_mvcc_plan.py engine/test_mvcc_validate.py engine/test_mvcc_size.py \
+	engine/test_changes.py engine/test_engine_reads.py engine/test_group_commit.py engine/test_leases.py \
+	engine/test_clock.py store/test_arguments.py store/test_aio.py store/test_twins.py watch/test_watch_index.py \
+	watch/test_watch_stream.py snapshot/test_snapshot_format.py tools/test_tools_txn_text.py \
+	project/test_docs.py project/test_docs_proof.py project/test_docs_truth.py project/test_floors.py)
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -39,8 +47,8 @@ test-all: ## The test suite on every Python from 3.11 on that is on PATH; says o
 		$(MAKE) --no-print-directory check VENV=.venv-$$version PYTHON=python$$version || exit 1; done
 	@echo "run on Python: $(PYTHONS)"
 
-fast: $(VENV)/ready-test ## About a minute of tests, for while you work: those that are not marked slow.
-	$(BIN)/python -m pytest -n auto -m "not slow and not soak" $(TESTS)
+fast: $(VENV)/ready-test ## About a minute of tests, for while you work: the plain ones of each area.
+	$(BIN)/python -m pytest -n auto $(FAST)
 
 cover: $(VENV)/ready-cover ## Coverage of the test suite, its processes included: a summary, and htmlcov/ to browse.
 	$(BIN)/coverage erase

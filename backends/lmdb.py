@@ -10,16 +10,16 @@ Durability: every commit syncs its pages before it writes the meta page that mak
 that one to the next sync (``metasync=False``): a crash takes the last commits at most. NOSYNC is
 never used, as it gives up the order of the two.
 
-The map: LMDB maps a fixed span of addresses. We ask for 1 TiB, which costs nothing until used; where the
-system refuses, for less. When a batch does not fit any more, the map is doubled and the batch played again.
-py-lmdb ends open transactions when it maps anew, so that waits until no view is open; to be ahead of it,
-a batch that finds the map half full and no view open enlarges it first.
+The map: LMDB maps a fixed span of addresses. We ask for 1 TiB, which costs nothing until used, or for less if
+the system refuses. When a batch no longer fits, the map is doubled and the batch is run again. py-lmdb ends open
+transactions when it maps again, so that waits until no view is open; to avoid the wait, a batch that finds the
+map half full and no view open enlarges it first.
 
-Readers of other processes do not use LMDB's table of readers: it cannot be had on a mount that is read-only,
-two processes of one pid (in two pid namespaces) get in each other's way there, and the slots of the dead stay.
-They open the file without it, and each view of theirs locks a byte of the folder (``kvstore.readers``). Before
-each batch the writer looks for such locks, and while there are any it keeps a view of its own open, as old as
-theirs (``lmdb_pins``).
+Readers in other processes do not use LMDB's table of readers: it is not available on a read-only mount, two
+processes with the same pid (in two pid namespaces) conflict there, and the slots of dead processes stay. They open
+the file without it, and each of their views locks a byte of the directory (``kvstore.readers``). Before each batch
+the writer looks for such locks, and while there are any it keeps a view of its own open, as old as theirs
+(``lmdb_pins``).
 
 fork: py-lmdb does not touch the parent's transactions from a child. An environment must not be used
 across a fork; the engine refuses it.
@@ -83,12 +83,12 @@ class LMDBBackend:
         self.short: dict[str, lmdb._Database] = {}
         self.long: dict[str, lmdb._Database] = {}
         self.has_long: dict[str, bool] = {}
-        """Whether the table may have long keys. Never false when it has; may stay true after they went."""
+        """Whether the table may have long keys. Never false when it has; may stay true after they are deleted."""
         self._writable = writable
         self._map_bytes: int = environment.info()["map_size"]
         self._page_bytes: int = environment.stat()["psize"]
         self._views: set[weakref.ref[LMDBReadTx]] = set()
-        """Open views. Adding and discarding are atomic, and a view that is gone, however it went, is none."""
+        """Open views. Adding and discarding are atomic, and a view that is gone, however it ended, does not count."""
         self._growing = False
         self._begin = environment.begin
         self._immutable_meta: Meta | None = None
@@ -214,7 +214,7 @@ class LMDBBackend:
     # --- reading and writing --------------------------------------------------------
 
     def view(self, table: str, key: bytes) -> memoryview | None:
-        """The value of ``key``, where it lies if nobody writes the file; else a copy of it."""
+        """The value of ``key``: in place if the file is not written, otherwise a copy."""
         if self._immutable_meta is None or sys.byteorder != "little" or len(key) > STORED_BYTES_MAX:
             value = self.get(table, key)
             return None if value is None else memoryview(value)
@@ -243,11 +243,11 @@ class LMDBBackend:
         if not self._writable:
             raise ReadOnly
         if not self._views and self._is_map_half_full():
-            self.grow()  # now, when nobody has to wait for it
+            self.grow()  # now, when nothing has to wait for it
         return LMDBWriteTx(self)
 
     def begin_batch(self) -> lmdb.Transaction[bytes]:
-        """The writer's transaction; nothing that somebody reads is used again in it."""
+        """The writer's transaction, which reuses no page that is being read."""
         if self._pins is not None:
             self._pins.keep()
         if time.monotonic() > self._reclaim_at:
@@ -353,7 +353,7 @@ class LMDBBackend:
 
     def settle(self) -> list[Path]:
         self.sync()
-        return []  # the lock file goes after the rename: see ``stale_helpers``
+        return []  # the lock file is removed after the rename: see ``stale_helpers``
 
     def copy_to(self, path: Path) -> None:
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
@@ -400,7 +400,7 @@ class LMDBBackend:
 
     @classmethod
     def check_closed(cls, path: Path) -> None:
-        """Walk a file that nobody has open, with plain reads: mapping a damaged one could end the process."""
+        """Check a closed file with plain reads: mapping a damaged one could end the process."""
         read_meta(path)
         verify_pages(path)
 

@@ -55,7 +55,7 @@ class Meta:
 
     @property
     def is_empty(self) -> bool:
-        """Whether there is nothing in the file, neither ours nor anybody else's."""
+        """Whether there is nothing in the file, ours or not."""
         return self.roots == (_NO_PAGE, _NO_PAGE)
 
 
@@ -160,7 +160,7 @@ class _Walk(walker._Verifier):  # type: ignore[misc]  # the base has no stub
         return super().read_extent(page, pages) if pages * self.psize <= FREE_LIST_BYTES_MAX else None
 
     def _extent_bytes(self, number: bytes) -> int:
-        """What the first page of a long value says of its size; 0 if there is no such page."""
+        """The size that the first page of a long value gives; 0 if there is no such page."""
         page = int.from_bytes(number, sys.byteorder)
         first = self.read_page(page) if len(number) == 8 and page < self.next_pgno else None
         pages: int = self._pg_pages(first, 0) if first is not None else 0

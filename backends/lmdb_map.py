@@ -1,8 +1,8 @@
-"""Where a value lies in an LMDB file that nobody writes: views of it without a copy.
+"""Values in place in an LMDB file that is not being written: views without a copy.
 
 py-lmdb can give views too, but of memory that is gone once its transaction or environment is. The views given here
-keep the map that they look into (Python's own, of the same file) for as long as anybody holds one of them or a
-slice of one; there is no rule to break. So the few steps down the tree are made here:
+keep their map (Python's own, of the same file) for as long as one of them or a slice of one exists; there is no rule
+to break. So the few steps down the tree are made here:
 
     page   10 flags (2): 01 branch, 02 leaf     12 end of the offsets (2)     16 offsets of the nodes (2 each) ...
     node   0 low (2)  2 high (2)  4 flags (2)  6 length of the key (2)  8 the key, then
@@ -47,7 +47,7 @@ class LMDBMap:
         self._tables: dict[str, int] = {}
 
     def find(self, table: str, key: bytes) -> memoryview | None:
-        """The value of ``key`` where it lies. Raises ``Corruption`` where pages do not make sense."""
+        """The value of ``key`` in place. Raises ``Corruption`` if pages are malformed."""
         try:
             if table not in self._tables:
                 entry = self._value(self._root, table.encode())

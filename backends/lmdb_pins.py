@@ -1,6 +1,6 @@
-"""What a writer of an LMDB file keeps for those who read it without LMDB's table of readers.
+"""What the writer of an LMDB file keeps for readers that are not in LMDB's table of readers.
 
-LMDB uses a page again when no view in its table is old enough to have it. Other processes lock a commit in the folder
+LMDB reuses a page when no view in its table is old enough to see it. Other processes lock a commit in the directory
 instead (``kvstore.readers``): first the newest that they know, or a lower one; then they begin the view; then they lock
 the commit that it is of. So before each batch the locks are looked at, and while there are any, views of the
 writer's own stay open:
@@ -11,8 +11,8 @@ writer's own stay open:
 A view that begins after the look is of the newest commit or of the one in the making, and LMDB keeps the newest whole
 until the batch after. A pin of commit P also keeps P - 1: what commit P freed is not used again.
 
-A pin ends with its process. Whoever opens the file next cannot pin a commit that is not the newest any more: if some
-process still reads an older one, the file is left to it, and a copy takes its name.
+A pin ends with its process. The next writer cannot pin a commit that is no longer the newest: if some process still
+reads an older one, the file is left to it, and a copy takes its name.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Pins:
                 self._pins = [*self._pins, pin]
 
     def let_go(self) -> bool:
-        """End all pins, if nobody needs one now."""
+        """End all pins if none is needed now."""
         if self.readers.oldest() is not None:
             return False
         self._pins = []

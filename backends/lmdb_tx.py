@@ -1,6 +1,6 @@
 """Transactions on an LMDB file: views of one commit, and batches.
 
-Short and long keys of a table lie in two databases, so a scan takes rows from each and merges them. While a
+Short and long keys of a table are in two databases, so a scan takes rows from each and merges them. While a
 table has no long keys (the usual case) only the first is read, by one C call per chunk of rows.
 """
 
@@ -33,7 +33,7 @@ _key_of = itemgetter(0)
 
 
 class _Over:
-    """Stands where a transaction was."""
+    """Takes the place of a transaction that is over."""
 
     def __getattr__(self, name: str) -> NoReturn:
         raise StateError("the transaction is over")
@@ -248,7 +248,7 @@ class LMDBWriteTx(LMDBReadTx):
             self._replay()
 
     def _fits(self, operation: Callable[[], Any]) -> bool:
-        """Do it; false if the map is full, and the transaction therefore lost."""
+        """Do it. False if the map is full, and the transaction therefore lost."""
         try:
             operation()
             return True

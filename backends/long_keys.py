@@ -9,7 +9,7 @@ the keys that agree up to its depth, each by the slice of ``SLICE`` bytes that c
 
     leaf   00 | rest length (4, big-endian) | rest | value     one key only has this slice
     link   01 | layer (8) | common                             several do: they continue with ``common``
-                                                               and then lie in ``layer``, without it
+                                                               and then in ``layer``, without it
 
 The trailing 00 puts a deep row after the key that ends with the same slice and before any other, so
 byte order of rows is order of keys. ``common`` is a multiple of SLICE bytes long: every layer then
@@ -263,7 +263,7 @@ def _within(key: bytes, low: bytes | None, high: bytes | None) -> bool:
 
 
 def _span_below(path: bytes, low: bytes | None, high: bytes | None) -> Span | None:
-    """The bounds for what follows ``path``; None if no key that begins with it lies within."""
+    """The bounds for what follows ``path``; None if no key that begins with it is within."""
     if low is not None:
         if low.startswith(path):
             low = low[len(path) :]

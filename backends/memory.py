@@ -6,12 +6,12 @@ There is one set of rows. A transaction sees it through a patch, which gives for
     a batch   its patch holds what it wrote; the commit moves the patch into the rows
     a view    its patch holds what later commits replaced, entered by each commit before it changes a row
 
-So an open view costs memory in proportion to what is written while it is open, and one that nobody
-writes beside costs nothing.
+So an open view costs memory in proportion to what is written while it is open; without writes it costs
+nothing.
 
 Readers take no lock, so a reader that is interrupted leaves none behind. They read the version before and
-after a look: it is odd while a commit moves its rows, and another one afterwards. A look that a commit has met
-is made again.
+after a look: it is odd while a commit moves its rows, and different afterwards. A look that overlapped a commit
+is repeated.
 
 ``copy_to`` writes the file that ``memory_file`` describes. ``open`` loads a file that is there and
 never changes it.

@@ -5,17 +5,17 @@ processes). Each table is an SQLite table of (key, value), ordered by key (see `
 
 Durability: WAL mode with ``synchronous=NORMAL``: a commit is written to the log and not synced; a crash takes
 the last ones. ``sync`` syncs the log, then moves what it can into the file. SQLite itself syncs the
-log before it moves pages, so the file is whole at any moment.
+log before it moves pages, so the file is sound at any moment.
 
 Connections: one writes. Readers take one from a pool and give it back, so there are as many as there were
-reads at one time, and a thread that ends leaves nothing behind. One that is taken belongs to its reader alone: where
-a read is interrupted it goes with the last reference to it, and the next read makes another. The live file is not
-mapped into memory, since a stray write through a map would damage it; a snapshot is.
+simultaneous reads, and a thread that ends leaves nothing behind. A connection in use belongs to its reader alone: if
+the read is interrupted, it is closed with the last reference to it, and the next read makes another. The live file is
+not mapped into memory, since a stray write through a map would damage it; a snapshot is.
 
-Readers of other processes lock the folder (``kvstore.readers``) as long as they have the file open. Each
-connection of theirs is made while one file bears the name: the log beside it would be that of another otherwise.
-Where nobody has the file open and SQLite's helpers can be neither found nor made (a mount that is read-only), it
-is read as if it never changed, and who wants to write it meanwhile is told so (``FROZEN``).
+Readers in other processes lock the directory (``kvstore.readers``) as long as they have the file open. Each of
+their connections is made while the name stays with one file: otherwise the log beside it would be another's. If no
+process has the file open and SQLite's side files can be neither found nor made (a read-only mount), it is read as
+if it never changed, and a writer that comes meanwhile is told so (``FROZEN``).
 
 Two traps of the operating system. Closing *any* descriptor of a file drops the locks that this process holds
 on it: nothing here opens the live file after ``open`` but SQLite itself, which knows (``open_beside``). And the
@@ -74,7 +74,7 @@ FROZEN_SECONDS = 0.5
 FROZEN_POLL_SECONDS = 0.005
 READER_CACHE_BYTES = 4 << 20
 CHECKPOINT_PAGES = 4096  # SQLite moves pages to the file at the commit that passes this
-WAL_KEPT_BYTES = 64 << 20  # a log that was longer is cut when it starts anew
+WAL_KEPT_BYTES = 64 << 20  # a longer log is truncated when it starts over
 BUSY_TIMEOUT_MS = 10_000
 CLOSE_WAIT_SECONDS = 5.0  # how long closing waits for reads that are under way
 SETTLE_SECONDS = 10.0  # how long it waits for views of older commits
@@ -100,7 +100,7 @@ class SQLiteBackend(BackendDefaults):
         self._connections: set[weakref.ref[apsw.Connection]] = set()
         """Those that are open: the writer's, the idle ones, and those that readers have."""
         self._closing = threading.Event()
-        self._idle: list[apsw.Cursor] = []  # one for each connection of a reader that nobody uses
+        self._idle: list[apsw.Cursor] = []  # one for each idle connection of a reader
         self._opened: os.stat_result | None = None  # what bore the name when it was opened
         self._is_replaced = False  # by a file of the same content: see ``settle``
         self._role: FolderLock | None = None  # what this process says of itself to others
@@ -158,7 +158,7 @@ class SQLiteBackend(BackendDefaults):
                     time.sleep(FROZEN_POLL_SECONDS)
 
     def _freeze(self) -> bool:
-        """Read the file as it is, without helpers, if nobody writes it; hold off who wants to. Whether that goes."""
+        """Read the file as it is, without side files, if it is not written; keep writers off. Whether that works."""
         wal = wal_path(self.path)
         if self._role is None or os.access(self.path.parent, os.W_OK):
             return False
@@ -266,7 +266,7 @@ class SQLiteBackend(BackendDefaults):
         return SQLiteWriteTx(self, self._writer.cursor())
 
     def take(self) -> apsw.Cursor:
-        """A cursor of a connection that nobody else uses; ``give_back`` ends that, or ``drop``."""
+        """A cursor of a connection for the caller alone, until ``give_back`` or ``drop``."""
         if self._closing.is_set():
             raise StoreClosed
         try:
@@ -344,9 +344,9 @@ class SQLiteBackend(BackendDefaults):
             raise typed(error, self.path) from error
 
     def settle(self) -> list[Path]:
-        """Move the whole log into the file, which SQLite syncs then: the log is not needed any more.
+        """Move the whole log into the file, which SQLite then syncs: the log is no longer needed.
 
-        Views of the newest commit do not stand in the way: they go on with the log that they have open.
+        Views of the newest commit are not in the way: they continue with the log that they have open.
         """
         helpers = [wal_path(self.path), self.path.with_name(self.path.name + "-shm")]
         if self._writer is None:
@@ -389,7 +389,7 @@ class SQLiteBackend(BackendDefaults):
         try:
             logged, moved = self._writer.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
             if logged != moved:
-                return False  # a view of an older commit stands in the way
+                return False  # a view of an older commit is in the way
             self._check_place()
             with open_beside(self.path) as file:
                 for offset in range(0, pages * page_bytes, COPIED_BYTES):
@@ -455,7 +455,7 @@ class SQLiteBackend(BackendDefaults):
         return [connection for connection in found if connection is not None]
 
     def _wait_for_idle(self, writers: int) -> bool:
-        """Whether all readers have given their connections back, or let go of them, within some seconds."""
+        """Whether all readers have given back or dropped their connections within some seconds."""
         deadline = time.monotonic() + CLOSE_WAIT_SECONDS
         while len(self._idle) < len(self._connections) - writers:
             if time.monotonic() > deadline:
@@ -494,7 +494,7 @@ class SQLiteBackend(BackendDefaults):
 
 
 def _is_written_here(path: Path) -> bool:
-    """Whether this process writes the file of that name already, and is putting another in its place."""
+    """Whether this process already writes the file of that name, and is replacing it."""
     with closing(Readers(path.parent)) as readers:
         return readers.writer() == own_pid()
 

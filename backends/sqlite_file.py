@@ -1,4 +1,4 @@
-"""What an SQLite file says of itself, and how its tables are made.
+"""What an SQLite file says about itself, and how its tables are made.
 
     byte   0  "SQLite format 3", 00
           16  page size, 2 bytes big-endian (1 = 65536)
@@ -7,7 +7,7 @@
           68  application id, 4 bytes big-endian: "kvst" for ours
 
 Both numbers are set in the transaction that makes the tables. Each table is one B-tree
-ordered by ``memcmp`` of the key, without row numbers, and STRICT: nothing but BLOBs goes in.
+ordered by ``memcmp`` of the key, without row numbers, and STRICT: it takes nothing but BLOBs.
 """
 
 from __future__ import annotations

@@ -350,11 +350,14 @@ class LocalEngine(Reads):
             finally:
                 life.move(Phase.CLOSED)
                 self.writer.stop()
-                with core.checkpointing:
-                    files = ExitStack()
+                self._close_watches()
+                with (
+                    core.checkpointing,
+                    ExitStack() as files,
+                ):  # whichever of them fails, the others are closed
                     files.callback(core.lock.release)
+                    files.callback(core.backend.close)
                     files.callback(core.log.close)
-                    self._let_go(files)
 
     def _finish_writing(self) -> None:
         core = self.core

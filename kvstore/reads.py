@@ -14,7 +14,6 @@ import os
 import threading
 import weakref
 from collections.abc import Iterator
-from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
@@ -244,14 +243,12 @@ class Reads:
         with self._closing:
             if self.life.read_refusal is None:
                 self.life.move(Phase.CLOSED)
-                self._let_go(ExitStack())
+                self._close_watches()
+                self.backend.close()
 
-    def _let_go(self, files: ExitStack) -> None:
-        """Close the watches, then the backend, then what ``files`` lists; whichever fails, the others are closed."""
+    def _close_watches(self) -> None:
         if self.hub is not None:
             self.hub.close()
-        with files:
-            files.callback(self.backend.close)
 
 
 class ReadEngine(Reads):

@@ -1,10 +1,10 @@
-"""What every command shares: the options that say which store, how answers are printed, how failures end.
+"""What all commands share: the options that choose the store, how answers are printed, how failures end.
 
 A command is a module with ``register(app)``; ``main.py`` lists them. These options are accepted before and after
 the name of a command:
 
     --data-dir DIR     the store            (else KVSTORE_DATA_DIR)
-    --backend NAME     its backend          (else the one whose files lie there, else KVSTORE_BACKEND, else lmdb)
+    --backend NAME     its backend          (else the one whose files are there, else KVSTORE_BACKEND, else lmdb)
     --set NAME=VALUE   any other option of the store, e.g. --set wal-dir=/fast/wal (else KVSTORE_<NAME>)
     --json             answers as JSON, with etcdctl's field names: keys and values in base64
 

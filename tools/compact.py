@@ -1,8 +1,8 @@
-"""``kvstore compact REVISION``: forget what was superseded at or before a revision.
+"""``kvstore compact REVISION``: delete the versions superseded at or before a revision.
 
 The store must not be open elsewhere: a process that has it open calls ``store.compact()``, or leaves it to
 ``auto_compaction_retention``. The rows are gone when the command ends; if it is interrupted, the next process that
-opens the store goes on. Also a script: ``python tools/compact.py REVISION --data-dir DIR``.
+opens the store continues. Also a script: ``python tools/compact.py REVISION --data-dir DIR``.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """``kvstore defragment``: give a store's free pages back to the file system.
 
-The store must not be open elsewhere: a process that has it open calls ``store.defragment()``, which stops nobody,
-or leaves it to the automatic one. Also a script: ``python tools/defragment.py --data-dir DIR``.
+The store must not be open elsewhere: a process that has it open calls ``store.defragment()``, beside which
+everything goes on, or leaves it to the automatic one. Also a script: ``python tools/defragment.py --data-dir DIR``.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""``kvstore doctor``: versions, file system, speed of syncs, room, clocks, and what to do about them.
+"""``kvstore doctor``: versions, file system, sync speed, free space, clocks, and what to do about them.
 
-    kvstore doctor --data-dir DIR           a table; the advice stands below it
+    kvstore doctor --data-dir DIR           a table, followed by the advice
     kvstore doctor --data-dir DIR --json    one object for each fact: name, value, level, advice
 
-Writes one small file beside the log, to measure syncs, and removes it. Whether data is damaged is ``kvstore
-verify``'s to say. Exit code 1: there is a warning.
+Writes one small file beside the log, to measure syncs, and removes it. To find damaged data, use ``kvstore verify``.
+Exit code 1: there is a warning.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """``kvstore snapshot save|status|list|prune|restore``: single-file copies of a store, and new stores from them.
 
     kvstore snapshot save backup.snap --data-dir DIR      also while another process writes the store
-    kvstore snapshot status backup.snap                   every byte is looked at; exit code 4: damaged
-    kvstore snapshot list --data-dir DIR                  those in the store's own place
-    kvstore snapshot prune --data-dir DIR [--dry-run]     only the newest of them stay
+    kvstore snapshot status backup.snap                   checks every byte; exit code 4: damaged
+    kvstore snapshot list --data-dir DIR                  the store's own snapshots
+    kvstore snapshot prune --data-dir DIR [--dry-run]     keeps only the newest of them
     kvstore snapshot restore backup.snap --data-dir NEW   a new store; NEW must be absent or empty
     kvstore snapshot restore OLD --data-dir NEW --to-revision 1234 [--archive DIR]
                                                           from the snapshots and the log of a data directory

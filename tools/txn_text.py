@@ -36,7 +36,7 @@ T = TypeVar("T")
 
 
 class BadTxn(UsageError):
-    """A line that is no compare or no op."""
+    """A line that is neither a compare nor an op."""
 
     def __init__(self, line: int, problem: str) -> None:
         super().__init__(f"line {line}: {problem}")

@@ -1,9 +1,9 @@
-"""``kvstore verify [FILE]``: is what lies on disk what was written?
+"""``kvstore verify [FILE]``: is what is on disk what was written?
 
-    kvstore verify --data-dir DIR           log, backend, snapshots, each by itself and against each other
-    kvstore verify --data-dir DIR --deep    also: build the backend anew from snapshot and log, compare every row
-    kvstore verify --data-dir DIR --heal    and if the backend is damaged, put the one built anew in its place; if it is
-                                            sound and ahead of its log, begin the log anew after it
+    kvstore verify --data-dir DIR           log, backend, snapshots, each by itself and compared
+    kvstore verify --data-dir DIR --deep    also: rebuild the backend from snapshot and log, compare every row
+    kvstore verify --data-dir DIR --heal    and if the backend is damaged, replace it by the rebuilt one; if it is
+                                            sound and ahead of its log, start a new log after it
     kvstore verify backup.snap              a snapshot file
 
 Works beside the process that writes the store; ``--heal`` does not. Exit code 4: damaged.

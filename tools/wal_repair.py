@@ -1,14 +1,14 @@
 """``kvstore wal repair``: make a refused log open again, and say what that costs.
 
     kvstore wal repair --dry-run         what is wrong, what would be cut, what would be lost; touches nothing
-    kvstore wal repair                   flips bits back that have flipped, as many as there are alone in their record;
-                                         cuts a write that was not finished (opening would, too)
-    kvstore wal repair --to-last-good    cuts at the damage: everything behind it that the backend does not hold is
+    kvstore wal repair                   flips flipped bits back, if each is the only one in its record;
+                                         cuts an unfinished write (as opening would)
+    kvstore wal repair --to-last-good    cuts at the damage: everything after it that the backend does not hold is
                                          GIVEN UP
 
-A segment is copied aside before it is changed (``.broken``), and segments behind the damage are renamed so. What the
-backend holds already is not read again; if the log is damaged only there, nothing needs to be cut. If the backend holds
-more than the damaged log can prove, the log begins anew after it.
+A segment is copied aside before it is changed (``.broken``), and segments after the damage are renamed so. What the
+backend already holds is not read again; if the log is damaged only there, nothing needs to be cut. If the backend holds
+more than the damaged log can prove, a new log begins after it.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """``kvstore watch KEY``: the events of keys from a revision on; with ``--follow`` also those to come.
 
-Works beside the process that writes the store: what is durable is read, and with ``--follow`` looked at again
-every half second.
+Works beside the process that writes the store: what is durable is read, with ``--follow`` again every
+half second.
 """
 
 from __future__ import annotations

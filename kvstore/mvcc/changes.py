@@ -1,8 +1,8 @@
 """Changes in revision order: what watch catch-up, differences and HashKV read.
 
 ``changes`` names the key of each revision. The version it wrote is the row of ``latest`` if that is still the
-newest, else the first row of ``history`` whose end lies behind the revision. Which of the two is asked first, a
-sample of the page decides.
+newest, else the first row of ``history`` whose end is after the revision. A sample of the page decides which of the
+two is asked first.
 """
 
 from __future__ import annotations
@@ -150,7 +150,7 @@ def _take_latest(tx: ReadTx, named: _Named, wanted: list[int]) -> list[int]:
 
 
 def _take_ended(tx: ReadTx, named: _Named, wanted: list[int]) -> list[int]:
-    """Fill in the versions that lie in ``history``; return where there is none."""
+    """Fill in the versions found in ``history``; return the places where there is none."""
     revisions, keys, _ = named
     starts = []
     for at in wanted:

@@ -42,7 +42,7 @@ T = TypeVar("T")
 
 
 def write_now(state: State, now_ms: int) -> None:
-    """Bring everything into the backend, where nobody else looks at the state: in replay, restore, import."""
+    """Move everything into the backend, while nothing else uses the state: in replay, restore, import."""
     generation = state.freeze()
     state.committing(generation)
     write_generation(state.backend, generation, now_ms, no_pause)

@@ -11,11 +11,11 @@
                        9 compact    varint    revision + 1 (so that 0 has a byte)
                       10 alarm      Alarm     {1 on, 2 member id, 3 name}
 
-Fields stand in the order in which they take effect; the nth put or delete is sub revision n. An entry says what
+Fields are in the order in which they take effect; the nth put or delete is sub revision n. An entry says what
 happened, not what was asked: replaying it evaluates nothing and reads nothing.
 
 ``apply`` interprets entries wherever a log is read. A live write is carried out from its plan (plan.py) instead, which
-must come to the same: see twin.py.
+must have the same result: see twin.py.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ def apply(entry: bytes, state: State, lessor: Lessor) -> None:
 
 
 def _apply_lone_put(entry: bytes, state: State) -> bool:
-    """The usual entry, a revision and one put, without the general way's cost; False if it is another."""
+    """The usual entry, a revision and one put, without the cost of the general case; False if it is another."""
     if entry[:1] != b"\x08":
         return False
     main, at = read_varint(entry, 1)

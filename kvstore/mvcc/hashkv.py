@@ -1,4 +1,4 @@
-"""HashKV: etcd's checksum of the key space, so that a store here can be held against an etcd.
+"""HashKV: etcd's checksum of the key space, so that a store can be compared with an etcd.
 
 CRC-32C over ``"key"`` and then, in revision order, over the row key and row value that etcd would keep:
 
@@ -6,7 +6,7 @@ CRC-32C over ``"key"`` and then, in revision order, over the row key and row val
 
 up to revision R. Rows at or below the compaction count only if they are still live at R; a delete at exactly the
 compaction revision never counts (as in etcd since 3.4.34). If nothing at all is live at R, etcd leaves out the
-first rule and hashes every row it still has; so do we (etcd-facts 2.8).
+first rule and hashes every row it still has; so do we.
 """
 
 from __future__ import annotations

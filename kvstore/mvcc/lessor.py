@@ -125,7 +125,7 @@ class Lessor:
         generation.set_row(ATTACHMENT, lease_key(ident) + key, b"")
 
     def apply_detach(self, generation: Generation, ident: int, keys: Collection[bytes]) -> None:
-        """Of the keys of a lease, or of one that is gone."""
+        """Detach keys of a lease, which may be gone already."""
         lease, begin = self.leases.get(ident), lease_key(ident)
         generation.delete_rows(ATTACHMENT, [begin + key for key in keys])
         if lease is not None:

@@ -5,7 +5,7 @@ opens a new one in front and carries the frozen one into the backend. Generation
 
     reads:  active generation -> frozen generation (while a checkpoint runs) -> backend
 
-A change lies in a generation from the moment it is planned, before its log record is synced; readers ask at the
+A change is in a generation from the moment it is planned, before its log record is synced; readers ask at the
 published revision and so never see it too early.
 
 One look, one state. Every read, and every page of a long one, keeps one rule (``State.look``):
@@ -17,8 +17,8 @@ One look, one state. Every read, and every page of a long one, keeps one rule (`
 Whatever was missing in the generations is then in the transaction, and what is in both is the same. That holds
 however long the reader is held up between any two steps, because what it has taken stays as it was: the tuple is
 replaced, never changed; a generation only grows, by changes newer than what the reader asks for, and is emptied
-only once nobody holds it any more (``Remains``). Readers take no lock here, and leave none behind when they are
-interrupted: what they work out for those who come after (``Generation.keys``) is put in place by one assignment.
+only once it is no longer referenced (``Remains``). Readers take no lock here, and leave none behind when they are
+interrupted: what they compute for later readers (``Generation.keys``) is put in place by one assignment.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from typing import Any
 DRAIN_CHUNK = 256
 DRAIN_PAUSE_SECONDS = 0.0001
 HELD_SECONDS = 0.01
-"""How long ``Remains`` waits for readers who are still about."""
+"""How long ``Remains`` waits for readers that still use the generation."""
 _CHANGE_OVERHEAD_BYTES = 300
 _RUN_RATIO = 4
 
@@ -40,8 +40,8 @@ _RUN_RATIO = 4
 ChangedRow = tuple[int, int, bytes, bytes | None]
 """One change: (main, sub, key, the row that it wrote; None for a delete).
 
-A plain tuple of plain values: the garbage collector stops looking at it after the first time, and there may be
-100,000 of them in memory, whose collection would hold up every thread.
+A plain tuple of plain values: the garbage collector untracks it after the first pass. There may be 100,000 of them
+in memory, and collecting them would stall every thread.
 """
 
 _Runs = tuple[list[bytes], ...]
@@ -58,7 +58,7 @@ class Generation:
         """The changes before that one, oldest first, of keys that were changed more than once."""
         self.changes: list[ChangedRow] = []
         self.order: list[bytes] = []
-        """The keys, as they came. (One may stand here twice: that does no harm.)"""
+        """The keys, in the order of their changes. (One may be here twice: that does no harm.)"""
         self.rows: dict[str, dict[bytes, bytes | None]] = {}
         """Pending rows of the small tables (lease, attachment, alarm, meta); None deletes."""
         self.last_index = 0
@@ -156,8 +156,8 @@ Generations = tuple[Generation, ...]
 class Remains:
     """The contents of a generation that the backend has taken in and the state has dropped.
 
-    Freeing 10,000 objects at once would stall every thread, so they go in small steps; but not while a reader still
-    looks at them. Whoever makes one of these lets go of the generation, and calls ``drain``.
+    Freeing 10,000 objects at once would stall every thread, so they are freed in small steps, but not while a reader
+    still uses them. The creator of one of these drops the generation, then calls ``drain``.
     """
 
     def __init__(self, generation: Generation) -> None:

@@ -2,14 +2,13 @@
 
     request --decide--> Plan: log entry, answer, changes --carry_out--> state and leases in memory
 
-``decide`` looks at everything planned before it, durable or not, and changes nothing. It is all or nothing:
-what can be refused is refused there. ``carry_out`` writes the changes into memory, so that the next plan sees
-them. An exception can come out of a signal handler between any two steps of the main thread; so carrying
-out can be repeated: whoever finds a plan half carried out runs ``carry_out_again``, and the state is the same as if
-nothing had happened.
+``decide`` sees everything planned before it, durable or not, and changes nothing. It is all or nothing: what can be
+refused is refused there. ``carry_out`` writes the changes into memory, so that the next plan sees them. A signal
+handler can raise an exception between any two steps of the main thread, so carrying out can be repeated: the thread
+that finds a plan half carried out runs ``carry_out_again``, and the state is as if nothing had happened.
 
 Live writes and replay are two interpreters: a live write is carried out from its plan, a recovered one from
-its log entry (``effects.apply``). That both come to the same state is held by a test that runs them side by side.
+its log entry (``effects.apply``). Tests compare the two for every write (twin.py).
 
 One transaction has one main revision (head + 1); each put and each deleted key is one sub revision. A write
 that changes nothing has no revision and no log entry.
@@ -80,7 +79,7 @@ class Plan(NamedTuple):
     """A decided write."""
 
     entry: bytes | None
-    """For the log; None where nothing changes."""
+    """The log entry; None if nothing changes."""
     response: Any
     head: int
     """``State.head`` once it is carried out."""
@@ -192,7 +191,7 @@ class Planner:
         return Plan(entry, PutResponse(main, prev_kv), main, state.index + 1, ((main, 0, key, row),))
 
     def _put_with_ttl(self, request: PutWithTTLRequest) -> Plan:
-        """A put with a new lease of its own, in one log entry: both are there, or neither."""
+        """A put with a new lease of its own, in one log entry: both exist, or neither."""
         put, ttl_seconds = request.put, max(request.ttl_seconds, self._ttl_min_seconds)
         if ttl_seconds > TTL_MAX_SECONDS:
             raise LeaseTTLTooLarge
@@ -303,7 +302,7 @@ class Planner:
         return draft.plan(LeaseGrantResponse(self._state.head, lease, ttl_seconds))
 
     def _keep_alive(self, request: LeaseKeepAliveRequest) -> Plan:
-        """A lease that is due is not renewed any more: ttl 0, as where there is none."""
+        """A lease that is due is no longer renewed: ttl 0, as for a lease that does not exist."""
         found, now_ms = self._lessor.leases.get(request.id), self._now_ms()
         if found is None or found.deadline_ms <= now_ms:
             return self._unchanged(LeaseKeepAliveResponse(self._state.head, request.id, 0))
@@ -329,9 +328,9 @@ class Planner:
         return draft.plan(None)
 
     def _revoke(self, request: LeaseRevokeRequest) -> Plan:
-        """The attached keys go in one revision, in key order. More than an entry holds go piece by piece.
+        """The attached keys are deleted in one revision, in key order; more than an entry holds, piece by piece.
 
-        The answer is then None until the last of them, with which the lease goes: ask again.
+        The answer is then None until the last piece, which also deletes the lease: ask again.
         """
         found = self._lessor.leases.get(request.id)
         if found is None:

@@ -109,7 +109,7 @@ def _sorted_and_limited(rows: Rows, request: RangeRequest) -> tuple[Rows, bool]:
     """Filter, sort (ties stay in ascending key order) and cut.
 
     As in etcd, a sort target without an order sorts ascending, but after the limit: it sees only the first
-    limit + 1 keys (etcd-facts 5.4). A filter switches that off.
+    limit + 1 keys. A filter switches that off.
     """
     limit = request.limit if request.limit > 0 else 0
     if _filtered(request):

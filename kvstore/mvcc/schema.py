@@ -16,7 +16,7 @@ that superseded or deleted it. ``history`` is keyed by that end, which makes thr
 
     read key k at revision R    latest if its mod_revision <= R; else the first row of k with end > R,
                                 if its mod_revision <= R; else k did not exist
-    all versions of k           the rows of k lie together, in order
+    all versions of k           the rows of k are adjacent, in order
     compaction up to C          for each change below C with kind "update" or "delete": the row (k, that revision)
                                 is the version it ended; delete both. No lookup, no scan of live data.
 
@@ -97,7 +97,7 @@ def split_revisions(keys: Sequence[bytes]) -> list[tuple[int, int]]:
 
 
 def parse_u64(value: bytes | None, default: int = 0) -> int:
-    """The number; ``default`` where there is none. Raises ``Corruption``."""
+    """The number; ``default`` if there is none. Raises ``Corruption``."""
     if value is None:
         return default
     if len(value) != 8:
@@ -115,7 +115,7 @@ def unescape(escaped: bytes) -> bytes:
 
 
 def history_key(key: bytes, main: int, sub: int) -> bytes:
-    """Where the version of ``key`` that ended at (main, sub) lies."""
+    """The key in ``history`` of the version of ``key`` that ended at (main, sub)."""
     return key.replace(b"\0", b"\0\xff") + KEY_END + _REVISION.pack(main, sub)
 
 

@@ -1,14 +1,14 @@
 """How large a request may be.
 
-``max_request_bytes`` is held against what etcd counts (``kvstore.etcdpb.sizes``). A request is measured only where a
-bound that costs next to nothing does not settle the matter.
+``max_request_bytes`` limits what etcd counts (``kvstore.etcdpb.sizes``). A request is only measured if a nearly free
+upper bound does not answer the question.
 
-Whatever ``max_request_bytes`` says, a write is refused that could not be kept:
+Whatever ``max_request_bytes`` says, a write that could not be kept is refused:
 
     row     a version of a key. One limit for all backends, for a store can be moved to another: SQLite's rows end at
             1,000,000,000 bytes, and a row of ``history`` has the key in it, and once more, at up to twice its length
     entry   what one write puts into the log, where a record has at most 1 GiB. A deletion of a range or a transaction
-            that takes more is refused; a lease with so many keys goes piece by piece
+            that takes more is refused; a lease with that many keys is revoked piece by piece
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def first_piece(keys: Sequence[bytes]) -> int:
 
 
 def removal_bytes(key: bytes) -> int:
-    """At most so much of the log takes the removal of a key from the store and from its lease."""
+    """Removing a key from the store and from its lease takes at most this much of the log."""
     return 2 * len(key) + _REMOVAL_OVERHEAD_BYTES
 
 

@@ -45,8 +45,8 @@ class State:
     def __init__(
         self, backend: Backend, *, marks: Marks | None = None, written_elsewhere: bool = False
     ) -> None:
-        """``marks``: those of the backend, where they were read already.
-        ``written_elsewhere``: another process goes on checkpointing and compacting under this state.
+        """``marks``: those of the backend, if they were read already.
+        ``written_elsewhere``: another process keeps checkpointing and compacting under this state.
         """
         self.backend = backend
         self.generations: Generations = (Generation(),)
@@ -104,7 +104,7 @@ class State:
         self.published = revision
 
     def adopt(self, other: State) -> None:
-        """Become what ``other`` is: a state of the same backend, read anew. Published revisions stay as they are."""
+        """Become ``other``, a state of the same backend that was just read. Published revisions stay as they are."""
         self.generations = other.generations
         self.applied_index, self.index = other.applied_index, other.index
         self.head, self.head_compacted = other.head, other.head_compacted
@@ -182,7 +182,7 @@ class State:
             raise Compacted(self.compacted)
 
     def head_row(self, key: bytes) -> bytes | None:
-        """The row of ``key`` after everything planned so far; None where it does not exist."""
+        """The row of ``key`` after everything planned so far; None if it does not exist."""
         for generation in self.generations:
             change = generation.newest.get(key)
             if change is not None:
@@ -192,7 +192,7 @@ class State:
         return self.backend.get(LATEST, key)
 
     def row_at(self, key: bytes, revision: int) -> bytes | None:
-        """The row of ``key`` as it was at ``revision``; None where it did not exist."""
+        """The row of ``key`` as it was at ``revision``; None if it did not exist."""
         for generation in self.generations:
             if key in generation.newest:
                 change = generation.at(key, revision)
@@ -210,7 +210,7 @@ class State:
     def page(
         self, start: bytes, end: bytes | None, revision: int, limit: int = PAGE_ROWS
     ) -> tuple[list[tuple[bytes, bytes]], bytes | None]:
-        """About ``limit`` live (key, row) of [start, end) at ``revision``, ascending, and where to go on.
+        """About ``limit`` live (key, row) of [start, end) at ``revision``, ascending, and where to continue.
 
         May return fewer rows (even none) with more to come; None as second value means the end.
         """

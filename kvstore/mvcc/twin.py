@@ -1,10 +1,10 @@
-"""Live writes and replay are two interpreters of a write; here they are held against each other.
+"""Live writes and replay are two interpreters of a write; here they are compared.
 
     live:     request --decide--> plan --carry_out--> state
     replay:   entry --effects.apply--> state
 
-A plan's entry has to do to a state what the plan does. ``Twin`` is a state small enough to be made for each write: it
-takes in the entry, and is compared when the plan has been carried out (invariant 9, with ``KVSTORE_VERIFY=1``).
+A plan's entry must do to a state what the plan does. ``Twin`` is a state small enough to be made for each write: it
+takes in the entry, and is compared once the plan has been carried out (invariant 9, with ``KVSTORE_VERIFY=1``).
 """
 
 from __future__ import annotations

@@ -158,7 +158,7 @@ def _check_branch(ops: Sequence[Op]) -> tuple[set[bytes], list[Interval]]:
 
 
 def _interval(key: bytes, range_end: bytes) -> Interval:
-    """What a delete covers. As in etcd, "from key" makes an interval that covers nothing here (etcd-facts 5.7)."""
+    """What a delete covers. As in etcd, "from key" makes an interval that covers nothing here."""
     return (key, range_end) if range_end else (key, key + b"\0")
 
 

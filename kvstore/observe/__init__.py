@@ -1,1 +1,1 @@
-"""Looking at a store: what it says about itself, what is measured, and the ground it stands on."""
+"""Looking at a store: what it says about itself, what is measured, and its environment."""

@@ -1,8 +1,8 @@
-"""Doctor: the ground a store stands on, looked at without touching the store, with advice in plain words.
+"""Doctor: the environment of a store, examined without touching the store, with advice in plain words.
 
     versions      of this library, of Python, of the backends' libraries
-    ground        kernel, file system, room, how long a sync takes
-    store         who holds it, how far the backend is behind the log, clocks, room under the quota
+    environment   kernel, file system, free space, how long a sync takes
+    store         which process has it open, how far the backend is behind the log, clocks, room under the quota
 
 A fact has a level: ``ok``; ``advice``, something could be better; ``warning``, something will hurt.
 """
@@ -54,7 +54,7 @@ class Level(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Fact:
-    """One thing that was looked at."""
+    """One thing that was examined."""
 
     name: str
     value: str
@@ -125,7 +125,7 @@ def has_fast_commit_bug(release: str) -> bool:
 
 
 def file_system_of(path: Path) -> tuple[str, str]:
-    """(type, mount point) of the file system that ``path`` lies on; empty where the system does not say."""
+    """(type, mount point) of the file system of ``path``; empty if the system does not say."""
     try:
         mounts = Path("/proc/self/mountinfo").read_text().splitlines()
     except OSError:
@@ -234,7 +234,7 @@ def _store(directory: DataDir, options: Options) -> Iterator[Fact]:
 
 
 def _holder(directory: DataDir) -> StoreLocked | None:
-    """Who has the store open."""
+    """The process that has the store open."""
     try:
         hold_still(directory)()
     except StoreLocked as held:

@@ -187,7 +187,7 @@ class MeasuredPlanner(Planner):
         return self._count_ops(request.success if response.succeeded else request.failure, response.responses)
 
     def _count_ops(self, ops: tuple[Op, ...], responses: tuple[Any, ...]) -> int:
-        """Count what was carried out; how many operations that were."""
+        """Count what was carried out. Returns the number of operations."""
         measured, count = self.measured, 0
         for op, response in zip(ops, responses, strict=True):
             if isinstance(op, TxnRequest):

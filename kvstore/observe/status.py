@@ -72,7 +72,7 @@ class Status:
     """What poisoned the store: it refuses writes until it is reopened. Empty: nothing did."""
     errors: tuple[str, ...]
     set_aside: tuple[str, ...]
-    """Damaged files that an opening or a repair has set aside; what took their place is whole."""
+    """Damaged files that an opening or a repair has set aside; their replacements are sound."""
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""

@@ -1,1 +1,1 @@
-"""Work on the files of a store that nobody has open."""
+"""Work on the files of a closed store."""

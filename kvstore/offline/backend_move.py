@@ -50,7 +50,7 @@ def move_backend(
     progress: Progress | None = None,
     disk: Disk | None = None,
 ) -> Moved:
-    """``wal_dir``: where the log lies, as at opening.
+    """``wal_dir``: the log directory, as at opening.
 
     Raises ``StoreLocked``, ``NotAStore``, ``BadOption``, ``DiskFull``, ``Corruption``.
     """

@@ -7,14 +7,13 @@ group ``kvstore.migrations``, that knows how rows change between two neighbourin
              <--down-----           <--down-----
 
 A step and the new number go into the backend in ONE transaction: in a crash the store is of the old format or of the
-new one, and running the migration again goes on from there. A store is migrated when its log holds nothing that the
-backend lacks (it was closed cleanly): the log's entries are for the version that wrote them to understand.
+new one, and running the migration again continues from there. Only a store that was closed cleanly, whose log holds
+nothing that the backend lacks, is migrated: log entries are only understood by the version that wrote them.
 
-    in place        the backend is changed where it lies
-    out of place    a copy in a new data directory is changed and held against the original by HashKV
+    in place        the backend itself is changed
+    out of place    a copy in a new data directory is changed, and compared with the original by HashKV
 
-Four ways to be refused are told apart: ``NotAStore``, ``TooOld`` (no step leads on from its format), ``TooNew``,
-``Corruption``.
+There are four refusals: ``NotAStore``, ``TooOld`` (no step leads on from its format), ``TooNew``, ``Corruption``.
 """
 
 from __future__ import annotations
@@ -73,7 +72,7 @@ class Plan:
     wanted: int
     steps: tuple[Migration, ...]
     wal_dir: str = ""
-    """Where the log lies; empty: in the data directory."""
+    """The log directory; empty: in the data directory."""
 
 
 def installed_steps() -> list[Migration]:
@@ -240,7 +239,7 @@ def _fingerprint(backend: Backend, version: int, steps: Sequence[Migration]) -> 
 
 
 def _copy_log(disk: Disk, directory: DataDir, copy: DataDir) -> None:
-    """The segments as they are: a log that goes on from the same index."""
+    """Copy the segments as they are: a log that continues from the same index."""
     for segment in layout.segments(directory.wal):
         file = disk.create(copy.wal / segment.path.name)
         try:

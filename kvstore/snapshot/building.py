@@ -1,12 +1,12 @@
-"""Where a new data directory is built, and how it gets its place: whole, or not at all.
+"""Where a new data directory is built, and how it gets its place: complete, or not at all.
 
     the target is absent             built in <target>.restoring beside it, and renamed
-    it is there, and empty           built in <target>/.restoring inside it: it may be a mount point, or lie in a folder
-                                     that may not be written. Then ``wal`` moves up, and ``snap`` after it
+    it is there, and empty           built in <target>/.restoring inside it: it may be a mount point, or be in a
+                                     directory that may not be written. Then ``wal`` moves up, and ``snap`` after it
 
 In a crash nothing has the name of a store: the target is absent, or has a ``.restoring`` and no ``snap``, which opening
-refuses. The next restore clears what is left. (A crash after ``snap`` has moved leaves the whole store, and perhaps an
-empty ``.restoring`` in it.)
+refuses. The next restore removes what is left. (A crash after ``snap`` has moved leaves the complete store, perhaps
+with an empty ``.restoring`` in it.)
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def _is_empty(target: Path) -> bool:
 
 @contextmanager
 def building_directory(disk: Disk, target: Path) -> Iterator[DataDir]:
-    """A directory to build in, whose content becomes ``target`` if all goes well, and is removed if not."""
+    """A directory to build in. Its content becomes ``target`` on success, and is removed otherwise."""
     if target.is_symlink():
         raise OpenError(f"{target} is a symbolic link", target)
     if target.is_dir():
@@ -103,7 +103,7 @@ def _built_in(disk: Disk, root: Path, place: DataDir | None = None) -> Iterator[
 
 
 def _finish(disk: Disk, directory: DataDir) -> None:
-    """The files are whole and synced: they belong to whom the folder belongs to."""
+    """The files are complete and synced: give them to the owner of the directory."""
     disk.remove(directory.lock)
     for folder in (directory.root, directory.snap, directory.wal):
         hand_over_all(folder)

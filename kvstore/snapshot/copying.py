@@ -1,18 +1,18 @@
-"""Copying a backend into a file that is hashed on the way, and held against what the disk gives back.
+"""Copying a backend into a file that is hashed on the way, and compared with what the disk gives back.
 
-Where a backend can write its copy from front to back (``copy_into``), it writes into a pipe, in C and without the GIL:
+If a backend can write its copy from front to back (``copy_into``), it writes into a pipe, in C and without the GIL:
 
     backend ══pipe══> digest ────────> write ────────────────> read back
                       SHA-256 of all,  past the page cache,    from the disk, and compared
                       a CRC-32C of     and then synced         by the CRC-32Cs
                       each chunk
 
-on a thread each. No more than ``BUFFERS`` chunks are on their way, and none wait in the page cache, so a sync of the
-log never queues behind much of it. While somebody writes (``Traffic``) the disk is left to them most of the time.
+on a thread each. At most ``BUFFERS`` chunks are in flight, and none wait in the page cache, so a sync of the log never
+queues behind much of it. While there are writes (``Traffic``), most of the disk's time is left to them.
 
-Elsewhere the backend makes the file by itself (``copy_to``); it is digested, synced and read back when it is there.
+Otherwise the backend writes the file by itself (``copy_to``), which is then digested, synced and read back.
 
-What is read back is what was digested, or ``finish`` raises ``Corruption`` with the offset.
+If what is read back is not what was digested, ``finish`` raises ``Corruption`` with the offset.
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ CHUNK_BYTES = 1 << 20
 PIECE_BYTES = 128 << 10
 """The most that is asked of the disk at a time while it is busy."""
 BUSY_SHARE = 4
-"""While it is busy, we use it for no more than one part in so many of the time."""
+"""While the disk is busy, we use it at most for this fraction (1 / N) of the time."""
 BUFFERS = 8
 PIPE_BYTES = 1 << 20
 PASSES = 3
 
 IsBusy = Callable[[], bool]
-"""Whether somebody else needs the disk."""
+"""Whether writers need the disk."""
 
 
 def nobody() -> bool:
@@ -86,7 +86,7 @@ class Meter:
 
 
 class Copying:
-    """One copy. ``fill`` or, if that cannot be done, somebody makes the file; ``digest``; ``finish``."""
+    """One copy. ``fill`` writes the file, or the caller does if it cannot; then ``digest`` and ``finish``."""
 
     def __init__(self, disk: Disk, path: Path, meter: Meter, is_busy: IsBusy = nobody) -> None:
         self._disk = disk
@@ -104,7 +104,7 @@ class Copying:
     # --- through a pipe ---------------------------------------------------------------
 
     def fill(self, copy_into: Callable[[int], bool]) -> bool:
-        """Make the file of what ``copy_into`` writes into a pipe; false, and no file, if it cannot do so now."""
+        """Write the file from what ``copy_into`` writes into a pipe. Returns false, with no file, if it cannot now."""
         if not threads_are_real():
             return False
         file = self._disk.create(self._path, direct=True)
@@ -176,7 +176,7 @@ class Copying:
                         self._meter.copied(self._size_bytes)
                     return
         except BaseException as failure:
-            self._fail(failure)  # before the pipe breaks, which fails whoever writes into it
+            self._fail(failure)  # before the pipe breaks, which fails its writer
         finally:
             os.close(readable)
             digested.put(None)
@@ -245,7 +245,7 @@ class Copying:
     # --- a file that is there ---------------------------------------------------------
 
     def digest(self) -> tuple[int, bytes]:
-        """(size, SHA-256) of the copy, which nobody writes any more."""
+        """(size, SHA-256) of the finished copy."""
         if not self._crcs:
             self._digest_file()
         return self._size_bytes, self._sha256.digest()
@@ -326,7 +326,7 @@ def _from_disk(path: Path) -> Iterator[int]:
 
 
 def _read_exactly(fd: int, offset: int, buffer: memoryview, path: Path, at_least: int = 0) -> None:
-    """Fill the buffer, or ``at_least`` so much of it at the end of the file."""
+    """Fill the buffer, or ``at_least`` this much of it at the end of the file."""
     needed, done = at_least or len(buffer), 0
     while done < needed:
         count = os.preadv(fd, [buffer[done:]], offset + done)

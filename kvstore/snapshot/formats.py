@@ -1,4 +1,4 @@
-"""Snapshot files of any kind: what they hold, and their content as a backend, read where it lies.
+"""Snapshot files of any kind: what they hold, and their content as a backend, read in place.
 
 Our own snapshots are opened by the backend that wrote them, through mmap where it can. Other files (an etcd
 server's snapshot, say) are opened by a ``SnapshotFormat``, a package's entry in the group ``kvstore.snapshots``.
@@ -21,20 +21,20 @@ from kvstore.snapshot.reader import SnapshotInfo, open_backend, read_info, read_
 
 
 class SnapshotFormat(Protocol):
-    """Reads snapshot files of another kind as if they were a backend of ours."""
+    """Reads snapshot files of another kind as if they were one of our backends."""
 
     def recognizes(self, path: Path) -> bool:
-        """Whether the file is of this kind; damage deeper inside does not matter."""
+        """Whether the file is of this kind; damage further inside does not matter."""
 
     def inspect(self, path: Path, progress: Progress | None = None, *, verify: bool = False) -> SnapshotInfo:
-        """What the file holds; with ``verify`` held against every checksum that it has."""
+        """What the file holds; with ``verify``, checked against every checksum it has."""
 
     def open(self, path: Path) -> Backend:
         """A read-only backend with the tables of ``kvstore.mvcc.schema``."""
 
 
 def find_format(path: Path) -> SnapshotFormat | None:
-    """Who reads the file, if it is none of ours."""
+    """The format that reads the file, if it is not ours."""
     if has_footer(read_tail(path)[0]):
         return None
     kind: SnapshotFormat
@@ -92,7 +92,7 @@ class _Shared:
 
 
 class _SharedBackend:
-    """A backend that others may be reading too: closing it closes the file when nobody else is left."""
+    """A backend with several readers: the last one to close it closes the file."""
 
     def __init__(self, backend: Backend, close: Callable[[], None]) -> None:
         self._backend = backend

@@ -4,8 +4,8 @@
     catch up   what the log holds after it is replayed into the copy
     seal       as every snapshot
 
-So it holds every write that was durable when it began. The writer may release a segment between the first two
-steps; then the copy is too old for the log, and is made anew.
+So it holds every write that was durable when it began. The writer may release a segment between the first two steps;
+then the copy is too old for the log, and is made again.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The bytes of a snapshot file: pure functions, bytes in and records out; no files, no clocks.
 
-A snapshot is a backend file that can be opened where it lies, and behind it what it is:
+A snapshot is a backend file that can be opened in place, followed by a description of it:
 
     0                          backend_bytes                              end - 24            end
     +--------------------------+------------------------------------------+--------------------+
@@ -25,7 +25,7 @@ A snapshot is a backend file that can be opened where it lies, and behind it wha
              12 backend_bytes   13 sha256          of the backend copy
 
 The format and the footer are found from the end, so that the backend needs to know nothing of them: a backend
-opens a file as ``immutable`` and ignores what lies after its own end.
+opens a file as ``immutable`` and ignores what comes after its own end.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class Member:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Manifest:
-    """What a snapshot is, and of whom."""
+    """What a snapshot holds, and which store it was taken from."""
 
     backend: str
     index: int
@@ -90,7 +90,7 @@ def encode_tail(manifest: Manifest) -> bytes:
 
 
 def has_footer(tail: bytes) -> bool:
-    """Whether these last bytes of a file say that it is a snapshot of ours."""
+    """Whether the last bytes of a file mark it as one of our snapshots."""
     return tail[-FOOTER_BYTES:].startswith(MAGIC)
 
 

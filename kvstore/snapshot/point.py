@@ -25,7 +25,7 @@ from kvstore.wal.replay import Replay, segments_from
 
 
 def covers(segments: list[layout.NumberedFile], index: int) -> bool:
-    """Whether the segments begin early enough to go on from entry ``index``."""
+    """Whether the segments begin early enough to continue from entry ``index``."""
     return bool(segments) and segments[0].index <= index + 1
 
 
@@ -39,7 +39,7 @@ def _admits(point: Point, info: SnapshotInfo) -> bool:
 def choose_base(
     snapshots: list[SnapshotInfo], segments: list[layout.NumberedFile], point: Point
 ) -> list[SnapshotInfo]:
-    """Snapshots to begin with, the best first: the newest before the point that the log goes on from.
+    """Snapshots to begin with, the best first: the newest before the point that the log continues.
 
     One exactly at revision R comes last: it may hold a compaction that came after R was written.
     """
@@ -81,7 +81,7 @@ def _batches(index: int, segments: list[layout.NumberedFile], progress: Progress
 
 
 def _places(segments: list[layout.NumberedFile]) -> tuple[int, dict[int, int]]:
-    """The bytes of all segments together, and how many lie before each, by its index."""
+    """The total bytes of all segments, and how many come before each, by its index."""
     total_bytes, begins = 0, {}
     for file in segments:
         begins[file.index] = total_bytes

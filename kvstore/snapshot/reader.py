@@ -1,9 +1,9 @@
-"""Reading a snapshot file: what it says of itself, whether its bytes are what they were, and opening it.
+"""Reading a snapshot file: what it says about itself, whether its bytes are intact, and opening it.
 
     read_info(path)       manifest and footer, checked: a few kilobytes read
-    verify(path)          the same, and the SHA-256 of the whole backend copy, and its structure: whoever made
-                          the file, it can be opened then
-    open_backend(path)    the backend copy, read-only, where it lies
+    verify(path)          the same, and the SHA-256 of the whole backend copy, and its structure: then it can be
+                          opened, even if an attacker made it
+    open_backend(path)    the backend copy, read-only, in place
 
 Three ways to be refused, as everywhere: ``NotAStore`` (not ours), ``TooNew``, ``Corruption`` (ours, damaged).
 """
@@ -32,7 +32,7 @@ from kvstore.snapshot.manifest import (
     has_footer,
 )
 
-CHUNK_BYTES = 4 << 20  # large: a thread gives up the GIL once per chunk, and may have to wait to get it back
+CHUNK_BYTES = 4 << 20  # large: a thread releases the GIL once per chunk, and may have to wait to get it back
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +42,7 @@ class SnapshotInfo(Manifest):
     path: Path
     size_bytes: int
     said_by_others: dict[str, int | str] = field(default_factory=dict)
-    """What the program that wrote the file prints of it, under its own names; nothing of a file of ours."""
+    """What the program that wrote the file prints about it, under its own names; empty for our own files."""
 
     @classmethod
     def of(cls, manifest: Manifest, path: Path, size_bytes: int) -> SnapshotInfo:
@@ -51,7 +51,7 @@ class SnapshotInfo(Manifest):
 
 
 def read_info(path: str | os.PathLike[str]) -> SnapshotInfo:
-    """What the file's manifest says; its backend copy is not looked at."""
+    """What the file's manifest says; its backend copy is not read."""
     path = Path(path)
     tail, size_bytes = read_tail(path)
     if not has_footer(tail):
@@ -75,7 +75,7 @@ def read_tail(path: Path) -> tuple[bytes, int]:
 
 
 def _not_ours(path: Path, size_bytes: int) -> Corruption | NotAStore:
-    """A file without our footer: cut short if it begins as a backend does, otherwise somebody else's."""
+    """A file without our footer: cut short if it begins like a backend, otherwise not ours."""
     backend = recognize_backend(path)
     if backend is None:
         return NotAStore(f"{path} is not a snapshot", path)
@@ -129,7 +129,7 @@ def open_backend(info: SnapshotInfo) -> Backend:
 
 
 def check_content(backend: Backend, manifest: Manifest, path: str | os.PathLike[str] = "") -> None:
-    """Whether the copy is at the index that the manifest names, and of a format that we read."""
+    """Check that the copy is at the index the manifest names, and of a format that we read."""
     path = path or getattr(manifest, "path", "")
     with backend.read() as tx:
         marks = Marks.read(tx)

@@ -1,16 +1,16 @@
-"""A damaged or missing backend at open: a good one in its place, if the log makes up for the difference.
+"""A damaged or missing backend at opening: replaced by a good one, if the log makes up for the difference.
 
-    newest snapshot whose bytes are good and whose index the log goes on from, without a gap, to its end
-    else nothing at all, if the log begins with the first entry: it is replayed whole
+    the newest snapshot with good bytes that the log continues, without a gap, to its end
+    else an empty backend, if the log begins with the first entry: all of it is replayed
     else the damage stands: opening raises it
 
-Everything is made sure of before anything is changed, and nothing is thrown away:
+Everything is checked before anything is changed, and nothing is thrown away:
 
-    1  db.tmp        the snapshot's copy, synced                         in a crash: removed, and begun anew
-    2  db, db-*   -> db.broken, db.broken-*; the directory is synced     in a crash: db is missing, begun anew
+    1  db.tmp        the snapshot's copy, synced                         in a crash: removed, and started again
+    2  db, db-*   -> db.broken, db.broken-*; the directory is synced     in a crash: db is missing, started again
     3  db.tmp     -> db; the directory is synced                         in a crash: one of the two
 
-The helpers of the damaged file (SQLite's log) go with it: played into another file they would destroy that.
+The side files of the damaged file (SQLite's log) are moved with it: applied to another file they would destroy it.
 """
 
 from __future__ import annotations
@@ -77,14 +77,14 @@ def _set_aside(directory: DataDir, disk: Disk) -> None:
 
 
 def newest_usable(directory: DataDir, kind: type[Backend]) -> SnapshotInfo | None:
-    """The newest snapshot of that kind that is whole and that the log goes on from."""
+    """The newest snapshot of that kind that is intact and that the log continues."""
     for file in reversed(directory.snapshots()):
         try:
             with disk_full_is_typed():
                 info = read_info(file.path)
                 if info.backend == kind.name and _log_goes_on_from(directory, info.index, info.cluster_id):
                     return verify(info.path)
-        except StateError:  # it could not be looked at: it may well be good
+        except StateError:  # it could not be read: it may well be good
             raise
         except (KVStoreError, OSError) as error:
             logger.warning("a snapshot cannot be used: %s", error)

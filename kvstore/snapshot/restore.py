@@ -1,16 +1,16 @@
-"""Restore: a new data directory out of a snapshot, and of the log after it as far as wished.
+"""Restore: a new data directory from a snapshot, and from the log after it up to any point.
 
     source    a snapshot file (ours, or of a kind that ``opened`` knows), or a data directory: then the best of its
-              snapshots (``point``), or nothing at all where its log begins with the first entry
+              snapshots (``point``), or none if its log begins with the first entry
     log       the segments in the source directory and in any number of archives
 
-The new store is another store: it has a cluster id, a member id and a log of its own, which begins with the
-next entry. With ``bump_revision`` N its revision is N higher and the past is marked as compacted, so that no
-watcher of the old store sees a revision mean two things; that counts as an entry, which no log has, so that
-nobody takes the log for the whole story. Alarms stay behind.
+The new store is another store: it has a cluster id, a member id and a log of its own, which begins with the next entry.
+With ``bump_revision`` N its revision is N higher and the past is marked as compacted, so that a revision never means
+two things to a watcher of the old store. The bump counts as an entry that is in no log, so that the log is not taken
+for the whole history. Alarms are not restored.
 
-It is built apart, and gets its place when it is whole and synced (``building``). In a crash there is no store at that
-place, and a ``.restoring`` that the next restore clears; or there is all of it.
+It is built apart, and gets its place when it is complete and synced (``building``). In a crash there is no store at
+that place, only a ``.restoring`` that the next restore removes; or there is all of it.
 """
 
 from __future__ import annotations
@@ -65,10 +65,10 @@ ATTEMPTS = 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewStore:
-    """Who the restored store is to be. Zero or empty: drawn at random, or the default."""
+    """The identity of the restored store. Zero or empty: random, or the default."""
 
     backend: str = ""
-    """Empty: that of the source, or the default where that is no backend to write with."""
+    """Empty: that of the source, or the default if that one cannot be written."""
     cluster_id: int = 0
     member_id: int = 0
     name: str = "default"
@@ -91,7 +91,7 @@ class Restored:
     data_dir: Path
     backend: str
     base: Path | None
-    """The snapshot that it was made of; None: of the log alone."""
+    """The snapshot it was made from; None: the log alone."""
     index: int
     revision: int
     compact_revision: int

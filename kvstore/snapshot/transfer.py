@@ -59,7 +59,7 @@ def copy_rows(
 def _copy_some(
     tx: ReadTx, batch: WriteTx, table: str, start: bytes, batch_bytes: int, pause: Pause
 ) -> tuple[int, bytes | None]:
-    """About so many bytes of rows: how many, and where to go on."""
+    """Copy rows of about this many bytes. Returns the bytes copied, and where to continue."""
     copied_bytes = 0
     while copied_bytes < batch_bytes:
         rows = tx.scan(table, start, limit=SCAN_ROWS)

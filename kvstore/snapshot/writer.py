@@ -37,7 +37,7 @@ from kvstore.snapshot.reader import SnapshotInfo, check_content
 def write_snapshot(
     disk: Disk, backend: Backend, target: Path, now_ms: int, progress: Progress | None = None
 ) -> SnapshotInfo:
-    """A snapshot of a backend that nobody writes to."""
+    """A snapshot of a backend that is not being written."""
     return seal(disk, copy_backend(disk, backend, target, now_ms, progress), target)
 
 
@@ -102,7 +102,7 @@ def copy_backend(
     is_busy: IsBusy = nobody,
     is_final: bool = True,
 ) -> Copy:
-    """Copy the backend beside ``target``; nobody commits to it meanwhile. ``is_final``: the copy stays as it is."""
+    """Copy the backend beside ``target``, without commits meanwhile. ``is_final``: the copy is not changed later."""
     temporary = layout.temporary(target)
     meter = Meter(progress, _check_room(backend, target))
     copying = Copying(disk, temporary, meter, is_busy)

@@ -40,7 +40,7 @@ WHAT_IT_IS = (
 
 
 def check_copied(directory: DataDir, kind: type[Backend]) -> None:
-    """Raise ``Corruption`` unless the backend is of one moment. Nobody has it open."""
+    """Raise ``Corruption`` unless the backend, which must be closed, is of one moment."""
     try:
         check_closed(kind, directory.db)
         backend = _opened(kind, directory.db)
@@ -72,7 +72,7 @@ def _opened(kind: type[Backend], path: Path) -> Backend:
 
 
 def is_closed(directory: DataDir, backend: Backend, closed: int) -> bool:
-    """Whether the backend holds all of the log, which ends with entry ``closed`` (-1: that is not known)."""
+    """Whether the backend holds all of the log, which ends with entry ``closed`` (-1: unknown)."""
     with backend.read() as tx:
         marks = read_marks(tx)
     index = marks.applied_index

@@ -1,16 +1,16 @@
-"""The backend against what it should be: built anew from a snapshot and the log, and compared row by row.
+"""The backend against what it should be: rebuilt from a snapshot and the log, and compared row by row.
 
     oldest snapshot     log up to the applied index
     (or nothing)   ------------------------------------>  scratch backend      +
                                                           live backend         =  rows that differ
 
-Both sides lie on this machine, so rows are compared themselves, a batch at a time, not hashes of them: it costs
-the same reads, misses nothing, and every row that differs has a name. Each belongs to a revision, the one that
-wrote the version; the lowest is where the backend went wrong first.
+Both sides are on this machine, so the rows themselves are compared, a batch at a time, not hashes of them: this costs
+the same reads, misses nothing, and names every row that differs. Each belongs to a revision, the one that wrote the
+version; the lowest is where the backend went wrong first.
 
-The oldest base is taken, not the newest: a snapshot is a copy of the backend, and copies what was wrong already.
-Rows that a compaction may have deleted count on neither side. The scratch file lies beside the live one and has
-a temporary's name: the next opening removes it, should this run be interrupted.
+The oldest base is taken, not the newest: a snapshot is a copy of the backend, and copies what was already wrong. Rows
+that a compaction may have deleted count on neither side. The scratch file is beside the live one and has a temporary
+name: if this run is interrupted, the next opening removes it.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ def check_deep(
 
 
 def _choose_base(sources: Sources, segments: list[layout.NumberedFile], marks: Marks) -> SnapshotInfo | None:
-    """The oldest snapshot that the log goes on from; None where the log has everything, or there is none."""
+    """The oldest snapshot that the log continues; None if the log has everything, or there is none."""
     if covers(segments, 0):
         return None
     for info in sources.snapshots:
@@ -245,7 +245,7 @@ def _differences(left: ReadTx, right: ReadTx, table: str) -> Iterator[tuple[int,
 
 
 def _may_be_compacted(table: str, key: bytes, compacted: int) -> bool:
-    """Whether a compaction deletes such a row, sooner or later."""
+    """Whether a compaction deletes this row sooner or later."""
     if table not in (CHANGES, HISTORY) or len(key) < REVISION_BYTES:
         return False
     main: int = parse_revision(key[-REVISION_BYTES:])[0]

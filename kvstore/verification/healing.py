@@ -1,11 +1,11 @@
 """Healing a store that verification found damaged. Nothing is thrown away: what is replaced is set aside.
 
-    the backend is damaged     a snapshot and the log after it, or the whole log, make it anew (snapshot.rescue)
-    it is ahead of its log     it is whole, and the log ends before it: the log was cut, or entries never reached it.
-                               The backend has everything that is left, so it stays; the log begins anew after it
-                               (wal.anew)
+    the backend is damaged     it is rebuilt from a snapshot and the log after it, or the whole log (snapshot/rescue.py)
+    it is ahead of its log     it is sound, and the log ends before it: the log was cut, or entries never reached it.
+                               The backend has everything that is left, so it stays; a new log begins after it
+                               (wal/restart.py)
 
-A backend that is ahead and damaged is made anew too; what it alone held is lost then.
+A backend that is ahead and damaged is rebuilt too; what only it held is lost then.
 """
 
 from __future__ import annotations

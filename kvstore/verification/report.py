@@ -1,4 +1,4 @@
-"""What a verification found, and what it looked at."""
+"""What a verification found, and what it checked."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from dataclasses import dataclass, field
 from kvstore.errors import Corruption, KVStoreError, NotAStore, WrongStore
 
 Steps = Callable[[str, int, int], None]
-"""Called with (what is being looked at, done, total); total 0 = unknown."""
+"""Called with (what is being checked, done, total); total 0 = unknown."""
 
 DAMAGE = (Corruption, NotAStore, WrongStore)
-"""Errors that say something of a file's bytes, and are findings. Any other one (no descriptor, no memory, no right to
-read, a file that is newer than us) says that they could not be looked at: nobody should heal what may be sound."""
+"""Errors that say something about a file's bytes: findings. Any other one (no descriptor, no memory, no permission, a
+file that is newer than us) means that they could not be read: what may be sound must not be healed."""
 
 FINDINGS_MAX = 100
-"""So many are kept; the rest is counted."""
+"""At most this many are kept; the rest are counted."""
 
 LOG, BACKEND, SNAPSHOT = "log", "backend", "snapshot"
 AHEAD = "backend ahead of its log"
@@ -48,16 +48,16 @@ class Finding:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """The outcome. ``findings`` is empty if everything that was looked at is in order."""
+    """The outcome. ``findings`` is empty if everything that was checked is in order."""
 
     path: str
     findings: tuple[Finding, ...]
     findings_total: int
     """More than ``len(findings)`` where there were too many to keep."""
     notes: tuple[str, ...]
-    """What is worth knowing, and what could not be looked at."""
+    """What is worth knowing, and what could not be checked."""
     counts: dict[str, int]
-    """How much was looked at: rows by table, log entries, segments, snapshots."""
+    """How much was checked: rows by table, log entries, segments, snapshots."""
     first_divergent_revision: int = 0
     """The lowest revision at which a deep verification found the backend to differ; 0: none."""
 
@@ -78,7 +78,7 @@ class Collector:
 
     steps: Steps | None = None
     area: str = BACKEND
-    """Whose tables are being looked at."""
+    """The file whose tables are being checked."""
     path: str | os.PathLike[str] = ""
     findings: list[Finding] = field(default_factory=list)
     total: int = 0
@@ -118,7 +118,7 @@ class Collector:
             self.add(area, str(error), path=path)
 
     def add_row(self, table: str, problem: str, key: bytes | None = None, revision: int = 0) -> None:
-        """Something about a row of the tables being looked at."""
+        """A finding about a row of the tables being checked."""
         self.add(self.area, problem, path=self.path, table=table, key=key, revision=revision)
 
     def take(self, other: Collector) -> None:

@@ -1,10 +1,10 @@
 """Verifying a data directory or a snapshot file.
 
-    nobody has the store open    the lock is held meanwhile: what is checked stands still
+    the store is closed          the lock is held meanwhile: what is checked stands still
     another process has it open  beside it, read-only: one commit of the backend, and the log up to there
 
-A file that is damaged must not bring down the process that looks for damage: where a backend maps its file, the
-pages are walked with plain reads first, and a file that fails is not opened.
+A damaged file must not bring down the process that looks for damage: if a backend maps its file, the pages are
+checked with plain reads first, and a file that fails is not opened.
 """
 
 from __future__ import annotations
@@ -44,11 +44,11 @@ def verify(
     scratch_dir: AnyPath | None = None,
     progress: Steps | None = None,
 ) -> Report:
-    """Look at everything in a data directory, or at a snapshot file. Nothing of the store is changed.
+    """Check everything in a data directory, or a snapshot file. The store is not changed.
 
-    ``deep``: also build the backend anew from snapshot and log (in ``scratch_dir``, or beside the live one), and
+    ``deep``: also rebuild the backend from snapshot and log (in ``scratch_dir``, or beside the live one), and
     compare every row. Damage is not raised but reported. Raises ``NotAStore``, ``TooNew``, ``DiskFull``, and
-    ``StoreLocked`` where this very process has the store open.
+    ``StoreLocked`` if this very process has the store open.
     """
     found = Collector(progress)
     path = Path(path)
@@ -68,7 +68,7 @@ def verify(
 
 @contextmanager
 def _lock_if_free(directory: DataDir) -> Iterator[bool]:
-    """Hold the store's lock, if nobody else does; whether we do."""
+    """Hold the store's lock if it is free; yields whether we hold it."""
     try:
         release = hold_still(directory)
     except StoreLocked as held:
@@ -114,7 +114,7 @@ def _check_store(
 def _opened(
     directory: DataDir, options: Options, found: Collector, *, is_live: bool
 ) -> Iterator[Backend | None]:
-    """The backend, its own structure checked; None where it cannot be opened, which is reported."""
+    """The backend, its own structure checked; None if it cannot be opened, which is reported."""
     kind = kind_of(directory, options)
     if not kind.persistent or not (directory.db.exists() and directory.db.stat().st_size):
         _report_absent(directory, kind, found)

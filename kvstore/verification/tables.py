@@ -10,8 +10,8 @@
     by revision    each row of ``changes`` names the version it wrote and the version it ended; main and sub
                    revisions have no gaps
 
-Rows at or below the compaction may be gone, and what is gone is not missed. Everything is streamed: rows are
-looked up in the other tables a batch at a time, in key order.
+Rows at or below the compaction may be gone, and are not missed then. Everything is streamed: rows are looked up in
+the other tables a batch at a time, in key order.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def check_versions(tx: ReadTx, marks: Marks, found: Collector) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Version:
-    """One version of one key. ``end`` is None where it is the newest."""
+    """One version of one key. ``end`` is None if it is the newest."""
 
     key: bytes
     begin: Revision

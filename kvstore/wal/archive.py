@@ -1,14 +1,15 @@
-"""The archive: where released segments go, and which of those that lie there are the past of a log.
+"""The archive: where released segments are moved, and which of those in it are the past of a log.
 
     <cluster>-<first>.wal              a segment, as it was called in the log
-    <cluster>-<first>.<crc>.wal        another one of that name: a copy of the store went on with the same archive
+    <cluster>-<first>.<crc>.wal        another one of that name: a copy of the store used the same archive
 
-A restored store has an id of its own, so its segments have names of their own. A copy has not. So nothing in an
-archive is ever overwritten: what is there already, to the byte, is not moved again, and what differs is kept apart.
+A restored store has an id of its own, so its segments have names of their own; a copy does not. So nothing in an
+archive is ever overwritten: a segment that is already there, to the byte, is not moved again, and one that differs is
+kept under another name.
 
-Which of two belongs to a log is told by the chain of checksums: each segment says in its head what the one
-before it ended with. It is walked from the log's newest segment back to the oldest. That reads all of them, so it is
-done only where there are two of one name.
+The chain of checksums tells which of two belongs to a log: each segment's head holds the checksum that the previous
+one ended with. The chain is followed from the log's newest segment back to the oldest. That reads all of them, so it
+is only done where there are two of one name.
 """
 
 from __future__ import annotations
@@ -76,7 +77,7 @@ def _move(disk: Disk, path: Path, target: Path, check_open: Callable[[], None]) 
 
 
 def _checksum(path: Path) -> int:
-    """Of the content, without the zeros at its end."""
+    """The checksum of the content, without the zeros at its end."""
     crc, zeros = 0, 0
     with open(path, "rb") as file:
         while chunk := file.read(_CHUNK_BYTES):
@@ -91,7 +92,7 @@ def _checksum(path: Path) -> int:
 
 
 def _has_same_content(one: Path, other: Path) -> bool:
-    """Whether two segments are the same, but for zeros at the end."""
+    """Whether two segments are the same, except for zeros at the end."""
     if not other.is_file() or other.is_symlink():
         return False
     with open(one, "rb") as ours, open(other, "rb") as theirs:
@@ -108,10 +109,10 @@ def _has_same_content(one: Path, other: Path) -> bool:
 
 
 def log_segments(folders: list[Path], cluster_id: int = 0) -> list[NumberedFile]:
-    """The segments of one store's log that lie in several folders, oldest first.
+    """The segments of one store's log in several directories, oldest first.
 
-    The first folder that holds any has the newest part of the log. Raises ``WrongStore`` where they are of several
-    stores and no ``cluster_id`` says which is meant, ``OpenError`` where they are of two histories of it.
+    The first directory that holds any has the newest part of the log. Raises ``WrongStore`` if they belong to several
+    stores and no ``cluster_id`` says which is meant, ``OpenError`` if they belong to two histories of it.
     """
     places = [
         [file for file in layout.archived(folder) if not cluster_id or file.cluster_id == cluster_id]

@@ -1,17 +1,17 @@
-"""One flipped bit: which it is, where it alone is what is wrong.
+"""One flipped bit: finding it, if it is the only thing wrong.
 
-Two checksums vouch for a frame, so one of which every other bit is right can be told: with that bit flipped back the
-check of the header holds, and so does the crc of the data. Bits of the header are tried one after the other. A bit of
-the data follows from the crc, for what it changes there depends only on how far it lies from the end:
+Two checksums cover a frame, so a single wrong bit can be identified: with that bit flipped back, the check of the
+header holds, and so does the crc of the data. Bits of the header are tried one after the other. A bit of the data
+follows from the crc, because its effect there depends only on its distance from the end:
 
     last byte          d = table[1 << bit]
     the byte before    d = table[d & 255] ^ d >> 8        and so on
 
-So the difference between the crc that is and the one that should be is stepped back until it is one of the first eight.
-Where nothing was ever written there are zeros, and a bit that flipped there is the only one that is set.
+So the difference between the actual crc and the expected one is stepped back until it is one of the first eight. Where
+nothing was ever written there are zeros, and a bit that flipped there is the only one set.
 
 Other damage looks like one flipped bit in about one of 2**32 / (bits of the record) cases. That is enough to refuse
-what may have been acknowledged; a bit is flipped back only when somebody asks for it (``inspect.repair``).
+what may have been acknowledged; a bit is only flipped back on request (``inspect.repair``).
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Flip(NamedTuple):
 
 
 def find_flip(reader: SegmentReader, offset: int) -> Flip | None:
-    """The bit that alone is wrong with what stands at ``offset``, where the reader's next frame or zeros should be."""
+    """The only wrong bit at ``offset``, where the reader's next frame or zeros should be."""
     if (flip := flip_in_zeros(reader, offset)) is not None:
         return flip
     field = int.from_bytes(reader.read(offset, 8), "little")
@@ -72,7 +72,7 @@ def flip_in_zeros(reader: SegmentReader, offset: int) -> Flip | None:
 
 
 def _frame(reader: SegmentReader, offset: int, field: int) -> bytes:
-    """The frame with that length field; nothing if there is no room for one."""
+    """The frame with that length field; nothing if it does not fit."""
     try:
         size = fmt.frame_size(field, offset)
     except fmt.BadFrame:
@@ -91,7 +91,7 @@ def _is_whole(frame: bytes, offset: int, reader: SegmentReader) -> bool:
 
 
 def _in_header(frame: bytes, offset: int, reader: SegmentReader) -> tuple[int, int] | None:
-    """(byte, bit) of what stands before or behind the data."""
+    """(byte, bit) of what comes before or after the data."""
     tail = max(len(frame) - fmt.TAIL_BYTES - 7, fmt.HEAD_BYTES)
     for at in (*range(8, min(fmt.HEAD_BYTES, len(frame))), *range(tail, len(frame))):
         for bit in range(8):

@@ -18,7 +18,7 @@ A segment is a run of frames, then zeros to the end of the file:
               5 check   fixed32    CRC-32C of the header, see below; its top bit is always set
 
     Metadata  1 format version · 2 cluster id (fixed64) · 3 member id (fixed64) · 4 first index
-              5 creation time (ms) · 6 bytes of whoever made the log
+              5 creation time (ms) · 6 bytes of the log's creator
 
     Batch     1 first index · 2 time (ms, wall clock) · 3 entry, repeated; entry i has index first index + i
 
@@ -62,7 +62,7 @@ _LENGTH_BITS = (1 << 56) - 1
 _TOP_BIT = 1 << 31
 _PADDING = [b"\0" * count for count in range(8)]
 _PADDING_BITS = [(0x80 | count) << 56 if count else 0 for count in range(8)]
-"""What so many padding bytes put into the length field."""
+"""The bits of the length field for this many padding bytes."""
 _MIN_RECORD_BYTES = 2 + 2 + 2 + 5
 MIN_HEAD_BYTES = 24 + 48
 """No segment is shorter than this: a crc frame, then metadata around two ids and three numbers."""
@@ -78,7 +78,7 @@ class BadFrame(ValueError):
 
 
 class Frame(NamedTuple):
-    """A frame whose header check holds; whether its crc holds takes the chain so far."""
+    """A frame whose header check passed. Verifying its crc needs the chain up to it."""
 
     offset: int
     size_bytes: int
@@ -93,7 +93,7 @@ class Frame(NamedTuple):
 
 
 class Metadata(NamedTuple):
-    """Who a segment belongs to, and where it begins."""
+    """Which log a segment belongs to, and where it begins."""
 
     cluster_id: int
     member_id: int
@@ -116,7 +116,7 @@ class Batch(NamedTuple):
 
 
 class Mark(NamedTuple):
-    """Where a batch frame lies: a reader that trusts what comes before it may begin there."""
+    """The place of a batch frame: a reader that trusts what comes before it may begin there."""
 
     segment_index: int
     offset: int
@@ -130,7 +130,7 @@ class Mark(NamedTuple):
 
     @classmethod
     def decode(cls, data: bytes) -> Mark | None:
-        """The mark; None if the bytes are not one. What it says is checked against the segment."""
+        """The mark; None if the bytes are not one. Its content is checked against the segment."""
         return cls(*_MARK.unpack(data)) if len(data) == _MARK.size else None
 
 
@@ -174,7 +174,7 @@ def frame_size(length: int, offset: int) -> int:
 
 
 def decode_frame(buffer: bytes, at: int, offset: int, size: int, seed: int) -> Frame:
-    """The frame of ``size`` bytes that lies whole in ``buffer[at:]``, and at ``offset`` of its segment."""
+    """The frame of ``size`` bytes that is complete in ``buffer[at:]``, and at ``offset`` of its segment."""
     (length,) = _U64.unpack_from(buffer, at)
     kind, crc, data_at, data_end = record_head(buffer, at, offset)
     synced, check, record_end = _record_tail(buffer, data_end, offset)
@@ -220,16 +220,16 @@ def _record_tail(buffer: bytes, at: int, offset: int) -> tuple[int, int, int]:
 
 
 HEAD_BYTES = 8 + 2 + 6 + 6
-"""At most so many bytes of a frame stand before its data."""
+"""A frame has at most this many bytes before its data."""
 
 TAIL_BYTES = 11 + 5
-"""At most so many bytes of a record stand after its data."""
+"""A record has at most this many bytes after its data."""
 
 
 def read_header(
     head: bytes, offset: int, seed: int, read: Callable[[int, int], bytes], *, any_length: bool = False
 ) -> int:
-    """The ``synced`` of a frame of which only the ``head`` is at hand; ``BadFrame`` if there is none.
+    """The ``synced`` of a frame of which only the ``head`` is available; ``BadFrame`` if there is none.
 
     ``read(offset, size)`` fetches the other end, so that looking for frames costs the same whatever
     lengths are claimed. With ``any_length`` a damaged length field is passed over.
@@ -262,7 +262,7 @@ def encode_metadata(metadata: Metadata) -> bytes:
 
 
 def cluster_id_field(cluster_id: int) -> bytes:
-    """How a cluster id stands in the metadata of a segment."""
+    """How a cluster id is encoded in the metadata of a segment."""
     return b"\x11%b\x19" % _U64.pack(cluster_id)
 
 

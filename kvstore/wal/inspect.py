@@ -1,11 +1,11 @@
 """Looking at a log without opening it: a dump of one segment, and a repair of the whole.
 
-``scan_segment`` shows every frame there is, and describes what is wrong where ``Log.open`` refuses.
+``scan_segment`` shows every frame, and describes what is wrong where ``Log.open`` refuses.
 
-``repair`` is for a log that is refused. Where one flipped bit is to blame it is flipped back, and
-nothing is lost. Otherwise the longest sound prefix is kept, and what lies behind it is set aside, in
-files ending in ``.broken``: that gives up acknowledged entries, which is why nothing does it by itself.
-The report says which; with ``dry_run`` nothing is touched.
+``repair`` is for a log that is refused. If one flipped bit is to blame, it is flipped back, and nothing is
+lost. Otherwise the longest sound prefix is kept, and what follows it is set aside, in files ending in
+``.broken``: that gives up acknowledged entries, so it never happens by itself. The report names them; with
+``dry_run`` nothing is touched.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ class Repair:
     set_aside: tuple[Path, ...] = ()
     """Segments that are lost as a whole; the first of them may be ``path``."""
     flip: Flip | None = None
-    """The bit that is flipped back, and nothing else; whether the log is sound then is for another look."""
+    """The single bit that was flipped back. Run the check again to see whether the log is now sound."""
 
 
 @disk_full_is_typed()
@@ -133,7 +133,7 @@ def repair(
 
 
 def flip_back(disk: Disk, path: Path, flip: Flip) -> None:
-    """Mend a bit, with a copy of the segment set aside first."""
+    """Flip a bit back, after setting a copy of the segment aside."""
     recovery.copy_file(disk, str(path), str(path) + layout.BROKEN_SUFFIX, path.stat().st_size)
     with SegmentReader(path) as reader:
         (byte,) = reader.read(flip.offset, 1)

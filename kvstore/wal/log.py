@@ -13,18 +13,18 @@ What is on disk after a crash, call by call ("whole" as in: every frame of it, s
 
     create    no segment, or a temporary file, or one whole segment without entries
     append    all acknowledged batches, and of the one in flight: nothing, a torn frame that the
-              next open cuts, or all of it, although nobody was told
+              next open cuts, or all of it, unacknowledged
     roll      the full segment, whole; and a temporary file, or the next segment, whole
     release   a gapless run of the newest segments, and maybe some older ones: never read again
-    close     everything, with or without the zeros that lay ahead in the last segment
+    close     everything, with or without the preallocated zeros in the last segment
 
 After a failed write or sync the log is poisoned: what is on disk is unknown, a second sync could
 report success for data that the first one lost, so every later call raises ``StorePoisoned`` until
-the log is opened anew. A full disk met while there was nothing to lose (zeros, the next segment)
-is ``DiskFull``, and the same append may be tried again later.
+the log is reopened. A full disk met while there was nothing to lose (zeros, the next segment) is
+``DiskFull``, and the same append may be retried later.
 
-Calls are serialised by the caller; only ``fill_ahead``, ``room_bytes``, ``lay`` and ``give_up`` may
-run beside them.
+Callers serialise their calls; only ``fill_ahead``, ``room_bytes``, ``lay`` and ``give_up`` may run beside
+them.
 """
 
 from __future__ import annotations
@@ -123,7 +123,7 @@ class Log:
         self.unfinished: _Append | None = None
         """An append that was interrupted; ``resume`` finishes it."""
         self.metadata = metadata
-        """Of the first segment that was read: who the log belongs to."""
+        """The metadata of the first segment that was read: which store the log belongs to."""
         self.last_index = metadata.first_index - 1
         self.synced_index = self.last_index
         self.appended_bytes = 0
@@ -193,7 +193,7 @@ class Log:
 
     @staticmethod
     def was_closed(wal_dir: Path) -> bool:
-        """Whether the log ends in a frame: closing gives back the zeros ahead, which a crash mostly leaves there."""
+        """Whether the log ends in a frame: closing gives back the zeros ahead, while a crash mostly leaves them."""
         with SegmentReader(layout.segments(wal_dir)[-1].path) as reader:
             return any(reader.read(max(reader.size_bytes - 8, 0), 8))
 
@@ -278,7 +278,7 @@ class Log:
         return first
 
     def has_place_for(self, size_bytes: int) -> bool:
-        """Whether an append of that much is one write into the zeros of this segment and one sync, or would fail."""
+        """Whether an append of this size is one write into the zeros of this segment and one sync, or would fail."""
         writer = self._writer
         if writer is None or self._failure is not None:
             return True
@@ -325,9 +325,9 @@ class Log:
         self.synced_index = self.last_index
 
     def fill_ahead(self) -> int:
-        """Lay zeros ahead of the end, in small steps; how many steps there were to do.
+        """Write zeros ahead of the end, in small steps. Returns the number of steps.
 
-        For a background thread: appends are faster onto zeros, and then need not lay them.
+        For a background thread: appends onto zeros are faster, and then need not write the zeros themselves.
         """
         writer = self._writer
         if writer is None or self._failure is not None:
@@ -348,10 +348,10 @@ class Log:
         self._ready_writer().lay(size_bytes)
 
     def _roll_unless_full(self, full: SegmentWriter) -> SegmentWriter:
-        """The next segment; where the disk has no room for one, the full one, which may have some of its reserve.
+        """The next segment; if the disk has no room for one, the full one, which may have some of its reserve left.
 
-        The full one also where the log's folder is not at its place (what is open is of the right store), and where
-        no file can be opened.
+        The full one also if the log's directory was moved (the open files belong to the right store), and if no file
+        can be opened.
         """
         try:
             return self._roll(full)
@@ -373,7 +373,7 @@ class Log:
         self._begun = path, metadata, full.chain
         with self._poisoned():
             full.trim()
-            full.close()  # so there is a descriptor for the next step, unless somebody takes it
+            full.close()  # so there is a descriptor for the next step, unless another thread takes it
         return self._finish_roll()
 
     def _finish_roll(self) -> SegmentWriter:
@@ -394,10 +394,10 @@ class Log:
     def release(
         self, index: int, *, max_segments: int = 0, archive_dir: str | os.PathLike[str] | None = None
     ) -> list[Path]:
-        """Remove segments of which no entry after ``index`` is needed, oldest first; which they were.
+        """Remove segments without entries after ``index``, oldest first. Returns those removed.
 
-        ``max_segments`` says how many to keep all the same, the needed ones counted in (0: all).
-        With ``archive_dir`` they are moved there (``archive``). The last segment always stays.
+        ``max_segments`` says how many to keep in any case, counting the needed ones (0: all). With ``archive_dir`` they
+        are moved there (``archive``). The last segment always stays.
         """
         removed = self.releasable(index, max_segments=max_segments)
         self.give_up(removed, archive_dir)
@@ -429,7 +429,7 @@ class Log:
 
     @property
     def is_ready(self) -> bool:
-        """Whether it may be appended to: it is new, or has been replayed to its end."""
+        """Whether the log may be appended to: it is new, or has been replayed to its end."""
         return self._writer is not None
 
     @property
@@ -444,7 +444,7 @@ class Log:
 
     @property
     def mark(self) -> bytes:
-        """Where the last batch lies, for a later ``open``; empty if there is none yet."""
+        """The place of the last batch, for a later ``open``; empty if there is none yet."""
         return Mark(*self._mark).encode() if self._mark else b""
 
     def segments(self) -> list[SegmentInfo]:

@@ -1,9 +1,9 @@
-"""Reading one segment: frames in order, and what lies where a frame should be but is not.
+"""Reading one segment: frames in order, and what is found where a frame should be.
 
 A segment is read through a window of at most about a megabyte, so memory is bounded by the window or
-by one frame, whichever is larger, however large the file is. The window begins small, for often only
-the head or the last frame is looked at. Nothing here changes a file, and nothing here decides what
-damage means: that is ``recovery``.
+by one frame, whichever is larger, however large the file is. The window begins small, because often only
+the head or the last frame is read. Nothing here changes a file, and nothing here decides what damage
+means: that is ``tail``.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class _Window:
         self._next_bytes = FIRST_WINDOW_BYTES
 
     def at(self, offset: int, size: int) -> int:
-        """Have the ``size`` bytes at ``offset`` (fewer at the end of the file) in ``buffer``; where there."""
+        """Ensure ``size`` bytes at ``offset`` (fewer at the end of the file) are in ``buffer``; return their index."""
         at = offset - self._base
         if at < 0 or at + size > len(self.buffer):
             self._base = offset
@@ -64,12 +64,12 @@ class _Window:
         return self.size_bytes
 
     def forget(self) -> None:
-        """Read anew from the file what is asked for next."""
+        """Forget the window: the next read goes to the file."""
         self.buffer = b""
         self._next_bytes = FIRST_WINDOW_BYTES
 
     def next_data(self, offset: int) -> int:
-        """``offset``, or the end of the hole in the file that it lies in; the size if that is all."""
+        """``offset``, or the end of the hole in the file that contains it; the size of the file if nothing follows."""
         try:
             found = os.lseek(self._fd, offset, os.SEEK_DATA)
         except OSError as error:
@@ -199,7 +199,7 @@ class SegmentReader:
             yield frame
 
     def frame_at(self, offset: int) -> fmt.Frame | None:
-        """The frame at ``offset``, its crc not looked at; None where only zeros follow."""
+        """The frame at ``offset``, its crc unchecked; None if only zeros follow."""
         window = self._window
         at = window.at(offset, 8)
         field = window.buffer[at : at + 8]
@@ -220,7 +220,7 @@ class SegmentReader:
         return fmt.decode_frame(window.buffer, at, offset, size, self.seed)
 
     def frame_anew(self, offset: int) -> fmt.Frame | None:
-        """``frame_at``, read once more where it is bad: somebody may have been writing it."""
+        """``frame_at``, read once more if it is bad: it may have been read while being written."""
         try:
             return self.frame_at(offset)
         except fmt.BadFrame:
@@ -242,7 +242,7 @@ class SegmentReader:
     # --- what to know about a bad frame -------------------------------------------------------
 
     def later_frames(self, offset: int) -> Iterator[tuple[int, int]]:
-        """(offset, synced) of every frame beyond ``offset`` whose header check holds where it lies."""
+        """(offset, synced) of every frame after ``offset`` whose header check holds at its place."""
         offset = (offset & ~7) + 8
         while (offset := self._window.next_data(offset)) < self.size_bytes:
             chunk = self._window.read(offset, WINDOW_BYTES + fmt.HEAD_BYTES)
@@ -255,7 +255,7 @@ class SegmentReader:
             offset += WINDOW_BYTES
 
     def _synced_at(self, offset: int, *, any_length: bool = False) -> int | None:
-        """What the header at ``offset`` says was synced; None if there is no header there."""
+        """The ``synced`` of the header at ``offset``; None if there is no header there."""
         head = self._window.read(offset, fmt.HEAD_BYTES)
         try:
             return fmt.read_header(head, offset, self.seed, self._window.read, any_length=any_length)
@@ -263,7 +263,7 @@ class SegmentReader:
             return None
 
     def good_frame(self) -> fmt.Frame | None:
-        """The frame at ``end``, read anew; None if it is not good."""
+        """The frame at ``end``, read again; None if it is not good."""
         self._window.forget()
         try:
             frame = self.frame_at(self.end)
@@ -272,7 +272,7 @@ class SegmentReader:
         return frame if frame and crc32c(frame.data, self.chain) == frame.crc else None
 
     def only_length_is_bad(self, offset: int) -> bool:
-        """Whether the frame at ``offset`` is complete, and its length field alone is not what it was."""
+        """Whether the frame at ``offset`` is complete and only its length field is wrong."""
         return self._synced_at(offset, any_length=True) is not None and self._synced_at(offset) is None
 
     def read(self, offset: int, size: int) -> bytes:

@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 def segments_from(
     wal_dir: Path, after_index: int, segments: list[layout.NumberedFile] | None = None
 ) -> list[layout.NumberedFile]:
-    """The segments that hold the entries after ``after_index``; out of these, or all that lie in the directory."""
+    """The segments that hold the entries after ``after_index``, out of those given or all in the directory."""
     if segments is None:
         segments = layout.segments(wal_dir)
     if not segments:
@@ -69,11 +69,11 @@ class Replay:
         self.last_index = 0
         self.path = ""
         self.metadata: Metadata | None = None
-        """Of the last segment read."""
+        """The metadata of the last segment read."""
         self.end = 0
         self.chain = 0
         self.last_mark: Mark | None = None
-        """Of the last batch read."""
+        """The mark of the last batch read."""
         self.flip: Flip | None = None
         """The one bit that is to blame for the ``Corruption`` that was raised."""
 
@@ -108,7 +108,7 @@ class Replay:
             raise Corruption(damage.reason + _hint(self.flip), damage.path, damage.offset) from None
 
     def _join(self, path: str, continued: int, metadata: Metadata) -> None:
-        """Whether a segment continues the one before it."""
+        """Whether a segment continues the previous one."""
         store_ids = metadata.cluster_id, metadata.member_id
         if self._store_ids is None:
             self._store_ids = store_ids

@@ -1,11 +1,11 @@
-"""A log that begins anew, for a backend that holds more than the damaged log can still prove.
+"""A new log for a backend that holds more than the damaged log can still prove.
 
     segments    1..40 | 41..87 | 88..        damaged somewhere before entry 95; the backend holds entries up to 95
     after it    1..40.broken | 41..87.broken | 88...broken | 96..
 
-The backend was only ever given what the log had made durable, so it is the truth up to its index; what the old log
-may have had behind that is lost. In a crash: the old log, still refused; or the new one, with some of the old
-segments not yet set aside, which nobody reads.
+The backend only ever gets what the log has made durable, so it is right up to its index; what the old log may have had
+after that is lost. In a crash: the old log, still refused; or the new one, with some of the old segments not yet set
+aside, which are not read.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from kvstore.wal.writer import install_segment, prepare_segment
 def begin_anew(
     disk: Disk, wal_dir: str | os.PathLike[str], after_index: int, cluster_id: int, member_id: int
 ) -> list[Path]:
-    """Begin a log with the entry after ``after_index``; the segments that were set aside. Nobody has it open."""
+    """Begin a closed log again, with the entry after ``after_index``. Returns the segments that were set aside."""
     wal_dir = Path(wal_dir)
     old = [file for file in layout.segments(wal_dir) if file.cluster_id == cluster_id]
     later = [file.path for file in old if file.index > after_index]

@@ -1,11 +1,11 @@
-"""Where the log ends, and whether what stands there may be cut.
+"""Where the log ends, and whether what is there may be cut.
 
 The log ends at the first zero length field after which the file holds nothing but zeros. Anything
 else that is not a valid frame has one of two causes, and they must not be confused:
 
-* **torn**: the last write did not finish. Nobody was told that it had, so it may be cut;
-* **damaged**: something that was durable has changed. Cutting would lose it, and what follows,
-  without a word; so opening is refused, and says where.
+* **torn**: the last write did not finish. It was never acknowledged, so it may be cut;
+* **damaged**: something that was durable has changed. Cutting would silently lose it and what
+  follows; so opening is refused, and says where.
 
 A bad frame at offset B is damage if any of this holds, and torn otherwise:
 
@@ -18,11 +18,11 @@ A bad frame at offset B is damage if any of this holds, and torn otherwise:
    is not unfinished (unless the field or the bit is all that a sector has of it: that sector may
    never have been written).
 
-What rule 3 cannot tell apart is counted as torn: the very last frame, with a sector of it zeroed
-on the disk afterwards, looks exactly like a write that was never finished.
+What rule 3 cannot distinguish counts as torn: the very last frame, with a sector of it zeroed on the
+disk afterwards, looks exactly like a write that was never finished.
 
-Behind the end, where there are zeros, a bit may flip too. It is the only one that is set there, and
-no frame has so few, so nothing is lost: it is cut as a torn frame is.
+After the end, where there are zeros, a bit may flip too. It is the only one set there, and no frame has
+so few, so nothing is lost: it is cut like a torn frame.
 
 Cutting: the segment is copied aside (``.broken``), the tail is overwritten with zeros, synced. In
 a crash in between, the frame at B is still bad, still torn, and is cut by the next open.
@@ -50,7 +50,7 @@ _U64 = Struct("<Q")
 
 
 def why_damaged(reader: SegmentReader, offset: int) -> str | None:
-    """The sign that the bad frame at ``offset`` of the last segment was durable; None if it is torn."""
+    """The evidence that the bad frame at ``offset`` of the last segment was durable; None if it is torn."""
     for later, synced in reader.later_frames(offset):
         if synced > offset:
             return f"the record at byte {later} shows that it was durable"
@@ -67,18 +67,18 @@ def why_damaged(reader: SegmentReader, offset: int) -> str | None:
 
 
 def what_is_cut(reader: SegmentReader, offset: int) -> str:
-    """What stands at ``offset`` of the last segment, where ``why_damaged`` has nothing to say."""
+    """What is at ``offset`` of the last segment, if ``why_damaged`` found nothing."""
     flip = flip_in_zeros(reader, offset)
     return f"{flip} has flipped, where nothing was written" if flip else "a write was not finished"
 
 
 def _length_is_unwritten(reader: SegmentReader, offset: int) -> bool:
-    """Whether the length field lies in a sector of its own (8 bytes at its end) that was not written."""
+    """Whether the length field is in a sector of its own (8 bytes at its end) that was not written."""
     return (offset + 8) % SECTOR_BYTES == 0 and not any(reader.read(offset, 8))
 
 
 def _sector_is_unwritten(reader: SegmentReader, flip: Flip) -> bool:
-    """Whether nothing else of the frame lies in the sector of the bit."""
+    """Whether nothing else of the frame is in the sector of the bit."""
     start = flip.offset // SECTOR_BYTES * SECTOR_BYTES
     start, end = max(start, flip.start), min(start + SECTOR_BYTES, flip.end)
     return not any(reader.read(start, end - start))
@@ -100,7 +100,7 @@ def _unfinished(reader: SegmentReader, offset: int) -> bool:
 
 
 def _has_empty_sector(reader: SegmentReader, start: int, end: int) -> bool:
-    """Whether the part of some sector that lies in [start, end) is all zeros."""
+    """Whether the part of some sector within [start, end) is all zeros."""
     while start < end:
         stop = min((start // SECTOR_BYTES + 1) * SECTOR_BYTES, end)
         if not any(reader.read(start, stop - start)):

@@ -5,12 +5,12 @@
 
 Frames go where zeros already are: overwriting allocated blocks makes the sync of a group half as
 long as appending to the file, whose new size and blocks would have to be made durable too. Zeros
-are laid some way ahead of ``end``: in the background by ``fill_ahead``, or by ``append`` itself
-when nobody did. A disk that is full is met while laying zeros, before a frame has been touched.
+are written ("laid") some way ahead of ``end``: in the background by ``fill_ahead``, otherwise by
+``append`` itself. A full disk is met while laying zeros, before a frame has been touched.
 
-The last of the zeros are the *reserve*, for what makes room: a write that takes room is not begun unless there are
-zeros for it before the reserve (``room_bytes``, ``lay``), so deletes can still be logged on a disk that is full. At
-the end of a segment the zeros go beyond its limit for that, until the disk has room for the next segment.
+The last of the zeros are the *reserve*, for writes that make room: a write that takes room is not begun unless there
+are zeros for it before the reserve (``room_bytes``, ``lay``), so deletes can still be logged on a full disk. At the
+end of a segment the zeros extend beyond its limit for that, until the disk has room for the next segment.
 """
 
 from __future__ import annotations
@@ -101,26 +101,26 @@ class SegmentWriter:
         return fmt.encode_frame(self._seed, end, fmt.BATCH, chain, synced, data), chain
 
     def _ahead(self) -> tuple[int, int]:
-        """How many zeros should lie ahead, and how many of them are the reserve."""
+        """How many zeros there should be ahead, and how many of them are the reserve."""
         ahead = min(max(self.end, FIRST_FILL_BYTES), FILL_BYTES)
         return ahead, min(ahead // 2, self.size_limit_bytes // RESERVE_SHARE)
 
     def _target(self) -> int:
-        """Up to where zeros should lie."""
+        """The offset up to which there should be zeros."""
         ahead, reserve = self._ahead()
         return max(min(self.end + ahead, self.size_limit_bytes), self.end + 2 * reserve)
 
     @property
     def room_bytes(self) -> int:
-        """How many zeros lie before the reserve."""
+        """How many zeros there are before the reserve."""
         return self.filled - self.end - self._ahead()[1]
 
     def has_room(self, size_bytes: int) -> bool:
-        """Whether zeros lie under the next ``size_bytes``."""
+        """Whether there are zeros for the next ``size_bytes``."""
         return self.end + size_bytes <= self.filled
 
     def make_room(self, size_bytes: int) -> None:
-        """Lay zeros under the next ``size_bytes``. ``DiskFull`` here leaves the segment as it was."""
+        """Lay zeros for the next ``size_bytes``. ``DiskFull`` leaves the segment unchanged."""
         with self._fill_lock:
             if not self._closed:
                 self._lay(max(self.end + size_bytes, self._target()))
@@ -151,7 +151,7 @@ class SegmentWriter:
         self.synced = self.end
 
     def fill_ahead(self) -> int:
-        """Lay zeros if they run short, in small steps; how many. May run beside any other call."""
+        """Lay zeros in small steps if they run short. Returns how many steps it took. May run beside any other call."""
         if self.filled >= (self.end + self._target()) // 2:
             return 0
         steps = 0
@@ -180,8 +180,8 @@ class SegmentWriter:
     def trim(self) -> None:
         """Give back the zeros ahead; nothing may be appended after that.
 
-        Call it with everything synced. It need not be durable: after a crash the zeros are there, or some of
-        them, or none, and each of these is a segment that ends with its last frame.
+        Call it with everything synced. It need not be durable: after a crash all, some or none of the zeros are there,
+        and each of these is a segment that ends with its last frame.
         """
         with self._fill_lock:
             self._closed = True
@@ -191,5 +191,5 @@ class SegmentWriter:
 
     def close(self) -> None:
         with self._fill_lock:
-            self._closed = True  # somebody else may append from now on: no more zeros
+            self._closed = True  # another writer may append from now on: no more zeros
         self._file.close()

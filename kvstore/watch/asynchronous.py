@@ -62,7 +62,7 @@ def _wake(waiter: asyncio.Future[None]) -> None:
 
 
 def _look_at(reader: asyncio.Future[Any]) -> None:
-    """Whatever a read failed with, the next one meets it too: it is nothing to report if nobody waits for it."""
+    """Whatever a read failed with, the next one meets it too: there is nothing to report if it is not awaited."""
     if not reader.cancelled():
         reader.exception()
 
@@ -198,7 +198,7 @@ class AsyncWatch(OneWatch):
                 raise WatchCanceled
 
     async def _advance(self, timeout_seconds: float | None) -> bool:
-        """Wait for the next response and take it; false: closed by its owner."""
+        """Wait for the next response and take it. False: closed by its owner."""
         self._check_end()
         try:
             if not await self._wait(timeout_seconds):

@@ -1,6 +1,6 @@
 """A bell: wake one waiting thread, cheaply, without ever losing a ring.
 
-A ring is remembered until somebody has waited for it; ringing again before that costs a look at a lock.
+A ring is remembered until it has been waited for; ringing again before that costs one look at a lock.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Bell:
             try:
                 self._lock.release()
             except RuntimeError:
-                pass  # somebody else rang at the same moment
+                pass  # another thread rang at the same moment
 
     def wait(self, timeout_seconds: float | None = None) -> None:
         """Return when rung since the last ``wait``, or when the time is up."""

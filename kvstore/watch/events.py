@@ -1,4 +1,4 @@
-"""The events of a response: an event is made when somebody looks at it, and its row stays encoded even then."""
+"""The events of a response: an event is made when it is used, and its row stays encoded even then."""
 
 from __future__ import annotations
 

@@ -1,20 +1,19 @@
 """Live delivery: one thread takes each published change once and routes it by key.
 
 The commit leader only rings a bell. The thread reads what is new from the generations (no backend read as long as
-it keeps up) and routes it in pieces of at most 64 changes, with a short sleep between two pieces, so that it
-never holds the GIL for long. While nobody is live it does nothing, and while nobody has watched yet there is no
-thread.
+it keeps up) and routes it in pieces of at most 64 changes, with a short sleep between pieces, so that it never holds
+the GIL for long. While no watch is live it does nothing, and before the first watch there is no thread.
 
-``taken`` is the last revision that the thread has begun to route. A watcher may join if its position lies past
-that; what it wants below, it reads from the store.
+``taken`` is the last revision that the thread has begun to route. A watcher may join if its position is past that;
+what it wants before that, it reads from the store.
 
-Only the thread touches the index, and what is routed. Others put down what they want of it and ring the bell:
+Only the thread touches the index and what is routed. Others put down what they want and ring the bell:
 
     consumer    --join, leave, progress-->  asked     --> the thread
     collector   --a dead reference------->  departed  --> the thread
 
-Both are queues to which one step of C appends. So a watch is made, read and ended without a lock, by a signal handler,
-or in a finalizer too; and an exception at any step leaves the hub as it was.
+Both are queues to which one step of C appends. So a watch is made, read and ended without a lock, even by a signal
+handler or a finalizer; and an exception at any step leaves the hub as it was.
 """
 
 from __future__ import annotations
@@ -62,7 +61,7 @@ class Hub:
         self._departed: deque[weakref.ref[object]] = deque()
         """Dead references to owners of mailboxes."""
         self._mailboxes: dict[weakref.ref[object], Mailbox] = {}
-        """By who owns them."""
+        """By owner."""
         self._index: WatchIndex[Watcher] = WatchIndex()
         self._taken = state.published
         self._partial: dict[Watcher, list[ChangedRow]] = {}
@@ -130,7 +129,7 @@ class Hub:
         self._bell.ring()
 
     def _owned(self) -> list[Mailbox]:
-        """Mailboxes of those who are alive."""
+        """The mailboxes of living owners."""
         return [mailbox for owner, mailbox in list(self._mailboxes.items()) if owner() is not None]
 
     @property
@@ -236,7 +235,7 @@ class Hub:
         self._index.add(watcher.span, watcher)
 
     def _begin(self, position: int) -> None:
-        """Nobody is live: begin at a position, if the generations reach back to it, or at what comes next."""
+        """No watch is live: begin at a position, if the generations reach back to it, or at what comes next."""
         self._active = True  # before looking at what is published: either we see it, or the bell rings
         published = self.state.published
         is_near = (
@@ -263,7 +262,7 @@ class Hub:
         watcher.mailbox.post(FellBehind(watcher))
 
     def _route_new(self) -> bool:
-        """Route what is published and not taken; whether there may be more."""
+        """Route what is published and not yet taken. Returns whether there may be more."""
         last = self.state.published
         first = self._taken + 1
         if not self._index:
@@ -278,7 +277,7 @@ class Hub:
                 taken = self._taken
                 self._serve()
                 if self._taken != taken or not self._index:
-                    return True  # everybody has left, and perhaps somebody has come
+                    return True  # all have left, and perhaps a new one has come
             self._route(changes[at : at + PIECE_CHANGES])
         self._finish_revision()
         if not changes:
@@ -316,7 +315,7 @@ class Hub:
         self._partial_revision = 0
 
     def _begin_anew(self) -> None:
-        """Something failed half-way: everybody reads on their own, and meets the reason."""
+        """Something failed half-way: every watch reads the store itself, and meets the reason."""
         unrouted = self._partial_revision or self._taken + 1
         self._partial.clear()
         self._partial_revision = 0
@@ -352,7 +351,7 @@ def _pending_changes(state: State, first: int, last: int) -> list[ChangedRow] | 
 
 
 def _span(changes: list[ChangedRow], first: int, last: int) -> tuple[int, int]:
-    """Where first..last lies: about ``_SPAN_CHANGES``, but at least one revision, and whole ones only."""
+    """The part of first..last to route now: about ``_SPAN_CHANGES``, but at least one revision, and whole ones only."""
     count = len(changes)
     recent = max(0, count - PIECE_CHANGES)
     if changes[recent][0] < first:  # the usual case: what is new is little

@@ -1,6 +1,6 @@
 """Which watchers want a key.
 
-Watches of a single key lie in a dict. Ranges cut the key space into segments, each with the ranges that cover it:
+Watches of a single key are in a dict. Ranges cut the key space into segments, each with the ranges that cover it:
 
     ranges       A = [b, f)      B = [d, h)      C = [h, end)
 
@@ -80,7 +80,7 @@ class WatchIndex(Generic[W]):
             self._uncover(span, entry)
 
     def find(self, key: bytes) -> list[W]:
-        """Everybody who wants ``key``."""
+        """All watchers that want ``key``."""
         found = list(self._keys.get(key, ())) if self._keys else []
         for entry in self._covers[bisect_right(self._bounds, key)]:
             found += entry.watchers
@@ -116,7 +116,7 @@ class WatchIndex(Generic[W]):
             self._covers.insert(at, self._covers[at])
 
     def _join(self, bound: bytes) -> None:
-        """Undo a ``_split``: without users the bound goes, and the segments beside it are equal."""
+        """Undo a ``_split``: a bound without users is removed, as the segments beside it are equal."""
         self._uses[bound] -= 1
         if not self._uses[bound]:
             del self._uses[bound]

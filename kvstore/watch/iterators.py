@@ -5,11 +5,11 @@ Both are a stream with a single watch. A watch ends in one of these ways:
     closed or canceled by its owner     iteration stops
     below the compaction                the last response says so, then ``Compacted`` is raised
     refused (an empty range)            the last response says why, then ``WatchCanceled`` is raised
-    store closed                        ``StoreClosed`` is raised, at once: go on from ``resume``
+    store closed                        ``StoreClosed`` is raised, at once: continue from ``resume``
 
 Events are handed out one by one, and any of them may be the last: the consumer stops, or is interrupted by an
-exception (a time limit, Ctrl-C). So a watch knows its position exactly, after each event: ``resume``. To hand out an
-event is one step, which takes it from what is left; what is interrupted before that, the next call makes up for.
+exception (a time limit, Ctrl-C). So a watch knows its position exactly, after each event: ``resume``. Handing out an
+event is one step, which takes it from what is left; if it is interrupted before that, the next call hands it out.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class ResponseStream(Protocol):
         """Ask for a response with id -1 that says up to which revision everything has come."""
 
     def close(self) -> None:
-        """End all watches; whoever waits for the next response gets ``WatchCanceled``. Idempotent."""
+        """End all watches; a call waiting for the next response gets ``WatchCanceled``. Idempotent."""
 
     def start(self, watch_id: int) -> WatchPosition | None:
         """Where a watch begins; None for an unknown id."""
@@ -78,7 +78,7 @@ class ResponseStream(Protocol):
         """Take it away."""
 
     def fill(self, may_read: bool = True) -> bool:
-        """See that there is a response, if one is there or can be read; whether there is. Never waits for one."""
+        """Get a response ready, if there is one or one can be read. Returns whether there is. Never waits for one."""
 
     def needs_store(self) -> bool:
         """Whether ``fill`` would read the store, which takes a while."""
@@ -87,7 +87,7 @@ class ResponseStream(Protocol):
         """Whether there is nothing to do until the bell rings."""
 
     def until_tick(self, left: float | None) -> float | None:
-        """Seconds to wait for the bell at most, of those that are ``left``; None: however long it takes."""
+        """The longest to wait for the bell, of the seconds ``left``; None: without limit."""
 
     def __enter__(self) -> Self: ...
 
@@ -241,7 +241,7 @@ class Watch(OneWatch):
                 raise WatchCanceled
 
     def _advance(self, timeout_seconds: float | None) -> bool:
-        """Wait for the next response and take it; false: closed by its owner."""
+        """Wait for the next response and take it. False: closed by its owner."""
         self._check_end()
         try:
             if not self.stream.wait(timeout_seconds):
@@ -261,7 +261,7 @@ class Watch(OneWatch):
 
 
 class CallbackWatch:
-    """A watch whose events are given to a function, on a thread of its own.
+    """A watch that passes its events to a function, on a thread of its own.
 
     What the function raises is logged and ends the watch; ``error`` then holds it, as it holds ``Compacted`` or
     ``StoreClosed``. None after ``cancel``.
@@ -299,7 +299,7 @@ class CallbackWatch:
     close = cancel
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Wait until the watch has ended; whether it has."""
+        """Wait until the watch has ended. Returns whether it has."""
         return self._over.wait(timeout)
 
     def _run(self) -> None:

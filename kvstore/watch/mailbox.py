@@ -33,7 +33,7 @@ class Mailbox:
         self.bell.ring()
 
     def may_be_told(self, watch_id: int, revision: int) -> bool | None:
-        """Whether everything up to ``revision`` is queued for these watches; None: nobody is left to ask."""
+        """Whether everything up to ``revision`` is queued for these watches; None: there are none left."""
         if watch_id == EVERY_WATCH:
             watchers = list(self.watchers.values())
         else:

@@ -51,14 +51,14 @@ class WatchStream:
         self._hub = hub
         self._state = hub.state
         self._ended: set[int] = set()
-        """Ids that a compaction ended and that nobody has canceled yet."""
+        """Ids that a compaction ended and that have not been canceled yet."""
         self._ids = itertools.count()
         self._behind: dict[Watcher, None] = {}
         """Watches that read the store, in the order of their turns. Replaced, not changed, but by additions."""
         self._ahead: deque[Numbered] = deque()
         """Responses that may be handed out."""
         self._reading = threading.RLock()
-        """Held by whoever fills ``_ahead``."""
+        """Held while ``_ahead`` is filled."""
         self._store_has_turn = False
         self._page_rows = FIRST_PAGE_ROWS
         self._seen_revision = 0
@@ -176,7 +176,7 @@ class WatchStream:
             self._hub.ask_progress(self._mailbox, EVERY_WATCH)
 
     def close(self) -> None:
-        """End all watches; whoever waits for the next response gets ``WatchCanceled``."""
+        """End all watches; a call waiting for the next response gets ``WatchCanceled``."""
         self._hub.close_mailbox(self, self._mailbox)
 
     def __enter__(self) -> Self:
@@ -225,7 +225,7 @@ class WatchStream:
         self._ahead.popleft()
 
     def fill(self, may_read: bool = True) -> bool:
-        """See that there is a response, if one is there or can be read from the store; whether there is. Never waits.
+        """Get a response ready, if there is one or one can be read. Returns whether there is. Never waits.
 
         Without ``may_read`` the store is not read, so it is quick.
         """
@@ -274,7 +274,7 @@ class WatchStream:
         return wait if left is None else min(left, wait)
 
     def _ask_quiet(self, watchers: list[Watcher]) -> None:
-        """Ask for the progress of those who want it and have not heard of anything since the last tick."""
+        """Ask for the progress of the watches that want it and have had nothing since the last tick."""
         for watcher in watchers:
             if watcher.progress_notify and watcher.live:
                 if watcher.quiet:
@@ -315,7 +315,7 @@ class WatchStream:
     def _catch_up(self) -> None:
         """Let those that have caught up go live, and read one page for the first of the others.
 
-        Those that stand at the same position (all of them, when a client comes back) share the page.
+        Those at the same position (all of them, when a client comes back) share the page.
         """
         last = self._state.published
         behind = [watcher for watcher in self._behind if watcher.is_behind and not watcher.ended]
@@ -346,7 +346,7 @@ class WatchStream:
             watcher.position = covered + 1
 
     def _rows_to_read(self, newest: int) -> int:
-        """As many as fit a page; fewer, and after a pause, while somebody writes."""
+        """As many as fit a page; fewer, and after a pause, while there are writes."""
         if newest == self._seen_revision:
             return self._page_rows
         self._seen_revision = newest

@@ -34,7 +34,7 @@ class FellBehind(NamedTuple):
 
 
 class Ready(NamedTuple):
-    """A response made by somebody else than the consumer."""
+    """A response made by another thread than the consumer's."""
 
     watch_id: int
     response: WatchResponse
@@ -53,9 +53,9 @@ class Box(Protocol):
 
 
 class Watcher:
-    """``position``: the next revision wanted. Everything below was queued, was delivered, or is of no interest.
+    """``position``: the next revision wanted. Everything below was queued, was delivered, or is not wanted.
 
-    A watcher belongs either to its consumer, who reads the store for it, or to the hub's thread, and goes from
+    A watcher belongs either to its consumer, which reads the store for it, or to the hub's thread, and passes from
     one to the other by message (``Hub.join``, ``FellBehind``); only its owner changes it. What it has in the queue
     is counted by two numbers with one writer each. So nothing here needs a lock.
     """
@@ -112,7 +112,7 @@ class Watcher:
         return self.queued_bytes - self.taken_bytes
 
     def offer(self, revision: int, changes: list[ChangedRow]) -> bool:
-        """Queue the changes of one revision; False: the queue is full, or nobody will ever look."""
+        """Queue the changes of one revision. False: the queue is full, or its consumer is gone."""
         if revision < self.position:
             return True  # it began later, or has read this from the store
         if self.ended:
@@ -172,7 +172,7 @@ def hull(group: list[Watcher]) -> Span:
 
 
 def route(group: list[Watcher], changes: list[ChangedRow]) -> dict[Watcher, list[ChangedRow]]:
-    """Each one's share of the changes; those who get nothing are left out."""
+    """Each watcher's share of the changes; those that get nothing are left out."""
     index: WatchIndex[Watcher] = WatchIndex()
     for watcher in group:
         index.add(watcher.span, watcher)

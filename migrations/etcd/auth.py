@@ -1,7 +1,7 @@
 """etcd's users and roles: kept as rows, changed by the log, and asked whether a logged request was allowed.
 
-A store of ours has no users; they are carried along so that an export gives them back. But with authentication on,
-etcd logs a request before it looks at its permission. To know what became of it the rule is needed here as well:
+Our stores have no users; they are kept so that an export writes them back. But with authentication on, etcd logs a
+request before it checks the permission. To know what became of the request, the rule is needed here as well:
 
     the request names its user, and the revision of the rules that the user was checked against when logging in
     refused: no user; rules that have changed since; a user who is gone; a key outside what the user's roles allow
@@ -69,7 +69,7 @@ class Auth:
                 raise Refused
 
     def _allowed(self, header: Any) -> dict[int, list[Span]] | None:
-        """What the user may read and write; None: everything."""
+        """The ranges the user may read and write; None: everything."""
         user = self._user(header)
         if ROOT in user.roles:
             return None

@@ -33,9 +33,9 @@ def check(file: BboltFile) -> Iterator[Corruption]:
 
 
 def check_freelist(file: BboltFile) -> Iterator[Corruption]:
-    """What bbolt trips over when it opens the file to write: a freelist that is none, or names pages in use.
+    """What bbolt fails on when it opens the file for writing: a malformed freelist, or one that names pages in use.
 
-    Pages that are neither free nor in use are not missed: they cost room, and nothing else.
+    Pages that are neither free nor in use only cost space.
     """
     yield from _Check(file).run_freelist()
 

@@ -165,7 +165,7 @@ def open_page(buffer: Buffer, start: int, limit: int, page_id: int, page_size: i
 
 
 class Span(NamedTuple):
-    """One leaf element: its key, and where its value lies in the buffer."""
+    """One leaf element: its key, and the place of its value in the buffer."""
 
     key: bytes
     value_start: int

@@ -61,12 +61,12 @@ _SMALLEST_PROBED_PAGE_BYTES = 1024
 _PROBED_BYTES = (
     0,
     *(_SMALLEST_PROBED_PAGE_BYTES << shift for shift in range(7)),
-)  # where a meta page may stand
+)  # where a meta page may be
 _MAGIC = MAGIC.to_bytes(4, "little")
 
 
 def is_bbolt(path: str | os.PathLike[str]) -> bool:
-    """Whether either meta page is there. A whole one is not asked for: damage is for the reader to tell."""
+    """Whether either meta page is there. It need not be intact: the reader reports damage."""
     try:
         with open(path, "rb", buffering=0) as file:
             head = os.pread(file.fileno(), HEADER.size, 0)
@@ -190,7 +190,7 @@ class BboltFile:
         return page
 
     def release_passed(self, visited_bytes: int) -> None:
-        """Count what was looked at; now and then give the memory behind it back."""
+        """Count the pages read; from time to time give their memory back."""
         self._visited_bytes += max(visited_bytes, _FAULT_AROUND_BYTES)
         if self._visited_bytes >= _RELEASE_EVERY_BYTES:
             self._visited_bytes = 0
@@ -235,7 +235,7 @@ class BboltFile:
 
     @property
     def trailer(self) -> bytes | None:
-        """The SHA-256 that ends a file of ``snapshot save``; None where there is none."""
+        """The SHA-256 at the end of a file of ``snapshot save``; None if there is none."""
         if (
             self.file_bytes % SECTOR_BYTES != TRAILER_BYTES
             or self.file_bytes < self.meta.size_bytes + TRAILER_BYTES
@@ -342,7 +342,7 @@ class Bucket:
         return Bucket(file, 0, page)
 
     def leaf_page_id(self, key: bytes) -> int:
-        """Number of the leaf where the key stands, if it stands anywhere; 0 for an inline page."""
+        """Number of the leaf where the key is or would be; 0 for an inline page."""
         return self._leaf_of(key)[0]
 
     def _find(self, key: bytes) -> Span | None:

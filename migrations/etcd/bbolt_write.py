@@ -196,7 +196,7 @@ class _Tree:
         return page_id
 
     def _close(self) -> int:
-        """Write the open branches, bottom up; what is alone on the top level is the root."""
+        """Write the open branches, bottom up; the single page on the top level is the root."""
         level = 0
         while True:
             children = self.levels[level].children

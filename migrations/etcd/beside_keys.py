@@ -1,4 +1,4 @@
-"""What stands beside the keys in an etcd file, as rows of ours, and back.
+"""What an etcd file holds besides keys, as our rows, and back.
 
     lease     id, granted TTL, remaining TTL   ->  id, TTL, deadline = now + what remains
     alarm     member, kind                     ->  the same
@@ -7,8 +7,8 @@
     members, members_removed, cluster,
     auth, authUsers, authRoles                 ->  verbatim: meta "etcd/<bucket>/<key>"
 
-As a server does when it starts: a lease that has no checkpoint begins its whole TTL anew, a TTL below the smallest
-is raised to it, keys of unknown leases are attached to nothing.
+As when a server starts: a lease without a checkpoint gets its whole TTL again, a TTL below the minimum is raised to it,
+and keys of unknown leases are attached to nothing.
 """
 
 from __future__ import annotations

@@ -17,10 +17,10 @@ etcd does. Not so from the log of a cluster that ``snapshot restore`` made: it h
 restored. etcd starts there all the same, with the keys gone; here it is ``Corruption``. Without a log etcd
 begins a new cluster over the database; here it is ``Corruption``, and the file can be read by itself.
 
-A log that ends before the database's consistent index has lost entries (it is synced first, always). The
-database has what they did, and etcd starts; whether more was lost nobody can tell: ``notes`` says so.
+A log that ends before the database's consistent index has lost entries (it is always synced first). The
+database has their effects, and etcd starts; whether more was lost is unknown: ``notes`` says so.
 
-Up to 3.5 a server learns who its members are not from the database but from the newest raft snapshot
+Up to 3.5 a server learns its members not from the database but from the newest raft snapshot
 (its data is the v2 store as JSON) and the log after that. Early 3.5 never updates a member's row in the
 database, so addresses that changed are known there alone; and 3.4's ``snapshot restore`` leaves the rows of
 the old cluster's members in it, of whom the new one knows nothing.
@@ -149,7 +149,7 @@ class EtcdDataDir:
         )
 
     def _newest_raft_snapshot(self, snapshots: list[SnapshotMark]) -> int:
-        """Index of the newest whole snapshot file that the log confirms; 0 if there is none."""
+        """Index of the newest intact snapshot file that the log confirms; 0 if there is none."""
         confirmed = {(mark.term, mark.index) for mark in snapshots}
         found = 0
         for path in self.snap_dir.iterdir() if self.snap_dir.is_dir() else ():
@@ -240,7 +240,7 @@ def member_dir(path: Path) -> Path:
 
 
 def find_log(path: Path, wal_dir: str | os.PathLike[str] | None = None) -> Path:
-    """Where the log of a data directory lies. Raises ``Corruption`` if it is missing beside a database, ``NotAStore``
+    """The log directory of a data directory. Raises ``Corruption`` if it is missing beside a database, ``NotAStore``
     if there is no database either."""
     log = Path(wal_dir) if wal_dir else member_dir(path) / "wal"
     if has_segments(log):
@@ -260,7 +260,7 @@ def find_log(path: Path, wal_dir: str | os.PathLike[str] | None = None) -> Path:
 
 
 def _is_etcd_2(entries: list[LogEntry]) -> bool:
-    """Whether keys were written through the v2 API, or a server of etcd 2 ran, and nothing came of v3."""
+    """Whether keys were written through the v2 API, or a server of etcd 2 ran, and nothing through v3."""
     is_v2 = False
     for entry in entries:
         kind = entry.kind

@@ -1,4 +1,4 @@
-"""A stopped etcd's data directory as a read-only store: its database as it lies, and above it, in memory, what only
+"""A stopped etcd's data directory as a read-only store: its database in place, and above it, in memory, what only
 the log has. Nothing is written, not even where a server would repair a torn tail.
 """
 
@@ -40,7 +40,7 @@ def open_view(directory: EtcdDataDir, now_ms: int) -> Backend:
 
 
 def replay_pending(directory: EtcdDataDir, state: State, replay: LogReplay) -> int:
-    """Apply the entries after the database, and publish them; how many."""
+    """Apply the entries after the database, and publish them. Returns how many."""
     for note in directory.notes:
         logger.warning("%s: %s", directory.path, note)
     replay.recover_members(directory)

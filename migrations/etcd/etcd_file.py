@@ -1,8 +1,8 @@
 """One etcd database file, a snapshot or ``member/snap/db``, seen as a store at its last commit.
 
-etcd keeps its rows by revision, not by key: ``rows`` is a scan, and so is whatever looks for a key.
-Nothing is indexed when the file is opened; ``live`` and ``leases`` remember, per key, where its newest
-row lies, never the values.
+etcd keeps its rows by revision, not by key: ``rows`` is a scan, and so is every search for a key.
+Nothing is indexed when the file is opened; ``live`` and ``leases`` remember, per key, the place of its
+newest row, never the values.
 
 The revision is that of the newest row, or the compact revision if that is higher (compaction may have
 removed the newest tombstone). A compaction that was scheduled but not finished counts: etcd resumes it
@@ -140,7 +140,7 @@ class EtcdFile:
         return self._decoded(span, rows.decode_key_value, span.key, value)
 
     def spans_up_to(self, revision: int) -> Iterator[Span]:
-        """Where the rows up to a revision lie; their keys are sound revisions."""
+        """The places of the rows up to a revision; their keys are valid revisions."""
         for span in self._keys.spans(*_bounds(0, revision)):
             self._decoded(span, rows.decode_revision, span.key)
             yield span
@@ -196,7 +196,7 @@ class EtcdFile:
         return [self.row(span) for span in self.spans_of(key, self.revision)]
 
     def spans_of(self, key: bytes, revision: int, reverse: bool = False) -> Iterator[Span]:
-        """Where the rows of one key lie."""
+        """The places of the rows of one key."""
         needle = rows.encoded_key(key)
         for span in spans_holding(self._keys, needle, *_bounds(0, revision), reverse):
             self._decoded(span, rows.decode_revision, span.key)

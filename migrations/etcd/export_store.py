@@ -1,10 +1,10 @@
-"""Moving out: a bbolt file, SHA-256 at its end, that ``etcdctl snapshot restore`` takes as one of its own.
+"""Exporting: a bbolt file with its SHA-256 at the end, which ``etcdctl snapshot restore`` accepts as one of its own.
 
     latest, history, changes --sorted by revision (``key_rows``)--> bucket key
     lease, alarm, carried rows of meta ---------------------------> the others
 
-Both compaction marks say that nothing is left to do. ``term`` and ``confState`` are there as 3.5 wants them to find
-out what schema the file has; ``snapshot restore`` replaces members, indexes and term anyhow.
+Both compaction marks say that nothing is left to do. ``term`` and ``confState`` are there because 3.5 needs them to
+find the file's schema; ``snapshot restore`` replaces members, indexes and term anyhow.
 """
 
 from __future__ import annotations

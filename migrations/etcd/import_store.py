@@ -1,11 +1,11 @@
-"""Moving in: a data directory of ours out of an etcd snapshot or a stopped etcd's data directory.
+"""Importing: a data directory of ours from an etcd snapshot or a stopped etcd's data directory.
 
     database --view--> rows of our tables, table by table in key order --> new backend
     log      --replay--> entries that the database does not hold yet --> the same backend
 
-It is built beside the target (``<data_dir>.restoring``) and gets its name when it is whole and synced. Every kept
-revision, the numbers of every version, leases with the time they have left, and who the store is come along. Log
-indexes go on where etcd's ended. What was copied is held against the source by HashKV at its newest revision.
+It is built beside the target (``<data_dir>.restoring``) and renamed when it is complete and synced. Every kept
+revision, the numbers of every version, leases with the time they have left, and the store's identity are imported. Log
+indexes continue where etcd's ended. The copy is compared with the source by HashKV at its newest revision.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ def _check_hash(file: EtcdFile) -> None:
 
 
 def _check_freelist(file: EtcdFile) -> None:
-    """What no checksum stands for, and no row needs: but etcd does not start with it, and it is a sign of more."""
+    """What no checksum covers and no row needs; but etcd does not start with it, and it is a sign of more damage."""
     for damage in check_freelist(file.file):
         told = f"{damage.reason}: etcd would stop or overwrite pages in use. The keys are readable: kvstore inspect"
         raise Corruption(told, damage.path, damage.offset)
@@ -149,7 +149,7 @@ def _check_room(source: _Source, directory: DataDir) -> None:
 
 
 def _finish(disk: Disk, directory: DataDir, imported: Imported, source: _Source) -> None:
-    """A log that goes on behind the last entry of etcd's, and everything durable."""
+    """Begin a log after etcd's last entry, and make everything durable."""
     disk.sync_file(directory.db)
     Log.create(
         disk,

@@ -1,4 +1,4 @@
-"""Where the kept rows of an etcd file lie, by key: numbers only, never values.
+"""The places of the kept rows of an etcd file, by key: numbers only, never values.
 
 etcd orders its rows by revision and, like a server when it starts, this has to walk all of them once to know them by
 key. Per row it remembers five numbers (40 bytes):
@@ -31,7 +31,7 @@ REPORT_EVERY_ROWS = 1 << 14
 
 
 class Place(NamedTuple):
-    """One kept row: its revision, and where its value lies in the file."""
+    """One kept row: its revision, and the place of its value in the file."""
 
     main: int
     sub: int

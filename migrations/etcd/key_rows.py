@@ -1,11 +1,11 @@
-"""The rows of etcd's bucket ``key``, by revision, out of tables that are ordered by key.
+"""The rows of etcd's bucket ``key``, by revision, from tables that are ordered by key.
 
     latest, history    every version, wherever it is now       }  what the backend held when we began:
     changes            every delete                            }  read through from front to back, and sorted
     changes by revision, from there on                            what came since, up to the revision asked for
 
-Asked for in the order of revisions, every version would cost a seek; read as it lies it costs a fraction of that.
-``latest`` is read before ``history``: a version that is superseded meanwhile is met twice, and the sorter drops one.
+In the order of revisions, every version would cost a seek; read in table order it costs a fraction of that. ``latest``
+is read before ``history``: a version that is superseded meanwhile is read twice, and the sorter drops one.
 
 etcd keeps no row below its compaction but the newest of each key that lived then; above it, everything. Tombstones
 have keys of 18 bytes. One at exactly the compaction is written, as etcd has kept it since 3.4.34 and 3.5.16 (a watch

@@ -1,4 +1,4 @@
-"""The entries of etcd's log that its database does not hold yet, decided again as etcd decides them when it starts.
+"""The entries of etcd's log that its database does not hold yet, applied again as etcd does when it starts.
 
     LogEntry -> request -> the planner of ``kvstore.mvcc``, which has etcd's semantics -> generation
 

@@ -1,4 +1,4 @@
-"""Who the members of a cluster are, as a server tells when it applies the entries of its log.
+"""The members of a cluster, as a server knows them after applying the entries of its log.
 
     AddNode {id, peerURLs}           a new member, unless its id or an address is taken, or was removed before
     AddNode {id, isPromote}          a learner becomes a voter

@@ -665,7 +665,7 @@ def test_a_disk_that_stores_something_else_is_noticed(
     """What is read back, right behind or in the end, is compared with what was digested on its way to the disk."""
     store = open_store(tmp_path / "s", backend, BadDisk(at, direct=direct))
     fill(store)
-    with pytest.raises(kvstore.Corruption, match="read back") as caught:
+    with pytest.raises(kvstore.Corruption, match="read-back") as caught:
         store.snapshot(tmp_path / "backup")
     assert caught.value.path.endswith("backup.tmp")
     assert os.listdir(tmp_path) == ["s"]

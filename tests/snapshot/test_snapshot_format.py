@@ -133,7 +133,7 @@ def test_every_shorter_file_is_noticed() -> None:
     for cut in range(1, len(tail) + 1):
         with pytest.raises(BadTail):
             decode_tail(tail[cut:], file_bytes(MANIFEST))
-    with pytest.raises(BadTail, match="length"):
+    with pytest.raises(BadTail, match="its manifest says"):
         decode_tail(tail, file_bytes(MANIFEST) - 1)
 
 

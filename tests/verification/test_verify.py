@@ -316,7 +316,7 @@ CONTRADICTIONS: dict[str, tuple[Callable[[Any], None], str, str]] = {
         "does not say so",
     ),
     "an alarm is malformed": (_put(ALARM, b"\0" * 9, b""), ALARM, "malformed"),
-    "a lease is another's": (_put(LEASE, lease_key(77), b"\x08\x01\x10\x01"), LEASE, "another one"),
+    "a lease is another's": (_put(LEASE, lease_key(77), b"\x08\x01\x10\x01"), LEASE, "another lease"),
     "a version number is wrong": (_alter(LATEST, KEY, version=50), LATEST, "follows version"),
     "a creation is wrong": (_alter(LATEST, KEY, create_revision=4), LATEST, "follows version"),
     "a modification is wrong": (_alter(LATEST, KEY, mod_revision=9), HISTORY, ""),

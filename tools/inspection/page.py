@@ -1,7 +1,7 @@
 """The survey as one HTML file: no other file, no network, nothing but what is in it.
 
-Keys and values are hostile: they come as JSON in a block that is no script, with every ``<``, ``>`` and ``&`` escaped,
-and the script puts them into the page as text. A content security policy lets only this script and this style
+Keys and values are hostile: they come as JSON in a block that is not a script, with every ``<``, ``>`` and ``&``
+escaped, and the script puts them into the page as text. A content security policy lets only this script and this style
 run, named by their hashes, and nothing be loaded.
 
 A page for a large store has its tree of prefixes, and the details of some keys: the largest, the most changed and
@@ -87,7 +87,7 @@ def render(store: Store, found: Survey, title: str, *, keys_max: int = KEYS_MAX)
 
 
 def embed_json(value: object) -> str:
-    """JSON that may stand inside a script element, whatever it says."""
+    """JSON that is safe inside a script element, whatever it contains."""
     text = json.dumps(value, separators=(",", ":"))
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
@@ -161,7 +161,7 @@ def _key(store: Store, key: bytes, facts: KeyFacts) -> dict[str, Any]:
 
 
 def _node(prefix: Prefix, own: bytes, found: Survey, index: dict[bytes, int]) -> dict[str, Any]:
-    """A prefix, or a key where nothing lies below it. Prefixes that only lead on to one other are one node."""
+    """A prefix, or a key with nothing below it. Prefixes that lead to only one other are one node."""
     while len(prefix.children) == 1 and prefix.name not in found.keys:
         ((name, prefix),) = prefix.children.items()
         own += name

@@ -21,7 +21,7 @@ from kvstore.store import Store
 PAGE_ROWS = 1000
 GROWTH_POINTS = 100
 DEPTH_MAX = 32
-"""Of the tree: keys made of separators would make it as deep as they are long."""
+"""Maximum depth of the tree: keys made of separators would make it as deep as they are long."""
 
 
 class GrowthPoint(NamedTuple):
@@ -31,7 +31,7 @@ class GrowthPoint(NamedTuple):
     live_keys: int
     live_bytes: int
     kept_bytes: int
-    """Of all versions kept today that had been written by then."""
+    """Bytes of all versions kept today that had been written by then."""
     puts: int
     deletes: int
 
@@ -43,9 +43,9 @@ class KeyFacts:
 
     def __init__(self) -> None:
         self.live_bytes = 0
-        """Key and value of the live version; 0: there is none."""
+        """Bytes of key and value of the live version; 0: there is none."""
         self.garbage_bytes = 0
-        """Of superseded versions and deletes: what a compaction at the newest revision would free."""
+        """Bytes of superseded versions and deletes: what a compaction at the newest revision would free."""
         self.changes = 0
         self.version = 0
         self.revision = 0

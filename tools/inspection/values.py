@@ -54,7 +54,7 @@ def describe(value: bytes) -> Described:
 
 
 def as_text(value: bytes) -> str | None:
-    """The value as text; None where it is none."""
+    """The value as text; None if it is not text."""
     try:
         text = value.decode()
     except UnicodeDecodeError:
