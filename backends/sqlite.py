@@ -25,7 +25,6 @@ log belongs to the file whose name it bears: see ``stale_helpers``.
 from __future__ import annotations
 
 import os
-import threading
 import time
 import weakref
 from collections.abc import Sequence
@@ -96,7 +95,7 @@ class SQLiteBackend:
         self._writer: apsw.Connection | None = None
         self._connections: set[weakref.ref[apsw.Connection]] = set()
         """Those that are open: the writer's, the idle ones, and those that readers have."""
-        self._closing = threading.Event()
+        self._closing = False
         self._idle: list[apsw.Cursor] = []  # one for each connection of a reader that nobody uses
         self._opened: os.stat_result | None = None  # what bore the name when it was opened
         self._is_replaced = False  # by a file of the same content: see ``settle``
@@ -247,16 +246,21 @@ class SQLiteBackend:
 
     def take(self) -> apsw.Cursor:
         """A cursor of a connection that nobody else uses; ``give_back`` ends that, or ``drop``."""
-        if self._closing.is_set():
-            raise StoreClosed
+        self._check_open()
         try:
             cursor = self._idle.pop()
         except IndexError:
             return self._connect_reader()
-        if self._closing.is_set():
+        try:
+            self._check_open()
+        except StoreClosed:
             self._idle.append(cursor)
-            raise StoreClosed
+            raise
         return cursor
+
+    def _check_open(self) -> None:
+        if self._closing:
+            raise StoreClosed
 
     def _connect_reader(self) -> apsw.Cursor:
         while True:
@@ -400,7 +404,7 @@ class SQLiteBackend:
 
         The last connection of all processes then removes the log.
         """
-        self._closing.set()
+        self._closing = True
         writer, self._writer = self._writer, None
         writers = int(writer is not None)
         if not self._wait_for_idle(writers):

@@ -193,7 +193,7 @@ def test_long_work_does_not_hold_up_checkpoints(tmp_path: Path, monkeypatch: pyt
 
         monkeypatch.setattr(store.engine.compaction, "run", long_work)
         store.put(b"first", b"v")  # background work begins with the first write
-        store.engine.background.upkeep_wanted.set()
+        store.engine.background.upkeep_wanted.ring()
         assert busy.wait(TIMEOUT_SECONDS)
         store.put(b"k", b"v")
         for _ in range(int(TIMEOUT_SECONDS * 1000)):

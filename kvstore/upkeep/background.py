@@ -18,6 +18,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from kvstore.bell import Bell
 from kvstore.mvcc.checkpoint import PAUSE_SECONDS, RUN_SECONDS
 from kvstore.write.leasing import EXPIRY_INTERVAL_SECONDS
 from kvstore.write.room import POLL_INTERVAL_SECONDS
@@ -60,12 +61,12 @@ class Job:
 
 
 class Maintenance:
-    """A thread and its jobs. Setting ``wanted`` makes all of them due."""
+    """A thread and its jobs. Ringing ``wanted`` makes all of them due."""
 
-    def __init__(self, name: str, wanted: threading.Event, jobs: list[Job]) -> None:
+    def __init__(self, name: str, wanted: Bell, jobs: list[Job]) -> None:
         self._wanted = wanted
         self._jobs = jobs
-        self._stopping = threading.Event()
+        self._stopping = False
         self._name = name
         self._thread: threading.Thread | None = None
         self._errors: dict[str, str] = {}
@@ -79,13 +80,13 @@ class Maintenance:
 
     def stop(self) -> None:
         """End the thread after the job it is in."""
-        self._stopping.set()
-        self._wanted.set()
+        self._stopping = True
+        self._wanted.ring()
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join()
 
     def _loop(self) -> None:
-        while not self._stopping.is_set():
+        while not self._stopping:
             try:
                 self._turn()
             except BaseException:  # no memory to wait with: the thread outlives it
@@ -93,10 +94,9 @@ class Maintenance:
 
     def _turn(self) -> None:
         wait = min(job.due for job in self._jobs) - time.monotonic()
-        urgent = self._wanted.wait(max(wait, 0.0))
-        self._wanted.clear()
+        urgent = self._wanted.wait(wait)
         for job in self._jobs:
-            if self._stopping.is_set():
+            if self._stopping:
                 return
             if urgent or time.monotonic() >= job.due:
                 self._run(job)
@@ -172,9 +172,9 @@ class Background:
         self._engine = engine
         self._threads: list[Maintenance] = []
         self._starting = threading.Lock()
-        self.work_wanted = threading.Event()
-        """Set when the prompt jobs should not wait for their turn."""
-        self.upkeep_wanted = threading.Event()
+        self.work_wanted = Bell()
+        """Rung when the prompt jobs should not wait for their turn."""
+        self.upkeep_wanted = Bell()
         """The same for compaction and defragment."""
         self.at_rest = False
         """Whether the next write has to begin them: none was made yet, or not all could be had."""
@@ -234,8 +234,7 @@ class Background:
 
     def want_work(self) -> None:
         """Have the prompt jobs done at once."""
-        if not self.work_wanted.is_set():
-            self.work_wanted.set()
+        self.work_wanted.ring()
 
     def tend_upkeep(self) -> None:
         """Compact if it is time to, delete what has become garbage, defragment if that left much free."""

@@ -15,9 +15,9 @@ writers wait (``wait_for_room``), and the checkpoint hurries.
 
 from __future__ import annotations
 
-import threading
 from typing import TYPE_CHECKING
 
+from kvstore.bell import Gate
 from kvstore.errors import Busy, Corruption, DiskFull, Overloaded
 from kvstore.files import is_disk_failure
 from kvstore.mvcc import checkpoint
@@ -34,7 +34,8 @@ class Checkpointer:
 
     def __init__(self, engine: LocalEngine) -> None:
         self._engine = engine
-        self._room = threading.Condition()
+        self._room = Gate()
+        """Opened, and another put in its place, whenever a checkpoint has made room."""
         self._limit_bytes = engine.options.overlay_limit
         self.batch_limit = engine.options.backend_batch_limit
         """As many changes in the active generation ask for a checkpoint at once."""
@@ -63,9 +64,9 @@ class Checkpointer:
                 engine.state.applied_index = generation.last_index
             engine.space.measure()
             if engine.state.head_compacted > engine.state.compact_finished:
-                engine.background.upkeep_wanted.set()
-            with self._room:
-                self._room.notify_all()
+                engine.background.upkeep_wanted.ring()
+            made, self._room = self._room, Gate()
+            made.open()
             remains = Remains(generation)
             del generation
             remains.drain()
@@ -123,12 +124,11 @@ class Checkpointer:
         if not engine.options.background or engine.background.at_rest:
             self.run()
             return
-        with self._room:
-            while self.overloaded and not engine.refuses_writes and not engine.stalled:
-                engine.background.work_wanted.set()
-                self._room.wait(0.1)
-                obstacle = self.obstacle
-                if isinstance(obstacle, DiskFull):
-                    raise DiskFull(str(obstacle)) from obstacle
-                if obstacle is not None and not isinstance(obstacle, Busy) and not engine.refuses_writes:
-                    raise Overloaded(f"the memory is full, for checkpoints fail: {obstacle}") from obstacle
+        while self.overloaded and not engine.refuses_writes and not engine.stalled:
+            engine.background.want_work()
+            self._room.wait(0.1)
+            obstacle = self.obstacle
+            if isinstance(obstacle, DiskFull):
+                raise DiskFull(str(obstacle)) from obstacle
+            if obstacle is not None and not isinstance(obstacle, Busy) and not engine.refuses_writes:
+                raise Overloaded(f"the memory is full, for checkpoints fail: {obstacle}") from obstacle

@@ -13,9 +13,9 @@ from types import TracebackType
 from typing import Any, Self
 
 from kvstore.aio import call_soon
+from kvstore.bell import Bell
 from kvstore.errors import WatchCanceled
 from kvstore.model import Event, WatchRequest, WatchResponse
-from kvstore.watch.bell import Bell
 from kvstore.watch.iterators import OneWatch
 from kvstore.watch.stream import Numbered, WatchStream
 

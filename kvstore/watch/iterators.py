@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Self
 
+from kvstore.bell import Gate
 from kvstore.errors import Compacted, NoThread, StoreClosed, WatchCanceled
 from kvstore.model import Event, WatchPosition, WatchRequest, WatchResponse
 from kvstore.shelter import start
@@ -205,7 +206,7 @@ class CallbackWatch:
         self._watch = watch
         self._callback = callback
         self.error: BaseException | None = None
-        self._over = threading.Event()
+        self._over = Gate()
         self._runs_on = 0
         """The thread that calls it."""
         try:
@@ -251,7 +252,7 @@ class CallbackWatch:
             logger.exception("watch: the callback failed, the watch has ended")
         finally:
             self._watch.close()
-            self._over.set()
+            self._over.open()
 
     def __enter__(self) -> Self:
         return self

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING, NamedTuple
 
+from kvstore.bell import Bell
 from kvstore.model import WatchResponse
 from kvstore.mvcc.overlay import ChangedRow
-from kvstore.watch.bell import Bell
 
 if TYPE_CHECKING:
     from kvstore.watch.watcher import Watcher

@@ -44,6 +44,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol
 
+from kvstore.bell import Bell
 from kvstore.errors import (
     DiskFull,
     KVStoreError,
@@ -138,8 +139,7 @@ class Writer:
         """The flusher's thread id; 0: there is none."""
         self._flushing = threading.Lock()
         """Held by the flusher as long as it lives."""
-        self._flusher_wanted = threading.Lock()
-        self._flusher_wanted.acquire()
+        self._flusher_wanted = Bell()
         self._stopping = False
         self.refusal: Callable[[], KVStoreError] | None = None
         """Makes the error that every write gets."""
@@ -416,11 +416,7 @@ class Writer:
                 start(thread)
             except RuntimeError:
                 return False
-        if self._flusher_wanted.locked():
-            try:
-                self._flusher_wanted.release()
-            except RuntimeError:
-                pass  # somebody else did at the same moment
+        self._flusher_wanted.ring()
         return True
 
     def _run_flusher(self) -> None:
@@ -428,7 +424,7 @@ class Writer:
             return  # there is one
         self._flusher = threading.get_ident()
         while not self._stopping:
-            self._flusher_wanted.acquire()
+            self._flusher_wanted.wait()
             while self._has_work() and self._lead.acquire(blocking=False):
                 try:
                     self._round()
