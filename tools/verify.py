@@ -3,7 +3,8 @@
     kvstore verify --data-dir DIR           log, backend, snapshots, each by itself and against each other
     kvstore verify --data-dir DIR --deep    also: build the backend anew from snapshot and log, compare every row
     kvstore verify --data-dir DIR --heal    and if the backend is damaged, put the one built anew in its place; if it is
-                                            sound and ahead of its log, begin the log anew after it
+                                            sound and ahead of its log, begin the log anew after it; if it has
+                                            what is damaged of the log, set that aside
     kvstore verify backup.snap              a snapshot file
 
 Works beside the process that writes the store; ``--heal`` does not. Exit code 4: damaged.
@@ -17,7 +18,7 @@ from typing import Annotated, Any
 import typer
 
 from kvstore.verification import Finding, Report, heal, verify
-from kvstore.verification.report import AHEAD, BACKEND
+from kvstore.verification.report import AHEAD, BACKEND, LOG
 
 from .answers import base_64
 from .command import ExitCode, Settings, write_json, write_line
@@ -51,7 +52,7 @@ def verify_command(
     if file is not None and (heal_it or deep):
         raise UsageError("--deep and --heal are for a store: there is no log beside a file")
     report = _look(settings, file, deep, scratch_dir)
-    if heal_it and any(finding.area in (BACKEND, AHEAD) for finding in report.findings):
+    if heal_it and any(finding.area in (BACKEND, AHEAD, LOG) for finding in report.findings):
         _show(settings, report)
         _heal(settings)
         report = _look(settings, file, deep, scratch_dir)
