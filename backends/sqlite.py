@@ -326,7 +326,8 @@ class SQLiteBackend:
     def settle(self) -> list[Path]:
         """Move the whole log into the file, which SQLite syncs then: the log is not needed any more.
 
-        Views of the newest commit do not stand in the way: they go on with the log that they have open.
+        Views of the newest commit do not stand in the way: they go on with the log that they have open. Raises
+        ``Busy``, which names the processes that read, if a view of an older commit outlasts ``SETTLE_SECONDS``.
         """
         helpers = [wal_path(self.path), self.path.with_name(self.path.name + "-shm")]
         if self._writer is None:
@@ -339,10 +340,17 @@ class SQLiteBackend:
                     self._is_replaced = True
                     return helpers
                 if time.monotonic() > deadline:
-                    raise StoreLocked(self.path)
+                    raise Busy(self._read_by())
                 time.sleep(0.005)
         except apsw.Error as error:
             raise typed(error, self.path) from error
+
+    def _read_by(self) -> str:
+        readers = ", ".join(str(reader.pid) for reader in self.foreign_readers()) or "this one"
+        return (
+            f"{self.path} is still read as it was at an older commit, by process {readers}: "
+            "let it go on, or end it, and try again"
+        )
 
     def copy_to(self, path: Path) -> None:
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))

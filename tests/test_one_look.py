@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import kvstore
-from kvstore import Compacted, Store, StoreLocked
+from kvstore import Busy, Compacted, Store
 from kvstore.backend import find_backend
 from kvstore.mvcc import changes, overlay, read
 from kvstore.mvcc.overlay import Generation, Remains
@@ -82,7 +82,7 @@ class World:
             self.compacted = self.past if self._turn % 3 == 1 else newest
             store.compact(self.compacted, physical=True)
         if self._turn % 8 == 0:
-            with suppress(StoreLocked):  # SQLite gives it up while a view of an older commit is open
+            with suppress(Busy):  # SQLite gives it up while a view of an older commit is open
                 store.defragment()
 
     # --- what the answers should be ---------------------------------------------------

@@ -3,8 +3,8 @@
     database --view--> rows of our tables, table by table in key order --> new backend
     log      --replay--> entries that the database does not hold yet --> the same backend
 
-It is built beside the target (``<data_dir>.restoring``) and gets its name when it is whole and synced. Every kept
-revision, the numbers of every version, leases with the time they have left, and who the store is come along. Log
+It is built beside the target, or inside an empty one (``snapshot/building.py``), and gets its place when it is whole and
+synced. Every kept revision, the numbers of every version, leases with the time they have left, and who the store is come along. Log
 indexes go on where etcd's ended. What was copied is held against the source by HashKV at its newest revision.
 """
 
