@@ -5,15 +5,21 @@
 PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3.11; do \
 	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
 
+# Every one of these that is on PATH, and runs: `make test-all` takes them all.
+PYTHONS = $(shell for version in 3.11 3.12 3.13 3.14 3.15; do \
+	python$$version -c '' 2>/dev/null && echo $$version; done; true)
+# What the targets with tests run: all of them, or TESTS=tests/wal, or TESTS="-k power tests/wal".
+TESTS ?=
+
 VENV := .venv
 BIN := $(VENV)/bin
 PACKAGE := pyproject.toml setup.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint check soak compare bench etcd clean
+.PHONY: help demo test test-all fast lint check cover soak compare bench etcd clean
 
 help: ## This list.
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
 
 demo: $(VENV)/ready-run ## A guided tour: write, read the past, watch, crash, recover.
 	$(BIN)/python -m kvstore.tools.lab.demo
@@ -23,16 +29,31 @@ test: lint check ## Linters, types, and the test suite: what must pass before a 
 lint: $(VENV)/ready-test ## Linters and types only.
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
+	$(BIN)/python -m tests.project.type_check
 
 check: $(VENV)/ready-test ## The test suite only.
-	$(BIN)/python -m pytest -n auto
+	$(BIN)/python -m pytest -n auto $(TESTS)
+
+test-all: ## The test suite on every Python from 3.11 on that is on PATH; says on which.
+	@for version in $(PYTHONS); do echo "--- Python $$version"; \
+		$(MAKE) --no-print-directory check VENV=.venv-$$version PYTHON=python$$version || exit 1; done
+	@echo "run on Python: $(PYTHONS)"
+
+fast: $(VENV)/ready-test ## About a minute of tests, for while you work: those that are not marked slow.
+	$(BIN)/python -m pytest -n auto -m "not slow and not soak" $(TESTS)
+
+cover: $(VENV)/ready-cover ## Coverage of the test suite, its processes included: a summary, and htmlcov/ to browse.
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest -n auto $(TESTS)
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage html --quiet
+	$(BIN)/coverage report --skip-covered --sort=cover
 
 soak: $(VENV)/ready-test ## The long runs, whose figures the documents give.
-	$(BIN)/python -m pytest -n auto -m soak --timeout 0
+	$(BIN)/python -m pytest -n auto -m soak --timeout 0 $(TESTS)
 
 compare: $(VENV)/ready-test ## Compare with the etcd on PATH (or KVSTORE_ETCD=...), tens of thousands of requests.
-	$(BIN)/python -m pytest -n auto -m "soak or not soak" --timeout 0 tests/test_against_etcd.py
+	$(BIN)/python -m pytest -n auto -m "soak or not soak" --timeout 0 tests/etcd/test_against_etcd.py
 
 bench: $(VENV)/ready-bench ## Measure against other stores.
 	$(BIN)/python -m kvstore.tools.lab.bench
@@ -43,7 +64,7 @@ etcd: ## Install etcd and etcdctl (Debian, as root) for the tests that ask a rea
 	apt-get install -q -y --no-install-recommends etcd-server etcd-client; }
 
 clean: ## Remove what builds and tests left behind, .venv included.
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .venv-* build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage* htmlcov
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(BIN)/python:
@@ -56,4 +77,5 @@ $(VENV)/ready-%: $(PACKAGE) | $(BIN)/python
 
 $(VENV)/ready-run: EXTRAS := cli
 $(VENV)/ready-test: EXTRAS := test
+$(VENV)/ready-cover: EXTRAS := test,cover
 $(VENV)/ready-bench: EXTRAS := cli,bench

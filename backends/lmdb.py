@@ -73,6 +73,7 @@ class LMDBBackend:
 
     name: ClassVar[str] = "lmdb"
     persistent: ClassVar[bool] = True
+    streams: ClassVar[bool] = True
     map_bytes: ClassVar[int] = 1 << 40
     """Addresses to map at first; tests take little, so that the map has to grow."""
 
@@ -328,7 +329,7 @@ class LMDBBackend:
                 time.sleep(0.001)
             while self._pins is not None and not self._pins.let_go():
                 if time.monotonic() > deadline:
-                    raise Busy(f"{self.path} has to grow, and another process is reading it")
+                    raise Busy(f"{self.path} has to grow, but another process is reading it")
                 time.sleep(0.001)
             self.environment.set_mapsize(map_bytes)
         except lmdb.Error as error:

@@ -56,7 +56,7 @@ class LMDBMap:
                 self._tables[table] = _U64.unpack(entry[-8:])[0]
             return self._value(self._tables[table], key)
         except (struct.error, IndexError) as error:
-            raise Corruption(f"a page does not make sense: {error}", self._path) from None
+            raise Corruption(f"malformed page: {error}", self._path) from None
 
     def _value(self, page: int, key: bytes) -> memoryview | None:
         if page == 2**64 - 1:  # an empty table

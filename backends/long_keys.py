@@ -87,7 +87,7 @@ class LongKeys:
             else:
                 layer, span = found[1]
                 if any(layer == above for _, above, _ in levels):
-                    raise DamagedRow("a link of long keys leads in a circle")
+                    raise DamagedRow("the links of long keys form a circle")
                 levels.append((path + found[0], layer, self._rows(layer, span, reverse)))
 
     def _rows(

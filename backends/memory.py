@@ -30,7 +30,7 @@ from weakref import WeakSet
 
 from sortedcontainers import SortedDict, SortedList
 
-from kvstore.backend import Progress, Row
+from kvstore.backend import BackendDefaults, Progress, ReadTxDefaults, Row
 from kvstore.errors import Corruption, EmptyKey, ReadOnly, StateError, StoreClosed
 
 from .memory_file import MAGIC, encode_rows, load, save, table_start
@@ -53,7 +53,7 @@ class _ClosedRows(dict[str, Any]):
         raise StoreClosed
 
 
-class MemoryReadTx:
+class MemoryReadTx(ReadTxDefaults):
     """A view of one commit."""
 
     __slots__ = ("__weakref__", "_backend", "patches")
@@ -175,7 +175,7 @@ class MemoryWriteTx(MemoryReadTx):
             self._backend.writing.release()
 
 
-class MemoryBackend:
+class MemoryBackend(BackendDefaults):
     """Sorted dictionaries."""
 
     name: ClassVar[str] = "memory"

@@ -87,7 +87,7 @@ def load(path: Path) -> dict[str, list[Row]]:
             raise Corruption("the file is cut short", path, os.fstat(file.fileno()).st_size)
         body = file.read(body_bytes)
     if crc32c(body) != body_crc:
-        raise Corruption("the body does not have its checksum", path, HEADER_BYTES)
+        raise Corruption("body checksum mismatch", path, HEADER_BYTES)
     try:
         return dict(parse_body(body))
     except ValueError as error:
@@ -104,7 +104,7 @@ def _parse_header(path: Path, start: bytes) -> tuple[int, int]:
         raise Corruption("the file ends inside its header", path, len(start))
     _, version, body_crc, body_bytes = _HEADER.unpack_from(start)
     if crc32c(start[: _HEADER.size]) != _CRC.unpack_from(start, _HEADER.size)[0]:
-        raise Corruption("the header does not have its checksum", path, 0)
+        raise Corruption("header checksum mismatch", path, 0)
     if version > FORMAT:
         raise TooNew(f"{path} has format {version}; this version reads {FORMAT}", path)
     return body_crc, body_bytes

@@ -28,13 +28,13 @@ import os
 import time
 import weakref
 from collections.abc import Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from typing import ClassVar, Self
 
 import apsw
 
-from kvstore.backend import Progress
+from kvstore.backend import BackendDefaults, Progress
 from kvstore.errors import (
     Busy,
     Corruption,
@@ -48,7 +48,7 @@ from kvstore.errors import (
     WrongStore,
 )
 from kvstore.files import OSDisk, free_bytes, hand_over
-from kvstore.readers import FROZEN, HANDLE, WRITER, FolderLock, ForeignReader, Readers, held
+from kvstore.readers import FROZEN, HANDLE, WRITER, FolderLock, ForeignReader, Readers, held, own_pid
 
 from .sqlite_file import (
     APPLICATION_ID,
@@ -69,6 +69,8 @@ from .sqlite_tx import SQLiteReadTx, SQLiteWriteTx, Statements
 SQLITE_VERSION_MIN = (3, 51, 3)  # earlier ones can corrupt a database in WAL mode
 PAGE_BYTES = 4096
 WRITER_CACHE_BYTES = 16 << 20
+FROZEN_SECONDS = 0.5
+FROZEN_POLL_SECONDS = 0.005
 READER_CACHE_BYTES = 4 << 20
 CHECKPOINT_PAGES = 4096  # SQLite moves pages to the file at the commit that passes this
 WAL_KEPT_BYTES = 64 << 20  # a log that was longer is cut when it starts anew
@@ -81,11 +83,12 @@ FREE_SHARE_COPIED = 0.1  # a file with more free pages is copied without them
 COPIED_BYTES = 256 << 10
 
 
-class SQLiteBackend:
+class SQLiteBackend(BackendDefaults):
     """An open SQLite file."""
 
     name: ClassVar[str] = "sqlite"
     persistent: ClassVar[bool] = True
+    streams: ClassVar[bool] = True
 
     def __init__(self, path: Path, tables: Sequence[str], uri: str, flags: int) -> None:
         self.path = path
@@ -111,8 +114,9 @@ class SQLiteBackend:
         require_fit_library()
         path = Path(path)
         writable = not (read_only or immutable)
+        is_ours = writable and _is_written_here(path)
         role = held(path.parent, WRITER if writable else HANDLE) if not immutable else None
-        if writable:
+        if writable and not is_ours:
             _refuse_frozen(path)
         is_new = writable and not (path.exists() and path.stat().st_size)
         if not is_new:
@@ -139,12 +143,18 @@ class SQLiteBackend:
         return backend
 
     def _connect_first(self) -> None:
-        try:
-            self.give_back(self.take())
-        except (OSError, StoreUnreachable):
-            if not self._is_replaceable or not self._freeze():
-                raise
-            self.give_back(self.take())
+        deadline = time.monotonic() + FROZEN_SECONDS
+        while True:
+            try:
+                return self.give_back(self.take())
+            except (OSError, StoreUnreachable):
+                try:
+                    if not self._is_replaceable or not self._freeze():
+                        raise
+                except StoreLocked:  # a writer that is opening it, or putting another file in its place
+                    if time.monotonic() > deadline:
+                        raise
+                    time.sleep(FROZEN_POLL_SECONDS)
 
     def _freeze(self) -> bool:
         """Read the file as it is, without helpers, if nobody writes it; hold off who wants to. Whether that goes."""
@@ -152,9 +162,10 @@ class SQLiteBackend:
         if self._role is None or os.access(self.path.parent, os.W_OK):
             return False
         frozen = held(self.path.parent, FROZEN)
-        readers = Readers(self.path.parent)
-        if readers.writer() is not None:
-            raise StoreLocked(self.path)  # it is only being opened: its helpers will be there in a moment
+        with closing(Readers(self.path.parent)) as readers:
+            if readers.writer() is not None:
+                frozen.close()
+                raise StoreLocked(self.path)  # it is only being opened: its helpers will be there in a moment
         if wal.exists() and wal.stat().st_size:
             raise OpenError(
                 f"{self.path} has commits in {wal.name}, which SQLite cannot read here without {self.path.name}-shm; "
@@ -210,7 +221,7 @@ class SQLiteBackend:
                 return
         except OSError as error:
             raise StoreUnreachable(self.path, str(error.strerror)) from error
-        raise StoreUnreachable(self.path, "another file bears the name")
+        raise StoreUnreachable(self.path, "another file has taken this name")
 
     @classmethod
     def recognizes(cls, path: Path) -> bool:
@@ -289,9 +300,7 @@ class SQLiteBackend:
         try:
             status = os.stat(self.path)
         except FileNotFoundError as error:
-            reason = (
-                f"another process is putting another file in the place of {self.path}; open the store again"
-            )
+            reason = f"another process is replacing {self.path}; open the store again"
             raise Busy(reason) from error
         return status.st_dev, status.st_ino
 
@@ -341,7 +350,7 @@ class SQLiteBackend:
                     return helpers
                 if time.monotonic() > deadline:
                     raise Busy(self._read_by())
-                time.sleep(0.005)
+                time.sleep(FROZEN_POLL_SECONDS)
         except apsw.Error as error:
             raise typed(error, self.path) from error
 
@@ -481,14 +490,24 @@ class SQLiteBackend:
         return [wal, path.with_name(path.name + "-shm")]
 
 
+def _is_written_here(path: Path) -> bool:
+    """Whether this process writes the file of that name already, and is putting another in its place."""
+    with closing(Readers(path.parent)) as readers:
+        return readers.writer() == own_pid()
+
+
 def _refuse_frozen(path: Path) -> None:
-    readers = Readers(path.parent)
-    try:
-        pid = readers.frozen()
-    finally:
-        readers.close()
-    if pid is not None:
-        raise StoreLocked(path, pid)
+    """Raise ``StoreLocked`` beside a reader that takes the file as it is.
+
+    One that finds us writing lets go again in a moment, so it is asked for a while. (It would find us also when a
+    defragmentation opens the new file. That must not be refused, and need not ask: the old one is still open.)
+    """
+    deadline = time.monotonic() + FROZEN_SECONDS
+    with closing(Readers(path.parent)) as readers:
+        while (pid := readers.frozen()) is not None:
+            if time.monotonic() > deadline:
+                raise StoreLocked(path, pid)
+            time.sleep(0.005)
 
 
 def require_fit_library() -> None:

@@ -137,7 +137,7 @@ def check_tables(connection: apsw.Connection, path: Path, tables: list[str]) -> 
         "SELECT name, sql FROM sqlite_schema WHERE sql IS NOT NULL"
     ).fetchall():
         if sql != table_sql(str(name)):
-            raise Corruption(f"{name!r} is no table of ours", path)
+            raise Corruption(f"{name!r} is not a table of kvstore", path)
         found.add(name)
     for table in tables:
         if table not in found:
@@ -158,7 +158,7 @@ def typed(error: apsw.Error | UnicodeDecodeError, path: Path) -> KVStoreError | 
             return StoreLocked(path)
         case apsw.ReadOnlyError():
             if getattr(error, "extendedresult", 0) == apsw.SQLITE_READONLY_ROLLBACK:
-                text = f"{path}: a killed process left a change half made; open the store once for writing"
+                text = f"{path}: a killed process left an unfinished change; open the store for writing once"
             return ReadOnly(text)
         case apsw.InterruptError() | apsw.ConnectionClosedError() | apsw.CursorClosedError():  # by closing
             return StoreClosed()

@@ -18,6 +18,7 @@ from collections.abc import Generator, Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from kvstore._version import __version__ as __version__
 from kvstore.errors import (
     BadArgument,
     Busy,
@@ -58,6 +59,7 @@ from kvstore.errors import (
     TooManyOps,
     TooNew,
     TooOld,
+    Unsupported,
     ValueProvided,
     WatchCanceled,
     WrongStore,
@@ -80,19 +82,20 @@ from kvstore.options import BadOption, Options
 from kvstore.shelter import Sheltered
 
 if TYPE_CHECKING:
-    from kvstore.aio import AsyncStore
+    from kvstore import metrics as metrics
+    from kvstore.aio import AsyncStore, AsyncView
     from kvstore.backend import Progress
-    from kvstore.engine import LocalEngine
     from kvstore.observe.doctor import Fact
-    from kvstore.snapshot.formats import Snapshot
+    from kvstore.opened import Snapshot
+    from kvstore.recovery import Engine
     from kvstore.snapshot.restore import Restored
     from kvstore.store import Store, View
     from kvstore.verification.report import Report, Steps
 
-__version__ = "0.1.0"
 
 __all__ = [
     "AsyncStore",
+    "AsyncView",
     "BadArgument",
     "BadOption",
     "Change",
@@ -144,6 +147,7 @@ __all__ = [
     "TooManyOps",
     "TooNew",
     "TooOld",
+    "Unsupported",
     "ValueProvided",
     "View",
     "WatchCanceled",
@@ -203,7 +207,8 @@ class _OpenAsync:
         return self._open().__await__()
 
     async def _open(self) -> AsyncStore:
-        from kvstore.aio import Awaited, close_soon
+        from kvstore.aio import close_soon
+        from kvstore.loops import Awaited
 
         return await Awaited(self._opened, close_soon).wait()
 
@@ -226,18 +231,18 @@ def open_async(data_dir: str | os.PathLike[str], backend: str | None = None, **o
     return _OpenAsync(data_dir, backend, options)
 
 
-def _engine(data_dir: str | os.PathLike[str], backend: str | None, options: dict[str, Any]) -> LocalEngine:
+def _engine(data_dir: str | os.PathLike[str], backend: str | None, options: dict[str, Any]) -> Engine:
     from kvstore.recovery import open_engine
 
     return open_engine(data_dir, Options.load({"backend": backend, **options}))
 
 
 def open_snapshot(path: str | os.PathLike[str], *, verify: bool = False) -> Snapshot:
-    """Open a snapshot file as a read-only store, where it lies. ``verify``: look at every byte first.
+    """Open a snapshot file in place as a read-only store. ``verify``: check every byte first.
 
     Raises ``NotAStore``, ``TooNew``, ``Corruption``.
     """
-    from kvstore.snapshot import formats as opened
+    from kvstore import opened
 
     return opened.open_snapshot(path, verify=verify)
 
@@ -291,22 +296,24 @@ def verify(
 
 
 def doctor(data_dir: str | os.PathLike[str], **options: Any) -> list[Fact]:
-    """Versions, file system, speed of syncs, room, clocks: facts about the ground a store stands on, with advice."""
+    """Versions, file system, sync speed, free space, clocks: facts about the environment of a store, with advice."""
     from kvstore.observe.doctor import diagnose
 
     return diagnose(data_dir, options=Options.load(options))
 
 
-def __getattr__(name: str) -> Any:
-    """``Store``, ``View``, ``AsyncStore`` and ``metrics`` on first use: importing this package stays light."""
-    if name in ("Store", "View"):
-        from kvstore import store
+if not TYPE_CHECKING:  # a type checker sees the imports above, and that there is no kvstore.opne
 
-        return getattr(store, name)
-    if name == "metrics":
-        return import_module("kvstore.metrics")
-    if name == "AsyncStore":
-        from kvstore.aio import AsyncStore
+    def __getattr__(name: str) -> Any:
+        """Stores, views and ``metrics`` on first use: importing this package stays light."""
+        if name in ("Store", "View"):
+            from kvstore import store
 
-        return AsyncStore
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+            return getattr(store, name)
+        if name == "metrics":
+            return import_module("kvstore.metrics")
+        if name in ("AsyncStore", "AsyncView"):
+            from kvstore import aio
+
+            return getattr(aio, name)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

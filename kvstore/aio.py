@@ -1,269 +1,114 @@
-"""``AsyncStore``: the asynchronous twin of ``Store``.
+"""``AsyncStore``: the asynchronous twin of ``Store``, and ``AsyncView`` of ``View``.
 
-Writes are planned on the event loop (some ten microseconds, no waiting), made durable by whoever leads the
-writers, and all coroutines of a group are woken by one call into each loop that waits. Reads that may touch many
-rows run in a thread of the loop's executor; point reads answer at once.
+Each method is made from its twin's, so it means the same, takes the same and says the same; ``twins`` tells the kinds
+apart. Writes are planned on the event loop and awaited until they are durable. Reads run in a thread of the loop's
+executor, but for the one that never takes long: a single key of an open store answers at once. Opening, closing and
+upkeep run in threads of their own; a ``progress`` function is called there.
 
 A store belongs to no loop. A call belongs to the loop it is made in, and that one may end, or close, at any moment:
 what was planned becomes durable all the same, and nobody is left to be told. A task that is canceled leaves its
 call, which goes on in its thread; what an abandoned ``open_async`` comes to open is closed again.
-
-Opening, closing and upkeep run in threads of their own: the executor has few, and others may hold all of them for
-long, perhaps until the store is closed. Where no thread can be had the loop does the work itself.
 """
 
 from __future__ import annotations
 
-import asyncio
-import contextvars
-import os
 import threading
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Self, cast
 
 from kvstore import ops
-from kvstore.arguments import Seconds, check_number, whole_seconds
-from kvstore.engine import LocalEngine
-from kvstore.errors import KVStoreError
-from kvstore.keyvalue import KeyValue
-from kvstore.model import (
-    Alarm,
-    Change,
-    CompactionResponse,
-    Compare,
-    DeleteRangeResponse,
-    HashKVResponse,
-    LeaseGrantResponse,
-    LeaseKeepAliveResponse,
-    LeaseRevokeResponse,
-    LeaseTimeToLiveResponse,
-    PutRequest,
-    PutResponse,
-    RangeResponse,
-    TxnResponse,
-    WatchRequest,
-)
-from kvstore.observe.status import Health, Status
-from kvstore.shelter import Sheltered, start
-from kvstore.snapshot.reader import SnapshotInfo
-from kvstore.store import Store, View
-from kvstore.upkeep.compaction import CompactionEstimate
-from kvstore.upkeep.defragment import Defragmented, DefragmentEstimate
-from kvstore.write.ticket import Ticket
+from kvstore.awaited_writes import AwaitedWrites
+from kvstore.loops import Awaited
+from kvstore.protocol import EmbeddedEngine, Engine
+from kvstore.shelter import start
+from kvstore.store import Reader, Store, View
+from kvstore.twins import Twin, apart, at_once, streamed, threaded, twin, written
 
 if TYPE_CHECKING:
+    from kvstore.engine import LocalEngine
     from kvstore.watch.asynchronous import AsyncWatch, AsyncWatchStream
-
-T = TypeVar("T")
-_PAGE_ROWS = 256
-
-
-class Awaited(Sheltered[T]):
-    """Work in a thread of its own, for a task. If the task goes, the work goes on; then ``undo`` gets the answer."""
-
-    async def wait(self) -> T:
-        """Do the work; return its answer, or raise what it raised."""
-        loop = asyncio.get_running_loop()
-        done = _Done(loop)
-        run = contextvars.copy_context().run
-        worker = threading.Thread(target=run, args=(self._carry_out, done), name="kvstore-async")
-        try:
-            try:
-                start(worker)
-            except RuntimeError:  # no thread can be had
-                return self._kept(self._work())
-            await done.future
-        except BaseException:
-            self.abandon()
-            raise
-        if self._errors:
-            raise self._errors.pop()
-        return self._answers[0]
-
-
-class _Done:
-    """What ``Sheltered`` releases when its work has ended, as it would a lock."""
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
-        self.future = loop.create_future()
-
-    def release(self) -> None:
-        call_soon(self._loop, self._set)
-
-    def _set(self) -> None:
-        if not self.future.done():
-            self.future.set_result(None)
-
-
-def call_soon(loop: asyncio.AbstractEventLoop, call: Callable[..., object], *arguments: object) -> None:
-    """Have a loop call something; nothing, where it is closed: nobody is left to be told."""
-    try:
-        loop.call_soon_threadsafe(call, *arguments)
-    except RuntimeError:
-        if not loop.is_closed():
-            raise
 
 
 def close_soon(store: AsyncStore) -> None:
     """Close a store without waiting for it."""
     try:
-        start(threading.Thread(target=store._store.close, name="kvstore-close"))
+        start(threading.Thread(target=store._twin.close, name="kvstore-close"))
     except RuntimeError:  # no thread can be had
-        store._store.close()
+        store._twin.close()
 
 
-class AsyncStore:
-    """An open store for asyncio. Made by ``kvstore.open_async``; may be used from any loop, also from several."""
+class AsyncReader(Twin):
+    """What can be read, at the newest revision or at a past one. Base of ``AsyncStore`` and ``AsyncView``."""
 
-    def __init__(self, engine: LocalEngine) -> None:
-        self.engine = engine
-        self._store = Store(engine)
-        self._notify = self._wake_soon
-        self._unwoken: list[Ticket] = []
-        """Settled tickets whose futures the loops may not have heard of."""
+    _twin: Reader
 
-    # --- writing ----------------------------------------------------------------------
+    @property
+    def engine(self) -> LocalEngine:
+        """The engine of a store that lies here, for those who look behind it. Raises ``Unsupported`` elsewhere.
 
-    async def put(
-        self,
-        key: bytes,
-        value: bytes = b"",
-        *,
-        lease: int = 0,
-        ttl: Seconds | None = None,
-        prev_kv: bool = False,
-        ignore_value: bool = False,
-        ignore_lease: bool = False,
-    ) -> PutResponse:
-        """As ``Store.put``."""
-        request = PutRequest(key, value, lease, prev_kv, ignore_value, ignore_lease)
-        seconds = 0 if ttl is None else whole_seconds("ttl", ttl)
-        if self.engine.overloaded:
-            await self._in_thread(self.engine.check_room)
-        response: PutResponse = await self._durable(self.engine.submit_put(request, seconds))
-        return response
-
-    async def delete(
-        self,
-        key: bytes | None = None,
-        range_end: bytes | None = None,
-        *,
-        prefix: bytes | None = None,
-        prev_kv: bool = False,
-    ) -> DeleteRangeResponse:
-        """As ``Store.delete``."""
-        request = ops.delete(key, range_end=range_end, prefix=prefix, prev_kv=prev_kv)
-        if request.range_end:  # may be large: not on the loop
-            return await self._in_thread(lambda: self.engine.delete_range(request))
-        response: DeleteRangeResponse = await self._durable(self.engine.submit_delete(request))
-        return response
-
-    async def txn(
-        self, compare: Iterable[Compare] = (), success: Iterable[Any] = (), failure: Iterable[Any] = ()
-    ) -> TxnResponse:
-        """As ``Store.txn``."""
-        if self.engine.overloaded:
-            await self._in_thread(self.engine.check_room)
-        request = ops.txn(compare, success, failure)
-        response: TxnResponse = await self._durable(self.engine.submit_txn(request))
-        return response
-
-    def _durable(self, ticket: Ticket) -> asyncio.Future[Any]:
-        """A future that is done when the ticket is durable."""
-        future = asyncio.get_running_loop().create_future()
-        ticket.future = future
-        ticket.notify = self._notify
-        if not ticket.done and not self.engine.flush_soon():  # no thread can be had: we lead
-            try:
-                self.engine.wait(ticket)
-            except KVStoreError:
-                pass  # the future tells
-        if ticket.done:  # perhaps with a group that went out before anybody could be told
-            self._settle([ticket])
-        return future
-
-    def _wake_soon(self, tickets: list[Ticket]) -> None:
-        """Have the futures of these tickets set, with one call into each loop. Called by whoever leads the writers.
-
-        If that fails, for want of memory perhaps, the next call does it again.
+        A store that only reads has the reading half of one (``kvstore.reads.ReadEngine``).
         """
-        self._unwoken = unwoken = self._unwoken + tickets
-        by_loop: dict[asyncio.AbstractEventLoop, list[Ticket]] = {}
-        for ticket in unwoken:
-            by_loop.setdefault(ticket.future.get_loop(), []).append(ticket)
-        for loop, theirs in by_loop.items():
-            call_soon(loop, self._settle, theirs)
-        self._unwoken = []
+        return self._twin.engine
 
-    def _settle(self, tickets: list[Ticket]) -> None:
-        for ticket in tickets:
-            future = ticket.future
-            if future.done():
-                continue  # canceled, or told before
-            if ticket.error is None:
-                future.set_result(ticket.response)
-            else:
-                future.set_exception(self.engine.error_of(ticket))
+    range = threaded(Reader.range)
+    count = threaded(Reader.count)
+    scan = streamed(Reader.scan)
 
-    # --- reading ----------------------------------------------------------------------
 
-    async def get(self, key: bytes, *, revision: int = 0) -> KeyValue | None:
-        """As ``Store.get``."""
-        return self._store.get(key, revision=revision)
+class AsyncView(AsyncReader):
+    """The store as it was at one revision. Holds nothing; ends only when that revision is compacted."""
 
-    async def range(
-        self, key: bytes | None = None, range_end: bytes | None = None, **options: Any
-    ) -> RangeResponse:
-        """As ``Store.range``."""
-        return await self._in_thread(lambda: self._store.range(key, range_end, **options))
+    def __init__(self, view: View) -> None:
+        self._twin: View = view
 
-    async def scan(
-        self,
-        key: bytes | None = None,
-        range_end: bytes | None = None,
-        *,
-        prefix: bytes | None = None,
-        revision: int = 0,
-    ) -> AsyncIterator[KeyValue]:
-        """As ``Store.scan``."""
-        rows = self._store.scan(key, range_end, prefix=prefix, revision=revision, page_rows=_PAGE_ROWS)
-        async for kv in self._stream(rows):
-            yield kv
-
-    async def history(self, key: bytes, *, since: int = 0, until: int = 0) -> AsyncIterator[KeyValue]:
-        """As ``Store.history``."""
-        async for kv in self._stream(self._store.history(key, since=since, until=until)):
-            yield kv
-
-    async def diff(self, older: int, newer: int = 0, **where: Any) -> AsyncIterator[Change]:
-        """As ``Store.diff``."""
-        changes = await self._in_thread(lambda: self._store.diff(older, newer, **where))
-        async for change in self._stream(changes):
-            yield change
-
-    def at(self, revision: int) -> View:
-        """As ``Store.at``."""
-        return self._store.at(revision)
-
-    async def hash_kv(self, revision: int = 0) -> HashKVResponse:
-        """As ``Store.hash_kv``."""
-        return await self._in_thread(lambda: self._store.hash_kv(revision))
-
-    async def count(
-        self, key: bytes | None = None, range_end: bytes | None = None, *, prefix: bytes | None = None
-    ) -> int:
-        """As ``Store.count``."""
-        return await self._in_thread(lambda: self._store.count(key, range_end, prefix=prefix))
+    get = threaded(View.get)
 
     @property
     def revision(self) -> int:
-        return self._store.revision
+        """The revision that it shows."""
+        return self._twin.revision
+
+    def __repr__(self) -> str:
+        return repr(self._twin).replace("kvstore.View", "kvstore.AsyncView")
+
+
+class AsyncStore(AsyncReader):
+    """An open store for asyncio. Made by ``kvstore.open_async``; may be used from any loop, also from several."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._twin: Store = Store(engine)
+        self._answers: AwaitedWrites | None = None
+        if hasattr(engine, "submit"):  # else whatever it is asked, it has to wait for others
+            self._answers = AwaitedWrites(cast(EmbeddedEngine, engine))
+            self._writes = Store(cast(Engine, self._answers))
+
+    # --- reading ----------------------------------------------------------------------
+
+    get = at_once(Store.get)
+
+    @twin(Store.at)
+    def at(self, revision: int) -> AsyncView:
+        return AsyncView(self._twin.at(revision))
+
+    history = streamed(Store.history)
+    diff = streamed(Store.diff)
+    hash_kv = threaded(Store.hash_kv)
+
+    @property
+    def revision(self) -> int:
+        """The newest durable revision; 1 for an empty store."""
+        return self._twin.revision
 
     @property
     def compact_revision(self) -> int:
-        return self._store.compact_revision
+        """The oldest revision that can be read, -1 if nothing was ever compacted."""
+        return self._twin.compact_revision
+
+    # --- writing ----------------------------------------------------------------------
+
+    put = written(Store.put)
+    delete = written(Store.delete)
+    txn = written(Store.txn)
 
     # --- watching ---------------------------------------------------------------------
 
@@ -280,86 +125,54 @@ class AsyncStore:
         no_delete: bool = False,
         progress_notify: bool = False,
     ) -> AsyncWatch:
-        """As ``Store.watch``: ``async with store.watch(...) as events: async for event in events``."""
+        """Changes of a key, ``[key, range_end)`` or a prefix, in order, as they happen: an iterator of events.
+
+        ``start_revision``: the first revision wanted, in the past or the future (0: the next one). ``resume``:
+        instead of it, where another watch stopped (``Watch.resume``), also in the middle of a revision. ``prev_kv``:
+        each event brings the version before it, unless that is compacted. Iteration raises ``Compacted`` where a
+        compaction has passed the watch, ``StoreClosed`` when the store is closed. Raises ``NoThread`` where the
+        system gives none.
+        """
         from kvstore.watch.asynchronous import AsyncWatch
 
-        start, end = ops.watch_range(key, range_end, prefix)
-        check_number("start_revision", start_revision)
-        revision, sub = ops.watch_start(start_revision, resume)
-        request = WatchRequest(start, end, revision, prev_kv, no_put, no_delete, progress_notify, sub)
+        request = ops.watch(
+            key, range_end, prefix, start_revision, resume, prev_kv, no_put, no_delete, progress_notify
+        )
         return AsyncWatch(self.watch_stream(), request)
 
+    @twin(Store.watch_stream)
     def watch_stream(self) -> AsyncWatchStream:
-        """As ``Store.watch_stream``; ``next`` is awaited."""
         from kvstore.watch.asynchronous import AsyncWatchStream
 
-        return AsyncWatchStream(self.engine.watch_stream())
+        return AsyncWatchStream(self._twin.watch_stream())
 
-    # --- leases, keeping house, the end ------------------------------------------------
+    # --- leases -----------------------------------------------------------------------
 
-    async def grant_lease(self, ttl: Seconds, lease: int = 0) -> LeaseGrantResponse:
-        """As ``Store.grant_lease``."""
-        return await self._in_thread(lambda: self._store.grant_lease(ttl, lease))
+    grant_lease = threaded(Store.grant_lease)
+    revoke_lease = threaded(Store.revoke_lease)
+    keep_alive = threaded(Store.keep_alive)
+    lease_time_to_live = threaded(Store.lease_time_to_live)
+    leases = threaded(Store.leases)
 
-    async def revoke_lease(self, lease: int) -> LeaseRevokeResponse:
-        return await self._in_thread(lambda: self.engine.lease_revoke(lease))
+    # --- keeping house ----------------------------------------------------------------
 
-    async def keep_alive(self, lease: int) -> LeaseKeepAliveResponse:
-        return await self._in_thread(lambda: self.engine.lease_keep_alive(lease))
+    compact = apart(Store.compact)
+    compaction_estimate = threaded(Store.compaction_estimate)
+    defragment = apart(Store.defragment)
+    defragment_estimate = threaded(Store.defragment_estimate)
+    checkpoint = apart(Store.checkpoint)
+    snapshot = apart(Store.snapshot)
+    status = threaded(Store.status)
+    health = threaded(Store.health)
+    metrics = threaded(Store.metrics)
+    alarms = at_once(Store.alarms)
+    disarm = threaded(Store.disarm)
 
-    async def lease_time_to_live(self, lease: int, *, keys: bool = False) -> LeaseTimeToLiveResponse:
-        return await self._in_thread(lambda: self.engine.lease_time_to_live(lease, keys))
-
-    async def leases(self) -> tuple[int, ...]:
-        return await self._in_thread(self._store.leases)
-
-    async def compact(self, revision: int, *, physical: bool = False) -> CompactionResponse:
-        return await Awaited(lambda: self._store.compact(revision, physical=physical)).wait()
-
-    async def compaction_estimate(self, revision: int) -> CompactionEstimate:
-        """As ``Store.compaction_estimate``."""
-        return await self._in_thread(lambda: self._store.compaction_estimate(revision))
-
-    async def defragment(self) -> Defragmented:
-        """As ``Store.defragment``."""
-        return await Awaited(self.engine.defragment).wait()
-
-    async def defragment_estimate(self) -> DefragmentEstimate:
-        """As ``Store.defragment_estimate``."""
-        return await self._in_thread(self._store.defragment_estimate)
-
-    async def checkpoint(self) -> bool:
-        """As ``Store.checkpoint``."""
-        return await Awaited(self._store.checkpoint).wait()
-
-    async def snapshot(self, path: str | os.PathLike[str] | None = None) -> SnapshotInfo:
-        """As ``Store.snapshot``."""
-        return await Awaited(lambda: self._store.snapshot(path)).wait()
-
-    async def status(self) -> Status:
-        """As ``Store.status``."""
-        return await self._in_thread(self._store.status)
-
-    async def health(self) -> Health:
-        """As ``Store.health``."""
-        return await self._in_thread(self._store.health)
-
-    async def metrics(self) -> str:
-        """As ``Store.metrics``."""
-        return await self._in_thread(self._store.metrics)
-
-    async def alarms(self) -> tuple[Alarm, ...]:
-        """As ``Store.alarms``."""
-        return self._store.alarms()
-
-    async def disarm(self, alarm: Alarm) -> tuple[Alarm, ...]:
-        """As ``Store.disarm``."""
-        return await self._in_thread(lambda: self._store.disarm(alarm))
-
+    @twin(Store.close)
     async def close(self) -> None:
-        """As ``Store.close``. A task that is canceled meanwhile leaves it going on."""
-        await Awaited(self.engine.close).wait()
-        self._wake_soon([])
+        await Awaited(self._twin.close).wait()
+        if self._answers is not None:
+            self._answers.wake_all()
 
     async def __aenter__(self) -> Self:
         return self
@@ -370,29 +183,4 @@ class AsyncStore:
         await self.close()
 
     def __repr__(self) -> str:
-        return repr(self._store).replace("kvstore.Store", "kvstore.AsyncStore")
-
-    async def _in_thread(self, call: Callable[[], T]) -> T:
-        """Make a call in the loop's executor; where that has no thread, in one of our own, or here."""
-        is_wanted = True
-
-        def run() -> Any:
-            return call() if is_wanted else None
-
-        try:
-            future = asyncio.get_running_loop().run_in_executor(None, contextvars.copy_context().run, run)
-        except RuntimeError:  # it may have queued the call for a thread to come
-            is_wanted = False
-            return await Awaited(call).wait()
-        answer: T = await future
-        return answer
-
-    async def _stream(self, rows: Iterator[T]) -> AsyncIterator[T]:
-        """Items of a lazy iterator, fetched a handful at a time in a thread."""
-
-        def some() -> list[T]:
-            return [row for _, row in zip(range(_PAGE_ROWS), rows, strict=False)]
-
-        while page := await self._in_thread(some):
-            for row in page:
-                yield row
+        return repr(self._twin).replace("kvstore.Store", "kvstore.AsyncStore")

@@ -1,7 +1,7 @@
-"""Arguments that would come to mean something else than they say: refused before they become a request.
+"""Arguments that would silently mean something else are refused before they become a request.
 
 etcd takes revision -1 for the newest, limit -1 for none, and a TTL of -5 for two seconds. The engine keeps its rules
-(recorded conversations are held against them); what a caller of ours gives is looked at here first. A wrong type is a
+(it is compared with recorded conversations), so the arguments of our callers are checked here first. A wrong type is a
 ``TypeError``, a wrong value a ``BadArgument``; both name the argument and what was given.
 """
 
@@ -22,7 +22,7 @@ def check_bytes(name: str, value: object) -> None:
 
 
 def check_number(name: str, value: object, least: int = 0) -> None:
-    """An int (True is none) of at least ``least``."""
+    """Check for an int (not a bool) of at least ``least``."""
     if not isinstance(value, int) or isinstance(value, bool):
         raise TypeError(f"{name} must be an int, not {value!r:.80}")
     if value < least:
@@ -30,13 +30,13 @@ def check_number(name: str, value: object, least: int = 0) -> None:
 
 
 def check_bounds(**bounds: int) -> None:
-    """Of a range: revisions and the limit, where 0 stands for none."""
+    """Check the revisions and the limit of a range, where 0 stands for none."""
     for name, value in bounds.items():
         check_number(name, value)
 
 
 def whole_seconds(name: str, value: Seconds) -> int:
-    """The seconds that ``value`` says."""
+    """``value`` in seconds. Raises ``BadArgument`` unless it is a whole number, at least 1."""
     given: object = value
     if isinstance(given, timedelta):
         given = given.total_seconds()

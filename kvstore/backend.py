@@ -16,23 +16,20 @@ What it must promise:
 * readers never block the writer, nor the writer readers. There is one writer at a time (the engine's);
 * reads may come from any thread.
 
-Backends are found by name through the entry-point group ``kvstore.backends``. A third party passes
-``tests/contract`` with its own class and is done.
+A class takes from ``BackendDefaults``, and its views from ``ReadTxDefaults``, what it cannot do better. Backends are
+found by name through the entry-point group ``kvstore.backends`` (plugins.py). A third party passes
+``kvstore.testing.backend_contract`` with its own class and is done.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from functools import cache
-from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import TracebackType
 from typing import ClassVar, Protocol, Self
 
-from kvstore.errors import OpenError
+from kvstore import plugins
 from kvstore.readers import ForeignReader
-
-ENTRY_POINT_GROUP = "kvstore.backends"
 
 KEY_BYTES_MAX = (
     2 * 1024 * 1024 + 1024
@@ -69,6 +66,9 @@ class ReadTx(Protocol):
     def count(self, table: str, start: bytes = b"", end: bytes | None = None) -> int:
         """How many rows have start <= key < end."""
 
+    def first_values(self, table: str, keys: Sequence[bytes]) -> list[bytes | None]:
+        """The value of the first row at or after each key (ascending order is fastest), None where there is none."""
+
     def close(self) -> None: ...
 
     def __enter__(self) -> Self: ...
@@ -88,13 +88,13 @@ class WriteTx(ReadTx, Protocol):
         """Delete keys; absent ones are no error."""
 
     def delete_ranges(self, table: str, ranges: Iterable[tuple[bytes, bytes]]) -> int:
-        """Delete all rows with start <= key < end of any of the ``ranges``; how many there were.
+        """Delete all rows with start <= key < end of any of the ``ranges``. Returns how many there were.
 
         Costs what it deletes, and a seek for each range.
         """
 
     def delete_all(self, table: str) -> int:
-        """Delete all rows of a table; how many there were. Far cheaper than deleting each."""
+        """Delete all rows of a table. Returns how many there were. Far cheaper than deleting each."""
 
 
 class Backend(Protocol):
@@ -103,6 +103,8 @@ class Backend(Protocol):
     name: ClassVar[str]
     persistent: ClassVar[bool]
     """False: nothing is kept across ``close`` (the engine then replays its whole log at open)."""
+    streams: ClassVar[bool]
+    """False: ``copy_into`` never can."""
 
     @classmethod
     def open(
@@ -126,8 +128,28 @@ class Backend(Protocol):
         Raises ``StoreLocked`` if they still hold commits because another process has the file open.
         """
 
+    @classmethod
+    def check_closed(cls, path: Path) -> None:
+        """Walk a file that nobody has open, with plain reads, if mapping a damaged one could end the process.
+
+        Raises ``Corruption``.
+        """
+
+    @classmethod
+    def versions(cls) -> dict[str, str]:
+        """The versions of the libraries behind the backend, by name."""
+
     def get(self, table: str, key: bytes) -> bytes | None:
         """A point read of the newest commit, without the cost of ``read()``."""
+
+    def view(self, table: str, key: bytes) -> memoryview | None:
+        """The value of ``key`` as a view that stays valid as long as somebody holds it.
+
+        Without a copy, where the backend can (of a file that nobody writes).
+        """
+
+    def foreign_readers(self) -> list[ForeignReader]:
+        """Other processes that read the file that this one writes."""
 
     def read(self) -> ReadTx: ...
 
@@ -137,22 +159,24 @@ class Backend(Protocol):
         """Make every commit so far durable. If this raises, the backend's state is unknown."""
 
     def settle(self) -> list[Path]:
-        """Bring all commits into the file itself, durably; the files beside it that are not needed any more.
+        """Fold all commits into the file itself, durably. Returns the side files that are no longer needed.
 
         Once those are removed, another file may be renamed over this one. The backend then goes on serving views
-        of its last commit. It must not be written any more, and lets go of its files when the last reference to
-        it is gone. Waits a while for views that stand in the way; raises ``StoreLocked`` if they stay.
+        of its last commit. It must not be written any more, and closes its files when the last reference to it is
+        gone. Waits a while for views that are in the way; raises ``StoreLocked`` if they stay.
         """
 
     def copy_to(self, path: Path) -> None:
         """Write a compact, consistent copy of the newest commit to the new file ``path``.
 
         Runs beside readers and the writer, outside the GIL as far as possible; the caller syncs.
+        """
 
-        A class that can write it from front to back, each byte once, may have another method beside it,
-        ``copy_into(fd) -> bool``, where ``fd`` may be a pipe: a snapshot is then hashed, written and read
-        back while it is being copied. False, with nothing written, says that this time it cannot. Nobody commits
-        meanwhile.
+    def copy_into(self, fd: int) -> bool:
+        """Write the same copy to ``fd``, which may be a pipe, from front to back, each byte once.
+
+        A snapshot is then hashed, written and read back while it is being copied. Nobody commits meanwhile. Returns
+        False, with nothing written, where that cannot be done now.
         """
 
     def size_bytes(self) -> int:
@@ -168,74 +192,72 @@ class Backend(Protocol):
         """Idempotent. The engine makes sure that no other call is under way."""
 
 
-def first_values(tx: ReadTx, table: str, keys: Sequence[bytes]) -> list[bytes | None]:
-    """The value of the first row at or after each key (ascending order is fastest), None where there is none.
+class ReadTxDefaults:
+    """What a view does where it can do no better."""
 
-    A backend that can do better than one scan per key has a method ``first_values(table, keys)``.
-    """
-    own = getattr(tx, "first_values", None)
-    if own is not None:
-        found: list[bytes | None] = own(table, keys)
-        return found
-    scans = (tx.scan(table, key, limit=1) for key in keys)
-    return [rows[0][1] if rows else None for rows in scans]
+    __slots__ = ()
+
+    def first_values(self: ReadTx, table: str, keys: Sequence[bytes]) -> list[bytes | None]:
+        """One scan for each key."""
+        scans = (self.scan(table, key, limit=1) for key in keys)
+        return [rows[0][1] if rows else None for rows in scans]
+
+
+class BackendDefaults:
+    """What a backend does where it can do no better, or has nothing to say."""
+
+    __slots__ = ()
+    streams: ClassVar[bool] = False
+
+    @classmethod
+    def check_closed(cls, path: Path) -> None:
+        """Nothing: no damage of the file can end the process."""
+
+    @classmethod
+    def versions(cls) -> dict[str, str]:
+        """No library is behind it."""
+        return {}
+
+    def view(self: Backend, table: str, key: bytes) -> memoryview | None:
+        """Of a copy."""
+        value = self.get(table, key)
+        return None if value is None else memoryview(value)
+
+    def foreign_readers(self) -> list[ForeignReader]:
+        """None are known."""
+        return []
+
+    def copy_into(self, fd: int) -> bool:
+        """It cannot."""
+        return False
 
 
 WALKED_BYTES_MAX = 1 << 20
-"""A file up to this size is looked at when there is any reason to: walking a page takes tens of microseconds."""
+"""A file up to this size is checked whenever there is a reason to: checking a page takes tens of microseconds."""
 
 
 def check_closed(kind: type[Backend], path: Path, *, only_small: bool = False) -> None:
-    """Look at a file that nobody has open before it is mapped, for a damaged one could end the process then.
+    """Check a closed file before it is mapped: a damaged one could end the process then.
 
-    Raises ``Corruption``. A backend to which that can happen has a method ``check_closed(path)``.
+    ``only_small``: pass over one that would take long. Raises ``Corruption``.
     """
-    look = getattr(kind, "check_closed", None)
-    if look is not None and not (only_small and path.stat().st_size > WALKED_BYTES_MAX):
-        look(path)
-
-
-def view(backend: Backend, table: str, key: bytes) -> memoryview | None:
-    """The value of ``key`` as a view that stays valid as long as somebody holds it.
-
-    A backend that has one without a copy (of a file that nobody writes) has a method ``view(table, key)``.
-    """
-    own = getattr(backend, "view", None)
-    if own is not None:
-        found: memoryview | None = own(table, key)
-        return found
-    value = backend.get(table, key)
-    return None if value is None else memoryview(value)
-
-
-def foreign_readers(backend: Backend) -> list[ForeignReader]:
-    """Other processes that read the backend's file, of a backend that has a method ``foreign_readers()``."""
-    own = getattr(backend, "foreign_readers", None)
-    return [] if own is None else list(own())
-
-
-@cache
-def _installed() -> dict[str, EntryPoint]:
-    """Looked up once: it reads the metadata of every installed package, many times what opening a store takes."""
-    return {point.name: point for point in entry_points(group=ENTRY_POINT_GROUP)}
+    if not only_small or path.stat().st_size <= WALKED_BYTES_MAX:
+        kind.check_closed(path)
 
 
 def backend_names() -> list[str]:
     """The installed backends."""
-    return sorted(_installed())
+    return plugins.names(plugins.BACKENDS)
 
 
-@cache
 def find_backend(name: str) -> type[Backend]:
     """The backend class called ``name``; raises ``OpenError`` that lists what is installed."""
-    if name in _installed():
-        backend: type[Backend] = _installed()[name].load()
-        return backend
-    raise OpenError(f"no backend {name!r}; installed are: {', '.join(backend_names()) or 'none'}")
+    backend: type[Backend] = plugins.find(plugins.BACKENDS, name)
+    return backend
 
 
 def recognize_backend(path: Path) -> type[Backend] | None:
-    """The backend whose file lies at ``path``, or None."""
+    """The backend whose file is at ``path``, or None."""
     for name in backend_names():
         backend = find_backend(name)
         if backend.recognizes(path):

@@ -1,18 +1,18 @@
-"""The clock of an open store: the time of day, and time that only goes on.
+"""The clock of an open store: the time of day, and a clock that cannot be set.
 
-    now_ms       what the system's clock says, for time stamps and for what a restart has to know
-    elapsed_ms   since some moment; whoever sets the system's clock, or puts it right, does not move it
-    lease_ms     the time of day without the jumps since the store was opened: deadlines lie on it
+    now_ms       the system's clock, for time stamps and for what a restart has to know
+    elapsed_ms   since some moment; setting the system's clock does not move it
+    lease_ms     the time of day without the jumps since the store was opened: deadlines are in this time
 
 Intervals (retention, snapshots) and leases count elapsed time. A deadline is also in the log, where the next opening
-holds it against the time of day; so when that has jumped, all deadlines are moved by as much (``drift_ms``,
-``following``), and what each lease has left stays what it was.
+compares it with the time of day; so when that jumps, all deadlines are moved by as much (``drift_ms``, ``following``),
+and each lease keeps the time it had left.
 
-Elapsed time is ``time.monotonic``. A clock of the caller's (the option ``clock``) has nothing like it, so there it is
-the sum of its steps from one look to the next; a step back, or ahead by more than an hour, is a jump, and nothing
-has elapsed.
+Elapsed time is ``time.monotonic``. The caller's own clock (the option ``clock``) has nothing like it, so there it is
+the sum of the steps from one reading to the next; a step back, or ahead by more than an hour, is a jump in which no
+time has passed.
 
-A time of day before 1970, or beyond ``END_MS``, is taken for the nearest that files can hold.
+A time of day before 1970 or beyond ``END_MS`` is replaced by the nearest that files can hold.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Clock:
         return self.now_ms() - self.lease_ms()
 
     def following(self, drift_ms: int) -> Callable[[], None]:
-        """Moves ``lease_ms`` by as much, once, however often it is called: for who moves all deadlines with it."""
+        """Moves ``lease_ms`` by as much, once, however often it is called. The caller moves all deadlines with it."""
         base_ms = self._base_ms + drift_ms
 
         def follow() -> None:
@@ -83,5 +83,5 @@ class _Steps:
 
 
 def _in_ms(seconds: float) -> int:
-    """Within what files can hold; what is no number is 1970."""
+    """A time within what files can hold; what is not a number is 1970."""
     return int(min(seconds * 1000, END_MS)) if seconds > 0 else 0

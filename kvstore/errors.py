@@ -1,16 +1,16 @@
 """Every error this library raises, grouped by when you meet it.
 
     KVStoreError
-    |-- RequestError              the request was wrong; nothing was written
+    |-- RequestError              the request was refused; nothing was written
     |   |-- EmptyKey, KeyNotFound, ValueProvided, LeaseProvided, InvalidSortOption
     |   |-- TooManyOps, DuplicateKey, RequestTooLarge
     |   |-- Compacted, FutureRevision
     |   |-- LeaseNotFound, LeaseExists, LeaseTTLTooLarge
     |   |-- BadArgument           a value that means nothing; the message names the argument
     |   `-- WatchCanceled
-    |-- SpaceError                there is no room; nothing was written
+    |-- SpaceError                no room; nothing was written
     |   |-- QuotaExceeded, DiskFull
-    |-- DiskFailed                the disk failed a read or a write (also an OSError); not damage
+    |-- DiskFailed                a read or write failed (also an OSError); nothing is damaged
     |-- OpenError                 the store or file could not be opened
     |   |-- StoreLocked           another process (or handle) holds it
     |   |-- NotAStore             "not ours": some other file or directory
@@ -19,17 +19,17 @@
     |   |-- WrongStore            ours, but not this one: other backend, other cluster
     |   `-- MissingDependency     the backend's package is absent or too old
     |-- Corruption                "damaged": path, offset and last good revision say where
-    `-- StateError                the handle cannot do this any more
+    `-- StateError                the handle cannot do this, now or ever
         |-- StoreClosed, StorePoisoned, ForkedStore, ReadOnly, RevisionsExhausted
-        |-- StoreUnreachable      its folder was renamed or removed, or this user may not use it
-        |-- NoThread, NoDescriptor  not now: the system gives no thread, or no file descriptor
-        |-- Overloaded            not now: writers need the memory that it would hold back
-        |-- Busy                  not now: another process holds a lock on the backend's file, or reads it
-        `-- Reentered             not from here: this thread is in the middle of a write
+        |-- Unsupported           only a store on this machine can; the message says what to do instead
+        |-- StoreUnreachable      its directory was renamed or removed, or this user may not use it
+        |-- NoThread, NoDescriptor  not now: no thread, or no file descriptor, is available
+        |-- Overloaded            not now: writers need the memory
+        |-- Busy                  not now: another process locks or reads the backend's file
+        `-- Reentered             not here: this thread is in the middle of a write
 
-``code`` is the gRPC status code that etcd answers with (etcd-compatible, so that one
-handler serves both), ``retryable`` says whether the same call can succeed later
-without anybody changing it. Messages of request errors are etcd's, to the letter.
+``code`` is the gRPC status code that etcd answers with, so one handler serves both. ``retryable`` says whether the
+same call may succeed later as it stands. The messages of request errors are etcd's, to the letter.
 """
 
 from __future__ import annotations
@@ -46,18 +46,22 @@ class Code(IntEnum):
     CANCELLED = 1
     UNKNOWN = 2
     INVALID_ARGUMENT = 3
+    DEADLINE_EXCEEDED = 4
     NOT_FOUND = 5
+    PERMISSION_DENIED = 7
     RESOURCE_EXHAUSTED = 8
     FAILED_PRECONDITION = 9
+    ABORTED = 10
     OUT_OF_RANGE = 11
     UNIMPLEMENTED = 12
     INTERNAL = 13
     UNAVAILABLE = 14
     DATA_LOSS = 15
+    UNAUTHENTICATED = 16
 
 
 class KVStoreError(Exception):
-    """Root of the tree. ``str(error)`` is the message."""
+    """The root of the tree. ``str(error)`` is the message."""
 
     code: Code = Code.UNKNOWN
     retryable: bool = False
@@ -107,7 +111,7 @@ class DuplicateKey(RequestError):
 
 
 class RequestTooLarge(RequestError):
-    """Larger than ``limit_bytes``; a note says whose limit that is, and how large the request is."""
+    """The request is larger than ``limit_bytes``; a note names the limit and the size."""
 
     message = "etcdserver: request is too large"
 
@@ -120,7 +124,7 @@ class RequestTooLarge(RequestError):
 
 
 class Compacted(RequestError):
-    """The revision lies below the compaction; ``compact_revision`` is the oldest still kept."""
+    """The revision has been compacted; ``compact_revision`` is the oldest one still kept."""
 
     code = Code.OUT_OF_RANGE
     message = "etcdserver: mvcc: required revision has been compacted"
@@ -129,7 +133,7 @@ class Compacted(RequestError):
         super().__init__()
         self.compact_revision = compact_revision
         if compact_revision > 0:
-            self.add_note(f"the oldest revision that is kept is {compact_revision}")
+            self.add_note(f"the oldest revision still kept is {compact_revision}")
 
 
 class FutureRevision(RequestError):
@@ -138,9 +142,9 @@ class FutureRevision(RequestError):
 
 
 class BadArgument(RequestError, ValueError):
-    """An argument whose value means nothing, where etcd would take it for something else."""
+    """An argument has a meaningless value, which etcd would silently take for something else."""
 
-    message = "an argument has a value that means nothing"
+    message = "an argument has a meaningless value"
 
 
 class LeaseNotFound(RequestError):
@@ -191,7 +195,7 @@ class QuotaExceeded(SpaceError):
         if quota_bytes:
             self.add_note(
                 f"{used_bytes} of {quota_bytes} bytes are used; delete keys, compact old revisions or raise "
-                "quota_backend_bytes (`kvstore inspect stats` says what takes the room)"
+                "quota_backend_bytes (`kvstore inspect stats` shows what takes up the space)"
             )
 
 
@@ -202,10 +206,10 @@ class DiskFull(SpaceError):
 
 
 class DiskFailed(KVStoreError, OSError):
-    """The disk failed to read or to write (EIO and the like). Nothing is known to be damaged: look at the disk.
+    """The disk failed to read or write (EIO and the like). Nothing is known to be damaged: check the disk.
 
-    Close the store, and open it again once the disk works: every acknowledged write is in the log. A failed write or
-    sync poisons the store, a failed read does not.
+    Close the store and reopen it once the disk works; every acknowledged write is in the log. A failed write or sync
+    poisons the store, a failed read does not.
     """
 
     code = Code.UNAVAILABLE
@@ -250,7 +254,7 @@ class TooNew(OpenError):
 
 
 class TooOld(OpenError):
-    """Written in an older format; ``kvstore migrate format`` brings it forward, where there is a way."""
+    """Written in an older format; ``kvstore migrate format`` upgrades it where a migration exists."""
 
 
 class WrongStore(OpenError):
@@ -258,7 +262,7 @@ class WrongStore(OpenError):
 
 
 class MissingDependency(OpenError):
-    """The package behind a backend is not installed, or older than is safe."""
+    """The package behind a backend is missing, or too old to be safe."""
 
 
 # --- damage ----------------------------------------------------------------------------
@@ -267,8 +271,8 @@ class MissingDependency(OpenError):
 class Corruption(KVStoreError):
     """Bytes on disk are damaged. Nothing was changed or dropped.
 
-    ``path`` and ``offset`` (bytes from the start of the file, -1 unknown) say where,
-    ``last_good_revision`` (0 unknown) the last revision known to be whole before it.
+    ``path`` and ``offset`` (bytes from the start of the file; -1: unknown) say where; ``last_good_revision`` (0:
+    unknown) is the last revision before the damage that is known to be intact.
     """
 
     code = Code.DATA_LOSS
@@ -297,7 +301,7 @@ class Corruption(KVStoreError):
 
 
 class StateError(KVStoreError):
-    """This handle cannot do that any more, or never could."""
+    """This handle cannot do that, now or ever."""
 
     code = Code.UNAVAILABLE
 
@@ -307,44 +311,44 @@ class StoreClosed(StateError):
 
 
 class StorePoisoned(StateError):
-    """An earlier write or sync failed: what is on disk is unknown until the store is reopened.
+    """An earlier write or sync failed, so what is on disk is unknown until the store is reopened.
 
-    The first failure is the ``__cause__``. Reads still answer from what was durable.
+    The first failure is the ``__cause__``. Reads still answer from what was durable before it.
     """
 
     message = "an earlier write to disk failed; reopen the store"
 
 
 class ForkedStore(StateError):
-    """The handle was opened by the parent of this process. Open the store anew."""
+    """The handle was opened by this process's parent. Open the store again in this process."""
 
     message = "this handle belongs to the parent process; open the store in this process"
 
 
 class Overloaded(StateError):
-    """Work in the background was given up, without a trace, because it kept writers waiting."""
+    """Background work was given up because it kept writers waiting. It left nothing behind."""
 
     retryable = True
-    message = "writers need the memory that this would hold back; try again when there are fewer writes"
+    message = "given up: writers need the memory; retry when there are fewer writes"
 
 
 class NoThread(StateError):
-    """The system gave no thread. Nothing was begun; everything works again once one can be had."""
+    """No thread could be started. Nothing was begun, and everything works again once threads are available."""
 
     retryable = True
     message = (
-        "no thread can be had: a limit of processes is reached (RLIMIT_NPROC, or pids.max of the container); "
-        "try again when there are fewer"
+        "cannot start a thread: the limit is reached (RLIMIT_NPROC, or pids.max of the container); "
+        "retry when fewer are running"
     )
 
 
 class NoDescriptor(StateError):
-    """The system gave no file descriptor. Nothing was begun; everything works again once one can be had."""
+    """No file descriptor was available. Nothing was begun, and everything works again once some are free."""
 
     retryable = True
     message = (
-        "no file can be opened: all descriptors are in use (RLIMIT_NOFILE of the process, or fs.file-max of the "
-        "system); try again when there are some"
+        "cannot open a file: all file descriptors are in use (RLIMIT_NOFILE of the process, or fs.file-max of the "
+        "system); retry when some are free"
     )
 
     def __init__(self, path: str | os.PathLike[str] = "") -> None:
@@ -354,31 +358,32 @@ class NoDescriptor(StateError):
 
 
 class Reentered(StateError):
-    """A signal handler or a finalizer has interrupted a write of this thread, and asks for another one.
+    """A signal handler or finalizer interrupted a write on this thread and asks for another one.
 
-    It would wait for the very write that waits for it. Nothing was written.
+    Each would wait for the other for ever. Nothing was written.
     """
 
     retryable = True
     message = (
         "a signal handler or finalizer interrupted a write to this store on the same thread and cannot write "
-        "before that has ended; set a flag or raise an exception there, and write afterwards"
+        "until it has ended; set a flag or raise an exception there, and write afterwards"
     )
 
 
 class StoreUnreachable(StateError):
-    """A folder of the open store is not where it was opened (renamed, removed, or something lies on top of it), or the
-    system refuses this user a file or folder.
+    """A directory of the open store is no longer where it was opened, or this user may not use something in it.
 
-    What the store has open goes on; what would open a file by its path is refused, with nothing changed. ``path``
-    says which file or folder.
+    It was renamed, removed or mounted over, or its permissions were changed.
+
+    Work on open files goes on; whatever would open a file by its path is refused, and nothing is changed. ``path``
+    names the file or directory.
     """
 
     def __init__(
         self,
         path: str | os.PathLike[str],
         reason: str,
-        remedy: str = "put the store's folder back, or close it and open it where it is now",
+        remedy: str = "put the directory back, or close the store and open it where it is now",
     ) -> None:
         path = os.fspath(path)
         super().__init__(f"{path}: {reason}; {remedy}")
@@ -386,7 +391,7 @@ class StoreUnreachable(StateError):
 
 
 class Busy(StateError):
-    """Another process holds a lock on the backend's file, or reads it. Nothing was changed; it is tried again."""
+    """Another process locks or reads the backend's file. Nothing was changed; background work retries by itself."""
 
     retryable = True
     message = "another process is using the backend's file"
@@ -397,8 +402,28 @@ class ReadOnly(StateError):
     message = "the store is open read-only"
 
 
+class Unsupported(StateError):
+    """This kind of store cannot do that. The message says what to do instead."""
+
+    code = Code.UNIMPLEMENTED
+    message = "only a store on this machine can do this"
+
+
 class RevisionsExhausted(StateError):
-    """Revisions have 63 bits, and this store was brought to their end. It can be read, and exported."""
+    """This store has used up all 63-bit revisions. It can still be read and exported."""
 
     code = Code.FAILED_PRECONDITION
-    message = "revisions are at the end of their 63 bits: the store can be read, but not written any more"
+    message = "all 63-bit revisions are used up: the store can be read and exported, but no longer written"
+
+
+def said_of(error: BaseException) -> str:
+    """The message of an error, or the name of its class if it has none."""
+    return str(error) or type(error).__name__
+
+
+def again(error: KVStoreError) -> KVStoreError:
+    """The same error for another caller, whose traceback is another one."""
+    made = type(error).__new__(type(error))
+    made.args = error.args
+    made.__dict__.update(error.__dict__)
+    return made

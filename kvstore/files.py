@@ -6,8 +6,8 @@ one that records every call, cuts the power at the Nth, or fails it.
 
 Rules that hold for every user of this module:
 
-* a moment without descriptors is ``NoDescriptor``, a path that this user may not use ``StoreUnreachable``, and
-  nothing was touched;
+* running out of descriptors is ``NoDescriptor``, a path that this user may not use is ``StoreUnreachable``; nothing
+  was touched then;
 * a write that raises leaves the file's state unknown: stop using it (never retry a sync);
 * a created or renamed file is durable only after ``sync_dir`` of its directory;
 * files are 0600 and directories 0700.
@@ -93,15 +93,15 @@ class Disk(Protocol):
         """Make the directory's entries durable."""
 
     def sync_file(self, path: Path) -> None:
-        """Make durable a file that somebody else wrote (a backend's copy)."""
+        """Make a file durable that something else wrote (a backend's copy)."""
 
 
 def is_disk_failure(error: BaseException) -> bool:
-    """Whether the operating system has failed a call: after such a failure of a write or sync, nothing is known.
+    """Whether the operating system failed a call: after a write or sync that failed so, nothing is known.
 
-    Other exceptions (no memory, one raised by a signal handler, as ``TimeoutError`` without a number is) leave
-    it open how far the call came, and it may be made again. So may one that was refused for want of descriptors,
-    of memory, or of a right to the path.
+    After other exceptions (no memory, or one raised by a signal handler, such as a ``TimeoutError`` without a number)
+    it is open how far the call came, and it may be repeated. So may one that was refused for lack of descriptors,
+    memory, or permission.
     """
     if isinstance(error, OSError):
         return error.errno is not None and error.errno not in _SCARCE and not _is_out_of_reach(error)
@@ -133,7 +133,7 @@ def typed(error: OSError) -> KVStoreError | OSError:
 
 
 def _is_out_of_reach(error: OSError) -> bool:
-    """Whether this user may not use a path. (An error of a file that is open bears no name.)"""
+    """Whether this user may not use a path. (An error from an open file has no name.)"""
     return error.errno in OUT_OF_REACH and error.filename is not None
 
 
@@ -207,7 +207,7 @@ class DirectFile(OSFile):
 
 
 def is_direct(file: File) -> bool:
-    """Whether what was written to ``file`` is on the disk, and not in the page cache."""
+    """Whether what was written to ``file`` is on the disk, not only in the page cache."""
     return isinstance(file, DirectFile)
 
 
@@ -262,9 +262,9 @@ def _sync(path: Path, flags: int) -> None:
 
 
 def hand_over(path: Path) -> None:
-    """Give what root has made in somebody else's folder to that one: upkeep as root must not lock the owner out.
+    """Give what root has created in another user's directory to that user: upkeep as root must not lock the owner out.
 
-    Only what is root's by itself, and is no link. Nothing is opened: closing a file would drop its locks.
+    Only what belongs to root and is not a link. Nothing is opened: closing a file would drop its locks.
     """
     if os.geteuid():
         return
@@ -276,7 +276,7 @@ def hand_over(path: Path) -> None:
 
 
 def hand_over_all(folder: Path) -> None:
-    """``hand_over`` for all that lies in a folder."""
+    """``hand_over`` for everything in a directory."""
     if os.geteuid() == 0:
         for name in os.listdir(folder):
             with suppress(FileNotFoundError):
@@ -292,9 +292,9 @@ _NO_LOCKS_ON_FOLDERS = frozenset({errno.EBADF, errno.EINVAL, errno.ENOLCK, errno
 
 
 class FolderLock:
-    """An exclusive advisory lock (flock) on a folder itself: nobody can remove it and leave the folder.
+    """An exclusive advisory lock (flock) on a directory itself: it cannot be removed while the directory stays.
 
-    Network file systems lock only what is open for writing, which a folder never is: there it holds nothing.
+    Network file systems lock only what is open for writing, which a directory never is: there it locks nothing.
     """
 
     def __init__(self, path: Path) -> None:
@@ -302,7 +302,7 @@ class FolderLock:
         self._fd = -1
 
     def acquire(self, *, wait: bool = False) -> bool:
-        """Whether nobody else has it. ``wait`` until nobody has."""
+        """Take the lock if it is free, or ``wait`` for it. Returns whether it was taken."""
         with disk_full_is_typed():
             fd = os.open(self._path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
@@ -323,11 +323,11 @@ class FolderLock:
 
 
 class FileLock:
-    """An exclusive advisory lock (flock) on a file that names its holder, and on the folder that it lies in.
+    """An exclusive advisory lock (flock) on a file that names its holder, and on the directory the file is in.
 
-    The kernel drops it when the process dies, so a stale file never blocks anybody. Whoever removes the file still
-    meets the lock on the folder; the file is for the name of the holder, and for file systems that do not lock
-    folders. The holder's text is padded to ``HOLDER_BYTES``, so that one write covers the text of any holder before.
+    The kernel drops it when the process dies, so a stale file never blocks anyone. If the file is removed, the lock on
+    the directory remains; the file is for the name of the holder, and for file systems that cannot lock directories.
+    The holder's text is padded to ``HOLDER_BYTES``, so that one write covers the text of any earlier holder.
     """
 
     HOLDER_BYTES = 512
@@ -358,7 +358,7 @@ class FileLock:
         return None
 
     def _locked(self) -> int:
-        """A descriptor of the file that bears the name, locked; -1 if somebody else has it."""
+        """A descriptor of the file of this name, locked; -1 if another process holds it."""
         while True:
             fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
             try:
@@ -375,7 +375,7 @@ class FileLock:
             os.close(fd)  # removed between the two calls
 
     def read(self) -> bytes:
-        """The holder's text; empty where there is none."""
+        """The holder's text; empty if there is none."""
         try:
             fd = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
         except FileNotFoundError:
@@ -386,7 +386,7 @@ class FileLock:
             os.close(fd)
 
     def write(self, holder: bytes) -> None:
-        """Say who holds it."""
+        """Write down who holds it."""
         os.pwrite(self._fd, holder[: self.HOLDER_BYTES - 1].ljust(self.HOLDER_BYTES - 1) + b"\n", 0)
 
     def release(self) -> None:

@@ -1,10 +1,10 @@
-"""Stores of other programs: the interface through which their files are read, moved in, and written.
+"""Stores of other programs: the interface through which their files are read, imported and written.
 
 An adapter is an entry of the group ``kvstore.foreign``, and is found by name (``etcd``) or by what it recognizes.
 
-    open           a read-only store over the files as they lie
-    import_store   a data directory of ours out of them
-    export_store   a file of theirs out of a store of ours
+    open           a read-only store over the files in place
+    import_store   makes a data directory of ours from them
+    export_store   makes a file of theirs from a store of ours
 """
 
 from __future__ import annotations
@@ -12,17 +12,14 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
 
+from kvstore import plugins
 from kvstore.backend import Progress
-from kvstore.errors import OpenError
 
 if TYPE_CHECKING:
     from kvstore.store import Store
-
-ENTRY_POINT_GROUP = "kvstore.foreign"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,7 +28,7 @@ class ImportOptions:
 
     backend: str = "lmdb"
     wal_dir: str = ""
-    """Where the other store's log lies, if not in its usual place."""
+    """Where the other store's log is, if not in its usual place."""
     skip_hash_check: bool = False
     """Accept a file without its checksum, or with a wrong one."""
     cluster_id: int = 0
@@ -50,7 +47,7 @@ class Imported:
     cluster_id: int
     member_id: int
     counts: dict[str, int] = field(default_factory=dict)
-    """Of keys, versions, leases, and of whatever else the other store had."""
+    """Counts of keys, versions, leases, and whatever else the other store had."""
     notes: tuple[str, ...] = ()
     """What could not be carried over, or was changed."""
 
@@ -68,7 +65,7 @@ class Exported:
 
 
 class LogRecord(NamedTuple):
-    """A record of another store's log: where it lies, and what it says for a person and as plain values."""
+    """A record of another store's log: its place, and its content for a person and as plain values."""
 
     path: Path
     offset: int
@@ -84,7 +81,7 @@ class ForeignStores(Protocol):
     name: ClassVar[str]
 
     def recognizes(self, path: Path) -> bool:
-        """Whether the file or directory is of this kind; damage deeper inside does not matter."""
+        """Whether the file or directory is of this kind; damage further inside does not matter."""
 
     def open(self, path: Path, *, wal_dir: str = "") -> Store:
         """A read-only store. Raises ``NotAStore``, ``TooNew``, ``Corruption``, ``StoreLocked``."""
@@ -102,21 +99,17 @@ class ForeignStores(Protocol):
 
 
 def foreign_names() -> list[str]:
-    return sorted(point.name for point in entry_points(group=ENTRY_POINT_GROUP))
+    return plugins.names(plugins.FOREIGN)
 
 
 def find_foreign(name: str) -> ForeignStores:
     """The adapter called ``name``; raises ``OpenError`` that lists what is installed."""
-    for point in entry_points(group=ENTRY_POINT_GROUP, name=name):
-        adapter: ForeignStores = point.load()()
-        return adapter
-    raise OpenError(
-        f"no other store {name!r} is known; those that are: {', '.join(foreign_names()) or 'none'}"
-    )
+    adapter: ForeignStores = plugins.find(plugins.FOREIGN, name)()
+    return adapter
 
 
 def recognize_foreign(path: str | os.PathLike[str]) -> ForeignStores | None:
-    """The adapter whose store lies at ``path``, or None."""
+    """The adapter whose store is at ``path``, or None."""
     for name in foreign_names():
         adapter = find_foreign(name)
         if adapter.recognizes(Path(path)):

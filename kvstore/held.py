@@ -1,13 +1,12 @@
-"""A store's folders, held as they were when it was opened.
+"""A store's directories, held as they were when it was opened.
 
-A path says where something lay. While a store is open its folder may be renamed, a link on the way may be turned
-elsewhere, another file system may be mounted on top, and then the same path leads to somebody else's files. What is
-open goes on: the log and the backend are written through descriptors. Whatever would use the path anew (the next
-segment, a snapshot, a defragmentation, giving up segments) asks first whether it still leads to the folder that was
-opened, and raises ``StoreUnreachable``, with nothing changed, where it does not. The log then goes on in the segment
-that it has.
+A path says where something was. While a store is open its directory may be renamed, a link on the path may be changed,
+or another file system may be mounted on top; then the same path leads to other files. Open files are not affected: the
+log and the backend are written through descriptors. Whatever would use the path again (the next segment, a snapshot, a
+defragmentation, releasing segments) first checks that it still leads to the directory that was opened, and otherwise
+raises ``StoreUnreachable`` with nothing changed. The log then continues in the segment that it has.
 
-What is made in these folders belongs to whom they belong, also when root does the upkeep.
+What is created in these directories belongs to their owner, also when root does the upkeep.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ class HeldFolders:
         }
 
     def check(self, path: Path) -> None:
-        """Raise ``StoreUnreachable`` if ``path`` is one of the folders, or lies in one, and it is not at its place."""
+        """Raise ``StoreUnreachable`` if ``path`` is one of the directories, or in one, that was moved away."""
         path = os.fspath(path)
         folder = path if path in self._known else os.path.dirname(path)
         known = self._known.get(folder)
@@ -42,7 +41,7 @@ class HeldFolders:
         except OSError as error:
             raise StoreUnreachable(folder, error.strerror or "cannot be reached") from error
         if found != known:
-            raise StoreUnreachable(folder, "another folder lies there now")
+            raise StoreUnreachable(folder, "another directory is there now")
 
     def check_all(self) -> None:
         for folder in self._known:

@@ -11,22 +11,31 @@ an etcd file as it is. Only the second and later changes of one transaction carr
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Iterator, Sequence
 from operator import attrgetter
 from typing import Any, NoReturn, Self, overload
 
-from kvstore.errors import Corruption, NoDescriptor
-from kvstore.shelter import Sheltered
+from kvstore.errors import Corruption
+from kvstore.shelter import import_sheltered
 from kvstore.wire import WireError, bytes_field, fields, int_field, read_varint, varint
 
 _new = object.__new__
 _SUB_TAG = 0x78
-_VALUE = 5
+_KEY, _VALUE = 1, 5
+_BYTES_NUMBERS = (_KEY, _VALUE)
+_NUMBERS = (_KEY, 2, 3, 4, _VALUE, 6, _SUB_TAG >> 3)
+
+KEY_VALUE_FIELDS = (
+    "key=1 bytes, create_revision=2 int64, mod_revision=3 int64, version=4 int64, "
+    "value=5 bytes, lease=6 int64"
+)
+"""``mvccpb.KeyValue`` in the notation of ``kvstore.protobuf``."""
+
+_ROW_TABLE = f"package kvstore\nRow: {KEY_VALUE_FIELDS}, sub=15 int64"
 
 
 class BadRow(Corruption, WireError):
-    """A row that is not one; where nobody knows better, that is what the user is told."""
+    """Raised for bytes that are not a row. Callers with more context re-raise it with path and offset."""
 
 
 def encode_key_value(
@@ -116,7 +125,7 @@ _revision_of = attrgetter("mod_revision", "sub")
 
 
 def row_revisions(rows: Sequence[bytes | None]) -> list[tuple[int, int]]:
-    """``row_revision`` of each row, zeros where there is none."""
+    """``row_revision`` of each row; zeros for None."""
     _parse(b"")  # the first call loads the parser
     try:
         return list(map(_revision_of, map(_from_bytes, [row or b"" for row in rows])))
@@ -143,17 +152,17 @@ def _parse(row: bytes) -> Any:
     try:
         return _from_bytes(row)
     except _DecodeError as error:
-        if _is_as_written(row):  # protobuf tells want of memory by the same error
+        if _is_as_written(row):  # protobuf raises the same error when it lacks memory
             raise MemoryError("no memory to parse a row") from None
         raise BadRow(f"a row is not a KeyValue: {error}") from None
 
 
 def _is_as_written(row: bytes) -> bool:
-    """Whether the row has fields that rows have, each of its type, and is what these are encoded as."""
+    """Whether the row has only the fields of a row, each of its type, in their canonical encoding."""
     again = []
     try:
         for number, value in fields(row):
-            if number not in _FIELDS or isinstance(value, bytes) is not (_FIELDS[number] in _BYTES_FIELDS):
+            if number not in _NUMBERS or isinstance(value, bytes) is not (number in _BYTES_NUMBERS):
                 return False
             again.append(bytes_field(number, value) if isinstance(value, bytes) else int_field(number, value))
     except WireError:
@@ -162,63 +171,26 @@ def _is_as_written(row: bytes) -> bool:
 
 
 def _load_parser(row: bytes) -> Any:
-    """Stands in for the parser until the first row: importing this module stays light.
-
-    An interrupted import may leave a module behind that is there and half made, so this one is sheltered.
-    """
-    try:
-        Sheltered(_put_parser_in_place).run()
-    except OSError as error:
-        if error.errno in (errno.EMFILE, errno.ENFILE):
-            raise NoDescriptor("protobuf") from error
-        raise
-    return _from_bytes(row)
-
-
-def _put_parser_in_place() -> None:
+    """Stands in for the parser until the first row: importing this module stays light."""
     global _from_bytes, _DecodeError
+    import_sheltered("kvstore.protobuf")
     from google.protobuf.message import DecodeError
 
-    from_bytes = _message_class().FromString
+    from kvstore.protobuf import Messages
+
+    from_bytes = Messages(_ROW_TABLE).package("kvstore").Row.FromString
     _DecodeError = DecodeError
     _from_bytes = from_bytes
+    return from_bytes(row)
 
 
 _from_bytes: Any = _load_parser
 _DecodeError: type[Exception] = BadRow
 """Protobuf's, once it is loaded; until then nothing raises it."""
 
-_FIELDS = {
-    1: "key",
-    2: "create_revision",
-    3: "mod_revision",
-    4: "version",
-    _VALUE: "value",
-    6: "lease",
-    _SUB_TAG >> 3: "sub",
-}
-_BYTES_FIELDS = ("key", "value")
-
-
-def _message_class() -> Any:
-    """``KeyValue``, and ``sub``, in a descriptor pool of our own, so that it meets no other library's messages."""
-    from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
-
-    field = descriptor_pb2.FieldDescriptorProto
-    file = descriptor_pb2.FileDescriptorProto(
-        name="kvstore/keyvalue.proto", package="kvstore", syntax="proto3"
-    )
-    message = file.message_type.add(name="KeyValue")
-    for number, name in _FIELDS.items():
-        kind = field.TYPE_BYTES if name in _BYTES_FIELDS else field.TYPE_INT64
-        message.field.add(name=name, number=number, type=kind, label=field.LABEL_OPTIONAL)
-    pool = descriptor_pool.DescriptorPool()
-    pool.Add(file)
-    return message_factory.GetMessageClass(pool.FindMessageTypeByName("kvstore.KeyValue"))
-
 
 class KeyValue:
-    """A key, its value and its numbers at one revision. Immutable; decoded when first looked at.
+    """A key, its value and its numbers at one revision. Immutable; decoded on first use.
 
     ``create_revision``: revision of the put that began this life of the key; ``mod_revision``: of the put that
     wrote this value; ``version``: puts since creation, from 1; ``lease``: id of the attached lease, 0 for none.
@@ -251,7 +223,7 @@ class KeyValue:
 
     @classmethod
     def decoded(cls, row: bytes) -> Self:
-        """Wrap a stored row that will be looked at for sure. Raises ``BadRow``."""
+        """Wrap a stored row and decode it at once. Raises ``BadRow``."""
         self = _new(cls)
         _set_row(self, row)
         _set_message(self, _parse(row))
@@ -345,7 +317,7 @@ def _short(value: bytes, length_max: int = 64) -> str:
 
 
 class KeyValues(Sequence[KeyValue]):
-    """An immutable list of ``KeyValue`` over stored rows: an element is made when it is looked at."""
+    """An immutable list of ``KeyValue`` over stored rows: an element is made when it is used."""
 
     __slots__ = ("rows",)
 

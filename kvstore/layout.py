@@ -1,4 +1,4 @@
-"""Where every file of a data directory lies, and what it is called. No other module spells a name.
+"""Where every file of a data directory is, and what it is called. No other module spells a name.
 
     <data-dir>/LOCK                                   exclusive lock: pid and host of the holder
     <data-dir>/wal/<cluster-id>-<first-index>.wal     log segments (the folder may be elsewhere: --wal-dir)
@@ -47,7 +47,7 @@ class NumberedFile:
     cluster_id: int
     index: int
     descriptor: int = -1
-    """Of the file, where it is kept open because somebody may remove it."""
+    """An open descriptor of the file, where it might be removed meanwhile; else -1."""
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ class DataDir:
 
 
 def is_in_a_store(folder: Path) -> bool:
-    """Whether ``folder`` is a data directory, or one of the two folders in one."""
+    """Whether ``folder`` is a data directory, or one of the two directories in one."""
     return any(
         DataDir.at(root).lock.is_file() and DataDir.at(root).snap.is_dir()
         for root in (folder, *([folder.parent] if folder.name in ("wal", "snap") else []))
@@ -139,7 +139,7 @@ def kept_apart(path: Path, checksum: int) -> Path:
 
 
 def segment_at(path: str | os.PathLike[str]) -> NumberedFile | None:
-    """What the name of one segment says, or that of a copy set aside; None if it is no such name."""
+    """What the name of a segment, or of a copy set aside, says; None if it is not such a name."""
     match = _NAME.fullmatch(_KEPT_APART.sub(r"\1\2", Path(path).name.removesuffix(BROKEN_SUFFIX)))
     if match is None or match[3] != SEGMENT_SUFFIX:
         return None

@@ -12,19 +12,19 @@ process that was opened with it. Needs the package prometheus-client.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
+from kvstore.core import COMMIT, DEFRAGMENT, SNAPSHOT
 from kvstore.engine import LocalEngine
 from kvstore.errors import MissingDependency
-from kvstore.observe.measuring import HASH, SYNC, WRITE, Measured, MeasuredEngine
-from kvstore.observe.status import Status, status_of
-from kvstore.upkeep.background import COMMIT, DEFRAGMENT, SNAPSHOT
+from kvstore.observe.measuring import HASH, SYNC, WRITE, Measured, MeasuredReads
+from kvstore.observe.status import Status
+from kvstore.reads import Reads
 
 if TYPE_CHECKING:
     from prometheus_client.metrics_core import Metric
     from prometheus_client.registry import Collector
 
-    from kvstore.store import Store
 
 # --- what there is: name -> (help, where it comes from) ----------------------------------
 
@@ -98,17 +98,18 @@ HISTOGRAMS = {
 class StoreCollector:
     """A Prometheus collector of one store."""
 
-    def __init__(self, engine: LocalEngine) -> None:
+    def __init__(self, engine: Reads) -> None:
         self._engine = engine
 
     def collect(self) -> Iterable[Metric]:
         from prometheus_client.core import CounterMetricFamily
 
         engine = self._engine
-        yield from _facts(status_of(engine))
-        for name, (text, value) in DONE.items():
-            yield CounterMetricFamily(name, text, value=value(engine))
-        if isinstance(engine, MeasuredEngine):
+        yield from _facts(engine.status())
+        if isinstance(engine, LocalEngine):
+            for name, (text, value) in DONE.items():
+                yield CounterMetricFamily(name, text, value=value(engine))
+        if isinstance(engine, MeasuredReads):
             yield from _measurements(engine.measured)
 
 
@@ -136,13 +137,20 @@ def _measurements(measured: Measured) -> Iterable[Metric]:
         )
 
 
-def collector(store: Store) -> Collector:
+class Opened(Protocol):
+    """A ``Store``, or an ``AsyncStore``."""
+
+    @property
+    def engine(self) -> Reads: ...
+
+
+def collector(store: Opened) -> Collector:
     """A collector to register with a Prometheus registry."""
     _require()
     return StoreCollector(store.engine)
 
 
-def render(store: Store) -> str:
+def render(store: Opened) -> str:
     """All metrics of a store in Prometheus' text format."""
     _require()
     from prometheus_client import CollectorRegistry, generate_latest

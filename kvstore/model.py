@@ -90,7 +90,7 @@ class DeleteRangeRequest(NamedTuple):
 
 
 class Compare(NamedTuple):
-    """True when every key of the range (a missing key counts as zeros) stands in ``result`` to ``operand``."""
+    """True when ``result`` holds between every key of the range (a missing key counts as zeros) and ``operand``."""
 
     key: bytes
     target: int = CompareTarget.VERSION
@@ -111,9 +111,9 @@ Op = RangeRequest | PutRequest | DeleteRangeRequest | TxnRequest | None
 
 
 class WatchPosition(NamedTuple):
-    """Where a watch goes on: at change ``sub`` (counted from 0) of ``revision``.
+    """Where a watch continues: at change ``sub`` (counted from 0) of ``revision``.
 
-    Two numbers, to be kept anywhere. Positions compare as what they point at comes.
+    Two numbers, which can be stored anywhere. Positions compare in the order of what they point at.
     """
 
     revision: int
@@ -157,7 +157,16 @@ class PutWithTTLRequest(NamedTuple):
 
 
 class CompactionRequest(NamedTuple):
+    """``physical``: the answer waits until the rows are gone. (For the planner there is no difference.)"""
+
     revision: int
+    physical: bool = False
+
+
+class HashKVRequest(NamedTuple):
+    """A read; 0 stands for the newest revision."""
+
+    revision: int = 0
 
 
 class LeaseGrantRequest(NamedTuple):
@@ -197,7 +206,7 @@ class ExpireRequest(NamedTuple):
 
 
 class ShiftRequest(NamedTuple):
-    """Move the deadline of every lease, and the clock that they are held against."""
+    """Move the deadline of every lease, and the clock they are compared with."""
 
     by_ms: int
     move_clock: Callable[[], None] | None = None
@@ -278,7 +287,7 @@ class LeaseRevokeResponse(NamedTuple):
 
 
 class LeaseKeepAliveResponse(NamedTuple):
-    """``ttl`` 0: there is no such lease (any more)."""
+    """``ttl`` 0: there is no such lease, or it has expired."""
 
     revision: int
     id: int
@@ -341,7 +350,7 @@ class WatchResponse(NamedTuple):
 
 
 class Change(NamedTuple):
-    """A key that differs between two revisions; ``before`` or ``after`` is None where it did not exist."""
+    """A key that differs between two revisions; ``before`` or ``after`` is None if it did not exist."""
 
     key: bytes
     before: KeyValue | None

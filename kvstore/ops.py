@@ -23,6 +23,7 @@ from kvstore.model import (
     PutRequest,
     RangeRequest,
     TxnRequest,
+    WatchRequest,
     prefix_end,
 )
 from kvstore.mvcc.validate import check_number
@@ -47,19 +48,33 @@ def key_range(key: bytes | None, range_end: bytes | None, prefix: bytes | None) 
     return key, range_end
 
 
-def watch_range(key: bytes | None, range_end: bytes | None, prefix: bytes | None) -> tuple[bytes, bytes]:
-    """As ``key_range``; the empty key with a range_end is the first key there is, as etcd's watches have it."""
-    return key_range(FROM_KEY if key == b"" and range_end else key, range_end, prefix)
+def watch(
+    key: bytes | None,
+    range_end: bytes | None,
+    prefix: bytes | None,
+    start_revision: int,
+    resume: tuple[int, int] | None,
+    prev_kv: bool,
+    no_put: bool,
+    no_delete: bool,
+    progress_notify: bool,
+) -> WatchRequest:
+    """A watch, from whichever way the caller named its range and its start."""
+    # The empty key with a range_end is the first key there is, as etcd's watches have it.
+    start, end = key_range(FROM_KEY if key == b"" and range_end else key, range_end, prefix)
+    check_bounds(start_revision=start_revision)
+    revision, sub = _watch_start(start_revision, resume)
+    return WatchRequest(start, end, revision, prev_kv, no_put, no_delete, progress_notify, sub)
 
 
-def watch_start(start_revision: int, resume: tuple[int, int] | None) -> tuple[int, int]:
-    """(revision, sub) of the first change that a watch wants, from whichever way the caller named it."""
+def _watch_start(start_revision: int, resume: tuple[int, int] | None) -> tuple[int, int]:
+    """(revision, sub) of the first change that a watch wants."""
     if resume is None:
         return start_revision, 0
     if start_revision:
         raise TypeError("give either a start_revision or the position to resume at")
     if not isinstance(resume, tuple | list) or len(resume) != 2:
-        raise TypeError(f"resume must be two numbers, a watch's position, not {resume!r}")
+        raise TypeError(f"resume must be a watch's position (two numbers), not {resume!r}")
     revision, sub = resume
     check_number("resume", revision)
     check_number("resume", sub)

@@ -39,7 +39,7 @@ class Options:
     backend: str = "lmdb"
     """Name of an installed backend: ``lmdb``, ``sqlite`` or ``memory``."""
     wal_dir: str = ""
-    """Where the log lies; empty: ``wal`` inside the data directory."""
+    """Directory of the log; empty: ``wal`` inside the data directory."""
     archive_dir: str = ""
     """Released log segments are moved here instead of being deleted (for restore to any revision or time)."""
     read_only: bool = False
@@ -48,7 +48,7 @@ class Options:
     durability: str = "always"
     """``always``: a write that has returned is on disk. DANGER below this line:
     ``interval``: synced every ``sync_interval_seconds``; a power cut loses up to that much (a killed process nothing).
-    ``off``: synced when the operating system likes; a power cut loses an unknown tail, in whole transactions."""
+    ``off``: synced when the operating system decides to; a power cut loses an unknown tail, in whole transactions."""
     sync_interval_seconds: float = 0.1
 
     wal_file_size: int = 64_000_000
@@ -98,26 +98,26 @@ class Options:
 
     lease_min_ttl_seconds: int = 2
     lease_restart_policy: str = "count_downtime"
-    """``count_downtime``: time goes on while the store is closed; ``pause``: leases keep what they had left."""
+    """``count_downtime``: time passes while the store is closed; ``pause``: leases keep the time they had left."""
 
     watch_buffer: int = 4 * MIB
-    """Bytes of events buffered for one watch; beyond them it reads from the store."""
+    """Bytes of events buffered for one watch; a slower one reads from the store."""
     watch_progress_notify_interval_seconds: float = 600.0
 
     cluster_id: int = 0
-    """Identity of a new store; 0: drawn at random. With an existing store it must be the store's."""
+    """Identity of a new store; 0: random. For an existing store it must be its own."""
     member_id: int = 0
     name: str = "default"
 
     metrics: bool = False
-    """Measure calls and durations for ``Store.metrics`` (sizes and counts are there without it)."""
+    """Measure calls and durations for ``Store.metrics`` (sizes and counts are always there)."""
 
     background: bool = True
-    """Run checkpoints, expiry and the other background work on a thread of the store's own.
+    """Run checkpoints, expiry and other background work on threads of the store's own.
     Off (tests): nothing moves until ``store.checkpoint()`` and the like are called."""
     clock: Callable[[], float] | None = None
     """Wall clock in seconds; None: ``time.time``, beside ``time.monotonic`` for leases and intervals. Tests pass a fake
-    one; a step back, or of more than an hour, is then taken for a jump, in which no time has passed."""
+    one; a step back, or of more than an hour, then counts as a jump, in which no time has passed."""
 
     def __post_init__(self) -> None:
         for name, allowed in (
@@ -176,7 +176,7 @@ _IN_SECONDS = "_seconds"
 
 
 def option_called(name: str) -> str:
-    """The field that goes by this name: its own, etcd's, or an alias; empty: none does."""
+    """The field of this name: its own, etcd's, or an alias. Empty: there is none."""
     name = _ALIASES.get(name, name)
     return next((known for known in (name, name + _IN_SECONDS) if known in _defaults()), "")
 
@@ -220,19 +220,19 @@ _POSITIVE = (
     "sync_interval_seconds",
     "watch_progress_notify_interval_seconds",
 )
-"""Intervals that may be as short as they like, but not 0."""
+"""Intervals that may be arbitrarily short, but not 0."""
 
 
 def check_bounds(name: str, value: object, least: float, most: float) -> None:
-    """Refuse what is no number, or none between the two."""
+    """Refuse what is not a number between the two."""
     if not isinstance(value, int | float) or isinstance(value, bool):
         raise BadOption(f"{name} must be a number, not {value!r:.80}")
-    if not least <= value <= most:  # false for what is no number too
+    if not least <= value <= most:  # false for NaN too
         raise BadOption(f"{name} must be between {least} and {most}, not {value!r}")
 
 
 def _converted(name: str, value: object, default: object) -> object:
-    """A value given in code, of the type that the default has: texts are read as in the environment."""
+    """A value given in code, in the type of the default; texts are parsed as in the environment."""
     if default is None:  # the clock
         return value
     if isinstance(value, str) and not isinstance(default, str):
@@ -251,7 +251,7 @@ def _converted(name: str, value: object, default: object) -> object:
 
 
 def _parse(name: str, text: str, default: object) -> object:
-    """A value from a text, of the type that the default has."""
+    """A value parsed from text, in the type of the default."""
     try:
         if isinstance(default, bool):
             return {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}[
@@ -271,7 +271,7 @@ _PART = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|ms|s|m|h)", re.ASCII)
 
 
 def parse_duration(text: str) -> float:
-    """Seconds of a duration like ``90s`` or ``1h30m``."""
+    """The seconds in a duration like ``90s`` or ``1h30m``."""
     parts = _PART.findall(text)
     if not parts or "".join(number + unit for number, unit in parts) != text:
         raise BadOption(f"{text!r} is not a duration like 10m or 1h30m")

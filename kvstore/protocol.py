@@ -1,16 +1,29 @@
-"""The ``Engine`` protocol: etcd's RPCs as Python calls.
+"""What the faces of a store need from its engine: two protocols.
 
-``Store`` and ``AsyncStore`` are sugar over this. ``LocalEngine`` implements it on a data directory; a wire
-endpoint or a client of a remote etcd can stand in its place.
+    Engine             what an etcd can answer too: etcd's RPCs as Python calls. ``Store``, ``View`` and
+      |                ``AsyncStore`` work on anything that has these
+    EmbeddedEngine     and what only a store on this machine's disk can do: the kept past as a whole, its upkeep, and
+                       writes that are begun and waited for later
+
+``LocalEngine`` is an ``EmbeddedEngine``. Another engine may have any single method of ``EmbeddedEngine`` as well; where
+it lacks one, the face raises ``Unsupported``, which says how to get there (``embedded``).
+
+Every call may raise the errors of ``kvstore.errors``. Requests come checked for what they mean to a caller of ours
+(``arguments``), but for nothing that depends on the store. A revision of 0 means the newest.
 """
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+import os
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
+from kvstore.backend import Progress
+from kvstore.errors import Unsupported
+from kvstore.keyvalue import KeyValue
 from kvstore.model import (
     Alarm,
+    Change,
     CompactionResponse,
     DeleteRangeRequest,
     DeleteRangeResponse,
@@ -24,29 +37,83 @@ from kvstore.model import (
     PutResponse,
     RangeRequest,
     RangeResponse,
+    Request,
     TxnRequest,
     TxnResponse,
     WatchRequest,
 )
 
 if TYPE_CHECKING:
-    from kvstore.watch import Watch, WatchStream
+    from kvstore.observe.estimates import CompactionEstimate, DefragmentEstimate
+    from kvstore.observe.status import Health, Status
+    from kvstore.snapshot.reader import SnapshotInfo
+    from kvstore.upkeep.defragment import Defragmented
+    from kvstore.watch import Watch
+    from kvstore.watch.iterators import ResponseStream
+    from kvstore.write.ticket import Ticket
 
 
 class Engine(Protocol):
-    """What a store is made of. Every call may raise the errors of ``kvstore.errors``."""
+    """A store's content, wherever it lies. Thread-safe; a call waits for its answer."""
+
+    # --- what it is -------------------------------------------------------------------
+
+    @property
+    def cluster_id(self) -> int: ...
+
+    @property
+    def member_id(self) -> int: ...
+
+    @property
+    def where(self) -> str:
+        """What is open, in a few words, for people. Asks nobody."""
+
+    @property
+    def revision(self) -> int:
+        """The newest durable revision."""
+
+    @property
+    def compact_revision(self) -> int:
+        """The oldest revision that can be read, -1 if nothing was ever compacted."""
+
+    # --- reads ------------------------------------------------------------------------
+
+    def get(self, key: bytes) -> KeyValue | None:
+        """The newest version of ``key``."""
+
+    def get_at(self, key: bytes, revision: int) -> KeyValue | None:
+        """``key`` as it was at ``revision``."""
 
     def range(self, request: RangeRequest) -> RangeResponse: ...
 
-    def put(self, request: PutRequest) -> PutResponse: ...
+    def scan(
+        self, key: bytes, range_end: bytes, revision: int = 0, page_rows: int = 1000
+    ) -> Iterator[KeyValue]:
+        """The keys of a range, ascending, all at one revision. Lazy: nothing is read before the first is asked for."""
+
+    def hash_kv(self, revision: int = 0) -> HashKVResponse: ...
+
+    # --- writes, durable when they return ---------------------------------------------
+
+    def put(self, request: PutRequest, ttl_seconds: int = 0) -> PutResponse:
+        """Write a key; with ``ttl_seconds`` under a lease of its own."""
 
     def delete_range(self, request: DeleteRangeRequest) -> DeleteRangeResponse: ...
 
     def txn(self, request: TxnRequest) -> TxnResponse: ...
 
-    def compact(self, revision: int, physical: bool = False) -> CompactionResponse: ...
+    def compact(
+        self, revision: int, physical: bool = False, progress: Progress | None = None
+    ) -> CompactionResponse:
+        """Forget versions superseded at or before ``revision``. ``physical``: wait until the rows are gone.
 
-    def lease_grant(self, ttl_seconds: int, lease: int = 0) -> LeaseGrantResponse: ...
+        ``progress`` is called with (done, total) revisions; ``Unsupported`` where that cannot be known.
+        """
+
+    # --- leases -----------------------------------------------------------------------
+
+    def lease_grant(self, ttl_seconds: int, lease: int = 0) -> LeaseGrantResponse:
+        """``lease`` 0: an id is drawn."""
 
     def lease_revoke(self, lease: int) -> LeaseRevokeResponse: ...
 
@@ -56,20 +123,112 @@ class Engine(Protocol):
 
     def lease_leases(self) -> LeaseLeasesResponse: ...
 
-    def watch(self, request: WatchRequest) -> Watch: ...
+    # --- watches ----------------------------------------------------------------------
 
-    def watch_stream(self) -> WatchStream: ...
+    def watch(self, request: WatchRequest) -> Watch:
+        """One watch, on a stream of its own."""
 
-    def hash_kv(self, revision: int = 0) -> HashKVResponse: ...
+    def watch_stream(self) -> ResponseStream: ...
 
-    def alarms(self) -> tuple[Alarm, ...]: ...
+    # --- the handle -------------------------------------------------------------------
 
-    def disarm(self, alarm: Alarm) -> tuple[Alarm, ...]: ...
+    def alarms(self) -> tuple[Alarm, ...]:
+        """Alarms that are raised."""
 
-    def defragment(self) -> None: ...
+    def disarm(self, alarm: Alarm) -> tuple[Alarm, ...]:
+        """Put an alarm out; what was put out."""
 
-    def snapshot(self, path: Path | None = None) -> Any: ...
+    def status(self) -> Status: ...
 
-    def status(self) -> Any: ...
+    def health(self) -> Health: ...
 
-    def close(self) -> None: ...
+    def check_readable(self) -> None:
+        """Raise ``StoreClosed``, ``ForkedStore``: whatever every call would. Asks nobody."""
+
+    def close(self) -> None:
+        """Idempotent."""
+
+
+class EmbeddedEngine(Engine, Protocol):
+    """A store of this process, on a disk of this machine."""
+
+    # --- the kept past: lazy, as ``scan`` ---------------------------------------------
+
+    def history(self, key: bytes, first_revision: int = 0, last_revision: int = 0) -> Iterator[KeyValue]:
+        """Kept versions of ``key``, oldest first; a delete shows as version 0."""
+
+    def diff(self, older: int, newer: int, key: bytes, range_end: bytes) -> Iterator[Change]:
+        """Keys of a range that differ between two revisions, ascending."""
+
+    # --- writes that are begun, and waited for later ----------------------------------
+    #
+    # A ticket whose ``notify`` is set before it is done has that called, once, when it is.
+
+    def submit(self, request: Request) -> Ticket:
+        """Check and plan a write of any kind. Never waits, but for room."""
+
+    def ask(self, request: Request) -> Any:
+        """The same, and its response once it is durable."""
+
+    def flush_soon(self) -> bool:
+        """Have what is planned made durable; false if no thread can be had for that: then ``wait``."""
+
+    def wait(self, ticket: Ticket) -> Any:
+        """The response of a ticket once it is durable. Raises why it failed."""
+
+    def error_of(self, ticket: Ticket) -> BaseException:
+        """Why a ticket failed."""
+
+    @property
+    def overloaded(self) -> bool:
+        """Whether a write would have to wait for room."""
+
+    def check_room(self, cost_bytes: int = 0) -> None:
+        """Wait for room; raise ``SpaceError`` where waiting does not help."""
+
+    # --- upkeep -----------------------------------------------------------------------
+
+    def checkpoint(self) -> bool:
+        """Move what waits in memory into the backend; whether there was anything."""
+
+    def compaction_estimate(self, revision: int) -> CompactionEstimate:
+        """What ``compact(revision)`` would delete."""
+
+    def defragment(self, progress: Progress | None = None) -> Defragmented:
+        """Give free pages back to the file system."""
+
+    def defragment_estimate(self) -> DefragmentEstimate:
+        """What that would win."""
+
+    def snapshot(self, path: str | os.PathLike[str] | None, progress: Progress | None) -> SnapshotInfo:
+        """Write a verified copy to ``path``, or (None) into the store's own place."""
+
+
+_OPEN_A_SNAPSHOT = "save a snapshot where it runs, and open that: kvstore.open_snapshot(path).{}(...)"
+_PUT_BESIDE = "call put, from as many threads or tasks as are to be under way at once"
+_LOCAL_WAY = {
+    "history": _OPEN_A_SNAPSHOT.format("history"),
+    "diff": _OPEN_A_SNAPSHOT.format("diff"),
+    "put_nowait": _PUT_BESIDE,
+    "wait": _PUT_BESIDE,
+    "checkpoint": "a server makes its own, and need not be told",
+    "compaction_estimate": "open the store itself, on its machine, with kvstore.open",
+    "defragment": "run `kvstore defragment`, or `etcdctl defrag`, where it runs",
+    "defragment_estimate": "status() says how many of its bytes are in use",
+    "snapshot": "run `kvstore snapshot save`, or `etcdctl snapshot save`, where it runs",
+    "engine": "there is nothing of it here to look into; a server shows its metrics under /metrics",
+}
+"""What to do instead, by the method of ``Store`` that an engine cannot serve."""
+_NEEDED = {"put_nowait": "submit"}
+"""The method of the engine that it takes, where that has another name."""
+
+
+def embedded(engine: Engine, call: str) -> EmbeddedEngine:
+    """The engine, for that call of a ``Store``. Raises ``Unsupported`` where it lacks what the call takes."""
+    if not hasattr(engine, _NEEDED.get(call, call)):
+        raise unsupported(engine, call)
+    return cast(EmbeddedEngine, engine)
+
+
+def unsupported(engine: Engine, call: str) -> Unsupported:
+    return Unsupported(f"{engine.where}: only a store on this machine has {call!r}; {_LOCAL_WAY[call]}")

@@ -1,15 +1,15 @@
-"""Who reads a backend's file from other processes: locks on the folder that it lies in, kept by the kernel.
+"""Which other processes read a backend's file: locks on its directory, kept by the kernel.
 
 A lock on a byte of an open directory changes nothing on the disk. It can be taken on a mount that cannot be
-written, it goes with the process, however that ends, and it means the same in every pid namespace. Readers take
-them shared, so that none waits for another; who writes only asks which bytes are locked:
+written, it ends with the process, however that ends, and it means the same in every pid namespace. Readers take
+shared locks, so none waits for another; the writer only asks which bytes are locked:
 
     commit << 22 | pid       a view of that commit of the backend, or of a later one
     HANDLE | pid             a handle that has the file open
-    FROZEN | pid             a handle that reads the file as if nobody ever wrote it
-    WRITER | pid             who writes it (asked for by the latter)
+    FROZEN | pid             a handle that reads the file as if it were never written
+    WRITER | pid             the process that writes it (asked for by the latter)
 
-The pid is that of the reader's own namespace, and is only there to be shown. Each lock belongs to a descriptor
+The pid is that of the reader's own namespace, and only for display. Each lock belongs to a descriptor
 of its own ("open file description" locks), so closing others of the same folder does not end it.
 """
 
@@ -51,7 +51,7 @@ class ForeignReader:
 
 
 class FolderLock:
-    """A descriptor of a folder, and a lock on at most one byte of it. Goes with the object."""
+    """A descriptor of a directory, and a lock on at most one byte of it. Released with the object."""
 
     __slots__ = ("_byte", "_fd")
 
@@ -68,8 +68,8 @@ class FolderLock:
             fcntl.fcntl(self._fd, fcntl.F_OFD_SETLK, _LOCK.pack(fcntl.F_RDLCK, os.SEEK_SET, byte, 1, 0))
         except OSError as error:
             raise OpenError(
-                f"a folder of this file system cannot be locked ({error.strerror}), so what is read here is not safe "
-                "from who writes it: take a snapshot and open that"
+                f"directories of this file system cannot be locked ({error.strerror}), so a reader would not be safe "
+                "from the writer: take a snapshot and open that"
             ) from error
         self.release()
         self._byte = byte
@@ -95,7 +95,7 @@ class Readers:
         self._folder = FolderLock(folder)
 
     def oldest(self) -> int | None:
-        """The lowest commit that a view of another process may have; None: there is none."""
+        """The lowest commit that a view of another process may have; None: there are no views."""
         byte = self._lowest(0, HANDLE)
         return None if byte is None else byte >> PID_BITS
 
@@ -108,7 +108,7 @@ class Readers:
         return sorted({_pid(byte) for byte in self._all(HANDLE, WRITER)})
 
     def frozen(self) -> int | None:
-        """The process that reads the file as if nobody ever wrote it, if there is one."""
+        """The process that reads the file as if it were never written, if there is one."""
         byte = self._lowest(FROZEN, WRITER)
         return None if byte is None else _pid(byte)
 

@@ -1,9 +1,10 @@
-"""Which backend the store in a data directory is kept by: its files say, so that nobody has to name it twice.
+"""Which backend a data directory uses: its files say so, and the name need not be given again.
 
     snap/db            the backend's file. One that keeps nothing on disk has an empty file of its kind there, the mark
     else a snapshot    the newest one's backend, if that is of such a kind (its mark may have been removed)
 
-Without the mark a store of the memory backend would be a log without a backend, which another one would be made for.
+Without the mark a store of the memory backend would look like a log whose backend is missing, and another kind of
+backend would be made for it.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from kvstore.snapshot.reader import read_info
 
 
 def backend_of(directory: DataDir) -> type[Backend] | None:
-    """The kind of backend; None where no file tells."""
+    """The kind of backend; None if no file tells."""
     if directory.db.is_file() and directory.db.stat().st_size:
         return recognize_backend(directory.db)
     for file in reversed(directory.snapshots()):

@@ -14,88 +14,87 @@ A clean close leaves nothing to replay. After a crash at most the last few check
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import logging
 import os
 import random
 from collections.abc import Callable
-from contextlib import ExitStack, suppress
+from contextlib import AbstractContextManager, ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
 
 from kvstore import layout
 from kvstore.backend import Backend, check_closed, find_backend
+from kvstore.clock import Clock
+from kvstore.core import Core, ReadCore, untimed
+from kvstore.directory import check_backend, check_format, make_directories, refuse_links
 from kvstore.engine import LocalEngine
 from kvstore.errors import (
     Corruption,
     NotAStore,
     OpenError,
-    RevisionsExhausted,
     SpaceError,
-    StoreLocked,
-    TooNew,
-    TooOld,
     WrongStore,
 )
-from kvstore.files import Disk, OSDisk, disk_full_is_typed, hand_over, hand_over_all
+from kvstore.files import Disk, OSDisk, disk_full_is_typed, hand_over_all
 from kvstore.held import HeldDisk
 from kvstore.layout import DataDir
+from kvstore.life import Life, Phase
+from kvstore.mvcc.lessor import Lessor
+from kvstore.mvcc.marks import Marks
 from kvstore.mvcc.schema import (
     FORMAT_VERSION,
     META,
-    META_CLUSTER_ID,
-    META_FORMAT,
-    META_LOG_MARK,
-    META_MEMBER_ID,
-    META_NAME,
     REVISION_END,
     TABLES,
-    pack_u64,
-    parse_u64,
 )
 from kvstore.mvcc.state import State
 from kvstore.options import BadOption, Options
-from kvstore.recognition import backend_of, leave_mark
-from kvstore.replay import load_leases, replay
+from kvstore.reads import ReadEngine
+from kvstore.recognition import leave_mark
+from kvstore.replay import replay
 from kvstore.snapshot import rescue
 from kvstore.store_lock import Said, StoreLock, place_of
+from kvstore.upkeep.leasing import last_alive_ms
 from kvstore.wal import Log, LogOptions
-from kvstore.write.leasing import last_alive_ms
 
 logger = logging.getLogger("kvstore")
 
 
-def open_engine(data_dir: str | os.PathLike[str], options: Options, disk: Disk | None = None) -> LocalEngine:
+Engine = LocalEngine | ReadEngine
+
+
+def open_engine(data_dir: str | os.PathLike[str], options: Options, disk: Disk | None = None) -> Engine:
     """Open the store in ``data_dir``, creating it if the directory is absent or empty."""
     with disk_full_is_typed():
         return _open_engine(data_dir, options, disk or OSDisk())
 
 
-def _open_engine(data_dir: str | os.PathLike[str], options: Options, disk: Disk) -> LocalEngine:
+def _open_engine(data_dir: str | os.PathLike[str], options: Options, disk: Disk) -> Engine:
     directory = DataDir.at(data_dir, options.wal_dir or None)
     options = _held(directory, options)
     if options.read_only:
         return _open_read_only(directory, options, _measured(disk, options))
-    _make_directories(directory, disk)
+    make_directories(directory, disk)
     disk = _measured(HeldDisk(disk, directory), options)
-    lock = _lock(directory)
+    lock = StoreLock(directory)
+    lock.acquire()
     opened = ExitStack()  # whichever of them fails to close, the others are closed
     opened.callback(lock.release)
     try:
         for path in (*layout.temporaries(directory.snap), *layout.temporaries(directory.wal)):
             disk.remove(path)
         has_backend = directory.db.exists()
-        is_new = not has_backend and not layout.segments(directory.wal) and not directory.snapshots()
+        has_log = bool(layout.segments(directory.wal))
+        is_new = not has_backend and not has_log and not directory.snapshots()
         if is_new:  # the log is there first: a backend that is found half made beside it is replaced
             log = _make_log(directory, options, disk, options.cluster_id, options.member_id)
             opened.callback(log.close)
-        state = _open_state(directory, options, disk, lock.before)
+        state = _open_state(directory, options, disk, lock.before, has_log)
         opened.callback(state.backend.close)
         if not has_backend:  # its name must be durable before the log gives up what the backend holds
             disk.sync_dir(directory.snap)
         if not is_new:
-            log = _open_log(directory, options, disk, state)
+            log = _open_log(directory, options, disk, state, has_log)
             opened.callback(log.close)
         engine = _recover(directory, options, disk, lock, log, state)
         lock.note_open()
@@ -131,7 +130,7 @@ def _held(directory: DataDir, options: Options) -> Options:
     return replace(options, archive_dir=archive)
 
 
-def _open_read_only(directory: DataDir, options: Options, disk: Disk) -> LocalEngine:
+def _open_read_only(directory: DataDir, options: Options, disk: Disk) -> ReadEngine:
     """Look at what is durable now: backend plus log, without a lock and without changing a byte.
 
     The process that writes may give up segments of the log while they are looked for, or write a record while it is
@@ -148,19 +147,30 @@ def _open_read_only(directory: DataDir, options: Options, disk: Disk) -> LocalEn
             before = str(error)
 
 
-def _look(directory: DataDir, options: Options, disk: Disk) -> LocalEngine:
+def _look(directory: DataDir, options: Options, disk: Disk) -> ReadEngine:
     refuse_links(directory)
     _check_known(directory, find_backend(options.backend))
     backend = _open_backend_read_only(directory, options)
     try:
-        state = State(backend, written_elsewhere=True)
-        lessor = load_leases(state)
+        marks = check_format(backend, directory.db)
+        state = State(backend, marks=marks, written_elsewhere=True)
+        lessor = Lessor.loaded(state.backend)
         log = Log.open(
-            disk, directory.wal, after_index=state.applied_index, mark=_log_mark(state), read_only=True
+            disk, directory.wal, after_index=state.applied_index, mark=marks.log_mark, read_only=True
         )
         replay(log, state, lessor)
-        ids = log.metadata.cluster_id, log.metadata.member_id
-        return _engine_kind(options)(options, disk, directory, None, None, state, lessor, *ids)
+        core = ReadCore(
+            options=options,
+            disk=disk,
+            directory=directory,
+            state=state,
+            lessor=lessor,
+            cluster_id=log.metadata.cluster_id,
+            member_id=log.metadata.member_id,
+            clock=Clock(options.clock),
+            life=Life(Phase.READ_ONLY),
+        )
+        return _read_engine(core)
     except BaseException:
         backend.close()
         raise
@@ -193,159 +203,60 @@ def _open_backend_read_only(directory: DataDir, options: Options) -> Backend:
     return kind.open(rescue.memory_file(directory, kind), TABLES)
 
 
-def _make_directories(directory: DataDir, disk: Disk) -> None:
-    """The data directory with its two folders. A directory with other things in it is not ours."""
-    if directory.root.is_dir():
-        known = {"LOCK", "wal", "snap"} | layout.NOT_OURS
-        strangers = sorted(set(os.listdir(directory.root)) - known)
-        if strangers and not directory.snap.is_dir():
-            raise NotAStore(
-                f"{directory.root} is not empty and not a store (it has {strangers[0]!r})", directory.root
-            )
-    elif directory.root.exists() and not directory.root.is_dir():  # not made by somebody in between
-        raise NotAStore(f"{directory.root} is not a directory", directory.root)
-    refuse_links(directory)
-    for path in (directory.root, directory.snap, directory.wal):
-        if not path.is_dir():
-            disk.make_dir(path)
-            if path.parent == directory.root:
-                hand_over(path)
-            disk.sync_dir(path.parent)
-
-
-def refuse_links(directory: DataDir) -> None:
-    """Nothing in a store is a link: it could lead a write, here or in a backend, to a file of somebody else."""
-    for path in directory.links():
-        raise NotAStore(f"{path} is a symbolic link", path)
-
-
-def hold_still(directory: DataDir) -> Callable[[], None]:
-    """Keep writers out while the files of a store that nobody has open are looked at; what ends that.
-
-    Where the lock's file cannot be written (a mount that is read-only), it is locked as it is; where it cannot
-    even be made, there was never a writer. Raises ``StoreLocked``.
-    """
-    try:
-        return take_lock(directory).release
-    except OSError as error:
-        if error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM):
-            raise
-    try:
-        fd = os.open(directory.lock, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-    except FileNotFoundError:
-        return lambda: None
-    try:
-        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(fd)
-        raise StoreLocked(directory.root) from None
-    return lambda: os.close(fd)
-
-
-def take_lock(directory: DataDir) -> StoreLock:
-    """For work on the files of a store that nobody has open. Raises ``StoreLocked``; ``NotAStore`` for links."""
-    refuse_links(directory)
-    return _lock(directory)
-
-
-def _lock(directory: DataDir) -> StoreLock:
-    lock = StoreLock(directory)
-    lock.acquire()
-    return lock
-
-
 # --- backend ---------------------------------------------------------------------------
 
 
-def _open_state(directory: DataDir, options: Options, disk: Disk, said: Said) -> State:
+def _open_state(directory: DataDir, options: Options, disk: Disk, said: Said, has_log: bool) -> State:
     """The state at the backend's applied index; from a snapshot or the whole log, where the backend is lost."""
     kind = find_backend(options.backend)
     check_backend(directory, kind)
     if not kind.persistent:
-        state = _load_state(directory, kind, rescue.memory_file(directory, kind))
+        state = _load_state(directory, kind, rescue.memory_file(directory, kind), has_log)
         leave_mark(directory, kind, disk)
         return state
     if missing := rescue.check_missing(directory):
         rescue.replace_backend(directory, kind, disk, missing)
     try:
-        return _load_known(directory, kind, said)
+        return _load_known(directory, kind, said, has_log)
     except (Corruption, NotAStore) as damage:
         rescue.replace_backend(directory, kind, disk, damage)
-        return _load_state(directory, kind, directory.db)
+        return _load_state(directory, kind, directory.db, has_log)
 
 
-def check_backend(directory: DataDir, kind: type[Backend]) -> None:
-    """Refuse another backend than the one that keeps the store."""
-    there = backend_of(directory)
-    if there is not None and there.name != kind.name:
-        raise WrongStore(
-            f"{directory.root} is a store on {there.name}, not on {kind.name}: open it with "
-            f"backend={there.name!r}",
-            directory.root,
-        )
-
-
-def _load_known(directory: DataDir, kind: type[Backend], said: Said) -> State:
+def _load_known(directory: DataDir, kind: type[Backend], said: Said, has_log: bool) -> State:
     """The state of a backend that is known to be what was written here, or has been looked through."""
-    if not (layout.segments(directory.wal) and directory.db.exists() and directory.db.stat().st_size):
-        return _load_state(directory, kind, directory.db)
+    if not (has_log and directory.db.exists() and directory.db.stat().st_size):
+        return _load_state(directory, kind, directory.db, has_log)
     from kvstore.verification.copied import check_copied, is_closed
 
     check_backend(directory, kind)
     is_here = said.place == place_of(directory)
     if not said.is_known(directory):
         check_copied(directory, kind)
-        return _load_state(directory, kind, directory.db)
-    state = _load_state(directory, kind, directory.db)
+        return _load_state(directory, kind, directory.db, has_log)
+    state = _load_state(directory, kind, directory.db, has_log)
     if is_here or is_closed(directory, state.backend, said.closed):
         return state
     state.backend.close()
     check_copied(directory, kind)
-    return _load_state(directory, kind, directory.db)
+    return _load_state(directory, kind, directory.db, has_log)
 
 
-def _load_state(directory: DataDir, kind: type[Backend], path: Path) -> State:
-    backend = _open_backend(directory, kind, path)
-    try:
-        return State(backend)
-    except BaseException:
-        backend.close()
-        raise
-
-
-def _open_backend(directory: DataDir, kind: type[Backend], path: Path) -> Backend:
+def _load_state(directory: DataDir, kind: type[Backend], path: Path, has_log: bool) -> State:
     has_content = directory.db.exists() and directory.db.stat().st_size
-    if has_content and layout.segments(directory.wal) and not Log.was_closed(directory.wal):
+    if has_content and has_log and not Log.was_closed(directory.wal):
         check_closed(kind, path, only_small=True)
     backend = kind.open(path, TABLES)
     try:
-        check_format(backend, path)
+        return State(backend, marks=check_format(backend, path))
     except BaseException:
         backend.close()
         raise
-    return backend
 
 
-def check_format(backend: Backend, path: Path) -> None:
-    """Raise ``TooNew`` or ``TooOld`` for rows of another format, ``Corruption`` where there is no mark."""
-    with backend.read() as tx:
-        written = tx.get(META, META_FORMAT)
-        if written is None and tx.scan(META, limit=1):
-            raise Corruption("the format mark is missing from the backend", path)
-    if written is not None and parse_u64(written) > FORMAT_VERSION:
-        raise TooNew(f"{path} has format {parse_u64(written)}; this version reads {FORMAT_VERSION}", path)
-    if written is not None and parse_u64(written) < FORMAT_VERSION:
-        raise TooOld(f"{path} has format {parse_u64(written)}: see `kvstore migrate format`", path)
-
-
-def _identity(backend: Backend, options: Options) -> tuple[int, int]:
-    """(cluster id, member id), checked against the options."""
-    with backend.read() as tx:
-        cluster_id = parse_u64(tx.get(META, META_CLUSTER_ID))
-        member_id = parse_u64(tx.get(META, META_MEMBER_ID))
+def _check_cluster(cluster_id: int, options: Options) -> None:
     if options.cluster_id and cluster_id and options.cluster_id != cluster_id:
         raise WrongStore(f"the store has cluster id {cluster_id:016x}, not {options.cluster_id:016x}")
-    return cluster_id, member_id
 
 
 # --- log -------------------------------------------------------------------------------
@@ -370,10 +281,10 @@ def _make_log(directory: DataDir, options: Options, disk: Disk, cluster_id: int,
     )
 
 
-def _open_log(directory: DataDir, options: Options, disk: Disk, state: State) -> Log:
+def _open_log(directory: DataDir, options: Options, disk: Disk, state: State, has_log: bool) -> Log:
     """The log beside a backend; a new one where the backend holds nothing."""
-    if layout.segments(directory.wal):
-        mark, settings = _log_mark(state), _log_options(options)
+    if has_log:
+        mark, settings = state.marks.log_mark, _log_options(options)
         try:
             return Log.open(disk, directory.wal, after_index=state.applied_index, mark=mark, options=settings)
         except Corruption as damage:
@@ -381,16 +292,12 @@ def _open_log(directory: DataDir, options: Options, disk: Disk, state: State) ->
     if state.applied_index:
         raise Corruption(
             f"the log is gone, but the backend has {state.applied_index} entries of it "
-            "(if it lies elsewhere, the option wal_dir says where)",
+            "(if it is elsewhere, set the option wal_dir)",
             directory.wal,
             last_good_revision=state.head,
         )
-    return _make_log(directory, options, disk, *_identity(state.backend, options))
-
-
-def _log_mark(state: State) -> bytes:
-    with state.backend.read() as tx:
-        return tx.get(META, META_LOG_MARK) or b""
+    _check_cluster(state.marks.cluster_id, options)
+    return _make_log(directory, options, disk, state.marks.cluster_id, state.marks.member_id)
 
 
 def _recover(
@@ -402,44 +309,66 @@ def _recover(
     state: State,
 ) -> LocalEngine:
     cluster_id, member_id = log.metadata.cluster_id, log.metadata.member_id
-    known, _ = _identity(state.backend, options)
+    known = state.marks.cluster_id
+    _check_cluster(known, options)
     if known and known != cluster_id:
         raise WrongStore(
             f"the log of cluster {cluster_id:016x} lies beside a backend of {known:016x}", directory.wal
         )
-    if options.cluster_id and options.cluster_id != cluster_id:
-        raise WrongStore(f"the store has cluster id {cluster_id:016x}, not {options.cluster_id:016x}")
+    _check_cluster(cluster_id, options)
     if not known:
         _write_identity(state, cluster_id, member_id, options.name)
-    lessor = load_leases(state)
+    lessor = Lessor.loaded(state.backend)
     last_record_ms = 0 if log.is_ready else replay(log, state, lessor, options.overlay_limit)
     if log.synced_index < state.index and options.durability == "always":
         raise OpenError("the log was replayed, but is not durable")
-    kind = _engine_kind(options)
-    engine = kind(options, disk, directory, lock, log, state, lessor, cluster_id, member_id)
+    core = Core(
+        options=options,
+        disk=disk,
+        directory=directory,
+        lock=lock,
+        log=log,
+        state=state,
+        lessor=lessor,
+        cluster_id=cluster_id,
+        member_id=member_id,
+        clock=Clock(options.clock),
+        life=Life(),
+        timed=_timed(disk),
+    )
+    engine = _local_engine(core)
     if options.lease_restart_policy == "pause":
-        engine.leasing.resume(last_alive_ms(engine, last_record_ms))
+        engine.leasing.resume(last_alive_ms(core, last_record_ms))
     with suppress(SpaceError):  # they live longer, then
         engine.leasing.clamp()
     if state.head >= REVISION_END:
-        engine.writer.refusal = RevisionsExhausted
+        core.life.move(Phase.EXHAUSTED)
     return engine
 
 
-def _engine_kind(options: Options) -> type[LocalEngine]:
-    if not options.metrics:
-        return LocalEngine
+def _timed(disk: Disk) -> Callable[[str], AbstractContextManager[None]]:
+    """The clock of the metrics, where the disk carries one."""
+    measured = getattr(disk, "measured", None)
+    return untimed if measured is None else measured.time
+
+
+def _local_engine(core: Core) -> LocalEngine:
+    if not core.options.metrics:
+        return LocalEngine(core)
     from kvstore.observe.measuring import MeasuredEngine
 
-    return MeasuredEngine
+    return MeasuredEngine(core)
+
+
+def _read_engine(core: ReadCore) -> ReadEngine:
+    if not core.options.metrics:
+        return ReadEngine(core)
+    from kvstore.observe.measuring import MeasuredReadEngine
+
+    return MeasuredReadEngine(core)
 
 
 def _write_identity(state: State, cluster_id: int, member_id: int, name: str) -> None:
-    rows = [
-        (META_FORMAT, pack_u64(FORMAT_VERSION)),
-        (META_CLUSTER_ID, pack_u64(cluster_id)),
-        (META_MEMBER_ID, pack_u64(member_id)),
-        (META_NAME, name.encode()),
-    ]
+    marks = Marks(format=FORMAT_VERSION, cluster_id=cluster_id, member_id=member_id, name=name)
     with state.backend.write() as tx:
-        tx.put_many(META, rows)
+        tx.put_many(META, marks.identity())

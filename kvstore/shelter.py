@@ -1,28 +1,31 @@
 """Shelter: work that no signal handler interrupts.
 
 Python runs signal handlers on the main thread, between any two of its steps. What a handler raises
-(KeyboardInterrupt, a task queue's time limit) ends whatever the main thread was doing, half done. So long work is
-not done there:
+(KeyboardInterrupt, a task queue's time limit) ends whatever the main thread was doing, half way. So long work does
+not run there:
 
     main thread:   start a worker -- wait ----------------> its answer, or what it raised
                                       `-- interrupted ----> the interruption; the worker is told, and ends by itself
 
-Any other thread does the work itself. So does the main thread where no thread can be had.
+Any other thread does the work itself. So does the main thread if no thread can be started.
 
-Work that can stop half-way calls ``check`` now and then; other work goes on to its end. ``undo`` is called with
-an answer that nobody is there to take.
+Work that can stop half-way calls ``check`` from time to time; other work runs to its end. ``undo`` is called with an
+answer whose caller is gone.
 """
 
 from __future__ import annotations
 
 import _thread
 import contextvars
+import errno
 import os
 import threading
 from collections.abc import Callable
 from functools import wraps
 from importlib import import_module
 from typing import TYPE_CHECKING, Concatenate, Generic, ParamSpec, TypeVar
+
+from kvstore.errors import NoDescriptor
 
 if TYPE_CHECKING:
     from kvstore.backend import Progress
@@ -121,7 +124,7 @@ class Sheltered(Generic[T]):
         return answer
 
     def abandon(self) -> None:
-        """Nobody will use the answer: undo it, now or as soon as it is there."""
+        """The caller is gone: undo the answer, now or as soon as there is one."""
         self._is_abandoned = True
         if self._has_ended:
             self._put_back()
@@ -135,7 +138,7 @@ class Sheltered(Generic[T]):
             self._undo(answer)
 
     def check(self) -> None:
-        """For the work: raise ``Abandoned`` if nobody waits for it any more."""
+        """For the work: raise ``Abandoned`` if its caller is gone."""
         if self._is_abandoned:
             raise Abandoned
 
@@ -159,10 +162,16 @@ def import_sheltered(name: str) -> None:
     """Import a module that the caller is about to use: Python's import locks do not survive an interruption.
 
     That it is among ``sys.modules`` is not enough: another thread may still be at it, and hold its lock.
+    Raises ``NoDescriptor`` where none is left to read it by.
     """
 
     def load() -> None:
-        import_module(name)
+        try:
+            import_module(name)
+        except OSError as error:
+            if error.errno in (errno.EMFILE, errno.ENFILE):
+                raise NoDescriptor(name) from error
+            raise
         _imported.add(name)
 
     if name not in _imported:

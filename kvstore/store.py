@@ -9,12 +9,11 @@ import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, overload
+from typing import TYPE_CHECKING, Any, Self, cast, overload
 
 from kvstore import ops
 from kvstore.arguments import Seconds, check_bounds, check_number, whole_seconds
 from kvstore.backend import Progress
-from kvstore.engine import LocalEngine
 from kvstore.errors import KVStoreError
 from kvstore.keyvalue import KeyValue
 from kvstore.model import (
@@ -34,24 +33,42 @@ from kvstore.model import (
     RangeRequest,
     RangeResponse,
     TxnResponse,
-    WatchRequest,
 )
-from kvstore.upkeep.compaction import CompactionEstimate
-from kvstore.upkeep.defragment import Defragmented, DefragmentEstimate
-from kvstore.write.ticket import Ticket
+from kvstore.protocol import EmbeddedEngine, Engine, embedded, unsupported
 
 if TYPE_CHECKING:
-    from kvstore.watch import CallbackWatch, Watch, WatchStream
-from kvstore.observe.status import Health, Status
-from kvstore.snapshot.reader import SnapshotInfo
+    from kvstore.engine import LocalEngine
+    from kvstore.observe.estimates import CompactionEstimate, DefragmentEstimate
+    from kvstore.observe.measuring import MeasuredEngine
+    from kvstore.observe.status import Health, Status
+    from kvstore.reads import ReadEngine
+    from kvstore.snapshot.reader import SnapshotInfo
+    from kvstore.upkeep.defragment import Defragmented
+    from kvstore.watch import CallbackWatch, Watch
+    from kvstore.watch.iterators import ResponseStream
+    from kvstore.write.ticket import Ticket
+
+    _these_are_engines: tuple[type[EmbeddedEngine], ...] = (LocalEngine, MeasuredEngine, ReadEngine)
 
 
 class Reader:
     """What can be read, at the newest revision or at a past one. Base of ``Store`` and ``View``."""
 
-    def __init__(self, engine: LocalEngine, at_revision: int = 0) -> None:
-        self.engine = engine
+    def __init__(self, engine: Engine, at_revision: int = 0) -> None:
+        self._engine = engine
         self._at = at_revision
+
+    @property
+    def engine(self) -> LocalEngine:
+        """The engine of a store that lies here, for those who look behind it. Raises ``Unsupported`` elsewhere.
+
+        A store that only reads has the reading half of one (``kvstore.reads.ReadEngine``).
+        """
+        from kvstore.reads import Reads
+
+        if not isinstance(self._engine, Reads):
+            raise unsupported(self._engine, "engine")
+        return cast("LocalEngine", self._engine)
 
     def range(
         self,
@@ -92,7 +109,7 @@ class Reader:
                 min_create_revision=min_create_revision,
                 max_create_revision=max_create_revision,
             )
-        return self.engine.range(
+        return self._engine.range(
             RangeRequest(
                 start,
                 end,
@@ -125,7 +142,7 @@ class Reader:
         start, end = ops.key_range(key, range_end, prefix)
         check_number("revision", revision)
         check_number("page_rows", page_rows, 1)
-        return self.engine.scan(start, end, revision or self._at, page_rows)
+        return self._engine.scan(start, end, revision or self._at, page_rows)
 
     def count(
         self, key: bytes | None = None, range_end: bytes | None = None, *, prefix: bytes | None = None
@@ -142,11 +159,12 @@ class View(Reader):
 
     @property
     def revision(self) -> int:
+        """The revision that it shows."""
         return self._at
 
     def get(self, key: bytes) -> KeyValue | None:
         """The key at this revision, or None. Raises ``Compacted``."""
-        return self.engine.get_at(key, self._at)
+        return self._engine.get_at(key, self._at)
 
     def __repr__(self) -> str:
         return f"<kvstore.View at revision {self._at}>"
@@ -163,15 +181,15 @@ class Store(Reader):
         Raises ``Compacted`` or ``FutureRevision``.
         """
         if not revision:
-            return self.engine.get(key)
+            return self._engine.get(key)
         check_number("revision", revision)
-        return self.engine.get_at(key, revision)
+        return self._engine.get_at(key, revision)
 
     def at(self, revision: int) -> View:
         """A view of the past. Raises ``Compacted`` or ``FutureRevision`` now rather than later."""
         check_number("revision", revision, 1)
         self.range(b"\0", revision=revision, count_only=True)
-        return View(self.engine, revision)
+        return View(self._engine, revision)
 
     def history(self, key: bytes, *, since: int = 0, until: int = 0) -> Iterator[KeyValue]:
         """Every kept version of ``key``, oldest first; a delete shows as a ``KeyValue`` with version 0.
@@ -180,7 +198,7 @@ class Store(Reader):
         them. Raises ``Compacted`` on the way if a later compaction overtakes it.
         """
         check_bounds(since=since, until=until)
-        return self.engine.history(key, since, until)
+        return embedded(self._engine, "history").history(key, since, until)
 
     def diff(
         self,
@@ -195,22 +213,22 @@ class Store(Reader):
         start, end = ops.key_range(key, range_end, None if key is not None else prefix)
         check_number("older", older, 1)
         check_number("newer", newer)
-        return self.engine.diff(older, newer, start, end)
+        return embedded(self._engine, "diff").diff(older, newer, start, end)
 
     def hash_kv(self, revision: int = 0) -> HashKVResponse:
         """etcd's HashKV. Raises ``Compacted`` or ``FutureRevision``."""
         check_number("revision", revision)
-        return self.engine.hash_kv(revision)
+        return self._engine.hash_kv(revision)
 
     @property
     def revision(self) -> int:
         """The newest durable revision; 1 for an empty store."""
-        return self.engine.state.published
+        return self._engine.revision
 
     @property
     def compact_revision(self) -> int:
         """The oldest revision that can be read, -1 if nothing was ever compacted."""
-        return self.engine.state.compacted
+        return self._engine.compact_revision
 
     # --- writing ----------------------------------------------------------------------
 
@@ -235,17 +253,18 @@ class Store(Reader):
         ``RequestTooLarge``, ``BadArgument``.
         """
         seconds = 0 if ttl is None else whole_seconds("ttl", ttl)
-        return self.engine.put(PutRequest(key, value, lease, prev_kv, ignore_value, ignore_lease), seconds)
+        return self._engine.put(PutRequest(key, value, lease, prev_kv, ignore_value, ignore_lease), seconds)
 
     def put_nowait(self, key: bytes, value: bytes = b"", *, lease: int = 0) -> Ticket:
         """Begin a put and go on; ``wait(ticket)`` returns once it is durable. Order is kept."""
-        ticket = self.engine.submit_put(PutRequest(key, value, lease))
-        self.engine.flush_soon()
+        engine = embedded(self._engine, "put_nowait")
+        ticket = engine.submit(PutRequest(key, value, lease))
+        engine.flush_soon()
         return ticket
 
     def wait(self, ticket: Ticket) -> Any:
         """The answer of a write begun with ``put_nowait``, once it is durable."""
-        return self.engine.wait(ticket)
+        return embedded(self._engine, "wait").wait(ticket)
 
     def delete(
         self,
@@ -256,7 +275,7 @@ class Store(Reader):
         prev_kv: bool = False,
     ) -> DeleteRangeResponse:
         """Delete a key, ``[key, range_end)`` or a prefix, in one revision; durable on return."""
-        return self.engine.delete_range(ops.delete(key, range_end=range_end, prefix=prefix, prev_kv=prev_kv))
+        return self._engine.delete_range(ops.delete(key, range_end=range_end, prefix=prefix, prev_kv=prev_kv))
 
     def txn(
         self, compare: Iterable[Compare] = (), success: Iterable[Any] = (), failure: Iterable[Any] = ()
@@ -266,7 +285,7 @@ class Store(Reader):
         Raises ``TooManyOps``, ``DuplicateKey``, ``Compacted``, ``FutureRevision``, and what its ops raise; then
         nothing was written.
         """
-        return self.engine.txn(ops.txn(compare, success, failure))
+        return self._engine.txn(ops.txn(compare, success, failure))
 
     # --- watching ---------------------------------------------------------------------
 
@@ -318,15 +337,16 @@ class Store(Reader):
 
         ``start_revision``: the first revision wanted, in the past or the future (0: the next one). ``resume``:
         instead of it, where another watch stopped (``Watch.resume``), also in the middle of a revision. ``prev_kv``:
-        each event brings the version before it, unless that is compacted. ``callback``: called for each event on
-        a thread of its own, instead of iterating. Iteration raises ``Compacted`` where a compaction has passed the
-        watch, ``StoreClosed`` when the store is closed. Raises ``NoThread`` where the system gives none.
+        each event brings the version before it, unless that is compacted. Iteration raises ``Compacted`` where a
+        compaction has passed the watch, ``StoreClosed`` when the store is closed. Raises ``NoThread`` where the
+        system gives none.
+
+        ``callback``: called for each event on a thread of its own, instead of iterating.
         """
-        start, end = ops.watch_range(key, range_end, prefix)
-        check_number("start_revision", start_revision)
-        revision, sub = ops.watch_start(start_revision, resume)
-        watch = self.engine.watch(
-            WatchRequest(start, end, revision, prev_kv, no_put, no_delete, progress_notify, sub)
+        watch = self._engine.watch(
+            ops.watch(
+                key, range_end, prefix, start_revision, resume, prev_kv, no_put, no_delete, progress_notify
+            )
         )
         if callback is None:
             return watch
@@ -334,9 +354,9 @@ class Store(Reader):
 
         return CallbackWatch(watch, callback)
 
-    def watch_stream(self) -> WatchStream:
+    def watch_stream(self) -> ResponseStream:
         """Many watches with one consumer: ``create``, ``cancel``, and ``next`` for (watch id, response)."""
-        return self.engine.watch_stream()
+        return self._engine.watch_stream()
 
     # --- leases -----------------------------------------------------------------------
 
@@ -345,23 +365,23 @@ class Store(Reader):
 
         ``lease`` 0 draws an id. Raises ``LeaseExists``, ``LeaseTTLTooLarge``, ``BadArgument``.
         """
-        return self.engine.lease_grant(whole_seconds("ttl", ttl), lease)
+        return self._engine.lease_grant(whole_seconds("ttl", ttl), lease)
 
     def revoke_lease(self, lease: int) -> LeaseRevokeResponse:
         """End a lease and delete its keys, in one revision. Raises ``LeaseNotFound``."""
-        return self.engine.lease_revoke(lease)
+        return self._engine.lease_revoke(lease)
 
     def keep_alive(self, lease: int) -> LeaseKeepAliveResponse:
         """Start the lease's time anew; ``ttl`` 0 in the answer means that there is no such lease."""
-        return self.engine.lease_keep_alive(lease)
+        return self._engine.lease_keep_alive(lease)
 
     def lease_time_to_live(self, lease: int, *, keys: bool = False) -> LeaseTimeToLiveResponse:
         """Seconds left (-1: no such lease), and its keys if asked for."""
-        return self.engine.lease_time_to_live(lease, keys)
+        return self._engine.lease_time_to_live(lease, keys)
 
     def leases(self) -> tuple[int, ...]:
         """Ids of all leases, the next to expire first."""
-        return self.engine.lease_leases().leases
+        return self._engine.lease_leases().leases
 
     # --- keeping house ----------------------------------------------------------------
 
@@ -374,12 +394,12 @@ class Store(Reader):
         Raises ``Compacted``, ``FutureRevision``.
         """
         check_number("revision", revision)
-        return self.engine.compact(revision, physical, progress)
+        return self._engine.compact(revision, physical, progress)
 
     def compaction_estimate(self, revision: int) -> CompactionEstimate:
         """What ``compact(revision)`` would delete. Deletes nothing. Raises as ``compact``."""
         check_number("revision", revision)
-        return self.engine.compaction.estimate(revision)
+        return embedded(self._engine, "compaction_estimate").compaction_estimate(revision)
 
     def defragment(self, *, progress: Progress | None = None) -> Defragmented:
         """Give free space back to the file system. Readers and writers go on meanwhile.
@@ -387,16 +407,16 @@ class Store(Reader):
         ``progress`` is called with (done, total) bytes. Raises ``DiskFull`` before anything is written if there
         is no room for the copy.
         """
-        return self.engine.defragment(progress)
+        return embedded(self._engine, "defragment").defragment(progress)
 
     def defragment_estimate(self) -> DefragmentEstimate:
         """What ``defragment`` would win, and the room it takes. Changes nothing."""
-        return self.engine.defragmenter.estimate()
+        return embedded(self._engine, "defragment_estimate").defragment_estimate()
 
     def checkpoint(self) -> bool:
         """Move what waits in memory into the backend now; whether there was anything."""
-        self.engine.check_readable()
-        return self.engine.checkpoint()
+        self._engine.check_readable()
+        return embedded(self._engine, "checkpoint").checkpoint()
 
     def snapshot(
         self, path: str | os.PathLike[str] | None = None, *, progress: Progress | None = None
@@ -406,15 +426,15 @@ class Store(Reader):
         ``path`` None: in the store's own place, where the newest ``max_snapshots`` are kept and recovery finds
         them. ``progress`` is called with (done, total) bytes. Raises ``DiskFull``, ``Corruption``.
         """
-        return self.engine.snapshot(path, progress)
+        return embedded(self._engine, "snapshot").snapshot(path, progress)
 
     def status(self) -> Status:
         """Facts: version, sizes, revisions, files, watches, leases, alarms, last errors."""
-        return self.engine.status()
+        return self._engine.status()
 
     def health(self) -> Health:
         """Whether writes are accepted, and if not, why."""
-        return self.engine.health()
+        return self._engine.health()
 
     def metrics(self) -> str:
         """All metrics in Prometheus' text format; durations and counts of calls only with the option ``metrics``.
@@ -427,15 +447,15 @@ class Store(Reader):
 
     def alarms(self) -> tuple[Alarm, ...]:
         """Alarms that are raised."""
-        return self.engine.alarms()
+        return self._engine.alarms()
 
     def disarm(self, alarm: Alarm) -> tuple[Alarm, ...]:
         """Put an alarm out; what was put out. (``NOSPACE`` goes out by itself when there is room again.)"""
-        return self.engine.disarm(alarm)
+        return self._engine.disarm(alarm)
 
     def close(self) -> None:
         """Close the store. Idempotent; every other method raises ``StoreClosed`` afterwards."""
-        self.engine.close()
+        self._engine.close()
 
     def __enter__(self) -> Self:
         return self
@@ -448,11 +468,10 @@ class Store(Reader):
     def __del__(self) -> None:
         # It only warns: closing waits for the disk and for locks, which a garbage collection must not do.
         try:
-            self.engine.check_readable()
+            self._engine.check_readable()
         except (AttributeError, KVStoreError):
             return  # never opened, closed, or the parent's
         warnings.warn(f"{self!r} was not closed", ResourceWarning, source=self, stacklevel=2)
 
     def __repr__(self) -> str:
-        where = self.engine.directory.root if self.engine.directory else "snapshot"
-        return f"<kvstore.Store {where} ({self.engine.backend.name}) at revision {self.revision}>"
+        return f"<kvstore.Store {self._engine.where}>"

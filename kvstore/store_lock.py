@@ -2,14 +2,14 @@
 
     {"pid": 4242, "host": "db1", "place": "2f1c-1a40-1a52", "closed": 8812}
 
-A copy of a directory, made file by file while the store is in use, has files of different moments. Nothing in a
-file tells that, but a copy lies at another place: ``place`` is the file system, the folder and the backend's file
-(inode numbers), written when the store is open and the backend has been found whole. ``closed`` is the last entry of a
-store that was closed: from then on nothing changes, and a copy is as good as the original. So a backend is *known* if
-it lies where it was written, or was closed and holds just that entry. Any other one is looked through before it is used
+A copy of a directory, made file by file while the store is in use, has files of different moments. Nothing in a file
+tells, but a copy is in another place: ``place`` is the file system, the directory and the backend's file (inode
+numbers), written when the store is open and the backend has been found sound. ``closed`` is the last entry of a store
+that was closed: after that nothing changes, and a copy is as good as the original. So a backend is *known* if it is
+where it was written, or was closed and holds exactly that entry. Any other is checked before it is used
 (``verification.copied``): a copy, or the original on a file system whose numbers have changed since a crash.
 
-The text is not synced. Where it is lost or old, a backend may be looked through without need.
+The text is not synced. If it is lost or old, a backend may be checked without need.
 """
 
 from __future__ import annotations
@@ -41,9 +41,9 @@ class Said:
         return cls(place if isinstance(place, str) else "", closed if isinstance(closed, int) else -1)
 
     def is_known(self, directory: DataDir) -> bool:
-        """Whether the backend lies where it was written, or the store was closed.
+        """Whether the backend is where it was written, or the store was closed.
 
-        One that was closed must hold entry ``closed``, which can only be seen when it is open. An older version says
+        One that was closed must hold entry ``closed``, which can only be seen when it is open. An older version wrote
         neither; then the end of the log tells whether it was closed.
         """
         if self.place:
@@ -78,17 +78,17 @@ class StoreLock:
         self._file.write(_text(self.before))
 
     def note_open(self) -> None:
-        """The backend that lies there now is whole, and is being written."""
+        """Note that the backend now in place is sound and being written."""
         self._file.write(_text(Said(place_of(self._directory) if os.path.exists(self._directory.db) else "")))
 
     @classmethod
     def said(cls, directory: DataDir) -> Said:
-        """What the file says now, for one who does not lock it."""
+        """What the file says now, read without locking it."""
         return Said.by(FileLock(directory.lock).read())
 
     @classmethod
     def is_held(cls, directory: DataDir) -> bool:
-        """Whether somebody has the store open for writing, at this moment."""
+        """Whether a process has the store open for writing at this moment."""
         lock = FolderLock(directory.root)
         is_free = lock.acquire()
         lock.release()
@@ -96,7 +96,7 @@ class StoreLock:
 
     def note_closed(self, index: int) -> None:
         """The backend holds everything, up to that entry, and is not written any more."""
-        if os.path.exists(self._directory.db):  # else it is out of reach, and will be looked through
+        if os.path.exists(self._directory.db):  # else it is out of reach, and will be checked
             self._file.write(_text(Said(place_of(self._directory), index)))
 
     def release(self) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-PROJECT = Path(__file__).parents[1]
+from tests import PROJECT
 
 # Examples are bounded by their number alone: a loaded machine must not turn into a failure.
 settings.register_profile("kvstore", deadline=None, print_blob=True)

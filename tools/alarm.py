@@ -10,21 +10,21 @@ from .command import Settings, new_app, write_json, write_line
 
 
 def register(app: typer.Typer) -> None:
-    group = new_app("Alarms. NOSPACE goes out by itself once there is room again.")
+    group = new_app("Alarms. NOSPACE clears itself once there is room again.")
     group.command("list")(list_)
     group.command("disarm")(disarm)
     app.add_typer(group, name="alarm")
 
 
 def list_(ctx: typer.Context) -> None:
-    """Alarms that are raised."""
+    """List the raised alarms."""
     settings = Settings.of(ctx)
     with settings.open(read_only=True) as store:
         _show(settings, store.alarms())
 
 
 def disarm(ctx: typer.Context) -> None:
-    """Put all alarms out."""
+    """Clear all alarms."""
     settings = Settings.of(ctx)
     with settings.open_existing() as store:
         _show(settings, tuple(gone for alarm in store.alarms() for gone in store.disarm(alarm)))

@@ -48,25 +48,25 @@ class ExitCode(IntEnum):
     FAILED = 1
     """The request was refused, or a file could not be read or written."""
     USAGE = 2
-    """The command line, or the text on stdin, is wrong."""
+    """The command line or the text on stdin is wrong."""
     CANNOT_OPEN = 3
-    """The store is in use by another process, is none of ours, is another one, or is newer than this version."""
+    """The store is in use by another process, not a store, another store, or newer than this version."""
     DAMAGED = 4
     """Bytes on disk are damaged."""
     INTERRUPTED = 130
     PIPE_CLOSED = 141
-    """Whoever read the output stopped reading. Silent, as usual."""
+    """The reader of the output closed it. Silent, as usual."""
 
 
 EXIT_CODES = (
     "Exit codes: 0 done; 1 refused, or a file could not be read or written; 2 wrong command line; 3 the store cannot "
-    "be opened (in use, none of ours, another one, too new); 4 damaged; 130 interrupted; 141 nobody reads the output."
+    "be opened (in use, not a store, another store, too new); 4 damaged; 130 interrupted; 141 output closed early."
 )
 
 
 @dataclass(slots=True)
 class Settings:
-    """What the shared options said."""
+    """The values of the shared options."""
 
     data_dir: str = ""
     backend: str = ""
@@ -81,7 +81,7 @@ class Settings:
 
     @property
     def directory(self) -> Path:
-        """The data directory. Raises ``UsageError`` where nobody said."""
+        """The data directory. Raises ``UsageError`` if none was given."""
         name = self.data_dir or os.environ.get("KVSTORE_DATA_DIR", "")
         if not name:
             raise UsageError("which store? give --data-dir or set KVSTORE_DATA_DIR")
@@ -99,7 +99,7 @@ class Settings:
         return Options.load({"backend": self.backend or self._recognized(), **changes}, environ)
 
     def _recognized(self) -> str | None:
-        """The backend whose files lie in the data directory."""
+        """The backend whose files are in the data directory."""
         from kvstore.layout import DataDir
         from kvstore.recognition import backend_of
 
@@ -114,12 +114,12 @@ class Settings:
         return Store(open_engine(self.directory, self.load_options(read_only=read_only, **changes)))
 
     def open_existing(self, **changes: Any) -> Store:
-        """The store for writing, where there is one: a misspelt name must not become a new, empty store."""
+        """An existing store for writing: a misspelt name must not become a new, empty store."""
         self.check_exists()
         return self.open(**changes)
 
     def check_exists(self) -> DataDir:
-        """The store's files. Raises ``NotAStore`` where there are none."""
+        """The store's files. Raises ``NotAStore`` if there are none."""
         from kvstore.layout import DataDir
 
         directory = DataDir.at(self.directory, self.load_options().wal_dir or None)
@@ -164,7 +164,7 @@ def write_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
 
 
 def readable(data: bytes, length_max: int = 60) -> str:
-    """Bytes for a reader: as text where they are text, the rest as ``\\x..``; long ones cut."""
+    """Bytes for a human reader: text as text, the rest as ``\\x..``; long values are cut."""
     text = "".join(_readable(char) for char in data[: length_max * 4].decode("utf-8", "surrogateescape"))
     return text if len(text) <= length_max else f"{text[: length_max - 1]}…"
 
@@ -203,7 +203,7 @@ _SHARED: dict[str, Any] = {
     "backend": Annotated[
         str,
         typer.Option(
-            "--backend", metavar="NAME", help="lmdb, sqlite, memory; recognised in a store there is."
+            "--backend", metavar="NAME", help="lmdb, sqlite or memory (detected for an existing store)."
         ),
     ],
     "options": Annotated[
@@ -262,14 +262,14 @@ def accept_shared_options(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _before_the_command(ctx: typer.Context) -> None:
-    """The shared options, where they stand before the name of the command."""
+    """The shared options, when given before the name of the command."""
 
 
 # --- running ---------------------------------------------------------------------------
 
 
 def run(*registers: Register, prog_name: str = "") -> int:
-    """Run the command line made of these commands; the exit code.
+    """Run the command line made of these commands. Returns the exit code.
 
     ``prog_name``: what they are together; empty: one runs alone, under the name of its script.
     """
@@ -294,12 +294,12 @@ def run(*registers: Register, prog_name: str = "") -> int:
 
 
 def _forget_stdout() -> None:
-    """What is still buffered would fail again at exit."""
+    """Drop what is still buffered: it would fail again at exit."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def exit_code(error: Exception) -> ExitCode | None:
-    """How a failure ends the command; None: it is a bug, and shows as one."""
+    """The exit code and message of a failure; None: it is a bug, and is shown as one."""
     match error:
         case UsageError() | BadOption():
             return ExitCode.USAGE

@@ -30,13 +30,15 @@ def register(app: typer.Typer) -> None:
 
 def compact(
     ctx: typer.Context,
-    revision: Annotated[int, typer.Argument(help="It and all newer ones stay readable.")],
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what it would delete.")] = False,
+    revision: Annotated[int, typer.Argument(help="This revision and all newer ones stay readable.")],
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Report what would be deleted, without doing it.")
+    ] = False,
     physical: Annotated[
-        bool, typer.Option("--physical", hidden=True, help="As always here: no server would do it later.")
+        bool, typer.Option("--physical", hidden=True, help="Always on here; accepted for etcdctl scripts.")
     ] = True,
 ) -> None:
-    """Forget what was superseded at or before a revision."""
+    """Delete the versions superseded at or before a revision."""
     settings = Settings.of(ctx)
     with settings.open_existing(background=False) as store:
         if dry_run:

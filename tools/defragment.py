@@ -34,7 +34,9 @@ def register_alone(app: typer.Typer) -> None:
 
 def defragment(
     ctx: typer.Context,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what it would win.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Report what would be reclaimed, without doing it.")
+    ] = False,
 ) -> None:
     """Give free pages back to the file system."""
     settings = Settings.of(ctx)

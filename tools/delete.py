@@ -20,15 +20,17 @@ def delete(
     ctx: typer.Context,
     key: Annotated[str, typer.Argument()],
     range_end: Annotated[
-        str | None, typer.Argument(help="Keys from KEY up to it, itself not included.")
+        str | None, typer.Argument(help="Delete the keys from KEY up to this one, exclusive.")
     ] = None,
     prefix: Annotated[bool, typer.Option("--prefix", help="All keys that begin with KEY.")] = False,
     from_key: Annotated[bool, typer.Option("--from-key", help="All keys from KEY on.")] = False,
-    prev_kv: Annotated[bool, typer.Option("--prev-kv", help="Also print what was deleted.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be deleted.")] = False,
+    prev_kv: Annotated[bool, typer.Option("--prev-kv", help="Also print the deleted versions.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Report what would be deleted, without doing it.")
+    ] = False,
     as_hex: Annotated[bool, typer.Option("--hex", help="Print bytes as \\x...")] = False,
 ) -> None:
-    """Delete keys; prints how many."""
+    """Delete keys and print how many."""
     start, end = range_of(key, range_end, prefix=prefix, from_key=from_key)
     settings = Settings.of(ctx)
     settings.check_exists()

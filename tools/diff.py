@@ -18,10 +18,10 @@ def register(app: typer.Typer) -> None:
 def diff(
     ctx: typer.Context,
     older: Annotated[int, typer.Argument(help="A revision.")],
-    newer: Annotated[int, typer.Argument(help="Another; 0: the newest.")] = 0,
-    prefix: Annotated[str, typer.Option(help="Only keys that begin with it.")] = "",
+    newer: Annotated[int, typer.Argument(help="The newer revision; 0: the newest there is.")] = 0,
+    prefix: Annotated[str, typer.Option(help="Only keys that begin with this prefix.")] = "",
 ) -> None:
-    """Keys that differ between two revisions.
+    """Show the keys that differ between two revisions.
 
     In key order; + added, - deleted, ~ changed.
     """

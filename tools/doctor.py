@@ -21,7 +21,7 @@ def register(app: typer.Typer) -> None:
 
 
 def doctor(ctx: typer.Context) -> None:
-    """Look at the ground the store stands on, and give advice."""
+    """Check the environment the store depends on, and give advice."""
     settings = Settings.of(ctx)
     facts = diagnose(settings.directory, options=settings.load_options())
     if settings.json:

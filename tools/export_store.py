@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from kvstore.foreign import find_foreign
-from kvstore.snapshot.formats import open_snapshot
+from kvstore.opened import open_snapshot
 
 from .command import Settings, write_json, write_line
 from .progress import progress_bar
@@ -22,13 +22,13 @@ def register(app: typer.Typer) -> None:
 
 def export(
     ctx: typer.Context,
-    kind: Annotated[str, typer.Argument(metavar="KIND", help="Whose files to write: etcd.")],
-    path: Annotated[Path, typer.Argument(metavar="PATH", help="The new file.")],
+    kind: Annotated[str, typer.Argument(metavar="KIND", help="Format to write: etcd.")],
+    path: Annotated[Path, typer.Argument(metavar="PATH", help="File to write; it must not exist.")],
     snapshot: Annotated[
         Path | None, typer.Option("--from", help="A snapshot file to export, instead of --data-dir.")
     ] = None,
 ) -> None:
-    """Write the store, or one of its snapshots, as another store's file. Works beside the process that writes it."""
+    """Write the store, or a snapshot, as a file of another store. Works while another process writes the store."""
     settings = Settings.of(ctx)
     adapter = find_foreign(kind)
     store = settings.open(read_only=True) if snapshot is None else open_snapshot(snapshot)

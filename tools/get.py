@@ -21,16 +21,16 @@ def get(
     ctx: typer.Context,
     key: Annotated[str, typer.Argument()],
     range_end: Annotated[
-        str | None, typer.Argument(help="Keys from KEY up to it, itself not included.")
+        str | None, typer.Argument(help="Read the keys from KEY up to this one, exclusive.")
     ] = None,
     prefix: Annotated[bool, typer.Option("--prefix", help="All keys that begin with KEY.")] = False,
     from_key: Annotated[bool, typer.Option("--from-key", help="All keys from KEY on.")] = False,
-    rev: Annotated[int, typer.Option(help="As of this revision; 0: the newest.")] = 0,
-    limit: Annotated[int, typer.Option(help="At most so many keys; 0: all.")] = 0,
+    rev: Annotated[int, typer.Option(help="Read as of this revision; 0: the newest.")] = 0,
+    limit: Annotated[int, typer.Option(help="Return at most this many keys (0 = no limit).")] = 0,
     order: Annotated[str, typer.Option(help="ASCEND or DESCEND.")] = "",
     sort_by: Annotated[str, typer.Option(help="KEY, VERSION, CREATE, MODIFY or VALUE.")] = "",
-    keys_only: Annotated[bool, typer.Option("--keys-only", help="Without the values.")] = False,
-    count_only: Annotated[bool, typer.Option("--count-only", help="Only how many keys there are.")] = False,
+    keys_only: Annotated[bool, typer.Option("--keys-only", help="Leave out the values.")] = False,
+    count_only: Annotated[bool, typer.Option("--count-only", help="Print only the number of keys.")] = False,
     print_value_only: Annotated[
         bool, typer.Option("--print-value-only", help="Print values without keys.")
     ] = False,

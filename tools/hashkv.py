@@ -1,4 +1,4 @@
-"""``kvstore hashkv``: etcd's checksum of the key space, to hold a store against another or against an etcd."""
+"""``kvstore hashkv``: etcd's checksum of the key space, to compare a store with another one or with an etcd."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ def register(app: typer.Typer) -> None:
 
 
 def health(ctx: typer.Context) -> None:
-    """Whether writes are accepted, and if not, why."""
+    """Tell whether writes are accepted, and if not, why."""
     settings = Settings.of(ctx)
     with settings.open(read_only=True) as store:
         found = store.health()

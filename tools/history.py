@@ -19,7 +19,7 @@ def history(
     since: Annotated[int, typer.Option(help="First revision; 0: the oldest kept.")] = 0,
     until: Annotated[int, typer.Option(help="Last revision; 0: the newest.")] = 0,
 ) -> None:
-    """Every kept version of a key, oldest first.
+    """Show every kept version of a key, oldest first.
 
     Columns: revision, version (0: deleted), lease, value.
     """

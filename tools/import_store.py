@@ -20,16 +20,18 @@ def register(app: typer.Typer) -> None:
 
 def import_(
     ctx: typer.Context,
-    kind: Annotated[str, typer.Argument(metavar="KIND", help="Whose files they are: etcd.")],
-    path: Annotated[Path, typer.Argument(metavar="PATH", help="A snapshot file, or a data directory.")],
-    wal_dir: Annotated[str, typer.Option(help="Its log, if that lies elsewhere.")] = "",
+    kind: Annotated[str, typer.Argument(metavar="KIND", help="Format of the source: etcd.")],
+    path: Annotated[Path, typer.Argument(metavar="PATH", help="A snapshot file or a data directory.")],
+    wal_dir: Annotated[str, typer.Option(help="Its log directory, if it is elsewhere.")] = "",
     skip_hash_check: Annotated[
         bool,
-        typer.Option("--skip-hash-check", help="Accept a snapshot without its SHA-256, or with a wrong one."),
+        typer.Option("--skip-hash-check", help="Accept a snapshot whose SHA-256 is missing or wrong."),
     ] = False,
-    cluster_id: Annotated[str, typer.Option(help="In hex; else that of the cluster it comes from.")] = "",
+    cluster_id: Annotated[
+        str, typer.Option(help="Cluster id in hexadecimal. [default: that of the source]")
+    ] = "",
 ) -> None:
-    """Make the new store --data-dir out of another store's files: every kept revision, leases, identity."""
+    """Create the store --data-dir from another store's files: every kept revision, leases, identity."""
     settings = Settings.of(ctx)
     options = ImportOptions(
         backend=settings.backend or settings.load_options().backend,

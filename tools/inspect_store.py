@@ -18,12 +18,12 @@ from typing import Annotated, Any, cast
 import typer
 
 from kvstore.errors import KeyNotFound
+from kvstore.etcdpb.json import base64_text
 from kvstore.files import OSDisk
 from kvstore.keyvalue import KeyValue
 from kvstore.snapshot.manifest import Member
 from kvstore.store import Reader, Store
 
-from .answers import base_64
 from .command import (
     Settings,
     argument_bytes,
@@ -42,14 +42,15 @@ from .progress import progress_bar
 from .usage import UsageError
 
 PathArgument = Annotated[Path, typer.Argument(metavar="PATH", help="A data directory or a snapshot file.")]
-SeparatorOption = Annotated[str, typer.Option(help="What ends a part of a key.")]
+SeparatorOption = Annotated[str, typer.Option(help="The character that separates the parts of a key.")]
 HtmlOption = Annotated[
-    Path | None, typer.Option("--html", metavar="FILE", help="Write a page that can be browsed offline.")
+    Path | None,
+    typer.Option("--html", metavar="FILE", help="Write an HTML page that can be browsed offline."),
 ]
 
 
 def register(app: typer.Typer) -> None:
-    group = new_app("Look into a store, a snapshot, or an etcd's files.")
+    group = new_app("Look into a store, a snapshot, or etcd's files.")
     for name, command in (
         ("meta", meta),
         ("list", list_keys),
@@ -67,7 +68,7 @@ def register(app: typer.Typer) -> None:
 
 
 def meta(ctx: typer.Context, path: PathArgument) -> None:
-    """What the store is, and what it holds beside its keys."""
+    """Show what the store is, and what it holds besides keys."""
     settings = Settings.of(ctx)
     with open_path(path, settings) as store:
         facts: dict[str, Any] = {
@@ -95,7 +96,7 @@ def meta(ctx: typer.Context, path: PathArgument) -> None:
 
 
 def _members(store: Store) -> Iterable[Member]:
-    """Of a snapshot, or of another program's files: the members they name. A store of ours is its only member."""
+    """The members of an etcd cluster, as its files name them; a store of ours is its own only member."""
     if hasattr(store, "members"):
         return cast("Iterable[Member]", store.members)
     return [Member(store.engine.member_id, store.status().name)]
@@ -111,13 +112,13 @@ def _plain(value: object) -> str:
 def list_keys(
     ctx: typer.Context,
     path: PathArgument,
-    prefix: Annotated[str, typer.Option(help="Only keys that begin with it.")] = "",
-    rev: Annotated[int, typer.Option(help="As of this revision; 0: the newest.")] = 0,
+    prefix: Annotated[str, typer.Option(help="Only keys that begin with this prefix.")] = "",
+    rev: Annotated[int, typer.Option(help="Read as of this revision; 0: the newest.")] = 0,
     depth: Annotated[int, typer.Option(help="Parts of the key to show; 0: all.")] = 0,
     separator: SeparatorOption = "/",
     html: HtmlOption = None,
 ) -> None:
-    """Keys as a tree by prefix, with counts and sizes."""
+    """List keys as a tree by prefix, with counts and sizes."""
     settings = Settings.of(ctx)
     with open_path(path, settings) as store:
         if html is not None:
@@ -142,7 +143,7 @@ def _tree_rows(node: Prefix, level: int) -> Iterator[tuple[str, str, str]]:
 
 def _tree_json(node: Prefix) -> dict[str, Any]:
     return {
-        "prefix": base_64(node.name),
+        "prefix": base64_text(node.name),
         "keys": node.keys,
         "live_bytes": node.live_bytes,
         "garbage_bytes": node.garbage_bytes,
@@ -155,10 +156,10 @@ def get(
     ctx: typer.Context,
     path: PathArgument,
     key: Annotated[str, typer.Argument()],
-    rev: Annotated[int, typer.Option(help="As of this revision; 0: the newest.")] = 0,
-    raw: Annotated[bool, typer.Option("--raw", help="Only the bytes of the value.")] = False,
+    rev: Annotated[int, typer.Option(help="Read as of this revision; 0: the newest.")] = 0,
+    raw: Annotated[bool, typer.Option("--raw", help="Print only the bytes of the value.")] = False,
 ) -> None:
-    """One key: its numbers, and what its value plainly is."""
+    """Show one key: its revisions, and its value decoded where possible."""
     settings = Settings.of(ctx)
     with open_path(path, settings) as store:
         kv = store.get(argument_bytes(key), revision=rev)
@@ -181,7 +182,7 @@ def get(
 
 
 def history(ctx: typer.Context, path: PathArgument, key: Annotated[str, typer.Argument()]) -> None:
-    """Every kept version of a key, oldest first."""
+    """Show every kept version of a key, oldest first."""
     settings = Settings.of(ctx)
     with open_path(path, settings) as store:
         versions = store.history(argument_bytes(key))
@@ -215,9 +216,9 @@ def diff(
         str, typer.Argument(metavar="OLDER|OTHER", help="A revision, or the path of another store.")
     ],
     newer: Annotated[int, typer.Argument(help="A revision; 0: the newest.")] = 0,
-    prefix: Annotated[str, typer.Option(help="Only keys that begin with it.")] = "",
+    prefix: Annotated[str, typer.Option(help="Only keys that begin with this prefix.")] = "",
 ) -> None:
-    """Keys that differ between two revisions, or between two stores as they are: + added, - deleted, ~ changed."""
+    """Show the keys that differ between two revisions or two stores: + added, - deleted, ~ changed."""
     settings = Settings.of(ctx)
     wanted = argument_bytes(prefix)
     with open_path(path, settings) as store:
@@ -232,7 +233,7 @@ def diff(
 
 
 def stores_differ(one: Reader, other: Reader, prefix: bytes = b"") -> Iterator[Difference]:
-    """Keys whose values differ, ascending. Both are walked once, side by side."""
+    """Keys whose values differ, ascending. Both stores are read once, side by side."""
     rows = heapq.merge(
         ((kv.key, 0, kv) for kv in one.scan(prefix=prefix)),
         ((kv.key, 1, kv) for kv in other.scan(prefix=prefix)),
@@ -262,7 +263,7 @@ def _write_diff(settings: Settings, store: Store, changes: Iterable[Difference])
         for key, before, after in changes:
             sides = {"before": before, "after": after}
             found = {name: style.key_value(kv) for name, kv in sides.items() if kv is not None}
-            write_json({"key": base_64(key), **found})
+            write_json({"key": base64_text(key), **found})
         return
     rows = (
         (
@@ -286,7 +287,7 @@ def stats(
     separator: SeparatorOption = "/",
     html: HtmlOption = None,
 ) -> None:
-    """Sizes, counts and versions by prefix, the share of garbage, growth over revisions."""
+    """Show sizes, counts and versions by prefix, the share of garbage, and growth over revisions."""
     settings = Settings.of(ctx)
     with open_path(path, settings) as store:
         if html is not None:
@@ -344,10 +345,10 @@ def _flat(node: Prefix, level: int = 0) -> Iterator[tuple[str, Prefix]]:
 def top(
     ctx: typer.Context,
     path: PathArgument,
-    count: Annotated[int, typer.Option(help="How many of each.")] = 10,
+    count: Annotated[int, typer.Option(help="How many to show of each.")] = 10,
     html: HtmlOption = None,
 ) -> None:
-    """The largest keys, the most changed, and those whose past takes most."""
+    """Show the largest keys, the most changed ones, and those with the largest history."""
     settings = Settings.of(ctx)
     with open_path(path, settings) as store:
         if html is not None:
@@ -374,7 +375,7 @@ def top(
 
 def _facts_json(key: bytes, facts: KeyFacts) -> dict[str, Any]:
     return {
-        "key": base_64(key),
+        "key": base64_text(key),
         "changes": facts.changes,
         "live_bytes": facts.live_bytes,
         "garbage_bytes": facts.garbage_bytes,
@@ -384,7 +385,7 @@ def _facts_json(key: bytes, facts: KeyFacts) -> dict[str, Any]:
 
 
 def _write_page(store: Store, path: Path, target: Path, separator: str) -> None:
-    """A new file, or one that takes the old one's place when it is whole."""
+    """Write a file under a temporary name and rename it once it is complete."""
     from .inspection.page import render
 
     page = render(store, _survey(store, path, separator), str(path)).encode()

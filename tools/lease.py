@@ -1,4 +1,4 @@
-"""``kvstore lease grant|revoke|keep-alive|timetolive|list``: keys that go when their time is up."""
+"""``kvstore lease grant|revoke|keep-alive|timetolive|list``: keys that expire."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .requests import lease_id
 
 
 def register(app: typer.Typer) -> None:
-    group = new_app("Leases: keys that go when their time is up. Ids are hexadecimal, as etcdctl's.")
+    group = new_app("Leases: keys that expire. Ids are hexadecimal, as etcdctl's.")
     group.command("grant")(grant)
     group.command("revoke")(revoke)
     group.command("keep-alive")(keep_alive)
@@ -27,9 +27,9 @@ def _hex(lease: int) -> str:
 def grant(
     ctx: typer.Context,
     ttl: Annotated[int, typer.Argument(help="Seconds.")],
-    ident: Annotated[str, typer.Option("--id", help="Id to give it; else one is drawn.")] = "0",
+    ident: Annotated[str, typer.Option("--id", help="Id of the new lease. [default: random]")] = "0",
 ) -> None:
-    """Make a lease."""
+    """Grant a lease."""
     settings = Settings.of(ctx)
     with settings.open() as store:
         response = store.grant_lease(ttl, lease_id(ident))
@@ -42,7 +42,9 @@ def grant(
 def revoke(
     ctx: typer.Context,
     lease: Annotated[str, typer.Argument()],
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say which keys would go.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Report which keys would be deleted, without doing it.")
+    ] = False,
 ) -> None:
     """End a lease and delete its keys."""
     settings = Settings.of(ctx)
@@ -58,7 +60,7 @@ def revoke(
 
 
 def keep_alive(ctx: typer.Context, lease: Annotated[str, typer.Argument()]) -> None:
-    """Start a lease's time anew, once."""
+    """Renew a lease, once."""
     settings = Settings.of(ctx)
     with settings.open_existing() as store:
         response = store.keep_alive(lease_id(lease))
@@ -75,9 +77,9 @@ def keep_alive(ctx: typer.Context, lease: Annotated[str, typer.Argument()]) -> N
 def time_to_live(
     ctx: typer.Context,
     lease: Annotated[str, typer.Argument()],
-    keys: Annotated[bool, typer.Option("--keys", help="Also the attached keys.")] = False,
+    keys: Annotated[bool, typer.Option("--keys", help="Also print the attached keys.")] = False,
 ) -> None:
-    """How long a lease has left."""
+    """Show how much time a lease has left."""
     _show_time_to_live(Settings.of(ctx), lease, keys=keys)
 
 
@@ -98,7 +100,7 @@ def _show_time_to_live(settings: Settings, lease: str, *, keys: bool) -> None:
 
 
 def list_(ctx: typer.Context) -> None:
-    """All leases, the next to expire first."""
+    """List all leases, the next to expire first."""
     settings = Settings.of(ctx)
     with settings.open(read_only=True) as store:
         leases = store.leases()

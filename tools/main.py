@@ -59,7 +59,7 @@ def main() -> None:
 
 
 def needed(arguments: Sequence[str]) -> Sequence[str]:
-    """The modules to load: where the command line begins with a verb, its module alone (starting is faster)."""
+    """The modules to load. If the command line begins with a verb, only its module: starting is faster."""
     first = arguments[0] if arguments else ""
     module = MODULES.get(first, first)
     return (module,) if module in COMMANDS else COMMANDS

@@ -1,4 +1,4 @@
-"""``kvstore metrics``: a store's numbers in Prometheus' text format (of a store that another process may have open).
+"""``kvstore metrics``: a store's numbers in Prometheus' text format, also while another process has the store open.
 
 Every name is there. Counts of calls and durations are those of a process, so here they are zero: the process that has
 the store open shows its own (``store.metrics()``).
@@ -16,6 +16,6 @@ def register(app: typer.Typer) -> None:
 
 
 def metrics(ctx: typer.Context) -> None:
-    """Sizes, revisions and counts as metrics, under etcd's names where they mean the same."""
+    """Print sizes, revisions and counts as metrics, under etcd's names where they mean the same."""
     with Settings.of(ctx).open(read_only=True, metrics=True) as store:
         write_line(store.metrics().rstrip("\n"))

@@ -1,4 +1,4 @@
-"""``kvstore migrate``: a store's own format forward and back, and from one backend to another.
+"""``kvstore migrate``: move a store to a newer or older format, or to another backend.
 
 kvstore migrate format                    to this version's format (--to N: another; --dry-run; --into DIR)
 kvstore migrate backend --to sqlite       the same store in another kind of file
@@ -29,14 +29,18 @@ def register(app: typer.Typer) -> None:
 
 def format_(
     ctx: typer.Context,
-    to: Annotated[int, typer.Option(help="The format to have in the end.")] = FORMAT_VERSION,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")] = False,
+    to: Annotated[
+        int, typer.Option(help="Format to migrate to. [default: the current one]")
+    ] = FORMAT_VERSION,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Report what would be done, without doing it.")
+    ] = False,
     into: Annotated[
         Path | None,
-        typer.Option(help="Leave the store as it is, and change a verified copy in this new directory."),
+        typer.Option(help="Leave the store alone and migrate a verified copy into this new directory."),
     ] = None,
 ) -> None:
-    """Bring a store that was closed cleanly to another format, step by step."""
+    """Migrate a cleanly closed store to another format, step by step."""
     settings = Settings.of(ctx)
     planned = migration.plan(settings.directory, to, wal_dir=settings.load_options().wal_dir)
     if not dry_run and planned.steps:
@@ -52,7 +56,7 @@ def format_(
 
 
 def backend(
-    ctx: typer.Context, to: Annotated[str, typer.Option(help="The backend to move to: lmdb, sqlite.")]
+    ctx: typer.Context, to: Annotated[str, typer.Option(help="Backend to move to: lmdb or sqlite.")]
 ) -> None:
     """Move the store to another backend: copied, verified by HashKV, then swapped."""
     settings = Settings.of(ctx)

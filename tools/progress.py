@@ -18,7 +18,7 @@ SHOW_AFTER_SECONDS = 2.0
 
 @contextmanager
 def progress_bar(label: str, unit: str = "bytes") -> Iterator[Progress | None]:
-    """A callback (done, total) that draws; None where nobody would see it. Total 0: unknown."""
+    """A callback (done, total) that draws the bar; None if no one would see it. Total 0: unknown."""
     if not sys.stderr.isatty():
         yield None
         return
@@ -60,7 +60,7 @@ class _Bar:
         from rich.text import Text
 
         class Rate(ProgressColumn):
-            """Units in a second."""
+            """Units per second."""
 
             def render(self, task: Task) -> Text:
                 return Text(f"{task.speed:,.0f} {unit}/s" if task.speed else "")

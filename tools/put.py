@@ -22,11 +22,11 @@ def put(
     value: Annotated[str | None, typer.Argument(help="Read from stdin if absent.")] = None,
     lease: Annotated[str, typer.Option(help="Id of a lease to attach, in hexadecimal.")] = "0",
     ttl: Annotated[
-        int | None, typer.Option(help="Seconds after which the key goes, by a lease of its own.")
+        int | None, typer.Option(help="Delete the key after this many seconds (by a lease of its own).")
     ] = None,
     prev_kv: Annotated[bool, typer.Option("--prev-kv", help="Also print the previous version.")] = False,
-    ignore_value: Annotated[bool, typer.Option("--ignore-value", help="Keep the value as it is.")] = False,
-    ignore_lease: Annotated[bool, typer.Option("--ignore-lease", help="Keep the lease as it is.")] = False,
+    ignore_value: Annotated[bool, typer.Option("--ignore-value", help="Keep the current value.")] = False,
+    ignore_lease: Annotated[bool, typer.Option("--ignore-lease", help="Keep the current lease.")] = False,
     as_hex: Annotated[bool, typer.Option("--hex", help="Print bytes as \\x...")] = False,
 ) -> None:
     """Write a key."""

@@ -1,4 +1,4 @@
-"""What etcdctl's words mean: keys and their ends, lease ids, sort orders. Pure; raises ``UsageError``."""
+"""Parsing etcdctl's words: keys and range ends, lease ids, sort orders. Pure; raises ``UsageError``."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def lease_id(text: str) -> int:
 
 
 def sort_order(order: str, sort_by: str) -> SortOrder:
-    """Ascending, where only the target is given."""
+    """The sort order: ascending if only the target is given."""
     if not order:
         return SortOrder.ASCEND if sort_by else SortOrder.NONE
     try:

@@ -1,4 +1,4 @@
-"""``kvstore snapshot save|status|list|prune|restore``: copies of a store in one file each, and stores out of them.
+"""``kvstore snapshot save|status|list|prune|restore``: single-file copies of a store, and new stores from them.
 
     kvstore snapshot save backup.snap --data-dir DIR      also while another process writes the store
     kvstore snapshot status backup.snap                   every byte is looked at; exit code 4: damaged
@@ -29,9 +29,12 @@ from typing import Annotated, Any
 import typer
 
 import kvstore
+from kvstore.engine import LocalEngine
 from kvstore.errors import KVStoreError
+from kvstore.reads import Reads
 from kvstore.snapshot.formats import inspect
 from kvstore.snapshot.reader import SnapshotInfo, read_info
+from kvstore.upkeep.snapshots import own_snapshots, surplus_of
 
 from .command import ExitCode, Settings, exit_code, new_app, run, write_json, write_line, write_table
 from .progress import progress_bar
@@ -60,7 +63,8 @@ def save(
     file: Annotated[
         Path | None,
         typer.Argument(
-            metavar="[FILE]", help="Absent: among the store's own snapshots; nobody else may have it open."
+            metavar="[FILE]",
+            help="Default: among the store's own snapshots; no other process may have the store open.",
         ),
     ] = None,
 ) -> None:
@@ -83,7 +87,7 @@ def status(
     ctx: typer.Context,
     files: Annotated[list[Path], typer.Argument(metavar="FILE...")],
 ) -> None:
-    """What is in a snapshot file, after a look at every byte of it."""
+    """Check every byte of a snapshot file and show what it holds."""
     settings = Settings.of(ctx)
     worst = ExitCode.OK
     for file in files:
@@ -102,7 +106,7 @@ def status(
 
 
 def list_(ctx: typer.Context) -> None:
-    """The snapshots in the store's own place, oldest first; only their manifests are looked at."""
+    """List the store's own snapshots, oldest first. Only their manifests are read."""
     settings = Settings.of(ctx)
     directory = settings.check_exists()
     found = [_facts_or_damage(file.path) for file in directory.snapshots()]
@@ -116,17 +120,24 @@ def list_(ctx: typer.Context) -> None:
 def prune(
     ctx: typer.Context,
     keep: Annotated[
-        int | None, typer.Option(min=1, help="How many stay. [default: the option max-snapshots]")
+        int | None, typer.Option(min=1, help="How many to keep. [default: the option max-snapshots]")
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say which would go.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Report which would be removed, without doing it.")
+    ] = False,
 ) -> None:
-    """Remove all but the newest snapshots in the store's own place, as every new one there does by itself."""
+    """Remove all but the newest of the store's own snapshots, as taking a new one does by itself."""
     settings = Settings.of(ctx)
     settings.check_exists()
     with settings.open(read_only=dry_run, background=False) as store:
-        snapshots = store.engine.snapshots
-        count = store.engine.options.max_snapshots if keep is None else keep
-        gone = [str(file.path) for file in (snapshots.surplus if dry_run else snapshots.prune)(count)]
+        engine: Reads = store.engine
+        count = engine.options.max_snapshots if keep is None else keep
+        if isinstance(engine, LocalEngine):
+            files = engine.snapshots.prune(count)
+        else:
+            assert engine.directory is not None
+            files = surplus_of(own_snapshots(engine.directory, engine.cluster_id), count)
+        gone = [str(file.path) for file in files]
     if settings.json:
         write_json({"dry_run": dry_run, "removed": gone})
         return
@@ -142,7 +153,7 @@ def _facts_or_damage(path: Path) -> dict[str, Any]:
 
 
 def facts(info: SnapshotInfo) -> dict[str, Any]:
-    """Everything that a manifest says, by name."""
+    """All fields of a manifest, by name."""
     return {
         "path": str(info.path),
         "backend": info.backend,
@@ -188,27 +199,30 @@ def _time_text(time_ms: int) -> str:
 
 def restore(
     ctx: typer.Context,
-    source: Annotated[Path, typer.Argument(metavar="SOURCE", help="A snapshot file, or a data directory.")],
-    to_revision: Annotated[int, typer.Option(min=0, help="As it was when this revision was written.")] = 0,
+    source: Annotated[Path, typer.Argument(metavar="SOURCE", help="A snapshot file or a data directory.")],
+    to_revision: Annotated[
+        int, typer.Option(min=0, help="Restore the state right after this revision was written.")
+    ] = 0,
     to_time: Annotated[
-        str, typer.Option(help="As it was then: 2026-01-31T12:00:00Z (no zone: UTC), or seconds since 1970.")
+        str, typer.Option(help="Restore the state at this time: ISO 8601 (UTC if no zone) or Unix seconds.")
     ] = "",
     archive: Annotated[
-        list[Path] | None, typer.Option(help="A folder with log segments; may be repeated.", metavar="DIR")
+        list[Path] | None,
+        typer.Option(help="A directory of archived log segments; may be repeated.", metavar="DIR"),
     ] = None,
     name: Annotated[str, typer.Option(help="Name of the new member.")] = "default",
     cluster_id: Annotated[
-        str, typer.Option(help="Of the new store, in hexadecimal. [default: random]")
+        str, typer.Option(help="Cluster id of the new store, in hexadecimal. [default: random]")
     ] = "0",
     member_id: Annotated[
-        str, typer.Option(help="Of the new member, in hexadecimal. [default: random]")
+        str, typer.Option(help="Member id of the new store, in hexadecimal. [default: random]")
     ] = "0",
-    bump_revision: Annotated[int, typer.Option(help="Go on so many revisions higher.")] = 0,
+    bump_revision: Annotated[int, typer.Option(help="Raise the revision by this much.")] = 0,
     mark_compacted: Annotated[
-        bool, typer.Option("--mark-compacted", help="With --bump-revision: the past is compacted.")
+        bool, typer.Option("--mark-compacted", help="With --bump-revision: mark the past as compacted.")
     ] = False,
 ) -> None:
-    """Make a new store (--data-dir) out of SOURCE, which stays as it is."""
+    """Create a new store (--data-dir) from SOURCE, which is not changed."""
     settings = Settings.of(ctx)
     with progress_bar("restoring") as progress:
         made = kvstore.restore(

@@ -14,7 +14,7 @@ def register(app: typer.Typer) -> None:
 
 
 def status(ctx: typer.Context) -> None:
-    """What the store holds, and how large it is. Works beside the process that writes it."""
+    """Show what the store holds and how large it is. Works while another process writes the store."""
     settings = Settings.of(ctx)
     with settings.open(read_only=True) as store:
         facts = {**store.status().as_dict(), "keys": store.count(prefix=b"")}

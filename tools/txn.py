@@ -19,7 +19,7 @@ def register(app: typer.Typer) -> None:
 def txn(
     ctx: typer.Context,
     interactive: Annotated[
-        bool, typer.Option("-i", "--interactive", help="Ask for each part; end it with an empty line.")
+        bool, typer.Option("-i", "--interactive", help="Prompt for each part; an empty line ends it.")
     ] = False,
     as_hex: Annotated[bool, typer.Option("--hex", help="Print bytes as \\x...")] = False,
 ) -> None:

@@ -1,4 +1,4 @@
-"""The error of whoever typed something wrong. Apart, so that pure parsers need no command-line package."""
+"""The error for wrong input. In a module of its own, so that pure parsers need no command-line package."""
 
 from __future__ import annotations
 
@@ -6,6 +6,6 @@ from kvstore.errors import Code, KVStoreError
 
 
 class UsageError(KVStoreError):
-    """Something on the command line, or in a text given to a command, is wrong."""
+    """The command line, or a text given to a command, is wrong."""
 
     code = Code.INVALID_ARGUMENT

@@ -17,10 +17,10 @@ from typing import Annotated, Any
 
 import typer
 
+from kvstore.etcdpb.json import base64_text
 from kvstore.verification import Finding, Report, heal, verify
 from kvstore.verification.report import AHEAD, BACKEND, LOG
 
-from .answers import base_64
 from .command import ExitCode, Settings, write_json, write_line
 from .progress import progress_bar
 from .usage import UsageError
@@ -32,7 +32,9 @@ def register(app: typer.Typer) -> None:
 
 def verify_command(
     ctx: typer.Context,
-    file: Annotated[Path | None, typer.Argument(help="A snapshot file, instead of the store.")] = None,
+    file: Annotated[
+        Path | None, typer.Argument(help="Check this snapshot file instead of the store.")
+    ] = None,
     deep: Annotated[
         bool, typer.Option("--deep", help="Compare every row with what snapshot and log say it should be.")
     ] = False,
@@ -40,17 +42,17 @@ def verify_command(
         bool,
         typer.Option(
             "--heal",
-            help="Rebuild a damaged backend, or begin the log anew if it ends before it; old files stay, as *.broken.",
+            help="Rebuild a damaged backend, or start a new log if it ends too early; old files are kept as *.broken.",
         ),
     ] = False,
     scratch_dir: Annotated[
         Path | None, typer.Option(help="Where --deep builds its copy. [default: beside the backend]")
     ] = None,
 ) -> None:
-    """Look for damage in the store, or in a snapshot file."""
+    """Look for damage in the store or in a snapshot file."""
     settings = Settings.of(ctx)
     if file is not None and (heal_it or deep):
-        raise UsageError("--deep and --heal are for a store: there is no log beside a file")
+        raise UsageError("--deep and --heal need a store: a snapshot file has no log beside it")
     report = _look(settings, file, deep, scratch_dir)
     if heal_it and any(finding.area in (BACKEND, AHEAD, LOG) for finding in report.findings):
         _show(settings, report)
@@ -75,7 +77,7 @@ def _look(settings: Settings, file: Path | None, deep: bool, scratch_dir: Path |
 
 
 def _heal(settings: Settings) -> None:
-    """Put it right, and open the store once, which replays the log."""
+    """Heal the store, then open it once, which replays the log."""
     healed = heal(settings.directory, options=settings.load_options())
     settings.open().close()
     if not settings.json:
@@ -116,5 +118,5 @@ def _finding_facts(finding: Finding) -> dict[str, Any]:
     facts |= {"path": finding.path} if finding.path else {}
     facts |= {"offset": finding.offset} if finding.offset >= 0 else {}
     facts |= {"table": finding.table} if finding.table else {}
-    facts |= {"key": base_64(finding.key)} if finding.key is not None else {}
+    facts |= {"key": base64_text(finding.key)} if finding.key is not None else {}
     return facts | ({"revision": finding.revision} if finding.revision else {})

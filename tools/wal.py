@@ -21,6 +21,7 @@ import typer
 
 from kvstore import layout
 from kvstore.errors import NotAStore
+from kvstore.etcdpb.json import base64_text
 from kvstore.foreign import ForeignStores, recognize_foreign
 from kvstore.keyvalue import KeyValue
 from kvstore.layout import DataDir
@@ -28,7 +29,6 @@ from kvstore.mvcc import effects
 from kvstore.wal.inspect import Found, scan_segment
 from kvstore.wire import WireError, fields, signed
 
-from .answers import base_64
 from .command import ExitCode, Settings, new_app, readable, write_json, write_line
 from .wal_repair import repair
 
@@ -47,7 +47,7 @@ _NAMES = {
 
 
 def register(app: typer.Typer) -> None:
-    wal = new_app("Look at the write-ahead log, and repair it.")
+    wal = new_app("Look at the write-ahead log and repair it.")
     wal.command("dump")(dump)
     wal.command("repair")(repair)
     app.add_typer(wal, name="wal")
@@ -55,10 +55,10 @@ def register(app: typer.Typer) -> None:
 
 def dump(
     ctx: typer.Context,
-    after_index: Annotated[int, typer.Option(help="Only entries after this one.")] = 0,
-    frames_only: Annotated[bool, typer.Option("--frames-only", help="Without the entries.")] = False,
+    after_index: Annotated[int, typer.Option(help="Only entries after this index.")] = 0,
+    frames_only: Annotated[bool, typer.Option("--frames-only", help="Leave out the entries.")] = False,
 ) -> None:
-    """Every record of the log, oldest first."""
+    """Print every record of the log, oldest first."""
     settings = Settings.of(ctx)
     foreign = recognize_foreign(settings.directory)
     if foreign is not None:
@@ -82,7 +82,7 @@ def dump(
 
 
 def _dump_foreign(foreign: ForeignStores, settings: Settings) -> None:
-    """The log of another program's store, as far as it is whole."""
+    """The log of another program's store, up to the first damage."""
     path = None
     for record in foreign.dump_log(settings.directory):
         if settings.json:
@@ -172,11 +172,11 @@ def _effect_text(name: str, value: int | bytes) -> str:
 
 
 def _effect_json(name: str, value: int | bytes) -> dict[str, str]:
-    return {"effect": name, **_parts(name, value, base_64)}
+    return {"effect": name, **_parts(name, value, base64_text)}
 
 
 def _parts(name: str, value: int | bytes, text: Callable[[bytes], str]) -> dict[str, str]:
-    """What an effect says, by label."""
+    """The fields of an effect, by label."""
     if isinstance(value, int):
         return {name: f"{value:x}" if name == "revoke" else str(value - 1 if name == "compact" else value)}
     try:

@@ -1,4 +1,4 @@
-"""``kvstore wal repair``: make a log that is refused one that opens, and say what that costs.
+"""``kvstore wal repair``: make a refused log open again, and say what that costs.
 
     kvstore wal repair --dry-run         what is wrong, what would be cut, what would be lost; touches nothing
     kvstore wal repair                   flips bits back that have flipped, as many as there are alone in their record;
@@ -22,20 +22,13 @@ import typer
 
 from kvstore import layout
 from kvstore.backend import check_closed, recognize_backend
+from kvstore.directory import take_lock
 from kvstore.errors import Corruption, KVStoreError, NotAStore
 from kvstore.files import OSDisk
 from kvstore.held import HeldDisk
 from kvstore.layout import DataDir
-from kvstore.mvcc.schema import (
-    META,
-    META_APPLIED_INDEX,
-    META_CLUSTER_ID,
-    META_LOG_MARK,
-    META_MEMBER_ID,
-    TABLES,
-    parse_u64,
-)
-from kvstore.recovery import take_lock
+from kvstore.mvcc.marks import Marks
+from kvstore.mvcc.schema import TABLES
 from kvstore.wal.inspect import Repair
 from kvstore.wal.inspect import repair as repair_log
 from kvstore.wal.restart import begin_anew
@@ -44,35 +37,26 @@ from .command import ExitCode, Settings, write_json, write_line
 
 
 class Action(StrEnum):
-    """What a log needs."""
+    """The repair a log needs."""
 
     NOTHING = "nothing"
     FLIP_BACK = "flip a bit back"
     CUT_UNFINISHED = "cut a write that was not finished"
     CUT = "cut at the damage"
-    BEGIN_ANEW = "begin the log anew after what the backend holds"
-
-
-@dataclass(frozen=True, slots=True)
-class Held:
-    """What the backend knows of the log."""
-
-    index: int = 0
-    mark: bytes = b""
-    cluster_id: int = 0
-    member_id: int = 0
+    BEGIN_ANEW = "start a new log after what the backend holds"
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
     action: Action
-    held: Held
+    held: Marks
+    """What the backend knows of the log."""
     cut: Repair
 
     @property
     def lost(self) -> tuple[int, int]:
         """First and last entry that would be lost, as far as they can be read; (0, 0) if none can."""
-        first = max(self.cut.last_good_index, self.held.index) + 1
+        first = max(self.cut.last_good_index, self.held.applied_index) + 1
         return (first, self.cut.last_lost_index) if self.cut.last_lost_index >= first else (0, 0)
 
     @property
@@ -82,13 +66,17 @@ class Plan:
 
 def repair(
     ctx: typer.Context,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Report what would be done, without doing it.")
+    ] = False,
     to_last_good: Annotated[
         bool,
-        typer.Option("--to-last-good", help="Give up every entry behind the damage. They were acknowledged."),
+        typer.Option(
+            "--to-last-good", help="Give up every entry after the damage, although they were acknowledged."
+        ),
     ] = False,
 ) -> None:
-    """Flip bits back that have flipped; cut the log behind its last good entry."""
+    """Flip flipped bits back, or cut the log after its last good entry."""
     settings = Settings.of(ctx)
     directory = DataDir.at(settings.directory, settings.load_options().wal_dir or None)
     if not layout.segments(directory.wal):
@@ -122,9 +110,11 @@ def make_plan(directory: DataDir) -> Plan:
     """Raises ``Corruption`` where nothing can be done."""
     held = held_by_backend(directory)
     try:
-        cut = repair_log(OSDisk(), directory.wal, after_index=held.index, mark=held.mark, dry_run=True)
+        cut = repair_log(
+            OSDisk(), directory.wal, after_index=held.applied_index, mark=held.log_mark, dry_run=True
+        )
     except Corruption as damage:  # nothing of the log would be left, or it ends before the backend
-        if not held.index:
+        if not held.applied_index:
             raise
         path = Path(damage.path) if damage.path else None
         cut = Repair(0, damage.reason, path=path, offset=max(damage.offset, 0))
@@ -132,42 +122,36 @@ def make_plan(directory: DataDir) -> Plan:
         return Plan(Action.NOTHING, held, cut)
     if cut.flip is not None:
         return Plan(Action.FLIP_BACK, held, cut)
-    if cut.last_good_index < held.index:
+    if cut.last_good_index < held.applied_index:
         return Plan(Action.BEGIN_ANEW, held, cut)
     return Plan(Action.CUT_UNFINISHED if cut.is_torn else Action.CUT, held, cut)
 
 
-def held_by_backend(directory: DataDir) -> Held:
-    """Nothing where the backend cannot be read."""
+def held_by_backend(directory: DataDir) -> Marks:
+    """What the backend says of itself; marks of nothing if it cannot be read."""
     kind = recognize_backend(directory.db) if directory.db.is_file() else None
     if kind is None:
-        return Held()
+        return Marks()
     try:
         check_closed(kind, directory.db)
         backend = kind.open(directory.db, TABLES, read_only=True)
     except (KVStoreError, OSError):
-        return Held()
+        return Marks()
     try:
         with backend.read() as tx:
-            meta = dict(tx.scan(META))
+            return Marks.read(tx)
     except Corruption:
-        return Held()
+        return Marks()
     finally:
         backend.close()
-    return Held(
-        parse_u64(meta.get(META_APPLIED_INDEX)),
-        meta.get(META_LOG_MARK, b""),
-        parse_u64(meta.get(META_CLUSTER_ID)),
-        parse_u64(meta.get(META_MEMBER_ID)),
-    )
 
 
 def carry_out(plan: Plan, directory: DataDir) -> None:
     held, disk = plan.held, HeldDisk(OSDisk(), directory)
     if plan.action == Action.BEGIN_ANEW:
-        begin_anew(disk, directory.wal, held.index, held.cluster_id, held.member_id)
+        begin_anew(disk, directory.wal, held.applied_index, held.cluster_id, held.member_id)
     else:
-        repair_log(disk, directory.wal, after_index=held.index, mark=held.mark)
+        repair_log(disk, directory.wal, after_index=held.applied_index, mark=held.log_mark)
 
 
 # --- saying it -----------------------------------------------------------------------------
@@ -179,18 +163,18 @@ def explain(plan: Plan, *, is_done: bool, may_do: bool) -> list[str]:
         return [f"the log needs no repair: it can be read to its end, entry {cut.last_good_index}"]
     lines = [f"{cut.path} at byte {cut.offset}: {cut.reason}"]
     if plan.action == Action.CUT_UNFINISHED:
-        lines.append("nothing that anybody was told of is there")
+        lines.append("nothing there was acknowledged")
     elif plan.action == Action.FLIP_BACK:
         lines.append("all other bits are right: nothing is lost")
     else:
         lines.append(
-            f"the last good entry is {cut.last_good_index}; the backend holds entries up to {held.index}"
+            f"the last good entry is {cut.last_good_index}; the backend holds entries up to {held.applied_index}"
         )
     lines.append(f"{'DONE' if is_done else 'to do'}: {plan.action}")
     if not plan.is_harmless:
         lines.append(_loss(plan, is_done))
         if is_done:
-            lines.append("take a snapshot now: older ones cannot be carried on with this log")
+            lines.append("take a snapshot now: older ones cannot be continued with this log")
     if not may_do:
         lines.append(
             "nothing was changed. Is there a snapshot or a copy? To give those entries up: --to-last-good"
@@ -204,9 +188,7 @@ def _loss(plan: Plan, is_done: bool) -> str:
         return (
             f"LOST{'' if is_done else ' if that is done'}: entries {first} to {last}. They were acknowledged."
         )
-    return (
-        "behind the damage nothing can be read that is not in the backend; whether there was more is unknown"
-    )
+    return "nothing readable after the damage is missing from the backend; whether there was more is unknown"
 
 
 def plan_facts(plan: Plan, *, is_done: bool) -> dict[str, Any]:
@@ -217,7 +199,7 @@ def plan_facts(plan: Plan, *, is_done: bool) -> dict[str, Any]:
         "path": str(plan.cut.path or ""),
         "offset": plan.cut.offset,
         "last_good_index": plan.cut.last_good_index,
-        "applied_index": plan.held.index,
+        "applied_index": plan.held.applied_index,
         "first_lost_index": plan.lost[0],
         "last_lost_index": plan.lost[1],
         "set_aside": [str(path) for path in plan.cut.set_aside],

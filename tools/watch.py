@@ -1,4 +1,4 @@
-"""``kvstore watch KEY``: what happened to keys, from a revision on; with ``--follow`` also what happens from now on.
+"""``kvstore watch KEY``: the events of keys from a revision on; with ``--follow`` also those to come.
 
 Works beside the process that writes the store: what is durable is read, and with ``--follow`` looked at again
 every half second.
@@ -15,13 +15,12 @@ import typer
 from kvstore.errors import Compacted
 from kvstore.model import Event, WatchRequest, WatchResponse
 
-from .answers import etcdctl_style
-from .command import Settings, range_of, write_json, write_line
+from .command import Settings, etcdctl_style_of, range_of, write_json, write_line
 from .kv_text import Printer
 
 POLL_SECONDS = 0.5
 ANSWER_SECONDS = 60.0
-"""A watch that says nothing for so long is broken."""
+"""A watch that is silent for this long is broken."""
 
 
 def register(app: typer.Typer) -> None:
@@ -33,12 +32,12 @@ def watch(
     key: Annotated[str, typer.Argument()],
     range_end: Annotated[str | None, typer.Argument(help="Watch [KEY, RANGE_END).")] = None,
     prefix: Annotated[bool, typer.Option("--prefix", help="All keys that begin with KEY.")] = False,
-    rev: Annotated[int, typer.Option(help="First revision to show; 0: only what is to come.")] = 0,
-    prev_kv: Annotated[bool, typer.Option("--prev-kv", help="Also print the version before.")] = False,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until interrupted.")] = False,
+    rev: Annotated[int, typer.Option(help="First revision to show; 0: only new events.")] = 0,
+    prev_kv: Annotated[bool, typer.Option("--prev-kv", help="Also print the previous version.")] = False,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Keep watching until interrupted.")] = False,
     as_hex: Annotated[bool, typer.Option("--hex", help="Print bytes as \\x...")] = False,
 ) -> None:
-    """What happened to keys, in order; a delete shows its key alone."""
+    """Print the events of keys, in order. A delete prints only its key."""
     settings = Settings.of(ctx)
     start, end = range_of(key, range_end, prefix=prefix)
     printer = Printer(as_hex=as_hex)
@@ -50,7 +49,7 @@ def watch(
                 request = WatchRequest(start, end, first, prev_kv)
                 for response in _until(store.engine.watch(request), newest):
                     if settings.json:
-                        style = etcdctl_style(store.engine.cluster_id, store.engine.member_id)
+                        style = etcdctl_style_of(store)
                         write_json({"revision": response.revision, "events": style.events(response.events)})
                     else:
                         for event in response.events:

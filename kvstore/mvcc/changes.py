@@ -8,10 +8,11 @@ sample of the page decides.
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections.abc import Iterator
 from operator import itemgetter
 from typing import NamedTuple
 
-from kvstore.backend import ReadTx, Row, first_values
+from kvstore.backend import ReadTx, Row
 from kvstore.errors import Corruption
 from kvstore.keyvalue import row_revisions
 from kvstore.mvcc.overlay import ChangedRow, Generations
@@ -155,7 +156,7 @@ def _take_ended(tx: ReadTx, named: _Named, wanted: list[int]) -> list[int]:
     for at in wanted:
         main, sub = revisions[at]
         starts.append(history_key(keys[at], main, sub) + b"\0")
-    return _take(named, wanted, first_values(tx, HISTORY, starts))
+    return _take(named, wanted, tx.first_values(HISTORY, starts))
 
 
 def _take(named: _Named, wanted: list[int], rows: list[bytes | None]) -> list[int]:
@@ -170,8 +171,8 @@ def _take(named: _Named, wanted: list[int], rows: list[bytes | None]) -> list[in
     return others
 
 
-def changed_keys(state: State, first: int, last: int) -> list[bytes]:
-    """The keys changed in first <= main <= last, ascending, each once."""
+def changed_keys(state: State, first: int, last: int) -> Iterator[bytes]:
+    """The keys changed in first <= main <= last, ascending, each once. Read when the first is asked for."""
     keys: set[bytes] = set()
     at = revision_key(first, 0)
     while True:
@@ -181,5 +182,6 @@ def changed_keys(state: State, first: int, last: int) -> list[bytes]:
         keys.update([value[1:] for _, value in rows])
         if len(rows) < _KEYS_PAGE:
             keys.update([key for _, _, key, _ in _pending(generations, first, last)])
-            return sorted(keys)
+            yield from sorted(keys)
+            return
         at = rows[-1][0] + b"\0"

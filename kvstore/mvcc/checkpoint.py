@@ -9,12 +9,13 @@ transaction is long, but it is the only one that writes.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import Any, TypeVar
 
+from kvstore import invariants
 from kvstore.backend import Backend, Row, WriteTx
+from kvstore.invariants import hold
 from kvstore.mvcc.overlay import Generation
 from kvstore.mvcc.schema import (
     CHANGES,
@@ -31,31 +32,21 @@ from kvstore.mvcc.schema import (
     pack_u64,
     revision_key,
 )
+from kvstore.mvcc.state import State
+from kvstore.pacing import Pause, no_pause
 
 CHUNK_ROWS = 32
 RUN_ROWS = 512
-RUN_SECONDS = 0.0001
-HURRIED_RUN_SECONDS = 0.001
-PAUSE_SECONDS = 0.0001
 
 T = TypeVar("T")
-Pause = Callable[[], None]
 
 
-class Pacer:
-    """Lets the others have the GIL, whenever this thread has had it for a while: longer where it is in a hurry."""
-
-    def __init__(self) -> None:
-        self._resumed = time.perf_counter()
-
-    def __call__(self, *, hurry: bool = False) -> None:
-        if time.perf_counter() - self._resumed > (HURRIED_RUN_SECONDS if hurry else RUN_SECONDS):
-            time.sleep(PAUSE_SECONDS)
-            self._resumed = time.perf_counter()
-
-
-def no_pause() -> None:
-    """Used when writers wait for the checkpoint: finish as fast as possible."""
+def write_now(state: State, now_ms: int) -> None:
+    """Bring everything into the backend, where nobody else looks at the state: in replay, restore, import."""
+    generation = state.freeze()
+    state.committing(generation)
+    write_generation(state.backend, generation, now_ms, no_pause)
+    state.committed(generation)
 
 
 def write_generation(backend: Backend, generation: Generation, now_ms: int, pause: Pause) -> None:
@@ -87,10 +78,19 @@ def _write_changes(tx: WriteTx, generation: Generation, pause: Pause) -> None:
             ended = now[key]
             if ended is not None:
                 history.append((history_key(key, main, sub), ended))
+            if invariants.ON:
+                hold(
+                    11,
+                    row is not None or ended is not None,
+                    f"{key!r} is deleted at {main}, and was not there",
+                )
             kind = DELETE if row is None else CREATE if ended is None else UPDATE
             changes.append((revision_key(main, sub), kind + key))
             now[key] = row
         pause()
+    if invariants.ON:
+        ends = sum(value[:1] != CREATE for _, value in changes)
+        hold(11, ends == len(history), f"{ends} changes end versions, {len(history)} versions end")
     for some_rows in _chunks(_sorted_in_runs(history, pause)):
         tx.put_many(HISTORY, some_rows)
         pause()

@@ -14,8 +14,8 @@
 Fields stand in the order in which they take effect; the nth put or delete is sub revision n. An entry says what
 happened, not what was asked: replaying it evaluates nothing and reads nothing.
 
-``apply`` is the only interpreter. A live write goes through it right after it is planned, a recovered one when the
-log is replayed.
+``apply`` interprets entries wherever a log is read. A live write is carried out from its plan (plan.py) instead, which
+must come to the same: see twin.py.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from kvstore.mvcc.schema import ATTACHMENT, LEASE, lease_key, parse_lease_key
 from kvstore.wire import WireError, fields, int_field
 
 if TYPE_CHECKING:
-    from kvstore.backend import ReadTx
+    from kvstore.backend import Backend, ReadTx
     from kvstore.mvcc.overlay import Generation
 
 TTL_MAX_SECONDS = 9_000_000_000
@@ -49,8 +49,15 @@ class Lessor:
         self._deadlines: list[tuple[int, int]] = []
         """Heap of (deadline_ms, id); entries of renewed or revoked leases are skipped when met."""
 
-    def load(self, tx: ReadTx) -> None:
-        """Read what the backend holds."""
+    @classmethod
+    def loaded(cls, backend: Backend) -> Lessor:
+        """The leases that the backend holds."""
+        lessor = Lessor()
+        with backend.read() as tx:
+            lessor._load(tx)
+        return lessor
+
+    def _load(self, tx: ReadTx) -> None:
         for key, row in tx.scan(LEASE):
             try:
                 parts = dict(fields(row))

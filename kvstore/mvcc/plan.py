@@ -23,6 +23,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+from kvstore import invariants
 from kvstore.errors import (
     Compacted,
     FutureRevision,
@@ -68,6 +69,7 @@ from kvstore.mvcc.lessor import TTL_MAX_SECONDS, Lessor
 from kvstore.mvcc.overlay import ChangedRow, Generation
 from kvstore.mvcc.read import answer_range, scan_keys, scan_rows
 from kvstore.mvcc.state import State
+from kvstore.mvcc.twin import Twin
 from kvstore.mvcc.validate import Interval, any_inside, range_bounds
 
 Step = tuple[Callable[..., None], tuple[Any, ...]]
@@ -136,6 +138,7 @@ class Planner:
     def carry_out(self, plan: Plan) -> None:
         """Bring a plan, the newest decided, into memory."""
         state = self._state
+        twin = self._twin_of(plan) if invariants.ON else None
         add = state.generations[0].add
         for change in plan.changes:
             add(change)
@@ -143,11 +146,21 @@ class Planner:
             function(*arguments)
         state.head = plan.head
         state.index = plan.last_index
+        if twin is not None:
+            twin.compare(state, self._lessor, tuple(plan.changes))
+
+    def _twin_of(self, plan: Plan) -> Twin | None:
+        """What replaying the plan's entry makes of the state."""
+        if plan.entry is None:
+            return None
+        twin = Twin(self._state, self._lessor)
+        twin.take(plan.entry)
+        return twin
 
     def carry_out_again(self, plan: Plan) -> None:
         """Bring a plan into memory of which any part may be there already."""
         self._state.generations[0].add_missing(plan.changes)
-        self.carry_out(plan._replace(changes=()))
+        self.carry_out(plan._replace(entry=None, changes=()))
 
     def plan(self, request: Request) -> Plan:
         """Decide and carry out, at once: for replayers, which nothing interrupts."""

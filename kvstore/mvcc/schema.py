@@ -92,7 +92,7 @@ def split_revisions(keys: Sequence[bytes]) -> list[tuple[int, int]]:
     """(main, sub) of each of many revision keys."""
     joined = b"".join(keys)
     if len(joined) != REVISION_BYTES * len(keys):
-        raise Corruption(f"a row of {CHANGES!r} has a key that is no revision")
+        raise Corruption(f"a row of {CHANGES!r} has a key that is not a revision")
     return list(_REVISION.iter_unpack(joined))
 
 

@@ -1,8 +1,7 @@
-"""How large a request is, counted as etcd does: the bytes of the message that its log would hold.
+"""How large a request may be.
 
-    InternalRaftRequest = 100 header {1 id}, and one of: 4 put, 5 delete_range, 6 txn
-
-A request is measured only where a bound that costs next to nothing does not settle the matter.
+``max_request_bytes`` is held against what etcd counts (``kvstore.etcdpb.sizes``). A request is measured only where a
+bound that costs next to nothing does not settle the matter.
 
 Whatever ``max_request_bytes`` says, a write is refused that could not be kept:
 
@@ -17,17 +16,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from kvstore.errors import RequestTooLarge
-from kvstore.model import Compare, DeleteRangeRequest, Op, PutRequest, TxnRequest
+from kvstore.model import DeleteRangeRequest, Op, PutRequest, TxnRequest
+from kvstore.shelter import import_sheltered
 from kvstore.wal.format import MAX_RECORD_BYTES
-from kvstore.wire import varint
 
 ROW_BYTES_MAX = 990_000_000
 ENTRY_BYTES_MAX = MAX_RECORD_BYTES - 4096
 REMOVAL_BYTES_MAX = 64 << 20
 """How much of the log one piece of a removal takes that is more than an entry holds."""
-
-_HEADER_BYTES = 13
-"""With an id of nine bytes; etcd's has ten in every second cluster."""
 
 _OVERHEAD_BYTES = 128
 """More than any one op or compare takes besides its keys and its value."""
@@ -41,10 +37,17 @@ Write = PutRequest | DeleteRangeRequest | TxnRequest
 def check_size(request: Write, max_bytes: int) -> None:
     """Refuse a request that is larger than ``max_bytes``, or puts a row that no backend is sure to hold."""
     at_most = _at_most_bytes(request)
-    if at_most > max_bytes and (size := request_bytes(request)) > max_bytes:
+    if at_most > max_bytes and (size := _request_bytes(request)) > max_bytes:
         raise RequestTooLarge(size, max_bytes)
     if at_most > ROW_BYTES_MAX // 3:
         _check_rows(request)
+
+
+def _request_bytes(request: Write) -> int:
+    import_sheltered("kvstore.etcdpb.sizes")
+    from kvstore.etcdpb.sizes import request_bytes
+
+    return request_bytes(request)
 
 
 def _check_rows(request: Op) -> None:
@@ -98,41 +101,3 @@ def _at_most_bytes(request: Write) -> int:
                 _OVERHEAD_BYTES + len(op.key) + len(op.value if isinstance(op, PutRequest) else op.range_end)
             )
     return total
-
-
-def request_bytes(request: Write) -> int:
-    """The size itself."""
-    return _HEADER_BYTES + _field(_message(request))
-
-
-def _message(message: Op) -> int:
-    if message is None:
-        return 0
-    if isinstance(message, TxnRequest):
-        parts = [_compare(compare) for compare in message.compare]
-        parts += [
-            _field(_message(op)) if op is not None else 0 for op in (*message.success, *message.failure)
-        ]
-        return sum(map(_field, parts))
-    key, value_or_end, *numbers = message
-    return _data(key) + _data(value_or_end) + sum(map(_number, numbers))
-
-
-def _compare(compare: Compare) -> int:
-    """Its operand is a member of a oneof, and there also where it is zero or empty; range_end has number 64."""
-    key, target, result, operand, range_end = compare
-    size = _data(key) + _number(target) + _number(result)
-    size += _field(len(operand)) if isinstance(operand, bytes) else 1 + len(varint(operand))
-    return size + _data(range_end) + bool(range_end)
-
-
-def _field(size: int) -> int:
-    return 1 + len(varint(size)) + size
-
-
-def _data(data: bytes) -> int:
-    return _field(len(data)) if data else 0
-
-
-def _number(number: int) -> int:
-    return 1 + len(varint(number)) if number else 0

@@ -15,25 +15,24 @@ a checkpoint commits, so a reader that finds it <= R after opening its transacti
 
 from __future__ import annotations
 
+from kvstore import invariants
 from kvstore.backend import Backend, ReadTx
-from kvstore.errors import Compacted, Corruption
+from kvstore.errors import Compacted
+from kvstore.invariants import hold
 from kvstore.keyvalue import row_mod_revision
+from kvstore.mvcc.marks import Marks, compacted_at
 from kvstore.mvcc.overlay import ChangedRow, Generation, Generations, overlay_slice
 from kvstore.mvcc.schema import (
     ALARM,
     HISTORY,
     LATEST,
     META,
-    META_APPLIED_INDEX,
-    META_COMPACT_FINISHED,
     META_COMPACT_SCHEDULED,
-    META_REVISION,
     REVISION_BYTES,
     REVISION_LIMIT,
     escape,
     history_key,
     pack_u64,
-    parse_u64,
     unescape,
 )
 
@@ -43,29 +42,40 @@ PAGE_ROWS = 1000
 class State:
     """What ``apply`` changes and reads look at. Changes are made under the planner's lock, reads under none."""
 
-    def __init__(self, backend: Backend, *, written_elsewhere: bool = False) -> None:
-        """``written_elsewhere``: another process goes on checkpointing and compacting under this state."""
+    def __init__(
+        self, backend: Backend, *, marks: Marks | None = None, written_elsewhere: bool = False
+    ) -> None:
+        """``marks``: those of the backend, where they were read already.
+        ``written_elsewhere``: another process goes on checkpointing and compacting under this state.
+        """
         self.backend = backend
         self.generations: Generations = (Generation(),)
-        meta = dict(_read_meta(backend))
-        self.applied_index = _mark(meta, META_APPLIED_INDEX, 0)
-        self.head = _mark(meta, META_REVISION, 1)
-        self.head_compacted = _mark(meta, META_COMPACT_SCHEDULED)
-        self.compact_finished = _mark(meta, META_COMPACT_FINISHED)
+        with backend.read() as tx:
+            marks = Marks.read(tx) if marks is None else marks
+            self.alarms = {key for key, _ in tx.scan(ALARM)}
+        self.marks = marks
+        """What the backend said of itself when the state was made."""
+        self.applied_index = marks.applied_index
+        self.head = marks.revision
+        self.head_compacted = marks.compacted
+        self.compact_finished = marks.finished
         self.backend_revision = _ANY_REVISION if written_elsewhere else self.head
         self._written_elsewhere = written_elsewhere
         self.index = self.applied_index
         """Index of the last planned log entry."""
         self.published = self.head
         self.compacted = self.head_compacted
-        with backend.read() as tx:
-            self.alarms = {key for key, _ in tx.scan(ALARM)}
 
     # --- changes: the one way in, for live writes and for replay ----------------------
 
     @property
     def active(self) -> Generation:
         return self.generations[0]
+
+    @property
+    def waiting_bytes(self) -> int:
+        """What changes have taken of memory since the last ``freeze``."""
+        return self.generations[0].size_bytes
 
     def change(self, change: ChangedRow) -> None:
         """Put or delete a key."""
@@ -81,8 +91,15 @@ class State:
         self.generations[0].set_row(ALARM, key, b"" if on else None)
         (self.alarms.add if on else self.alarms.discard)(key)
 
+    def reached(self, index: int) -> None:
+        """Log entries up to ``index`` are taken in, whatever came of them."""
+        self.index = index
+
     def publish(self, revision: int, compacted: int) -> None:
         """Everything up to here is durable: let readers see it."""
+        if invariants.ON:
+            hold(2, revision >= self.published, f"published {revision} after {self.published}")
+            hold(7, compacted >= self.compacted, f"compacted to {compacted} after {self.compacted}")
         self.compacted = compacted
         self.published = revision
 
@@ -92,6 +109,54 @@ class State:
         self.applied_index, self.index = other.applied_index, other.index
         self.head, self.head_compacted = other.head, other.head_compacted
         self.alarms = other.alarms
+
+    # --- checkpoints: what is in which generation, and what is in the backend ----------
+
+    @property
+    def frozen(self) -> Generation | None:
+        """The generation that a checkpoint is carrying into the backend, if there is one."""
+        return self.generations[1] if len(self.generations) > 1 else None
+
+    def freeze(self) -> Generation:
+        """Put a new active generation in front; returns the one that it hides. Under the planner's lock."""
+        frozen = self.active
+        frozen.last_index, frozen.last_revision = self.index, self.head
+        self.generations = (Generation(), frozen)
+        return frozen
+
+    def committing(self, generation: Generation) -> None:
+        """The backend may hold ``generation`` from now on. Said before its commit, once the log durably has it."""
+        self.backend_revision = generation.last_revision
+
+    def committed(self, generation: Generation) -> None:
+        """The backend holds ``generation``: it is dropped. Under the planner's lock."""
+        if invariants.ON:
+            with self.backend.read() as tx:
+                applied = Marks.read(tx).applied_index
+            hold(
+                3,
+                applied == generation.last_index,
+                f"entry {generation.last_index} dropped, {applied} applied",
+            )
+            hold(3, applied >= self.applied_index, f"applied {applied} after {self.applied_index}")
+            hold(
+                4, self.backend_revision >= generation.last_revision, "a commit that readers were not told of"
+            )
+        self.generations = tuple(kept for kept in self.generations if kept is not generation) or (
+            Generation(),
+        )
+        self.applied_index = generation.last_index
+
+    def swept(self, revision: int) -> None:
+        """The rows that the compaction to ``revision`` made superfluous are gone."""
+        if invariants.ON:
+            low, high = self.compact_finished, self.head_compacted
+            hold(8, low <= revision <= high, f"swept to {revision}, between {low} and {high}")
+        self.compact_finished = revision
+
+    def use_backend(self, backend: Backend) -> None:
+        """Another file with the same content takes the backend's place. Under the planner's lock."""
+        self.backend = backend
 
     # --- reads ------------------------------------------------------------------------
 
@@ -112,7 +177,7 @@ class State:
     def check_kept(self, revision: int, tx: ReadTx | None = None) -> None:
         """Refuse a revision whose rows may be going. Call it after opening ``tx``, which will be read."""
         if self._written_elsewhere and tx is not None:
-            self.compacted = max(self.compacted, _mark(dict(tx.scan(META)), META_COMPACT_SCHEDULED))
+            self.compacted = max(self.compacted, compacted_at(tx))
         if revision < self.compacted:
             raise Compacted(self.compacted)
 
@@ -192,16 +257,6 @@ _COUNT_PENDING_MAX = 100_000
 _ANY_REVISION = 1 << 63
 
 
-def _mark(meta: dict[bytes, bytes], name: bytes, absent: int = -1) -> int:
-    """A revision or index; a compaction mark is -1 in a store that was never compacted, as in etcd."""
-    if name not in meta:
-        return absent
-    number = parse_u64(meta[name])
-    if number >> 63:
-        raise Corruption(f"the mark {name.decode()!r} is no number that was ever written: {number}")
-    return number
-
-
 def ended_row(tx: ReadTx, key: bytes, revision: int) -> bytes | None:
     """The version of ``key`` that was live at ``revision`` and has ended: one seek, however many there are."""
     ended = tx.scan(HISTORY, history_key(key, revision + 1, 0), escape(key) + REVISION_LIMIT, limit=1)
@@ -253,8 +308,3 @@ def _cut(rows: list[tuple[bytes, bytes]], horizon: bytes | None) -> list[tuple[b
 
 def _after(horizon: bytes | None) -> bytes | None:
     return None if horizon is None else horizon + b"\0"
-
-
-def _read_meta(backend: Backend) -> list[tuple[bytes, bytes]]:
-    with backend.read() as tx:
-        return tx.scan(META)

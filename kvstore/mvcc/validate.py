@@ -64,7 +64,7 @@ def check_put(request: PutRequest) -> None:
     _bytes("value", request.value)
     lease: object = request.lease
     if lease and not isinstance(lease, int):
-        raise TypeError(f"lease must be the id of a lease, an int, not {lease!r:.80}")
+        raise TypeError(f"lease must be a lease id (an int), not {lease!r:.80}")
     if not request.key:
         raise EmptyKey
     if request.ignore_value and request.value:
@@ -93,7 +93,7 @@ def _check_ops(request: TxnRequest, max_ops: int) -> None:
         raise TooManyOps
     for compare in request.compare:
         if not isinstance(compare, Compare):
-            raise TypeError(f"a compare is made as in version(k) == 1, not {compare!r:.80}")
+            raise TypeError(f"a compare is written like version(k) == 1, not {compare!r:.80}")
         _bytes("key", compare.key)
         if not compare.key:
             raise EmptyKey
@@ -120,7 +120,7 @@ def _check_op(op: Op, max_ops: int) -> None:
     elif op is None:
         raise KeyNotFound
     else:
-        raise TypeError(f"a transaction op is made by put, get, delete or txn, not {op!r:.80}")
+        raise TypeError(f"a transaction op is made with put, get, delete or txn, not {op!r:.80}")
 
 
 Interval = tuple[bytes, bytes | None]

@@ -20,20 +20,13 @@ from pathlib import Path
 
 from kvstore import files, layout
 from kvstore.backend import backend_names, check_closed, find_backend, recognize_backend
-from kvstore.errors import KVStoreError, NotAStore, StoreLocked
+from kvstore.directory import hold_still
+from kvstore.errors import KVStoreError, MissingDependency, NotAStore, StoreLocked
 from kvstore.files import Disk, OSDisk, disk_full_is_typed
 from kvstore.layout import DataDir
-from kvstore.mvcc.schema import (
-    META,
-    META_APPLIED_INDEX,
-    META_CLOSED_MS,
-    META_LOG_MARK,
-    META_REVISION,
-    TABLES,
-    parse_u64,
-)
+from kvstore.mvcc.marks import Marks
+from kvstore.mvcc.schema import TABLES
 from kvstore.options import Options
-from kvstore.recovery import hold_still
 from kvstore.snapshot.reader import read_info
 from kvstore.wal.format import Mark
 from kvstore.wal.reader import SegmentReader
@@ -96,18 +89,17 @@ def diagnose(
 
 
 def _versions() -> Iterator[Fact]:
-    from kvstore import __version__
+    from kvstore._version import __version__
 
     yield Fact("kvstore", __version__)
     yield Fact("Python", platform.python_version())
     for name in backend_names():
         try:
             kind = find_backend(name)
-        except ImportError as error:
-            yield Fact(f"backend {name}", "not installed", Level.ADVICE, f"its package is missing: {error}")
+        except MissingDependency as error:
+            yield Fact(f"backend {name}", "not installed", Level.ADVICE, str(error))
             continue
-        versions: dict[str, str] = getattr(kind, "versions", dict)()
-        shown = ", ".join(f"{library} {version}" for library, version in versions.items())
+        shown = ", ".join(f"{library} {version}" for library, version in kind.versions().items())
         yield Fact(f"backend {name}", shown or "installed")
 
 
@@ -165,14 +157,17 @@ def _file_system(name: str, path: Path) -> Fact:
 
 def judge_file_system(kind: str) -> tuple[Level, str]:
     if kind in IN_MEMORY:
-        return Level.WARNING, "it lives in memory: everything is lost when the machine stops"
+        return Level.WARNING, "it is in memory: everything is lost when the machine stops"
     if kind in OVER_NETWORK:
         return (
             Level.WARNING,
-            "locks, memory maps and syncs are not what they should be over a network: use a local disk",
+            "locks, memory maps and syncs are unreliable over a network: use a local disk",
         )
     if kind in LAYERED:
-        return Level.ADVICE, "inside a container's own layer: it goes when the container goes; mount a volume"
+        return (
+            Level.ADVICE,
+            "inside a container's own layer: it is deleted with the container; mount a volume",
+        )
     return Level.OK, ""
 
 
@@ -184,7 +179,7 @@ def _room(name: str, path: Path, options: Options) -> Fact:
             f"room for the {name}", value, Level.WARNING, "writes are refused (low_disk_bytes): make room"
         )
     if options.quota_bytes and free < options.quota_bytes:
-        advice = f"less than the quota ({options.quota_bytes:,} bytes): the disk will be full first"
+        advice = f"less than the quota ({options.quota_bytes:,} bytes): the disk will fill up first"
         return Fact(f"room for the {name}", value, Level.ADVICE, advice)
     return Fact(f"room for the {name}", value)
 
@@ -195,14 +190,14 @@ def _sync_latency(folder: Path, disk: Disk) -> Fact:
     try:
         seconds = sorted(_syncs(path, disk))
     except (OSError, KVStoreError) as error:
-        return Fact("sync", "not measured", Level.ADVICE, f"no file can be written in {folder}: {error}")
+        return Fact("sync", "not measured", Level.ADVICE, f"cannot write a file in {folder}: {error}")
     median, slow = seconds[len(seconds) // 2], seconds[len(seconds) * 99 // 100]
     value = f"{median * 1000:.2f} ms median, {slow * 1000:.2f} ms 99th percentile"
     if median < FAST_SYNC_SECONDS:
-        return Fact("sync", value, Level.WARNING, "too fast to be true: something here does not sync at all")
+        return Fact("sync", value, Level.WARNING, "implausibly fast: something here does not sync at all")
     if slow > SLOW_SYNC_SECONDS:
         return Fact(
-            "sync", value, Level.ADVICE, "a write waits for one sync: group writes, or use a faster disk"
+            "sync", value, Level.ADVICE, "every write waits for one sync: group writes, or use a faster disk"
         )
     return Fact("sync", value)
 
@@ -254,9 +249,11 @@ def _log(directory: DataDir) -> Fact:
     size_bytes = sum(file.path.stat().st_size for file in segments)
     value = f"{len(segments)} segments, {size_bytes:,} bytes"
     if not segments:
-        return Fact("log", value, Level.WARNING, "there is no log; kvstore verify says whether it is missed")
+        return Fact(
+            "log", value, Level.WARNING, "there is no log; kvstore verify tells whether anything is missing"
+        )
     if size_bytes > LONG_REPLAY_BYTES and len(segments) > 2:
-        advice = "segments are kept for the oldest snapshot, or by max_wals: snapshots shorten the log"
+        advice = "segments are kept for the oldest snapshot or because of max_wals; taking snapshots shortens the log"
         return Fact("log", value, Level.ADVICE, advice)
     return Fact("log", value)
 
@@ -264,9 +261,7 @@ def _log(directory: DataDir) -> Fact:
 def _snapshots(directory: DataDir) -> Fact:
     found = directory.snapshots()
     if not found:
-        advice = (
-            "a damaged backend could be rebuilt only while the log reaches back to the first entry: take one"
-        )
+        advice = "a damaged backend can be rebuilt only while the log reaches back to the first entry: take a snapshot"
         return Fact("snapshots", "none", Level.ADVICE, advice)
     try:
         newest = read_info(found[-1].path)
@@ -294,13 +289,13 @@ def _backend(directory: DataDir, options: Options, holder: StoreLocked | None) -
         return
     try:
         with backend.read() as tx:
-            meta = dict(tx.scan(META))
+            marks = Marks.read(tx)
         size_bytes, live_bytes = backend.size_bytes(), backend.in_use_bytes()
     finally:
         backend.close()
     yield _size(kind.name, size_bytes, live_bytes, options)
-    yield _behind(directory, meta)
-    yield _clock(parse_u64(meta.get(META_CLOSED_MS)), int((options.clock or time.time)() * 1000))
+    yield _behind(directory, marks)
+    yield _clock(marks.closed_ms, int((options.clock or time.time)() * 1000))
 
 
 def _size(name: str, size_bytes: int, live_bytes: int, options: Options) -> Fact:
@@ -309,33 +304,35 @@ def _size(name: str, size_bytes: int, live_bytes: int, options: Options) -> Fact
         advice = f"more than 80 % of the quota ({options.quota_bytes:,} bytes): compact, delete, or raise it"
         return Fact("backend", value, Level.WARNING, advice)
     if size_bytes > 2 * live_bytes and size_bytes > options.auto_defragment_min:
-        return Fact("backend", value, Level.ADVICE, "more than half of it is free: defragment gives it back")
+        return Fact(
+            "backend", value, Level.ADVICE, "more than half of it is free: defragment to give it back"
+        )
     return Fact("backend", value)
 
 
-def _behind(directory: DataDir, meta: dict[bytes, bytes]) -> Fact:
+def _behind(directory: DataDir, marks: Marks) -> Fact:
     """How much log the next opening replays."""
-    applied_index, revision = parse_u64(meta.get(META_APPLIED_INDEX)), parse_u64(meta.get(META_REVISION), 1)
-    mark = Mark.decode(meta.get(META_LOG_MARK, b""))
+    mark = Mark.decode(marks.log_mark)
     newer = 0
     segments = layout.segments(directory.wal)
     for file, following in zip(segments, [*segments[1:], None], strict=True):
-        if following is None or following.index > applied_index + 1:
+        if following is None or following.index > marks.applied_index + 1:
             with SegmentReader(file.path) as reader:
                 begin = mark.offset if mark is not None and mark.segment_index == file.index else 0
                 newer += max(reader.content_end(0) - begin, 0)
     value = (
-        f"revision {revision:,}, log entry {applied_index:,}; the next opening reads {newer:,} bytes of log"
+        f"revision {marks.revision:,}, log entry {marks.applied_index:,}; "
+        f"the next opening reads {newer:,} bytes of log"
     )
     if newer > LONG_REPLAY_BYTES:
-        return Fact("checkpoint", value, Level.ADVICE, "checkpoints lag behind: opening will take a while")
+        return Fact("checkpoint", value, Level.ADVICE, "checkpoints are lagging: opening will take a while")
     return Fact("checkpoint", value)
 
 
 def _clock(written_ms: int, now_ms: int) -> Fact:
     if written_ms > now_ms + CLOCK_SLACK_MS:
         ahead = (written_ms - now_ms) / 1000
-        advice = "the clock has been set back: leases live so much longer, and times in the log do not ascend"
+        advice = "the clock was set back: leases live that much longer, and times in the log are out of order"
         return Fact("clock", f"{ahead:.0f} s behind the store's last checkpoint", Level.WARNING, advice)
     return Fact("clock", "not behind the store's last checkpoint")
 
@@ -344,7 +341,8 @@ def _left_behind(directory: DataDir) -> Iterator[Fact]:
     """Files that were set aside, and are the user's to delete."""
     broken = directory.set_aside()
     if broken:
-        advice = "damaged files that were set aside; delete them when nobody needs them: " + ", ".join(
-            map(str, broken)
+        advice = (
+            "damaged files that were set aside; delete them once they are no longer needed: "
+            + ", ".join(map(str, broken))
         )
         yield Fact("set aside", f"{len(broken)} files", Level.ADVICE, advice)

@@ -12,10 +12,11 @@ import threading
 import time
 from bisect import bisect_left
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from kvstore import layout
+from kvstore.core import COMMIT, DEFRAGMENT, SNAPSHOT, Core
 from kvstore.engine import LocalEngine
 from kvstore.files import Disk, File, Path
 from kvstore.model import (
@@ -35,7 +36,7 @@ from kvstore.model import (
     TxnResponse,
 )
 from kvstore.mvcc.plan import Plan, Planner
-from kvstore.upkeep.background import COMMIT, DEFRAGMENT, SNAPSHOT
+from kvstore.reads import ReadEngine, Reads
 
 if TYPE_CHECKING:
     from kvstore.keyvalue import KeyValue
@@ -203,15 +204,8 @@ class MeasuredPlanner(Planner):
         return count
 
 
-class MeasuredEngine(LocalEngine):
-    """An engine that counts its calls and times its work."""
-
-    def _make_planner(self) -> Planner:
-        planner = MeasuredPlanner(
-            self.state, self.lessor, self.clock.lease_ms, self.options.lease_min_ttl_seconds
-        )
-        planner.measured = self.measured
-        return planner
+class MeasuredReads(Reads):
+    """What reads are counted by: mixed into either kind of engine."""
 
     @property
     def measured(self) -> Measured:
@@ -231,8 +225,20 @@ class MeasuredEngine(LocalEngine):
         return super().range(request)
 
     def hash_kv(self, revision: int = 0) -> HashKVResponse:
-        with self.timed(HASH):
+        with self.measured.time(HASH):
             return super().hash_kv(revision)
 
-    def timed(self, work: str) -> AbstractContextManager[None]:
-        return self.measured.time(work)
+
+class MeasuredReadEngine(MeasuredReads, ReadEngine):
+    """A read-only engine that counts its calls."""
+
+
+class MeasuredEngine(MeasuredReads, LocalEngine):
+    """An engine that counts its calls. (Its work is timed through ``Core.timed``.)"""
+
+    def _make_planner(self, core: Core) -> Planner:
+        planner = MeasuredPlanner(
+            core.state, core.lessor, core.clock.lease_ms, core.options.lease_min_ttl_seconds
+        )
+        planner.measured = self.measured
+        return planner

@@ -6,18 +6,22 @@ Everything here is read without locks from what is there at the moment, so that 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kvstore import layout
-from kvstore.backend import foreign_readers
-from kvstore.errors import DiskFull
-from kvstore.mvcc.schema import META, META_NAME
+from kvstore._version import __version__
+from kvstore.core import ReadCore
+from kvstore.model import Alarm
+from kvstore.mvcc.marks import Marks
+from kvstore.mvcc.schema import parse_u64
+from kvstore.mvcc.state import State
 from kvstore.readers import ForeignReader
 
 if TYPE_CHECKING:
-    from kvstore.engine import LocalEngine
+    from kvstore.watch import Hub
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +43,8 @@ class Status:
     cluster_id: str
     member_id: str
     name: str
+    phase: str
+    """What the handle is: see ``life.py``."""
     revision: int
     compact_revision: int
     size_bytes: int
@@ -81,61 +87,53 @@ class Health:
     reasons: tuple[str, ...]
 
 
-def status_of(engine: LocalEngine) -> Status:
-    from kvstore import __version__
-
-    engine.check_readable()
-    state, directory = engine.state, engine.directory
-    hub = engine.hub
+def status_of(core: ReadCore, hub: Hub | None) -> Status:
+    """What every open store can say of itself; ``LocalEngine.status`` adds what only one that writes knows."""
+    state, directory, life = core.state, core.directory, core.life
+    with core.backend.read() as tx:
+        name = Marks.read(tx).name
     return Status(
         version=__version__,
         data_dir=str(directory.root) if directory else "",
-        backend=engine.backend.name,
-        cluster_id=f"{engine.cluster_id:016x}",
-        member_id=f"{engine.member_id:016x}",
-        name=(engine.backend.get(META, META_NAME) or b"").decode(errors="replace"),
+        backend=core.backend.name,
+        cluster_id=f"{core.cluster_id:016x}",
+        member_id=f"{core.member_id:016x}",
+        name=name,
+        phase=life.phase.value,
         revision=state.published,
         compact_revision=state.compacted,
-        size_bytes=engine.backend.size_bytes(),
-        in_use_bytes=engine.backend.in_use_bytes(),
+        size_bytes=core.backend.size_bytes(),
+        in_use_bytes=core.backend.in_use_bytes(),
         waiting_bytes=sum(generation.size_bytes for generation in state.generations),
-        quota_bytes=engine.options.quota_bytes,
+        quota_bytes=core.options.quota_bytes,
         applied_index=state.applied_index,
         last_index=state.index,
-        compaction_debt=engine.compaction.debt_revisions,
+        compaction_debt=0,
         wal=_stored(layout.segments(directory.wal)) if directory else (),
         snapshots=_stored(directory.snapshots()) if directory else (),
-        pending=max(state.index - engine.log.last_index, 0) if engine.log is not None else 0,
-        readers=tuple(foreign_readers(engine.backend)),
+        pending=0,
+        readers=tuple(core.backend.foreign_readers()),
         watchers=hub.watchers if hub is not None else 0,
         watch_streams=hub.streams if hub is not None else 0,
         slow_watchers=hub.slow if hub is not None else 0,
-        leases=len(engine.lessor.leases),
-        alarms=tuple(f"{alarm.alarm} (member {alarm.member_id:016x})" for alarm in engine.alarms()),
-        failure=repr(engine.failure) if engine.failure is not None else "",
-        errors=tuple(_errors(engine)),
+        leases=len(core.lessor.leases),
+        alarms=tuple(f"{alarm.alarm} (member {alarm.member_id:016x})" for alarm in alarms_of(state)),
+        failure=repr(life.failure) if life.failure is not None else "",
+        errors=tuple(life.reasons()),
         set_aside=tuple(path.name for path in directory.set_aside()) if directory else (),
     )
 
 
-def health_of(engine: LocalEngine) -> Health:
-    reasons = [*(f"alarm {alarm.alarm}" for alarm in engine.alarms()), *_errors(engine)]
-    return Health(not reasons, tuple(reasons))
+def alarms_of(state: State) -> tuple[Alarm, ...]:
+    """Alarms that are raised."""
+    return tuple(
+        Alarm(parse_u64(key[:8]), key[8:].decode("ascii", "replace")) for key in sorted(state.alarms)
+    )
 
 
-def _errors(engine: LocalEngine) -> list[str]:
-    found = []
-    if engine.failure is not None:
-        found.append(f"refuses writes until it is reopened: {engine.failure!r}")
-    stalled = engine.writer.stalled
-    if stalled is not None:
-        is_full = isinstance(stalled, DiskFull)
-        found.append("the disk is full: writes wait for room" if is_full else f"writes wait: {stalled}")
-    if engine.snapshots.last_error is not None:
-        found.append(f"no snapshot was taken: {engine.snapshots.last_error}")
-    if engine.snapshots.archive_error is not None:
-        found.append(f"the log grows, its segments cannot be archived: {engine.snapshots.archive_error}")
-    return [*found, *engine.background.errors]
+def health_of(state: State, errors: Iterable[str]) -> Health:
+    reasons = (*(f"alarm {alarm.alarm}" for alarm in alarms_of(state)), *errors)
+    return Health(not reasons, reasons)
 
 
 def _stored(files: list[layout.NumberedFile]) -> tuple[StoredFile, ...]:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from kvstore import layout
 from kvstore.backend import Backend, Progress, find_backend
+from kvstore.directory import take_lock
 from kvstore.errors import Corruption, DiskFull, NotAStore, OpenError
 from kvstore.files import Disk, OSDisk, disk_full_is_typed, free_bytes
 from kvstore.held import HeldDisk
@@ -24,7 +25,7 @@ from kvstore.mvcc.schema import TABLES
 from kvstore.mvcc.state import State
 from kvstore.options import BadOption, Options
 from kvstore.recognition import backend_of
-from kvstore.recovery import open_engine, take_lock
+from kvstore.recovery import open_engine
 from kvstore.snapshot.transfer import copy_rows
 
 
@@ -58,10 +59,10 @@ def move_backend(
     old, new = _kind_at(directory), find_backend(backend)
     if not (old.persistent and new.persistent) or old.name == new.name:
         raise BadOption(
-            f"a store on {old.name} cannot be moved to {new.name}: `kvstore snapshot restore` makes a new one of it"
+            f"a store on {old.name} cannot be moved to {new.name}: use `kvstore snapshot restore` to make a new store"
         )
     if not layout.segments(directory.wal):
-        raise OpenError(f"{directory.wal} holds no log; if it lies elsewhere, the option wal_dir says where")
+        raise OpenError(f"{directory.wal} holds no log; if it is elsewhere, set the option wal_dir")
     options = Options(backend=old.name, background=False, wal_dir=os.fspath(wal_dir or ""))
     open_engine(directory.root, options, disk).close()
     lock = take_lock(directory)
@@ -74,7 +75,7 @@ def move_backend(
 def _kind_at(directory: DataDir) -> type[Backend]:
     kind = backend_of(directory)
     if kind is None:
-        raise NotAStore(f"{directory.root} holds no store that is kept in a backend file", directory.root)
+        raise NotAStore(f"{directory.root} holds no store with a backend file", directory.root)
     return kind
 
 

@@ -22,31 +22,27 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Protocol
 
-from kvstore import layout
+from kvstore import layout, plugins
 from kvstore.backend import Backend, ReadTx, WriteTx, recognize_backend
+from kvstore.directory import refuse_links, take_lock
 from kvstore.errors import Corruption, DiskFull, NotAStore, OpenError, TooNew, TooOld
 from kvstore.files import Disk, OSDisk, disk_full_is_typed, free_bytes
 from kvstore.layout import DataDir
 from kvstore.mvcc.hashkv import hash_kv
+from kvstore.mvcc.marks import Marks
 from kvstore.mvcc.schema import (
     FORMAT_VERSION,
     META,
-    META_APPLIED_INDEX,
     META_FORMAT,
     TABLES,
     pack_u64,
-    parse_u64,
 )
 from kvstore.mvcc.state import State
-from kvstore.recovery import refuse_links, take_lock
 from kvstore.snapshot.building import building_directory, check_target
 from kvstore.wal import Log
-
-ENTRY_POINT_GROUP = "kvstore.migrations"
 
 
 class Migration(Protocol):
@@ -81,7 +77,7 @@ class Plan:
 
 
 def installed_steps() -> list[Migration]:
-    return [point.load()() for point in entry_points(group=ENTRY_POINT_GROUP)]
+    return [step() for step in plugins.found(plugins.MIGRATIONS)]
 
 
 @disk_full_is_typed()
@@ -130,7 +126,7 @@ def _kind_of(directory: DataDir) -> type[Backend]:
         raise NotAStore(f"{directory.root} holds no store", directory.root)
     kind = recognize_backend(directory.db)
     if kind is None:
-        raise NotAStore(f"{directory.db} is no backend file that is known", directory.db)
+        raise NotAStore(f"{directory.db} is not a file of any installed backend", directory.db)
     if not kind.persistent:
         raise NotAStore(
             f"{directory.root} is a store on {kind.name}, which has no file to migrate", directory.root
@@ -140,10 +136,10 @@ def _kind_of(directory: DataDir) -> type[Backend]:
 
 def _format_of(backend: Backend, path: Path) -> int:
     with backend.read() as tx:
-        written = tx.get(META, META_FORMAT)
-    if written is None:
+        found = Marks.read(tx).format
+    if found is None:
         raise Corruption("the format mark is missing from the backend", path)
-    return parse_u64(written)
+    return found
 
 
 def _path(found: int, wanted: int, steps: Iterable[Migration], path: Path) -> tuple[Migration, ...]:
@@ -167,11 +163,11 @@ def _check_closed(disk: Disk, directory: DataDir) -> None:
     backend = _kind_of(directory).open(directory.db, TABLES, read_only=True)
     try:
         with backend.read() as tx:
-            applied = parse_u64(tx.get(META, META_APPLIED_INDEX))
+            applied = Marks.read(tx).applied_index
     finally:
         backend.close()
     if not layout.segments(directory.wal):
-        raise OpenError(f"{directory.wal} holds no log; if it lies elsewhere, the option wal_dir says where")
+        raise OpenError(f"{directory.wal} holds no log; if it is elsewhere, set the option wal_dir")
     log = Log.open(disk, directory.wal, after_index=applied, read_only=True)
     try:
         pending = sum(len(batch.entries) for batch in log.replay())
@@ -191,7 +187,7 @@ def _run(directory: DataDir, steps: Sequence[Migration], wanted: int) -> None:
     try:
         for step in steps:
             with backend.write() as tx:
-                is_up = parse_u64(tx.get(META, META_FORMAT)) == step.older
+                is_up = Marks.read(tx).format == step.older
                 (step.up if is_up else step.down)(tx)
                 tx.put_many(META, [(META_FORMAT, pack_u64(step.newer if is_up else step.older))])
         backend.sync()

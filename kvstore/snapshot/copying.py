@@ -271,7 +271,11 @@ class Copying:
         with open(self._path, "rb", buffering=0) as file:
             file.seek(self._size_bytes)
             if file.read() != tail:
-                raise Corruption("what is read back is not what was written", self._path, self._size_bytes)
+                raise Corruption(
+                    "read-back check failed: the disk returned other bytes than were written",
+                    self._path,
+                    self._size_bytes,
+                )
 
     def _read_back(self, fd: int, buffer: memoryview, chunks: int) -> None:
         """Compare the chunks up to that one with what the disk holds."""
@@ -282,7 +286,11 @@ class Copying:
                 whole = buffer[at : at + -(-(end - at) // BLOCK_BYTES) * BLOCK_BYTES]
                 _read_exactly(fd, offset + at, whole, self._path, at_least=end - at)
             if crc32c(buffer[:length]) != self._crcs[number]:
-                raise Corruption("what is read back is not what was written", self._path, offset)
+                raise Corruption(
+                    "read-back check failed: the disk returned other bytes than were written",
+                    self._path,
+                    offset,
+                )
             self._meter.report(2, offset + length)
         self._read_back_chunks = chunks
 
@@ -323,5 +331,5 @@ def _read_exactly(fd: int, offset: int, buffer: memoryview, path: Path, at_least
     while done < needed:
         count = os.preadv(fd, [buffer[done:]], offset + done)
         if not count:
-            raise Corruption("the file has become shorter", path, offset + done)
+            raise Corruption("the file was truncated while it was being read", path, offset + done)
         done += count

@@ -1,4 +1,4 @@
-"""A snapshot as a read-only store: any file that holds one, opened where it lies.
+"""Snapshot files of any kind: what they hold, and their content as a backend, read where it lies.
 
 Our own snapshots are opened by the backend that wrote them, through mmap where it can. Other files (an etcd
 server's snapshot, say) are opened by a ``SnapshotFormat``, a package's entry in the group ``kvstore.snapshots``.
@@ -10,24 +10,14 @@ import os
 import threading
 from collections.abc import Callable
 from functools import partial
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, Protocol, cast
 
-from kvstore.backend import Backend, Progress, view
-from kvstore.engine import LocalEngine
-from kvstore.files import OSDisk, disk_full_is_typed
-from kvstore.keyvalue import value_view
-from kvstore.mvcc.lessor import Lessor
-from kvstore.mvcc.schema import LATEST
-from kvstore.mvcc.state import State
-from kvstore.mvcc.validate import check_key
-from kvstore.options import Options
-from kvstore.snapshot.manifest import Member, has_footer
+from kvstore import plugins
+from kvstore.backend import Backend, Progress
+from kvstore.files import disk_full_is_typed
+from kvstore.snapshot.manifest import has_footer
 from kvstore.snapshot.reader import SnapshotInfo, open_backend, read_info, read_tail, verify
-from kvstore.store import Store
-
-ENTRY_POINT_GROUP = "kvstore.snapshots"
 
 
 class SnapshotFormat(Protocol):
@@ -47,8 +37,8 @@ def find_format(path: Path) -> SnapshotFormat | None:
     """Who reads the file, if it is none of ours."""
     if has_footer(read_tail(path)[0]):
         return None
-    for point in entry_points(group=ENTRY_POINT_GROUP):
-        kind: SnapshotFormat = point.load()
+    kind: SnapshotFormat
+    for kind in plugins.found(plugins.SNAPSHOTS):
         if kind.recognizes(path):
             return kind
     return None
@@ -118,73 +108,3 @@ class _SharedBackend:
 
 
 _shared = _Shared()
-
-
-class Snapshot(Store):
-    """A snapshot file as a store. Every write raises ``ReadOnly``."""
-
-    def __init__(self, engine: LocalEngine, info: SnapshotInfo) -> None:
-        super().__init__(engine)
-        self.info = info
-
-    @property
-    def members(self) -> tuple[Member, ...]:
-        """Those of the cluster that the snapshot was taken from."""
-        return self.info.members
-
-    def view(self, key: bytes) -> memoryview | None:
-        """The value of ``key`` at the snapshot's revision without a copy, or None: for values of many kilobytes.
-
-        It looks into the file where the backend allows (LMDB, keys of up to 511 bytes), elsewhere into a copy. It
-        stays valid as long as anybody holds it or a slice of it, also when the snapshot is closed.
-        """
-        self.engine.check_readable()
-        check_key(key)
-        row = view(self.engine.backend, LATEST, key)
-        return None if row is None else value_view(row)
-
-    def __repr__(self) -> str:
-        return f"<kvstore.Snapshot {self.info.path} at revision {self.info.revision}>"
-
-
-@disk_full_is_typed()
-def open_snapshot(path: str | os.PathLike[str], *, verify: bool = False) -> Snapshot:
-    """Open a snapshot file read-only. ``verify``: look at every byte first.
-
-    Raises ``NotAStore``, ``TooNew``, ``Corruption``, ``MissingDependency``.
-    """
-    info = inspect(path, verified=verify)
-    backend = open_any(info.path)
-    try:
-        state = State(backend)
-        lessor = LeasesOnDemand(backend)
-        options = Options(read_only=True, background=False)
-        engine = LocalEngine(
-            options, OSDisk(), None, None, None, state, lessor, info.cluster_id, info.member_id
-        )
-    except BaseException:
-        backend.close()
-        raise
-    return Snapshot(engine, info)
-
-
-class LeasesOnDemand(Lessor):
-    """The leases of a file that nobody writes, read when they are first asked for: most readers never do."""
-
-    def __init__(self, backend: Backend) -> None:
-        self._backend = backend
-
-    def __getattr__(self, name: str) -> Any:
-        """Reached only while they have not been read."""
-        if name not in ("leases", "_deadlines"):
-            raise AttributeError(name)
-        self.leases = {}
-        self.adopt(load_leases(self._backend))
-        return getattr(self, name)
-
-
-def load_leases(backend: Backend) -> Lessor:
-    lessor = Lessor()
-    with backend.read() as tx:
-        lessor.load(tx)
-    return lessor

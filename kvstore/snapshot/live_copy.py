@@ -10,39 +10,44 @@ steps; then the copy is too old for the log, and is made anew.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from kvstore import layout
-from kvstore.backend import Progress
+from kvstore.backend import Backend, Progress
 from kvstore.errors import Corruption
 from kvstore.files import Disk
+from kvstore.layout import DataDir
 from kvstore.mvcc.lessor import Lessor
 from kvstore.mvcc.schema import TABLES
 from kvstore.mvcc.state import State
-from kvstore.snapshot.point import Point, replay_to
+from kvstore.replay import Point
+from kvstore.snapshot.point import replay_to
 from kvstore.snapshot.reader import SnapshotInfo
 from kvstore.snapshot.writer import Copy, check_target, copy_backend, describe, given_up_on_failure, seal
 from kvstore.wal.archive import log_segments
 
-if TYPE_CHECKING:
-    from kvstore.engine import LocalEngine
-
 ATTEMPTS = 5
 
 
-def take_beside(engine: LocalEngine, target: Path, progress: Progress | None = None) -> SnapshotInfo:
-    """Write a snapshot of what is durable now, from an engine that is open read-only."""
-    assert engine.directory is not None
-    check_target(engine.directory, target)
+def take_beside(
+    disk: Disk,
+    directory: DataDir,
+    backend: Backend,
+    now_ms: Callable[[], int],
+    target: Path,
+    progress: Progress | None = None,
+) -> SnapshotInfo:
+    """Write a snapshot of what is durable now, from a store that is open read-only."""
+    check_target(directory, target)
     attempt = 1
     while True:
-        copy = copy_backend(engine.disk, engine.backend, target, engine.now_ms(), progress, is_final=False)
+        copy = copy_backend(disk, backend, target, now_ms(), progress, is_final=False)
         try:
-            with given_up_on_failure(engine.disk, copy):
-                copy = _catch_up(engine.disk, copy, engine.directory.wal)
-            return seal(engine.disk, copy, target)
+            with given_up_on_failure(disk, copy):
+                copy = _catch_up(disk, copy, directory.wal)
+            return seal(disk, copy, target)
         except Corruption:
             if attempt == ATTEMPTS:
                 raise
@@ -52,14 +57,11 @@ def take_beside(engine: LocalEngine, target: Path, progress: Progress | None = N
 def _catch_up(disk: Disk, copy: Copy, wal_dir: Path) -> Copy:
     backend = copy.kind.open(copy.path, TABLES)
     try:
-        state, lessor = State(backend), Lessor()
-        with backend.read() as tx:
-            lessor.load(tx)
-        replay_to(Point(), state, lessor, log_segments([wal_dir]))
+        replay_to(Point(), State(backend), Lessor.loaded(backend), log_segments([wal_dir]))
         backend.sync()
-        meta, counts = describe(backend)
+        marks, counts = describe(backend)
     finally:
         backend.close()
         for path in layout.helpers(copy.path):
             disk.remove(path)
-    return replace(copy, meta=meta, counts=counts)
+    return replace(copy, marks=marks, counts=counts)

@@ -98,9 +98,9 @@ def decode_tail(tail: bytes, file_bytes: int) -> Manifest:
     """The manifest, out of (at least) the last ``TAIL_BYTES_MAX`` bytes of a file; checked with its footer."""
     footer = tail[-FOOTER_BYTES:]
     if len(footer) < FOOTER_BYTES or not has_footer(tail):
-        raise BadTail("there is no footer")
+        raise BadTail("the footer is missing")
     if crc32c(footer[:-4]) != _CRC.unpack(footer[-4:])[0]:
-        raise BadTail("the footer does not have its checksum")
+        raise BadTail("footer checksum mismatch")
     _, version, length, crc = _FOOTER.unpack(footer[:-4])
     if version > FORMAT_VERSION:
         raise LaterFormat(f"snapshot format {version}; this version reads {FORMAT_VERSION}")
@@ -108,10 +108,11 @@ def decode_tail(tail: bytes, file_bytes: int) -> Manifest:
         raise BadTail("the manifest is longer than the file")
     body = tail[-FOOTER_BYTES - length : -FOOTER_BYTES]
     if crc32c(body) != crc:
-        raise BadTail("the manifest does not have its checksum")
+        raise BadTail("manifest checksum mismatch")
     manifest = decode_manifest(body)
-    if manifest.backend_bytes + length + FOOTER_BYTES != file_bytes:
-        raise BadTail(f"the file has {file_bytes} bytes, its manifest tells of another length")
+    told_bytes = manifest.backend_bytes + length + FOOTER_BYTES
+    if told_bytes != file_bytes:
+        raise BadTail(f"the file has {file_bytes} bytes; its manifest says {told_bytes}")
     return manifest
 
 

@@ -20,7 +20,8 @@ from stat import S_ISREG
 from kvstore.backend import Backend, Progress, check_closed, find_backend, recognize_backend
 from kvstore.errors import Corruption, NotAStore, TooNew
 from kvstore.files import disk_full_is_typed
-from kvstore.mvcc.schema import FORMAT_VERSION, META, META_APPLIED_INDEX, META_FORMAT, TABLES, parse_u64
+from kvstore.mvcc.marks import Marks
+from kvstore.mvcc.schema import FORMAT_VERSION, TABLES
 from kvstore.snapshot.manifest import (
     FOOTER_BYTES,
     TAIL_BYTES_MAX,
@@ -93,7 +94,7 @@ def verify(path: str | os.PathLike[str], progress: Progress | None = None) -> Sn
     for _, chunk in chunks(info.path, info.backend_bytes, progress):
         digest.update(chunk)
     if digest.digest() != info.sha256:
-        raise Corruption("the backend copy does not have the SHA-256 of the manifest", info.path, 0)
+        raise Corruption("the backend copy's SHA-256 does not match the manifest", info.path, 0)
     check_closed(find_backend(info.backend), info.path)
     return info
 
@@ -131,9 +132,12 @@ def check_content(backend: Backend, manifest: Manifest, path: str | os.PathLike[
     """Whether the copy is at the index that the manifest names, and of a format that we read."""
     path = path or getattr(manifest, "path", "")
     with backend.read() as tx:
-        written = parse_u64(tx.get(META, META_FORMAT))
-        index = parse_u64(tx.get(META, META_APPLIED_INDEX))
-    if written > FORMAT_VERSION:
-        raise TooNew(f"{os.fspath(path)} holds format {written}; this version reads {FORMAT_VERSION}", path)
-    if index != manifest.index:
-        raise Corruption(f"the copy is at log entry {index}, the manifest says {manifest.index}", path)
+        marks = Marks.read(tx)
+    if marks.format is not None and marks.format > FORMAT_VERSION:
+        raise TooNew(
+            f"{os.fspath(path)} holds format {marks.format}; this version reads {FORMAT_VERSION}", path
+        )
+    if marks.applied_index != manifest.index:
+        raise Corruption(
+            f"the copy is at log entry {marks.applied_index}, the manifest says {manifest.index}", path
+        )

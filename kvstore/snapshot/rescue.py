@@ -59,7 +59,7 @@ def replace_backend(directory: DataDir, kind: type[Backend], disk: Disk, damage:
         disk.rename(directory.db_temp, directory.db)
         disk.sync_dir(directory.snap)
     logger.warning(
-        "%s is rebuilt from %s; the damaged file is kept as %s",
+        "%s was rebuilt from %s; the damaged file is kept as %s",
         directory.db,
         f"{base.path} (revision {base.revision}) and the log after it" if base else "the whole log",
         directory.db_broken,

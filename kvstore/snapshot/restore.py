@@ -27,7 +27,6 @@ from kvstore import layout
 from kvstore.backend import (
     Backend,
     Progress,
-    Row,
     backend_names,
     check_closed,
     find_backend,
@@ -35,27 +34,22 @@ from kvstore.backend import (
 from kvstore.errors import Corruption, DiskFull, KVStoreError, NotAStore, OpenError, WrongStore
 from kvstore.files import Disk, OSDisk, disk_full_is_typed, free_bytes
 from kvstore.layout import DataDir
+from kvstore.mvcc.lessor import Lessor
+from kvstore.mvcc.marks import Marks
 from kvstore.mvcc.schema import (
     ALARM,
     FORMAT_VERSION,
     META,
-    META_APPLIED_INDEX,
-    META_CLUSTER_ID,
-    META_COMPACT_SCHEDULED,
-    META_FORMAT,
-    META_MEMBER_ID,
-    META_NAME,
-    META_REVISION,
     REVISION_END,
     TABLES,
-    pack_u64,
 )
 from kvstore.mvcc.state import State
 from kvstore.options import BadOption, Options, check_bounds
 from kvstore.recognition import backend_of, leave_mark
+from kvstore.replay import Point
 from kvstore.snapshot import formats as opened
 from kvstore.snapshot.building import building_directory, check_target
-from kvstore.snapshot.point import Point, choose_base, covers, replay_to
+from kvstore.snapshot.point import choose_base, covers, replay_to
 from kvstore.snapshot.reader import SnapshotInfo, read_info
 from kvstore.snapshot.transfer import copy_bytes, copy_rows
 from kvstore.snapshot.writer import write_snapshot
@@ -85,7 +79,9 @@ class NewStore:
         Options(cluster_id=self.cluster_id, member_id=self.member_id, name=self.name)
         check_bounds("bump_revision", self.bump_revision, 0, REVISION_END)
         if bool(self.bump_revision) != self.mark_compacted:
-            raise BadOption("bump_revision and mark_compacted go together: one without the other hides a gap")
+            raise BadOption(
+                "bump_revision and mark_compacted must be given together: one without the other hides a gap"
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,13 +129,13 @@ class Source:
         if not self.path.is_dir():
             if usable or (self.snapshots and point == Point()):
                 return self.snapshots[0]
-            raise OpenError(f"{self.path} does not lie before that point, or the log after it is missing")
+            raise OpenError(f"{self.path} is newer than the requested point, or the log after it is missing")
         for info in usable:
             with suppress(KVStoreError):
                 return opened.inspect(info.path)
         if covers(self.segments, 0):
             return None
-        raise OpenError(f"{self.path} has no good snapshot before that point that its log goes on from")
+        raise OpenError(f"{self.path} has no good snapshot before that point that its log continues")
 
 
 def _cluster_of(directory: DataDir, snapshots: list[SnapshotInfo]) -> int:
@@ -231,7 +227,7 @@ def _restore(
         backend = _load(disk, directory, kind, base, progress)
         try:
             state = State(backend)
-            replay_to(point, state, opened.load_leases(backend), found.segments, progress)
+            replay_to(point, state, Lessor.loaded(backend), found.segments, progress)
             restored = _become(state, new, target, base)
             _keep(disk, directory, backend, restored)
         finally:
@@ -292,21 +288,20 @@ def _become(state: State, new: NewStore, target: Path, base: SnapshotInfo | None
         revision = compacted = revision + new.bump_revision
         if revision > REVISION_END // 2:
             raise BadOption(
-                f"bump_revision must leave room for revisions to come: with {new.bump_revision} the new store would "
+                f"bump_revision must leave room for further revisions: with {new.bump_revision} the new store would "
                 f"begin at {revision}, and at most {REVISION_END // 2} is allowed"
             )
-    rows: list[Row] = [
-        (META_FORMAT, pack_u64(FORMAT_VERSION)),
-        (META_CLUSTER_ID, pack_u64(cluster_id)),
-        (META_MEMBER_ID, pack_u64(member_id)),
-        (META_NAME, new.name.encode()),
-        (META_APPLIED_INDEX, pack_u64(index)),
-        (META_REVISION, pack_u64(revision)),
-    ]
-    if compacted >= 0:
-        rows.append((META_COMPACT_SCHEDULED, pack_u64(compacted)))
+    marks = Marks(
+        format=FORMAT_VERSION,
+        cluster_id=cluster_id,
+        member_id=member_id,
+        name=new.name,
+        applied_index=index,
+        revision=revision,
+        compacted=compacted,
+    )
     with state.backend.write() as tx:
-        tx.put_many(META, rows)
+        tx.put_many(META, marks.rows())
         tx.delete_many(ALARM, [key for key, _ in tx.scan(ALARM)])
     return Restored(
         data_dir=target,

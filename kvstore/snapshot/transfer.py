@@ -3,23 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
 from pathlib import Path
 
 from kvstore.backend import Backend, Progress, ReadTx, WriteTx
 from kvstore.errors import Corruption
 from kvstore.files import Disk
 from kvstore.mvcc.schema import TABLES
+from kvstore.pacing import Pause, no_pause
 from kvstore.snapshot.reader import SnapshotInfo, chunks
 
 SCAN_ROWS = 64
 BATCH_BYTES = 16 << 20
-
-Pause = Callable[[], None]
-
-
-def no_pause() -> None:
-    """Used where nobody waits for the GIL or the disk."""
 
 
 def copy_bytes(disk: Disk, info: SnapshotInfo, target: Path, progress: Progress | None = None) -> None:
@@ -31,7 +25,7 @@ def copy_bytes(disk: Disk, info: SnapshotInfo, target: Path, progress: Progress 
             digest.update(chunk)
             file.pwrite(chunk, offset)
         if digest.digest() != info.sha256:
-            raise Corruption("the backend copy does not have the SHA-256 of the manifest", info.path, 0)
+            raise Corruption("the backend copy's SHA-256 does not match the manifest", info.path, 0)
         file.sync()
     finally:
         file.close()

@@ -16,48 +16,22 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from kvstore import layout
 from kvstore.backend import Backend, Progress
 from kvstore.errors import DiskFull, KVStoreError, WrongStore
 from kvstore.files import Disk, free_bytes
 from kvstore.layout import DataDir
+from kvstore.mvcc.marks import Marks
 from kvstore.mvcc.schema import (
     CHANGES,
     LATEST,
     LEASE,
-    META,
-    META_APPLIED_INDEX,
-    META_CLUSTER_ID,
-    META_COMPACT_SCHEDULED,
-    META_MEMBER_ID,
-    META_NAME,
-    META_REVISION,
     TABLES,
-    parse_u64,
 )
 from kvstore.snapshot.copying import Copying, IsBusy, Meter, nobody
 from kvstore.snapshot.manifest import TAIL_BYTES_MAX, Manifest, Member, encode_tail
 from kvstore.snapshot.reader import SnapshotInfo, check_content
-from kvstore.upkeep.background import Traffic
-
-if TYPE_CHECKING:
-    from kvstore.engine import LocalEngine
-
-
-def take_snapshot(engine: LocalEngine, path: Path | None, progress: Progress | None = None) -> SnapshotInfo:
-    """Write a snapshot of everything durable now to ``path`` (None: the store's own place and name)."""
-    assert engine.directory is not None
-    with engine.checkpointing:
-        engine.checkpointer.run()
-        target = path or engine.directory.snapshot(engine.cluster_id, engine.state.applied_index)
-        if path is not None:
-            check_target(engine.directory, path)
-        copy = copy_backend(
-            engine.disk, engine.backend, target, engine.now_ms(), progress, is_busy=Traffic(engine)
-        )
-    return seal(engine.disk, copy, target)
 
 
 def write_snapshot(
@@ -88,23 +62,22 @@ class Copy:
 
     path: Path
     kind: type[Backend]
-    meta: dict[bytes, bytes]
+    marks: Marks
     counts: tuple[int, int, int]
     created_ms: int
     copying: Copying
 
     def manifest(self, backend_bytes: int, sha256: bytes) -> Manifest:
-        meta, (keys, changes, leases) = self.meta, self.counts
-        member_id = parse_u64(meta.get(META_MEMBER_ID))
+        marks, (keys, changes, leases) = self.marks, self.counts
         return Manifest(
             backend=self.kind.name,
-            index=parse_u64(meta.get(META_APPLIED_INDEX)),
-            revision=parse_u64(meta.get(META_REVISION), 1),
-            compact_revision=parse_u64(meta.get(META_COMPACT_SCHEDULED), -1),
+            index=marks.applied_index,
+            revision=marks.revision,
+            compact_revision=marks.compacted,
             created_ms=self.created_ms,
-            cluster_id=parse_u64(meta.get(META_CLUSTER_ID)),
-            member_id=member_id,
-            members=(Member(member_id, meta.get(META_NAME, b"").decode(errors="replace")),),
+            cluster_id=marks.cluster_id,
+            member_id=marks.member_id,
+            members=(Member(marks.member_id, marks.name),),
             keys=keys,
             changes=changes,
             leases=leases,
@@ -113,10 +86,10 @@ class Copy:
         )
 
 
-def describe(backend: Backend) -> tuple[dict[bytes, bytes], tuple[int, int, int]]:
-    """The meta rows of the newest commit, and how many keys, changes and leases it has."""
+def describe(backend: Backend) -> tuple[Marks, tuple[int, int, int]]:
+    """The marks of the newest commit, and how many keys, changes and leases it has."""
     with backend.read() as tx:
-        return dict(tx.scan(META)), (tx.count(LATEST), tx.count(CHANGES), tx.count(LEASE))
+        return Marks.read(tx), (tx.count(LATEST), tx.count(CHANGES), tx.count(LEASE))
 
 
 def copy_backend(
@@ -134,10 +107,9 @@ def copy_backend(
     meter = Meter(progress, _check_room(backend, target))
     copying = Copying(disk, temporary, meter, is_busy)
     copy = Copy(temporary, type(backend), *describe(backend), now_ms, copying)
-    copy_into = getattr(backend, "copy_into", None)
     disk.remove(temporary)
     with given_up_on_failure(disk, copy):
-        if copy_into is None or not is_final or not copying.fill(copy_into):
+        if not (is_final and backend.streams and copying.fill(backend.copy_into)):
             backend.copy_to(temporary)
     return copy
 

@@ -16,25 +16,23 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING
 
 from kvstore.bell import Bell
-from kvstore.mvcc.checkpoint import PAUSE_SECONDS, RUN_SECONDS
-from kvstore.write.leasing import EXPIRY_INTERVAL_SECONDS
-from kvstore.write.room import POLL_INTERVAL_SECONDS
-
-if TYPE_CHECKING:
-    from kvstore.engine import LocalEngine
-
-COMMIT, DEFRAGMENT, SNAPSHOT = "commit", "defragment", "snapshot"
-"""Work whose duration is a metric: what ``engine.timed`` is told."""
+from kvstore.core import Core
+from kvstore.errors import said_of
+from kvstore.files import disk_full_is_typed
+from kvstore.upkeep.checkpointing import Checkpointer
+from kvstore.upkeep.compaction import Compaction
+from kvstore.upkeep.defragment import Defragmenter
+from kvstore.upkeep.leasing import EXPIRY_INTERVAL_SECONDS, Leasing
+from kvstore.upkeep.snapshots import SnapshotKeeper
+from kvstore.write.room import POLL_INTERVAL_SECONDS, Room
+from kvstore.write.writer import Writer
 
 UPKEEP_INTERVAL_SECONDS = 1.0
 SNAPSHOT_INTERVAL_SECONDS = 1.0
 RETRY_SECONDS_MAX = 2.0
-BUSY_SECONDS = 0.02
-BREATH_SECONDS = 0.00005
-BREATH_EVERY_SECONDS = 0.002
+NO_MEMORY_SECONDS = 0.02
 
 logger = logging.getLogger("kvstore")
 
@@ -90,7 +88,7 @@ class Maintenance:
             try:
                 self._turn()
             except BaseException:  # no memory to wait with: the thread outlives it
-                time.sleep(BUSY_SECONDS)
+                time.sleep(NO_MEMORY_SECONDS)
 
     def _turn(self) -> None:
         wait = min(job.due for job in self._jobs) - time.monotonic()
@@ -128,54 +126,30 @@ class Maintenance:
         return [f"{name}: {error}" for name, error in list(self._errors.items())]
 
 
-def said_of(error: BaseException) -> str:
-    """Its message; what it is, where it has none."""
-    return str(error) or type(error).__name__
-
-
-class Traffic:
-    """Whether background work should take its time: writes come in, and the memory for them is far from full."""
-
-    def __init__(self, engine: LocalEngine) -> None:
-        self._engine = engine
-        self._index = engine.state.index
-        self._busy_until = 0.0
-
-    def __call__(self) -> bool:
-        state = self._engine.state
-        if state.index != self._index:
-            self._index = state.index
-            self._busy_until = time.monotonic() + BUSY_SECONDS
-        if 2 * state.active.size_bytes > self._engine.options.overlay_limit:
-            return False  # they will have to wait for this work to end
-        return time.monotonic() < self._busy_until
-
-
-class Courtesy:
-    """Gives up the GIL: for half the time while there is traffic, otherwise for a breath now and then."""
-
-    def __init__(self, engine: LocalEngine) -> None:
-        self._is_busy = Traffic(engine)
-        self._resumed = time.perf_counter()
-
-    def __call__(self) -> None:
-        is_busy = self._is_busy()
-        if time.perf_counter() - self._resumed > (RUN_SECONDS if is_busy else BREATH_EVERY_SECONDS):
-            time.sleep(PAUSE_SECONDS if is_busy else BREATH_SECONDS)
-            self._resumed = time.perf_counter()
-
-
 class Background:
-    """The threads of one engine. They begin with the first write: who opens a store to read it pays for none."""
+    """The threads of one store. They begin with the first write: a store that is only read starts none."""
 
-    def __init__(self, engine: LocalEngine) -> None:
-        self._engine = engine
+    def __init__(
+        self,
+        core: Core,
+        writer: Writer,
+        checkpointer: Checkpointer,
+        room: Room,
+        leasing: Leasing,
+        compaction: Compaction,
+        defragmenter: Defragmenter,
+        snapshots: SnapshotKeeper,
+    ) -> None:
+        self._core = core
+        self._writer = writer
+        self._checkpointer = checkpointer
+        self._room = room
+        self._leasing = leasing
+        self._compaction = compaction
+        self._defragmenter = defragmenter
+        self._snapshots = snapshots
         self._threads: list[Maintenance] = []
         self._starting = threading.Lock()
-        self.work_wanted = Bell()
-        """Rung when the prompt jobs should not wait for their turn."""
-        self.upkeep_wanted = Bell()
-        """The same for compaction and defragment."""
         self.at_rest = False
         """Whether the next write has to begin them: none was made yet, or not all could be had."""
         self._start_error = ""
@@ -188,15 +162,15 @@ class Background:
             self.begin()
 
     def _has_work(self) -> bool:
-        engine, state = self._engine, self._engine.state
+        state = self._core.state
         return bool(
             state.index != state.applied_index
             or state.head_compacted > state.compact_finished
             or state.alarms
-            or engine.lessor.leases
-            or engine.compaction.is_automatic
-            or engine.options.snapshot_interval_seconds
-            or engine.snapshots.due()
+            or self._core.lessor.leases
+            or self._compaction.is_automatic
+            or self._core.options.snapshot_interval_seconds
+            or self._snapshots.due()
         )
 
     def begin(self) -> None:
@@ -217,39 +191,36 @@ class Background:
             self._starting.release()
 
     def _make(self) -> list[Maintenance]:
-        engine = self._engine
+        options = self._core.options
         prompt = [
-            Job("checkpoint", engine.checkpoint, engine.options.backend_batch_interval_seconds),
-            Job("log", self._tend_log, engine.options.sync_interval_seconds),
-            Job("leases", engine.leasing.tend, EXPIRY_INTERVAL_SECONDS),
-            Job("space", engine.space.tend, POLL_INTERVAL_SECONDS),
-            Job("snapshots", engine.snapshots.tend, SNAPSHOT_INTERVAL_SECONDS),
+            Job("checkpoint", self._checkpoint, options.backend_batch_interval_seconds),
+            Job("log", self._tend_log, options.sync_interval_seconds),
+            Job("leases", self._leasing.tend, EXPIRY_INTERVAL_SECONDS),
+            Job("space", self._room.tend, POLL_INTERVAL_SECONDS),
+            Job("snapshots", self._snapshots.tend, SNAPSHOT_INTERVAL_SECONDS),
             Job("threads", self.begin, UPKEEP_INTERVAL_SECONDS),
         ]
         long = [Job("upkeep", self.tend_upkeep, UPKEEP_INTERVAL_SECONDS)]
         return [
-            Maintenance("kvstore-maintenance", self.work_wanted, prompt),
-            Maintenance("kvstore-upkeep", self.upkeep_wanted, long),
+            Maintenance("kvstore-maintenance", self._core.work_wanted, prompt),
+            Maintenance("kvstore-upkeep", self._core.upkeep_wanted, long),
         ]
-
-    def want_work(self) -> None:
-        """Have the prompt jobs done at once."""
-        self.work_wanted.ring()
 
     def tend_upkeep(self) -> None:
         """Compact if it is time to, delete what has become garbage, defragment if that left much free."""
-        engine = self._engine
-        engine.compaction.tend()
-        if engine.compaction.run(stop=lambda: self.is_stopping) and not self.is_stopping:
-            engine.defragmenter.run_if_worthwhile()
+        self._compaction.tend()
+        if self._compaction.run(stop=lambda: self.is_stopping) and not self.is_stopping:
+            self._defragmenter.run_if_worthwhile()
+
+    def _checkpoint(self) -> None:
+        with disk_full_is_typed():
+            self._checkpointer.run()
 
     def _tend_log(self) -> None:
         """Sync (durability ``interval``), and lay zeros ahead."""
-        engine = self._engine
-        if engine.options.durability == "interval":
-            engine.sync_log()
-        if engine.log is not None:
-            engine.log.fill_ahead()
+        if self._core.options.durability == "interval":
+            self._writer.sync_log()
+        self._core.log.fill_ahead()
 
     @property
     def errors(self) -> list[str]:

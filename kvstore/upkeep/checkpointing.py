@@ -15,29 +15,32 @@ writers wait (``wait_for_room``), and the checkpoint hurries.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+from kvstore import invariants
 from kvstore.bell import Gate
+from kvstore.core import COMMIT, Core
 from kvstore.errors import Busy, Corruption, DiskFull, Overloaded
 from kvstore.files import is_disk_failure
+from kvstore.invariants import held
 from kvstore.mvcc import checkpoint
+from kvstore.mvcc.marks import Marks
 from kvstore.mvcc.overlay import Generation, Remains
-from kvstore.mvcc.schema import META, META_APPLIED_INDEX, META_LOG_MARK, parse_u64
-from kvstore.upkeep.background import COMMIT
-
-if TYPE_CHECKING:
-    from kvstore.engine import LocalEngine
+from kvstore.mvcc.schema import META, META_LOG_MARK
+from kvstore.pacing import Pacer
+from kvstore.write.room import Room
+from kvstore.write.writer import Writer
 
 
 class Checkpointer:
-    """The checkpoints of one engine."""
+    """The checkpoints of one store."""
 
-    def __init__(self, engine: LocalEngine) -> None:
-        self._engine = engine
-        self._room = Gate()
-        """Opened, and another put in its place, whenever a checkpoint has made room."""
-        self._limit_bytes = engine.options.overlay_limit
-        self.batch_limit = engine.options.backend_batch_limit
+    def __init__(self, core: Core, writer: Writer, room: Room) -> None:
+        self._core = core
+        self._writer = writer
+        self._room = room
+        self._limit_bytes = core.options.overlay_limit
+        self._finished = Gate()
+        """Opened, and another put in its place, whenever a checkpoint has ended."""
+        self.batch_limit = core.options.backend_batch_limit
         """As many changes in the active generation ask for a checkpoint at once."""
         self.obstacle: BaseException | None = None
         """Why the last checkpoint failed, if it did."""
@@ -45,28 +48,27 @@ class Checkpointer:
     @property
     def overloaded(self) -> bool:
         """Whether more waits in memory than may."""
-        return self._engine.state.active.size_bytes > self._limit_bytes
+        return self._core.state.waiting_bytes > self._limit_bytes
 
     def run(self) -> bool:
         """Move what waits in memory into the backend; whether there was anything."""
-        engine = self._engine
-        with engine.checkpointing:
+        core, state = self._core, self._core.state
+        with core.checkpointing:
             generation = self._freeze()
             if generation is None:
                 return False
-            engine.barrier()
-            if engine.options.durability != "always":
-                engine.sync_log()
-            engine.state.backend_revision = generation.last_revision
+            self._writer.barrier()
+            if core.options.durability != "always":
+                self._writer.sync_log()
+            state.committing(generation)
             self._write(generation)
-            with engine.writer.still():
-                engine.state.generations = engine.state.generations[:1]
-                engine.state.applied_index = generation.last_index
-            engine.space.measure()
-            if engine.state.head_compacted > engine.state.compact_finished:
-                engine.background.upkeep_wanted.ring()
-            made, self._room = self._room, Gate()
-            made.open()
+            with self._writer.still():
+                state.committed(generation)
+            self._room.measure()
+            if state.head_compacted > state.compact_finished:
+                core.upkeep_wanted.ring()
+            finished, self._finished = self._finished, Gate()
+            finished.open()
             remains = Remains(generation)
             del generation
             remains.drain()
@@ -74,61 +76,58 @@ class Checkpointer:
 
     def _freeze(self) -> Generation | None:
         """The generation to write: one left from an attempt that found the disk full, or the active one."""
-        engine, state = self._engine, self._engine.state
-        with engine.writer.still():
-            if len(state.generations) > 1:
-                return state.generations[1]
-            active = state.active
+        state = self._core.state
+        with self._writer.still():
+            if state.frozen is not None:
+                return state.frozen
             if state.index == state.applied_index:
                 return None
-            active.last_index = state.index
-            active.last_revision = state.head
-            if engine.log is not None:
-                active.set_row(META, META_LOG_MARK, engine.log.mark)
-            state.generations = (Generation(), active)
-            engine.space.reckon()
-            return active
+            state.active.set_row(META, META_LOG_MARK, self._core.log.mark)
+            frozen = state.freeze()
+            self._room.reckon()
+            return frozen
 
     def _write(self, generation: Generation) -> None:
-        engine = self._engine
-        pace = checkpoint.Pacer()
+        core = self._core
+        if invariants.ON:
+            held(core.checkpointing, "checkpointing")
+        pace = Pacer()
 
         def pause() -> None:
-            if not self.overloaded and not engine.refuses_writes:
-                pace(hurry=len(engine.state.active.changes) > self.batch_limit)
+            if not self.overloaded and not core.life.refuses_writes:
+                pace(hurry=len(core.state.active.changes) > self.batch_limit)
 
         try:
             if self.obstacle is None or not self._is_written(generation):
-                with engine.timed(COMMIT):
-                    checkpoint.write_generation(engine.backend, generation, engine.now_ms(), pause)
+                with core.timed(COMMIT):
+                    checkpoint.write_generation(core.backend, generation, core.clock.now_ms(), pause)
         except BaseException as failure:
-            self.obstacle = failure
-            if isinstance(failure, Corruption) or (
-                is_disk_failure(failure) and not isinstance(failure, DiskFull)
-            ):
-                engine.poison(failure)
+            self._note(failure)
             raise
-        self.obstacle = None
+        self._note(None)
+
+    def _note(self, failure: BaseException | None) -> None:
+        self.obstacle = failure
+        self._room.backend_is_full = is_full = isinstance(failure, DiskFull)
+        if isinstance(failure, Corruption) or (failure and is_disk_failure(failure) and not is_full):
+            self._core.life.poison(failure)
 
     def _is_written(self, generation: Generation) -> bool:
         """Whether an attempt that failed did so only after its commit. Written twice, rows would end themselves."""
-        applied = self._engine.backend.get(META, META_APPLIED_INDEX)
-        return parse_u64(applied) >= generation.last_index
+        with self._core.backend.read() as tx:
+            return Marks.read(tx).applied_index >= generation.last_index
 
     def wait_for_room(self) -> None:
-        """Return when the active generation is small again.
+        """Return when background work has made the active generation small again.
 
         Raises ``DiskFull`` if the backend's disk is full, ``Overloaded`` if checkpoints fail for another reason.
         """
-        engine = self._engine
-        if not engine.options.background or engine.background.at_rest:
-            self.run()
-            return
-        while self.overloaded and not engine.refuses_writes and not engine.stalled:
-            engine.background.want_work()
-            self._room.wait(0.1)
+        core = self._core
+        while self.overloaded and not core.life.refuses_writes:
+            core.want_work()
+            self._finished.wait(0.1)
             obstacle = self.obstacle
             if isinstance(obstacle, DiskFull):
                 raise DiskFull(str(obstacle)) from obstacle
-            if obstacle is not None and not isinstance(obstacle, Busy) and not engine.refuses_writes:
+            if obstacle is not None and not isinstance(obstacle, Busy) and not core.life.refuses_writes:
                 raise Overloaded(f"the memory is full, for checkpoints fail: {obstacle}") from obstacle

@@ -32,29 +32,32 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from typing import TypeVar
 
 from kvstore.backend import Progress, ReadTx, Row, WriteTx
+from kvstore.core import Core
 from kvstore.errors import Compacted, FutureRevision
+from kvstore.model import CompactionRequest
+from kvstore.mvcc.marks import Marks
 from kvstore.mvcc.schema import (
     CHANGES,
     CREATE,
     HISTORY,
     META,
     META_COMPACT_FINISHED,
-    META_COMPACT_SCHEDULED,
     escape,
     history_key,
     pack_u64,
     parse_revision,
-    parse_u64,
     revision_key,
 )
-from kvstore.upkeep.background import Courtesy
+from kvstore.mvcc.state import State
+from kvstore.observe.estimates import CompactionEstimate
+from kvstore.pacing import Courtesy
+from kvstore.upkeep.checkpointing import Checkpointer
 from kvstore.upkeep.retention import policy
-
-if TYPE_CHECKING:
-    from kvstore.engine import LocalEngine
+from kvstore.write.room import Room
+from kvstore.write.writer import Writer
 
 T = TypeVar("T")
 
@@ -62,14 +65,6 @@ SLICE_ROWS = 64
 SLICE_KEYS = 16
 PASS_KEYS = 200_000
 PAGE_ROWS = 1000
-
-
-class CompactionEstimate(NamedTuple):
-    """What a compaction to ``revision`` would delete."""
-
-    revision: int
-    changes: int
-    versions: int
 
 
 class _Pass:
@@ -164,27 +159,30 @@ class _Remainder:
 
 
 class Compaction:
-    """The sweep of one engine."""
+    """The sweep of one store."""
 
-    def __init__(self, engine: LocalEngine) -> None:
-        self._engine = engine
+    def __init__(self, core: Core, writer: Writer, checkpointer: Checkpointer, room: Room) -> None:
+        self._core = core
+        self._writer = writer
+        self._checkpointer = checkpointer
+        self._room = room
         self._pass: _Pass | _Remainder | None = None
-        options = engine.options
+        options = core.options
         self._policy = policy(
             options.auto_compaction_mode,
             options.auto_compaction_retention,
-            engine.clock.elapsed_ms() / 1000,
-            engine.state.published,
+            core.clock.elapsed_ms() / 1000,
+            core.state.published,
         )
         self.rows_deleted: int = 0
 
     @property
     def debt_revisions(self) -> int:
         """How many revisions below the mark still have rows."""
-        with self._engine.backend.read() as tx:
-            target, finished = _marks(tx)
-            first = tx.scan(CHANGES, limit=1) if target > finished else []
-        return max(target - parse_revision(first[0][0])[0], 0) if first else 0
+        with self._core.backend.read() as tx:
+            marks = Marks.read(tx)
+            first = tx.scan(CHANGES, limit=1) if marks.compacted > marks.finished else []
+        return max(marks.compacted - parse_revision(first[0][0])[0], 0) if first else 0
 
     @property
     def is_automatic(self) -> bool:
@@ -192,29 +190,30 @@ class Compaction:
 
     def tend(self) -> int:
         """Compact automatically if it is time to; to which revision (0: not now)."""
-        engine = self._engine
+        core = self._core
         if self._policy is None:
             return 0
-        revision = self._policy.due(engine.clock.elapsed_ms() / 1000, engine.state.published)
+        revision = self._policy.due(core.clock.elapsed_ms() / 1000, core.state.published)
         if not revision:
             return 0
         with suppress(Compacted):  # by hand, meanwhile
-            engine.compact(revision)
-        self._policy.done(engine.clock.elapsed_ms() / 1000, revision)
+            self._writer.ask(CompactionRequest(revision))
+            core.want_work()
+        self._policy.done(core.clock.elapsed_ms() / 1000, revision)
         return revision
 
     def estimate(self, revision: int) -> CompactionEstimate:
         """Count what ``compact(revision)`` would delete, once everything is in the backend."""
-        engine = self._engine
-        engine.check_readable()
-        if revision <= engine.state.compacted:
-            raise Compacted(engine.state.compacted)
-        if revision > engine.state.published:
+        state = self._core.state
+        self._core.life.check_readable()
+        if revision <= state.compacted:
+            raise Compacted(state.compacted)
+        if revision > state.published:
             raise FutureRevision
-        engine.checkpointer.run()
-        floor, swept = revision_key(revision, 0), revision_key(engine.state.compact_finished + 1, 0)
+        self._checkpointer.run()
+        floor, swept = revision_key(revision, 0), revision_key(state.compact_finished + 1, 0)
         changes = versions = 0
-        for rows in _pages(engine, revision_key(revision + 1, 0)):
+        for rows in _pages(state, revision_key(revision + 1, 0)):
             changes += sum(1 for key, _ in rows if key < floor)
             versions += sum(1 for key, value in rows if value[:1] != CREATE and key >= swept)
         return CompactionEstimate(revision, changes, versions)
@@ -223,7 +222,7 @@ class Compaction:
         """Sweep until nothing is left or ``stop`` says so; whether anything was done."""
         total = self.debt_revisions
         worked = False
-        pause_seconds = self._engine.options.compaction_sleep_interval_seconds
+        pause_seconds = self._core.options.compaction_sleep_interval_seconds
         while not stop() and self.step():
             worked = True
             if progress is not None:
@@ -233,12 +232,13 @@ class Compaction:
 
     def step(self) -> bool:
         """Delete one chunk, in one commit; false if there was nothing to do."""
-        engine = self._engine
-        with engine.checkpointing:
-            pause = Courtesy(engine)
-            with engine.backend.read() as view:
-                target, finished = _marks(view)
-                if target <= finished:
+        core = self._core
+        with core.checkpointing:
+            pause = Courtesy(core.state, core.options.overlay_limit)
+            with core.backend.read() as view:
+                marks = Marks.read(view)
+                target = marks.compacted
+                if target <= marks.finished:
                     return False
                 now = self._pass
                 if now is None or now.target != target:
@@ -247,12 +247,12 @@ class Compaction:
             is_last = self._commit_chunk(now, pause)
             self._pass = None if now.is_done else now
             if is_last:
-                engine.state.compact_finished = target
-            engine.space.measure()
+                core.state.swept(target)
+            self._room.measure()
             return True
 
     def _begin(self, view: ReadTx, target: int, pause: Callable[[], None]) -> _Pass | _Remainder:
-        stays = _Remainder.read(view, target, self._engine.options.compaction_batch_limit, pause)
+        stays = _Remainder.read(view, target, self._core.options.compaction_batch_limit, pause)
         if stays is not None:
             return stays
         goes = _Pass(target)
@@ -260,18 +260,12 @@ class Compaction:
         return goes
 
     def _commit_chunk(self, now: _Pass | _Remainder, pause: Callable[[], None]) -> bool:
-        with self._engine.backend.write() as tx:
-            self.rows_deleted += now.delete_some(tx, self._engine.options.compaction_batch_limit, pause)
+        with self._core.backend.write() as tx:
+            self.rows_deleted += now.delete_some(tx, self._core.options.compaction_batch_limit, pause)
             is_last = now.is_done and now.is_last
             if is_last:
                 tx.put_many(META, [(META_COMPACT_FINISHED, pack_u64(now.target))])
         return is_last
-
-
-def _marks(tx: ReadTx) -> tuple[int, int]:
-    """(scheduled, finished), -1 where there never was one."""
-    scheduled, finished = tx.get_many(META, [META_COMPACT_SCHEDULED, META_COMPACT_FINISHED])
-    return parse_u64(scheduled, -1), parse_u64(finished, -1)
 
 
 def _slices(items: list[T]) -> Iterator[list[T]]:
@@ -279,11 +273,11 @@ def _slices(items: list[T]) -> Iterator[list[T]]:
         yield items[start : start + SLICE_ROWS]
 
 
-def _pages(engine: LocalEngine, end: bytes) -> Iterator[list[Row]]:
+def _pages(state: State, end: bytes) -> Iterator[list[Row]]:
     """The changes below ``end``."""
     at = b""
     while True:
-        with engine.backend.read() as tx:
+        with state.backend.read() as tx:
             rows = tx.scan(CHANGES, at, end, limit=PAGE_ROWS)
         yield rows
         if len(rows) < PAGE_ROWS:

@@ -31,43 +31,27 @@ import weakref
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from kvstore import files, layout
 from kvstore.backend import Backend, Progress
-from kvstore.errors import Corruption, DiskFull, Overloaded, ReadOnly
+from kvstore.core import DEFRAGMENT, Core
+from kvstore.errors import Corruption, DiskFull
 from kvstore.held import check_held
 from kvstore.mvcc.schema import META, TABLES
+from kvstore.observe.estimates import estimate_defragment
+from kvstore.pacing import GivesWay
 from kvstore.readers import has_readers
 from kvstore.snapshot.transfer import copy_rows
-from kvstore.upkeep.background import DEFRAGMENT, Courtesy
-
-if TYPE_CHECKING:
-    from kvstore.engine import LocalEngine
+from kvstore.upkeep.checkpointing import Checkpointer
+from kvstore.write.room import Room
+from kvstore.write.writer import Writer
 
 logger = logging.getLogger("kvstore")
 
-MARGIN_BYTES = 4 << 20
 FREED_BYTES = 4 << 20
 BATCH_BYTES = 256 << 10
 """Of a commit into the new file: its sync holds up the sync of a put or two, for no longer than that."""
-
-
-class DefragmentEstimate(NamedTuple):
-    """What a defragment would do. ``needed_bytes`` of ``free_bytes`` on the disk are taken until it is done."""
-
-    size_bytes: int
-    in_use_bytes: int
-    needed_bytes: int
-    free_bytes: int
-
-    @property
-    def reclaimable_bytes(self) -> int:
-        return max(self.size_bytes - self.in_use_bytes, 0)
-
-    @property
-    def free_share(self) -> float:
-        return self.reclaimable_bytes / self.size_bytes if self.size_bytes else 0.0
 
 
 class Defragmented(NamedTuple):
@@ -78,26 +62,21 @@ class Defragmented(NamedTuple):
 
 
 class Defragmenter:
-    """Defragments the backend of one engine."""
+    """Defragments the backend of one store."""
 
-    def __init__(self, engine: LocalEngine) -> None:
-        self._engine = engine
-        self._name = engine.directory.db_temp.name if engine.directory is not None else ""
+    def __init__(self, core: Core, writer: Writer, checkpointer: Checkpointer, room: Room) -> None:
+        self._core = core
+        self._writer = writer
+        self._checkpointer = checkpointer
+        self._room = room
         self.count: int = 0
-
-    def estimate(self) -> DefragmentEstimate:
-        """The sizes that matter. Changes nothing."""
-        backend, directory = self._engine.backend, self._engine.directory
-        in_use = backend.in_use_bytes()
-        free = files.free_bytes(directory.snap) if directory is not None else 0
-        return DefragmentEstimate(backend.size_bytes(), in_use, in_use + MARGIN_BYTES, free)
 
     def run_if_worthwhile(self) -> Defragmented | None:
         """Defragment if as much is free as the options ask for."""
-        options = self._engine.options
-        if not options.auto_defragment_ratio or not self._engine.backend.persistent:
+        options, backend = self._core.options, self._core.backend
+        if not options.auto_defragment_ratio or not backend.persistent:
             return None
-        found = self.estimate()
+        found = estimate_defragment(backend, self._core.directory)
         if found.reclaimable_bytes < max(options.auto_defragment_min, 1):
             return None
         return self.run() if found.free_share >= options.auto_defragment_ratio else None
@@ -106,84 +85,84 @@ class Defragmenter:
         """Defragment. Raises ``DiskFull`` before anything is written if there is no room for the copy, and
         ``Overloaded`` if writers filled the memory meanwhile.
         """
-        engine = self._engine
-        engine.check_readable()
-        if engine.log is None or engine.directory is None:
-            raise ReadOnly
-        before = engine.backend.size_bytes()
-        if not engine.backend.persistent:
+        core = self._core
+        core.life.check_readable()
+        before = core.backend.size_bytes()
+        if not core.backend.persistent:
             return Defragmented(before, before)
-        with engine.checkpointing, engine.timed(DEFRAGMENT):
-            check_held(engine.disk)
-            engine.checkpointer.run()
-            found = self.estimate()
+        with core.checkpointing, core.timed(DEFRAGMENT):
+            check_held(core.disk)
+            self._checkpointer.run()
+            found = estimate_defragment(core.backend, core.directory)
             if found.free_bytes < found.needed_bytes:
                 raise DiskFull(
                     f"defragmenting takes about {found.needed_bytes} bytes for a while; "
-                    f"{engine.directory.snap} has room for {found.free_bytes}"
+                    f"{core.directory.snap} has room for {found.free_bytes}"
                 )
-            self._copy(engine.directory.db_temp, progress)
-            self._swap(engine.directory)
-            after = engine.backend.size_bytes()
-        engine.space.measure()
+            self._copy(core.directory.db_temp, progress)
+            self._swap()
+            after = core.backend.size_bytes()
+        self._room.measure()
         self.count += 1
         logger.info("defragmented: %d bytes, %d before", after, before)
         return Defragmented(before, after)
 
     def _copy(self, target: Path, progress: Progress | None) -> None:
         """A synced, compared copy at ``target``, or nothing."""
-        engine = self._engine
-        self._remove_temporaries(target.parent)
+        disk, backend = self._core.disk, self._core.backend
+        self._remove_temporaries()
         try:
-            copy = type(engine.backend).open(target, TABLES)
+            copy = type(backend).open(target, TABLES)
             try:
-                copy_rows(engine.backend, copy, progress, pause=_GivesWay(engine), batch_bytes=BATCH_BYTES)
-                _compare(engine.backend, copy, target)
+                pause = GivesWay(self._core.state, self._core.options.overlay_limit)
+                copy_rows(backend, copy, progress, pause=pause, batch_bytes=BATCH_BYTES)
+                _compare(backend, copy, target)
                 helpers = copy.settle()
             finally:
                 copy.close()
             for path in (*helpers, *type(copy).stale_helpers(target)):
-                engine.disk.remove(path)
-            engine.disk.sync_file(target)
+                disk.remove(path)
+            disk.sync_file(target)
         except BaseException:
-            self._remove_temporaries(target.parent)
+            self._remove_temporaries()
             raise
 
-    def _remove_temporaries(self, folder: Path) -> None:
-        for path in layout.temporaries(folder):
-            if path.name.startswith(self._name):
-                self._engine.disk.remove(path)
+    def _remove_temporaries(self) -> None:
+        directory = self._core.directory
+        for path in layout.temporaries(directory.snap):
+            if path.name.startswith(directory.db_temp.name):
+                self._core.disk.remove(path)
 
-    def _swap(self, directory: layout.DataDir) -> None:
-        engine = self._engine
-        old = engine.backend
+    def _swap(self) -> None:
+        core, disk, directory = self._core, self._core.disk, self._core.directory
+        old = core.backend
         try:
             helpers = old.settle()
             size_bytes = directory.db.stat().st_size
-            old_file = engine.disk.open(directory.db)
+            old_file = disk.open(directory.db)
         except BaseException:
-            self._remove_temporaries(directory.snap)
+            self._remove_temporaries()
             raise
         try:
             for path in helpers:
-                engine.disk.remove(path)
-            engine.disk.sync_dir(directory.snap)
-            engine.disk.rename(directory.db_temp, directory.db)
+                disk.remove(path)
+            disk.sync_dir(directory.snap)
+            disk.rename(directory.db_temp, directory.db)
             for path in old.stale_helpers(directory.db):
-                engine.disk.remove(path)
-            engine.disk.sync_dir(directory.snap)
+                disk.remove(path)
+            disk.sync_dir(directory.snap)
             new = type(old).open(directory.db, TABLES)
         except (
             BaseException
-        ) as failure:  # the name may be the new file's: nothing more may go into the old one
+        ) as failure:  # the name may be the new file's: the old one must not be written any more
             old_file.close()
-            engine.poison(failure)
+            core.life.poison(failure)
             raise
         readers = weakref.ref(old)
         is_read_elsewhere = has_readers(directory.snap)
-        with engine.writer.still():
-            engine.state.backend = new
-        engine.note_open()
+        with self._writer.still():
+            core.state.use_backend(new)
+        core.lock.note_open()
         del old
         _free(old_file, size_bytes, in_use=lambda: is_read_elsewhere or readers() is not None)
 
@@ -196,19 +175,6 @@ def _free(file: files.File, size_bytes: int, in_use: Callable[[], bool]) -> None
             size_bytes = max(0, size_bytes - FREED_BYTES)
             file.truncate(size_bytes)
             time.sleep(time.perf_counter() - begin)
-
-
-class _GivesWay:
-    """Between two handfuls of rows: leaves the GIL to others, and gives up before writers have to wait for memory."""
-
-    def __init__(self, engine: LocalEngine) -> None:
-        self._engine = engine
-        self._courtesy = Courtesy(engine)
-
-    def __call__(self) -> None:
-        if self._engine.overloaded:
-            raise Overloaded
-        self._courtesy()
 
 
 def _compare(original: Backend, copy: Backend, path: Path) -> None:

@@ -25,20 +25,21 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from kvstore import layout
+from kvstore import invariants, layout
 from kvstore.backend import Progress
-from kvstore.errors import KVStoreError, ReadOnly, StoreClosed
+from kvstore.core import SNAPSHOT, Core
+from kvstore.errors import KVStoreError, StoreClosed, said_of
 from kvstore.files import is_disk_failure
 from kvstore.held import check_held
-from kvstore.snapshot.live_copy import take_beside
+from kvstore.invariants import hold
+from kvstore.layout import DataDir
+from kvstore.pacing import Traffic
 from kvstore.snapshot.reader import SnapshotInfo, read_info
-from kvstore.snapshot.writer import take_snapshot
-from kvstore.upkeep.background import SNAPSHOT, said_of
-
-if TYPE_CHECKING:
-    from kvstore.engine import LocalEngine
+from kvstore.snapshot.writer import check_target, copy_backend, seal
+from kvstore.upkeep.checkpointing import Checkpointer
+from kvstore.write.room import Room
+from kvstore.write.writer import Writer
 
 logger = logging.getLogger("kvstore")
 
@@ -49,10 +50,13 @@ ARCHIVE_WAIT_SECONDS = 2.0
 
 
 class SnapshotKeeper:
-    """Takes, keeps and removes the snapshots of an engine."""
+    """Takes, keeps and removes the snapshots of one store."""
 
-    def __init__(self, engine: LocalEngine) -> None:
-        self._engine = engine
+    def __init__(self, core: Core, writer: Writer, checkpointer: Checkpointer, room: Room) -> None:
+        self._core = core
+        self._writer = writer
+        self._checkpointer = checkpointer
+        self._room = room
         self._taking = threading.Lock()
         self._stopping = False
         self._thread: threading.Thread | None = None
@@ -67,10 +71,9 @@ class SnapshotKeeper:
         self.last_error: Exception | None = None
         self._bytes_before = 0
         """Log bytes since the last snapshot that earlier runs wrote, minus those that this run wrote before it."""
-        self._since_ms = engine.clock.elapsed_ms()
+        self._since_ms = core.clock.elapsed_ms()
         """When the last snapshot was taken, by the time that only goes on."""
-        if engine.directory is not None and engine.log is not None:
-            self._find_last()
+        self._find_last()
 
     def _find_last(self) -> None:
         for file in reversed(self.files()):
@@ -79,62 +82,58 @@ class SnapshotKeeper:
             except (KVStoreError, OSError) as error:
                 logger.warning("a snapshot cannot be used: %s", error)
                 continue
-            waited_ms = max(
-                self._engine.now_ms() - self.last.created_ms, 0
-            )  # or it comes from a clock that was wrong
-            self._since_ms -= waited_ms
+            waited_ms = self._core.clock.now_ms() - self.last.created_ms
+            self._since_ms -= max(waited_ms, 0)  # it may come from a clock that was wrong
             break
         index = self.last.index if self.last else 0
-        log = self._engine.log
-        segments = log.segments()[:-1] if log is not None else []  # the last is filled with zeros ahead
+        segments = self._core.log.segments()[:-1]  # the last is filled with zeros ahead
         self._bytes_before = sum(segment.size_bytes for segment in segments if segment.last_index > index)
 
     def files(self) -> list[layout.NumberedFile]:
         """Snapshots in the store's own place, oldest first."""
-        directory = self._engine.directory
-        if directory is None:
-            return []
-        return [file for file in directory.snapshots() if file.cluster_id == self._engine.cluster_id]
+        return own_snapshots(self._core.directory, self._core.cluster_id)
 
     # --- taking -----------------------------------------------------------------------
 
     def take(
         self, path: str | os.PathLike[str] | None = None, progress: Progress | None = None
     ) -> SnapshotInfo:
-        """Write a snapshot of everything durable now; see ``writer``."""
-        engine = self._engine
-        engine.check_readable()
-        if engine.log is None:
-            if path is None or engine.directory is None:
-                raise ReadOnly
-            return take_beside(engine, Path(path), progress)
+        """Write a snapshot of everything durable now, to ``path`` or into the store's own place; see ``writer``."""
+        core = self._core
+        core.life.check_readable()
         if path is None:
-            check_held(engine.disk)
+            check_held(core.disk)
         with self._taking:
-            log_bytes = engine.log.appended_bytes
-            with engine.timed(SNAPSHOT):
-                info = take_snapshot(engine, None if path is None else Path(path), progress)
+            log_bytes = core.log.appended_bytes
+            with core.timed(SNAPSHOT):
+                info = self._write(None if path is None else Path(path), progress)
             if path is None:
                 self.last, self.last_error = info, None
-                self._since_ms, self._bytes_before = engine.clock.elapsed_ms(), -log_bytes
-                self.prune(engine.options.max_snapshots)
+                self._since_ms, self._bytes_before = core.clock.elapsed_ms(), -log_bytes
+                self.prune(core.options.max_snapshots)
         logger.info("snapshot %s: revision %d, %d bytes", info.path, info.revision, info.size_bytes)
         return info
 
-    def surplus(self, keep: int) -> list[layout.NumberedFile]:
-        """The snapshots that are too many where the newest ``keep`` (0: all) are wanted, oldest first."""
-        return self.files()[:-keep] if keep else []
+    def _write(self, path: Path | None, progress: Progress | None) -> SnapshotInfo:
+        core = self._core
+        with core.checkpointing:
+            self._checkpointer.run()
+            target = path or core.directory.snapshot(core.cluster_id, core.state.applied_index)
+            if path is not None:
+                check_target(core.directory, path)
+            now_ms = core.clock.now_ms()
+            is_busy = Traffic(core.state, core.options.overlay_limit)
+            copy = copy_backend(core.disk, core.backend, target, now_ms, progress, is_busy=is_busy)
+        return seal(core.disk, copy, target)
 
     def prune(self, keep: int) -> list[layout.NumberedFile]:
-        """Remove the ``surplus``; what was removed."""
-        engine = self._engine
-        if engine.log is None or engine.directory is None:
-            raise ReadOnly
-        surplus = self.surplus(keep)
+        """Remove the ``surplus``; returns what was removed."""
+        core = self._core
+        surplus = surplus_of(self.files(), keep)
         for file in surplus:
-            engine.disk.remove(file.path)
+            core.disk.remove(file.path)
         if surplus:
-            engine.disk.sync_dir(engine.directory.snap)
+            core.disk.sync_dir(core.directory.snap)
         return surplus
 
     # --- automatically ----------------------------------------------------------------
@@ -142,33 +141,32 @@ class SnapshotKeeper:
     @property
     def entries_since(self) -> int:
         """Log entries since the last snapshot."""
-        return self._engine.state.index - (self.last.index if self.last else 0)
+        return self._core.state.index - (self.last.index if self.last else 0)
 
     @property
     def log_bytes_since(self) -> int:
         """Bytes of log since the last snapshot."""
-        log = self._engine.log
-        return max(0, self._bytes_before + (log.appended_bytes if log is not None else 0))
+        return max(0, self._bytes_before + self._core.log.appended_bytes)
 
     def due(self) -> bool:
         """Whether the options ask for a snapshot now."""
-        options, entries, log_bytes = self._engine.options, self.entries_since, self.log_bytes_since
+        options, entries, log_bytes = self._core.options, self.entries_since, self.log_bytes_since
         if not entries:
             return False
         if options.snapshot_size and log_bytes >= options.snapshot_size:
             return True
-        waited_ms = self._engine.clock.elapsed_ms() - self._since_ms
+        waited_ms = self._core.clock.elapsed_ms() - self._since_ms
         if options.snapshot_interval_seconds and waited_ms >= options.snapshot_interval_seconds * 1000:
             return True
         if not options.snapshot_count or entries < options.snapshot_count:
             return False
-        return log_bytes > self._engine.backend.size_bytes()
+        return log_bytes > self._core.backend.size_bytes()
 
     def tend(self) -> None:
         """Begin a snapshot on its own thread if one is due; release what is no longer needed."""
         if not _is_alive(self._thread) and time.monotonic() >= self._not_before and self.due():
             self._thread = _begin(self._run, "kvstore-snapshot")
-        if not self._engine.options.archive_dir:
+        if not self._core.options.archive_dir:
             self.release()
         elif (
             not _is_alive(self._archiver)
@@ -210,7 +208,7 @@ class SnapshotKeeper:
         if self._archiver is not None:
             self._archiver.join(ARCHIVE_WAIT_SECONDS)
             if self._archiver.is_alive():
-                archive = self._engine.options.archive_dir
+                archive = self._core.options.archive_dir
                 logger.warning(
                     "%s does not answer: closed without archiving, the log keeps the segment", archive
                 )
@@ -219,62 +217,77 @@ class SnapshotKeeper:
 
     def release(self) -> list[Path]:
         """Give up segments that neither the backend nor a kept snapshot needs; which they were."""
-        engine = self._engine
-        log, directory = engine.log, engine.directory
-        if log is None or directory is None:
-            return []
+        core = self._core
         with self._releasing:
             if not self._may_release():
                 return []
-            with engine.checkpointing:
-                index = engine.state.applied_index
-                if engine.backend.persistent:
-                    self._sync_backend(directory.snap)
-            segments = self._releasable(self.covered_index(index))
-            if not engine.options.archive_dir:
-                log.give_up(segments)
+            with core.checkpointing:
+                index = core.state.applied_index
+                if core.backend.persistent:
+                    self._sync_backend(core.directory.snap)
+            covered = self.covered_index(index)
+            segments = self._releasable(covered)
+            if invariants.ON:
+                self._check_released(segments, covered)
+            if not core.options.archive_dir:
+                core.log.give_up(segments)
                 return segments
             for segment in segments:
                 if self._stopping:
                     raise StoreClosed
-                log.give_up([segment], engine.options.archive_dir)
+                core.log.give_up([segment], core.options.archive_dir)
             self.archive_error = None
             return segments
 
+    def _check_released(self, segments: list[Path], covered: int) -> None:
+        with self._writer.log_lock:
+            last = {segment.path: segment.last_index for segment in self._core.log.segments()}
+        for path in segments:
+            hold(5, last[path] <= covered, f"{path.name} goes, whose entries after {covered} are needed")
+
     def _releasable(self, index: int) -> list[Path]:
-        engine = self._engine
         most = self._most_segments
-        if engine.log is None or not most:
+        if not most:
             return []
-        with engine.writer.log_lock:
-            return engine.log.releasable(index, max_segments=most)
+        with self._writer.log_lock:
+            return self._core.log.releasable(index, max_segments=most)
 
     def _sync_backend(self, folder: Path) -> None:
         """Make the backend durable, and its name too: it may have come by a rename that was interrupted."""
         try:
-            self._engine.backend.sync()
-            self._engine.disk.sync_dir(folder)
+            self._core.backend.sync()
+            self._core.disk.sync_dir(folder)
         except BaseException as failure:  # a later sync could succeed without the data that this one lost
             if is_disk_failure(failure):
-                self._engine.poison(failure)
+                self._core.life.poison(failure)
             raise
 
     def covered_index(self, applied_index: int) -> int:
         """The entry up to which the log is not needed, with a backend that durably holds ``applied_index``."""
         oldest = next((file.index for file in self.files()), None)
-        if not self._engine.backend.persistent:
+        if not self._core.backend.persistent:
             return oldest or 0
         return applied_index if oldest is None else min(applied_index, oldest)
 
     @property
     def _most_segments(self) -> int:
         """How many to keep, needed or not; 0: all. On a disk without room none that nobody needs."""
-        engine = self._engine
-        return min(engine.options.max_wals, 1) if engine.space.is_short else engine.options.max_wals
+        most: int = self._core.options.max_wals
+        return min(most, 1) if self._room.is_short else most
 
     def _may_release(self) -> bool:
         """Whether syncing the backend could free anything."""
-        return bool(self._releasable(self.covered_index(self._engine.state.applied_index)))
+        return bool(self._releasable(self.covered_index(self._core.state.applied_index)))
+
+
+def own_snapshots(directory: DataDir, cluster_id: int) -> list[layout.NumberedFile]:
+    """Snapshots of this store in its own place, oldest first."""
+    return [file for file in directory.snapshots() if file.cluster_id == cluster_id]
+
+
+def surplus_of(files: list[layout.NumberedFile], keep: int) -> list[layout.NumberedFile]:
+    """The snapshots beyond the newest ``keep`` (0: keep all), oldest first."""
+    return files[:-keep] if keep else []
 
 
 def _begin(run: Callable[[], None], name: str) -> threading.Thread:

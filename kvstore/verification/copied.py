@@ -16,14 +16,15 @@ from pathlib import Path
 
 from kvstore import layout
 from kvstore.backend import Backend, ReadTx, check_closed
+from kvstore.directory import check_format
 from kvstore.errors import Corruption, KVStoreError, ReadOnly
 from kvstore.keyvalue import row_mod_revision
 from kvstore.layout import DataDir
 from kvstore.mvcc.effects import DELETE, PUT, REVISION
-from kvstore.mvcc.schema import LATEST, META, META_LOG_MARK, TABLES
-from kvstore.recovery import check_format
+from kvstore.mvcc.marks import Marks
+from kvstore.mvcc.schema import LATEST, TABLES
 from kvstore.verification.report import Collector
-from kvstore.verification.small import Marks, read_marks
+from kvstore.verification.small import read_marks
 from kvstore.verification.snapshots import check_tables
 from kvstore.wal.format import Mark
 from kvstore.wal.replay import Replay
@@ -73,10 +74,11 @@ def _opened(kind: type[Backend], path: Path) -> Backend:
 def is_closed(directory: DataDir, backend: Backend, closed: int) -> bool:
     """Whether the backend holds all of the log, which ends with entry ``closed`` (-1: that is not known)."""
     with backend.read() as tx:
-        index, mark = read_marks(tx).applied_index, Mark.decode(tx.get(META, META_LOG_MARK) or b"")
+        marks = read_marks(tx)
+    index = marks.applied_index
     if closed not in (-1, index):
         return False
-    replay = Replay(None, directory.wal, index, mark)
+    replay = Replay(None, directory.wal, index, Mark.decode(marks.log_mark))
     with suppress(KVStoreError):
         for _ in replay.batches():
             return False

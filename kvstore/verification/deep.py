@@ -25,9 +25,9 @@ from kvstore.backend import Backend, ReadTx
 from kvstore.errors import Corruption, DiskFull
 from kvstore.files import Disk, free_bytes
 from kvstore.keyvalue import row_mod_revision
-from kvstore.mvcc import effects
-from kvstore.mvcc.checkpoint import no_pause, write_generation
-from kvstore.mvcc.overlay import Generation
+from kvstore.mvcc.checkpoint import write_now
+from kvstore.mvcc.lessor import Lessor
+from kvstore.mvcc.marks import Marks
 from kvstore.mvcc.schema import (
     ALARM,
     ATTACHMENT,
@@ -42,24 +42,21 @@ from kvstore.mvcc.schema import (
     REVISION_BYTES,
     TABLES,
     parse_revision,
-    parse_u64,
     split_history_key,
 )
 from kvstore.mvcc.state import State
-from kvstore.snapshot.formats import load_leases
+from kvstore.replay import CHECKPOINT_BYTES, Point, apply_log
 from kvstore.snapshot.point import covers
 from kvstore.snapshot.reader import SnapshotInfo, open_backend
 from kvstore.snapshot.transfer import copy_bytes, copy_rows
 from kvstore.verification.report import BACKEND, Collector
-from kvstore.verification.small import Marks, read_marks
+from kvstore.verification.small import read_marks
 from kvstore.wal.archive import log_segments
+from kvstore.wal.format import Batch
 from kvstore.wal.replay import Replay, segments_from
 from kvstore.wire import WireError
 
 BATCH_ROWS = 256
-CHECKPOINT_BYTES = 32 << 20
-COMPARED_MARKS = {META_APPLIED_INDEX: 0, META_REVISION: 1, META_COMPACT_SCHEDULED: -1}
-"""What each is where it is absent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +77,8 @@ def check_deep(
     base = _choose_base(sources, segments, marks)
     if base is None and not covers(segments, 0):
         found.notes.append(
-            "nothing to compare the backend with: the log does not reach back to the first entry, nor to a snapshot; "
-            "with a snapshot taken now, later damage will show"
+            "nothing to compare the backend with: the log reaches back neither to the first entry nor to a "
+            "snapshot; take a snapshot now, and later damage will show"
         )
         return
     origin = f"snapshot {base.path.name} (revision {base.revision})" if base else "the first log entry"
@@ -91,13 +88,11 @@ def check_deep(
             with scratch.read() as rebuilt:
                 _compare(rebuilt, tx, marks.compacted, found)
     except Corruption as damage:
-        found.notes.append(f"the backend could not be built anew from {origin}: {damage}")
+        found.notes.append(f"the backend could not be rebuilt from {origin}: {damage}")
     else:
-        found.notes.append(
-            f"compared with what {origin} and the log after it make up to entry {marks.applied_index}"
-        )
+        found.notes.append(f"compared with {origin} and the log after it, up to entry {marks.applied_index}")
         if base is not None:
-            found.notes.append(f"damage older than {origin} would be in it, too, and would not show")
+            found.notes.append(f"damage older than {origin} would be in it too and would not show")
 
 
 def _choose_base(sources: Sources, segments: list[layout.NumberedFile], marks: Marks) -> SnapshotInfo | None:
@@ -126,9 +121,7 @@ def _scratch(
     path = layout.temporary(folder / "verify")
     needed = (base.backend_bytes if base else 0) + sum(file.path.stat().st_size for file in segments)
     if free_bytes(folder) < 2 * needed:
-        raise DiskFull(
-            f"building the backend anew may take {2 * needed} bytes; {folder} has not that much room"
-        )
+        raise DiskFull(f"rebuilding the backend may take {2 * needed} bytes, which {folder} does not have")
     _remove(disk, path)
     backend: Backend | None = None
     try:
@@ -168,27 +161,27 @@ def _replay(scratch: Backend, segments: list[layout.NumberedFile], index: int, f
     state = State(scratch)
     if state.index == index:
         return
-    lessor = load_leases(scratch)
+    batches = _batches(state.index, segments, index, found)
+    until = Point(index=index)
+    last_ms = apply_log(
+        batches, state, Lessor.loaded(scratch), until=until, checkpoint_bytes=CHECKPOINT_BYTES
+    )
+    if state.index != index:
+        wal_dir = segments[0].path.parent
+        raise Corruption(
+            f"the log ends with entry {state.index}, the backend has entries up to {index}", wal_dir
+        )
+    write_now(state, last_ms)
+
+
+def _batches(
+    after_index: int, segments: list[layout.NumberedFile], index: int, found: Collector
+) -> Iterator[Batch]:
     wal_dir = segments[0].path.parent
-    needed = segments_from(wal_dir, state.index, segments)
-    for batch in Replay(None, wal_dir, state.index, None, needed).batches():
-        for entry in batch.entries[: index - batch.first_index + 1]:
-            effects.apply(entry, state, lessor)
-        found.step("replaying the log", state.index, index)
-        if state.active.size_bytes > CHECKPOINT_BYTES:
-            _checkpoint(state)
-        if state.index == index:
-            _checkpoint(state)
-            return
-    raise Corruption(f"the log ends with entry {state.index}, the backend has entries up to {index}", wal_dir)
-
-
-def _checkpoint(state: State) -> None:
-    generation = state.active
-    generation.last_index, generation.last_revision = state.index, state.head
-    write_generation(state.backend, generation, 0, no_pause)
-    state.backend_revision, state.applied_index = state.head, state.index
-    state.generations = (Generation(),)
+    needed = segments_from(wal_dir, after_index, segments)
+    for batch in Replay(None, wal_dir, after_index, None, needed).batches():
+        yield batch
+        found.step("replaying the log", batch.last_index, index)
 
 
 # --- comparing ---------------------------------------------------------------------------
@@ -208,9 +201,12 @@ def _compare(rebuilt: ReadTx, live: ReadTx, compacted: int, found: Collector) ->
 
 
 def _compare_marks(rebuilt: ReadTx, live: ReadTx, found: Collector) -> None:
-    wanted, there = dict(rebuilt.scan(META)), dict(live.scan(META))
-    for name, absent in COMPARED_MARKS.items():
-        said, is_there = (parse_u64(marks.get(name), absent) for marks in (wanted, there))
+    wanted, there = read_marks(rebuilt), read_marks(live)
+    for name, said, is_there in (
+        (META_APPLIED_INDEX, wanted.applied_index, there.applied_index),
+        (META_REVISION, wanted.revision, there.revision),
+        (META_COMPACT_SCHEDULED, wanted.compacted, there.compacted),
+    ):
         if said != is_there:
             problem = f"{name.decode()} is {is_there}, the log says {said}"
             found.add(BACKEND, problem, table=META)
@@ -259,7 +255,7 @@ def _may_be_compacted(table: str, key: bytes, compacted: int) -> bool:
 def _report(table: str, key: bytes, wanted: bytes | None, there: bytes | None, found: Collector) -> None:
     user_key, revision = _place(table, key, wanted if wanted is not None else there or b"")
     if wanted is None:
-        problem = "there is a row that was never written"
+        problem = "the row was never written"
     elif there is None:
         problem = "the row is missing"
     else:

@@ -21,18 +21,19 @@ from pathlib import Path
 
 from kvstore import layout
 from kvstore.backend import Backend, check_closed
+from kvstore.directory import take_lock
 from kvstore.errors import Corruption, NotAStore, OpenError, WrongStore
 from kvstore.files import Disk, OSDisk, disk_full_is_typed
 from kvstore.held import HeldDisk
 from kvstore.layout import DataDir
+from kvstore.mvcc.marks import Marks
 from kvstore.mvcc.schema import TABLES
 from kvstore.options import Options
-from kvstore.recovery import take_lock
 from kvstore.snapshot import rescue
 from kvstore.verification.log import check_log
 from kvstore.verification.report import DAMAGE, Collector
 from kvstore.verification.run import kind_of
-from kvstore.verification.small import Marks, read_marks
+from kvstore.verification.small import read_marks
 from kvstore.verification.snapshots import check_tables
 from kvstore.wal import restart
 from kvstore.wal.replay import Replay
@@ -160,8 +161,8 @@ def _begin_log_anew(disk: Disk, directory: DataDir, marks: Marks, last_index: in
     old = tuple(_aside(file.path) for file in layout.segments(directory.wal))
     restart.begin_anew(disk, directory.wal, marks.applied_index, marks.cluster_id, marks.member_id)
     return Healed(
-        f"the log ended with entry {last_index}, and begins anew after entry {marks.applied_index}, up to which the "
-        f"backend has everything (revision {marks.revision}): nothing that is there is lost. It costs the way back: no "
-        "snapshot or archive from before can be carried on with this log, so take a snapshot now",
+        f"the log ended with entry {last_index}; a new one begins after entry {marks.applied_index}, up to which the "
+        f"backend has everything (revision {marks.revision}), so nothing is lost. Older snapshots and archives "
+        "cannot be continued with the new log: take a snapshot now",
         old,
     )

@@ -103,5 +103,5 @@ def _note_torn_tail(replay: Replay, found: Collector) -> None:
         if reader.content_end(replay.end) != replay.end:
             found.notes.append(
                 f"{replay.path}, behind the last entry (byte {replay.end}): {what_is_cut(reader, replay.end)}; "
-                "nothing that anybody was told of is there, and the next opening cuts it"
+                "nothing there was acknowledged, and the next opening cuts it"
             )

@@ -16,19 +16,20 @@ from pathlib import Path
 
 from kvstore import layout
 from kvstore.backend import Backend, check_closed, find_backend
+from kvstore.directory import hold_still
 from kvstore.errors import NotAStore, StoreLocked
 from kvstore.files import OSDisk, disk_full_is_typed
 from kvstore.layout import DataDir
+from kvstore.mvcc.marks import Marks
 from kvstore.mvcc.schema import TABLES
 from kvstore.options import Options
 from kvstore.recognition import backend_of
-from kvstore.recovery import hold_still
 from kvstore.snapshot import rescue
 from kvstore.snapshot.reader import SnapshotInfo
 from kvstore.verification.deep import Sources, check_deep
 from kvstore.verification.log import LogFacts, check_log
 from kvstore.verification.report import AHEAD, BACKEND, DAMAGE, LOG, Collector, Report, Steps
-from kvstore.verification.small import Marks, read_marks
+from kvstore.verification.small import read_marks
 from kvstore.verification.snapshots import check_snapshot, check_snapshots, check_tables
 
 AnyPath = str | os.PathLike[str]
@@ -88,7 +89,7 @@ def _check_store(
     directory: DataDir, options: Options, found: Collector, deep: bool, scratch_dir: Path, *, is_live: bool
 ) -> None:
     if is_live:
-        found.notes.append("the store is open elsewhere: checked was what is durable at this moment")
+        found.notes.append("the store is open elsewhere: what is durable at this moment was checked")
     log = check_log(directory.wal, found, is_live=is_live)
     snapshots = check_snapshots(directory, found, with_tables=deep)
     with _opened(directory, options, found, is_live=is_live) as backend:
@@ -151,7 +152,7 @@ def _report_absent(directory: DataDir, kind: type[Backend], found: Collector) ->
     elif not kind.persistent:
         found.notes.append("the backend keeps nothing on disk: snapshots and log are all there is")
     else:
-        found.notes.append("there is no backend yet: the next opening makes it of the log")
+        found.notes.append("there is no backend yet: the next opening builds it from the log")
 
 
 def _check_against_log(marks: Marks, log: LogFacts | None, directory: DataDir, found: Collector) -> None:
@@ -184,7 +185,7 @@ def _note_what_can_heal(log: LogFacts | None, snapshots: list[SnapshotInfo], fou
     areas = {finding.area for finding in found.findings}
     if areas == {AHEAD}:
         found.notes.append(
-            "the backend is whole and holds all that the log does: kvstore verify --heal begins the log anew after it"
+            "the backend is whole and holds all that the log does: kvstore verify --heal starts a new log after it"
         )
     if LOG in areas and BACKEND not in areas:
         found.notes.append(

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from kvstore.backend import ReadTx
 from kvstore.keyvalue import row_numbers
+from kvstore.mvcc.marks import NUMBERS, Marks
 from kvstore.mvcc.schema import (
     ALARM,
     ATTACHMENT,
@@ -13,60 +12,19 @@ from kvstore.mvcc.schema import (
     LATEST,
     LEASE,
     META,
-    META_APPLIED_INDEX,
-    META_CLOSED_MS,
-    META_CLUSTER_ID,
-    META_COMPACT_FINISHED,
-    META_COMPACT_SCHEDULED,
-    META_FORMAT,
-    META_MEMBER_ID,
-    META_REVISION,
     parse_lease_key,
 )
 from kvstore.verification.report import Collector
 from kvstore.wire import WireError, fields, signed
 
-NUMBERS = (
-    META_FORMAT,
-    META_CLUSTER_ID,
-    META_MEMBER_ID,
-    META_APPLIED_INDEX,
-    META_REVISION,
-    META_COMPACT_SCHEDULED,
-    META_COMPACT_FINISHED,
-    META_CLOSED_MS,
-)
-_SCAN_ROWS = 512
-
-
-@dataclass(frozen=True, slots=True)
-class Marks:
-    """What ``meta`` says."""
-
-    applied_index: int
-    revision: int
-    compacted: int
-    """The scheduled mark: rows at or below it may be gone. -1: never compacted."""
-    finished: int
-    cluster_id: int
-    member_id: int
-
 
 def read_marks(tx: ReadTx) -> Marks:
-    meta = dict(tx.scan(META))
-    return Marks(
-        applied_index=_number(meta, META_APPLIED_INDEX),
-        revision=_number(meta, META_REVISION, 1),
-        compacted=_number(meta, META_COMPACT_SCHEDULED, -1),
-        finished=_number(meta, META_COMPACT_FINISHED, -1),
-        cluster_id=_number(meta, META_CLUSTER_ID),
-        member_id=_number(meta, META_MEMBER_ID),
-    )
+    """The marks, whatever their length: ``check_marks`` says what is wrong with that."""
+    return Marks.of(dict(tx.scan(META)), _number)
 
 
-def _number(meta: dict[bytes, bytes], name: bytes, absent: int = 0) -> int:
-    """The mark, whatever its length: ``check_marks`` says what is wrong with that."""
-    return int.from_bytes(meta[name][:8], "big") if name in meta else absent
+def _number(_name: bytes, value: bytes) -> int:
+    return int.from_bytes(value[:8], "big")
 
 
 def check_marks(tx: ReadTx, found: Collector) -> Marks:
@@ -75,9 +33,9 @@ def check_marks(tx: ReadTx, found: Collector) -> Marks:
     for name in NUMBERS:
         if name in meta and len(meta[name]) != 8:
             found.add_row(META, f"{name.decode()} has {len(meta[name])} bytes, not 8")
-    if meta and _number(meta, META_FORMAT) != FORMAT_VERSION:
-        found.add_row(META, f"the format is {_number(meta, META_FORMAT)}, not {FORMAT_VERSION}")
-    marks = read_marks(tx)
+    marks = Marks.of(meta, _number)
+    if meta and marks.format != FORMAT_VERSION:
+        found.add_row(META, f"the format is {marks.format or 0}, not {FORMAT_VERSION}")
     if meta and not (marks.cluster_id and marks.member_id):
         found.add_row(META, "the identity of the store is missing")
     if marks.revision < 1:
@@ -100,7 +58,7 @@ def check_leases(tx: ReadTx, found: Collector) -> None:
             found.add_row(LEASE, f"lease {key.hex()}: {error}")
             continue
         if len(key) != 8 or not isinstance(ident, int) or signed(ident) != parse_lease_key(key):
-            found.add_row(LEASE, f"the row of lease {key.hex()} is that of another one")
+            found.add_row(LEASE, f"the row of lease {key.hex()} belongs to another lease")
     for key, value in _rows(tx, ATTACHMENT, found):
         lease, attached = parse_lease_key(key), key[8:]
         if len(key) <= 8 or value:

@@ -33,7 +33,7 @@ def check_snapshots(directory: DataDir, found: Collector, *, with_tables: bool) 
 def _check_file(file: layout.NumberedFile, found: Collector, *, with_tables: bool) -> SnapshotInfo | None:
     info = check_snapshot(file.path, found, with_tables=with_tables)
     if info is not None and (info.index, info.cluster_id) != (file.index, file.cluster_id):
-        found.add(SNAPSHOT, "the name is not that of its content", path=file.path)
+        found.add(SNAPSHOT, "the name does not match the content", path=file.path)
         return None
     return info
 

@@ -20,8 +20,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from heapq import merge
 
-from kvstore.backend import ReadTx, Row, first_values
+from kvstore.backend import ReadTx, Row
 from kvstore.keyvalue import decode_row, encode_key_value, make_row, row_revision
+from kvstore.mvcc.marks import Marks
 from kvstore.mvcc.schema import (
     ATTACHMENT,
     CHANGES,
@@ -40,7 +41,6 @@ from kvstore.mvcc.schema import (
     split_history_key,
 )
 from kvstore.verification.report import Collector
-from kvstore.verification.small import Marks
 from kvstore.wire import WireError
 
 BATCH_ROWS = 512
@@ -306,7 +306,7 @@ class _ByRevision:
         }
         older = [change for change in writing if newest[change.key] != change.revision]
         starts = [history_key(change.key, *change.revision) + b"\0" for change in older]
-        for change, row in zip(older, first_values(self.tx, HISTORY, starts), strict=True):
+        for change, row in zip(older, self.tx.first_values(HISTORY, starts), strict=True):
             if _revision_of(row) != change.revision:
                 problem = f"the version that {_text(change.revision)} wrote is missing"
                 self._bad(problem, change.key, change.revision[0], HISTORY)

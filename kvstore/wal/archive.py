@@ -57,7 +57,7 @@ def archive_segment(
     finally:
         lock.release()
     raise WrongStore(
-        f"{archive_dir} holds other segments of the name {path.name}; choose another archive_dir", path
+        f"{archive_dir} already holds other segments named {path.name}; choose another archive_dir", path
     )
 
 

@@ -433,6 +433,11 @@ class Log:
         return self._writer is not None
 
     @property
+    def durable_index(self) -> int:
+        """The last entry that is as durable as the options ask for."""
+        return self.synced_index if self._options.durability == "always" else self.last_index
+
+    @property
     def failure(self) -> BaseException | None:
         """What poisoned the log, if anything did."""
         return self._failure
@@ -448,7 +453,7 @@ class Log:
             file for file in layout.segments(self._wal_dir) if file.cluster_id == self.metadata.cluster_id
         ]
         if not files:
-            raise StoreUnreachable(self._wal_dir, "the log is not there")
+            raise StoreUnreachable(self._wal_dir, "the log does not exist")
         last_indexes = [following.index - 1 for following in files[1:]] + [self.last_index]
         return [
             SegmentInfo(file.path, file.index, last_index, file.path.stat().st_size)

@@ -138,7 +138,9 @@ class SegmentReader:
             return self._head()
         except fmt.BadFrame as bad:
             if not self._may_be_ours(cluster_id):
-                raise NotAStore(f"{self.path} is no segment of this log: {bad.reason}", self.path) from None
+                raise NotAStore(
+                    f"{self.path} is not a segment of this log: {bad.reason}", self.path
+                ) from None
             raise Corruption(f"the head of the segment: {bad.reason}", self.path, bad.offset) from None
 
     def expect(self, cluster_id: int, first_index: int) -> None:
@@ -214,7 +216,7 @@ class SegmentReader:
             raise fmt.BadFrame(offset, "a frame that runs past the end of the file")
         at = window.at(offset, size)
         if len(window.buffer) - at < size:
-            raise fmt.BadFrame(offset, "the file has become shorter")
+            raise fmt.BadFrame(offset, "the file was truncated while it was being read")
         return fmt.decode_frame(window.buffer, at, offset, size, self.seed)
 
     def frame_anew(self, offset: int) -> fmt.Frame | None:

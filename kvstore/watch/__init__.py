@@ -1,6 +1,6 @@
 """Watch: what changed, in order, without a gap, from any kept revision on.
 
-Read in this order: ``index`` (who wants a key), ``mailbox`` (what waits for a consumer), ``watcher`` (one watch),
+Read in this order: ``index`` (who wants a key), ``watcher`` (one watch), ``mailbox`` (what waits for a consumer),
 ``events`` (what it gets), ``hub`` (live delivery), ``stream`` (what a consumer takes, and catching up), ``iterators``
 (the faces of one watch).
 

@@ -10,13 +10,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, overload
 
-from kvstore.aio import call_soon
 from kvstore.bell import Bell
 from kvstore.errors import WatchCanceled
+from kvstore.loops import call_soon
 from kvstore.model import Event, WatchRequest, WatchResponse
-from kvstore.watch.iterators import OneWatch
+from kvstore.twins import Twin, plain, twin
+from kvstore.watch.iterators import OneWatch, ResponseStream, Watch
 from kvstore.watch.stream import Numbered, WatchStream
 
 
@@ -66,31 +67,47 @@ def _look_at(reader: asyncio.Future[Any]) -> None:
         reader.exception()
 
 
-class AsyncWatchStream:
+class AsyncWatchStream(Twin):
     """Many watches with one consumer, a task: ``create``, ``cancel``, and ``await next()`` as in ``WatchStream``."""
 
-    def __init__(self, stream: WatchStream) -> None:
-        self.stream = stream
-        self.create = stream.create
-        self.cancel = stream.cancel
-        self.request_progress = stream.request_progress
-        self.close = stream.close
+    def __init__(self, stream: ResponseStream) -> None:
+        self._twin: ResponseStream = stream
         self._reader: asyncio.Future[Any] | None = None
         stream.bell = self._bell = LoopBell()
 
-    async def next(self) -> Numbered:
-        """The next (watch id, response). A task that is canceled while it waits loses nothing.
+    create = plain(WatchStream.create)
+    cancel = plain(WatchStream.cancel)
+    request_progress = plain(WatchStream.request_progress)
+    lag = plain(WatchStream.lag)
+    close = plain(WatchStream.close)
+
+    @overload
+    async def next(self, timeout_seconds: None = None) -> Numbered: ...
+    @overload
+    async def next(self, timeout_seconds: float) -> Numbered | None: ...
+    async def next(self, timeout_seconds: float | None = None) -> Numbered | None:
+        """The next response; None when the time is up.
 
         Raises ``WatchCanceled`` once the stream is closed, ``StoreClosed`` once the store is.
         """
-        await self.wait()
-        found = self.stream.next(0)
-        assert found is not None
-        return found
+        return self._twin.next(0) if await self.wait(timeout_seconds) else None
 
-    async def wait(self) -> None:
-        """Wait until there is a response to hand out."""
-        stream = self.stream
+    @twin(WatchStream.wait)
+    async def wait(self, timeout_seconds: float | None = None) -> bool:
+        if timeout_seconds is None:
+            await self._wait()
+            return True
+        try:
+            async with asyncio.timeout(timeout_seconds) as limit:
+                await self._wait()
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            return False
+        return True
+
+    async def _wait(self) -> None:
+        stream = self._twin
         while True:
             if self._reader is not None:
                 await self._read_in_thread()
@@ -107,9 +124,9 @@ class AsyncWatchStream:
         reader = self._reader
         if reader is None or reader.get_loop() is not loop:
             try:
-                reader = loop.run_in_executor(None, self.stream.fill)
+                reader = loop.run_in_executor(None, self._twin.fill)
             except RuntimeError:  # no thread can be had
-                self.stream.fill()
+                self._twin.fill()
                 return
             reader.add_done_callback(_look_at)
             self._reader = reader
@@ -137,7 +154,7 @@ class AsyncWatch(OneWatch):
 
     def __init__(self, stream: AsyncWatchStream, request: WatchRequest) -> None:
         self._wait = stream.wait
-        super().__init__(stream.stream, request)
+        super().__init__(stream._twin, request)
 
     def __aiter__(self) -> AsyncIterator[Event]:
         return self
@@ -147,24 +164,45 @@ class AsyncWatch(OneWatch):
             left = self._left
             if left.whole and left.events:
                 return left.events.popleft()
-            if not await self._advance():
+            if not await self._advance(None):
                 raise StopAsyncIteration
 
+    @twin(Watch.get)
+    async def get(self, timeout: float | None = None) -> Event:
+        while True:
+            left = self._left
+            if left.whole and left.events:
+                return left.events.popleft()
+            if not await self._advance(timeout):
+                raise WatchCanceled
+
+    @twin(Watch.responses)
     async def responses(self) -> AsyncIterator[WatchResponse]:
-        """Whole responses instead of events: all changes of one or more revisions, or a progress notice."""
+        while True:
+            try:
+                response = await self.get_response()
+            except WatchCanceled:
+                if self._left.response.canceled:
+                    raise
+                return
+            yield response
+
+    @twin(Watch.get_response)
+    async def get_response(self, timeout: float | None = None) -> WatchResponse:
         while True:
             left = self._left
             if left.has_whole():
                 left.whole[:] = [left.rest()]
-                yield left.whole.pop()
-            elif not await self._advance():
-                return
+                return left.whole.pop()
+            if not await self._advance(timeout):
+                raise WatchCanceled
 
-    async def _advance(self) -> bool:
+    async def _advance(self, timeout_seconds: float | None) -> bool:
         """Wait for the next response and take it; false: closed by its owner."""
         self._check_end()
         try:
-            await self._wait()
+            if not await self._wait(timeout_seconds):
+                raise TimeoutError
         except WatchCanceled:
             return False
         self._take()

@@ -37,8 +37,8 @@ from kvstore.mvcc.overlay import ChangedRow
 from kvstore.mvcc.state import State
 from kvstore.shelter import start
 from kvstore.watch.index import WatchIndex
-from kvstore.watch.mailbox import FellBehind, Mailbox, Ready
-from kvstore.watch.watcher import Watcher
+from kvstore.watch.mailbox import Mailbox
+from kvstore.watch.watcher import FellBehind, Ready, Watcher
 
 logger = logging.getLogger("kvstore")
 

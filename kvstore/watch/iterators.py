@@ -19,16 +19,81 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from types import TracebackType
-from typing import Self
+from typing import Protocol, Self, overload
 
-from kvstore.bell import Gate
+from kvstore.bell import Bell, Gate
 from kvstore.errors import Compacted, NoThread, StoreClosed, WatchCanceled
 from kvstore.model import Event, WatchPosition, WatchRequest, WatchResponse
 from kvstore.shelter import start
 from kvstore.watch.events import Events
-from kvstore.watch.stream import WatchStream
+from kvstore.watch.stream import Numbered
 
 logger = logging.getLogger("kvstore")
+
+
+class ResponseStream(Protocol):
+    """What a watch needs of its stream: ``WatchStream`` is one, and a client of another store's can be one.
+
+    Responses come in order, each of whole revisions. Those with events carry them as ``Events``, which know their
+    positions. A thread consumes a stream with ``next`` (or ``wait``, ``first`` and ``drop_first``); a task with
+    ``fill(may_read=False)`` when the bell has rung, and with ``fill`` in a thread where it ``needs_store``.
+    """
+
+    bell: Bell
+    """Rung when there may be something to take."""
+
+    def __len__(self) -> int:
+        """How many watches it has."""
+
+    def create(self, request: WatchRequest, watch_id: int = 0) -> int:
+        """Begin a watch and return its id (0: draw one), or -1 where a response says why not."""
+
+    def cancel(self, watch_id: int) -> bool:
+        """End a watch: a canceled response is its last. False (and no response) for an unknown id."""
+
+    def request_progress(self) -> None:
+        """Ask for a response with id -1 that says up to which revision everything has come."""
+
+    def close(self) -> None:
+        """End all watches; whoever waits for the next response gets ``WatchCanceled``. Idempotent."""
+
+    def start(self, watch_id: int) -> WatchPosition | None:
+        """Where a watch begins; None for an unknown id."""
+
+    def lag(self, watch_id: int) -> int:
+        """How many revisions a watch that is behind still has to read; 0 for a live one."""
+
+    @overload
+    def next(self, timeout_seconds: None = None) -> Numbered: ...
+    @overload
+    def next(self, timeout_seconds: float) -> Numbered | None: ...
+
+    def wait(self, timeout_seconds: float | None = None) -> bool:
+        """Wait until there is a response to hand out; false when the time is up."""
+
+    def first(self) -> WatchResponse:
+        """The next response, which stays. For a single consumer, after ``wait`` or ``fill``."""
+
+    def drop_first(self) -> None:
+        """Take it away."""
+
+    def fill(self, may_read: bool = True) -> bool:
+        """See that there is a response, if one is there or can be read; whether there is. Never waits for one."""
+
+    def needs_store(self) -> bool:
+        """Whether ``fill`` would read the store, which takes a while."""
+
+    def idle(self) -> bool:
+        """Whether there is nothing to do until the bell rings."""
+
+    def until_tick(self, left: float | None) -> float | None:
+        """Seconds to wait for the bell at most, of those that are ``left``; None: however long it takes."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
 
 
 class Left:
@@ -67,7 +132,7 @@ class Left:
 class OneWatch:
     """A stream with one watch, and what is left of its last response."""
 
-    def __init__(self, stream: WatchStream, request: WatchRequest) -> None:
+    def __init__(self, stream: ResponseStream, request: WatchRequest) -> None:
         self.stream = stream
         self._id = stream.create(request)
         start = stream.start(self._id) or WatchPosition(request.start_revision, request.start_sub)

@@ -7,42 +7,12 @@ is collected like any other object, and the hub, which holds a weak reference to
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING, NamedTuple
 
 from kvstore.bell import Bell
-from kvstore.model import WatchResponse
-from kvstore.mvcc.overlay import ChangedRow
-
-if TYPE_CHECKING:
-    from kvstore.watch.watcher import Watcher
+from kvstore.watch.watcher import Item, Watcher
 
 EVERY_WATCH = -1
 """The watch id of responses that are about the stream, or about a watch that was never made."""
-
-
-class Batch(NamedTuple):
-    """The changes of one revision that a watcher wants."""
-
-    watcher: Watcher
-    revision: int
-    changes: list[ChangedRow]
-    size_bytes: int
-
-
-class FellBehind(NamedTuple):
-    """From here on the watcher has to read the store."""
-
-    watcher: Watcher
-
-
-class Ready(NamedTuple):
-    """A response made by somebody else than the consumer."""
-
-    watch_id: int
-    response: WatchResponse
-
-
-Item = Batch | FellBehind | Ready
 
 
 class Mailbox:

@@ -19,7 +19,7 @@ import threading
 import time
 from collections import deque
 from types import TracebackType
-from typing import Self
+from typing import Self, overload
 
 from kvstore.bell import Bell
 from kvstore.errors import Compacted, Reentered, WatchCanceled
@@ -27,8 +27,8 @@ from kvstore.model import FROM_KEY, WatchPosition, WatchRequest, WatchResponse
 from kvstore.mvcc.changes import change_page
 from kvstore.mvcc.overlay import ChangedRow
 from kvstore.watch.hub import Hub
-from kvstore.watch.mailbox import EVERY_WATCH, Batch, FellBehind, Item, Ready
-from kvstore.watch.watcher import Watcher, hull, route
+from kvstore.watch.mailbox import EVERY_WATCH
+from kvstore.watch.watcher import Batch, FellBehind, Item, Ready, Watcher, hull, route
 from kvstore.write.writer import holds
 
 Numbered = tuple[int, WatchResponse]
@@ -189,6 +189,10 @@ class WatchStream:
 
     # --- consuming --------------------------------------------------------------------
 
+    @overload
+    def next(self, timeout_seconds: None = None) -> Numbered: ...
+    @overload
+    def next(self, timeout_seconds: float) -> Numbered | None: ...
     def next(self, timeout_seconds: float | None = None) -> Numbered | None:
         """The next response; None when the time is up.
 

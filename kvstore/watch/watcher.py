@@ -2,17 +2,54 @@
 
 from __future__ import annotations
 
+from collections import deque
+from typing import NamedTuple, Protocol
+
+from kvstore.bell import Bell
 from kvstore.errors import Compacted
 from kvstore.keyvalue import KeyValue, row_numbers
-from kvstore.model import WatchPosition, WatchRequest
+from kvstore.model import WatchPosition, WatchRequest, WatchResponse
 from kvstore.mvcc.overlay import ChangedRow
 from kvstore.mvcc.state import State
 from kvstore.mvcc.validate import range_bounds
 from kvstore.watch.events import Events
 from kvstore.watch.index import Span, WatchIndex
-from kvstore.watch.mailbox import Batch, Mailbox
 
 _CHANGE_OVERHEAD_BYTES = 150
+
+
+class Batch(NamedTuple):
+    """The changes of one revision that a watcher wants."""
+
+    watcher: Watcher
+    revision: int
+    changes: list[ChangedRow]
+    size_bytes: int
+
+
+class FellBehind(NamedTuple):
+    """From here on the watcher has to read the store."""
+
+    watcher: Watcher
+
+
+class Ready(NamedTuple):
+    """A response made by somebody else than the consumer."""
+
+    watch_id: int
+    response: WatchResponse
+
+
+Item = Batch | FellBehind | Ready
+
+
+class Box(Protocol):
+    """Where a watcher puts things down for its consumer (mailbox.py)."""
+
+    queue: deque[Item]
+    bell: Bell
+
+    def post(self, item: Item) -> None: ...
 
 
 class Watcher:
@@ -42,9 +79,7 @@ class Watcher:
         "taken_bytes",
     )
 
-    def __init__(
-        self, mailbox: Mailbox, request: WatchRequest, start: WatchPosition, room_bytes: int
-    ) -> None:
+    def __init__(self, mailbox: Box, request: WatchRequest, start: WatchPosition, room_bytes: int) -> None:
         self.mailbox = mailbox
         self.id = 0
         self.start = start

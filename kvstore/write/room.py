@@ -22,20 +22,18 @@ was planned but not logged is dropped by reading the state anew from backend and
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
 
 from kvstore import files
+from kvstore.core import Core
 from kvstore.errors import DiskFull, QuotaExceeded, SpaceError
-from kvstore.model import Alarm, AlarmRequest, Op, PutRequest, TxnRequest
-from kvstore.mvcc.schema import parse_u64
-from kvstore.write.leasing import GRANT_COST_BYTES
-
-if TYPE_CHECKING:
-    from kvstore.engine import LocalEngine
+from kvstore.held import check_held
+from kvstore.model import Alarm, AlarmRequest
+from kvstore.observe.status import alarms_of
+from kvstore.replay import reload
+from kvstore.write.writer import Writer
 
 logger = logging.getLogger("kvstore")
 
-PUT_COST_BYTES = 256
 POLL_INTERVAL_SECONDS = 1.0
 CLEAR_SHARE = 0.95
 CLEAR_LOG_BYTES = 1 << 16
@@ -43,70 +41,50 @@ RESUME_BYTES = 1 << 20
 NOSPACE = "NOSPACE"
 
 
-def put_cost(request: PutRequest, ttl_seconds: int = 0) -> int:
-    return PUT_COST_BYTES + len(request.key) + len(request.value) + (GRANT_COST_BYTES if ttl_seconds else 0)
+class Room:
+    """How much room there is, and the alarm."""
 
-
-def txn_cost(request: TxnRequest) -> int:
-    """What the dearer branch puts."""
-    return max(_branch_cost(request.success), _branch_cost(request.failure))
-
-
-def _branch_cost(ops: tuple[Op, ...]) -> int:
-    total = 0
-    for op in ops:
-        if isinstance(op, PutRequest):
-            total += put_cost(op)
-        elif isinstance(op, TxnRequest):
-            total += txn_cost(op)
-    return total
-
-
-class Space:
-    """How much room there is, and the alarms."""
-
-    def __init__(self, engine: LocalEngine) -> None:
-        self._engine = engine
-        self._quota_bytes = engine.options.quota_bytes
-        self._low_disk_bytes = engine.options.low_disk_bytes
+    def __init__(self, core: Core, writer: Writer) -> None:
+        self._core = core
+        self._writer = writer
+        self._quota_bytes = core.options.quota_bytes
+        self._low_disk_bytes = core.options.low_disk_bytes
         self._live_bytes = 0
         """Of the backend, when last asked."""
         self._disk_is_low = False
         self._log_is_full = False
+        self.backend_is_full = False
+        """Whether the last checkpoint found the disk full."""
         self.unchecked_bytes = 0
         """As long as the active generation is smaller than this, no write needs a check."""
-        if engine.log is not None:
-            self.measure()
+        self.measure()
 
     # --- measuring --------------------------------------------------------------------
 
     @property
     def used_bytes(self) -> int:
         """What the quota is held against."""
-        return self._live_bytes + sum(generation.size_bytes for generation in self._engine.state.generations)
+        return self._live_bytes + sum(generation.size_bytes for generation in self._core.state.generations)
 
     def measure(self) -> None:
         """Ask the backend and the disk."""
-        self._live_bytes = self._engine.backend.in_use_bytes()
+        self._live_bytes = self._core.backend.in_use_bytes()
         self._disk_is_low = self._low_disk_bytes > 0 and self.free_bytes() < self._low_disk_bytes
         self.reckon()
 
     def reckon(self) -> None:
-        """Find out anew how far writes may go without a check."""
-        engine = self._engine
-        waiting = sum(generation.size_bytes for generation in engine.state.generations[1:])
-        unchecked = engine.options.overlay_limit
+        """Work out how far writes may go without a check."""
+        core, state = self._core, self._core.state
+        waiting = sum(generation.size_bytes for generation in state.generations[1:])
+        unchecked = core.options.overlay_limit
         if self._quota_bytes:
             unchecked = min(unchecked, self._quota_bytes - self._live_bytes - waiting)
-        if engine.log is not None:
-            unchecked = min(unchecked, engine.state.active.size_bytes + engine.log.room_bytes)
+        unchecked = min(unchecked, state.active.size_bytes + core.log.room_bytes)
         self.unchecked_bytes = -1 if self._disk_is_low else unchecked
 
     def free_bytes(self) -> int:
         """Room on the file system of the log or of the backend, whichever has less."""
-        directory = self._engine.directory
-        if directory is None:
-            return 1 << 62
+        directory = self._core.directory
         try:
             return min(files.free_bytes(directory.wal), files.free_bytes(directory.snap))
         except (
@@ -139,10 +117,10 @@ class Space:
 
     def _log_refusal(self, cost_bytes: int) -> SpaceError | None:
         """What keeps the log from taking a write of this cost; there are zeros for it otherwise."""
-        log = self._engine.log
+        log = self._core.log
         self._log_is_full = False
         try:
-            if log is not None and log.failure is None:
+            if log.failure is None:
                 log.lay(cost_bytes)
         except DiskFull as full:
             self._log_is_full = True
@@ -152,56 +130,44 @@ class Space:
     @property
     def is_short(self) -> bool:
         """Whether the disk has too little room, by any sign."""
-        engine = self._engine
-        return (
-            self._disk_is_low
-            or self._log_is_full
-            or isinstance(engine.writer.stalled, DiskFull)
-            or isinstance(engine.checkpointer.obstacle, DiskFull)
-        )
+        is_stalled = isinstance(self._core.life.stalled_by, DiskFull)
+        return self._disk_is_low or self._log_is_full or self.backend_is_full or is_stalled
 
     # --- the alarm --------------------------------------------------------------------
 
     def tend(self) -> None:
-        """Measure; end a stall, and put the alarm out, if there is room again."""
+        """Measure; end a stall, and clear the alarm, if there is room again."""
         self.measure()
-        if self._engine.stalled:
+        if self._core.life.is_stalled:
             self.end_stall()
-        elif self.alarms():
+        elif self._core.state.alarms:
             margin_bytes = int(self._quota_bytes * (1 - CLEAR_SHARE))
             if self._refusal(margin_bytes) is None and self._log_refusal(CLEAR_LOG_BYTES) is None:
                 self._set_alarm(on=False)
 
     def end_stall(self) -> None:
-        is_full = isinstance(self._engine.writer.stalled, DiskFull)
-        if not is_full or self.free_bytes() >= max(RESUME_BYTES, self._low_disk_bytes):
-            self._engine.reload()
+        """If there is room, and no background work in the way: make memory from the backend and the log again."""
+        core = self._core
+        is_full = isinstance(core.life.stalled_by, DiskFull)
+        if is_full and self.free_bytes() < max(RESUME_BYTES, self._low_disk_bytes):
+            return
+        if not core.checkpointing.acquire(blocking=False):
+            return
+        try:
+            with files.disk_full_is_typed():
+                check_held(core.disk)
+                self._writer.resume(lambda: reload(core))
+        finally:
+            core.checkpointing.release()
+        self.measure()
 
     def _set_alarm(self, *, on: bool) -> None:
-        engine = self._engine
-        alarm = Alarm(engine.member_id, NOSPACE)
-        if (alarm in self.alarms()) == on or engine.stalled:
+        alarm = Alarm(self._core.member_id, NOSPACE)
+        if (alarm in alarms_of(self._core.state)) == on or self._core.life.is_stalled:
             return
         logger.log(
             logging.WARNING if on else logging.INFO,
             "no room: writes are refused (%d bytes used, %d free)" if on else "there is room again",
             *((self.used_bytes, self.free_bytes()) if on else ()),
         )
-        self._log_alarm(alarm, on=on)
-
-    def _log_alarm(self, alarm: Alarm, *, on: bool) -> None:
-        self._engine.ask(AlarmRequest(alarm.member_id, alarm.alarm, on))
-
-    def alarms(self) -> tuple[Alarm, ...]:
-        """Alarms that are raised."""
-        return tuple(
-            Alarm(parse_u64(key[:8]), key[8:].decode("ascii", "replace"))
-            for key in sorted(self._engine.state.alarms)
-        )
-
-    def disarm(self, alarm: Alarm) -> tuple[Alarm, ...]:
-        """Put an alarm out; what was put out."""
-        if alarm not in self.alarms():
-            return ()
-        self._log_alarm(alarm, on=False)
-        return (alarm,)
+        self._writer.ask(AlarmRequest(alarm.member_id, alarm.alarm, on))

@@ -44,15 +44,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol
 
+from kvstore import invariants
 from kvstore.bell import Bell
-from kvstore.errors import (
-    DiskFull,
-    KVStoreError,
-    NoDescriptor,
-    Reentered,
-    StorePoisoned,
-    StoreUnreachable,
-)
+from kvstore.errors import DiskFull, KVStoreError, NoDescriptor, Reentered, StoreUnreachable, again
+from kvstore.invariants import held, hold
+from kvstore.life import Life
 from kvstore.model import BarrierRequest, Request
 from kvstore.mvcc.plan import Plan, Planner
 from kvstore.mvcc.state import State
@@ -80,21 +76,20 @@ class Appender(Protocol):
     def failure(self) -> BaseException | None:
         """What poisoned it."""
 
+    @property
+    def durable_index(self) -> int:
+        """The last entry that is as durable as the options ask for."""
+
     def has_place_for(self, size_bytes: int) -> bool:
         """Whether that much can be appended by a write and a sync, and nothing else."""
 
     def append(self, entries: list[bytes], time_ms: int) -> int: ...
 
+    def sync(self) -> None:
+        """Make durable what durability ``interval`` or ``off`` left unsynced."""
+
     def resume(self) -> None:
         """Finish the append that was interrupted."""
-
-
-def again(error: KVStoreError) -> KVStoreError:
-    """The same error for another caller, whose traceback is another one."""
-    made = type(error).__new__(type(error))
-    made.args = error.args
-    made.__dict__.update(error.__dict__)
-    return made
 
 
 def holds(lock: Any) -> bool:
@@ -110,6 +105,7 @@ class Writer:
         log: Appender,
         state: State,
         planner: Planner,
+        life: Life,
         now_ms: Callable[[], int],
         group_bytes_max: int,
         planned: Callable[[], None],
@@ -117,6 +113,7 @@ class Writer:
         self._log = log
         self._state = state
         self.planner = planner
+        self._life = life
         self._now_ms = now_ms
         self._group_bytes_max = group_bytes_max
         self._planned = planned
@@ -141,12 +138,6 @@ class Writer:
         """Held by the flusher as long as it lives."""
         self._flusher_wanted = Bell()
         self._stopping = False
-        self.refusal: Callable[[], KVStoreError] | None = None
-        """Makes the error that every write gets."""
-        self.failure: BaseException | None = None
-        """What poisoned the store; final."""
-        self.stalled: DiskFull | NoDescriptor | StoreUnreachable | None = None
-        """Why nothing is planned, while the log takes nothing."""
 
     # --- callers ----------------------------------------------------------------------
 
@@ -233,6 +224,16 @@ class Writer:
                 lock.release()
         self._pass_on()
 
+    def sync_log(self) -> None:
+        """Make durable what durability ``interval`` or ``off`` left unsynced."""
+        try:
+            with self.log_lock:
+                self._log.sync()
+        except BaseException:
+            if self._log.failure is not None:
+                self._life.poison(self._log.failure)
+            raise
+
     # --- the leader -------------------------------------------------------------------
 
     def _lead_for(self, ticket: Ticket) -> bool:
@@ -262,7 +263,7 @@ class Writer:
         error = self._write(batch)
         if error is None:
             self._publish(batch[-1])
-        elif error is self.stalled:
+        elif error is self._life.stalled_by:
             batch = self._queue[:]
         self._settle(batch, error)
         del self._queue[: len(batch)]
@@ -289,10 +290,11 @@ class Writer:
     def _plan(self, ticket: Ticket) -> None:
         """Decide, carry out, queue. Under ``planning``."""
         request = ticket.request
-        if self.refusal is not None and request is not BARRIER:
-            raise self.refusal()
-        if self.failure is not None or self.stalled is not None:
-            self.check()
+        life = self._life
+        if request is BARRIER:
+            life.check_loggable()
+        elif life.write_refusal is not None:
+            raise life.write_refusal()
         plan = self.planner.decide(request)
         self._decided = ticket, plan
         self.planner.carry_out(plan)
@@ -303,6 +305,14 @@ class Writer:
         ticket.entry, ticket.response, ticket.index = plan.entry, plan.response, plan.last_index
         ticket.compacted = self._state.head_compacted
         ticket.revision = plan.head
+        if invariants.ON:
+            held(self.planning, "planning")
+            last = self._queue[-1] if self._queue else ticket
+            hold(
+                2,
+                last.index <= ticket.index and last.revision <= ticket.revision,
+                "the queue is out of order",
+            )
         self._queue.append(ticket)
 
     def _finish_decided(self) -> None:
@@ -338,8 +348,9 @@ class Writer:
 
     def _write(self, batch: list[Ticket]) -> BaseException | None:
         """Make the batch durable; returns what it failed with. What is raised is not the disk's doing, and passes."""
-        if self.failure is not None or self.stalled is not None:
-            return self.failure or self.stalled
+        life = self._life
+        if life.failure is not None or life.stalled_by is not None:
+            return life.failure or life.stalled_by
         log = self._log
         try:
             with self.log_lock:
@@ -350,20 +361,26 @@ class Writer:
                 for ticket in batch:
                     if ticket.entry is not None and ticket.index > logged:
                         entries.append(ticket.entry)
+                if invariants.ON:
+                    hold(10, log.failure is None, f"the log goes on after {log.failure!r}")
                 if entries:
                     log.append(entries, self._now_ms())
             return None
         except BaseException as error:
             if log.failure is None and isinstance(error, NOTHING_WRITTEN):
                 with self.planning:
-                    self.stalled = error
+                    life.stall(error)
                 return error
             if log.failure is None and (on_main_thread() or isinstance(error, MemoryError)):
                 raise  # somebody else will finish it
-            self.poison(log.failure or error)
-            return self.failure
+            life.poison(log.failure or error)
+            return life.failure
 
     def _publish(self, last: Ticket) -> None:
+        if invariants.ON:
+            held(self._lead, "the lead")
+            durable = self._log.durable_index
+            hold(1, durable >= last.index, f"entry {last.index} is published, {durable} are durable")
         self._state.publish(last.revision, last.compacted)
         if last.revision != self._told:
             for listener in self.listeners:
@@ -432,7 +449,7 @@ class Writer:
                     logger.warning("a group of writes waits: %r", error)
                     time.sleep(RETRY_SECONDS)
                 except BaseException as error:  # nothing that passes by itself
-                    self.poison(error)
+                    self._life.poison(error)
                 finally:
                     self._lead.release()
         self._flushing.release()
@@ -450,40 +467,21 @@ class Writer:
 
     # --- the end ----------------------------------------------------------------------
 
-    def poison(self, failure: BaseException) -> None:
-        """Refuse every write from now on: memory and disk may disagree."""
-        if self.failure is None:
-            self.failure = failure
-        if self.refusal is None:
-            self.refusal = self.poisoned
-
     def resume(self, reload: Callable[[], None]) -> None:
         """End a stall; ``reload`` drops from memory what never reached the log."""
         with self.still():
-            if self.stalled is None:
+            if not self._life.is_stalled:
                 return
             if self._queue:  # they have to be told first
                 self.flush_soon()
                 return
             reload()
-            self.stalled = None
-
-    def check(self) -> None:
-        """Raise what keeps writes from being planned."""
-        if self.failure is not None:
-            raise self.poisoned()
-        if self.stalled is not None:
-            raise again(self.stalled) from self.stalled
+            self._life.resume()
 
     def error_of(self, ticket: Ticket) -> BaseException:
         """What to tell the caller of a failed ticket."""
         if ticket.revision == UNPLANNED and ticket.error is not None:
             return ticket.error
-        if isinstance(ticket.error, NOTHING_WRITTEN) and ticket.error is not self.failure:
+        if isinstance(ticket.error, NOTHING_WRITTEN) and ticket.error is not self._life.failure:
             return again(ticket.error)
-        return self.poisoned()
-
-    def poisoned(self) -> StorePoisoned:
-        error = StorePoisoned(f"{StorePoisoned.message} (first failure: {self.failure!r})")
-        error.__cause__ = self.failure
-        return error
+        return self._life.poisoned()

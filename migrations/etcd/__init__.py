@@ -8,7 +8,9 @@
     wal_frame       the log's frames and records, as pure functions over bytes
     wal_read        log segments in order, checksums chained, torn tails told from damage
     wal_content     what a log says: metadata, hard state, entries; and the repaired copy
-    messages        etcd's protobuf messages, in a descriptor pool of their own
+    messages        etcd's messages (kvstore.etcdpb) as its log and files have them: strings are bytes
+    beside_keys     what stands beside the keys, as rows of ours, and back
+    carried         rows of buckets that are kept verbatim
     rows            what stands in the buckets: names, keys and values of rows
     hash_kv         etcd's HashKV over rows
     etcd_file       one database file seen as an etcd store at its last commit

@@ -15,12 +15,12 @@ from __future__ import annotations
 import base64
 from bisect import insort
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from kvstore.etcdpb.requests import nested_txn
 
 from . import messages, rows
-
-if TYPE_CHECKING:
-    from .log_replay import Carried
+from .carried import Carried
 
 ROOT = b"root"
 READ, WRITE, READWRITE = 0, 1, 2
@@ -273,7 +273,7 @@ def _txn_needs(txn: Any) -> Needed:
     for compare in txn.compare:
         yield READ, span_of(compare.key, compare.range_end)
     for op in (*txn.success, *txn.failure):
-        kind = op.WhichOneof("kind")
+        kind = op.WhichOneof("request")
         if kind == "request_range":
             yield READ, span_of(op.request_range.key, op.request_range.range_end)
         elif kind == "request_put":
@@ -281,7 +281,7 @@ def _txn_needs(txn: Any) -> Needed:
         elif kind == "request_delete_range":
             yield from _delete_needs(op.request_delete_range)
         elif kind == "request_txn":
-            yield from _txn_needs(messages.nested_txn(op))
+            yield from _txn_needs(nested_txn(op))
 
 
 _NEEDED: dict[str, Callable[[Any], Needed]] = {

@@ -35,6 +35,7 @@ from .bbolt_page import (
     BUCKET,
     FIRST_DATA_PAGE,
     HEADER,
+    MAGIC,
     MAX_PAGE_BYTES,
     META,
     META_BYTES,
@@ -57,6 +58,22 @@ SECTOR_BYTES = 512
 _RELEASE_EVERY_BYTES = 16 << 20
 _FAULT_AROUND_BYTES = 64 << 10  # what the kernel maps around a page that is touched
 _SMALLEST_PROBED_PAGE_BYTES = 1024
+_PROBED_BYTES = (
+    0,
+    *(_SMALLEST_PROBED_PAGE_BYTES << shift for shift in range(7)),
+)  # where a meta page may stand
+_MAGIC = MAGIC.to_bytes(4, "little")
+
+
+def is_bbolt(path: str | os.PathLike[str]) -> bool:
+    """Whether either meta page is there. A whole one is not asked for: damage is for the reader to tell."""
+    try:
+        with open(path, "rb", buffering=0) as file:
+            head = os.pread(file.fileno(), HEADER.size, 0)
+            marks = [os.pread(file.fileno(), 4, at + HEADER.size) for at in _PROBED_BYTES]
+    except OSError:
+        return False
+    return _MAGIC in marks or head == HEADER.pack(0, META, 0, 0)
 
 
 class Row(NamedTuple):
@@ -75,7 +92,7 @@ class BboltFile:
         try:
             found = os.fstat(fd)
             if not stat.S_ISREG(found.st_mode) or found.st_size < META_BYTES:
-                raise NotAStore(f"{self.path} is no bbolt file", self.path)
+                raise NotAStore(f"{self.path} is not a bbolt file", self.path)
             self.file_bytes = found.st_size
             _lock_shared(fd, self.path)
             self.data = mmap.mmap(fd, 0, access=mmap.ACCESS_READ)
@@ -147,7 +164,7 @@ class BboltFile:
                 return self._damaged(error)
         if self.data[: HEADER.size] == HEADER.pack(0, META, 0, 0):
             return Corruption("both meta pages are damaged", self.path, 0)
-        return NotAStore(f"{self.path} is no bbolt file", self.path)
+        return NotAStore(f"{self.path} is not a bbolt file", self.path)
 
     def _check_size(self) -> None:
         if self.meta.size_bytes > self.file_bytes:

@@ -19,19 +19,8 @@ from collections.abc import Iterable
 from kvstore.backend import Row
 from kvstore.keyvalue import decode_row, row_numbers
 from kvstore.mvcc.lessor import TTL_MAX_SECONDS, Lease
-from kvstore.mvcc.schema import (
-    FORMAT_VERSION,
-    META_APPLIED_INDEX,
-    META_CLUSTER_ID,
-    META_COMPACT_FINISHED,
-    META_COMPACT_SCHEDULED,
-    META_FORMAT,
-    META_MEMBER_ID,
-    META_NAME,
-    META_REVISION,
-    lease_key,
-    pack_u64,
-)
+from kvstore.mvcc.marks import Marks
+from kvstore.mvcc.schema import FORMAT_VERSION, lease_key, pack_u64
 
 from . import rows
 from .etcd_file import EtcdFile
@@ -97,18 +86,17 @@ def alarm_rows(file: EtcdFile) -> list[Row]:
 
 def meta_rows(file: EtcdFile) -> list[Row]:
     cluster_id, member_id, name = identity(file)
-    found = [
-        (META_FORMAT, pack_u64(FORMAT_VERSION)),
-        (META_CLUSTER_ID, pack_u64(cluster_id)),
-        (META_MEMBER_ID, pack_u64(member_id)),
-        (META_NAME, name.encode("utf-8", "replace")),
-        (META_APPLIED_INDEX, pack_u64(file.consistent_index)),
-        (META_REVISION, pack_u64(file.revision)),
-    ]
-    if file.compact_revision >= 0:
-        found.append((META_COMPACT_SCHEDULED, pack_u64(file.compact_revision)))
-        found.append((META_COMPACT_FINISHED, pack_u64(file.compact_revision)))
-    return found + carried_rows(file)
+    marks = Marks(
+        format=FORMAT_VERSION,
+        cluster_id=cluster_id,
+        member_id=member_id,
+        name=name,
+        applied_index=file.consistent_index,
+        revision=file.revision,
+        compacted=file.compact_revision,
+        finished=file.compact_revision,
+    )
+    return marks.rows() + carried_rows(file)
 
 
 def carried_rows(file: EtcdFile) -> list[Row]:

@@ -173,13 +173,13 @@ class EtcdDataDir:
             told = (
                 f"the log ends with entry {wal.last_index}, though the database holds {self.consistent_index}"
             )
-            self.notes.append(f"{told}: its end was lost, and with it whatever else came after")
+            self.notes.append(f"{told}: its end was lost, with whatever came after it")
         return wal
 
     def _refuse_half_a_log(self) -> None:
         first = list_segments(self.wal_dir)[0].first_index
         raise Corruption(
-            f"the database is missing, and the log begins with entry {first}: what came before was there alone",
+            f"the database is missing, and the log begins with entry {first}: earlier ones were only in the database",
             self.snap_dir / "db",
         )
 
@@ -195,7 +195,7 @@ class EtcdDataDir:
                 )
         if _is_etcd_2(self.wal.entries):
             raise NotAStore(
-                f"{self.path} holds the log of an etcd 2 alone: no keys of the v3 API, and those of v2 are not read",
+                f"{self.path} holds only the log of an etcd 2: it has no keys of the v3 API, and v2 keys are not read",
                 self.path,
             )
 
@@ -248,7 +248,7 @@ def find_log(path: Path, wal_dir: str | os.PathLike[str] | None = None) -> Path:
     database = member_dir(path) / "snap" / "db"
     if not database.is_file():
         raise NotAStore(
-            f"{path} is no etcd data directory: there is neither a log in {log} nor a database {database}",
+            f"{path} is not an etcd data directory: there is neither a log in {log} nor a database {database}",
             path,
         )
     raise Corruption(

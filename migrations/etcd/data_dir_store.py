@@ -9,12 +9,11 @@ import os
 import time
 
 from kvstore.backend import Backend, Row, find_backend
-from kvstore.engine import LocalEngine
-from kvstore.files import OSDisk
+from kvstore.mvcc.lessor import Lessor
 from kvstore.mvcc.schema import META_CLUSTER_ID, META_MEMBER_ID, TABLES, pack_u64
 from kvstore.mvcc.state import State
-from kvstore.options import Options
-from kvstore.snapshot.formats import load_leases
+from kvstore.opened import file_core
+from kvstore.reads import ReadEngine
 from kvstore.snapshot.manifest import Member
 from kvstore.store import Store
 
@@ -57,7 +56,7 @@ class EtcdDataDirStore(Store):
 
     kind = "etcd"
 
-    def __init__(self, engine: LocalEngine, members: tuple[Member, ...]) -> None:
+    def __init__(self, engine: ReadEngine, members: tuple[Member, ...]) -> None:
         super().__init__(engine)
         self.members = members
 
@@ -69,15 +68,12 @@ def open_data_dir(path: str | os.PathLike[str], wal_dir: str = "") -> Store:
     try:
         backend = open_view(directory, now_ms)
         state = State(backend)
-        lessor = load_leases(backend)
+        lessor = Lessor.loaded(backend)
         replay = LogReplay(state, lessor, now_ms)
         replay_pending(directory, state, replay)
         members = tuple(Member(member.id, member.name) for member in replay.members())
     except BaseException:
         directory.close()
         raise
-    options = Options(read_only=True, background=False)
-    engine = LocalEngine(
-        options, OSDisk(), None, None, None, state, lessor, directory.cluster_id, directory.node_id
-    )
-    return EtcdDataDirStore(engine, members)
+    core = file_core(state, lessor, directory.cluster_id, directory.node_id)
+    return EtcdDataDirStore(ReadEngine(core), members)

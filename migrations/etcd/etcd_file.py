@@ -42,7 +42,7 @@ class EtcdFile:
         bucket = self.file.bucket(rows.KEY)
         if bucket is None:
             self.file.close()
-            raise NotAStore(f"{self.path} is a bbolt file, but holds no etcd store", self.path)
+            raise NotAStore(f"{self.path} is a bbolt file but holds no etcd store", self.path)
         self._keys = bucket
 
     def close(self) -> None:
@@ -295,7 +295,7 @@ def _hex(key: bytes) -> int:
     try:
         return int(key, 16)
     except ValueError:
-        raise RowError("the key is no member id") from None
+        raise RowError("the key is not a member id") from None
 
 
 def _is_tombstone(span: Span) -> bool:

@@ -15,12 +15,12 @@ from itertools import chain
 from pathlib import Path
 
 from kvstore.backend import Progress, Row
-from kvstore.engine import LocalEngine
 from kvstore.errors import DiskFull
 from kvstore.files import free_bytes
 from kvstore.foreign import Exported
 from kvstore.mvcc.schema import META
 from kvstore.mvcc.state import State
+from kvstore.reads import Reads
 from kvstore.store import Store
 
 from . import rows
@@ -35,7 +35,7 @@ def export_store(store: Store, path: Path, progress: Progress | None = None) -> 
     """Write the store as it is now to the new file ``path``. Raises ``FileExistsError``, ``DiskFull``."""
     path = Path(path)
     if os.path.lexists(path):
-        raise FileExistsError(17, "nothing is written over an existing file", os.fspath(path))
+        raise FileExistsError(17, "an existing file is never overwritten", os.fspath(path))
     engine = store.engine
     state = engine.state
     revision, compacted = state.published, state.compacted
@@ -63,7 +63,9 @@ def export_store(store: Store, path: Path, progress: Progress | None = None) -> 
     )
 
 
-ALARMS_NOTE = "an etcd made of it begins with its alarms, and refuses writes until `etcdctl alarm disarm`"
+ALARMS_NOTE = (
+    "an etcd restored from it starts with these alarms and refuses writes until `etcdctl alarm disarm`"
+)
 
 
 def _check_room(state: State, path: Path) -> None:
@@ -101,7 +103,7 @@ def _counted(
 # --- the other buckets -----------------------------------------------------------------------------
 
 
-def _lease_rows(engine: LocalEngine) -> list[Row]:
+def _lease_rows(engine: Reads) -> list[Row]:
     """Leases with the time they have left."""
     now_ms = engine.now_ms()
     found = []
@@ -111,7 +113,7 @@ def _lease_rows(engine: LocalEngine) -> list[Row]:
     return sorted(found)
 
 
-def _alarm_rows(engine: LocalEngine) -> list[Row]:
+def _alarm_rows(engine: Reads) -> list[Row]:
     return sorted(encode_alarm(Alarm(alarm.member_id, alarm.alarm)) for alarm in engine.alarms())
 
 
@@ -125,7 +127,7 @@ def _all_meta(state: State) -> list[Row]:
     return sorted((key, value) for key, value in found.items() if value is not None)
 
 
-def _meta_rows(engine: LocalEngine, compacted: int) -> Iterator[Row]:
+def _meta_rows(engine: Reads, compacted: int) -> Iterator[Row]:
     yield rows.CONSISTENT_INDEX, encode_u64(max(engine.state.applied_index, 1))
     yield rows.TERM, encode_u64(1)
     yield rows.CONF_STATE, b'{"voters":[%d],"auto_leave":false}' % engine.member_id

@@ -10,7 +10,7 @@ from kvstore.backend import Progress
 from kvstore.foreign import Exported, Imported, ImportOptions, LogRecord
 from kvstore.store import Store
 
-from .snapshot_format import is_bbolt
+from .bbolt_read import is_bbolt
 from .wal_read import is_log
 
 
@@ -31,7 +31,7 @@ class EtcdStores:
             from .data_dir_store import open_data_dir
 
             return open_data_dir(path, wal_dir)
-        from kvstore.snapshot.formats import open_snapshot
+        from kvstore.opened import open_snapshot
 
         return open_snapshot(path)
 

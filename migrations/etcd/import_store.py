@@ -3,9 +3,10 @@
     database --view--> rows of our tables, table by table in key order --> new backend
     log      --replay--> entries that the database does not hold yet --> the same backend
 
-It is built beside the target, or inside an empty one (``snapshot/building.py``), and gets its place when it is whole and
-synced. Every kept revision, the numbers of every version, leases with the time they have left, and who the store is come along. Log
-indexes go on where etcd's ended. What was copied is held against the source by HashKV at its newest revision.
+It is built beside the target, or inside an empty one (``snapshot/building.py``), and gets its place when it is whole
+and synced. Every kept revision, the numbers of every version, leases with the time they have left, and who the store is
+come along. Log indexes go on where etcd's ended. What was copied is held against the source by HashKV at its newest
+revision.
 """
 
 from __future__ import annotations
@@ -22,9 +23,10 @@ from kvstore.errors import Corruption, DiskFull
 from kvstore.files import Disk, OSDisk, free_bytes
 from kvstore.foreign import Imported, ImportOptions
 from kvstore.layout import DataDir
-from kvstore.mvcc.checkpoint import no_pause, write_generation
+from kvstore.mvcc.checkpoint import write_now
 from kvstore.mvcc.hashkv import hash_kv
-from kvstore.mvcc.overlay import Generation
+from kvstore.mvcc.lessor import Lessor
+from kvstore.mvcc.marks import Marks
 from kvstore.mvcc.schema import (
     ALARM,
     ATTACHMENT,
@@ -34,17 +36,12 @@ from kvstore.mvcc.schema import (
     LATEST,
     LEASE,
     META,
-    META_CLUSTER_ID,
-    META_FORMAT,
-    META_MEMBER_ID,
-    META_NAME,
     TABLES,
-    pack_u64,
 )
 from kvstore.mvcc.state import State
 from kvstore.options import BadOption
+from kvstore.replay import CHECKPOINT_BYTES
 from kvstore.snapshot.building import building_directory, check_target
-from kvstore.snapshot.formats import load_leases
 from kvstore.snapshot.transfer import copy_rows
 from kvstore.wal import Log
 
@@ -58,7 +55,6 @@ from .log_replay import LogReplay
 from .snapshot_format import check_file
 from .view import EtcdView
 
-CHECKPOINT_BYTES = 32 << 20
 NOSPACE = b"NOSPACE"
 REVISION_MAX = 1 << 62
 """No etcd has come so far. From there on a store could not count its revisions for much longer."""
@@ -111,7 +107,7 @@ def _check_hash(file: EtcdFile) -> None:
 def _check_freelist(file: EtcdFile) -> None:
     """What no checksum stands for, and no row needs: but etcd does not start with it, and it is a sign of more."""
     for damage in check_freelist(file.file):
-        told = f"{damage.reason}: etcd stops at it, or writes over pages in use. Its keys can be read: kvstore inspect"
+        told = f"{damage.reason}: etcd would stop or overwrite pages in use. The keys are readable: kvstore inspect"
         raise Corruption(told, damage.path, damage.offset)
 
 
@@ -127,7 +123,7 @@ def import_store(
     disk = disk or OSDisk()
     kind = find_backend(options.backend)
     if not kind.persistent:
-        raise BadOption(f"backend {kind.name} keeps nothing: import into lmdb or sqlite")
+        raise BadOption(f"backend {kind.name} keeps nothing on disk: import into lmdb or sqlite")
     target = Path(os.path.abspath(data_dir))
     check_target(target)
     now_ms = time.time_ns() // 1_000_000
@@ -211,7 +207,7 @@ class _Import:
         """HashKV of what was copied is the source's."""
         if state.head > REVISION_MAX:
             reason = (
-                f"the newest revision is {state.head}, and {REVISION_MAX} is the last that can be moved in"
+                f"the newest revision is {state.head}, and {REVISION_MAX} is the last that can be imported"
             )
             raise Corruption(reason, self._source.path)
         view = self._source.view
@@ -230,13 +226,13 @@ class _Import:
         directory = self._source.directory
         if directory is None:
             return
-        replay = LogReplay(state, load_leases(self._backend), self._now_ms)
+        replay = LogReplay(state, Lessor.loaded(self._backend), self._now_ms)
         replay.recover_members(directory)
         for entry in directory.pending():
             replay.apply(entry)
-            if state.active.size_bytes > CHECKPOINT_BYTES:
-                _checkpoint(state, self._now_ms)
-        _checkpoint(state, self._now_ms)
+            if state.waiting_bytes > CHECKPOINT_BYTES:
+                write_now(state, self._now_ms)
+        write_now(state, self._now_ms)
         self._notes += directory.notes + replay.notes
 
     def _write_identity(self) -> tuple[int, int]:
@@ -245,17 +241,12 @@ class _Import:
         with self._backend.write() as tx:
             members = carried_bucket(rows.MEMBERS, tx.scan(META))
             source.name = _name_of(ids[1], members, source.path) or source.name
-            own = [
-                (META_FORMAT, pack_u64(FORMAT_VERSION)),
-                (META_CLUSTER_ID, pack_u64(ids[0])),
-                (META_MEMBER_ID, pack_u64(ids[1])),
-                (META_NAME, source.name.encode("utf-8", "replace")),
-            ]
-            tx.put_many(META, own)
+            marks = Marks(format=FORMAT_VERSION, cluster_id=ids[0], member_id=ids[1], name=source.name)
+            tx.put_many(META, marks.identity())
             full = [key for key, _ in tx.scan(ALARM) if key[8:] == NOSPACE]
             tx.delete_many(ALARM, full)
         if full:
-            self._notes.append("the alarm NOSPACE stays behind: it was about the room that etcd had")
+            self._notes.append("the alarm NOSPACE is not imported: it was about the space that etcd had")
         return ids
 
     def _counts(self) -> dict[str, int]:
@@ -278,11 +269,3 @@ def _name_of(member_id: int, members: list[Row], path: Path) -> str:
     except rows.RowError as error:
         raise Corruption(f"bucket members: {error}", path) from None
     return next((member.name for member in found if member.id == member_id), "")
-
-
-def _checkpoint(state: State, now_ms: int) -> None:
-    generation = state.active
-    generation.last_index, generation.last_revision = state.index, state.head
-    write_generation(state.backend, generation, now_ms, no_pause)
-    state.backend_revision, state.applied_index = state.head, state.index
-    state.generations = (Generation(),)

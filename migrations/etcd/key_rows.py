@@ -21,6 +21,7 @@ from itertools import chain
 from kvstore.backend import Row
 from kvstore.keyvalue import encode_key_value, row_change, row_numbers
 from kvstore.mvcc.changes import change_page
+from kvstore.mvcc.marks import Marks
 from kvstore.mvcc.overlay import ChangedRow
 from kvstore.mvcc.schema import (
     CHANGES,
@@ -28,11 +29,8 @@ from kvstore.mvcc.schema import (
     DELETE,
     HISTORY,
     LATEST,
-    META,
-    META_REVISION,
     REVISION_BYTES,
     parse_revision,
-    parse_u64,
     revision_key,
 )
 from kvstore.mvcc.state import State
@@ -53,7 +51,7 @@ class KeyRows:
         self._compacted = compacted
         self._report = report
         with state.backend.read() as tx:
-            held = parse_u64(tx.get(META, META_REVISION), 1)
+            held = Marks.read(tx).revision
         self._settled = min(held, revision)
         """Every change up to this one is in the backend."""
         self._sorted_up_to = max(self._settled, compacted)

@@ -4,7 +4,8 @@
 
 etcd logs what was asked, not what came of it. A request that etcd refuses when it applies it (an unknown lease, a
 compaction of the past, no room, no permission) is in the log all the same; it is refused here too, and leaves no trace.
-Revisions therefore come out as they did there.
+Revisions therefore come out as they did there. That is also why ``kvstore.replay.apply_log`` does not do here: entries
+of ours say what came of a write. What it checks, that entries follow each other without a gap, is checked here as well.
 
 Besides keys: leases, alarms, users and roles (``auth``), members and the cluster's version.
 """
@@ -17,34 +18,21 @@ from typing import Any
 
 from google.protobuf.message import DecodeError
 
-from kvstore.errors import Corruption, RequestError
-from kvstore.model import (
-    AlarmRequest,
-    CompactionRequest,
-    Compare,
-    CompareResult,
-    CompareTarget,
-    DeleteRangeRequest,
-    LeaseGrantRequest,
-    LeaseRevokeRequest,
-    Op,
-    PutRequest,
-    RangeRequest,
-    TxnRequest,
-)
+from kvstore.errors import BadArgument, Corruption, RequestError
+from kvstore.etcdpb.requests import from_message
+from kvstore.model import PutRequest, RangeRequest, TxnRequest
 from kvstore.mvcc.lessor import Lessor
 from kvstore.mvcc.plan import Planner
-from kvstore.mvcc.schema import META
 from kvstore.mvcc.state import State
 
-from . import messages, rows
+from . import rows
 from .auth import Auth, Refused
-from .beside_keys import MIN_TTL_SECONDS, carried_key, deadline_ms
+from .beside_keys import MIN_TTL_SECONDS, deadline_ms
+from .carried import Carried
 from .data_dir import EtcdDataDir
 from .membership import Membership
 from .wal_content import LogEntry
 
-_ALARM_ACTIVATE, _ALARM_DEACTIVATE = 1, 2
 _OF_MEMBERS = frozenset({"conf_change", "v2", "cluster_member_attr_set", "cluster_version_set"})
 _CAPPED = frozenset({"put", "txn", "lease_grant"})
 """What a server without room refuses."""
@@ -88,9 +76,12 @@ class LogReplay:
                 f"entry {entry.index} holds no request that is known here: it is a later etcd's, or damaged"
             )
             raise Corruption(reason, entry.path, entry.offset)
+        if entry.index != self._state.index + 1:
+            reason = f"entry {entry.index} follows entry {self._state.index}: those between are missing"
+            raise Corruption(reason, entry.path, entry.offset)
         if kind != "empty":
             self._guarded(kind, entry)
-        self._state.index = entry.index
+        self._state.reached(entry.index)
 
     def _guarded(self, kind: str, entry: LogEntry) -> None:
         try:
@@ -126,27 +117,18 @@ class LogReplay:
 
     # --- keys ----------------------------------------------------------------------------
 
-    def _put(self, put: Any) -> None:
-        self._planner.plan(put_request(put))
+    def _planned(self, message: Any) -> None:
+        self._planner.plan(_request(message))
 
-    def _delete_range(self, delete: Any) -> None:
-        self._planner.plan(DeleteRangeRequest(delete.key, delete.range_end))
-
-    def _txn(self, txn: Any) -> None:
-        self._planner.plan(txn_request(txn))
-
-    def _compaction(self, compaction: Any) -> None:
-        self._planner.plan(CompactionRequest(compaction.revision))
+    def _op(self, message: Any) -> None:
+        self._planner.plan(_op_as_applied(_request(message)))
 
     # --- leases and alarms -----------------------------------------------------------------
 
     def _lease_grant(self, grant: Any) -> None:
         if not grant.ID:
             raise Refused
-        self._planner.plan(LeaseGrantRequest(grant.TTL, grant.ID))
-
-    def _lease_revoke(self, revoke: Any) -> None:
-        self._planner.plan(LeaseRevokeRequest(revoke.ID))
+        self._planned(grant)
 
     def _lease_checkpoint(self, request: Any) -> None:
         for each in request.checkpoints:
@@ -156,9 +138,9 @@ class LogReplay:
                 self._lessor.apply_renew(self._state.active, each.ID, due)
 
     def _alarm(self, alarm: Any) -> None:
-        name = messages.enum_name("Alarm", alarm.alarm)
-        if name in ("NOSPACE", "CORRUPT") and alarm.action in (_ALARM_ACTIVATE, _ALARM_DEACTIVATE):
-            self._planner.plan(AlarmRequest(alarm.memberID, name, alarm.action == _ALARM_ACTIVATE))
+        request = _request(alarm)
+        if request is not None:
+            self._planner.plan(request)
 
     # --- the cluster -------------------------------------------------------------------------
 
@@ -194,12 +176,12 @@ class LogReplay:
 
 
 _HANDLERS: dict[str, Callable[[LogReplay, Any], None]] = {
-    "put": LogReplay._put,
-    "delete_range": LogReplay._delete_range,
-    "txn": LogReplay._txn,
-    "compaction": LogReplay._compaction,
+    "put": LogReplay._op,
+    "delete_range": LogReplay._op,
+    "txn": LogReplay._op,
+    "compaction": LogReplay._planned,
     "lease_grant": LogReplay._lease_grant,
-    "lease_revoke": LogReplay._lease_revoke,
+    "lease_revoke": LogReplay._planned,
     "lease_checkpoint": LogReplay._lease_checkpoint,
     "alarm": LogReplay._alarm,
     "cluster_version_set": LogReplay._cluster_version_set,
@@ -208,100 +190,41 @@ _HANDLERS: dict[str, Callable[[LogReplay, Any], None]] = {
 }
 
 
-class Carried:
-    """The rows of etcd's buckets that a store of ours keeps verbatim, read and changed."""
-
-    def __init__(self, state: State) -> None:
-        self._state = state
-        with state.backend.read() as tx:
-            self._rows = dict(tx.scan(META, carried_key(b"", b"")[:-1], carried_key(b"\xff", b"")))
-
-    def get(self, bucket: bytes, key: bytes) -> bytes | None:
-        return self._rows.get(carried_key(bucket, key))
-
-    def set(self, bucket: bytes, key: bytes, value: bytes | None) -> None:
-        name = carried_key(bucket, key)
-        if value is None:
-            self._rows.pop(name, None)
-        else:
-            self._rows[name] = value
-        self._state.active.set_row(META, name, value)
-
-    def all(self, bucket: bytes) -> dict[bytes, bytes]:
-        prefix = carried_key(bucket, b"")
-        return {key[len(prefix) :]: value for key, value in self._rows.items() if key.startswith(prefix)}
-
-
 def _json(value: dict[str, object]) -> bytes:
     return json.dumps(value, separators=(",", ":")).encode()
 
 
-# --- requests of etcd as requests of ours ------------------------------------------------------
+# --- requests ----------------------------------------------------------------------------------
 
 
-def put_request(put: Any) -> PutRequest:
-    if not put.key:
-        raise rows.RowError("a put of the empty key, which no server lets into its log")
-    return PutRequest(put.key, put.value, put.lease, False, put.ignore_value, put.ignore_lease)
+def _request(message: Any) -> Any:
+    try:
+        return from_message(message)
+    except BadArgument as error:
+        raise rows.RowError(str(error)) from None
 
 
-def range_request(asked: Any) -> RangeRequest:
-    """As far as a transaction that is replayed can depend on it: what it may be refused for."""
-    return RangeRequest(asked.key, asked.range_end, limit=1, revision=asked.revision)
+def _as_applied(txn: TxnRequest) -> TxnRequest:
+    """A transaction of the log, with nothing read but what it may be refused for.
 
-
-NESTING_MAX = 150
-"""Transactions inside of one another; a server with its default limit of ops lets 128 into its log."""
-
-
-def txn_request(txn: Any, nesting: int = 0) -> TxnRequest:
-    """An op without a kind is left out: a server's API refuses it, its log is carried out without it."""
-    if nesting > NESTING_MAX:
-        raise rows.RowError(f"more than {NESTING_MAX} transactions inside of one another")
+    An op without a kind is left out: a server's API refuses it, its log is carried out without it.
+    """
     success, failure = (
-        tuple([_op(each, nesting) for each in branch if each.WhichOneof("kind")])
+        tuple([_op_as_applied(op) for op in branch if op is not None])
         for branch in (txn.success, txn.failure)
     )
-    return TxnRequest(tuple(map(compare_request, txn.compare)), success, failure)
+    return TxnRequest(txn.compare, success, failure)
 
 
-_OPERANDS = ("version", "create_revision", "mod_revision", "value", "lease")
-"""What each target is compared with; another one that the request may carry counts as absent."""
-
-
-def compare_request(compare: Any) -> Compare:
-    """As etcd judges it, numbers included that it has no name for: an unknown target counts as 0 beside 0, an
-    unknown result is true of whatever exists."""
-    target, result = compare.target, compare.result
-    key, range_end = compare.key, compare.range_end
-    is_known = 0 <= target < len(_OPERANDS)
-    if not 0 <= result <= CompareResult.NOT_EQUAL:
-        if target == CompareTarget.VALUE:
-            return Compare(key, CompareTarget.VERSION, CompareResult.GREATER, 0, range_end)
-        return _always(True, key)
-    if not is_known:
-        return _always(result == CompareResult.EQUAL, key)
-    name = _OPERANDS[target]
-    operand = getattr(compare, name) if compare.HasField(name) else b"" if name == "value" else 0
-    return Compare(key, target, result, operand, range_end)
-
-
-def _always(holds: bool, key: bytes) -> Compare:
-    """A compare that holds, or does not, whatever the key is: no version is -1."""
-    return Compare(key, CompareTarget.VERSION, CompareResult.NOT_EQUAL if holds else CompareResult.EQUAL, -1)
-
-
-def _op(operation: Any, nesting: int) -> Op:
-    kind = operation.WhichOneof("kind")
-    request = getattr(operation, kind)
-    match kind:
-        case "request_put":
-            return put_request(request)
-        case "request_delete_range":
-            return DeleteRangeRequest(request.key, request.range_end)
-        case "request_txn":
-            return txn_request(messages.nested_txn(operation), nesting + 1)
-    return range_request(request)
+def _op_as_applied(op: Any) -> Any:
+    match op:
+        case TxnRequest():
+            return _as_applied(op)
+        case RangeRequest():
+            return RangeRequest(op.key, op.range_end, limit=1, revision=op.revision)
+        case PutRequest(key=b""):
+            raise rows.RowError("a put of the empty key, which no server lets into its log")
+    return op._replace(prev_kv=False)
 
 
 def _puts(txn: Any) -> bool:

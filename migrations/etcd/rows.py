@@ -166,7 +166,7 @@ def decode_lease(row_key: bytes, row_value: bytes) -> Lease:
     except DecodeError:
         raise RowError("the row holds no Lease") from None
     if encode_u64(lease.ID) != row_key:
-        raise RowError(f"lease {lease.ID} stands under key {row_key.hex()}")
+        raise RowError(f"lease {lease.ID} is stored under key {row_key.hex()}")
     return Lease(lease.ID, lease.TTL, lease.RemainingTTL)
 
 

@@ -6,7 +6,6 @@ database file taken from a data directory has none, and ``verify`` then holds it
 
 from __future__ import annotations
 
-import os
 import time
 from pathlib import Path
 
@@ -16,27 +15,13 @@ from kvstore.snapshot.manifest import Member
 from kvstore.snapshot.reader import SnapshotInfo
 
 from .bbolt_check import check
-from .bbolt_page import HEADER, MAGIC, META
+from .bbolt_read import is_bbolt
 from .beside_keys import identity
 from .etcd_file import EtcdFile
 from .view import EtcdView
 
 NOT_COUNTED = -1
 """Keys and changes, before anybody has walked through the file."""
-
-_PROBED_BYTES = (0, *(1024 << shift for shift in range(7)))  # where a meta page may stand
-_MAGIC = MAGIC.to_bytes(4, "little")
-
-
-def is_bbolt(path: str | os.PathLike[str]) -> bool:
-    """Whether either meta page is there. A whole one is not asked for: damage is for the reader to tell."""
-    try:
-        with open(path, "rb", buffering=0) as file:
-            head = os.pread(file.fileno(), HEADER.size, 0)
-            marks = [os.pread(file.fileno(), 4, at + HEADER.size) for at in _PROBED_BYTES]
-    except OSError:
-        return False
-    return _MAGIC in marks or head == HEADER.pack(0, META, 0, 0)
 
 
 class EtcdSnapshots:

@@ -25,7 +25,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import ClassVar, Self
 
-from kvstore.backend import Progress, Row, WriteTx
+from kvstore.backend import BackendDefaults, Progress, ReadTxDefaults, Row, WriteTx
 from kvstore.errors import Corruption, ReadOnly, StoreClosed
 from kvstore.keyvalue import make_row, row_numbers
 from kvstore.mvcc.schema import (
@@ -50,6 +50,7 @@ from kvstore.mvcc.schema import (
 from kvstore.mvcc.schema import KEY_END as ESCAPED_END
 from kvstore.wire import WireError
 
+from .bbolt_read import is_bbolt
 from .beside_keys import alarm_rows, attachment_rows, lease_rows, meta_rows
 from .etcd_file import EtcdFile
 from .key_index import KeyIndex, Place, kept_places
@@ -57,7 +58,7 @@ from .key_index import KeyIndex, Place, kept_places
 SEARCHES_BEFORE_INDEX = 8
 
 
-class EtcdView:
+class EtcdView(BackendDefaults):
     """A backend over an open etcd file. Closing it closes the file."""
 
     name: ClassVar[str] = "etcd"
@@ -89,8 +90,6 @@ class EtcdView:
 
     @classmethod
     def recognizes(cls, path: Path) -> bool:
-        from .snapshot_format import is_bbolt
-
         return is_bbolt(path)
 
     @classmethod
@@ -300,7 +299,7 @@ class EtcdView:
         return len(self.scan(table, start, end))
 
 
-class ViewTx:
+class ViewTx(ReadTxDefaults):
     """A read transaction: the file does not change, so it is the view itself."""
 
     def __init__(self, view: EtcdView) -> None:

@@ -159,7 +159,7 @@ def _copy(source: Path, target: Path, size_bytes: int, disk: Disk) -> None:
             while at < size_bytes:
                 chunk = original.read(min(_COPY_BYTES, size_bytes - at))
                 if not chunk:
-                    raise OSError(f"{source} has become shorter while it was read")
+                    raise OSError(f"{source} was truncated while it was being read")
                 file.pwrite(chunk, at)
                 at += len(chunk)
         file.sync()
@@ -199,7 +199,7 @@ class _Replay:
             return
         if place > len(self.entries):
             after = self.start.index + len(self.entries)
-            reason = f"entry {found.Index} follows entry {after}: those between are missing"
+            reason = f"entry {found.Index} follows entry {after}: the entries between are missing"
             raise Corruption(reason, record.path, record.offset)
         del self.entries[place:]
         type_name = messages.enum_name("EntryType", found.Type)

@@ -10,7 +10,7 @@ from pathlib import Path
 from kvstore.errors import NotAStore
 from kvstore.foreign import recognize_foreign
 from kvstore.layout import DataDir
-from kvstore.snapshot.formats import open_snapshot
+from kvstore.opened import open_snapshot
 from kvstore.store import Store
 
 from ..command import Settings
@@ -26,7 +26,7 @@ def open_path(path: Path, settings: Settings) -> Store:
     if DataDir.at(path).snap.is_dir():
         settings.data_dir = str(path)
         return settings.open(read_only=True)
-    raise NotAStore(f"{path} is neither a store nor another store that is known", path)
+    raise NotAStore(f"{path} is neither a store of ours nor of a known other kind", path)
 
 
 def kind_of(store: Store) -> str:

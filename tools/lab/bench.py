@@ -38,19 +38,19 @@ def bench(
     only: Annotated[
         list[str] | None, typer.Option(help="Only this row; may be repeated.", metavar="ROW")
     ] = None,
-    list_rows: Annotated[bool, typer.Option("--list", help="Name the rows, and measure nothing.")] = False,
-    quick: Annotated[bool, typer.Option("--quick", help="Small stores, two short rounds.")] = False,
-    pairs: Annotated[int | None, typer.Option(help="Rounds; 5 by default.", min=1)] = None,
+    list_rows: Annotated[bool, typer.Option("--list", help="List the rows and measure nothing.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="Small stores and two short rounds.")] = False,
+    pairs: Annotated[int | None, typer.Option(help="Number of rounds; 5 by default.", min=1)] = None,
     scale: Annotated[float | None, typer.Option(help="Factor for all sizes.", min=0.0001, max=10)] = None,
-    seconds: Annotated[float | None, typer.Option(help="Length of a sample; 2 by default.", min=0.01)] = None,
+    seconds: Annotated[float | None, typer.Option(help="Seconds per sample; 2 by default.", min=0.01)] = None,
     sync_delay_ms: Annotated[
-        float, typer.Option(help="Added to every sync of ours and of the raw loop.", min=0, max=1000)
+        float, typer.Option(help="Delay added to every sync of our log and of the raw loop.", min=0, max=1000)
     ] = 0,
     directory: Annotated[
-        Path | None, typer.Option("--dir", help="Where to work: a folder on the disk that is meant.")
+        Path | None, typer.Option("--dir", help="Directory to work in, on the disk to be measured.")
     ] = None,
-    json_file: Annotated[Path | None, typer.Option(help="Write all figures here, as JSON.")] = None,
-    plot: Annotated[Path | None, typer.Option(help="Write a picture here (PNG).")] = None,
+    json_file: Annotated[Path | None, typer.Option(help="Write all figures to this file, as JSON.")] = None,
+    plot: Annotated[Path | None, typer.Option(help="Write a plot to this file (PNG).")] = None,
 ) -> None:
     """Measure this store against others, in turns. With --json the figures go to stdout, the table to stderr."""
     from .benchmarks import session
@@ -61,7 +61,7 @@ def bench(
         write_table(("row", "", "what is measured"), session.listed())
         return
     if unknown := session.unknown(only or []):
-        raise UsageError(f"no row {unknown[0]!r}; --list names them")
+        raise UsageError(f"no row {unknown[0]!r}; --list shows them")
     said = {"pairs": pairs, "scale": scale, "seconds": seconds}
     sizes: dict[str, float] = {
         **(session.QUICK if quick else {}),

@@ -17,8 +17,8 @@ One JSON object a line, in order, from an empty store (whose revision is 1); ``.
                {"cancel_request": …}, {"progress_request": {}} or {}. response: what has come since the last one up
                to the store's revision, by watch id; event responses of one watch in a row are made one
 
-``parse_request`` makes the engine's request of a recorded one; ``answers.RECORDED`` puts the engine's answer the way
-it would have been recorded. So answers are compared as JSON values, after ``without_defaults`` has removed what a
+``parse_request`` makes the engine's request of a recorded one; ``RECORDED`` puts the engine's answer the way it would
+have been recorded. So answers are compared as JSON values, after ``without_defaults`` has removed what a
 recording may or may not spell out.
 """
 
@@ -30,11 +30,41 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from kvstore.errors import Code, KVStoreError
+from kvstore.errors import BadArgument, Code, KVStoreError
+from kvstore.etcdpb.json import Spelling, from_json
+from kvstore.etcdpb.messages import etcdserverpb
+from kvstore.etcdpb.requests import from_message
+from kvstore.etcdpb.responses import Header
+from kvstore.etcdpb.status import status_of
 from kvstore.model import Event, WatchResponse
 
-from ..answers import RECORDED, Message, without_defaults
-from .recorded_requests import PARSERS, Request
+from ..answers import Style
+
+Message = dict[str, Any]
+
+SPELLING = Spelling(lambda data: data.decode("latin-1"), lambda text: text.encode("latin-1"))
+RECORDED = Style(SPELLING, Header())
+"""How the engine's answers are recorded."""
+
+REQUESTS = {
+    "range": etcdserverpb.RangeRequest,
+    "put": etcdserverpb.PutRequest,
+    "delete": etcdserverpb.DeleteRangeRequest,
+    "txn": etcdserverpb.TxnRequest,
+    "compact": etcdserverpb.CompactionRequest,
+    "grant": etcdserverpb.LeaseGrantRequest,
+    "revoke": etcdserverpb.LeaseRevokeRequest,
+    "keepalive": etcdserverpb.LeaseKeepAliveRequest,
+    "timetolive": etcdserverpb.LeaseTimeToLiveRequest,
+    "leases": etcdserverpb.LeaseLeasesRequest,
+    "hashkv": etcdserverpb.HashKVRequest,
+    "watch": etcdserverpb.WatchCreateRequest,
+    "stream": etcdserverpb.WatchRequest,
+}
+"""By op."""
+
+Request = Any
+"""Of ``kvstore.model``; the message itself where that has no word for it: what a stream is told."""
 
 
 class NotAConversation(KVStoreError):
@@ -80,7 +110,7 @@ def parse_exchange(line: str, number: int, name: str) -> Exchange:
         response, error = record.get("response"), record.get("error")
         if not isinstance(request, dict) or (response is None) == (error is None):
             raise ValueError("not one request with one answer")
-        if op not in PARSERS:
+        if op not in REQUESTS:
             raise ValueError(f"unknown op {op!r}")
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as problem:
         raise NotAConversation(f"{name}, line {number}: {problem}") from None
@@ -93,10 +123,10 @@ def parse_exchange(line: str, number: int, name: str) -> Exchange:
 def parse_request(exchange: Exchange) -> Request:
     """What to ask the engine. Raises ``NotAConversation`` where a field is unknown or of the wrong kind."""
     try:
-        request: Request = PARSERS[exchange.op](exchange.request)
-    except (KeyError, TypeError, ValueError, AttributeError) as problem:
-        raise NotAConversation(f"line {exchange.line}: {exchange.op}: {problem!r}") from None
-    return request
+        message = from_json(REQUESTS[exchange.op], exchange.request, SPELLING)
+        return message if isinstance(message, etcdserverpb.WatchRequest) else from_message(message)
+    except BadArgument as problem:
+        raise NotAConversation(f"line {exchange.line}: {exchange.op}: {problem}") from None
 
 
 # --- answers ---------------------------------------------------------------------------
@@ -113,4 +143,15 @@ def watched(events: Sequence[Event], end: WatchResponse | None) -> Message:
 
 def refusal(error: KVStoreError) -> Message:
     """The engine's error, as it would have been recorded."""
-    return {"error": {"code": int(error.code), "message": str(error)}}
+    code, message = status_of(error)
+    return {"error": {"code": int(code), "message": message}}
+
+
+def without_defaults(value: Any) -> Any:
+    """The value without fields that are None, zero, false or empty; empty messages stay, for they were set."""
+    if isinstance(value, dict):
+        kept = {name: without_defaults(field) for name, field in value.items()}
+        return {name: field for name, field in kept.items() if field or isinstance(field, dict)}
+    if isinstance(value, list):
+        return [without_defaults(item) for item in value]
+    return value

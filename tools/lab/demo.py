@@ -46,7 +46,7 @@ def register(app: typer.Typer) -> None:
 
 def main(
     ctx: typer.Context,
-    writes: Annotated[int, typer.Option(min=1, help="Kill the writer after so many writes.")] = 3000,
+    writes: Annotated[int, typer.Option(min=1, help="Kill the writer after this many writes.")] = 3000,
 ) -> None:
     """A guided tour: a conversation, the past, and a crash."""
     console = Console()

@@ -33,32 +33,25 @@ from typing import Annotated, Any
 
 import typer
 
+from kvstore.calls import answer
 from kvstore.engine import LocalEngine
 from kvstore.errors import KVStoreError
-from kvstore.model import (
-    DeleteRangeRequest,
-    Event,
-    PutRequest,
-    RangeRequest,
-    TxnRequest,
-    WatchRequest,
-)
+from kvstore.etcdpb.messages import etcdserverpb
+from kvstore.model import CompactionRequest, Event, LeaseLeasesRequest, WatchRequest
 from kvstore.options import Options
 from kvstore.recovery import open_engine
 
-from ..answers import RECORDED, Message, without_defaults
 from ..command import ExitCode, Settings, run, write_json, write_line
-from .conversation import Exchange, parse_request, read_conversation, refusal, watched
-from .recorded_requests import (
-    CompactRequest,
-    GrantRequest,
-    HashKVRequest,
-    KeepAliveRequest,
-    LeasesRequest,
+from .conversation import (
+    RECORDED,
+    Exchange,
+    Message,
     Request,
-    RevokeRequest,
-    StreamRequest,
-    TimeToLiveRequest,
+    parse_request,
+    read_conversation,
+    refusal,
+    watched,
+    without_defaults,
 )
 from .replay_stream import WATCH_TIMEOUT_SECONDS, PlayedStream
 
@@ -120,10 +113,10 @@ class Player:
         try:
             if isinstance(request, WatchRequest):
                 return self.watch(request)
-            if isinstance(request, StreamRequest):
+            if isinstance(request, etcdserverpb.WatchRequest):
                 self._stream = self._stream or PlayedStream(self.engine)
                 return self._stream.ask(request)
-            if isinstance(request, CompactRequest) and self._stream is not None:
+            if isinstance(request, CompactionRequest) and self._stream is not None:
                 self._stream.read()
             return RECORDED.answer(self.call(request))
         except KVStoreError as error:
@@ -131,7 +124,10 @@ class Player:
 
     def call(self, request: Request) -> object:
         """Ask the engine."""
-        return _ask(self.engine, request)
+        response = answer(self.engine, request)
+        if isinstance(request, LeaseLeasesRequest):  # etcd tells them in no order
+            return response._replace(leases=tuple(sorted(response.leases)))
+        return response
 
     def watch(self, request: WatchRequest) -> Message:
         """All that a watch delivers up to the store's newest revision."""
@@ -158,7 +154,9 @@ class Player:
         return every > 0 and self._played % every == 0
 
     def _open(self) -> LocalEngine:
-        return open_engine(self._folder / str(self._life), self._options)
+        engine = open_engine(self._folder / str(self._life), self._options)
+        assert isinstance(engine, LocalEngine)
+        return engine
 
     def _crash(self) -> None:
         """Go on from a copy of the files as they lie there now; what closing would add is lost."""
@@ -168,34 +166,6 @@ class Player:
         self.engine.close()
         shutil.rmtree(abandoned)
         self.engine = self._open()
-
-
-def _ask(engine: LocalEngine, request: Request) -> object:
-    match request:
-        case RangeRequest():
-            return engine.range(request)
-        case PutRequest():
-            return engine.put(request)
-        case DeleteRangeRequest():
-            return engine.delete_range(request)
-        case TxnRequest():
-            return engine.txn(request)
-        case CompactRequest(revision, physical):
-            return engine.compact(revision, physical)
-        case GrantRequest(lease, ttl_seconds):
-            return engine.lease_grant(ttl_seconds, lease)
-        case RevokeRequest(lease):
-            return engine.lease_revoke(lease)
-        case KeepAliveRequest(lease):
-            return engine.lease_keep_alive(lease)
-        case TimeToLiveRequest(lease, keys):
-            return engine.lease_time_to_live(lease, keys)
-        case LeasesRequest():
-            response = engine.lease_leases()
-            return response._replace(leases=tuple(sorted(response.leases)))
-        case HashKVRequest(revision):
-            return engine.hash_kv(revision)
-    raise TypeError(f"not a request: {request!r}")
 
 
 def _watch_until_now(engine: LocalEngine, request: WatchRequest) -> Message:
@@ -248,11 +218,13 @@ def register(app: typer.Typer) -> None:
 def main(
     ctx: typer.Context,
     files: Annotated[list[Path], typer.Argument(help="Conversations: .jsonl or .jsonl.xz.")],
-    reopen_every: Annotated[int, typer.Option(min=0, help="Close and reopen after so many requests.")] = 0,
-    crash_every: Annotated[int, typer.Option(min=0, help="Lose power after so many requests.")] = 0,
-    checkpoint_every: Annotated[int, typer.Option(min=0, help="Checkpoint after so many requests.")] = 0,
-    sweep_every: Annotated[int, typer.Option(min=0, help="Delete garbage after so many requests.")] = 0,
-    show: Annotated[int, typer.Option(min=0, help="How many differences to show of each file.")] = 3,
+    reopen_every: Annotated[
+        int, typer.Option(min=0, help="Close and reopen the store after every N requests.")
+    ] = 0,
+    crash_every: Annotated[int, typer.Option(min=0, help="Simulate a power cut after every N requests.")] = 0,
+    checkpoint_every: Annotated[int, typer.Option(min=0, help="Checkpoint after every N requests.")] = 0,
+    sweep_every: Annotated[int, typer.Option(min=0, help="Sweep garbage after every N requests.")] = 0,
+    show: Annotated[int, typer.Option(min=0, help="How many differences to show per file.")] = 3,
 ) -> None:
     """Play recorded conversations with etcd, and compare every answer."""
     settings = Settings.of(ctx)

@@ -9,11 +9,11 @@ was looked at.
 from __future__ import annotations
 
 from kvstore.engine import LocalEngine
+from kvstore.etcdpb.requests import from_message
 from kvstore.model import WatchRequest, WatchResponse
 from kvstore.watch.mailbox import EVERY_WATCH
 
-from ..answers import RECORDED, Message, without_defaults
-from .recorded_requests import AskProgress, CancelWatch, CreateWatch, StreamRequest
+from .conversation import RECORDED, Message, Request, without_defaults
 
 WATCH_TIMEOUT_SECONDS = 60.0
 """A watch that says nothing for so long is broken."""
@@ -27,16 +27,18 @@ class PlayedStream:
         self._stream = engine.watch_stream()
         self._came: list[tuple[int, WatchResponse]] = []
 
-    def ask(self, request: StreamRequest) -> Message:
-        """Put a request; all that has come since the last one."""
+    def ask(self, request: Request) -> Message:
+        """Put a request of the stream, if there is one in the message; all that has come since the last one."""
         self.read()
-        if isinstance(request, CreateWatch):
-            self._stream.create(*request)
-        elif isinstance(request, CancelWatch):
-            self._stream.cancel(request.watch_id)
-        elif isinstance(request, AskProgress):
-            self._stream.request_progress()
-            self._wait_for_notice()
+        match request.WhichOneof("request_union"):
+            case "create_request":
+                create = request.create_request
+                self._stream.create(from_message(create), create.watch_id)
+            case "cancel_request":
+                self._stream.cancel(request.cancel_request.watch_id)
+            case "progress_request":
+                self._stream.request_progress()
+                self._wait_for_notice()
         self.read()
         came, self._came = self._came, []
         recorded: Message = without_defaults({"responses": _by_watch(came)})
@@ -75,25 +77,16 @@ def _wait_until_routed(engine: LocalEngine) -> None:
 
 
 def _by_watch(came: list[tuple[int, WatchResponse]]) -> list[Message]:
+    """The header is left out where etcd's depends on how it cut the events."""
     messages: list[Message] = []
     for watch_id, response in sorted(came, key=lambda numbered: numbered[0]):
+        message = RECORDED.watch(response, watch_id)
         last = messages[-1] if messages else {}
-        if response.events and last.get("watch_id") == watch_id and "events" in last:
-            last["events"] += RECORDED.events(response.events)
+        if "events" not in message:
+            messages.append(message)
+        elif "events" in last and last.get("watch_id") == message.get("watch_id"):
+            last["events"] += message["events"]
         else:
-            messages.append(_message(watch_id, response))
+            del message["header"]
+            messages.append(message)
     return messages
-
-
-def _message(watch_id: int, response: WatchResponse) -> Message:
-    """The header's revision is left out where etcd's depends on how it cut the events."""
-    if response.events:
-        return {"watch_id": watch_id, "events": RECORDED.events(response.events)}
-    return {
-        "watch_id": watch_id,
-        "header": {"revision": response.revision},
-        "created": response.created,
-        "canceled": response.canceled,
-        "compact_revision": response.compact_revision,
-        "cancel_reason": response.cancel_reason,
-    }

@@ -74,7 +74,7 @@ def _victim(job: dict[str, Any]) -> None:
     done = 0
     while True:
         for _ in range(_IN_FLIGHT):
-            ticket = engine.submit_put(PutRequest(*workload.pair()))
+            ticket = engine.submit(PutRequest(*workload.pair()))
         engine.wait(ticket)
         if done < puts <= done + _IN_FLIGHT:
             print("ready", flush=True)

@@ -65,7 +65,9 @@ def disk_of(settings: Settings) -> Disk:
 
 def engine_of(settings: Settings, path: Path, backend: str, **options: Any) -> LocalEngine:
     """With the defaults, whatever the environment says."""
-    return open_engine(path, Options.load({"backend": backend, **options}, {}), disk_of(settings))
+    engine = open_engine(path, Options.load({"backend": backend, **options}, {}), disk_of(settings))
+    assert isinstance(engine, LocalEngine)
+    return engine
 
 
 def open_store(settings: Settings, path: Path, backend: str, **options: Any) -> Store:
@@ -99,7 +101,7 @@ def put_versions(store: Store, keys: list[bytes], values: list[bytes], in_flight
     for start in range(0, len(keys), in_flight):
         ticket = None
         for at in range(start, min(start + in_flight, len(keys))):
-            ticket = engine.submit_put(PutRequest(keys[at], values[at % len(values)]))
+            ticket = engine.submit(PutRequest(keys[at], values[at % len(values)]))
         if ticket is not None:
             engine.wait(ticket)
 

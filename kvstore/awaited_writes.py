@@ -1,0 +1,112 @@
+"""An engine whose writes are answered with awaitables: what ``AsyncStore`` puts, deletes and commits with.
+
+A write is planned on the event loop (some ten microseconds, no waiting), made durable by whoever leads the writers,
+and all tasks of a group are woken by one call into each loop that waits. One that may touch many keys, a range, is made
+in a thread instead.
+
+    Store.put(key, ...) --request--> AwaitedWrites.put --ticket--> engine
+                                            |                         | leader: logged, synced, published
+                        task <-- future <---+-------- notify <--------+
+
+It belongs to no loop. A future belongs to the loop that the write was made in, which may end, or close, at any moment:
+what was planned becomes durable all the same, and nobody is left to be told.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable
+from functools import partial
+from typing import Any
+
+from kvstore.errors import KVStoreError
+from kvstore.loops import call_soon, in_thread
+from kvstore.model import DeleteRangeRequest, PutRequest, PutWithTTLRequest, Request, TxnRequest
+from kvstore.protocol import EmbeddedEngine
+from kvstore.write.ticket import Ticket
+
+
+class AwaitedWrites:
+    """The three writes of an engine."""
+
+    def __init__(self, engine: EmbeddedEngine) -> None:
+        self._engine = engine
+        self._notify = self._wake_soon
+        self._unwoken: list[Ticket] = []
+        """Settled tickets whose futures the loops may not have heard of."""
+
+    def put(self, request: PutRequest, ttl_seconds: int = 0) -> Awaitable[Any]:
+        engine = self._engine
+        asked: Request = PutWithTTLRequest(request, ttl_seconds) if ttl_seconds else request
+        if engine.overloaded:
+            return self._after_room(asked)
+        return self._durable(engine.submit(asked))
+
+    def txn(self, request: TxnRequest) -> Awaitable[Any]:
+        engine = self._engine
+        if _may_be_large(request):
+            return in_thread(partial(engine.txn, request))
+        if engine.overloaded:
+            return self._after_room(request)
+        return self._durable(engine.submit(request))
+
+    def delete_range(self, request: DeleteRangeRequest) -> Awaitable[Any]:
+        if request.range_end:  # may be of many keys: not on the loop
+            return in_thread(partial(self._engine.delete_range, request))
+        return self._durable(self._engine.submit(request))
+
+    async def _after_room(self, request: Request) -> Any:
+        await in_thread(self._engine.check_room)
+        return await self._durable(self._engine.submit(request))
+
+    def _durable(self, ticket: Ticket) -> asyncio.Future[Any]:
+        """A future that is done when the ticket is durable."""
+        future = asyncio.get_running_loop().create_future()
+        ticket.future = future
+        ticket.notify = self._notify
+        if not ticket.done and not self._engine.flush_soon():  # no thread can be had: we lead
+            try:
+                self._engine.wait(ticket)
+            except KVStoreError:
+                pass  # the future tells
+        if ticket.done:  # perhaps with a group that went out before anybody could be told
+            self._settle([ticket])
+        return future
+
+    def wake_all(self) -> None:
+        """Make up for what could not be told in its time."""
+        self._wake_soon([])
+
+    def _wake_soon(self, tickets: list[Ticket]) -> None:
+        """Have the futures of these tickets set, with one call into each loop. Called by whoever leads the writers.
+
+        If that fails, for want of memory perhaps, the next call does it again.
+        """
+        self._unwoken = unwoken = self._unwoken + tickets
+        by_loop: dict[asyncio.AbstractEventLoop, list[Ticket]] = {}
+        for ticket in unwoken:
+            by_loop.setdefault(ticket.future.get_loop(), []).append(ticket)
+        for loop, theirs in by_loop.items():
+            call_soon(loop, self._settle, theirs)
+        self._unwoken = []
+
+    def _settle(self, tickets: list[Ticket]) -> None:
+        for ticket in tickets:
+            future = ticket.future
+            if future.done():
+                continue  # canceled, or told before
+            if ticket.error is None:
+                future.set_result(ticket.response)
+            else:
+                future.set_exception(self._engine.error_of(ticket))
+
+
+def _may_be_large(request: TxnRequest) -> bool:
+    """Whether any part of it looks at more than a key."""
+    parts: list[Any] = [request]
+    for part in parts:
+        if isinstance(part, TxnRequest):
+            parts += (*part.compare, *part.success, *part.failure)
+        elif getattr(part, "range_end", b""):
+            return True
+    return False

@@ -1,0 +1,185 @@
+"""etcd's messages as JSON values, by the fields of their descriptors.
+
+                      bytes      64-bit numbers    a member of a oneof
+    gateway           base64     text              a field like any other
+    etcdctl -w json   base64     numbers           {"Response": {"ResponsePut": {...}}}, as Go spells it
+
+Field names are those of the messages (``prev_kv``, ``ID``), an enum's value is its name (its number where it has none).
+A field at its default is left out; a message that is set stays, empty or not.
+
+The gateway takes more than it gives: names in camel case, numbers as text or not, null for what is absent; and it
+passes over fields that it does not know. Other spellings are read as they are written.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from kvstore.errors import BadArgument
+
+Json = Any
+Object = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Spelling:
+    """What ``to_json`` writes and ``from_json`` reads."""
+
+    text: Callable[[bytes], str]
+    data: Callable[[str], bytes]
+    """The way back; ``ValueError`` where there is none."""
+    longs_as_text: bool = False
+    wraps_oneofs: bool = False
+    is_lax: bool = False
+    """Reads like the gateway."""
+
+
+def base64_text(data: bytes) -> str:
+    return base64.b64encode(data).decode("ascii")
+
+
+def base64_data(text: str) -> bytes:
+    """Of either alphabet, padded or not."""
+    try:
+        padded = text.translate(_URL_SAFE) + "=" * (-len(text) % 4)
+        return base64.b64decode(padded, validate=True)
+    except binascii.Error as error:
+        raise ValueError(f"no base64: {error}") from None
+
+
+_URL_SAFE = str.maketrans("-_", "+/")
+
+GATEWAY = Spelling(base64_text, base64_data, longs_as_text=True, is_lax=True)
+ETCDCTL = Spelling(base64_text, base64_data, wraps_oneofs=True)
+
+
+# --- out -----------------------------------------------------------------------------------------
+
+
+def to_json(message: Any, spelling: Spelling = GATEWAY) -> Object:
+    written: Object = {}
+    for field, value in message.ListFields():
+        if _is_list(value):
+            written[field.name] = [_value_out(field, item, spelling) for item in value]
+        elif spelling.wraps_oneofs and field.containing_oneof is not None:
+            kind = {_go_name(field.name): _value_out(field, value, spelling)}
+            written[_go_name(field.containing_oneof.name)] = kind
+        else:
+            written[field.name] = _value_out(field, value, spelling)
+    return written
+
+
+def _value_out(field: Any, value: Any, spelling: Spelling) -> Json:
+    if field.message_type is not None:
+        return to_json(value, spelling)
+    if field.enum_type is not None:
+        named = field.enum_type.values_by_number.get(value)
+        return value if named is None else named.name
+    if isinstance(value, bytes):
+        return spelling.text(value)
+    return str(value) if spelling.longs_as_text and field.cpp_type in _longs(field) else value
+
+
+def _longs(field: Any) -> tuple[int, int]:
+    return field.CPPTYPE_INT64, field.CPPTYPE_UINT64
+
+
+def _is_list(value: object) -> bool:
+    return hasattr(value, "extend")
+
+
+def _go_name(name: str) -> str:
+    return "".join(word.capitalize() for word in name.split("_"))
+
+
+# --- in ------------------------------------------------------------------------------------------
+
+
+def from_json(message_class: Any, value: Json, spelling: Spelling = GATEWAY) -> Any:
+    """The message; ``BadArgument`` names the field that does not belong, or is not what it should be."""
+    message = message_class()
+    try:
+        _fill(message, value, spelling, "")
+    except RecursionError:
+        raise BadArgument("too many messages inside of one another") from None
+    return message
+
+
+def _fill(message: Any, value: Json, spelling: Spelling, path: str) -> None:
+    if not isinstance(value, dict):
+        raise _refusal(path, f"{value!r:.80} where an object belongs")
+    descriptor = message.DESCRIPTOR
+    for name, item in value.items():
+        field = descriptor.fields_by_name.get(name)
+        if field is None and spelling.is_lax:
+            field = descriptor.fields_by_camelcase_name.get(name)
+        where = f"{path}.{name}" if path else str(name)
+        if field is None and not spelling.is_lax:
+            raise _refusal(where, f"{descriptor.name} has no such field")
+        if field is None or (item is None and spelling.is_lax):
+            continue
+        if field.containing_oneof is not None and message.WhichOneof(field.containing_oneof.name):
+            raise _refusal(
+                where, f"and {message.WhichOneof(field.containing_oneof.name)}: only one may be set"
+            )
+        _set(message, field, item, spelling, where)
+
+
+def _set(message: Any, field: Any, item: Json, spelling: Spelling, where: str) -> None:
+    held = getattr(message, field.name)
+    try:
+        if _is_list(held):
+            if not isinstance(item, list):
+                raise _refusal(where, f"{item!r:.80} where a list belongs")
+            for number, each in enumerate(item):
+                if field.message_type is not None:
+                    _fill(held.add(), each, spelling, f"{where}[{number}]")
+                else:
+                    held.append(_value_in(field, each, spelling))
+        elif field.message_type is not None:
+            held.SetInParent()
+            _fill(held, item, spelling, where)
+        else:
+            setattr(message, field.name, _value_in(field, item, spelling))
+    except BadArgument:
+        raise
+    except (TypeError, ValueError) as error:
+        raise _refusal(where, str(error)) from None
+
+
+def _value_in(field: Any, item: Json, spelling: Spelling) -> Any:
+    """What protobuf takes or refuses; of what it takes too much of, it is refused here."""
+    if field.enum_type is not None:
+        return _enum_in(field.enum_type, item, spelling)
+    if field.cpp_type == field.CPPTYPE_STRING:
+        if not isinstance(item, str):
+            raise TypeError(f"{item!r:.80} where text belongs")
+        return spelling.data(item) if field.type == field.TYPE_BYTES else item
+    if field.cpp_type == field.CPPTYPE_BOOL:
+        if not isinstance(item, bool):
+            raise TypeError(f"{item!r:.80} where true or false belongs")
+        return item
+    if spelling.is_lax and isinstance(item, str):
+        item = int(item)
+    if spelling.is_lax and isinstance(item, float) and item.is_integer():
+        return int(item)
+    if not isinstance(item, int) or isinstance(item, bool):
+        raise TypeError(f"{item!r:.80} where a number belongs")
+    return item
+
+
+def _enum_in(enum: Any, item: Json, spelling: Spelling) -> int:
+    named = enum.values_by_name.get(item) if isinstance(item, str) else None
+    if named is not None:
+        return int(named.number)
+    if type(item) is int and (spelling.is_lax or item in enum.values_by_number):
+        return item
+    raise ValueError(f"{item!r:.80} is no {enum.name}")
+
+
+def _refusal(where: str, what: str) -> BadArgument:
+    return BadArgument(f"{where}: {what}" if where else what)

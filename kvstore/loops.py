@@ -1,0 +1,94 @@
+"""Work off the event loop: how a task has something done that waits for a disk, a lock or another process.
+
+    in_thread(call)    in the loop's executor, which is shared with everybody: reads, and writes that take a while
+    Awaited(work)      in a thread of its own: opening, closing, upkeep. The executor has few threads, and others may
+                       hold all of them for long, perhaps until the store is closed
+    pages(rows)        the items of a lazy iterator, fetched some at a time with ``in_thread``
+
+A task that is canceled leaves its call, which goes on in its thread. Where no thread can be had, the loop does the
+work itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from itertools import islice
+from typing import Any, TypeVar
+
+from kvstore.shelter import Sheltered, start
+
+T = TypeVar("T")
+PAGE_ITEMS = 256
+
+
+class Awaited(Sheltered[T]):
+    """Work in a thread of its own, for a task. If the task goes, the work goes on; then ``undo`` gets the answer."""
+
+    async def wait(self) -> T:
+        """Do the work; return its answer, or raise what it raised."""
+        loop = asyncio.get_running_loop()
+        done = _Done(loop)
+        run = contextvars.copy_context().run
+        worker = threading.Thread(target=run, args=(self._carry_out, done), name="kvstore-async")
+        try:
+            try:
+                start(worker)
+            except RuntimeError:  # no thread can be had
+                return self._kept(self._work())
+            await done.future
+        except BaseException:
+            self.abandon()
+            raise
+        if self._errors:
+            raise self._errors.pop()
+        return self._answers[0]
+
+
+class _Done:
+    """What ``Sheltered`` releases when its work has ended, as it would a lock."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self.future = loop.create_future()
+
+    def release(self) -> None:
+        call_soon(self._loop, self._set)
+
+    def _set(self) -> None:
+        if not self.future.done():
+            self.future.set_result(None)
+
+
+def call_soon(loop: asyncio.AbstractEventLoop, call: Callable[..., object], *arguments: object) -> None:
+    """Have a loop call something; nothing, where it is closed: nobody is left to be told."""
+    try:
+        loop.call_soon_threadsafe(call, *arguments)
+    except RuntimeError:
+        if not loop.is_closed():
+            raise
+
+
+async def in_thread(call: Callable[[], T]) -> T:
+    """Make a call in the loop's executor; where that has no thread, in one of our own, or here."""
+    is_wanted = True
+
+    def run() -> Any:
+        return call() if is_wanted else None
+
+    try:
+        future = asyncio.get_running_loop().run_in_executor(None, contextvars.copy_context().run, run)
+    except RuntimeError:  # it may have queued the call for a thread to come
+        is_wanted = False
+        return await Awaited(call).wait()
+    answer: T = await future
+    return answer
+
+
+async def pages(rows: Iterator[T]) -> AsyncIterator[T]:
+    """The items of a lazy iterator, fetched a page at a time in a thread."""
+    while page := await in_thread(lambda: list(islice(rows, PAGE_ITEMS))):
+        for row in page:
+            yield row

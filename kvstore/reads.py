@@ -1,0 +1,354 @@
+"""Reads: everything that an engine answers without writing.
+
+    get, range, scan, history, diff    published revision -> generations, then backend (mvcc/state.py, mvcc/read.py)
+    watch                              the hub (watch/), made for the first watch
+
+``Reads`` is the part that all engines have. ``ReadEngine`` is nothing else: a snapshot, a store that is open read-only,
+files of etcd's. There every write is refused, and what a write's answer would say (leases, a transaction that only
+reads) is looked up. ``LocalEngine`` (engine.py) adds writing.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import weakref
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+
+from kvstore.backend import Backend, Progress
+from kvstore.core import ReadCore
+from kvstore.errors import Compacted, ReadOnly
+from kvstore.files import disk_full_is_typed
+from kvstore.keyvalue import KeyValue
+from kvstore.life import Phase
+from kvstore.model import (
+    Alarm,
+    Change,
+    HashKVResponse,
+    LeaseLeasesRequest,
+    LeaseLeasesResponse,
+    LeaseTimeToLiveRequest,
+    LeaseTimeToLiveResponse,
+    RangeRequest,
+    RangeResponse,
+    Request,
+    TxnRequest,
+    TxnResponse,
+    WatchRequest,
+)
+from kvstore.mvcc.changes import changed_keys
+from kvstore.mvcc.hashkv import hash_kv
+from kvstore.mvcc.plan import Planner, is_read_only
+from kvstore.mvcc.read import answer_range, difference, key_history, read_revision, scan_keys
+from kvstore.mvcc.validate import check_key, check_number, check_range, check_txn, range_bounds
+from kvstore.observe.estimates import DefragmentEstimate, estimate_defragment
+from kvstore.observe.status import Health, Status, alarms_of, health_of, status_of
+from kvstore.shelter import Sheltered, import_sheltered, run_with_progress, sheltered
+from kvstore.snapshot.live_copy import take_beside
+from kvstore.snapshot.reader import SnapshotInfo
+from kvstore.write.ticket import Ticket
+
+if TYPE_CHECKING:
+    from kvstore.watch import Hub, Watch, WatchStream
+
+T = TypeVar("T")
+
+
+class Reads:
+    """The reading half of every engine. Thread-safe."""
+
+    def __init__(self, core: ReadCore) -> None:
+        self.core = core
+        self.options = core.options
+        self.disk = core.disk
+        self.directory = core.directory
+        self.state = core.state
+        self.lessor = core.lessor
+        self.clock = core.clock
+        self.cluster_id = core.cluster_id
+        self.member_id = core.member_id
+        self.life = core.life
+        self.hub: Hub | None = None
+        """The watches, once there has been one."""
+        self._closing = threading.Lock()
+        _open_engines.add(self)
+
+    @property
+    def backend(self) -> Backend:
+        return self.state.backend
+
+    def now_ms(self) -> int:
+        """The time of day, for time stamps."""
+        return self.clock.now_ms()
+
+    # --- reads ------------------------------------------------------------------------
+
+    def get(self, key: bytes) -> KeyValue | None:
+        """The newest version of ``key``: the short form of a range over one key."""
+        if self.life.read_refusal is not None:
+            raise self.life.read_refusal()
+        if not key or type(key) is not bytes:
+            check_key(key)
+        state = self.state
+        row = state.row_at(key, state.published)
+        return None if row is None else KeyValue.decoded(row)
+
+    def get_at(self, key: bytes, revision: int) -> KeyValue | None:
+        """``key`` as it was at ``revision``."""
+        self.check_readable()
+        check_key(key)
+        revision = read_revision(revision, self.state.published, self.state.compacted)
+        row = self.state.row_at(key, revision)
+        return None if row is None else KeyValue.decoded(row)
+
+    def range(self, request: RangeRequest) -> RangeResponse:
+        """Keys of a range at one revision."""
+        self.check_readable()
+        check_range(request)
+        newest = self.state.published
+        revision = read_revision(request.revision, newest, self.state.compacted)
+        return answer_range(self.state, request, revision, newest)
+
+    def scan(
+        self, key: bytes, range_end: bytes, revision: int = 0, page_rows: int = 1000
+    ) -> Iterator[KeyValue]:
+        """The keys of a range at one revision, lazily, a page at a time."""
+        self.check_readable()
+        revision = read_revision(revision, self.state.published, self.state.compacted)
+        start, end = range_bounds(key, range_end)
+        return self._guarded(scan_keys(self.state, start, end, revision, page_rows))
+
+    def history(self, key: bytes, first_revision: int = 0, last_revision: int = 0) -> Iterator[KeyValue]:
+        """Kept versions of ``key``, oldest first; a delete shows as version 0."""
+        self.check_readable()
+        check_key(key)
+        compacted = self.state.compacted
+        last = read_revision(last_revision, self.state.published, compacted)
+        return self._guarded(key_history(self.state, key, first_revision, last, compacted))
+
+    def diff(self, older: int, newer: int, key: bytes, range_end: bytes) -> Iterator[Change]:
+        """Keys of a range that differ between two revisions, ascending."""
+        self.check_readable()
+        published, compacted = self.state.published, self.state.compacted
+        older = read_revision(older, published, compacted)
+        newer = read_revision(newer, published, compacted)
+        start, end = range_bounds(key, range_end)
+        keys = changed_keys(self.state, min(older, newer) + 1, max(older, newer))
+        return self._guarded(difference(self.state, start, end, older, newer, keys))
+
+    def hash_kv(self, revision: int = 0) -> HashKVResponse:
+        """etcd's HashKV at ``revision`` (0: newest)."""
+        while True:
+            self.check_readable()
+            newest, compacted = self.state.published, self.state.compacted
+            at = read_revision(revision, newest, compacted)
+            try:
+                return HashKVResponse(newest, hash_kv(self.state, at, compacted), compacted, at)
+            except Compacted:  # a compaction has overtaken it: the revision may be kept all the same
+                if self.state.compacted == compacted:
+                    raise
+
+    def _guarded(self, rows: Iterator[T]) -> Iterator[T]:
+        for row in rows:
+            yield row
+            self.check_readable()
+
+    # --- watch ------------------------------------------------------------------------
+
+    def watch(self, request: WatchRequest) -> Watch:
+        """An iterator of the events that ``request`` asks for."""
+        import_sheltered("kvstore.watch")
+        from kvstore.watch import Watch
+
+        return Watch(self.watch_stream(), request)
+
+    def watch_stream(self) -> WatchStream:
+        """A stream of responses that any number of watches share."""
+        from kvstore.watch import WatchStream
+
+        self.check_readable()
+        hub = self.hub or self._make_hub()
+        return WatchStream(hub, self.options.watch_progress_notify_interval_seconds)
+
+    @sheltered
+    def _make_hub(self) -> Hub:
+        """Made for the first watch: until then nothing here costs anything."""
+        from kvstore.watch import Hub
+
+        with self._closing:
+            self.check_readable()
+            if self.hub is None:
+                hub = Hub(self.state, self.check_readable, self.options.watch_buffer)
+                self._listen(hub)
+                self.hub = hub
+            return self.hub
+
+    def _listen(self, hub: Hub) -> None:
+        """Have the hub told of each revision that is published: here none is."""
+
+    # --- the handle -------------------------------------------------------------------
+
+    @property
+    def revision(self) -> int:
+        """The newest durable revision."""
+        return self.state.published
+
+    @property
+    def compact_revision(self) -> int:
+        """The oldest revision that can be read; -1: nothing was ever compacted."""
+        return self.state.compacted
+
+    @property
+    def where(self) -> str:
+        """What is open, for a person to read."""
+        place = self.directory.root if self.directory else "snapshot"
+        return f"{place} ({self.backend.name}) at revision {self.revision}"
+
+    def check_readable(self) -> None:
+        """Raise ``StoreClosed`` or ``ForkedStore`` where reads are refused."""
+        if self.life.read_refusal is not None:
+            raise self.life.read_refusal()
+
+    def alarms(self) -> tuple[Alarm, ...]:
+        """Alarms that are raised."""
+        self.check_readable()
+        return alarms_of(self.state)
+
+    def defragment_estimate(self) -> DefragmentEstimate:
+        """What a defragmentation would win, and the room it would take."""
+        return estimate_defragment(self.backend, self.directory)
+
+    def status(self) -> Status:
+        """Facts about the store: sizes, revisions, files, alarms, errors."""
+        with disk_full_is_typed():
+            self.check_readable()
+            return status_of(self.core, self.hub)
+
+    def health(self) -> Health:
+        """Whether writes are accepted, and if not, why."""
+        return health_of(self.state, self.life.reasons())
+
+    def refuse_in_child(self) -> None:
+        """Called in a forked child: this handle belongs to the parent."""
+        self.life.move(Phase.FORKED)
+        _kept_in_child.append(self)
+
+    def close(self) -> None:
+        """Give back what the engine holds. Idempotent."""
+        Sheltered(self._close).run()
+
+    def _close(self) -> None:
+        with self._closing:
+            if self.life.read_refusal is None:
+                self.life.move(Phase.CLOSED)
+                self._let_go(ExitStack())
+
+    def _let_go(self, files: ExitStack) -> None:
+        """Close the watches, then the backend, then what ``files`` lists; whichever fails, the others are closed."""
+        if self.hub is not None:
+            self.hub.close()
+        with files:
+            files.callback(self.backend.close)
+
+
+class ReadEngine(Reads):
+    """An engine that only reads. Every write raises ``ReadOnly``."""
+
+    def __init__(self, core: ReadCore) -> None:
+        super().__init__(core)
+        self._planner = Planner(
+            core.state, core.lessor, core.clock.lease_ms, core.options.lease_min_ttl_seconds
+        )
+
+    # --- what a write would answer, looked up -----------------------------------------
+
+    def txn(self, request: TxnRequest) -> TxnResponse:
+        """A transaction that only reads."""
+        check_txn(request, self.options.max_txn_ops)
+        if not is_read_only(request):
+            self._refuse()
+        response: TxnResponse = self._answer(request)
+        return response
+
+    def submit(self, request: Request) -> Ticket:
+        """The same, as a ticket that is done."""
+        ticket = Ticket(request)
+        ticket.response, ticket.done = self.ask(request), True
+        return ticket
+
+    def ask(self, request: Request) -> Any:
+        """The answer to a request that changes nothing."""
+        if isinstance(request, TxnRequest):
+            return self.txn(request)
+        if not isinstance(request, (LeaseTimeToLiveRequest, LeaseLeasesRequest)):
+            self._refuse()
+        return self._answer(request)
+
+    def lease_time_to_live(self, lease: int, keys: bool = False) -> LeaseTimeToLiveResponse:
+        """Seconds left, and the attached keys if asked for."""
+        check_number("lease", lease)
+        response: LeaseTimeToLiveResponse = self._answer(LeaseTimeToLiveRequest(lease, keys))
+        return response
+
+    def lease_leases(self) -> LeaseLeasesResponse:
+        """Ids of all leases, the next to expire first."""
+        response: LeaseLeasesResponse = self._answer(LeaseLeasesRequest())
+        return response
+
+    def _answer(self, request: Request) -> Any:
+        self.check_readable()
+        return self._planner.decide(request).response
+
+    def wait(self, ticket: Ticket) -> Any:
+        """The answer of a ticket."""
+        return ticket.response
+
+    def barrier(self) -> None:
+        """Everything that is seen here is durable."""
+
+    def flush_soon(self) -> bool:
+        return True
+
+    def snapshot(self, path: str | os.PathLike[str] | None, progress: Progress | None = None) -> SnapshotInfo:
+        """Write a snapshot of what is durable now, beside the process that writes the store."""
+        self.check_readable()
+        disk, directory, backend = self.disk, self.directory, self.backend
+        if path is None or directory is None:
+            raise ReadOnly
+
+        def take(tell: Progress | None) -> SnapshotInfo:
+            return take_beside(disk, directory, backend, self.now_ms, Path(path), tell)
+
+        with disk_full_is_typed():
+            return run_with_progress(take, progress)
+
+    # --- refused ----------------------------------------------------------------------
+
+    def _refuse(self, *_: Any, **__: Any) -> NoReturn:
+        refusal = self.life.write_refusal or ReadOnly
+        raise refusal()
+
+    put = delete_range = compact = _refuse
+    lease_grant = lease_revoke = lease_keep_alive = disarm = _refuse
+    checkpoint = defragment = compaction_estimate = check_room = _refuse
+    overloaded = False
+
+    def error_of(self, ticket: Ticket) -> BaseException:
+        """No ticket fails here."""
+        return ticket.error or ReadOnly()
+
+
+_open_engines: weakref.WeakSet[Reads] = weakref.WeakSet()
+_kept_in_child: list[Reads] = []
+"""Engines of the parent, in a forked child: never collected, for closing their files could hurt the parent."""
+
+
+def _after_fork() -> None:
+    for engine in list(_open_engines):
+        engine.refuse_in_child()
+
+
+os.register_at_fork(after_in_child=_after_fork)

@@ -1,0 +1,46 @@
+"""Fixtures for the tests of programs that use kvstore. Where it is installed, pytest finds them by itself:
+
+    def test_a_greeting_is_kept(kvstore_store):
+        kvstore_store.put(b"greeting", b"hello")
+
+    def test_a_session_ends(kvstore_store, kvstore_clock):
+        lease = kvstore_store.grant_lease(60).id
+        kvstore_clock.advance(61)
+
+pytest loads every plugin whenever it starts, so what a fixture needs is imported inside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from kvstore import Store
+    from kvstore.testing.fake_clock import FakeClock
+
+
+@pytest.fixture
+def kvstore_dir(tmp_path: Path) -> Path:
+    """A place for a data directory, where nothing is yet."""
+    return tmp_path / "kvstore"
+
+
+@pytest.fixture
+def kvstore_clock() -> FakeClock:
+    """The clock of ``kvstore_store``: time passes when a test says ``kvstore_clock.advance(seconds)``."""
+    from kvstore.testing.fake_clock import FakeClock
+
+    return FakeClock()
+
+
+@pytest.fixture
+def kvstore_store(kvstore_dir: Path, kvstore_clock: FakeClock) -> Iterator[Store]:
+    """A new store in ``kvstore_dir``, closed when the test ends. Writes are not synced, which makes it fast."""
+    import kvstore
+
+    with kvstore.open(kvstore_dir, durability="off", clock=kvstore_clock) as store:
+        yield store

@@ -1,0 +1,117 @@
+"""How a method of the synchronous store becomes one of the asynchronous: parameters, types and words stay its own.
+
+A class of asynchronous twins is a list of these, and nothing in it can drift:
+
+    range = threaded(Store.range)          -> await store.range(prefix=b"a")
+
+    threaded    awaited; made in the loop's executor
+    apart       awaited; made in a thread of its own: what lasts
+    at_once     awaited; made on the loop, because it never waits (elsewhere than in an embedded store: ``threaded``)
+    written     awaited; planned on the loop and durable when it returns (``awaited_writes``)
+    streamed    an asynchronous iterator, whose items are fetched a page at a time in the executor
+    plain       not awaited: it only puts something down
+
+What is written out by hand takes its docstring from its twin with ``twin``, which also has a type checker compare the
+parameters. (A test compares all of it.)
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from functools import partial, update_wrapper
+from typing import Any, Concatenate, ParamSpec, TypeVar
+
+from kvstore.loops import Awaited, in_thread, pages
+
+P = ParamSpec("P")
+S = TypeVar("S")
+A = TypeVar("A")
+T = TypeVar("T")
+R = TypeVar("R")
+C = TypeVar("C", bound=Callable[..., Any])
+
+
+class Twin:
+    """An asynchronous face of something synchronous."""
+
+    _twin: Any
+    """What it is the face of."""
+    _writes: Any = None
+    """The same, but its writes are answered with awaitables; None: no part of it answers without waiting."""
+
+
+def threaded(
+    method: Callable[Concatenate[S, P], T],
+) -> Callable[Concatenate[Twin, P], Coroutine[Any, Any, T]]:
+    async def call(self: Twin, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return await in_thread(partial(method, self._twin, *args, **kwargs))
+
+    return _named(call, method)
+
+
+def apart(method: Callable[Concatenate[S, P], T]) -> Callable[Concatenate[Twin, P], Coroutine[Any, Any, T]]:
+    async def call(self: Twin, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return await Awaited(partial(method, self._twin, *args, **kwargs)).wait()
+
+    return _named(call, method)
+
+
+def at_once(method: Callable[Concatenate[S, P], T]) -> Callable[Concatenate[Twin, P], Coroutine[Any, Any, T]]:
+    async def call(self: Twin, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        if self._writes is None:
+            return await in_thread(partial(method, self._twin, *args, **kwargs))
+        return method(self._twin, *args, **kwargs)
+
+    return _named(call, method)
+
+
+def written(method: Callable[Concatenate[S, P], T]) -> Callable[Concatenate[Twin, P], Coroutine[Any, Any, T]]:
+    async def call(self: Twin, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        if self._writes is None:
+            return await in_thread(partial(method, self._twin, *args, **kwargs))
+        answer: Any = method(self._writes, *args, **kwargs)
+        return await answer  # type: ignore[no-any-return]
+
+    return _named(call, method)
+
+
+def streamed(
+    method: Callable[Concatenate[S, P], Iterator[T]],
+) -> Callable[Concatenate[Twin, P], AsyncIterator[T]]:
+    def call(self: Twin, /, *args: P.args, **kwargs: P.kwargs) -> AsyncIterator[T]:
+        return pages(method(self._twin, *args, **kwargs))
+
+    named: Any = _named(call, method)
+    signature = inspect.signature(method)
+    named.__signature__ = signature.replace(return_annotation=f"Async{signature.return_annotation}")
+    return call
+
+
+def plain(method: Callable[Concatenate[S, P], T]) -> Callable[Concatenate[Twin, P], T]:
+    name = method.__name__
+
+    def call(self: Twin, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        answer: T = getattr(self._twin, name)(*args, **kwargs)
+        return answer
+
+    return _named(call, method)
+
+
+def twin(
+    method: Callable[Concatenate[S, P], Any],
+) -> Callable[[Callable[Concatenate[A, P], R]], Callable[Concatenate[A, P], R]]:
+    """For the twin of ``method`` that is written out: its docstring."""
+
+    def document(call: Callable[Concatenate[A, P], R]) -> Callable[Concatenate[A, P], R]:
+        call.__doc__ = method.__doc__
+        return call
+
+    return document
+
+
+def _named(call: C, method: Callable[..., Any]) -> C:
+    """The twin, under its name and with its words."""
+    update_wrapper(call, method)
+    call.__qualname__ = f"Async{method.__qualname__}"
+    return call

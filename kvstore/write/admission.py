@@ -1,0 +1,129 @@
+"""What a request has to pass before it is planned: is it well formed, is it small enough, how much room does it take?
+
+``check`` looks at the request and the options alone, so it needs no lock. Whether there is that much room,
+``write/room.py`` knows; whether the store can carry it out, the planner finds.
+
+    cost   put: 256 + key + value · txn: the dearer branch, nested ones counted in · lease: 64 · the rest: 0
+
+What costs nothing is never refused for want of room.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from kvstore.errors import LeaseProvided
+from kvstore.model import (
+    AlarmRequest,
+    CompactionRequest,
+    DeleteRangeRequest,
+    LeaseGrantRequest,
+    LeaseKeepAliveRequest,
+    LeaseLeasesRequest,
+    LeaseRevokeRequest,
+    LeaseTimeToLiveRequest,
+    Op,
+    PutRequest,
+    PutWithTTLRequest,
+    Request,
+    TxnRequest,
+)
+from kvstore.mvcc.plan import is_read_only
+from kvstore.mvcc.size import check_size
+from kvstore.mvcc.validate import check_delete, check_number, check_put, check_txn
+from kvstore.options import Options
+
+PUT_COST_BYTES = 256
+GRANT_COST_BYTES = 64
+
+
+def check(request: Request, options: Options) -> int:
+    """The bytes of room that a request takes. Raises ``RequestError`` or ``TypeError`` where it is refused as it is.
+
+    The requests that only the store makes for itself are not asked about here: ``TypeError``.
+    """
+    try:
+        look = _CHECKS[request.__class__]
+    except KeyError:
+        raise TypeError(f"a {type(request).__name__} is no request that a caller makes") from None
+    return look(request, options)
+
+
+def _put(request: PutRequest, options: Options) -> int:
+    check_put(request)
+    check_size(request, options.max_request_bytes)
+    return PUT_COST_BYTES + len(request.key) + len(request.value)
+
+
+def _put_with_ttl(request: PutWithTTLRequest, options: Options) -> int:
+    put, ttl_seconds = request
+    cost_bytes = _put(put, options) + GRANT_COST_BYTES
+    check_number("ttl", ttl_seconds)
+    if put.lease or put.ignore_lease:
+        raise LeaseProvided
+    return cost_bytes
+
+
+def _delete(request: DeleteRangeRequest, options: Options) -> int:
+    check_delete(request)
+    check_size(request, options.max_request_bytes)
+    return 0
+
+
+def _txn(request: TxnRequest, options: Options) -> int:
+    check_txn(request, options.max_txn_ops)
+    if is_read_only(request):
+        return 0
+    check_size(request, options.max_request_bytes)
+    return txn_cost(request)
+
+
+def txn_cost(request: TxnRequest) -> int:
+    """What the dearer branch puts."""
+    return max(_branch_cost(request.success), _branch_cost(request.failure))
+
+
+def _branch_cost(ops: tuple[Op, ...]) -> int:
+    total = 0
+    for op in ops:
+        if isinstance(op, PutRequest):
+            total += PUT_COST_BYTES + len(op.key) + len(op.value)
+        elif isinstance(op, TxnRequest):
+            total += txn_cost(op)
+    return total
+
+
+def _compact(request: CompactionRequest, _: Options) -> int:
+    check_number("revision", request.revision)
+    return 0
+
+
+def _grant(request: LeaseGrantRequest, _: Options) -> int:
+    check_number("ttl", request.ttl)
+    check_number("lease", request.id)
+    return GRANT_COST_BYTES
+
+
+def _lease(request: LeaseRevokeRequest | LeaseKeepAliveRequest | LeaseTimeToLiveRequest, _: Options) -> int:
+    check_number("lease", request.id)
+    return 0
+
+
+def _free(_request: Request, _options: Options) -> int:
+    return 0
+
+
+_CHECKS: dict[type, Callable[[Any, Options], int]] = {
+    PutRequest: _put,
+    PutWithTTLRequest: _put_with_ttl,
+    DeleteRangeRequest: _delete,
+    TxnRequest: _txn,
+    CompactionRequest: _compact,
+    LeaseGrantRequest: _grant,
+    LeaseRevokeRequest: _lease,
+    LeaseKeepAliveRequest: _lease,
+    LeaseTimeToLiveRequest: _lease,
+    LeaseLeasesRequest: _free,
+    AlarmRequest: _free,
+}

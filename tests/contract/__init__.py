@@ -1,7 +1,0 @@
-"""What every backend must do. A third party's suite is two lines:
-
-from tests.contract.backend_contract import BackendContract
-
-class TestMine(BackendContract):
-    backend = MyBackend
-"""

@@ -1,0 +1,97 @@
+"""A real etcd, started on a data directory and asked through etcdctl."""
+
+import json
+import os
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ENVIRONMENT = {**os.environ, "ETCDCTL_API": "3"}
+PATIENCE_SECONDS = 60
+NUMBERS = ("create_revision", "mod_revision", "version", "lease")
+
+
+def free_ports(count: int) -> list[int]:
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [each.getsockname()[1] for each in sockets]
+    for each in sockets:
+        each.close()
+    return ports
+
+
+def etcdctl(*arguments: str, stdin: bytes | None = None) -> Any:
+    """Run etcdctl; its JSON answer."""
+    run = subprocess.run(
+        ["etcdctl", *arguments, "-w", "json", "--command-timeout", f"{PATIENCE_SECONDS}s"],
+        env=ENVIRONMENT,
+        input=stdin,
+        capture_output=True,
+        timeout=PATIENCE_SECONDS,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr.decode()
+    return json.loads(run.stdout) if run.stdout.strip().startswith((b"{", b"[")) else run.stdout.decode()
+
+
+class Server:
+    """A running etcd, asked through etcdctl."""
+
+    def __init__(self, endpoint: str) -> None:
+        self.endpoint = endpoint
+
+    def ctl(self, *arguments: str, stdin: bytes | None = None) -> Any:
+        return etcdctl("--endpoints", self.endpoint, *arguments, stdin=stdin)
+
+    def hash_kv(self, revision: int) -> dict[str, Any]:
+        (answer,) = self.ctl("endpoint", "hashkv", f"--rev={revision}")
+        found: dict[str, Any] = answer["HashKV"]
+        return found
+
+    def dump(self, revision: int) -> list[list[Any]]:
+        answer = self.ctl("get", "", "--prefix", f"--rev={revision}")
+        return [
+            [kv["key"], kv.get("value", ""), *(kv.get(name, 0) for name in NUMBERS)]
+            for kv in answer.get("kvs", [])
+        ]
+
+
+@contextmanager
+def etcd(data_dir: Path, log: Path, *options: str) -> Iterator[Server]:
+    """etcd on a data directory, until the end of the block."""
+    for _attempt in range(3):  # another process may take a port before etcd does
+        client, peer = (f"http://127.0.0.1:{port}" for port in free_ports(2))
+        command = ["etcd", "--data-dir", str(data_dir), "--listen-client-urls", client]
+        command += ["--advertise-client-urls", client, "--listen-peer-urls", peer, *options]
+        with open(log, "wb") as output:
+            process = subprocess.Popen(command, env=ENVIRONMENT, stdout=output, stderr=output)
+        try:
+            if answers(process, client):
+                yield Server(client)
+                return
+        finally:
+            process.terminate()
+            process.wait(PATIENCE_SECONDS)
+    pytest.fail(f"etcd does not start: {log.read_text()[-2000:]}")
+
+
+def restore(snapshot: Path, data_dir: Path, name: str, peer_url: str) -> None:
+    """A new cluster of one member out of a snapshot."""
+    cluster = ["--name", name, "--initial-cluster", f"{name}={peer_url}"]
+    command = ["snapshot", "restore", str(snapshot), "--data-dir", str(data_dir), *cluster]
+    etcdctl(*command, "--initial-advertise-peer-urls", peer_url)
+
+
+def answers(process: subprocess.Popen[bytes], endpoint: str) -> bool:
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while process.poll() is None and time.monotonic() < deadline:
+        probe = ["etcdctl", "--endpoints", endpoint, "get", "anything"]  # "health" also looks at alarms
+        if subprocess.run(probe, env=ENVIRONMENT, capture_output=True, check=False).returncode == 0:
+            return True
+        time.sleep(0.05)
+    return False

@@ -1,0 +1,612 @@
+"""etcd's files opened in place and moved in, held against what their servers said of them."""
+
+from __future__ import annotations
+
+import json
+import lzma
+import random
+import shutil
+import struct
+import subprocess
+import time
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pytest
+from kvstore.migrations.etcd import rows
+from kvstore.migrations.etcd.bbolt_page import fnv1a
+from kvstore.migrations.etcd.bbolt_write import write_bbolt
+from kvstore.migrations.etcd.beside_keys import carried_bucket
+from kvstore.migrations.etcd.etcd_file import EtcdFile
+from kvstore.migrations.etcd.rows import KeyValueRow, Lease, encode_key_value, encode_lease, encode_revision
+from kvstore.tools import inspect_store
+
+import kvstore
+from kvstore.foreign import Imported, ImportOptions, find_foreign, recognize_foreign
+from kvstore.mvcc.schema import CHANGES, LATEST, META
+from kvstore.snapshot.formats import inspect
+from kvstore.verification.run import verify
+from tests.etcd import etcd_samples
+from tests.etcd import etcd_servers as real
+from tests.etcd.etcd_recorder import HAS_ETCD, fresh_etcd, record
+from tests.etcd.etcd_samples import dump_hash, text, truth
+from tests.etcd.random_requests import Requests
+from tests.harness.command_line import CommandLine, command_line
+
+BACKENDS = ("lmdb", "sqlite")
+SNAPSHOTS = ("tiny", "tiny-3.5.30")
+SAMPLES = (*SNAPSHOTS, "tiny_datadir")
+ETCD = find_foreign("etcd")
+needs_etcd = pytest.mark.skipif(
+    not (HAS_ETCD and shutil.which("etcdctl")), reason="no etcd and etcdctl on PATH"
+)
+
+
+@pytest.fixture
+def cli(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> CommandLine:
+    return command_line(monkeypatch, capfd, inspect_store.register)
+
+
+def source_of(folder: Path, into: Path) -> Path:
+    if (folder / "snapshot.db").exists():
+        return folder / "snapshot.db"
+    return etcd_samples.untar(folder / "datadir.tar.xz", into)
+
+
+def import_etcd(source: Path, data_dir: Path, backend: str = "lmdb", **options: Any) -> Imported:
+    return ETCD.import_store(source, data_dir, ImportOptions(backend=backend, **options))
+
+
+def dump(store: kvstore.Store, revision: int = 0) -> list[list[Any]]:
+    return [
+        [text(kv.key), text(kv.value), kv.create_revision, kv.mod_revision, kv.version, kv.lease]
+        for kv in store.scan(prefix=b"", revision=revision)
+    ]
+
+
+def hold_against_truth(store: kvstore.Store, said: dict[str, Any]) -> None:
+    """Revisions, dumps, history, HashKV, leases and identity are what the server said."""
+    assert store.revision == said["revision"]
+    assert max(store.compact_revision, 0) == max(said["compact_revision"], 0)
+    for revision, expected in said["dumps"].items():
+        found = dump(store, int(revision))
+        assert (len(found), dump_hash(found)) == (expected["count"], expected["sha256"])
+        for kv in list(store.scan(prefix=b"", revision=int(revision)))[:20]:
+            assert store.get(kv.key, revision=int(revision)) == kv
+    for revision, answer in said["hashkv"].items():
+        if not answer.get("refused"):
+            found_hash = store.hash_kv(int(revision))
+            assert (found_hash.hash, found_hash.compact_revision) == (
+                answer["hash"],
+                answer["compact_revision"],
+            )
+    assert events(store, said["history_from"]) == said["history"]
+    assert sorted(store.leases()) == sorted(lease["id"] for lease in said["leases"])
+    for lease in said["leases"]:
+        left = store.lease_time_to_live(lease["id"], keys=True)
+        assert left.granted_ttl == lease["granted_ttl"]
+        assert sorted(map(text, left.keys)) == sorted(lease["keys"])
+        assert 0 < left.ttl <= lease["granted_ttl"]
+    header = said["status"]["header"]
+    assert (store.engine.cluster_id, store.engine.member_id) == (header["cluster_id"], header["member_id"])
+    assert len(store.alarms()) == len(said["alarms"])
+    assert len(carried(store, rows.AUTH_USERS)) == len(said["users"])
+    assert len(carried(store, rows.AUTH_ROLES)) == len(said["roles"])
+    assert [rows.decode_member(value).name for _, value in carried(store, rows.MEMBERS)] == [
+        member["name"] for member in said["members"]
+    ]
+
+
+def carried(store: kvstore.Store, bucket: bytes) -> list[tuple[bytes, bytes]]:
+    with store.engine.backend.read() as tx:
+        return carried_bucket(bucket, tx.scan(META))
+
+
+def events(store: kvstore.Store, first_revision: int) -> list[list[Any]]:
+    """Everything that a watch from a revision delivers."""
+    found: list[list[Any]] = []
+    with store.watch(prefix=b"", start_revision=first_revision) as watched:
+        for event in watched:
+            kv = event.kv
+            if event.type == kvstore.EventType.DELETE:
+                found.append(["DELETE", text(kv.key), "", 0, kv.mod_revision, 0, 0])
+            else:
+                numbers = [kv.create_revision, kv.mod_revision, kv.version, kv.lease]
+                found.append(["PUT", text(kv.key), text(kv.value), *numbers])
+            if kv.mod_revision == store.revision and len(found) >= expected_events(store, first_revision):
+                return found
+    return found
+
+
+def expected_events(store: kvstore.Store, first_revision: int) -> int:
+    from kvstore.mvcc.changes import change_page
+
+    total, first = 0, first_revision
+    while first <= store.revision:
+        page, covered = change_page(store.engine.state, first, store.revision, 1000)
+        total, first = total + len(page), covered + 1
+    return total
+
+
+# --- the samples --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+def test_an_etcd_file_opens_as_a_store(samples: Path, tmp_path: Path, name: str) -> None:
+    """A snapshot, and a data directory with its log, answer in place as their server did."""
+    source = source_of(samples / name, tmp_path)
+    before = {path: path.read_bytes() for path in source.rglob("*") if path.is_file()}
+    found = recognize_foreign(source)
+    assert found is not None and found.name == "etcd"
+    with found.open(source) as store:
+        hold_against_truth(store, truth(samples / name))
+        with pytest.raises(kvstore.errors.ReadOnly):
+            store.put(b"k", b"v")
+    assert before == {path: path.read_bytes() for path in source.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("name", SAMPLES)
+def test_an_import_is_the_store_that_etcd_had(samples: Path, tmp_path: Path, name: str, backend: str) -> None:
+    """Each sample moves in whole, and the store goes on from there."""
+    said = truth(samples / name)
+    imported = import_etcd(source_of(samples / name, tmp_path), tmp_path / "store", backend)
+    assert (imported.revision, imported.backend) == (said["revision"], backend)
+    for _ in range(2):  # as it was made, and opened again
+        with kvstore.open(tmp_path / "store", backend) as store:
+            hold_against_truth(store, said)
+    assert verify(tmp_path / "store").findings == ()
+    with kvstore.open(tmp_path / "store", backend) as store:
+        assert store.put(b"new", b"value").revision == said["revision"] + 1
+        assert store.compact(store.revision, physical=True)
+        assert store.get(b"new")
+    assert not list(tmp_path.glob("*.restoring"))
+
+
+@pytest.mark.parametrize("name", SNAPSHOTS)
+def test_open_snapshot_and_restore_take_etcds_files_too(samples: Path, tmp_path: Path, name: str) -> None:
+    """``open_snapshot`` (verified) and ``restore`` know an etcd snapshot when they see one."""
+    said = truth(samples / name)
+    path = samples / name / "snapshot.db"
+    with kvstore.open_snapshot(path, verify=True) as snapshot:
+        hold_against_truth(snapshot, said)
+        assert snapshot.info.backend == "etcd"
+        assert (snapshot.info.keys, snapshot.info.leases) == (snapshot.count(prefix=b""), len(said["leases"]))
+        assert list(snapshot.diff(2, 4)) == list(snapshot.diff(2, 4, prefix=b""))
+
+
+# --- refusals -----------------------------------------------------------------------------------
+
+
+def test_nothing_is_imported_over_anything(samples: Path, tmp_path: Path) -> None:
+    """A directory that is not empty is refused, and left alone."""
+    target = tmp_path / "store"
+    target.mkdir()
+    (target / "file").write_text("precious")
+    with pytest.raises(kvstore.WrongStore):
+        import_etcd(samples / "tiny" / "snapshot.db", target)
+    assert (target / "file").read_text() == "precious"
+
+
+def test_what_is_not_etcds_is_told_apart(tmp_path: Path) -> None:
+    """Another file, an empty one, a directory of something else: ``NotAStore``; nothing is left behind."""
+    (tmp_path / "text").write_text("not a database" * 100)
+    (tmp_path / "empty").write_bytes(b"")
+    (tmp_path / "folder").mkdir()
+    for name in ("text", "empty", "folder"):
+        assert recognize_foreign(tmp_path / name) is None
+        with pytest.raises(kvstore.NotAStore):
+            import_etcd(tmp_path / name, tmp_path / "store")
+    with pytest.raises(FileNotFoundError):
+        import_etcd(tmp_path / "absent", tmp_path / "store")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "folder", "text"]
+
+
+def variants(samples: Path) -> dict[str, dict[str, Any]]:
+    found: dict[str, dict[str, Any]] = truth(samples / "damaged")["variants"]
+    return found
+
+
+REFUSED_THOUGH_ETCD_STARTS = {
+    "wal/bitflip-length-field": "etcd loses the half of its log behind the damage",
+    "wal/zeroed-record-middle": "the same",
+}
+"""Acknowledged writes would be gone without a word; see docs/coming-from-etcd.md."""
+
+
+def damaged_data_dir(samples: Path, variant: str, into: Path) -> Path:
+    """The good data directory, with the variant's file in its place."""
+    folder = samples / "damaged"
+    source = etcd_samples.untar(folder / "good-datadir.tar.xz", into)
+    data = lzma.decompress((folder / variants(samples)[variant]["file"]).read_bytes())
+    if variant.startswith("db/"):
+        target = source / "member" / "snap" / "db"
+    else:
+        (target,) = (source / "member" / "wal").glob("*.wal")
+    target.write_bytes(data)
+    return source
+
+
+DATA_DIR_VARIANTS = (
+    "db/bitflip-both-metas db/bitflip-in-a-value db/bitflip-meta0 db/bitflip-meta1 db/empty db/truncated-half "
+    "db/zeroed-page wal/bitflip-crc-field wal/bitflip-last wal/bitflip-length-field wal/bitflip-middle "
+    "wal/cut-at-record-boundary wal/cut-exactly-after-last wal/duplicated-record wal/empty-file wal/good "
+    "wal/record-removed wal/torn-cut-file wal/torn-cut-in-length-field wal/torn-state-record "
+    "wal/torn-zeros-from-sector wal/torn-zeros-midrecord wal/trailing-garbage wal/zeroed-record-middle"
+).split()
+SNAPSHOT_VARIANTS = "bitflip-in-a-value bitflip-in-the-hash empty good truncated without-hash".split()
+
+
+def test_every_damaged_sample_is_tried(samples: Path) -> None:
+    """No variant of the samples is left out below."""
+    tried = {*DATA_DIR_VARIANTS, *(f"snapshot/{name}" for name in SNAPSHOT_VARIANTS)}
+    assert set(variants(samples)) == tried
+
+
+@pytest.mark.parametrize("variant", DATA_DIR_VARIANTS)
+def test_a_damaged_data_directory_is_imported_or_refused_as_etcd_does(
+    samples: Path, tmp_path: Path, variant: str
+) -> None:
+    """What etcd starts from moves in with the rows that etcd served; what it refuses is refused with a place."""
+    said = variants(samples)[variant]
+    source = damaged_data_dir(samples, variant, tmp_path)
+    if said["starts"] and variant not in REFUSED_THOUGH_ETCD_STARTS:
+        try:
+            import_etcd(source, tmp_path / "store")
+        except kvstore.Corruption as error:
+            assert variant == "db/zeroed-page"  # etcd starts, and stops when the page is first read
+            assert error.offset >= 0
+            return
+        with kvstore.open(tmp_path / "store") as store:
+            assert store.revision == said["revision"]
+            assert dump_hash(dump(store)) == said["sha256"]
+        return
+    with pytest.raises((kvstore.Corruption, kvstore.NotAStore)) as refusal:
+        import_etcd(source, tmp_path / "store")
+    assert str(source) in str(refusal.value)
+    assert not (tmp_path / "store").exists()
+    assert not list(tmp_path.glob("*.restoring"))
+
+
+@pytest.mark.parametrize("variant", SNAPSHOT_VARIANTS)
+def test_a_damaged_snapshot_is_imported_or_refused_as_etcd_does(
+    samples: Path, tmp_path: Path, variant: str
+) -> None:
+    """As ``snapshot restore`` decides, with and without its hash check."""
+    said = variants(samples)[f"snapshot/{variant}"]
+    packed = samples / "damaged" / said["file"]
+    path = etcd_samples.unxz(packed, tmp_path / "snapshot.db")
+    path.write_bytes(lzma.decompress(packed.read_bytes()))
+    for option, skip in (("restore", False), ("restore--skip-hash-check", True)):
+        target = tmp_path / option
+        if said[option]["rc"] == 0:
+            assert import_etcd(path, target, skip_hash_check=skip).revision == 62
+        else:
+            with pytest.raises((kvstore.Corruption, kvstore.NotAStore)):
+                import_etcd(path, target, skip_hash_check=skip)
+            assert not target.exists()
+
+
+# --- made-up files ------------------------------------------------------------------------------
+
+
+def put_row(main: int, sub: int, key: bytes, created: int, version: int) -> tuple[bytes, bytes]:
+    return encode_key_value(KeyValueRow(main, sub, False, key, b"v%d" % main, created, main, version, 0))
+
+
+def delete_row(main: int, sub: int, key: bytes) -> tuple[bytes, bytes]:
+    return encode_key_value(KeyValueRow(main, sub, True, key, b"", 0, 0, 0, 0))
+
+
+def write_store(path: Path, key_rows: list[tuple[bytes, bytes]], meta: list[tuple[bytes, bytes]]) -> Path:
+    write_bbolt(path, [(rows.KEY, sorted(key_rows)), (rows.LEASE, []), (rows.META, sorted(meta))])
+    return path
+
+
+def test_what_an_unfinished_compaction_would_remove_stays_behind(tmp_path: Path) -> None:
+    """Scheduled but not finished: versions superseded by then, and tombstones before it, do not move in.
+
+    What was written at the compaction itself is kept, for a watch that begins there.
+    """
+    key_rows = [
+        put_row(2, 0, b"a", 2, 1),
+        put_row(3, 0, b"a", 2, 2),
+        put_row(4, 0, b"gone", 4, 1),
+        delete_row(5, 0, b"gone"),
+        put_row(6, 0, b"a", 2, 3),
+        delete_row(6, 1, b"deleted right there"),
+        put_row(7, 0, b"gone", 7, 1),
+    ]
+    path = write_store(tmp_path / "db", key_rows, [(rows.SCHEDULED_COMPACT, encode_revision(6))])
+    import_etcd(path, tmp_path / "store")
+    assert verify(tmp_path / "store").findings == ()
+    for store in (kvstore.open(tmp_path / "store"), kvstore.open_snapshot(path)):
+        with store:
+            assert (store.revision, store.compact_revision) == (7, 6)
+            assert [(kv.mod_revision, kv.version) for kv in store.history(b"a")] == [(6, 3)]
+            assert [(kv.mod_revision, kv.version) for kv in store.history(b"gone")] == [(7, 1)]
+            assert [event[4] for event in events(store, 6)] == [6, 6, 7]
+            with pytest.raises(kvstore.Compacted):
+                store.get(b"a", revision=5)
+
+
+def test_a_transaction_that_writes_a_key_twice_moves_in(tmp_path: Path) -> None:
+    """Sub revisions are kept: of two changes of a key in one transaction the later one counts."""
+    key_rows = [
+        put_row(2, 0, b"a", 2, 1),
+        delete_row(3, 0, b"a"),
+        put_row(3, 1, b"b", 3, 1),
+        put_row(3, 2, b"a", 3, 1),
+    ]
+    path = write_store(tmp_path / "db", key_rows, [])
+    import_etcd(path, tmp_path / "store", skip_hash_check=False)
+    with kvstore.open(tmp_path / "store") as store, kvstore.open_snapshot(path) as view:
+        for each in (store, view):
+            assert each.get(b"a") == kvstore.KeyValue(b"a", b"v3", 3, 3, 1)
+            assert each.get(b"a", revision=2) == kvstore.KeyValue(b"a", b"v2", 2, 2, 1)
+        for revision in (1, 2, 3):
+            assert store.hash_kv(revision).hash == view.hash_kv(revision).hash
+
+
+def test_the_mark_of_a_bumped_revision_is_no_key(tmp_path: Path) -> None:
+    """``snapshot restore --bump-revision`` leaves a row of the empty key: its revision counts, it stays behind."""
+    key_rows = [put_row(2, 0, b"a", 2, 1), (encode_revision(1000), b"")]
+    path = write_store(tmp_path / "db", key_rows, [(rows.SCHEDULED_COMPACT, encode_revision(1000))])
+    imported = import_etcd(path, tmp_path / "store")
+    assert (imported.revision, imported.compact_revision, imported.counts["keys"]) == (1000, 1000, 1)
+    assert any("bumped" in note for note in imported.notes)
+    with kvstore.open(tmp_path / "store") as store:
+        assert [kv.key for kv in store.scan(prefix=b"")] == [b"a"]
+        assert store.put(b"b", b"").revision == 1001
+
+
+def test_flipped_bytes_end_in_typed_errors(samples: Path, tmp_path: Path) -> None:
+    """Whatever a few wrong bytes make of a file, reading all of it answers or refuses; nothing else happens."""
+    good = (samples / "tiny-3.5.30" / "snapshot.db").read_bytes()
+    chance = random.Random(3)
+    outcomes = set()
+    for _ in range(200):
+        data = bytearray(good)
+        for _ in range(chance.choice((1, 2, 30))):
+            data[chance.randrange(len(data))] = chance.randrange(256)
+        path = tmp_path / "flipped.db"
+        path.write_bytes(data)
+        try:
+            with kvstore.open_snapshot(path) as store:
+                for kv in list(store.scan(prefix=b"")):
+                    assert list(store.history(kv.key))
+                store.hash_kv()
+                store.leases()
+            outcomes.add("answers")
+        except kvstore.KVStoreError as error:
+            outcomes.add(type(error).__name__)
+    assert outcomes >= {"answers", "Corruption"}
+
+
+def test_numbers_and_names_beyond_reason_are_bounded(tmp_path: Path) -> None:
+    """Ids of more than 64 bits, names that are no text, TTLs of ages: the file still opens and moves in."""
+    path = tmp_path / "db"
+    member = b'{"id":99999999999999999999999,"name":"\\ud800"}'
+    buckets = [
+        (rows.KEY, [put_row(2, 0, b"a", 2, 1)]),
+        (rows.LEASE, [encode_lease(Lease(7, 1 << 62, 1 << 62)), encode_lease(Lease(-3, -5, -5))]),
+        (rows.MEMBERS, [(b"1", member)]),
+        (rows.META, []),
+    ]
+    write_bbolt(path, sorted(buckets, key=lambda bucket: bucket[0]))
+    import_etcd(path, tmp_path / "store")
+    with kvstore.open(tmp_path / "store") as store:
+        assert store.lease_time_to_live(7).granted_ttl == 9_000_000_000
+        assert store.lease_time_to_live(-3).granted_ttl == 2
+
+
+def test_one_key_is_found_without_an_index_and_many_with_one(tmp_path: Path) -> None:
+    """Single reads search the file; after a few of them, and for a scan, all keys are indexed; answers are the same."""
+    key_rows = [put_row(main, 0, b"k%02d" % (main % 50), main, 1) for main in range(2, 600)]
+    path = write_store(tmp_path / "db", key_rows, [])
+    with kvstore.open_snapshot(path) as store:
+
+        def is_indexed() -> bool:
+            view: Any = store.engine.backend
+            return view._index is not None
+
+        searched = {b"k%02d" % number: store.get(b"k%02d" % number) for number in range(5)}
+        past = {b"k%02d" % number: store.get(b"k%02d" % number, revision=300) for number in range(3)}
+        assert not is_indexed()
+        scanned = {kv.key: kv for kv in store.scan(prefix=b"")}
+        assert is_indexed()
+        assert len(scanned) == 50
+        for key, kv in searched.items():
+            assert scanned[key] == kv == store.get(key)
+        for key, kv in past.items():
+            assert kv == store.get(key, revision=300)
+            assert kv is not None and kv.mod_revision <= 300
+    with kvstore.open_snapshot(path) as store:
+        for number in range(50):
+            assert store.get(b"k%02d" % number) == scanned[b"k%02d" % number]
+        assert is_indexed()
+
+
+# --- what stands beside the rows -----------------------------------------------------------------
+
+
+def exported(tmp_path: Path) -> bytes:
+    """A database that was compacted: one key is older than the compaction, and one changed after it."""
+    with kvstore.open(tmp_path / "compacted", background=False) as store:
+        store.put(b"old", b"1")
+        for number in range(3):
+            store.put(b"new", b"%d" % number)
+        store.compact(4)
+        ETCD.export_store(store, tmp_path / "compacted.db")
+    return (tmp_path / "compacted.db").read_bytes()
+
+
+def test_a_compacted_file_holds_what_it_says(tmp_path: Path) -> None:
+    """Rows that are older than the compaction are no changes: verify and status count what a store of ours would."""
+    exported(tmp_path)
+    report = verify(tmp_path / "compacted.db")
+    assert report.ok, report.findings
+    info = inspect(tmp_path / "compacted.db")
+    assert (info.revision, info.compact_revision, info.keys, info.changes) == (5, 4, 2, 2)
+    import_etcd(tmp_path / "compacted.db", tmp_path / "moved")
+    with kvstore.open(tmp_path / "moved") as store, store.engine.backend.read() as tx:
+        assert (tx.count(LATEST), tx.count(CHANGES)) == (info.keys, info.changes)
+
+
+def with_freelist(database: bytes, kind: int, count: int, *free: int) -> bytes:
+    """The database with a freelist of its own on a new page at its end, and a free page behind that."""
+    page_bytes = struct.unpack_from("<I", database, 24)[0]
+    out = bytearray(database[: len(database) // page_bytes * page_bytes])
+    own = len(out) // page_bytes
+    page = struct.pack("<QHHI", own, kind, count, 0) + b"".join(struct.pack("<Q", each) for each in free)
+    out += page.ljust(page_bytes, b"\0") + bytes(page_bytes)
+    for meta in (0, page_bytes):
+        struct.pack_into("<QQ", out, meta + 48, own, own + 2)
+        struct.pack_into("<Q", out, meta + 72, fnv1a(bytes(out[meta + 16 : meta + 72])))
+    return bytes(out)
+
+
+LEAF, FREELIST = 0x02, 0x10
+
+
+@pytest.mark.parametrize(
+    ("kind", "count", "free", "reason"),
+    [
+        (LEAF, 0, [], "is not the freelist"),
+        (FREELIST, 600, [], "has no room for its 600 pages"),
+        (FREELIST, 1, [1], "names page 1, which does not exist"),
+        (FREELIST, 1, [1 << 40], "which does not exist"),
+        (FREELIST, 1, [2], "page 2 is in use and free"),
+        (FREELIST, 2, [-1, -1], "is in the freelist, and again or in use"),
+    ],
+    ids=["a leaf", "too many", "a meta page", "beyond the end", "in use", "twice"],
+)
+def test_a_damaged_freelist_is_noticed(
+    tmp_path: Path, kind: int, count: int, free: list[int], reason: str
+) -> None:
+    """No row needs it, and no checksum stands for it with the hash check skipped: etcd stops at it all the same."""
+    sound = exported(tmp_path)
+    last = len(sound) // 4096 + 1  # the free page behind the list
+    bad = tmp_path / "bad.db"
+    bad.write_bytes(with_freelist(sound, kind, count, *(last if each < 0 else each for each in free)))
+    with pytest.raises(kvstore.Corruption, match=reason):
+        import_etcd(bad, tmp_path / "moved", skip_hash_check=True)
+    assert not (tmp_path / "moved").exists()
+    with kvstore.open_snapshot(bad) as store:  # what can be read can be looked at
+        assert store.get(b"old") is not None
+
+
+@pytest.mark.parametrize("free", [[], [-1]])
+def test_a_sound_freelist_is_no_hindrance(tmp_path: Path, free: list[int]) -> None:
+    """Nor is a page that is neither free nor in use, which a crash may leave, and which etcd does not mind."""
+    sound = exported(tmp_path)
+    numbers = [len(sound) // 4096 + 1 for _ in free]
+    (tmp_path / "good.db").write_bytes(with_freelist(sound, FREELIST, len(numbers), *numbers))
+    assert import_etcd(tmp_path / "good.db", tmp_path / "moved", skip_hash_check=True).revision == 5
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_members_of_a_restored_cluster_are_its_own(
+    tmp_path: Path, fixtures: Path, backend: str, cli: CommandLine
+) -> None:
+    """3.4's restore leaves the old cluster's rows in the database; the server goes by the raft snapshot."""
+    folder = fixtures / "etcd-3.4.23"
+    said = json.loads((folder / "restored.json").read_text())
+    source = etcd_samples.untar(folder / "restored.tar.xz", tmp_path)
+    with EtcdFile(source / "member" / "snap" / "db") as file:
+        assert len(file.members()) == 2
+    done = import_etcd(source, tmp_path / "moved", backend)
+    assert (done.counts["members"], done.revision) == (1, said["revision"])
+    assert f"{done.member_id:x} new" == said["members"][0]
+    with kvstore.open(tmp_path / "moved", backend) as store:
+        ETCD.export_store(store, tmp_path / "out.db")
+        assert store.hash_kv().hash == said["hash"]
+    for place in (source, tmp_path / "out.db", tmp_path / "moved"):
+        code, out, _ = cli("--json", "inspect", "meta", str(place))
+        assert code == 0 and json.loads(out)["members"] == said["members"]
+
+
+# --- a real etcd's log ----------------------------------------------------------------------------
+
+
+@needs_etcd
+@pytest.mark.parametrize("seed", [1, 2])
+def test_a_killed_etcds_directory_moves_in(tmp_path: Path, seed: int) -> None:
+    """Random requests, refused ones among them, then SIGKILL: database and log together are what etcd served.
+
+    And the log alone is, too: with an emptied database everything is decided again from the first entry.
+    """
+    with fresh_etcd(tmp_path) as address:
+        asked = Requests(seed)
+        for exchange in record(address, islice(asked, 400)):
+            header = exchange.get("response", {}).get("header", {})
+            asked.revision = header.get("revision", asked.revision)
+        server = real.Server(address)
+        answer = server.ctl("get", "", "--prefix")
+        newest = answer["header"]["revision"]
+        served = server.dump(newest)
+        compacted = server.hash_kv(newest).get("compact_revision", -1)
+        hashes = {each: server.hash_kv(each)["hash"] for each in range(max(compacted + 1, 1), newest + 1, 7)}
+        leases = sorted(lease["id"] for lease in server.ctl("lease", "list").get("leases", []))
+    import_etcd(tmp_path / "etcd", tmp_path / "ours")
+    emptied = tmp_path / "etcd" / "member" / "snap" / "db"
+    with ETCD.open(tmp_path / "etcd") as in_place, kvstore.open(tmp_path / "ours") as moved:
+        assert dump(in_place) == dump(moved) == served
+        for store in (in_place, moved):
+            assert (store.revision, store.compact_revision) == (newest, compacted)
+            assert {each: store.hash_kv(each).hash for each in hashes} == hashes
+            assert sorted(store.leases()) == leases
+    emptied.write_bytes(b"")
+    import_etcd(tmp_path / "etcd", tmp_path / "from the log", "sqlite")
+    with kvstore.open(tmp_path / "from the log", "sqlite") as store:
+        assert dump(store) == served
+        assert {each: store.hash_kv(each).hash for each in hashes} == hashes
+        assert sorted(store.leases()) == leases
+        assert [rows.decode_member(value).name for _, value in carried(store, rows.MEMBERS)] == ["default"]
+
+
+@needs_etcd
+def test_users_come_along_and_what_they_were_refused_does_not(tmp_path: Path) -> None:
+    """With authentication on, a logged request without permission has no effect here either; users are kept as data."""
+    with fresh_etcd(tmp_path) as address:
+        server = real.Server(address)
+
+        def as_user(user: str, *arguments: str) -> bool:
+            command = ["etcdctl", "--endpoints", address, "--user", f"{user}:pw", *arguments]
+            return (
+                subprocess.run(command, env=real.ENVIRONMENT, capture_output=True, check=False).returncode
+                == 0
+            )
+
+        server.ctl("user", "add", "root:pw")
+        server.ctl("user", "grant-role", "root", "root")
+        server.ctl("user", "add", "ann:pw")
+        server.ctl("role", "add", "writer")
+        server.ctl("role", "grant-permission", "writer", "readwrite", "ann/", "--prefix")
+        server.ctl("user", "grant-role", "ann", "writer")
+        server.ctl("auth", "enable")
+        assert as_user("ann", "put", "ann/1", "allowed")
+        assert not as_user("ann", "put", "root/1", "refused")
+        assert not as_user("ann", "del", "", "--prefix")
+        assert as_user("root", "put", "root/2", "allowed")
+        assert as_user("root", "role", "revoke-permission", "writer", "ann/", "--prefix")
+        assert not as_user("ann", "put", "ann/2", "refused by now")
+        time.sleep(0.2)
+    for label in ("as it is", "from the log"):
+        if label == "from the log":
+            (tmp_path / "etcd" / "member" / "snap" / "db").write_bytes(b"")
+        imported = import_etcd(tmp_path / "etcd", tmp_path / label)
+        assert (imported.counts["users"], imported.counts["roles"]) == (2, 1)
+        with kvstore.open(tmp_path / label) as store:
+            assert [kv.key for kv in store.scan(prefix=b"")] == [b"ann/1", b"root/2"]
+            assert store.revision == 3
+            roles = dict(carried(store, rows.AUTH_ROLES))
+            assert rows.decode_role(roles[b"writer"]).permissions == ()
+
+
+@needs_etcd
+def test_a_directory_in_use_is_refused(tmp_path: Path) -> None:
+    """A running etcd's directory is ``StoreLocked``: half of it is in that process's memory."""
+    with fresh_etcd(tmp_path), pytest.raises(kvstore.StoreLocked):
+        import_etcd(tmp_path / "etcd", tmp_path / "store")

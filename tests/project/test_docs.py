@@ -1,0 +1,60 @@
+"""The Python in the documentation runs, one block after another, in an empty folder."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from kvstore.tools.command import EXIT_CODES, ExitCode
+from kvstore.tools.main import COMMANDS, MODULES
+
+
+def blocks_of(page: Path) -> list[str]:
+    return re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
+
+
+def test_the_guide_runs(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """docs/guide.md: all blocks in order; the watch saw what the text says, and the space was given back."""
+    blocks = blocks_of(project / "docs" / "guide.md")
+    assert len(blocks) == 7
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, object] = {}
+    for block in blocks:
+        exec(compile(block, "docs/guide.md", "exec"), names)
+    assert names["position"] == (names["start"] + 3, 0)  # type: ignore[operator]  # a number, as the page makes it
+
+
+def test_the_readme_runs(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """README.md: the first block runs as it stands; the asynchronous one inside a coroutine."""
+    first, second = blocks_of(project / "README.md")[:2]
+    monkeypatch.chdir(tmp_path)
+    exec(compile(first, "README.md", "exec"), {})
+    body = "".join(f"    {line}\n" for line in second.splitlines()).replace("...", "pass")
+    names: dict[str, object] = {}
+    exec(
+        compile(
+            f"import asyncio, kvstore\nasync def main():\n{body}\nasyncio.run(main())", "README.md", "exec"
+        ),
+        names,
+    )
+
+
+def test_the_command_line_page_knows_every_verb_and_exit_code(project: Path) -> None:
+    """docs/command-line.md has a row for each verb, and the exit codes that there are; --help has these too."""
+    text = (project / "docs" / "command-line.md").read_text()
+    verbs, _, codes = text.partition("## Exit codes")
+    names = {module: verb for verb, module in MODULES.items() if verb != "defrag"}
+    for command in COMMANDS:
+        assert f"`{names.get(command, command)}" in verbs, command
+    assert [int(code) for code in re.findall(r"^\| (\d+) \|", codes, re.MULTILINE)] == list(ExitCode)
+    assert [int(code) for code in re.findall(r"\b(\d+) \w", EXIT_CODES)] == list(ExitCode)
+
+
+def test_links_between_pages_lead_somewhere(project: Path) -> None:
+    """Every relative link of the README and the docs names a file of the project."""
+    pages = [*project.glob("*.md"), *project.glob("docs/*.md")]
+    for page in pages:
+        for target in re.findall(r"\]\(([^)#]+?)(?:#[^)]*)?\)", page.read_text()):
+            if "://" not in target:
+                assert (page.parent / target).exists(), f"{page.name}: {target}"

@@ -1,0 +1,70 @@
+"""What a type checker must accept and know in programs that use kvstore. Never run: the linters read it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import assert_type
+
+import kvstore
+from kvstore import AsyncStore, Event, KeyValue, Store, View
+
+
+def reads(folder: Path) -> None:
+    with kvstore.open(folder, "sqlite", durability="interval", clock=lambda: 0.0) as store:
+        assert_type(store, Store)
+        assert_type(store.get(b"key"), KeyValue | None)
+        assert_type(store.get(b"key", revision=2), KeyValue | None)
+        assert_type(store.range(prefix=b"k", limit=5).kvs[0], KeyValue)
+        assert_type(store.scan(prefix=b"k"), Iterator[KeyValue])
+        assert_type(store.at(2), View)
+        assert_type(store.count(prefix=b"k"), int)
+        assert_type([kv.value for kv in store.history(b"key")], list[bytes])
+        assert_type([change.after for change in store.diff(1, 2)], list[KeyValue | None])
+        assert_type(b"key" in store, bool)
+        assert_type(store.leases(), tuple[int, ...])
+
+
+def writes(store: Store) -> None:
+    assert_type(store.put(b"key", b"value", ttl=5).revision, int)
+    assert_type(store.put(b"key", prev_kv=True).prev_kv, KeyValue | None)
+    assert_type(store.delete(prefix=b"k").deleted, int)
+    done = store.txn(
+        compare=[kvstore.version(b"key") == 1, kvstore.value(b"key") != b"v", kvstore.lease(b"key") > 0],
+        success=[kvstore.put(b"key", b"w"), kvstore.get(b"key"), kvstore.txn(success=[kvstore.delete(b"a")])],
+        failure=(kvstore.delete(prefix=b"k"),),
+    )
+    assert_type(done.succeeded, bool)
+    lease = store.grant_lease(10).id
+    assert_type(store.lease_time_to_live(lease, keys=True).keys, tuple[bytes, ...])
+    assert_type(store.snapshot().path, Path)
+
+
+def errors(store: Store) -> int:
+    try:
+        return store.put(b"key").revision
+    except kvstore.Compacted as compacted:
+        return assert_type(compacted.compact_revision, int)
+    except kvstore.KVStoreError as error:
+        assert_type(error.retryable, bool)
+        return 0
+
+
+def watches(store: Store) -> None:
+    with store.watch(prefix=b"k", start_revision=2, prev_kv=True) as events:
+        for event in events:
+            assert_type(event, Event)
+            assert_type(event.kv.mod_revision, int)
+            assert_type(event.prev_kv, KeyValue | None)
+
+
+async def asynchronous(folder: Path) -> None:
+    async with kvstore.open_async(folder) as store:
+        assert_type(store, AsyncStore)
+        assert_type((await store.put(b"key", b"value")).revision, int)
+        assert_type(await store.get(b"key"), KeyValue | None)
+        assert_type(store.scan(prefix=b"k"), AsyncIterator[KeyValue])
+        async with store.watch(prefix=b"k") as events:
+            async for event in events:
+                assert_type(event, Event)
+    assert_type(await kvstore.open_async("data"), AsyncStore)

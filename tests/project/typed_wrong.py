@@ -1,0 +1,46 @@
+"""What a type checker must refuse in programs that use kvstore. Never run.
+
+Each line is wrong in one way, which its comment names. As strict mypy also refuses a comment that is not needed, the
+linters fail once a mistake passes.
+"""
+
+from __future__ import annotations
+
+import kvstore
+from kvstore import Options
+
+
+def names() -> None:
+    kvstore.opne("x")  # type: ignore[attr-defined]
+    print(kvstore.Stroe)  # type: ignore[attr-defined]
+    Options(backnd="lmdb")  # type: ignore[call-arg]
+
+
+def values(store: kvstore.Store) -> None:
+    store.put("key", b"value")  # type: ignore[arg-type]
+    store.put(b"key", "value")  # type: ignore[arg-type]
+    store.put(b"key", b"value", ttl="10")  # type: ignore[arg-type]
+    store.get(b"key", rev=2)  # type: ignore[call-arg]
+    print(store.get(b"key").value)  # type: ignore[union-attr]
+    store.range(prefx=b"key")  # type: ignore[call-arg]
+    store.revision = 5  # type: ignore[misc]
+    store.compact()  # type: ignore[call-arg]
+
+
+def transactions(store: kvstore.Store) -> None:
+    store.txn(compare=[kvstore.version(b"key")])  # type: ignore[list-item]
+    store.txn(compare=kvstore.version(b"key") == 1)  # type: ignore[arg-type]
+
+
+def watches(store: kvstore.Store) -> None:
+    for event in store.watch(prefix=b"key"):
+        print(event.value)  # type: ignore[attr-defined]
+    store.watch(b"key", start_revison=2)  # type: ignore[call-overload]
+
+
+async def asynchronous(store: kvstore.AsyncStore) -> None:
+    await store.put("key")  # type: ignore[arg-type]
+    store.put(b"key")  # type: ignore[unused-coroutine]
+    print((await store.get(b"key")).value)  # type: ignore[union-attr]
+    async with kvstore.open("data"):  # type: ignore[attr-defined]
+        pass

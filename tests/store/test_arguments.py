@@ -1,0 +1,321 @@
+"""Arguments that mean something else than they say: refused by name, and nothing is written."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import fields
+from datetime import timedelta
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import kvstore
+from kvstore import BadArgument, Compare
+from kvstore.options import _BOUNDS, BadOption, Options
+from kvstore.store import Store
+
+INTERNAL = ("rstrip", "replace()", "no attribute", "not supported between", "unsupported operand")
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    with kvstore.open(tmp_path / "data", "memory", background=False) as store:
+        for number in range(10):
+            store.put(b"n", b"%d" % number)
+        yield store
+
+
+version, value, put, get, delete = kvstore.version, kvstore.value, kvstore.put, kvstore.get, kvstore.delete
+
+# --- expressions -----------------------------------------------------------------------------------
+
+EXPRESSIONS: list[Callable[[], Any]] = [
+    lambda: 20 < version(b"n") < 50,
+    lambda: version(b"n") == 1 == 1,
+    lambda: (version(b"n") == 99) and (version(b"n") == 10),
+    lambda: (version(b"n") == 99) or (version(b"n") == 10),
+    lambda: not (version(b"n") == 99),  # noqa: SIM201  # the mistake that is meant, here and below
+    lambda: version(b"n") and version(b"m"),  # type: ignore[unreachable]  # they see it too
+    lambda: version(b"n") in (1, 2),
+    lambda: version(b"n") >= 5,
+    lambda: version(b"n") <= 5,
+    lambda: 5 <= version(b"n"),  # noqa: SIM300
+    lambda: version(b"n") == version(b"m"),
+    lambda: version(b"n") == True,  # noqa: E712
+    lambda: version(b"n") == 1.0,
+    lambda: version(b"n") == b"1",
+    lambda: value(b"n") == "text",
+    lambda: value(b"n") == 1,
+    lambda: put(b"a") and put(b"b"),
+    lambda: get(b"a") or put(b"b"),  # type: ignore[unreachable]
+    lambda: not delete(b"a"),
+    lambda: kvstore.txn() and put(b"b"),
+    lambda: any([version(b"n") == 1]),
+]
+
+
+@pytest.mark.parametrize("number", range(len(EXPRESSIONS)))
+def test_an_expression_that_would_drop_a_part_is_refused(number: int) -> None:
+    """Chained, negated and combined compares and ops raise while they are written, and say what to write."""
+    with pytest.raises(TypeError) as refused:
+        EXPRESSIONS[number]()
+    assert not any(text in str(refused.value) for text in INTERNAL)
+
+
+TRANSACTIONS: list[Callable[[Any], Any]] = [
+    lambda store: store.txn(compare=[version(b"n")]),
+    lambda store: store.txn(compare=version(b"n") == 10),
+    lambda store: store.txn(compare=version(b"n")),
+    lambda store: store.txn(compare=[(version(b"n") == 1) == True]),  # type: ignore[comparison-overlap]  # noqa: E712
+    lambda store: store.txn(compare=[(version(b"n") == 1) + (version(b"n") == 2)]),
+    lambda store: store.txn(success=put(b"a")),
+    lambda store: store.txn(failure=get(b"a")),
+    lambda store: store.txn(success=kvstore.txn()),
+    lambda store: store.txn(success=[version(b"n") == 10]),
+    lambda store: store.txn(success=[b"a"]),
+]
+
+
+@pytest.mark.parametrize("number", range(len(TRANSACTIONS)))
+def test_what_is_no_list_of_compares_or_ops_is_refused(store: Store, number: int) -> None:
+    """A compare without operator, a single op without its list: a TypeError, and nothing was written."""
+    with pytest.raises(TypeError) as refused:
+        TRANSACTIONS[number](store)
+    assert not any(text in str(refused.value) for text in INTERNAL)
+    assert store.revision == 11
+
+
+def test_compares_in_a_list_hold_together(store: Store) -> None:
+    """What the refusal says to write: each condition by itself, all of which must hold."""
+    assert store.txn(compare=[version(b"n") > 5, version(b"n") < 20]).succeeded
+    assert not store.txn(compare=[version(b"n") > 20, version(b"n") < 50]).succeeded
+    assert Compare(b"n") == Compare(b"n")
+
+
+# --- numbers ---------------------------------------------------------------------------------------
+
+NUMBERS: dict[str, Callable[[Store, Any], Any]] = {
+    "revision of get": lambda store, bad: store.get(b"n", revision=bad),
+    "revision of range": lambda store, bad: store.range(b"n", revision=bad),
+    "limit of range": lambda store, bad: store.range(prefix=b"", limit=bad),
+    "min_mod_revision of range": lambda store, bad: store.range(prefix=b"", min_mod_revision=bad),
+    "max_mod_revision of range": lambda store, bad: store.range(prefix=b"", max_mod_revision=bad),
+    "min_create_revision of range": lambda store, bad: store.range(prefix=b"", min_create_revision=bad),
+    "max_create_revision of range": lambda store, bad: store.range(prefix=b"", max_create_revision=bad),
+    "revision of scan": lambda store, bad: store.scan(prefix=b"", revision=bad),
+    "page_rows of scan": lambda store, bad: store.scan(prefix=b"", page_rows=bad),
+    "revision of at": lambda store, bad: store.at(bad),
+    "since of history": lambda store, bad: store.history(b"n", since=bad),
+    "until of history": lambda store, bad: store.history(b"n", until=bad),
+    "older of diff": lambda store, bad: store.diff(bad, 5),
+    "newer of diff": lambda store, bad: store.diff(5, bad),
+    "revision of hash_kv": lambda store, bad: store.hash_kv(bad),
+    "revision of compact": lambda store, bad: store.compact(bad),
+    "revision of compaction_estimate": lambda store, bad: store.compaction_estimate(bad),
+    "start_revision of watch": lambda store, bad: store.watch(b"n", start_revision=bad),
+    "revision of an op": lambda store, bad: get(b"n", revision=bad),
+    "limit of an op": lambda store, bad: get(b"n", limit=bad),
+    "ttl of put": lambda store, bad: store.put(b"t", ttl=bad),
+    "ttl of grant_lease": lambda store, bad: store.grant_lease(bad),
+}
+
+
+@pytest.mark.parametrize("what", NUMBERS)
+def test_a_number_that_means_nothing_is_refused_by_name(store: Store, what: str) -> None:
+    """Negative ones are a BadArgument, texts and truths a TypeError; the message names the argument."""
+    name = what.split(maxsplit=1)[0]
+    for bad in (-1, -5, -(1 << 63), -(1 << 70)):
+        with pytest.raises(BadArgument, match=name) as refused:
+            NUMBERS[what](store, bad)
+        assert isinstance(refused.value, kvstore.RequestError) and str(bad) in str(refused.value)
+    for wrong in ("1", True, b"1"):
+        with pytest.raises(TypeError, match=name):
+            NUMBERS[what](store, wrong)
+    assert store.revision == 11
+
+
+def test_zero_is_refused_where_it_stands_for_nothing(store: Store) -> None:
+    """There is no revision 0 to look at, and a key that lives no time is none."""
+    for call in (
+        lambda: store.at(0),
+        lambda: store.diff(0, 5),
+        lambda: store.put(b"t", ttl=0),
+        lambda: store.grant_lease(0),
+    ):
+        with pytest.raises(BadArgument, match="at least"):
+            call()
+    assert store.get(b"n", revision=0) == store.get(b"n")
+
+
+@pytest.mark.parametrize(
+    "ttl",
+    [
+        0.5,
+        1.5,
+        -0.5,
+        math.nan,
+        math.inf,
+        -math.inf,
+        timedelta(milliseconds=1500),
+        timedelta(0),
+        timedelta(-1),
+    ],
+    ids=str,
+)
+def test_a_fraction_of_a_second_is_refused(store: Store, ttl: Any) -> None:
+    """Leases count whole seconds: nothing is rounded, up or down."""
+    for call in (lambda: store.put(b"t", ttl=ttl), lambda: store.grant_lease(ttl)):
+        with pytest.raises(BadArgument, match="ttl"):
+            call()
+    assert store.get(b"t") is None and store.leases() == ()
+
+
+@pytest.mark.parametrize("ttl", [90, 90.0, timedelta(minutes=1, seconds=30)], ids=repr)
+def test_whole_seconds_mean_what_they_say(store: Store, ttl: Any) -> None:
+    """As an int, a float or a timedelta."""
+    store.put(b"t", ttl=ttl)
+    kv = store.get(b"t")
+    assert kv is not None and store.lease_time_to_live(kv.lease).granted_ttl == 90
+    assert store.grant_lease(ttl).ttl == 90
+
+
+def test_a_ttl_beyond_every_lease_is_refused(store: Store) -> None:
+    """As etcd does, also where it comes as a float."""
+    for ttl in (9_000_000_001, 1e300, 1 << 80):
+        with pytest.raises((kvstore.LeaseTTLTooLarge, BadArgument)):
+            store.put(b"t", ttl=ttl)
+    assert store.put(b"t").revision == 12
+
+
+def test_an_id_that_is_no_number_is_refused_by_name(store: Store) -> None:
+    """A lease is named by the ``id`` of the answer, not by the answer."""
+    granted: Any = store.grant_lease(60)
+    for call in (
+        lambda: store.put(b"k", lease=granted),
+        lambda: store.revoke_lease(granted),
+        lambda: store.keep_alive(granted),
+        lambda: store.lease_time_to_live(granted),
+        lambda: store.grant_lease(60, granted),
+    ):
+        with pytest.raises(TypeError, match="lease"):
+            call()
+    with pytest.raises(BadArgument, match="lease must fit into 64 bits"):
+        store.revoke_lease(1 << 64)
+
+
+# --- keys ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "bad", ["a", 5, bytearray(b"a"), memoryview(b"a")], ids=["text", "number", "bytearray", "memoryview"]
+)
+def test_what_is_not_bytes_is_refused_by_name(store: Store, bad: Any) -> None:
+    """As key, range_end or prefix of any call."""
+    calls: list[tuple[str, Callable[[], Any]]] = [
+        ("key", lambda: store.get(bad)),
+        ("key", lambda: store.get(bad, revision=2)),
+        ("key", lambda: store.history(bad)),
+        ("key", lambda: bad in store),
+    ]
+    takers: tuple[Callable[..., Any], ...] = (
+        store.range,
+        store.scan,
+        store.count,
+        store.delete,
+        store.watch,
+        lambda *a, **k: store.diff(2, 3, **(dict(zip(("key", "range_end"), a, strict=False)) | k)),
+        lambda key=None, range_end=None, **k: get(key, range_end=range_end, **k),
+        lambda key=None, range_end=None, **k: delete(key, range_end=range_end, **k),
+        lambda key=None, range_end=None, **k: version(key, range_end=range_end, **k),
+    )
+    for taker in takers:
+        calls.append(("key", partial(taker, bad)))
+        calls.append(("range_end", partial(taker, b"a", bad)))
+        calls.append(("prefix", partial(taker, prefix=bad)))
+    for name, call in calls:
+        with pytest.raises(TypeError, match=f"{name} must be bytes"):
+            call()
+
+
+def test_an_empty_key_is_refused_everywhere(store: Store) -> None:
+    """Also where it would find nothing without a word."""
+    for call in (
+        lambda: store.get(b""),
+        lambda: store.range(b""),
+        lambda: store.scan(b""),
+        lambda: store.history(b""),
+        lambda: store.watch(b""),
+        lambda: store.diff(2, 3, key=b""),
+        lambda: store.delete(b""),
+        lambda: store.put(b""),
+    ):
+        with pytest.raises(kvstore.EmptyKey):
+            call()
+
+
+def test_the_asynchronous_face_refuses_the_same(tmp_path: Path) -> None:
+    """Nothing is planned for it either."""
+
+    async def main() -> None:
+        async with kvstore.open_async(tmp_path / "data", "memory", background=False) as store:
+            for call in (
+                lambda: store.put(b"t", ttl=-1),
+                lambda: store.put(b"t", ttl=1.5),
+                lambda: store.grant_lease(-5),
+                lambda: store.get(b"t", revision=-1),
+                lambda: store.range(b"t", revision=-1),
+                lambda: store.compact(-1),
+                lambda: store.hash_kv(-1),
+            ):
+                with pytest.raises(BadArgument):
+                    await call()
+            with pytest.raises(BadArgument):
+                store.watch(b"t", start_revision=-1)
+            assert store.revision == 1
+
+    asyncio.run(main())
+
+
+# --- options ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", _BOUNDS)
+def test_every_number_has_bounds_that_are_named(name: str) -> None:
+    """Beyond either end, and what is no number: refused with the option, the limit and what was given."""
+    options: Any = Options
+    least, most = _BOUNDS[name]
+    for bad in (least - 1, most * 2 + 1, math.nan, math.inf):
+        with pytest.raises(BadOption, match=f"^{name} must be between .* not {bad}"):
+            options(**{name: bad})
+    for wrong in (True, "x", None, b"1"):
+        with pytest.raises(BadOption, match=name):
+            options(**{name: wrong})
+
+
+def test_every_option_that_is_a_number_is_bounded() -> None:
+    """A new one without bounds is noticed here."""
+    numbers = {field.name for field in fields(Options) if type(field.default) in (int, float)}
+    assert numbers == set(_BOUNDS)
+
+
+@pytest.mark.parametrize(
+    "text", ["\u00b2", "\u0663", "-1", "1 0", "ten", "9" * 30, "1e3", "\u0663m", "99999999h", ""]
+)
+def test_a_retention_that_is_no_number_is_refused(tmp_path: Path, text: str) -> None:
+    """Digits are ASCII, and a period or a number of revisions has an end; opening again works."""
+    for mode in ("periodic", "revision"):
+        with pytest.raises(BadOption, match="auto_compaction_retention"):
+            kvstore.open(tmp_path / "data", auto_compaction_mode=mode, auto_compaction_retention=text)
+    kvstore.open(tmp_path / "data").close()
+
+
+def test_an_option_of_another_type_is_refused() -> None:
+    """A truth is no number, a number is no folder."""
+    for bad in ({"max_wals": True}, {"wal_dir": 5}, {"name": 1.5}, {"read_only": 1}, {"metrics": "perhaps"}):
+        with pytest.raises(BadOption, match=next(iter(bad))):
+            Options.load(bad)
+    assert Options.load({"auto_compaction_retention": 1}).auto_compaction_retention == "1"

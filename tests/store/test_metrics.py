@@ -1,0 +1,242 @@
+"""Metrics, status and health: what a store says about itself."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import kvstore
+from kvstore import metrics
+from kvstore.engine import LocalEngine
+from kvstore.observe.measuring import Histogram, MeasuredDisk
+from kvstore.testing.fake_clock import FakeClock
+
+prometheus = pytest.importorskip("prometheus_client")
+
+
+def values(text: str) -> dict[str, float]:
+    return {
+        line.rsplit(" ", 1)[0]: float(line.rsplit(" ", 1)[1]) for line in text.splitlines() if line[0] != "#"
+    }
+
+
+@pytest.fixture(params=["lmdb", "sqlite", "memory"])
+def backend(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+def test_calls_and_durations_are_counted_under_etcds_names(tmp_path: Path, backend: str) -> None:
+    """With metrics on, every kind of work shows in the counters and histograms."""
+    with kvstore.open(tmp_path / "data", backend, metrics=True, background=False) as store:
+        before = values(metrics.render(store))["etcd_disk_wal_fsync_duration_seconds_count"]
+        for number in range(5):
+            store.put(b"k%d" % number, b"v")
+        store.get(b"k1")
+        store.range(prefix=b"k")
+        store.delete(b"k0")
+        store.txn(success=[kvstore.put(b"t", b"v")])
+        store.checkpoint()
+        store.snapshot()
+        store.defragment()
+        shown = values(metrics.render(store))
+        assert shown["etcd_mvcc_put_total"] == 6
+        assert shown["etcd_mvcc_range_total"] == 2
+        assert shown["etcd_mvcc_delete_total"] == 1
+        assert shown["etcd_disk_wal_fsync_duration_seconds_count"] == before + 7
+        assert shown["etcd_wal_fsync_duration_seconds_count"] == before + 7
+        assert shown["etcd_disk_backend_commit_duration_seconds_count"] == 1
+        assert shown["etcd_server_snapshot_save_total_duration_seconds_count"] == 1
+        assert shown["etcd_debugging_mvcc_current_revision"] == store.revision == 8
+        assert shown["etcd_mvcc_db_total_size_in_bytes"] == store.status().size_bytes
+        assert shown["etcd_disk_wal_write_bytes_total"] > 0
+        assert shown["etcd_disk_wal_write_duration_seconds_count"] > 0
+        assert shown["etcd_disk_defrag_inflight"] == 0
+        store.hash_kv()
+        assert values(store.metrics())["etcd_mvcc_hash_rev_duration_seconds_count"] == 1
+        assert shown["kvstore_healthy"] == 1
+
+
+def test_off_means_that_nothing_is_measured(tmp_path: Path) -> None:
+    """Without the option the engine and the disk are the plain ones, and sizes and revisions are there all the same."""
+    with kvstore.open(tmp_path / "data") as store:
+        assert type(store.engine) is LocalEngine
+        assert not isinstance(store.engine.disk, MeasuredDisk)
+        store.put(b"k", b"v")
+        shown = values(metrics.render(store))
+        assert shown["etcd_debugging_mvcc_current_revision"] == 2
+        assert not any(name.startswith("etcd_disk") for name in shown)
+
+
+COUNTED = ("put", "delete", "range", "txn")
+
+
+def test_operations_are_counted_as_etcd_counts_them(tmp_path: Path) -> None:
+    """After the same requests the same numbers as a real etcd 3.4.23 (but for the reads that compares take)."""
+    with kvstore.open(tmp_path / "data", "memory", metrics=True, background=False) as store:
+
+        def counted() -> list[float]:
+            shown = values(store.metrics())
+            return [shown[f"etcd_mvcc_{name}_total"] for name in COUNTED]
+
+        store.put(b"a", b"1")
+        store.get(b"a")
+        assert counted() == [1, 0, 1, 0]
+        puts = [kvstore.put(b"b", b"1"), kvstore.put(b"c", b"2")]
+        store.txn(success=[*puts, kvstore.get(b"a"), kvstore.delete(b"zzz")])
+        assert counted() == [3, 1, 2, 1]
+        store.txn(compare=[kvstore.version(b"a") > 0], success=[kvstore.put(b"b", b"1")])
+        assert counted() == [4, 1, 2, 1]
+        store.delete(prefix=b"")
+        assert counted() == [4, 2, 2, 1]
+        lease = store.grant_lease(60).id
+        store.put(b"l", b"1", lease=lease)
+        store.put(b"l2", b"1", lease=lease)
+        store.keep_alive(lease)
+        store.revoke_lease(lease)
+        assert counted() == [6, 4, 2, 2]
+        shown = values(store.metrics())
+        assert shown["etcd_debugging_mvcc_total_put_size_in_bytes"] == 13
+        leases = [shown[f"etcd_debugging_lease_{what}_total"] for what in ("granted", "renewed", "revoked")]
+        assert leases == [1, 1, 1]
+        nested = kvstore.txn(success=[kvstore.put(b"n", b"1"), kvstore.get(b"n")])
+        store.txn(success=[nested])
+        assert counted() == [7, 4, 3, 3]
+
+
+def test_compaction_leases_and_watches_have_their_metrics(tmp_path: Path) -> None:
+    """Debt and progress of a compaction, leases that ran out, watches that are behind."""
+    clock = FakeClock()
+    options = {"metrics": True, "background": False, "clock": clock}
+    with kvstore.open(tmp_path / "data", "memory", **options) as store:
+        for number in range(20):
+            store.put(b"k", b"%d" % number)
+        store.checkpoint()
+        store.compact(store.revision)
+        store.checkpoint()
+        shown = values(store.metrics())
+        assert shown["kvstore_compaction_debt_revisions"] == 19
+        assert shown["kvstore_compaction_swept_revision"] == 2
+        store.engine.compaction.run()
+        shown = values(store.metrics())
+        assert shown["kvstore_compaction_debt_revisions"] == 0
+        assert shown["kvstore_compaction_swept_revision"] == store.revision
+        assert shown["kvstore_compaction_rows_deleted_total"] > 19
+        store.put(b"short", ttl=5)
+        clock.advance(10)
+        store.engine.leasing.tend()
+        shown = values(store.metrics())
+        assert shown["etcd_debugging_server_lease_expired_total"] == 1
+        assert shown["etcd_debugging_lease_revoked_total"] == 1
+        with store.watch(b"k"), store.watch(b"k", start_revision=store.revision):
+            shown = values(store.metrics())
+            assert shown["etcd_debugging_mvcc_watch_stream_total"] == 2
+            assert shown["etcd_debugging_mvcc_watcher_total"] == 2
+            assert shown["etcd_debugging_mvcc_slow_watcher_total"] == 1
+
+
+DASHBOARD = {
+    "etcd_server_has_leader": 1,
+    "etcd_mvcc_db_total_size_in_bytes": 1,
+    "etcd_mvcc_db_total_size_in_use_in_bytes": 1,
+    "etcd_server_quota_backend_bytes": 2 << 30,
+    "etcd_debugging_mvcc_db_total_size_in_bytes": 1,
+    "etcd_db_total_size_in_bytes": 1,
+    "etcd_server_proposals_committed_total": 1,
+    "etcd_server_proposals_applied_total": 0,
+    "etcd_server_proposals_pending": 0,
+    'etcd_disk_wal_fsync_duration_seconds_bucket{le="+Inf"}': 0,
+    'etcd_disk_backend_commit_duration_seconds_bucket{le="+Inf"}': 0,
+    'etcd_server_snapshot_save_total_duration_seconds_bucket{le="+Inf"}': 0,
+    'etcd_wal_fsync_duration_seconds_bucket{le="+Inf"}': 0,
+}
+"""What the storage panels and alerts of etcd's own dashboards (contrib/mixin, and those of 3.4 and before) ask for, and
+the least that a store with one put shows."""
+
+
+@pytest.mark.parametrize("beside", [False, True])
+def test_etcds_dashboards_find_what_they_ask_for(tmp_path: Path, beside: bool) -> None:
+    """Every name is there, in the process that has the store open and in another that looks at it."""
+    with kvstore.open(tmp_path / "data", metrics=True, background=False) as store:
+        store.put(b"k", b"v")
+        if beside:
+            command = [
+                sys.executable,
+                "-m",
+                "kvstore.tools.main",
+                "metrics",
+                "--data-dir",
+                str(tmp_path / "data"),
+            ]
+            text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        else:
+            text = store.metrics()
+    shown = values(text)
+    assert [name for name, least in DASHBOARD.items() if shown.get(name, -1) < least] == []
+    assert f'backend="lmdb",cluster_id="{store.engine.cluster_id:016x}"' in text
+
+
+def test_no_quota_is_shown_as_etcd_shows_it(tmp_path: Path) -> None:
+    """A share of a quota that does not exist is negative, so no alert fires."""
+    with kvstore.open(tmp_path / "data", quota_backend_bytes=-1) as store:
+        assert values(store.metrics())["etcd_server_quota_backend_bytes"] == -1
+
+
+def test_a_poisoned_store_has_no_leader(tmp_path: Path) -> None:
+    """What refuses writes until somebody reopens it looks on etcd's dashboard like a member without a leader."""
+    with kvstore.open(tmp_path / "data", background=False) as store:
+        store.engine.life.poison(OSError("the disk said no"))
+        shown = values(store.metrics())
+        assert (shown["etcd_server_has_leader"], shown["kvstore_healthy"]) == (0, 0)
+        assert "the disk said no" in store.status().failure
+
+
+def test_histogram_counts_are_cumulative() -> None:
+    """A bucket holds everything at or below its bound, the last one everything."""
+    histogram = Histogram((0.1, 1.0))
+    for seconds in (0.05, 0.1, 0.5, 7.0):
+        histogram.observe(seconds)
+    assert histogram.cumulative() == [("0.1", 2), ("1.0", 3), ("+Inf", 4)]
+    assert histogram.sum_seconds == pytest.approx(7.65)
+
+
+def test_status_tells_files_watches_leases_and_marks(tmp_path: Path, backend: str) -> None:
+    """Each fact follows what was done to the store."""
+    with kvstore.open(tmp_path / "data", backend, background=False) as store:
+        store.put(b"k", b"v", lease=store.grant_lease(60).id)
+        store.put(b"k", b"w")
+        assert store.status().waiting_bytes > 0
+        store.checkpoint()
+        store.compact(3)
+        store.snapshot()
+        with store.watch(b"k"):
+            status = store.status()
+        assert status.backend == backend
+        assert (status.revision, status.compact_revision) == (3, 3)
+        assert (status.leases, status.watchers) == (1, 1)
+        assert [file.index for file in status.snapshots] == [status.applied_index]
+        assert status.wal[0].index == 1
+        assert status.wal[0].size_bytes > 0
+        assert status.errors == status.alarms == ()
+
+
+def test_a_poisoned_store_is_unhealthy_and_says_why(tmp_path: Path) -> None:
+    """Health names the first failure."""
+    with kvstore.open(tmp_path / "data", background=False) as store:
+        assert store.health().healthy
+        store.engine.life.poison(OSError("the disk said no"))
+        assert not store.health().healthy
+        assert "the disk said no" in store.health().reasons[0]
+
+
+def test_a_full_quota_is_unhealthy(tmp_path: Path) -> None:
+    """The alarm shows in health and status."""
+    options: dict[str, Any] = {"quota_backend_bytes": 1, "low_disk_bytes": 0, "background": False}
+    with kvstore.open(tmp_path / "data", **options) as store:
+        with pytest.raises(kvstore.QuotaExceeded):
+            store.put(b"k", b"v")
+        assert store.health().reasons == ("alarm NOSPACE",)
+        assert store.status().alarms[0].startswith("NOSPACE")
