@@ -266,7 +266,7 @@ def test_a_defragmentation_names_the_reader_that_stands_in_its_way(
             process.send_signal(signal.SIGCONT)
             end(process)
         store.defragment()
-        assert store.engine.failure is None
+        assert store.engine.life.failure is None
 
 
 @pytest.mark.parametrize("backend", PERSISTENT)
