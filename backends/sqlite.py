@@ -25,7 +25,6 @@ log belongs to the file whose name it bears: see ``stale_helpers``.
 from __future__ import annotations
 
 import os
-import threading
 import time
 import weakref
 from collections.abc import Sequence
@@ -99,7 +98,7 @@ class SQLiteBackend(BackendDefaults):
         self._writer: apsw.Connection | None = None
         self._connections: set[weakref.ref[apsw.Connection]] = set()
         """Those that are open: the writer's, the idle ones, and those that readers have."""
-        self._closing = threading.Event()
+        self._closing = False
         self._idle: list[apsw.Cursor] = []  # one for each idle connection of a reader
         self._opened: os.stat_result | None = None  # what bore the name when it was opened
         self._is_replaced = False  # by a file of the same content: see ``settle``
@@ -267,16 +266,21 @@ class SQLiteBackend(BackendDefaults):
 
     def take(self) -> apsw.Cursor:
         """A cursor of a connection for the caller alone, until ``give_back`` or ``drop``."""
-        if self._closing.is_set():
-            raise StoreClosed
+        self._check_open()
         try:
             cursor = self._idle.pop()
         except IndexError:
             return self._connect_reader()
-        if self._closing.is_set():
+        try:
+            self._check_open()
+        except StoreClosed:
             self._idle.append(cursor)
-            raise StoreClosed
+            raise
         return cursor
+
+    def _check_open(self) -> None:
+        if self._closing:
+            raise StoreClosed
 
     def _connect_reader(self) -> apsw.Cursor:
         while True:
@@ -346,7 +350,8 @@ class SQLiteBackend(BackendDefaults):
     def settle(self) -> list[Path]:
         """Move the whole log into the file, which SQLite then syncs: the log is no longer needed.
 
-        Views of the newest commit are not in the way: they continue with the log that they have open.
+        Views of the newest commit are not in the way: they continue with the log that they have open. Raises ``Busy``,
+        which names the processes that read, if a view of an older commit outlasts ``SETTLE_SECONDS``.
         """
         helpers = [wal_path(self.path), self.path.with_name(self.path.name + "-shm")]
         if self._writer is None:
@@ -359,10 +364,17 @@ class SQLiteBackend(BackendDefaults):
                     self._is_replaced = True
                     return helpers
                 if time.monotonic() > deadline:
-                    raise StoreLocked(self.path)
+                    raise Busy(self._read_by())
                 time.sleep(FROZEN_POLL_SECONDS)
         except apsw.Error as error:
             raise typed(error, self.path) from error
+
+    def _read_by(self) -> str:
+        readers = ", ".join(str(reader.pid) for reader in self.foreign_readers()) or "this one"
+        return (
+            f"{self.path} is still read as it was at an older commit, by process {readers}: "
+            "let it go on, or end it, and try again"
+        )
 
     def copy_to(self, path: Path) -> None:
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
@@ -424,7 +436,7 @@ class SQLiteBackend(BackendDefaults):
 
         The last connection of all processes then removes the log.
         """
-        self._closing.set()
+        self._closing = True
         writer, self._writer = self._writer, None
         writers = int(writer is not None)
         if not self._wait_for_idle(writers):

@@ -12,6 +12,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 
 from kvstore.backend import Backend
+from kvstore.bell import Bell
 from kvstore.clock import Clock
 from kvstore.files import Disk
 from kvstore.layout import DataDir
@@ -60,13 +61,12 @@ class Core(ReadCore):
     lock: StoreLock
     checkpointing: threading.RLock = field(default_factory=threading.RLock)
     """One checkpoint, copy or compaction step at a time; held by background work only, and taken before all others."""
-    work_wanted: threading.Event = field(default_factory=threading.Event)
-    """Set when the prompt jobs should not wait for their turn."""
-    upkeep_wanted: threading.Event = field(default_factory=threading.Event)
+    work_wanted: Bell = field(default_factory=Bell)
+    """Rung when the prompt jobs should not wait for their turn."""
+    upkeep_wanted: Bell = field(default_factory=Bell)
     """The same for compaction and defragment."""
     timed: Callable[[str], AbstractContextManager[None]] = untimed
     """Around background work whose duration is a metric."""
 
     def want_work(self) -> None:
-        if not self.work_wanted.is_set():
-            self.work_wanted.set()
+        self.work_wanted.ring()

@@ -3,7 +3,8 @@
     kvstore verify --data-dir DIR           log, backend, snapshots, each by itself and compared
     kvstore verify --data-dir DIR --deep    also: rebuild the backend from snapshot and log, compare every row
     kvstore verify --data-dir DIR --heal    and if the backend is damaged, replace it by the rebuilt one; if it is
-                                            sound and ahead of its log, start a new log after it
+                                            sound and ahead of its log, start a new log after it; if it has what
+                                            the damaged part of the log held, set that part aside
     kvstore verify backup.snap              a snapshot file
 
 Works beside the process that writes the store; ``--heal`` does not. Exit code 4: damaged.
@@ -18,7 +19,7 @@ import typer
 
 from kvstore.etcdpb.json import base64_text
 from kvstore.verification import Finding, Report, heal, verify
-from kvstore.verification.report import AHEAD, BACKEND
+from kvstore.verification.report import AHEAD, BACKEND, LOG
 
 from .command import ExitCode, Settings, write_json, write_line
 from .progress import progress_bar
@@ -53,7 +54,7 @@ def verify_command(
     if file is not None and (heal_it or deep):
         raise UsageError("--deep and --heal need a store: a snapshot file has no log beside it")
     report = _look(settings, file, deep, scratch_dir)
-    if heal_it and any(finding.area in (BACKEND, AHEAD) for finding in report.findings):
+    if heal_it and any(finding.area in (BACKEND, AHEAD, LOG) for finding in report.findings):
         _show(settings, report)
         _heal(settings)
         report = _look(settings, file, deep, scratch_dir)

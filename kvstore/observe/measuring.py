@@ -62,7 +62,7 @@ class Histogram:
     def __init__(self, bounds: tuple[float, ...]) -> None:
         self._bounds = bounds
         self._counts = [0] * (len(bounds) + 1)
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self.sum_seconds = 0.0
 
     def observe(self, seconds: float) -> None:
@@ -93,7 +93,7 @@ class Measured:
         self.granted = self.renewed = self.revoked = 0
         self.ranges = 0
         self.log_bytes = 0
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
 
     def count_range(self) -> None:
         with self._lock:

@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 
+from kvstore.bell import Bell
 from kvstore.core import Core
 from kvstore.errors import said_of
 from kvstore.files import disk_full_is_typed
@@ -58,12 +59,12 @@ class Job:
 
 
 class Maintenance:
-    """A thread and its jobs. Setting ``wanted`` makes all of them due."""
+    """A thread and its jobs. Ringing ``wanted`` makes all of them due."""
 
-    def __init__(self, name: str, wanted: threading.Event, jobs: list[Job]) -> None:
+    def __init__(self, name: str, wanted: Bell, jobs: list[Job]) -> None:
         self._wanted = wanted
         self._jobs = jobs
-        self._stopping = threading.Event()
+        self._stopping = False
         self._name = name
         self._thread: threading.Thread | None = None
         self._errors: dict[str, str] = {}
@@ -77,13 +78,13 @@ class Maintenance:
 
     def stop(self) -> None:
         """End the thread after the job it is in."""
-        self._stopping.set()
-        self._wanted.set()
+        self._stopping = True
+        self._wanted.ring()
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join()
 
     def _loop(self) -> None:
-        while not self._stopping.is_set():
+        while not self._stopping:
             try:
                 self._turn()
             except BaseException:  # no memory to wait with: the thread outlives it
@@ -91,10 +92,9 @@ class Maintenance:
 
     def _turn(self) -> None:
         wait = min(job.due for job in self._jobs) - time.monotonic()
-        urgent = self._wanted.wait(max(wait, 0.0))
-        self._wanted.clear()
+        urgent = self._wanted.wait(wait)
         for job in self._jobs:
-            if self._stopping.is_set():
+            if self._stopping:
                 return
             if urgent or time.monotonic() >= job.due:
                 self._run(job)

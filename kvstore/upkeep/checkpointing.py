@@ -15,9 +15,8 @@ writers wait (``wait_for_room``), and the checkpoint hurries.
 
 from __future__ import annotations
 
-import threading
-
 from kvstore import invariants
+from kvstore.bell import Gate
 from kvstore.core import COMMIT, Core
 from kvstore.errors import Busy, Corruption, DiskFull, Overloaded
 from kvstore.files import is_disk_failure
@@ -39,7 +38,8 @@ class Checkpointer:
         self._writer = writer
         self._room = room
         self._limit_bytes = core.options.overlay_limit
-        self._finished = threading.Condition()
+        self._finished = Gate()
+        """Opened, and another put in its place, whenever a checkpoint has ended."""
         self.batch_limit = core.options.backend_batch_limit
         """As many changes in the active generation ask for a checkpoint at once."""
         self.obstacle: BaseException | None = None
@@ -66,9 +66,9 @@ class Checkpointer:
                 state.committed(generation)
             self._room.measure()
             if state.head_compacted > state.compact_finished:
-                core.upkeep_wanted.set()
-            with self._finished:
-                self._finished.notify_all()
+                core.upkeep_wanted.ring()
+            finished, self._finished = self._finished, Gate()
+            finished.open()
             remains = Remains(generation)
             del generation
             remains.drain()
@@ -123,12 +123,11 @@ class Checkpointer:
         Raises ``DiskFull`` if the backend's disk is full, ``Overloaded`` if checkpoints fail for another reason.
         """
         core = self._core
-        with self._finished:
-            while self.overloaded and not core.life.refuses_writes:
-                core.work_wanted.set()
-                self._finished.wait(0.1)
-                obstacle = self.obstacle
-                if isinstance(obstacle, DiskFull):
-                    raise DiskFull(str(obstacle)) from obstacle
-                if obstacle is not None and not isinstance(obstacle, Busy) and not core.life.refuses_writes:
-                    raise Overloaded(f"the memory is full, for checkpoints fail: {obstacle}") from obstacle
+        while self.overloaded and not core.life.refuses_writes:
+            core.want_work()
+            self._finished.wait(0.1)
+            obstacle = self.obstacle
+            if isinstance(obstacle, DiskFull):
+                raise DiskFull(str(obstacle)) from obstacle
+            if obstacle is not None and not isinstance(obstacle, Busy) and not core.life.refuses_writes:
+                raise Overloaded(f"the memory is full, for checkpoints fail: {obstacle}") from obstacle

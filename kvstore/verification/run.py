@@ -187,6 +187,11 @@ def _note_what_can_heal(log: LogFacts | None, snapshots: list[SnapshotInfo], fou
         found.notes.append(
             "the backend is whole and holds all that the log does: kvstore verify --heal starts a new log after it"
         )
+    if LOG in areas and BACKEND not in areas:
+        found.notes.append(
+            "the backend is whole: kvstore verify --heal puts the log right if the backend, or a snapshot, makes up "
+            "for what is missing; kvstore wal repair says what is lost otherwise"
+        )
     if log is None or not log.is_sound or BACKEND not in areas:
         return
     if log.first_index == 1 or any(info.index + 1 >= log.first_index for info in snapshots):

@@ -12,11 +12,11 @@ from collections.abc import AsyncIterator
 from types import TracebackType
 from typing import Any, Self, overload
 
+from kvstore.bell import Bell
 from kvstore.errors import WatchCanceled
 from kvstore.loops import call_soon
 from kvstore.model import Event, WatchRequest, WatchResponse
 from kvstore.twins import Twin, plain, twin
-from kvstore.watch.bell import Bell
 from kvstore.watch.iterators import OneWatch, ResponseStream, Watch
 from kvstore.watch.stream import Numbered, WatchStream
 

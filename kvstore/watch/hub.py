@@ -28,13 +28,13 @@ from collections.abc import Callable
 from operator import itemgetter
 from typing import Any
 
+from kvstore.bell import Bell
 from kvstore.errors import NoThread
 from kvstore.model import WatchPosition, WatchRequest, WatchResponse
 from kvstore.mvcc.changes import change_page
 from kvstore.mvcc.overlay import ChangedRow
 from kvstore.mvcc.state import State
 from kvstore.shelter import start
-from kvstore.watch.bell import Bell
 from kvstore.watch.index import WatchIndex
 from kvstore.watch.mailbox import Mailbox
 from kvstore.watch.watcher import FellBehind, Ready, Watcher

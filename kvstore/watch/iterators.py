@@ -21,10 +21,10 @@ from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Protocol, Self, overload
 
+from kvstore.bell import Bell, Gate
 from kvstore.errors import Compacted, NoThread, StoreClosed, WatchCanceled
 from kvstore.model import Event, WatchPosition, WatchRequest, WatchResponse
 from kvstore.shelter import start
-from kvstore.watch.bell import Bell
 from kvstore.watch.events import Events
 from kvstore.watch.stream import Numbered
 
@@ -271,7 +271,7 @@ class CallbackWatch:
         self._watch = watch
         self._callback = callback
         self.error: BaseException | None = None
-        self._over = threading.Event()
+        self._over = Gate()
         self._runs_on = 0
         """The thread that calls it."""
         try:
@@ -317,7 +317,7 @@ class CallbackWatch:
             logger.exception("watch: the callback failed, the watch has ended")
         finally:
             self._watch.close()
-            self._over.set()
+            self._over.open()
 
     def __enter__(self) -> Self:
         return self

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 
-from kvstore.watch.bell import Bell
+from kvstore.bell import Bell
 from kvstore.watch.watcher import Item, Watcher
 
 EVERY_WATCH = -1

@@ -21,11 +21,11 @@ from collections import deque
 from types import TracebackType
 from typing import Self, overload
 
+from kvstore.bell import Bell
 from kvstore.errors import Compacted, Reentered, WatchCanceled
 from kvstore.model import FROM_KEY, WatchPosition, WatchRequest, WatchResponse
 from kvstore.mvcc.changes import change_page
 from kvstore.mvcc.overlay import ChangedRow
-from kvstore.watch.bell import Bell
 from kvstore.watch.hub import Hub
 from kvstore.watch.mailbox import EVERY_WATCH
 from kvstore.watch.watcher import Batch, FellBehind, Item, Ready, Watcher, hull, route

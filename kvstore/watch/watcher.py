@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections import deque
 from typing import NamedTuple, Protocol
 
+from kvstore.bell import Bell
 from kvstore.errors import Compacted
 from kvstore.keyvalue import KeyValue, row_numbers
 from kvstore.model import WatchPosition, WatchRequest, WatchResponse
 from kvstore.mvcc.overlay import ChangedRow
 from kvstore.mvcc.state import State
 from kvstore.mvcc.validate import range_bounds
-from kvstore.watch.bell import Bell
 from kvstore.watch.events import Events
 from kvstore.watch.index import Span, WatchIndex
 

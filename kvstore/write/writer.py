@@ -45,6 +45,7 @@ from contextlib import contextmanager
 from typing import Any, Protocol
 
 from kvstore import invariants
+from kvstore.bell import Bell
 from kvstore.errors import DiskFull, KVStoreError, NoDescriptor, Reentered, StoreUnreachable, again
 from kvstore.invariants import held, hold
 from kvstore.life import Life
@@ -135,8 +136,7 @@ class Writer:
         """The flusher's thread id; 0: there is none."""
         self._flushing = threading.Lock()
         """Held by the flusher as long as it lives."""
-        self._flusher_wanted = threading.Lock()
-        self._flusher_wanted.acquire()
+        self._flusher_wanted = Bell()
         self._stopping = False
 
     # --- callers ----------------------------------------------------------------------
@@ -433,11 +433,7 @@ class Writer:
                 start(thread)
             except RuntimeError:
                 return False
-        if self._flusher_wanted.locked():
-            try:
-                self._flusher_wanted.release()
-            except RuntimeError:
-                pass  # somebody else did at the same moment
+        self._flusher_wanted.ring()
         return True
 
     def _run_flusher(self) -> None:
@@ -445,7 +441,7 @@ class Writer:
             return  # there is one
         self._flusher = threading.get_ident()
         while not self._stopping:
-            self._flusher_wanted.acquire()
+            self._flusher_wanted.wait()
             while self._has_work() and self._lead.acquire(blocking=False):
                 try:
                     self._round()

@@ -3,9 +3,10 @@
     database --view--> rows of our tables, table by table in key order --> new backend
     log      --replay--> entries that the database does not hold yet --> the same backend
 
-It is built beside the target (``<data_dir>.restoring``) and renamed when it is complete and synced. Every kept
-revision, the numbers of every version, leases with the time they have left, and the store's identity are imported. Log
-indexes continue where etcd's ended. The copy is compared with the source by HashKV at its newest revision.
+It is built beside the target, or inside an empty one (``snapshot/building.py``), and gets its place when it is complete
+and synced. Every kept revision, the numbers of every version, leases with the time they have left, and the store's
+identity are imported. Log indexes continue where etcd's ended. The copy is compared with the source by HashKV at its
+newest revision.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import Any
 
 import kvstore
-from kvstore import Store, StoreLocked
+from kvstore import Busy, Store
 
 OPTIONS: dict[str, Any] = {
     "background": False,
@@ -56,7 +56,7 @@ class World:
             self.compacted = self.past if self._turn % 3 == 1 else newest
             store.compact(self.compacted, physical=True)
         if self._turn % 8 == 0:
-            with suppress(StoreLocked):  # SQLite gives it up while a view of an older commit is open
+            with suppress(Busy):  # SQLite gives it up while a view of an older commit is open
                 store.defragment()
 
     # --- what the answers should be ---------------------------------------------------

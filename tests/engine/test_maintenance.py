@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import kvstore
+from kvstore.bell import Bell
 from kvstore.errors import DiskFull, StoreLocked, StorePoisoned
 from kvstore.upkeep.background import Job, Maintenance
 from tests.harness.watching import TIMEOUT_SECONDS, open_store
@@ -22,7 +23,7 @@ class Bench:
     """A maintenance thread whose jobs count their runs."""
 
     def __init__(self) -> None:
-        self.wanted = threading.Event()
+        self.wanted = Bell()
         self.ran = threading.Semaphore(0)
         self.answers: list[object] = []
 
@@ -59,7 +60,7 @@ def test_wanted_work_is_done_at_once(bench: Bench) -> None:
     """Setting the event makes every job due, however long its interval."""
     maintenance = bench.start(bench.job("one", LONG_SECONDS), bench.job("two", LONG_SECONDS))
     assert not bench.ran.acquire(timeout=0.01)
-    bench.wanted.set()
+    bench.wanted.ring()
     bench.wait_for_runs(2)
     maintenance.stop()
 
@@ -67,12 +68,12 @@ def test_wanted_work_is_done_at_once(bench: Bench) -> None:
 def test_a_job_may_choose_its_next_turn(bench: Bench) -> None:
     """A float is when it wants to run again; any other answer means the usual interval."""
     maintenance = bench.start(bench.job("eager", LONG_SECONDS, lambda: 0.001))
-    bench.wanted.set()
+    bench.wanted.ring()
     bench.wait_for_runs(5)
     maintenance.stop()
     lazy = Bench()
     maintenance = lazy.start(lazy.job("true is no number", LONG_SECONDS, lambda: True))
-    lazy.wanted.set()
+    lazy.wanted.ring()
     lazy.wait_for_runs(1)
     assert not lazy.ran.acquire(timeout=0.05)
     maintenance.stop()
@@ -101,12 +102,12 @@ def test_a_failing_job_is_tried_again(
     with caplog.at_level(logging.WARNING, "kvstore"):
         maintenance = bench.start(bench.job("job", LONG_SECONDS, fail))
         for _ in range(3):
-            bench.wanted.set()
+            bench.wanted.ring()
             bench.wait_for_runs(1)
         while not maintenance.errors:
             threading.Event().wait(0.001)
         assert maintenance.errors == [f"job: {error}"]
-        bench.wanted.set()
+        bench.wanted.ring()
         bench.wait_for_runs(1)
         maintenance.stop()
     assert maintenance.errors == []
@@ -128,15 +129,15 @@ def test_a_failing_job_takes_a_longer_pause_each_time() -> None:
 def test_no_memory_to_wait_with_does_not_end_the_thread(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The event that it waits for makes a lock each time, which may fail."""
-    original, failures = bench.wanted.wait, [MemoryError(), MemoryError()]
+    """Whatever step of waiting it is that fails for want of it."""
+    original, failures = Bell.wait, [MemoryError(), MemoryError()]
 
-    def wait(timeout: float | None = None) -> bool:
+    def wait(bell: Bell, timeout_seconds: float | None = None) -> bool:
         if failures:
             raise failures.pop()
-        return original(timeout)
+        return original(bell, timeout_seconds)
 
-    monkeypatch.setattr(bench.wanted, "wait", wait)
+    monkeypatch.setattr(Bell, "wait", wait)
     maintenance = bench.start(bench.job("often", 0.001))
     bench.wait_for_runs(3)
     maintenance.stop()
@@ -152,7 +153,7 @@ def test_stopping_waits_for_the_job_it_is_in(bench: Bench) -> None:
         ended.set()
 
     maintenance = bench.start(bench.job("slow", LONG_SECONDS, slow), bench.job("next", LONG_SECONDS))
-    bench.wanted.set()
+    bench.wanted.ring()
     bench.wait_for_runs(1)
     stopper = threading.Thread(target=maintenance.stop)
     stopper.start()
@@ -193,7 +194,7 @@ def test_long_work_does_not_hold_up_checkpoints(tmp_path: Path, monkeypatch: pyt
 
         monkeypatch.setattr(store.engine.compaction, "run", long_work)
         store.put(b"first", b"v")  # background work begins with the first write
-        store.engine.core.upkeep_wanted.set()
+        store.engine.core.upkeep_wanted.ring()
         assert busy.wait(TIMEOUT_SECONDS)
         store.put(b"k", b"v")
         for _ in range(int(TIMEOUT_SECONDS * 1000)):

@@ -1,8 +1,8 @@
 """A call taken step by step: an exception at its Nth step, or another call in the middle of it.
 
 A step is a line, or a bytecode, of the library's own code (``kvstore`` and ``backends``) that the calling thread
-is about to run; lines of other packages are none. It is what a signal handler, a debugger or a switch of threads can
-come between, held still, so that a test can try each of them:
+is about to run; lines of other packages are none (bytecodes of Python's own ``threading`` are). It is what a signal
+handler, a debugger or a switch of threads can come between, held still, so that a test can try each of them:
 
     for steps in every_step(lambda: store.get(b"k"), Interruption):       an exception at step 1, 2, 3 ...
         ...                                                               what must hold after each
@@ -32,6 +32,7 @@ FOLDERS = tuple(
     }
 )
 """Where the code lies whose steps are counted."""
+FOLDERS_AND_LOCKS = (*FOLDERS, threading.__file__)
 
 
 class Interruption(BaseException):
@@ -56,7 +57,7 @@ class Steps:
     def __call__(self, frame: FrameType, event: str, _argument: Any) -> Steps | None:
         """The trace function, of the thread and of each frame."""
         if event == "call":
-            if not frame.f_code.co_filename.startswith(FOLDERS):
+            if not frame.f_code.co_filename.startswith(FOLDERS_AND_LOCKS if self._bytecodes else FOLDERS):
                 return None
             if self._bytecodes:
                 frame.f_trace_opcodes, frame.f_trace_lines = True, False

@@ -16,7 +16,7 @@ import pytest
 
 import kvstore
 from kvstore.backend import find_backend
-from kvstore.errors import StoreLocked
+from kvstore.errors import Busy, StoreLocked
 from kvstore.mvcc.schema import TABLES
 from kvstore.offline.backend_move import move_backend
 from kvstore.readers import FROZEN, HANDLE, FolderLock, Readers, has_readers, held, view_byte
@@ -110,7 +110,7 @@ def defragmented(store: Store) -> None:
     compacted(store)
     try:
         store.defragment()
-    except StoreLocked as error:  # SQLite: a stopped view of an older commit stands in the way
+    except Busy as error:  # SQLite: a stopped view of an older commit stands in the way
         assert error.retryable
 
 
@@ -247,6 +247,26 @@ def test_status_says_how_far_behind_a_reader_is(tmp_path: Path) -> None:
             overwritten(store)
             (found,) = store.status().readers
             assert found.pid == process.pid and found.commits_behind >= 8
+
+
+def test_a_defragmentation_names_the_reader_that_stands_in_its_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SQLite: a view of an older commit, stopped. It may be tried again, and works once the reader has gone on."""
+    monkeypatch.setattr(sys.modules[find_backend("sqlite").__module__], "SETTLE_SECONDS", 0.0)
+    with open_store(tmp_path, "sqlite", low_disk_bytes=0, max_txn_ops=1000) as store:
+        overwritten(store)
+        with reader(tmp_path, "sqlite", "viewing") as process:
+            process.send_signal(signal.SIGSTOP)
+            overwritten(store)
+            with pytest.raises(Busy, match=f"process {process.pid}: let it go on, or end it") as caught:
+                store.defragment()
+            assert caught.value.retryable
+            write(store, 99)
+            process.send_signal(signal.SIGCONT)
+            end(process)
+        store.defragment()
+        assert store.engine.life.failure is None
 
 
 @pytest.mark.parametrize("backend", PERSISTENT)

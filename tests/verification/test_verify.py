@@ -601,6 +601,54 @@ def test_healing_without_the_means_changes_nothing(directory: Path, backend: str
     assert contents(directory) == before
 
 
+@both
+@pytest.mark.parametrize("lies", ["before what the backend holds", "behind it", "before a snapshot"])
+@pytest.mark.parametrize("how", ["missing", "damaged"])
+def test_a_log_that_lacks_a_segment_is_healed_where_nothing_is_lost(
+    tmp_path: Path, backend: str, how: str, lies: str
+) -> None:
+    """Where the backend or a snapshot has what was in it; otherwise the error says what to do, and nothing changes."""
+    path = tmp_path / "s"
+    options: dict[str, Any] = {
+        "wal_file_size": 2000,
+        "max_wals": 100,
+        "background": False,
+        "snapshot_count": 0,
+    }
+    with open_store(path, backend, **options) as store:
+        for number in range(90):
+            store.put(b"k%d" % number, b"value %d" % number)
+            if number == 20:
+                old = shutil.copytree(path / "snap", tmp_path / "old")
+        if lies == "before a snapshot":
+            store.snapshot()
+        revision, hashed = store.revision, store.hash_kv()
+    segments = sorted((path / "wal").glob("*.wal"))
+    middle = segments[len(segments) // 2]
+    if how == "missing":
+        middle.unlink()
+    else:
+        middle.write_bytes(bytes(middle.stat().st_size))
+    if lies != "before what the backend holds":
+        for file in old.iterdir():
+            shutil.copy(file, path / "snap" / file.name)
+    report = verify(path)
+    assert not report.ok
+    assert any("--heal" in note and "wal repair" in note for note in report.notes)
+    before = contents(path)
+    if lies == "behind it":
+        with pytest.raises(kvstore.Corruption, match="wal repair says what"):
+            heal(path)
+        assert contents(path) == before
+        return
+    healed = heal(path)
+    assert all(file.exists() for file in healed.aside)
+    with open_store(path, backend, **options) as store:
+        assert (store.revision, store.hash_kv()) == (revision, hashed)
+        store.put(b"later", b"v")
+    assert verify(path, deep=True).ok
+
+
 @pytest.fixture(autouse=True)
 def no_litter(tmp_path: Path) -> Iterator[None]:
     """No test leaves a scratch file in a store."""

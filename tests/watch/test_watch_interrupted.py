@@ -427,8 +427,8 @@ def test_a_delivery_that_fails_is_made_up_for(
     store: Store, place: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """No memory at any place of the hub's thread: its watches read the store, and miss nothing."""
+    from kvstore.bell import Bell
     from kvstore.watch import hub as hubs
-    from kvstore.watch.bell import Bell
     from kvstore.watch.watcher import Watcher
 
     where: Any

@@ -1,0 +1,60 @@
+"""Waking threads that wait: a bell for one, a gate for many.
+
+Their whole state is in locks and single assignments, so they may be used by anybody at any moment, a signal handler or
+a finalizer among them, and an exception at any step leaves nothing held. ``threading.Event`` and ``Condition`` are
+Python code around a lock, which an exception on the way in leaves held for ever: the library uses neither.
+"""
+
+from __future__ import annotations
+
+import threading
+
+
+class Bell:
+    """For one waiter. Look for work, then ``wait``, and look again: a ring comes after the work it announces.
+
+    A ring is remembered until somebody has waited for it; ringing again before that costs a look at a lock.
+    """
+
+    __slots__ = ("_lock",)
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._lock.acquire()
+
+    def ring(self) -> None:
+        """Make the current or the next ``wait`` return."""
+        if self._lock.locked():
+            try:
+                self._lock.release()
+            except RuntimeError:
+                pass  # somebody else rang at the same moment
+
+    def wait(self, timeout_seconds: float | None = None) -> bool:
+        """Return when rung since the last ``wait`` (then true), or when the time is up."""
+        return self._lock.acquire(timeout=-1 if timeout_seconds is None else max(timeout_seconds, 0.0))
+
+
+class Gate:
+    """For any number of waiters; once open, it stays open."""
+
+    __slots__ = ("_waiters", "is_open")
+
+    def __init__(self) -> None:
+        self.is_open = False
+        self._waiters: list[Bell] = []
+
+    def open(self) -> None:
+        self.is_open = True
+        for waiter in tuple(self._waiters):  # who comes later sees that it is open
+            waiter.ring()
+
+    def wait(self, timeout_seconds: float | None = None) -> bool:
+        """Return when it is open, or when the time is up; whether it is open."""
+        if not self.is_open:
+            waiter = Bell()
+            self._waiters.append(waiter)
+            if not self.is_open:
+                waiter.wait(timeout_seconds)
+            self._waiters.remove(waiter)
+        return self.is_open
