@@ -205,7 +205,7 @@ def test_writers_are_told_where_checkpoints_keep_failing(
                 raise NoDescriptor("db")
 
             patched.setattr(checkpoint, "write_generation", fail)
-            with pytest.raises(Overloaded, match="checkpoints fail: db: no file can be opened"):
+            with pytest.raises(Overloaded, match="checkpoints fail: db: cannot open a file"):
                 for number in range(1000):
                     store.put(b"%d" % number, bytes(1000))
         for _ in range(10_000):

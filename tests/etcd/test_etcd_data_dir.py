@@ -189,7 +189,7 @@ def test_half_a_log_rebuilds_nothing(directory: Directory) -> None:
     directory.entries(1, 9)
     segment = directory.wal / segment_name(3, 40)
     segment.write_bytes(directory.log.out)
-    with pytest.raises(Corruption, match="the log begins with entry 40: what came before"):
+    with pytest.raises(Corruption, match="the log begins with entry 40: earlier ones"):
         EtcdDataDir(directory.path)
 
 
