@@ -47,7 +47,7 @@ def run(data_dir: Path, *arguments: str | bytes, stdin: bytes = b"", **environ: 
         except SystemExit as end:
             code = end.code
         out.flush()
-        return Done(code or 0, out.buffer.getvalue(), err.getvalue())  # type: ignore[attr-defined]  # a BytesIO
+        return Done(code or 0, out.buffer.getvalue(), err.getvalue())
 
 
 def run_apart(data_dir: Path, *arguments: str) -> Done:
