@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import shutil
@@ -10,51 +9,17 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 from kvstore.tools.command import ExitCode
-from kvstore.tools.main import main
 
 import kvstore
 from kvstore import layout
 from tests.etcd.etcd_recorder import fresh_etcd
-
-KVSTORE = [sys.executable, "-m", "kvstore.tools.main"]
-
-
-class Done(NamedTuple):
-    code: int
-    out: bytes
-    err: str
-
+from tests.harness.command_line import KVSTORE, Done, run, run_apart
 
 Run = Callable[..., Done]
-
-
-def run(data_dir: Path, *arguments: str | bytes, stdin: bytes = b"", **environ: str) -> Done:
-    """The command, in this process: starting one for each would take most of the time of these tests."""
-    given, out, err = io.TextIOWrapper(io.BytesIO(stdin)), io.TextIOWrapper(io.BytesIO()), io.StringIO()
-    code: Any = 0
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in {"KVSTORE_DATA_DIR": str(data_dir), **environ}.items():
-            patch.setenv(name, value)
-        for name, stream in (("stdin", given), ("stdout", out), ("stderr", err)):
-            patch.setattr(sys, name, stream)
-        patch.setattr(sys, "argv", ["kvstore", *map(os.fsdecode, arguments)])
-        try:
-            main()
-        except SystemExit as end:
-            code = end.code
-        out.flush()
-        return Done(code or 0, out.buffer.getvalue(), err.getvalue())
-
-
-def run_apart(data_dir: Path, *arguments: str) -> Done:
-    """The command in a process of its own."""
-    environ = {**os.environ, "KVSTORE_DATA_DIR": str(data_dir)}
-    done = subprocess.run([*KVSTORE, *arguments], capture_output=True, env=environ, check=False)
-    return Done(done.returncode, done.stdout, done.stderr.decode())
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +10,8 @@ from pathlib import Path
 import pytest
 
 import kvstore
+from tests.harness.command_line import run as run_here
+from tests.harness.command_line import run_apart
 
 
 @pytest.fixture(params=["lmdb", "sqlite"])
@@ -26,14 +27,12 @@ def data(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     return tmp_path / "data"
 
 
-def run(data: Path, *arguments: str, code: int = 0) -> str:
-    command = [sys.executable, "-m", "kvstore.tools.main", *arguments, "--data-dir", str(data)]
-    done = subprocess.run(
-        command, check=False, capture_output=True, text=True, env={**os.environ, "NO_COLOR": "1"}
-    )
-    assert done.returncode == code, done.stderr
-    assert "Traceback" not in done.stderr
-    return done.stdout if code == 0 else done.stdout + done.stderr
+def run(data: Path, *arguments: str, code: int = 0, apart: bool = False) -> str:
+    command = run_apart if apart else run_here
+    done = command(data, *arguments, "--data-dir", str(data), NO_COLOR="1")
+    assert done.code == code, done.err
+    assert "Traceback" not in done.err
+    return done.out.decode() if code == 0 else done.out.decode() + done.err
 
 
 def test_watch_shows_the_past_in_order_and_ends(data: Path) -> None:
@@ -66,12 +65,12 @@ def test_leases_from_grant_to_revoke(data: Path) -> None:
 
 def test_health_status_alarms_and_metrics_work_beside_a_writer(data: Path) -> None:
     """Asking needs no lock."""
-    with kvstore.open(data, json.loads(run(data, "status", "--json"))["backend"]):
-        assert run(data, "health") == "healthy\n"
-        assert json.loads(run(data, "status", "--json"))["leases"] == 1
-        assert json.loads(run(data, "alarm", "list", "--json")) == []
-        assert "etcd_debugging_mvcc_current_revision 6.0" in run(data, "metrics")
-        assert "in use by process" in run(data, "defragment", code=3)
+    with kvstore.open(data, json.loads(run(data, "status", "--json", apart=True))["backend"]):
+        assert run(data, "health", apart=True) == "healthy\n"
+        assert json.loads(run(data, "status", "--json", apart=True))["leases"] == 1
+        assert json.loads(run(data, "alarm", "list", "--json", apart=True)) == []
+        assert "etcd_debugging_mvcc_current_revision 6.0" in run(data, "metrics", apart=True)
+        assert "in use by process" in run(data, "defragment", code=3, apart=True)
 
 
 def test_compact_says_what_it_would_delete_and_deletes_it(data: Path) -> None:
