@@ -20,7 +20,7 @@ FLOORS = (
     ("what a store says", "observe.status observe.estimates recognition directory"),
     ("engines", "reads write.room upkeep engine"),
     ("opening and looking through", "observe.measuring snapshot.restore verification recovery"),
-    ("beside a store", "observe offline metrics"),
+    ("beside a store", "observe offline backend_move metrics"),
     ("faces", "protocol calls store opened awaited_writes aio foreign"),
     ("kvstore", "testing"),
 )
