@@ -230,7 +230,8 @@ class SQLiteBackend(BackendDefaults):
                 return
         except OSError as error:
             raise StoreUnreachable(self.path, str(error.strerror)) from error
-        raise StoreUnreachable(self.path, "another file has taken this name")
+        if not self._is_replaced:  # it may be by now: that is said before another file takes the name
+            raise StoreUnreachable(self.path, "another file has taken this name")
 
     @classmethod
     def recognizes(cls, path: Path) -> bool:

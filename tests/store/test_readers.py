@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -154,6 +155,12 @@ def at_work(path: Path, backend: str, rounds: int) -> None:
         with open_store(path, backend, low_disk_bytes=0, max_txn_ops=1000) as store:
             overwritten(store)
             assert store.count(prefix=b"k") == KEYS
+
+
+@pytest.fixture(autouse=True)
+def short_patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A reader that holds an old view holds it to the end of its test: a defragmentation need not wait long for it."""
+    monkeypatch.setattr(sys.modules[find_backend("sqlite").__module__], "SETTLE_SECONDS", 0.5)
 
 
 @pytest.fixture
@@ -369,6 +376,27 @@ def test_a_writer_opens_beside_a_reader_that_asks_whether_it_may_freeze_the_file
     with closing(held(tmp_path / "data" / "snap", FROZEN)), pytest.raises(StoreLocked) as locked:
         open_store(tmp_path, "sqlite")
     assert locked.value.pid == os.getpid()
+
+
+def test_a_read_held_up_while_a_defragmentation_replaces_the_file_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It had begun to look whether the file is the one that was opened. (Found by the crash loop.)"""
+    with open_store(tmp_path, "sqlite", low_disk_bytes=0, max_txn_ops=1000) as store:
+        compacted(store)
+        backend: Any = store.engine.backend
+        samestat = os.path.samestat
+
+        def held_up(opened: os.stat_result, _: os.stat_result) -> bool:
+            monkeypatch.setattr(os.path, "samestat", samestat)
+            store.defragment()
+            return samestat(opened, os.stat(backend.path))
+
+        monkeypatch.setattr(os.path, "samestat", held_up)
+        backend._check_place()
+        assert store.engine.backend is not backend
+        with backend.read() as view:
+            assert view.count("latest") == KEYS
 
 
 # --- namespaces --------------------------------------------------------------------------
