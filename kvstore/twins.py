@@ -71,7 +71,7 @@ def written(method: Callable[Concatenate[S, P], T]) -> Callable[Concatenate[Twin
         if self._writes is None:
             return await in_thread(partial(method, self._twin, *args, **kwargs))
         answer: Any = method(self._writes, *args, **kwargs)
-        return await answer  # type: ignore[no-any-return]
+        return await answer  # type: ignore[no-any-return]  # what the twin of T answers with is an awaitable of T
 
     return _named(call, method)
 
