@@ -257,7 +257,7 @@ def restore(
     progress: Progress | None = None,
     **new: Any,
 ) -> Restored:
-    """Make the new store ``data_dir`` out of a snapshot file, or of a data directory with its snapshots and log.
+    """Make the new store ``data_dir`` from a snapshot file, or from a data directory with its snapshots and log.
 
     ``to_revision`` or ``to_time`` (seconds since 1970): stop there; ``archives``: more folders with log segments.
     ``new``: backend, cluster_id, member_id, name, bump_revision, mark_compacted of the new store.
@@ -284,10 +284,10 @@ def verify(
     progress: Steps | None = None,
     **options: Any,
 ) -> Report:
-    """Look for damage in a data directory, also beside another process that writes it, or in a snapshot file.
+    """Look for damage in a snapshot file or a data directory, even while another process writes to it.
 
-    ``deep``: compare every row with what snapshot and log say it should be. ``progress`` is called with (what, done,
-    total); ``options``: the fields of ``Options``. Damage is in the report, not raised.
+    ``deep``: compare every row with what the snapshot and the log say it should be. ``progress`` is called with
+    (what, done, total); ``options``: the fields of ``Options``. Damage is in the report, not raised.
     """
     from kvstore import verification
 
@@ -296,7 +296,7 @@ def verify(
 
 
 def doctor(data_dir: str | os.PathLike[str], **options: Any) -> list[Fact]:
-    """Versions, file system, sync speed, free space, clocks: facts about the environment of a store, with advice."""
+    """Facts about a store's environment, with advice: versions, file system, sync speed, free space, clocks."""
     from kvstore.observe.doctor import diagnose
 
     return diagnose(data_dir, options=Options.load(options))
@@ -305,7 +305,7 @@ def doctor(data_dir: str | os.PathLike[str], **options: Any) -> list[Fact]:
 if not TYPE_CHECKING:  # a type checker sees the imports above, and that there is no kvstore.opne
 
     def __getattr__(name: str) -> Any:
-        """Stores, views and ``metrics`` on first use: importing this package stays light."""
+        """Load stores, views and ``metrics`` on first use: importing this package stays light."""
         if name in ("Store", "View"):
             from kvstore import store
 

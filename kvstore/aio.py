@@ -1,13 +1,13 @@
 """``AsyncStore``: the asynchronous twin of ``Store``, and ``AsyncView`` of ``View``.
 
-Each method is made from its twin's, so it means the same, takes the same and says the same; ``twins`` tells the kinds
-apart. Writes are planned on the event loop and awaited until they are durable. Reads run in a thread of the loop's
-executor, but for the one that never takes long: a single key of an open store answers at once. Opening, closing and
-upkeep run in threads of their own; a ``progress`` function is called there.
+Each method is made from its twin's, so it means the same, takes the same arguments and has the same docstring;
+``twins`` lists the kinds. Writes are planned on the event loop and awaited until they are durable. Reads run in a
+thread of the loop's executor, except the one that never takes long: ``get`` of an embedded store answers at once.
+Opening, closing and upkeep run in threads of their own; a ``progress`` function is called there.
 
-A store belongs to no loop. A call belongs to the loop it is made in, and that one may end, or close, at any moment:
-what was planned becomes durable all the same, and nobody is left to be told. A task that is canceled leaves its
-call, which goes on in its thread; what an abandoned ``open_async`` comes to open is closed again.
+A store belongs to no loop. A call belongs to the loop it is made in, and that loop may stop or close at any moment:
+what was planned becomes durable all the same, only nothing is notified. Cancelling a task does not stop its call,
+which finishes in its thread; a store that an abandoned ``open_async`` opens is closed again.
 """
 
 from __future__ import annotations
@@ -33,20 +33,20 @@ def close_soon(store: AsyncStore) -> None:
     """Close a store without waiting for it."""
     try:
         start(threading.Thread(target=store._twin.close, name="kvstore-close"))
-    except RuntimeError:  # no thread can be had
+    except RuntimeError:  # no thread available
         store._twin.close()
 
 
 class AsyncReader(Twin):
-    """What can be read, at the newest revision or at a past one. Base of ``AsyncStore`` and ``AsyncView``."""
+    """The reads, at the newest revision or at a past one. Base of ``AsyncStore`` and ``AsyncView``."""
 
     _twin: Reader
 
     @property
     def engine(self) -> LocalEngine:
-        """The engine of a store that lies here, for those who look behind it. Raises ``Unsupported`` elsewhere.
+        """The engine of an embedded store, for a look behind the API. Raises ``Unsupported`` for other stores.
 
-        A store that only reads has the reading half of one (``kvstore.reads.ReadEngine``).
+        A read-only store has a ``kvstore.reads.ReadEngine``, the reading half.
         """
         return self._twin.engine
 
@@ -56,7 +56,7 @@ class AsyncReader(Twin):
 
 
 class AsyncView(AsyncReader):
-    """The store as it was at one revision. Holds nothing; ends only when that revision is compacted."""
+    """The store as it was at one revision. Holds no resources; usable until that revision is compacted."""
 
     def __init__(self, view: View) -> None:
         self._twin: View = view
@@ -65,7 +65,7 @@ class AsyncView(AsyncReader):
 
     @property
     def revision(self) -> int:
-        """The revision that it shows."""
+        """The revision of this view."""
         return self._twin.revision
 
     def __repr__(self) -> str:
@@ -73,12 +73,12 @@ class AsyncView(AsyncReader):
 
 
 class AsyncStore(AsyncReader):
-    """An open store for asyncio. Made by ``kvstore.open_async``; may be used from any loop, also from several."""
+    """An open store for asyncio. Made by ``kvstore.open_async``; may be used from any loop, or from several."""
 
     def __init__(self, engine: Engine) -> None:
         self._twin: Store = Store(engine)
         self._answers: AwaitedWrites | None = None
-        if hasattr(engine, "submit"):  # else whatever it is asked, it has to wait for others
+        if hasattr(engine, "submit"):  # otherwise every call has to wait for others
             self._answers = AwaitedWrites(cast(EmbeddedEngine, engine))
             self._writes = Store(cast(Engine, self._answers))
 
@@ -101,7 +101,7 @@ class AsyncStore(AsyncReader):
 
     @property
     def compact_revision(self) -> int:
-        """The oldest revision that can be read, -1 if nothing was ever compacted."""
+        """The oldest revision that can be read; -1 if nothing was ever compacted."""
         return self._twin.compact_revision
 
     # --- writing ----------------------------------------------------------------------
@@ -127,11 +127,10 @@ class AsyncStore(AsyncReader):
     ) -> AsyncWatch:
         """Changes of a key, ``[key, range_end)`` or a prefix, in order, as they happen: an iterator of events.
 
-        ``start_revision``: the first revision wanted, in the past or the future (0: the next one). ``resume``:
-        instead of it, where another watch stopped (``Watch.resume``), also in the middle of a revision. ``prev_kv``:
-        each event brings the version before it, unless that is compacted. Iteration raises ``Compacted`` where a
-        compaction has passed the watch, ``StoreClosed`` when the store is closed. Raises ``NoThread`` where the
-        system gives none.
+        ``start_revision``: the first revision wanted, past or future (0: the next one). ``resume``: use this instead
+        to continue where another watch stopped (``Watch.resume``), even in the middle of a revision. ``prev_kv``: each
+        event carries the previous version, unless that is compacted. Iteration raises ``Compacted`` if a compaction
+        has passed the watch, ``StoreClosed`` if the store is closed. Raises ``NoThread`` if no thread can be started.
         """
         from kvstore.watch.asynchronous import AsyncWatch
 
@@ -154,7 +153,7 @@ class AsyncStore(AsyncReader):
     lease_time_to_live = threaded(Store.lease_time_to_live)
     leases = threaded(Store.leases)
 
-    # --- keeping house ----------------------------------------------------------------
+    # --- upkeep -----------------------------------------------------------------------
 
     compact = apart(Store.compact)
     compaction_estimate = threaded(Store.compaction_estimate)

@@ -1,15 +1,15 @@
-"""An engine whose writes are answered with awaitables: what ``AsyncStore`` puts, deletes and commits with.
+"""An engine whose writes return awaitables: ``AsyncStore`` puts, deletes and commits with it.
 
-A write is planned on the event loop (some ten microseconds, no waiting), made durable by whoever leads the writers,
-and all tasks of a group are woken by one call into each loop that waits. One that may touch many keys, a range, is made
-in a thread instead.
+A write is planned on the event loop (some ten microseconds, no waiting) and made durable by whichever thread leads the
+writers; all tasks of a group are then woken by one call into each loop that waits. A write that may touch many keys (a
+range) runs in a thread instead.
 
     Store.put(key, ...) --request--> AwaitedWrites.put --ticket--> engine
                                             |                         | leader: logged, synced, published
                         task <-- future <---+-------- notify <--------+
 
-It belongs to no loop. A future belongs to the loop that the write was made in, which may end, or close, at any moment:
-what was planned becomes durable all the same, and nobody is left to be told.
+It belongs to no loop. A future belongs to the loop that the write was made in, which may stop or close at any moment:
+what was planned becomes durable all the same, only nothing is notified.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class AwaitedWrites:
         self._engine = engine
         self._notify = self._wake_soon
         self._unwoken: list[Ticket] = []
-        """Settled tickets whose futures the loops may not have heard of."""
+        """Settled tickets whose loops may not have been told yet."""
 
     def put(self, request: PutRequest, ttl_seconds: int = 0) -> Awaitable[Any]:
         engine = self._engine
@@ -51,7 +51,7 @@ class AwaitedWrites:
         return self._durable(engine.submit(request))
 
     def delete_range(self, request: DeleteRangeRequest) -> Awaitable[Any]:
-        if request.range_end:  # may be of many keys: not on the loop
+        if request.range_end:  # may touch many keys: not on the loop
             return in_thread(partial(self._engine.delete_range, request))
         return self._durable(self._engine.submit(request))
 
@@ -64,23 +64,23 @@ class AwaitedWrites:
         future = asyncio.get_running_loop().create_future()
         ticket.future = future
         ticket.notify = self._notify
-        if not ticket.done and not self._engine.flush_soon():  # no thread can be had: we lead
+        if not ticket.done and not self._engine.flush_soon():  # no thread available: this one leads
             try:
                 self._engine.wait(ticket)
             except KVStoreError:
-                pass  # the future tells
-        if ticket.done:  # perhaps with a group that went out before anybody could be told
+                pass  # the future has the error
+        if ticket.done:  # perhaps with a group that was settled before ``notify`` was set
             self._settle([ticket])
         return future
 
     def wake_all(self) -> None:
-        """Make up for what could not be told in its time."""
+        """Deliver what could not be delivered in its time."""
         self._wake_soon([])
 
     def _wake_soon(self, tickets: list[Ticket]) -> None:
-        """Have the futures of these tickets set, with one call into each loop. Called by whoever leads the writers.
+        """Set the futures of these tickets, with one call into each loop. Called by the thread that leads the writers.
 
-        If that fails, for want of memory perhaps, the next call does it again.
+        If that fails, perhaps for lack of memory, the next call does it again.
         """
         self._unwoken = unwoken = self._unwoken + tickets
         by_loop: dict[asyncio.AbstractEventLoop, list[Ticket]] = {}
@@ -94,7 +94,7 @@ class AwaitedWrites:
         for ticket in tickets:
             future = ticket.future
             if future.done():
-                continue  # canceled, or told before
+                continue  # canceled, or told already
             if ticket.error is None:
                 future.set_result(ticket.response)
             else:
@@ -102,7 +102,7 @@ class AwaitedWrites:
 
 
 def _may_be_large(request: TxnRequest) -> bool:
-    """Whether any part of it looks at more than a key."""
+    """Whether any part of it may touch more than one key."""
     parts: list[Any] = [request]
     for part in parts:
         if isinstance(part, TxnRequest):

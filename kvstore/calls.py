@@ -1,6 +1,6 @@
-"""Requests of every kind as calls of an engine: one dispatch, for whoever gets requests and not method names.
+"""Requests of every kind as calls of an engine: one dispatch, for code that is given requests, not method names.
 
-A player of recorded conversations does, and a server. It works on whatever is an ``Engine``.
+The player of recorded conversations uses it, and so does a server. It works on any ``Engine``.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _CALLS: dict[type, Callable[[Engine, Any], Any]] = {
 
 
 def answer(engine: Engine, request: Any) -> Any:
-    """The engine's response. Raises what the call raises; ``TypeError`` for what is no request."""
+    """The engine's response. Raises what the call raises; ``TypeError`` if ``request`` is not a request."""
     try:
         call = _CALLS[type(request)]
     except KeyError:

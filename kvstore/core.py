@@ -1,7 +1,7 @@
-"""What the parts of an open store share. Data, no behaviour: what a part does with it, its own module says.
+"""What the parts of an open store share. Data, no behaviour: each part's own module says what it does with it.
 
-ReadCore    all that reading takes: a snapshot, a store that is open read-only, a file of etcd's
-Core        a data directory that is ours to write: its log and lock as well, and what wakes background work
+ReadCore    everything reading needs: for a snapshot, a store that is open read-only, an etcd file
+Core        a data directory that we write: also its log and lock, and the bells that wake background work
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from kvstore.store_lock import StoreLock
 from kvstore.wal import Log
 
 COMMIT, DEFRAGMENT, SNAPSHOT = "commit", "defragment", "snapshot"
-"""Work whose duration is a metric: what ``timed`` is told."""
+"""Kinds of work whose duration is a metric; the argument of ``timed``."""
 
 
 def untimed(_work: str) -> AbstractContextManager[None]:
@@ -38,7 +38,7 @@ class ReadCore:
     options: Options
     disk: Disk
     directory: DataDir | None
-    """None: it is a file, not a data directory."""
+    """None for a file, which has no data directory."""
     state: State
     lessor: Lessor
     cluster_id: int
@@ -48,7 +48,7 @@ class ReadCore:
 
     @property
     def backend(self) -> Backend:
-        """A defragmentation puts another one in place."""
+        """The current backend. A defragmentation replaces it."""
         return self.state.backend
 
 
@@ -62,11 +62,11 @@ class Core(ReadCore):
     checkpointing: threading.RLock = field(default_factory=threading.RLock)
     """One checkpoint, copy or compaction step at a time; held by background work only, and taken before all others."""
     work_wanted: Bell = field(default_factory=Bell)
-    """Rung when the prompt jobs should not wait for their turn."""
+    """Rung when the prompt jobs should run without waiting for their turn."""
     upkeep_wanted: Bell = field(default_factory=Bell)
     """The same for compaction and defragment."""
     timed: Callable[[str], AbstractContextManager[None]] = untimed
-    """Around background work whose duration is a metric."""
+    """Wraps background work whose duration is a metric."""
 
     def want_work(self) -> None:
         self.work_wanted.ring()

@@ -1,4 +1,4 @@
-"""A data directory before anything in it is opened: made, locked, and refused where it is not what it should be."""
+"""A data directory before anything in it is opened: making it, locking it, and refusing what is not a store."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from kvstore.store_lock import StoreLock
 
 
 def make_directories(directory: DataDir, disk: Disk) -> None:
-    """The data directory with its two folders. A directory with other things in it is not ours."""
+    """Make the data directory with its two folders. A directory with other things in it is not ours."""
     if directory.root.is_dir():
         known = {"LOCK", "wal", "snap"} | layout.NOT_OURS
         strangers = sorted(set(os.listdir(directory.root)) - known)
@@ -29,7 +29,7 @@ def make_directories(directory: DataDir, disk: Disk) -> None:
                 f"{directory.root} is not empty and not a store (it contains {strangers[0]!r})",
                 directory.root,
             )
-    elif directory.root.exists() and not directory.root.is_dir():  # not made by somebody in between
+    elif directory.root.exists() and not directory.root.is_dir():  # unless another process has just made it
         raise NotAStore(f"{directory.root} is not a directory", directory.root)
     refuse_links(directory)
     for path in (directory.root, directory.snap, directory.wal):
@@ -41,16 +41,16 @@ def make_directories(directory: DataDir, disk: Disk) -> None:
 
 
 def refuse_links(directory: DataDir) -> None:
-    """Nothing in a store is a link: it could lead a write, here or in a backend, to a file of somebody else."""
+    """Refuse symbolic links: one could lead a write, here or in a backend, to somebody else's file."""
     for path in directory.links():
         raise NotAStore(f"{path} is a symbolic link", path)
 
 
 def hold_still(directory: DataDir) -> Callable[[], None]:
-    """Keep writers out while the files of a store that nobody has open are looked at; what ends that.
+    """Keep writers out while the files of a closed store are examined. Returns the call that ends that.
 
-    Where the lock's file cannot be written (a mount that is read-only), it is locked as it is; where it cannot
-    even be made, there was never a writer. Raises ``StoreLocked``.
+    If the lock file cannot be written (a read-only mount), it is locked as it is; if it cannot even be created, there
+    was never a writer. Raises ``StoreLocked``.
     """
     try:
         return take_lock(directory).release
@@ -70,7 +70,7 @@ def hold_still(directory: DataDir) -> Callable[[], None]:
 
 
 def take_lock(directory: DataDir) -> StoreLock:
-    """For work on the files of a store that nobody has open. Raises ``StoreLocked``; ``NotAStore`` for links."""
+    """Lock a store for work on its files while nobody has it open. Raises ``StoreLocked``; ``NotAStore`` for links."""
     refuse_links(directory)
     lock = StoreLock(directory)
     lock.acquire()
@@ -78,7 +78,7 @@ def take_lock(directory: DataDir) -> StoreLock:
 
 
 def check_backend(directory: DataDir, kind: type[Backend]) -> None:
-    """Refuse another backend than the one that keeps the store."""
+    """Refuse any backend but the one that the store is kept in."""
     there = backend_of(directory)
     if there is not None and there.name != kind.name:
         raise WrongStore(
@@ -89,9 +89,9 @@ def check_backend(directory: DataDir, kind: type[Backend]) -> None:
 
 
 def check_format(backend: Backend, path: Path) -> Marks:
-    """The marks of a backend whose rows are of our format.
+    """The marks of a backend whose rows are in our format.
 
-    Raises ``TooNew`` or ``TooOld`` for another format, ``Corruption`` where the format is not told.
+    Raises ``TooNew`` or ``TooOld`` for another format, ``Corruption`` if the format mark is missing.
     """
     with backend.read() as tx:
         marks = Marks.read(tx)

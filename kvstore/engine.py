@@ -1,4 +1,4 @@
-"""The local engine: one data directory, one process that writes it. Here its parts are put together.
+"""The local engine: one data directory, written by one process. This module puts its parts together.
 
     put        check (write/admission.py), admit -> the writer (write/writer.py): plan, log, publish, settle -> answer
     range      as every engine (reads.py)
@@ -6,7 +6,7 @@
 
     Core ---> Writer ---> Room ---> Checkpointer ---> Leasing, Compaction, Defragmenter, SnapshotKeeper ---> Background
 
-Each part gets what stands to the left of it, as far as it needs it, and knows nothing to its right.
+Each part is given what it needs of the parts to its left, and knows nothing of those to its right.
 
 Locks, in the order in which they may be taken:
 
@@ -119,12 +119,11 @@ class LocalEngine(Reads):
 
     # --- writes -----------------------------------------------------------------------
     #
-    # Each request is checked before any lock is taken (write/admission.py), admitted (there is room for it), and then
-    # either asked for, which blocks until it is durable, or submitted, which plans it at once and returns a ticket. The
-    # rest is the writer's.
+    # Each request is checked before any lock is taken (write/admission.py) and admitted (there is room for it). ``ask``
+    # then blocks until it is durable; ``submit`` plans it at once and returns a ticket. The rest is the writer's.
 
     def put(self, request: PutRequest, ttl_seconds: int = 0) -> PutResponse:
-        """Write a key. With ``ttl_seconds`` the same log entry grants a lease of its own to the key."""
+        """Write a key. With ``ttl_seconds`` the same log entry grants the key a lease of its own."""
         response: PutResponse = self.ask(PutWithTTLRequest(request, ttl_seconds) if ttl_seconds else request)
         return response
 
@@ -137,12 +136,12 @@ class LocalEngine(Reads):
         return response
 
     def ask(self, request: Request) -> Any:
-        """Have a request planned, logged and published; returns its response."""
+        """Plan, log and publish a request; returns its response."""
         self._admit(check(request, self.options))
         return self.writer.ask(request)
 
     def submit(self, request: Request) -> Ticket:
-        """Plan a request, and return; it is durable once ``wait`` has returned for the ticket."""
+        """Plan a request and return its ticket; the write is durable once ``wait`` has returned for the ticket."""
         self._admit(check(request, self.options))
         return self.writer.submit(request)
 
@@ -158,13 +157,13 @@ class LocalEngine(Reads):
         self.writer.barrier()
 
     def flush_soon(self) -> bool:
-        """Have planned writes made durable; false if no thread can be had for that."""
+        """Have planned writes made durable. Returns false if no thread is available for that."""
         return self.writer.flush_soon()
 
     def _admit(self, cost_bytes: int) -> None:
-        """Refuse a write that there is no room for; wait until there is, where that is a matter of moments.
+        """Refuse a write that there is no room for, or wait if room is only moments away.
 
-        What costs nothing never waits here: background work relies on that.
+        Writes that cost nothing never wait here: background work relies on that.
         """
         if self.life.write_refusal is not None:
             self._refuse_write(cost_bytes)
@@ -174,7 +173,7 @@ class LocalEngine(Reads):
             self.check_room(cost_bytes)
 
     def _refuse_write(self, cost_bytes: int) -> None:
-        """Raise why writes are refused, unless that is a stall that can be ended here."""
+        """Raise the reason why writes are refused, unless it is a stall that can be ended here."""
         if cost_bytes and self.life.is_stalled:
             self._end_stall()
         if self.life.write_refusal is not None:
@@ -195,7 +194,7 @@ class LocalEngine(Reads):
 
     @sheltered
     def check_room(self, cost_bytes: int = 0) -> None:
-        """Wait while the overlay is full; refuse when the quota or the disk is."""
+        """Wait while the overlay is full; refuse the write if the quota or the disk is."""
         if self.overloaded:
             if self.options.background and not self.background.at_rest:
                 self.checkpointer.wait_for_room()
@@ -214,7 +213,7 @@ class LocalEngine(Reads):
     def compact(
         self, revision: int, physical: bool = False, progress: Progress | None = None
     ) -> CompactionResponse:
-        """Forget versions superseded at or before ``revision``. ``physical``: wait until the rows are gone."""
+        """Drop versions superseded at or before ``revision``. ``physical``: wait until the rows are deleted."""
         response: CompactionResponse = self.ask(CompactionRequest(revision, physical))
         self.core.want_work()
         if physical:
@@ -222,7 +221,7 @@ class LocalEngine(Reads):
         return response
 
     def run_compaction(self, progress: Progress | None = None) -> None:
-        """Delete what scheduled compactions have made garbage."""
+        """Delete the rows that scheduled compactions have made garbage."""
         with disk_full_is_typed():
             self.checkpointer.run()
             self.compaction.run(progress)
@@ -232,36 +231,36 @@ class LocalEngine(Reads):
         return self.compaction.estimate(revision)
 
     def defragment(self, progress: Progress | None = None) -> Defragmented:
-        """Give free pages back to the file system, while everything goes on."""
+        """Give free pages back to the file system while readers and writers go on."""
         with disk_full_is_typed():
             return run_with_progress(self.defragmenter.run, progress)
 
     def snapshot(self, path: str | os.PathLike[str] | None, progress: Progress | None) -> SnapshotInfo:
-        """Write a snapshot of everything durable now, to ``path`` or into the store's own place."""
+        """Write a snapshot of everything durable now, to ``path`` or to the store's own folder."""
         with disk_full_is_typed():
             return run_with_progress(lambda tell: self.snapshots.take(path, tell), progress)
 
     # --- leases -----------------------------------------------------------------------
 
     def lease_grant(self, ttl_seconds: int, lease: int = 0) -> LeaseGrantResponse:
-        """A new lease; ``lease`` 0 draws an id. The TTL is raised to the smallest allowed."""
+        """Grant a lease; ``lease`` 0 picks an id. The TTL is raised to the smallest allowed."""
         response: LeaseGrantResponse = self.ask(LeaseGrantRequest(ttl_seconds, lease))
         return response
 
     def lease_revoke(self, lease: int) -> LeaseRevokeResponse:
         """End a lease; its keys are deleted in one revision. Raises ``LeaseNotFound``."""
         response: LeaseRevokeResponse | None = None
-        while response is None:  # None: the first of its keys have gone, and more are left
+        while response is None:  # None: its first keys are deleted, and more are left
             response = self.ask(LeaseRevokeRequest(lease))
         return response
 
     def lease_keep_alive(self, lease: int) -> LeaseKeepAliveResponse:
-        """Start the lease's TTL anew; ``ttl`` 0 in the answer: no such lease, or it is due."""
+        """Renew a lease for its full TTL; ``ttl`` 0 in the response: no such lease, or it is due."""
         response: LeaseKeepAliveResponse = self.ask(LeaseKeepAliveRequest(lease))
         return response
 
     def lease_time_to_live(self, lease: int, keys: bool = False) -> LeaseTimeToLiveResponse:
-        """Seconds left, and the attached keys if asked for."""
+        """Seconds left, and the attached keys on request."""
         response: LeaseTimeToLiveResponse = self._look(LeaseTimeToLiveRequest(lease, keys))
         return response
 
@@ -271,7 +270,7 @@ class LocalEngine(Reads):
         return response
 
     def _look(self, request: Request) -> Any:
-        """Answer from what is planned, once that is durable."""
+        """Answer from the planned state, once that is durable."""
         self.check_readable()
         check(request, self.options)
         return self.writer.ask(request)
@@ -279,7 +278,7 @@ class LocalEngine(Reads):
     # --- upkeep -----------------------------------------------------------------------
 
     def disarm(self, alarm: Alarm) -> tuple[Alarm, ...]:
-        """Clear an alarm; returns those that were cleared."""
+        """Clear an alarm. Returns the alarms that were cleared."""
         if alarm not in self.alarms():
             return ()
         self.ask(AlarmRequest(alarm.member_id, alarm.alarm, on=False))
@@ -287,7 +286,7 @@ class LocalEngine(Reads):
 
     @sheltered
     def checkpoint(self) -> bool:
-        """Move what waits in memory into the backend; whether there was anything."""
+        """Move the changes held in memory into the backend. Returns whether there were any."""
         with disk_full_is_typed():
             return self.checkpointer.run()
 
@@ -309,7 +308,7 @@ class LocalEngine(Reads):
             )
 
     def health(self) -> Health:
-        """Whether writes are accepted, and if not, why."""
+        """Whether writes are accepted, and the reason if not."""
         return health_of(self.state, self._errors())
 
     def _errors(self) -> list[str]:
@@ -325,10 +324,10 @@ class LocalEngine(Reads):
         self.core.lock.release()  # only the child's copy of the descriptor
 
     def close(self) -> None:
-        """Checkpoint, close the files, give the lock back. Idempotent.
+        """Checkpoint, close the files, release the lock. Idempotent.
 
-        In a signal handler or finalizer that interrupted work of this store on the same thread, closing begins, and
-        ends once that work has ended: its write, if it comes to an answer, is durable.
+        In a signal handler or finalizer that interrupted work of this store on the same thread, this only begins to
+        close; the store closes once that work has ended. If the interrupted write returns an answer, it is durable.
         """
         if self.writer.is_inside or holds(self.core.checkpointing):
             start(threading.Thread(target=self._close, name="kvstore-close"))
@@ -354,7 +353,7 @@ class LocalEngine(Reads):
                 with (
                     core.checkpointing,
                     ExitStack() as files,
-                ):  # whichever of them fails, the others are closed
+                ):  # if one of them fails, the others are still closed
                     files.callback(core.lock.release)
                     files.callback(core.backend.close)
                     files.callback(core.log.close)

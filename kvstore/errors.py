@@ -142,7 +142,7 @@ class FutureRevision(RequestError):
 
 
 class BadArgument(RequestError, ValueError):
-    """An argument has a meaningless value, which etcd would silently take for something else."""
+    """An argument has a meaningless value, which etcd would silently read as something else."""
 
     message = "an argument has a meaningless value"
 
@@ -163,7 +163,7 @@ class LeaseTTLTooLarge(RequestError):
 
 
 class WatchCanceled(RequestError):
-    """The watch has ended; ``compact_revision`` is non-zero where compaction ended it."""
+    """The watch has ended; ``compact_revision`` is non-zero if a compaction ended it."""
 
     code = Code.CANCELLED
     message = "etcdserver: watch canceled"
@@ -184,7 +184,7 @@ class SpaceError(KVStoreError):
 
 
 class QuotaExceeded(SpaceError):
-    """The write would pass the quota. ``used_bytes`` and ``quota_bytes`` say by how much."""
+    """The write would exceed the quota. ``used_bytes`` and ``quota_bytes`` say by how much."""
 
     message = "etcdserver: mvcc: database space exceeded"
 
@@ -200,7 +200,7 @@ class QuotaExceeded(SpaceError):
 
 
 class DiskFull(SpaceError):
-    """The file system has no room (ENOSPC, EDQUOT or the low-disk mark)."""
+    """The file system is out of room (ENOSPC, EDQUOT or the low-disk mark)."""
 
     message = "no space left on the store's file system"
 
@@ -333,7 +333,7 @@ class Overloaded(StateError):
 
 
 class NoThread(StateError):
-    """No thread could be started. Nothing was begun, and everything works again once threads are available."""
+    """No thread could be started. Nothing was begun; everything works again once threads are available."""
 
     retryable = True
     message = (
@@ -343,7 +343,7 @@ class NoThread(StateError):
 
 
 class NoDescriptor(StateError):
-    """No file descriptor was available. Nothing was begun, and everything works again once some are free."""
+    """No file descriptor was available. Nothing was begun; everything works again once some are free."""
 
     retryable = True
     message = (
@@ -358,9 +358,9 @@ class NoDescriptor(StateError):
 
 
 class Reentered(StateError):
-    """A signal handler or finalizer interrupted a write on this thread and asks for another one.
+    """A signal handler or finalizer interrupted a write on this thread, and tried to make another one.
 
-    Each would wait for the other for ever. Nothing was written.
+    Each would wait for the other forever. Nothing was written.
     """
 
     retryable = True
@@ -375,8 +375,8 @@ class StoreUnreachable(StateError):
 
     It was renamed, removed or mounted over, or its permissions were changed.
 
-    Work on open files goes on; whatever would open a file by its path is refused, and nothing is changed. ``path``
-    names the file or directory.
+    Work on open files goes on; anything that would open a file by its path is refused, and nothing is changed.
+    ``path`` names the file or directory.
     """
 
     def __init__(
@@ -422,7 +422,7 @@ def said_of(error: BaseException) -> str:
 
 
 def again(error: KVStoreError) -> KVStoreError:
-    """The same error for another caller, whose traceback is another one."""
+    """A copy of the error for another caller, with a traceback of its own."""
     made = type(error).__new__(type(error))
     made.args = error.args
     made.__dict__.update(error.__dict__)

@@ -1,8 +1,8 @@
 """The seam at the disk: everything that changes a file or a directory goes through here.
 
 A ``Disk`` makes, renames, removes and syncs; a ``File`` writes, truncates and syncs. Reading
-needs no seam (open and mmap are used directly). Tests put another ``Disk`` in its place:
-one that records every call, cuts the power at the Nth, or fails it.
+needs no seam (open and mmap are used directly). Tests replace it with a ``Disk`` that records
+every call, cuts the power at the Nth, or fails it.
 
 Rules that hold for every user of this module:
 
@@ -34,9 +34,9 @@ _SCARCE = NO_DESCRIPTORS | {errno.ENOMEM, errno.EAGAIN}
 DISK_FAILURES = frozenset(
     {errno.EIO, errno.ENXIO, errno.ENODEV, errno.EREMOTEIO, errno.ESTALE, errno.EUCLEAN}
 )
-"""What the operating system says of a disk, or a file system, that does not work any more."""
+"""The errno values for a disk or file system that does not work any more."""
 OUT_OF_REACH = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
-"""What it says of a path that this user may not use, or not for that."""
+"""The errno values for a path that this user may not use, or not in this way."""
 
 
 class File(Protocol):
@@ -58,17 +58,17 @@ class File(Protocol):
 
 
 class Disk(Protocol):
-    """What may change the file system.
+    """The operations that may change the file system.
 
-    Raises ``DiskFull`` for ENOSPC, ``NoDescriptor`` where no file can be opened, ``StoreUnreachable`` where this user
-    has no right to, ``OSError`` otherwise.
+    Raises ``DiskFull`` for ENOSPC, ``NoDescriptor`` if no file can be opened, ``StoreUnreachable`` if this user has no
+    right to, ``OSError`` otherwise.
     """
 
     def create(self, path: Path, *, direct: bool = False) -> File:
         """A new, empty file; ``FileExistsError`` if it exists.
 
-        ``direct``: write past the page cache, where the file system can. Each write but the last is then of whole
-        blocks, from a buffer that begins where a page does.
+        ``direct``: write past the page cache, where the file system can. Each write but the last must then be
+        of whole blocks, from a page-aligned buffer.
         """
 
     def open(self, path: Path) -> File:
@@ -97,11 +97,11 @@ class Disk(Protocol):
 
 
 def is_disk_failure(error: BaseException) -> bool:
-    """Whether the operating system failed a call: after a write or sync that failed so, nothing is known.
+    """Whether the operating system failed a call. After a write or sync that failed so, nothing is known.
 
     After other exceptions (no memory, or one raised by a signal handler, such as a ``TimeoutError`` without a number)
-    it is open how far the call came, and it may be repeated. So may one that was refused for lack of descriptors,
-    memory, or permission.
+    it is open how far the call got, and it may be repeated. So may a call that was refused for lack of descriptors,
+    memory or permission.
     """
     if isinstance(error, OSError):
         return error.errno is not None and error.errno not in _SCARCE and not _is_out_of_reach(error)
@@ -110,8 +110,8 @@ def is_disk_failure(error: BaseException) -> bool:
 
 @contextmanager
 def disk_full_is_typed() -> Iterator[None]:
-    """Turn "no room" errors of the operating system into ``DiskFull``, those of a dead disk into ``DiskFailed``,
-    those of no descriptors into ``NoDescriptor``, those of rights that are missing into ``StoreUnreachable``.
+    """Turn the operating system's "no room" errors into ``DiskFull``, those of a dead disk into ``DiskFailed``, those
+    for lack of descriptors into ``NoDescriptor``, and those for lack of permission into ``StoreUnreachable``.
     """
     try:
         yield
@@ -119,13 +119,13 @@ def disk_full_is_typed() -> Iterator[None]:
         known = typed(error)
         if (
             known is error
-        ):  # as its own cause it would stay, with all its frames, until the garbage collector comes
+        ):  # as its own cause it would stay, with all its frames, until the next garbage collection
             raise
         raise known from error
 
 
 def typed(error: OSError) -> KVStoreError | OSError:
-    """Our error for one of the operating system's, if there is one."""
+    """Our error for an error of the operating system, if there is one."""
     if error.errno in _NO_ROOM:
         return DiskFull(str(error))
     if error.errno in NO_DESCRIPTORS:
@@ -143,7 +143,7 @@ def _is_out_of_reach(error: OSError) -> bool:
 
 
 def unreachable(path: Path, number: int) -> StoreUnreachable:
-    """The error for a path that this user may not use, by the number that the system gave."""
+    """The error for a path that this user may not use, from the system's errno."""
     if number == errno.EROFS:
         remedy = "mount it for writing, or open the store with read_only=True"
     else:
@@ -200,7 +200,7 @@ BLOCK_BYTES = 4096
 
 
 class DirectFile(OSFile):
-    """A file whose writes go past the page cache, as long as they are of whole blocks."""
+    """A file whose writes bypass the page cache, as long as they are whole blocks."""
 
     __slots__ = ()
 
@@ -228,7 +228,7 @@ class OSDisk:
         except OSError as error:
             if error.errno != errno.EINVAL:
                 raise
-        self.remove(path)  # some file systems make the file before they say that they cannot
+        self.remove(path)  # some file systems create the file before they report that they cannot
         return OSFile(path, flags)
 
     def open(self, path: Path) -> OSFile:
@@ -269,7 +269,7 @@ def _sync(path: Path, flags: int) -> None:
 def hand_over(path: Path) -> None:
     """Give what root has created in another user's directory to that user: upkeep as root must not lock the owner out.
 
-    Only what belongs to root and is not a link. Nothing is opened: closing a file would drop its locks.
+    Only for files that belong to root and are not links. Nothing is opened: closing a file would drop its locks.
     """
     if os.geteuid():
         return
@@ -297,7 +297,7 @@ _NO_LOCKS_ON_FOLDERS = frozenset({errno.EBADF, errno.EINVAL, errno.ENOLCK, errno
 
 
 class FolderLock:
-    """An exclusive advisory lock (flock) on a directory itself: it cannot be removed while the directory stays.
+    """An exclusive advisory lock (flock) on a directory itself: it lasts as long as the directory does.
 
     Network file systems lock only what is open for writing, which a directory never is: there it locks nothing.
     """
@@ -331,8 +331,8 @@ class FileLock:
     """An exclusive advisory lock (flock) on a file that names its holder, and on the directory the file is in.
 
     The kernel drops it when the process dies, so a stale file never blocks anyone. If the file is removed, the lock on
-    the directory remains; the file is for the name of the holder, and for file systems that cannot lock directories.
-    The holder's text is padded to ``HOLDER_BYTES``, so that one write covers the text of any earlier holder.
+    the directory remains; the file is for the holder's name, and for file systems that cannot lock directories.
+    The holder's text is padded to ``HOLDER_BYTES``, so one write covers the text of any earlier holder.
     """
 
     HOLDER_BYTES = 512
@@ -342,10 +342,10 @@ class FileLock:
         self._folder = FolderLock(os.path.dirname(self._path) or ".")
         self._fd = -1
         self.before = b""
-        """The text of the holder before, once the lock is acquired."""
+        """The previous holder's text, once the lock is acquired."""
 
     def acquire(self, holder: bytes) -> bytes | None:
-        """Take the lock and write ``holder`` into the file; else return the holder's text (empty: it is not known)."""
+        """Take the lock and write ``holder`` into the file; else return the holder's text (empty: unknown)."""
         if not self._folder.acquire():
             return self.read()
         try:
@@ -363,7 +363,7 @@ class FileLock:
         return None
 
     def _locked(self) -> int:
-        """A descriptor of the file of this name, locked; -1 if another process holds it."""
+        """A locked descriptor of the file under this name; -1 if another process holds it."""
         while True:
             fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
             try:
@@ -391,11 +391,11 @@ class FileLock:
             os.close(fd)
 
     def write(self, holder: bytes) -> None:
-        """Write down who holds it."""
+        """Record the holder."""
         os.pwrite(self._fd, holder[: self.HOLDER_BYTES - 1].ljust(self.HOLDER_BYTES - 1) + b"\n", 0)
 
     def release(self) -> None:
-        """Give the lock back. The file stays: unlinking it would race with the next holder."""
+        """Release the lock. The file stays: unlinking it would race with the next holder."""
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1

@@ -1,17 +1,17 @@
-"""The life of a handle: what it is at the moment, and what that lets its callers do. One table (``PHASES``).
+"""The life of a handle: the phase it is in, and what its callers may do in that phase. One table (``PHASES``).
 
-    opened ----> OPEN <----> STALLED      the log takes nothing (a full disk, mostly); it ends by itself
+    opened ----> OPEN <----> STALLED      the log accepts nothing (usually a full disk); ends by itself
                   |             |
-                  +--> POISONED +         a write or sync of the disk failed: only a new opening knows what is there
+                  +--> POISONED +         a write or sync failed: only reopening shows what is on disk
                   |
                   +--> CLOSING --> CLOSED
 
-    READ_ONLY    opened to be read, as snapshots are
-    EXHAUSTED    opened at the last revision that there is
+    READ_ONLY    opened for reading only, as snapshots are
+    EXHAUSTED    opened at the last possible revision
     FORKED       in a child process, whatever it was in the parent
 
-Everybody asks here: reads and writes for the error that refuses them, background work whether it is of any use, and
-``health`` for the reason. Whether the threads of background work have begun yet is their own affair
+Everything asks here: reads and writes for the error that refuses them, background work whether it should run, and
+``health`` for the reason. Whether the background threads have started yet is tracked elsewhere
 (``upkeep/background.py``).
 """
 
@@ -33,11 +33,11 @@ from kvstore.errors import (
 )
 
 Refusal = Callable[[], KVStoreError]
-"""Makes the error that a caller gets."""
+"""Makes the error that a refused caller gets."""
 
 
 class Phase(Enum):
-    """What a handle is."""
+    """The phase of a handle."""
 
     OPEN = "open"
     STALLED = "stalled"
@@ -50,14 +50,14 @@ class Phase(Enum):
 
 
 class Row(NamedTuple):
-    """A row of the table. None: it is served."""
+    """A row of the table. None: the call is served."""
 
     reads: type[KVStoreError] | None
     writes: type[KVStoreError] | None
     has_upkeep: bool
-    """Whether background work goes on."""
+    """Whether background work runs."""
     following: frozenset[Phase] = frozenset()
-    """What a handle can become from here, by name of the phase."""
+    """The phases that may follow, by name."""
 
 
 _END = frozenset({Phase.CLOSING, Phase.CLOSED, Phase.FORKED})
@@ -74,20 +74,20 @@ PHASES: dict[Phase, Row] = {
 
 
 class Life:
-    """The life of one handle. Each change is safe to be interrupted, and to be made again."""
+    """The life of one handle. Each change may safely be interrupted and repeated."""
 
     def __init__(self, phase: Phase = Phase.OPEN) -> None:
         self.phase = phase
         self.failure: BaseException | None = None
         """What poisoned the store; final."""
         self.stalled_by: KVStoreError | None = None
-        """Why the log takes nothing."""
+        """Why the log accepts nothing."""
         self.read_refusal: Refusal | None = None
         self.write_refusal: Refusal | None = None
         self._become(phase)
 
     def move(self, phase: Phase) -> bool:
-        """Become ``phase``, if the table allows that from here; whether it is that now."""
+        """Move to ``phase`` if the table allows it from here. Returns whether the handle is in that phase now."""
         if phase is self.phase:
             return True
         if phase not in PHASES[self.phase].following:
@@ -103,18 +103,18 @@ class Life:
         self.phase = phase
 
     def poison(self, failure: BaseException) -> None:
-        """Refuse writes until the store is opened anew: memory and disk may disagree. The first failure counts."""
+        """Refuse writes until the store is reopened: memory and disk may disagree. The first failure is kept."""
         if self.failure is None:
             self.failure = failure
         self.move(Phase.POISONED)
 
     def stall(self, obstacle: KVStoreError) -> None:
-        """Nothing is planned until the log takes something again."""
+        """Plan nothing until the log accepts entries again."""
         self.stalled_by = obstacle
         self.move(Phase.STALLED)
 
     def resume(self) -> None:
-        """The stall is over."""
+        """End the stall."""
         self.stalled_by = None
         self.move(Phase.OPEN)
 
@@ -131,7 +131,7 @@ class Life:
         return PHASES[self.phase].has_upkeep
 
     def reasons(self) -> list[str]:
-        """Why writes are not accepted that a healthy store would take."""
+        """The reasons why writes are refused that a healthy store would accept."""
         found = []
         if self.failure is not None:
             found.append(f"refuses writes until it is reopened: {self.failure!r}")
@@ -143,12 +143,12 @@ class Life:
         return found
 
     def check_readable(self) -> None:
-        """Raise what refuses reads."""
+        """Raise the error that refuses reads, if any."""
         if self.read_refusal is not None:
             raise self.read_refusal()
 
     def check_loggable(self) -> None:
-        """Raise what keeps planned writes from the log, also while the store is closing."""
+        """Raise the error that keeps planned writes out of the log, if any. A store that is closing still logs."""
         if self.failure is not None:
             raise self.poisoned()
         if self.stalled_by is not None:

@@ -1,11 +1,11 @@
-"""Work off the event loop: how a task has something done that waits for a disk, a lock or another process.
+"""Work off the event loop: how a task gets something done that waits for a disk, a lock or another process.
 
-    in_thread(call)    in the loop's executor, which is shared with everybody: reads, and writes that take a while
+    in_thread(call)    in the loop's executor, which everything shares: reads, and writes that take a while
     Awaited(work)      in a thread of its own: opening, closing, upkeep. The executor has few threads, and others may
                        hold all of them for long, perhaps until the store is closed
-    pages(rows)        the items of a lazy iterator, fetched some at a time with ``in_thread``
+    pages(rows)        the items of a lazy iterator, fetched a page at a time with ``in_thread``
 
-A task that is canceled leaves its call, which goes on in its thread. Where no thread can be had, the loop does the
+Cancelling a task does not stop its call, which goes on in its thread. If no thread can be started, the loop does the
 work itself.
 """
 
@@ -25,7 +25,7 @@ PAGE_ITEMS = 256
 
 
 class Awaited(Sheltered[T]):
-    """Work in a thread of its own, for a task. If the task goes, the work goes on; then ``undo`` gets the answer."""
+    """Work in a thread of its own, for a task. If the task ends first, ``undo`` gets the answer of the work."""
 
     async def wait(self) -> T:
         """Do the work; return its answer, or raise what it raised."""
@@ -36,7 +36,7 @@ class Awaited(Sheltered[T]):
         try:
             try:
                 start(worker)
-            except RuntimeError:  # no thread can be had
+            except RuntimeError:  # no thread available
                 return self._kept(self._work())
             await done.future
         except BaseException:
@@ -48,7 +48,7 @@ class Awaited(Sheltered[T]):
 
 
 class _Done:
-    """What ``Sheltered`` releases when its work has ended, as it would a lock."""
+    """Released by ``Sheltered`` like a lock, when its work has ended."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
@@ -63,7 +63,7 @@ class _Done:
 
 
 def call_soon(loop: asyncio.AbstractEventLoop, call: Callable[..., object], *arguments: object) -> None:
-    """Have a loop call something; nothing, where it is closed: nobody is left to be told."""
+    """Have a loop call something. Does nothing if the loop is closed: no task is left to be told."""
     try:
         loop.call_soon_threadsafe(call, *arguments)
     except RuntimeError:
@@ -72,7 +72,7 @@ def call_soon(loop: asyncio.AbstractEventLoop, call: Callable[..., object], *arg
 
 
 async def in_thread(call: Callable[[], T]) -> T:
-    """Make a call in the loop's executor; where that has no thread, in one of our own, or here."""
+    """Make a call in the loop's executor; if that has no thread, in a thread of its own, or here."""
     is_wanted = True
 
     def run() -> Any:
@@ -80,7 +80,7 @@ async def in_thread(call: Callable[[], T]) -> T:
 
     try:
         future = asyncio.get_running_loop().run_in_executor(None, contextvars.copy_context().run, run)
-    except RuntimeError:  # it may have queued the call for a thread to come
+    except RuntimeError:  # it may have queued the call for a later thread
         is_wanted = False
         return await Awaited(call).wait()
     answer: T = await future

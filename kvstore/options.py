@@ -43,7 +43,7 @@ class Options:
     archive_dir: str = ""
     """Released log segments are moved here instead of being deleted (for restore to any revision or time)."""
     read_only: bool = False
-    """Read what is durable at this moment, beside a process that writes. Takes no lock, changes nothing."""
+    """Read what is durable now, even while another process writes. Takes no lock and changes nothing."""
 
     durability: str = "always"
     """``always``: a write that has returned is on disk. DANGER below this line:
@@ -59,7 +59,7 @@ class Options:
     """Released segments are deleted once more than this many segments exist; 0: keep all."""
 
     snapshot_count: int = 100_000
-    """An automatic snapshot after this many log entries, if the log has also outgrown the backend; 0: never."""
+    """An automatic snapshot after this many log entries, once the log has also outgrown the backend; 0: never."""
     snapshot_interval_seconds: float = 0.0
     """An automatic snapshot at least this often while there are writes; 0: off."""
     snapshot_size: int = 0
@@ -68,19 +68,19 @@ class Options:
     """Automatic snapshots kept; 0: keep all."""
 
     backend_batch_interval_seconds: float = 0.5
-    """How long a write may wait in memory (it is in the log already) before a checkpoint moves it to the backend.
-    (etcd: 0.1; here each commit syncs pages on the disk that writers sync their log on, and larger ones touch fewer.)
+    """How long a write, already in the log, may wait in memory before a checkpoint moves it to the backend.
+    (etcd: 0.1; here each commit syncs pages on the disk that holds the log, and larger commits touch fewer.)
     """
     backend_batch_limit: int = 10_000
-    """A checkpoint starts at once when this many changes wait."""
+    """A checkpoint starts at once when this many changes are waiting in memory."""
     overlay_limit: int = 64 * MIB
-    """Writers wait for the checkpoint when this many bytes of changes wait in memory."""
+    """Writers wait for the checkpoint when this many bytes of changes are waiting in memory."""
 
     auto_compaction_mode: str = "periodic"
     auto_compaction_retention: str = "0"
     """``periodic``: hours (``1``) or a duration (``10m``); ``revision``: how many to keep; ``0``: off."""
     compaction_batch_limit: int = 20_000
-    """Rows deleted in one backend commit (etcd: 1000; here a commit keeps no reader and no writer waiting)."""
+    """Rows deleted in one backend commit (etcd: 1000; here a commit delays no reader and no writer)."""
     compaction_sleep_interval_seconds: float = 0.001
     """Pause between two such commits."""
     auto_defragment_ratio: float = 0.5
@@ -101,11 +101,11 @@ class Options:
     """``count_downtime``: time passes while the store is closed; ``pause``: leases keep the time they had left."""
 
     watch_buffer: int = 4 * MIB
-    """Bytes of events buffered for one watch; a slower one reads from the store."""
+    """Bytes of events buffered for one watch; a watch that falls further behind reads from the store."""
     watch_progress_notify_interval_seconds: float = 600.0
 
     cluster_id: int = 0
-    """Identity of a new store; 0: random. For an existing store it must be its own."""
+    """Identity of a new store; 0: random. For an existing store it must match."""
     member_id: int = 0
     name: str = "default"
 
@@ -113,11 +113,11 @@ class Options:
     """Measure calls and durations for ``Store.metrics`` (sizes and counts are always there)."""
 
     background: bool = True
-    """Run checkpoints, expiry and other background work on threads of the store's own.
-    Off (tests): nothing moves until ``store.checkpoint()`` and the like are called."""
+    """Run checkpoints, expiry and other background work on the store's own threads.
+    Off (tests): none of it runs until ``store.checkpoint()`` and the like are called."""
     clock: Callable[[], float] | None = None
-    """Wall clock in seconds; None: ``time.time``, beside ``time.monotonic`` for leases and intervals. Tests pass a fake
-    one; a step back, or of more than an hour, then counts as a jump, in which no time has passed."""
+    """Wall clock in seconds; None: ``time.time``, with ``time.monotonic`` for leases and intervals. Tests pass a fake
+    one; its steps back, and steps of more than an hour, count as jumps during which no time has passed."""
 
     def __post_init__(self) -> None:
         for name, allowed in (
@@ -146,7 +146,7 @@ class Options:
 
     @classmethod
     def load(cls, overrides: Mapping[str, Any], environ: Mapping[str, str] = os.environ) -> Self:
-        """Defaults, then the environment, then ``overrides`` (None: not given)."""
+        """Defaults, then the environment, then ``overrides`` (a value of None is ignored)."""
         known = _defaults()
         chosen: dict[str, Any] = {}
         for variable, text in environ.items():
@@ -176,7 +176,7 @@ _IN_SECONDS = "_seconds"
 
 
 def option_called(name: str) -> str:
-    """The field of this name: its own, etcd's, or an alias. Empty: there is none."""
+    """The field that a name (its own, etcd's or an alias) stands for; empty if there is none."""
     name = _ALIASES.get(name, name)
     return next((known for known in (name, name + _IN_SECONDS) if known in _defaults()), "")
 
@@ -190,7 +190,7 @@ NAME_BYTES_MAX = 1024
 _BOUNDS: dict[str, tuple[float, float]] = {
     "sync_interval_seconds": (0, _SECONDS_MAX),
     "wal_file_size": (1, 1 << 40),
-    "wal_buffer_size": (1, 1 << 29),  # a log record holds twice that, its own bytes included
+    "wal_buffer_size": (1, 1 << 29),  # a log record holds twice that, its own overhead included
     "max_wals": (0, _COUNT_MAX),
     "snapshot_count": (0, 1 << 62),
     "snapshot_interval_seconds": (0, _SECONDS_MAX),
@@ -206,14 +206,14 @@ _BOUNDS: dict[str, tuple[float, float]] = {
     "quota_backend_bytes": (-_BYTES_MAX, _BYTES_MAX),
     "low_disk_bytes": (0, _BYTES_MAX),
     "max_txn_ops": (1, 1 << 24),
-    "max_request_bytes": (1, 1 << 32),  # what the log and the backend hold is less: see mvcc/size.py
+    "max_request_bytes": (1, 1 << 32),  # the log and the backend hold less: see mvcc/size.py
     "lease_min_ttl_seconds": (1, 9_000_000_000),
     "watch_buffer": (1, 1 << 40),
     "watch_progress_notify_interval_seconds": (0, _SECONDS_MAX),
     "cluster_id": (0, _ID_MAX),
     "member_id": (0, _ID_MAX),
 }
-"""(least, most) of every number."""
+"""(least, most) of every numeric option."""
 
 _POSITIVE = (
     "backend_batch_interval_seconds",
@@ -224,7 +224,7 @@ _POSITIVE = (
 
 
 def check_bounds(name: str, value: object, least: float, most: float) -> None:
-    """Refuse what is not a number between the two."""
+    """Refuse what is not a number between ``least`` and ``most``."""
     if not isinstance(value, int | float) or isinstance(value, bool):
         raise BadOption(f"{name} must be a number, not {value!r:.80}")
     if not least <= value <= most:  # false for NaN too
@@ -232,7 +232,7 @@ def check_bounds(name: str, value: object, least: float, most: float) -> None:
 
 
 def _converted(name: str, value: object, default: object) -> object:
-    """A value given in code, in the type of the default; texts are parsed as in the environment."""
+    """A value given in code, converted to the type of the default; strings are parsed as in the environment."""
     if default is None:  # the clock
         return value
     if isinstance(value, str) and not isinstance(default, str):
@@ -251,7 +251,7 @@ def _converted(name: str, value: object, default: object) -> object:
 
 
 def _parse(name: str, text: str, default: object) -> object:
-    """A value parsed from text, in the type of the default."""
+    """A value parsed from text, converted to the type of the default."""
     try:
         if isinstance(default, bool):
             return {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}[

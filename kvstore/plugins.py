@@ -1,11 +1,11 @@
-"""What is found by name: entry points of the packages that are installed.
+"""What is found by name: the entry points of installed packages.
 
     kvstore.backends      lmdb, sqlite, memory: classes with the interface ``Backend`` (backend.py)
-    kvstore.snapshots     who opens snapshot files that are none of ours: ``SnapshotFormat`` (snapshot/formats.py)
-    kvstore.foreign       who reads, moves in and writes stores of other programs: ``ForeignStores`` (foreign.py)
+    kvstore.snapshots     openers of snapshot files that are not ours: ``SnapshotFormat`` (snapshot/formats.py)
+    kvstore.foreign       adapters that read, import and write other programs' stores: ``ForeignStores`` (foreign.py)
     kvstore.migrations    steps from one format of our files to the next: ``Migration`` (offline/migration.py)
 
-A package of somebody else's joins in by an entry of its own; nothing here knows what is in a group.
+A third-party package joins in with an entry point of its own; nothing here knows what is in a group.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ _KINDS = {
 
 
 def names(group: str) -> list[str]:
-    """Those that are installed, sorted."""
+    """The names that are installed, sorted."""
     return sorted(_installed(group))
 
 
 @cache
 def find(group: str, name: str) -> Any:
-    """What a package offers under that name. Raises ``OpenError`` with what is installed, and ``MissingDependency``."""
+    """What is installed under a name. Raises ``OpenError``, which lists what is, and ``MissingDependency``."""
     point = _installed(group).get(name)
     if point is None:
         there = ", ".join(names(group)) or "none"
@@ -51,11 +51,11 @@ def find(group: str, name: str) -> Any:
 
 
 def found(group: str) -> list[Any]:
-    """All that are installed, by name."""
+    """Everything that is installed, sorted by name."""
     return [find(group, name) for name in names(group)]
 
 
 @cache
 def _installed(group: str) -> dict[str, EntryPoint]:
-    """Looked up once: it reads the metadata of every installed package, many times what opening a store takes."""
+    """Looked up once: it reads the metadata of every installed package, which takes far longer than opening a store."""
     return {point.name: point for point in entry_points(group=group)}

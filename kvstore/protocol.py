@@ -2,14 +2,14 @@
 
     Engine             what an etcd can answer too: etcd's RPCs as Python calls. ``Store``, ``View`` and
       |                ``AsyncStore`` work on anything that has these
-    EmbeddedEngine     and what only a store on this machine's disk can do: the kept past as a whole, its upkeep, and
-                       writes that are begun and waited for later
+    EmbeddedEngine     adds what only a store on this machine's disk can do: the kept past as a whole, its upkeep,
+                       and writes that are begun now and waited for later
 
-``LocalEngine`` is an ``EmbeddedEngine``. Another engine may have any single method of ``EmbeddedEngine`` as well; where
-it lacks one, the face raises ``Unsupported``, which says how to get there (``embedded``).
+``LocalEngine`` is an ``EmbeddedEngine``. Another engine may also have some methods of ``EmbeddedEngine``; for one that
+it lacks, the face raises ``Unsupported``, which says what to do instead (``embedded``).
 
-Every call may raise the errors of ``kvstore.errors``. Requests come checked for what they mean to a caller of ours
-(``arguments``), but for nothing that depends on the store. A revision of 0 means the newest.
+Every call may raise the errors of ``kvstore.errors``. The faces have already refused arguments that make no sense
+(``arguments``); whatever depends on the store is the engine's to check. A revision of 0 means the newest.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ if TYPE_CHECKING:
 
 
 class Engine(Protocol):
-    """A store's content, wherever it lies. Thread-safe; a call waits for its answer."""
+    """A store's content, wherever it is kept. Thread-safe; a call waits for its answer."""
 
     # --- what it is -------------------------------------------------------------------
 
@@ -66,7 +66,7 @@ class Engine(Protocol):
 
     @property
     def where(self) -> str:
-        """What is open, in a few words, for people. Asks nobody."""
+        """What is open, in a few words for people. Does no I/O."""
 
     @property
     def revision(self) -> int:
@@ -74,7 +74,7 @@ class Engine(Protocol):
 
     @property
     def compact_revision(self) -> int:
-        """The oldest revision that can be read, -1 if nothing was ever compacted."""
+        """The oldest revision that can be read; -1 if nothing was ever compacted."""
 
     # --- reads ------------------------------------------------------------------------
 
@@ -89,11 +89,11 @@ class Engine(Protocol):
     def scan(
         self, key: bytes, range_end: bytes, revision: int = 0, page_rows: int = 1000
     ) -> Iterator[KeyValue]:
-        """The keys of a range, ascending, all at one revision. Lazy: nothing is read before the first is asked for."""
+        """The keys of a range, ascending, all at one revision. Lazy: reading starts when the first key is asked for."""
 
     def hash_kv(self, revision: int = 0) -> HashKVResponse: ...
 
-    # --- writes, durable when they return ---------------------------------------------
+    # --- writes, durable on return ----------------------------------------------------
 
     def put(self, request: PutRequest, ttl_seconds: int = 0) -> PutResponse:
         """Write a key; with ``ttl_seconds`` under a lease of its own."""
@@ -105,15 +105,15 @@ class Engine(Protocol):
     def compact(
         self, revision: int, physical: bool = False, progress: Progress | None = None
     ) -> CompactionResponse:
-        """Forget versions superseded at or before ``revision``. ``physical``: wait until the rows are gone.
+        """Drop versions superseded at or before ``revision``. ``physical``: wait until the rows are deleted.
 
-        ``progress`` is called with (done, total) revisions; ``Unsupported`` where that cannot be known.
+        ``progress`` is called with (done, total) revisions; ``Unsupported`` where that is not known.
         """
 
     # --- leases -----------------------------------------------------------------------
 
     def lease_grant(self, ttl_seconds: int, lease: int = 0) -> LeaseGrantResponse:
-        """``lease`` 0: an id is drawn."""
+        """Grant a lease; ``lease`` 0 picks an id."""
 
     def lease_revoke(self, lease: int) -> LeaseRevokeResponse: ...
 
@@ -133,26 +133,26 @@ class Engine(Protocol):
     # --- the handle -------------------------------------------------------------------
 
     def alarms(self) -> tuple[Alarm, ...]:
-        """Alarms that are raised."""
+        """The alarms that are raised."""
 
     def disarm(self, alarm: Alarm) -> tuple[Alarm, ...]:
-        """Put an alarm out; what was put out."""
+        """Clear an alarm. Returns the alarms that were cleared."""
 
     def status(self) -> Status: ...
 
     def health(self) -> Health: ...
 
     def check_readable(self) -> None:
-        """Raise ``StoreClosed``, ``ForkedStore``: whatever every call would. Asks nobody."""
+        """Raise ``StoreClosed`` or ``ForkedStore``, as any call would. Does no I/O."""
 
     def close(self) -> None:
-        """Idempotent."""
+        """Close. Idempotent."""
 
 
 class EmbeddedEngine(Engine, Protocol):
-    """A store of this process, on a disk of this machine."""
+    """A store in this process, on a disk of this machine."""
 
-    # --- the kept past: lazy, as ``scan`` ---------------------------------------------
+    # --- the kept past: lazy, like ``scan`` -------------------------------------------
 
     def history(self, key: bytes, first_revision: int = 0, last_revision: int = 0) -> Iterator[KeyValue]:
         """Kept versions of ``key``, oldest first; a delete shows as version 0."""
@@ -160,21 +160,21 @@ class EmbeddedEngine(Engine, Protocol):
     def diff(self, older: int, newer: int, key: bytes, range_end: bytes) -> Iterator[Change]:
         """Keys of a range that differ between two revisions, ascending."""
 
-    # --- writes that are begun, and waited for later ----------------------------------
+    # --- writes that are begun now and waited for later -------------------------------
     #
-    # A ticket whose ``notify`` is set before it is done has that called, once, when it is.
+    # If ``notify`` is set on a ticket before it is done, it is called once, when the ticket is done.
 
     def submit(self, request: Request) -> Ticket:
-        """Check and plan a write of any kind. Never waits, but for room."""
+        """Check and plan a write of any kind. Never waits, except for room."""
 
     def ask(self, request: Request) -> Any:
-        """The same, and its response once it is durable."""
+        """The same, but waits until it is durable and returns its response."""
 
     def flush_soon(self) -> bool:
-        """Have what is planned made durable; false if no thread can be had for that: then ``wait``."""
+        """Have planned writes made durable. Returns false if no thread is available: call ``wait`` instead."""
 
     def wait(self, ticket: Ticket) -> Any:
-        """The response of a ticket once it is durable. Raises why it failed."""
+        """Wait until a ticket is durable; returns its response. Raises the error it failed with."""
 
     def error_of(self, ticket: Ticket) -> BaseException:
         """Why a ticket failed."""
@@ -184,12 +184,12 @@ class EmbeddedEngine(Engine, Protocol):
         """Whether a write would have to wait for room."""
 
     def check_room(self, cost_bytes: int = 0) -> None:
-        """Wait for room; raise ``SpaceError`` where waiting does not help."""
+        """Wait for room; raise ``SpaceError`` if waiting does not help."""
 
     # --- upkeep -----------------------------------------------------------------------
 
     def checkpoint(self) -> bool:
-        """Move what waits in memory into the backend; whether there was anything."""
+        """Move the changes held in memory into the backend. Returns whether there were any."""
 
     def compaction_estimate(self, revision: int) -> CompactionEstimate:
         """What ``compact(revision)`` would delete."""
@@ -198,10 +198,10 @@ class EmbeddedEngine(Engine, Protocol):
         """Give free pages back to the file system."""
 
     def defragment_estimate(self) -> DefragmentEstimate:
-        """What that would win."""
+        """What that would reclaim."""
 
     def snapshot(self, path: str | os.PathLike[str] | None, progress: Progress | None) -> SnapshotInfo:
-        """Write a verified copy to ``path``, or (None) into the store's own place."""
+        """Write a verified copy to ``path``, or to the store's own folder (None)."""
 
 
 _OPEN_A_SNAPSHOT = "save a snapshot where it runs, and open that: kvstore.open_snapshot(path).{}(...)"
@@ -220,11 +220,11 @@ _LOCAL_WAY = {
 }
 """What to do instead, by the method of ``Store`` that an engine cannot serve."""
 _NEEDED = {"put_nowait": "submit"}
-"""The method of the engine that it takes, where that has another name."""
+"""The engine method that a call needs, where its name differs."""
 
 
 def embedded(engine: Engine, call: str) -> EmbeddedEngine:
-    """The engine, for that call of a ``Store``. Raises ``Unsupported`` where it lacks what the call takes."""
+    """The engine, for the method ``call`` of ``Store``. Raises ``Unsupported`` if it lacks what the call needs."""
     if not hasattr(engine, _NEEDED.get(call, call)):
         raise unsupported(engine, call)
     return cast(EmbeddedEngine, engine)

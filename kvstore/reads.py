@@ -3,9 +3,9 @@
     get, range, scan, history, diff    published revision -> generations, then backend (mvcc/state.py, mvcc/read.py)
     watch                              the hub (watch/), made for the first watch
 
-``Reads`` is the part that all engines have. ``ReadEngine`` is nothing else: a snapshot, a store that is open read-only,
-files of etcd's. There every write is refused, and what a write's answer would say (leases, a transaction that only
-reads) is looked up. ``LocalEngine`` (engine.py) adds writing.
+``Reads`` is the part that all engines have. ``ReadEngine`` is nothing more: a snapshot, a store that is open read-only,
+an etcd file. It refuses every write, and answers requests that change nothing (lease queries, a transaction that only
+reads) from the state. ``LocalEngine`` (engine.py) adds writing.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class Reads:
         self.member_id = core.member_id
         self.life = core.life
         self.hub: Hub | None = None
-        """The watches, once there has been one."""
+        """The watch hub; None until the first watch."""
         self._closing = threading.Lock()
         _open_engines.add(self)
 
@@ -80,13 +80,13 @@ class Reads:
         return self.state.backend
 
     def now_ms(self) -> int:
-        """The time of day, for time stamps."""
+        """The time of day, for timestamps."""
         return self.clock.now_ms()
 
     # --- reads ------------------------------------------------------------------------
 
     def get(self, key: bytes) -> KeyValue | None:
-        """The newest version of ``key``: the short form of a range over one key."""
+        """The newest version of ``key``: the fast path of a range over one key."""
         if self.life.read_refusal is not None:
             raise self.life.read_refusal()
         if not key or type(key) is not bytes:
@@ -104,7 +104,7 @@ class Reads:
         return None if row is None else KeyValue.decoded(row)
 
     def range(self, request: RangeRequest) -> RangeResponse:
-        """Keys of a range at one revision."""
+        """The keys of a range at one revision."""
         self.check_readable()
         check_range(request)
         newest = self.state.published
@@ -114,7 +114,7 @@ class Reads:
     def scan(
         self, key: bytes, range_end: bytes, revision: int = 0, page_rows: int = 1000
     ) -> Iterator[KeyValue]:
-        """The keys of a range at one revision, lazily, a page at a time."""
+        """The keys of a range at one revision, as a lazy iterator, a page at a time."""
         self.check_readable()
         revision = read_revision(revision, self.state.published, self.state.compacted)
         start, end = range_bounds(key, range_end)
@@ -129,7 +129,7 @@ class Reads:
         return self._guarded(key_history(self.state, key, first_revision, last, compacted))
 
     def diff(self, older: int, newer: int, key: bytes, range_end: bytes) -> Iterator[Change]:
-        """Keys of a range that differ between two revisions, ascending."""
+        """The keys of a range that differ between two revisions, ascending."""
         self.check_readable()
         published, compacted = self.state.published, self.state.compacted
         older = read_revision(older, published, compacted)
@@ -146,7 +146,7 @@ class Reads:
             at = read_revision(revision, newest, compacted)
             try:
                 return HashKVResponse(newest, hash_kv(self.state, at, compacted), compacted, at)
-            except Compacted:  # a compaction has overtaken it: the revision may be kept all the same
+            except Compacted:  # a compaction overtook it; the revision may still be kept
                 if self.state.compacted == compacted:
                     raise
 
@@ -158,14 +158,14 @@ class Reads:
     # --- watch ------------------------------------------------------------------------
 
     def watch(self, request: WatchRequest) -> Watch:
-        """An iterator of the events that ``request`` asks for."""
+        """An iterator over the events that ``request`` asks for."""
         import_sheltered("kvstore.watch")
         from kvstore.watch import Watch
 
         return Watch(self.watch_stream(), request)
 
     def watch_stream(self) -> WatchStream:
-        """A stream of responses that any number of watches share."""
+        """A stream of responses, shared by any number of watches."""
         from kvstore.watch import WatchStream
 
         self.check_readable()
@@ -174,7 +174,7 @@ class Reads:
 
     @sheltered
     def _make_hub(self) -> Hub:
-        """Made for the first watch: until then nothing here costs anything."""
+        """Make the hub for the first watch: until then watching costs nothing."""
         from kvstore.watch import Hub
 
         with self._closing:
@@ -186,7 +186,7 @@ class Reads:
             return self.hub
 
     def _listen(self, hub: Hub) -> None:
-        """Have the hub told of each revision that is published: here none is."""
+        """Have the hub told of each revision that is published. Nothing is published here."""
 
     # --- the handle -------------------------------------------------------------------
 
@@ -197,27 +197,27 @@ class Reads:
 
     @property
     def compact_revision(self) -> int:
-        """The oldest revision that can be read; -1: nothing was ever compacted."""
+        """The oldest revision that can be read; -1 if nothing was ever compacted."""
         return self.state.compacted
 
     @property
     def where(self) -> str:
-        """What is open, for a person to read."""
+        """What is open, in words for people."""
         place = self.directory.root if self.directory else "snapshot"
         return f"{place} ({self.backend.name}) at revision {self.revision}"
 
     def check_readable(self) -> None:
-        """Raise ``StoreClosed`` or ``ForkedStore`` where reads are refused."""
+        """Raise ``StoreClosed`` or ``ForkedStore`` if reads are refused."""
         if self.life.read_refusal is not None:
             raise self.life.read_refusal()
 
     def alarms(self) -> tuple[Alarm, ...]:
-        """Alarms that are raised."""
+        """The alarms that are raised."""
         self.check_readable()
         return alarms_of(self.state)
 
     def defragment_estimate(self) -> DefragmentEstimate:
-        """What a defragmentation would win, and the room it would take."""
+        """What a defragmentation would reclaim, and the room it would need."""
         return estimate_defragment(self.backend, self.directory)
 
     def status(self) -> Status:
@@ -227,7 +227,7 @@ class Reads:
             return status_of(self.core, self.hub)
 
     def health(self) -> Health:
-        """Whether writes are accepted, and if not, why."""
+        """Whether writes are accepted, and the reason if not."""
         return health_of(self.state, self.life.reasons())
 
     def refuse_in_child(self) -> None:
@@ -236,7 +236,7 @@ class Reads:
         _kept_in_child.append(self)
 
     def close(self) -> None:
-        """Give back what the engine holds. Idempotent."""
+        """Release what the engine holds. Idempotent."""
         Sheltered(self._close).run()
 
     def _close(self) -> None:
@@ -260,7 +260,7 @@ class ReadEngine(Reads):
             core.state, core.lessor, core.clock.lease_ms, core.options.lease_min_ttl_seconds
         )
 
-    # --- what a write would answer, looked up -----------------------------------------
+    # --- requests that change nothing, answered from the state ------------------------
 
     def txn(self, request: TxnRequest) -> TxnResponse:
         """A transaction that only reads."""
@@ -271,7 +271,7 @@ class ReadEngine(Reads):
         return response
 
     def submit(self, request: Request) -> Ticket:
-        """The same, as a ticket that is done."""
+        """The same, as a finished ticket."""
         ticket = Ticket(request)
         ticket.response, ticket.done = self.ask(request), True
         return ticket
@@ -285,7 +285,7 @@ class ReadEngine(Reads):
         return self._answer(request)
 
     def lease_time_to_live(self, lease: int, keys: bool = False) -> LeaseTimeToLiveResponse:
-        """Seconds left, and the attached keys if asked for."""
+        """Seconds left, and the attached keys on request."""
         check_number("lease", lease)
         response: LeaseTimeToLiveResponse = self._answer(LeaseTimeToLiveRequest(lease, keys))
         return response
@@ -300,17 +300,17 @@ class ReadEngine(Reads):
         return self._planner.decide(request).response
 
     def wait(self, ticket: Ticket) -> Any:
-        """The answer of a ticket."""
+        """The response of a ticket."""
         return ticket.response
 
     def barrier(self) -> None:
-        """Everything that is seen here is durable."""
+        """Does nothing: everything visible here is durable."""
 
     def flush_soon(self) -> bool:
         return True
 
     def snapshot(self, path: str | os.PathLike[str] | None, progress: Progress | None = None) -> SnapshotInfo:
-        """Write a snapshot of what is durable now, beside the process that writes the store."""
+        """Write a snapshot of what is durable now, while another process writes the store."""
         self.check_readable()
         disk, directory, backend = self.disk, self.directory, self.backend
         if path is None or directory is None:
@@ -334,13 +334,13 @@ class ReadEngine(Reads):
     overloaded = False
 
     def error_of(self, ticket: Ticket) -> BaseException:
-        """No ticket fails here."""
+        """Never called: no ticket fails here."""
         return ticket.error or ReadOnly()
 
 
 _open_engines: weakref.WeakSet[Reads] = weakref.WeakSet()
 _kept_in_child: list[Reads] = []
-"""Engines of the parent, in a forked child: never collected, for closing their files could hurt the parent."""
+"""The parent's engines, in a forked child. Never collected, because closing their files could hurt the parent."""
 
 
 def _after_fork() -> None:

@@ -1,14 +1,14 @@
 """Opening a store: recovery is the ordinary path.
 
-    1  take the lock, find out what lies in the directory, remove what an interrupted run left half made
-    2  open the backend: it is at some applied index A, whole (a missing one is made anew, and A is 0; a damaged
-       one is set aside, and its place taken by the newest good snapshot, see ``snapshot.rescue``). One that does not
-       lie where it was written may be a copy of files in use, and is looked through first (``store_lock``). A small
-       one of a store that was not closed is looked through before it is mapped, as a damaged one could end the process
+    1  take the lock, find out what is in the directory, remove what an interrupted run left half made
+    2  open the backend: it is at some applied index A, whole (a missing one is created, with A = 0; a damaged one is
+       set aside and replaced from the newest good snapshot, see ``snapshot.rescue``). A backend that is not where it
+       was written may be a copy of files in use, and is checked first (``store_lock``). A small one of a store that
+       was not closed is checked before it is mapped, because mapping a damaged one could end the process
     3  replay the log after A (replay.py); when that fills the memory allowed for it, checkpoint in between
     4  everything replayed is durable, so it is published
 
-A clean close leaves nothing to replay. After a crash at most the last few checkpoints' worth is.
+A clean close leaves nothing to replay. After a crash there is at most the work of the last few checkpoints.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def _open_engine(data_dir: str | os.PathLike[str], options: Options, disk: Disk)
     disk = _measured(HeldDisk(disk, directory), options)
     lock = StoreLock(directory)
     lock.acquire()
-    opened = ExitStack()  # whichever of them fails to close, the others are closed
+    opened = ExitStack()  # if one of them fails to close, the others are still closed
     opened.callback(lock.release)
     try:
         for path in (*layout.temporaries(directory.snap), *layout.temporaries(directory.wal)):
@@ -85,19 +85,19 @@ def _open_engine(data_dir: str | os.PathLike[str], options: Options, disk: Disk)
         has_backend = directory.db.exists()
         has_log = bool(layout.segments(directory.wal))
         is_new = not has_backend and not has_log and not directory.snapshots()
-        if is_new:  # the log is there first: a backend that is found half made beside it is replaced
+        if is_new:  # the log comes first: a half-made backend beside a log is replaced
             log = _make_log(directory, options, disk, options.cluster_id, options.member_id)
             opened.callback(log.close)
         state = _open_state(directory, options, disk, lock.before, has_log)
         opened.callback(state.backend.close)
-        if not has_backend:  # its name must be durable before the log gives up what the backend holds
+        if not has_backend:  # its name must be durable before the log releases what the backend holds
             disk.sync_dir(directory.snap)
         if not is_new:
             log = _open_log(directory, options, disk, state, has_log)
             opened.callback(log.close)
         engine = _recover(directory, options, disk, lock, log, state)
         lock.note_open()
-        for folder in (directory.snap, directory.wal):  # what backends have made by themselves
+        for folder in (directory.snap, directory.wal):  # files that backends have made themselves
             hand_over_all(folder)
     except BaseException:
         opened.close()
@@ -130,10 +130,10 @@ def _held(directory: DataDir, options: Options) -> Options:
 
 
 def _open_read_only(directory: DataDir, options: Options, disk: Disk) -> ReadEngine:
-    """Look at what is durable now: backend plus log, without a lock and without changing a byte.
+    """Open what is durable now, backend plus log, without a lock and without changing a byte.
 
-    The process that writes may give up segments of the log while they are looked for, or write a record while it is
-    read: then look again. What is damaged is so at the next look, too.
+    Meanwhile the writing process may release log segments, or write the very record that is being read: then look
+    again. Real damage is still there at the next look.
     """
     before = ""
     while True:
@@ -176,7 +176,7 @@ def _look(directory: DataDir, options: Options, disk: Disk) -> ReadEngine:
 
 
 def _check_known(directory: DataDir, kind: type[Backend]) -> None:
-    """Look a backend through that may be a copy, and that nobody writes; a writer has done it when he opened it."""
+    """Check a backend that may be a copy, and that nobody writes; a writer has checked its own when it opened it."""
     said = StoreLock.said(directory)
     if not said.place or not kind.persistent or not directory.db.is_file():
         return
@@ -189,7 +189,7 @@ def _check_known(directory: DataDir, kind: type[Backend]) -> None:
 
 
 def _open_backend_read_only(directory: DataDir, options: Options) -> Backend:
-    """The backend's file; where there is none, one in memory, for snapshot and log have everything."""
+    """The backend's file, or one in memory if there is none: the snapshot and the log have everything."""
     kind = find_backend(options.backend)
     check_backend(directory, kind)
     if not kind.persistent:
@@ -206,7 +206,7 @@ def _open_backend_read_only(directory: DataDir, options: Options) -> Backend:
 
 
 def _open_state(directory: DataDir, options: Options, disk: Disk, said: Said, has_log: bool) -> State:
-    """The state at the backend's applied index; from a snapshot or the whole log, where the backend is lost."""
+    """The state at the backend's applied index; from a snapshot or the whole log if the backend is lost."""
     kind = find_backend(options.backend)
     check_backend(directory, kind)
     if not kind.persistent:
@@ -223,7 +223,7 @@ def _open_state(directory: DataDir, options: Options, disk: Disk, said: Said, ha
 
 
 def _load_known(directory: DataDir, kind: type[Backend], said: Said, has_log: bool) -> State:
-    """The state of a backend that is known to be what was written here, or has been looked through."""
+    """The state of a backend that is known to be what was written here, or has been checked."""
     if not (has_log and directory.db.exists() and directory.db.stat().st_size):
         return _load_state(directory, kind, directory.db, has_log)
     from kvstore.verification.copied import check_copied, is_closed
@@ -281,7 +281,7 @@ def _make_log(directory: DataDir, options: Options, disk: Disk, cluster_id: int,
 
 
 def _open_log(directory: DataDir, options: Options, disk: Disk, state: State, has_log: bool) -> Log:
-    """The log beside a backend; a new one where the backend holds nothing."""
+    """The log beside a backend; a new one if the backend holds nothing."""
     if has_log:
         mark, settings = state.marks.log_mark, _log_options(options)
         try:
@@ -338,7 +338,7 @@ def _recover(
     engine = _local_engine(core)
     if options.lease_restart_policy == "pause":
         engine.leasing.resume(last_alive_ms(core, last_record_ms))
-    with suppress(SpaceError):  # they live longer, then
+    with suppress(SpaceError):  # then they live longer
         engine.leasing.clamp()
     if state.head >= REVISION_END:
         core.life.move(Phase.EXHAUSTED)
@@ -346,7 +346,7 @@ def _recover(
 
 
 def _timed(disk: Disk) -> Callable[[str], AbstractContextManager[None]]:
-    """The clock of the metrics, where the disk carries one."""
+    """The timer of the metrics, if the disk has one."""
     measured = getattr(disk, "measured", None)
     return untimed if measured is None else measured.time
 

@@ -1,8 +1,8 @@
-"""Replay: the state of a store is its backend plus the log entries after it, taken in by ``effects.apply``.
+"""Replay: the state of a store is its backend plus the log entries after it, applied by ``effects.apply``.
 
-``apply_log`` is the one place where the entries of a log meet a state: when a store is opened (``replay``), when it is
-open and a full disk, say, left planned writes behind that never reached the log (``reload``), when a store is restored
-to a point of its past (snapshot/point.py), and when a backend is built anew to be compared (verification/deep.py).
+``apply_log`` is the one place where the entries of a log meet a state: when a store is opened (``replay``); while it is
+open, when (on a full disk, say) planned writes never reached the log (``reload``); when a store is restored to a point
+of its past (snapshot/point.py); and when a backend is rebuilt for comparison (verification/deep.py).
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from kvstore.wal.format import Batch
 logger = logging.getLogger("kvstore")
 
 CHECKPOINT_BYTES = 32 << 20
-"""Replayed changes held in memory before they are moved into the backend, where no option says otherwise."""
+"""Replayed changes held in memory before a checkpoint moves them into the backend, where no option says otherwise."""
 
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """Where in a log to stop: as the store was when this revision or entry had just been written, or before the first
-    batch that was written later than a time. All zero: at the end.
+    """Where in a log to stop: right after this revision or entry, or before the first batch that was written later than
+    a time. All zero: at the end.
     """
 
     revision: int = 0
@@ -51,10 +51,10 @@ def apply_log(
     until: Point | None = None,
     checkpoint_bytes: int = 0,
 ) -> int:
-    """Take in batches, which go on where ``state`` is; returns the time of the last one in ms, 0 where there was none.
+    """Apply batches that continue from ``state``. Returns the time of the last one in ms, 0 if there were none.
 
-    Checkpoints whenever more than ``checkpoint_bytes`` (0: no limit) wait in memory. Raises ``Corruption`` for an entry
-    that is damaged, or does not follow the one before it.
+    Checkpoints whenever more than ``checkpoint_bytes`` (0: no limit) are waiting in memory. Raises ``Corruption`` for
+    an entry that is damaged, or does not follow the one before it.
     """
     last_ms = 0
     try:
@@ -78,9 +78,9 @@ def apply_log(
 
 
 def replay(log: Log, state: State, lessor: Lessor, overlay_limit_bytes: int = 0) -> int:
-    """Apply what the backend does not hold yet, and publish it; returns the time of the last record in ms, or 0.
+    """Apply what the backend does not hold yet, and publish it. Returns the time of the last record in ms, or 0.
 
-    Checkpoints on the way whenever more than ``overlay_limit_bytes`` (0: no limit) wait in memory.
+    Checkpoints on the way whenever more than ``overlay_limit_bytes`` (0: no limit) are waiting in memory.
     """
     last_ms = apply_log(log.replay(), state, lessor, checkpoint_bytes=overlay_limit_bytes)
     if state.index != state.applied_index:

@@ -9,7 +9,7 @@ not run there:
 
 Any other thread does the work itself. So does the main thread if no thread can be started.
 
-Work that can stop half-way calls ``check`` from time to time; other work runs to its end. ``undo`` is called with an
+Work that can stop half way calls ``check`` from time to time; other work runs to its end. ``undo`` is called with an
 answer whose caller is gone.
 """
 
@@ -51,10 +51,10 @@ os.register_at_fork(after_in_child=_find_main_thread)
 
 
 def start(thread: threading.Thread) -> None:
-    """Start a thread, wholly or not at all. Raises ``RuntimeError`` if none can be had.
+    """Start a thread, completely or not at all. Raises ``RuntimeError`` if none can be started.
 
-    ``Thread.start`` is many steps, and a thread whose start was interrupted may die of it. So the main thread
-    has it started by another one, which takes a single step.
+    ``Thread.start`` takes many steps, and a thread whose start was interrupted may die of it. So the main thread has it
+    started by another thread, which takes a single step.
     """
     if not on_main_thread():
         thread.start()
@@ -65,12 +65,12 @@ def start(thread: threading.Thread) -> None:
 def _start(thread: threading.Thread) -> None:
     try:
         thread.start()
-    except RuntimeError:  # there was one for us, and no other
+    except RuntimeError:  # there was a thread for us, but no second one
         thread.run()
 
 
 class Abandoned(Exception):
-    """Raised inside work whose caller has gone."""
+    """Raised inside work whose caller is gone."""
 
 
 class Sheltered(Generic[T]):
@@ -80,7 +80,7 @@ class Sheltered(Generic[T]):
         self._work = work
         self._undo = undo
         self._answers: list[T] = []
-        """The answer, once there is one. Popping it is how one side, and not the other, comes to undo it."""
+        """The answer, once there is one. Whichever side pops it, and only that side, undoes it."""
         self._errors: list[BaseException] = []
         self._is_abandoned = self._has_ended = False
 
@@ -102,7 +102,7 @@ class Sheltered(Generic[T]):
             start(threading.Thread(target=run, args=(self._carry_out, done), name="kvstore-shelter"))
         except RecursionError:
             raise
-        except RuntimeError:  # no thread can be had
+        except RuntimeError:  # no thread available
             return self._kept(self._work())
         done.acquire()
         if self._errors:
@@ -144,7 +144,7 @@ class Sheltered(Generic[T]):
 
 
 def sheltered(method: Callable[Concatenate[S, P], T]) -> Callable[Concatenate[S, P], T]:
-    """A method that is carried out by a thread that signals cannot reach, to its end."""
+    """Runs a method to its end in a thread that signals cannot reach."""
 
     @wraps(method)
     def run(self: S, /, *args: P.args, **kwargs: P.kwargs) -> T:
@@ -161,8 +161,8 @@ _imported: set[str] = set()
 def import_sheltered(name: str) -> None:
     """Import a module that the caller is about to use: Python's import locks do not survive an interruption.
 
-    That it is among ``sys.modules`` is not enough: another thread may still be at it, and hold its lock.
-    Raises ``NoDescriptor`` where none is left to read it by.
+    Finding it in ``sys.modules`` is not enough: another thread may still be importing it, and hold its lock.
+    Raises ``NoDescriptor`` if no file descriptor is left for reading it.
     """
 
     def load() -> None:
@@ -179,7 +179,7 @@ def import_sheltered(name: str) -> None:
 
 
 def run_with_progress(work: Callable[[Progress | None], T], progress: Progress | None) -> T:
-    """Work that reports its progress, and so can be given up when its caller is interrupted."""
+    """Run work that reports its progress, and can therefore be given up when its caller is interrupted."""
     if not on_main_thread():
         return work(progress)
 

@@ -52,7 +52,7 @@ if TYPE_CHECKING:
 
 
 class Reader:
-    """What can be read, at the newest revision or at a past one. Base of ``Store`` and ``View``."""
+    """The reads, at the newest revision or at a past one. Base of ``Store`` and ``View``."""
 
     def __init__(self, engine: Engine, at_revision: int = 0) -> None:
         self._engine = engine
@@ -60,9 +60,9 @@ class Reader:
 
     @property
     def engine(self) -> LocalEngine:
-        """The engine of a store that lies here, for those who look behind it. Raises ``Unsupported`` elsewhere.
+        """The engine of an embedded store, for a look behind the API. Raises ``Unsupported`` for other stores.
 
-        A store that only reads has the reading half of one (``kvstore.reads.ReadEngine``).
+        A read-only store has a ``kvstore.reads.ReadEngine``, the reading half.
         """
         from kvstore.reads import Reads
 
@@ -89,8 +89,8 @@ class Reader:
     ) -> RangeResponse:
         """etcd's Range over a key, ``[key, range_end)`` or a prefix.
 
-        0 stands for the newest revision, and for no bound. Raises ``Compacted`` or ``FutureRevision``, ``EmptyKey``,
-        ``InvalidSortOption``, ``BadArgument``.
+        Revision 0 is the newest; a limit or bound of 0 means none. Raises ``Compacted`` or ``FutureRevision``,
+        ``EmptyKey``, ``InvalidSortOption``, ``BadArgument``.
         """
         start, end = ops.key_range(key, range_end, prefix)
         if (
@@ -135,9 +135,9 @@ class Reader:
         revision: int = 0,
         page_rows: int = 1000,
     ) -> Iterator[KeyValue]:
-        """The same keys lazily, ascending, all at one revision, however long it takes.
+        """The same keys as an iterator, in ascending order, all at one revision however long it takes.
 
-        Memory is bounded by a page. Raises ``Compacted`` on the way if a compaction passes the revision.
+        Holds one page in memory at a time. Iteration raises ``Compacted`` if a compaction passes the revision.
         """
         start, end = ops.key_range(key, range_end, prefix)
         check_number("revision", revision)
@@ -147,7 +147,7 @@ class Reader:
     def count(
         self, key: bytes | None = None, range_end: bytes | None = None, *, prefix: bytes | None = None
     ) -> int:
-        """How many keys there are in the range."""
+        """The number of keys in the range."""
         return self.range(key, range_end, prefix=prefix, count_only=True).count
 
     def __contains__(self, key: bytes) -> bool:
@@ -155,11 +155,11 @@ class Reader:
 
 
 class View(Reader):
-    """The store as it was at one revision. Holds nothing; ends only when that revision is compacted."""
+    """The store as it was at one revision. Holds no resources; usable until that revision is compacted."""
 
     @property
     def revision(self) -> int:
-        """The revision that it shows."""
+        """The revision of this view."""
         return self._at
 
     def get(self, key: bytes) -> KeyValue | None:
@@ -194,8 +194,8 @@ class Store(Reader):
     def history(self, key: bytes, *, since: int = 0, until: int = 0) -> Iterator[KeyValue]:
         """Every kept version of ``key``, oldest first; a delete shows as a ``KeyValue`` with version 0.
 
-        ``since`` and ``until`` bound the mod_revision (0: no bound). Lazy, a page at a time; costs what lies between
-        them. Raises ``Compacted`` on the way if a later compaction overtakes it.
+        ``since`` and ``until`` bound the mod_revision (0: no bound). Lazy, a page at a time; the cost is that of the
+        versions between them. Iteration raises ``Compacted`` if a later compaction overtakes it.
         """
         check_bounds(since=since, until=until)
         return embedded(self._engine, "history").history(key, since, until)
@@ -209,7 +209,7 @@ class Store(Reader):
         range_end: bytes | None = None,
         prefix: bytes | None = b"",
     ) -> Iterator[Change]:
-        """What differs between two revisions (``newer`` 0: the newest), in key order. Raises ``Compacted``."""
+        """The differences between two revisions (``newer`` 0: the newest), in key order. Raises ``Compacted``."""
         start, end = ops.key_range(key, range_end, None if key is not None else prefix)
         check_number("older", older, 1)
         check_number("newer", newer)
@@ -227,7 +227,7 @@ class Store(Reader):
 
     @property
     def compact_revision(self) -> int:
-        """The oldest revision that can be read, -1 if nothing was ever compacted."""
+        """The oldest revision that can be read; -1 if nothing was ever compacted."""
         return self._engine.compact_revision
 
     # --- writing ----------------------------------------------------------------------
@@ -245,9 +245,9 @@ class Store(Reader):
     ) -> PutResponse:
         """Write a key; durable on return.
 
-        ``ttl``: the key goes by itself after so many whole seconds (``lease_min_ttl`` at least). It gets a lease of its
-        own, granted in the same log entry (``get(key).lease`` names it); another put, with or without ``ttl``, takes
-        the key off that lease.
+        ``ttl``: the key is deleted automatically after this many whole seconds (at least ``lease_min_ttl``). It gets
+        its own lease, granted in the same log entry (``get(key).lease`` is its id); another put, with or without
+        ``ttl``, takes the key off that lease.
 
         Raises ``EmptyKey``, ``LeaseNotFound``, ``KeyNotFound`` (ignore_* on an absent key), ``QuotaExceeded``,
         ``RequestTooLarge``, ``BadArgument``.
@@ -256,14 +256,14 @@ class Store(Reader):
         return self._engine.put(PutRequest(key, value, lease, prev_kv, ignore_value, ignore_lease), seconds)
 
     def put_nowait(self, key: bytes, value: bytes = b"", *, lease: int = 0) -> Ticket:
-        """Begin a put and go on; ``wait(ticket)`` returns once it is durable. Order is kept."""
+        """Begin a put without waiting; ``wait(ticket)`` returns once it is durable. Order is kept."""
         engine = embedded(self._engine, "put_nowait")
         ticket = engine.submit(PutRequest(key, value, lease))
         engine.flush_soon()
         return ticket
 
     def wait(self, ticket: Ticket) -> Any:
-        """The answer of a write begun with ``put_nowait``, once it is durable."""
+        """Wait until a write begun with ``put_nowait`` is durable; returns its response."""
         return embedded(self._engine, "wait").wait(ticket)
 
     def delete(
@@ -280,10 +280,10 @@ class Store(Reader):
     def txn(
         self, compare: Iterable[Compare] = (), success: Iterable[Any] = (), failure: Iterable[Any] = ()
     ) -> TxnResponse:
-        """If every compare holds run ``success``, else ``failure``, as one revision; durable on return.
+        """Run ``success`` if every compare holds, else ``failure``, as one revision; durable on return.
 
-        Raises ``TooManyOps``, ``DuplicateKey``, ``Compacted``, ``FutureRevision``, and what its ops raise; then
-        nothing was written.
+        Raises ``TooManyOps``, ``DuplicateKey``, ``Compacted``, ``FutureRevision``, and whatever its ops raise; nothing
+        was written then.
         """
         return self._engine.txn(ops.txn(compare, success, failure))
 
@@ -335,11 +335,10 @@ class Store(Reader):
     ) -> Watch | CallbackWatch:
         """Changes of a key, ``[key, range_end)`` or a prefix, in order, as they happen: an iterator of events.
 
-        ``start_revision``: the first revision wanted, in the past or the future (0: the next one). ``resume``:
-        instead of it, where another watch stopped (``Watch.resume``), also in the middle of a revision. ``prev_kv``:
-        each event brings the version before it, unless that is compacted. Iteration raises ``Compacted`` where a
-        compaction has passed the watch, ``StoreClosed`` when the store is closed. Raises ``NoThread`` where the
-        system gives none.
+        ``start_revision``: the first revision wanted, past or future (0: the next one). ``resume``: use this instead
+        to continue where another watch stopped (``Watch.resume``), even in the middle of a revision. ``prev_kv``: each
+        event carries the previous version, unless that is compacted. Iteration raises ``Compacted`` if a compaction
+        has passed the watch, ``StoreClosed`` if the store is closed. Raises ``NoThread`` if no thread can be started.
 
         ``callback``: called for each event on a thread of its own, instead of iterating.
         """
@@ -361,9 +360,9 @@ class Store(Reader):
     # --- leases -----------------------------------------------------------------------
 
     def grant_lease(self, ttl: Seconds, lease: int = 0) -> LeaseGrantResponse:
-        """A lease of ``ttl`` whole seconds; the answer says how many it got, for there is a least (``lease_min_ttl``).
+        """Grant a lease of ``ttl`` whole seconds, or of ``lease_min_ttl`` if that is more; the response has its TTL.
 
-        ``lease`` 0 draws an id. Raises ``LeaseExists``, ``LeaseTTLTooLarge``, ``BadArgument``.
+        ``lease`` 0 picks an id. Raises ``LeaseExists``, ``LeaseTTLTooLarge``, ``BadArgument``.
         """
         return self._engine.lease_grant(whole_seconds("ttl", ttl), lease)
 
@@ -372,25 +371,25 @@ class Store(Reader):
         return self._engine.lease_revoke(lease)
 
     def keep_alive(self, lease: int) -> LeaseKeepAliveResponse:
-        """Start the lease's time anew; ``ttl`` 0 in the answer means that there is no such lease."""
+        """Renew a lease for its full TTL; ``ttl`` 0 in the response means that there is no such lease."""
         return self._engine.lease_keep_alive(lease)
 
     def lease_time_to_live(self, lease: int, *, keys: bool = False) -> LeaseTimeToLiveResponse:
-        """Seconds left (-1: no such lease), and its keys if asked for."""
+        """Seconds left (-1: no such lease), and its keys on request."""
         return self._engine.lease_time_to_live(lease, keys)
 
     def leases(self) -> tuple[int, ...]:
         """Ids of all leases, the next to expire first."""
         return self._engine.lease_leases().leases
 
-    # --- keeping house ----------------------------------------------------------------
+    # --- upkeep -----------------------------------------------------------------------
 
     def compact(
         self, revision: int, *, physical: bool = False, progress: Progress | None = None
     ) -> CompactionResponse:
-        """Forget what was superseded at or before ``revision``; it and everything newer stays readable.
+        """Drop versions superseded at or before ``revision``; it and everything newer stays readable.
 
-        ``physical``: return when the rows are gone too; ``progress`` is then called with (done, total) revisions.
+        ``physical``: return only when the rows are deleted; ``progress`` is called with (done, total) revisions.
         Raises ``Compacted``, ``FutureRevision``.
         """
         check_number("revision", revision)
@@ -402,28 +401,28 @@ class Store(Reader):
         return embedded(self._engine, "compaction_estimate").compaction_estimate(revision)
 
     def defragment(self, *, progress: Progress | None = None) -> Defragmented:
-        """Give free space back to the file system. Readers and writers go on meanwhile.
+        """Give free space back to the file system while readers and writers go on.
 
-        ``progress`` is called with (done, total) bytes. Raises ``DiskFull`` before anything is written if there
-        is no room for the copy.
+        ``progress`` is called with (done, total) bytes. Raises ``DiskFull``, before anything is written, if there is
+        no room for the copy.
         """
         return embedded(self._engine, "defragment").defragment(progress)
 
     def defragment_estimate(self) -> DefragmentEstimate:
-        """What ``defragment`` would win, and the room it takes. Changes nothing."""
+        """What ``defragment`` would reclaim, and the room it needs. Changes nothing."""
         return embedded(self._engine, "defragment_estimate").defragment_estimate()
 
     def checkpoint(self) -> bool:
-        """Move what waits in memory into the backend now; whether there was anything."""
+        """Move the changes held in memory into the backend now. Returns whether there were any."""
         self._engine.check_readable()
         return embedded(self._engine, "checkpoint").checkpoint()
 
     def snapshot(
         self, path: str | os.PathLike[str] | None = None, *, progress: Progress | None = None
     ) -> SnapshotInfo:
-        """Write a verified copy of everything durable now, while reads and writes go on; what it holds.
+        """Write a verified copy of everything durable now, while reads and writes go on. Returns what it holds.
 
-        ``path`` None: in the store's own place, where the newest ``max_snapshots`` are kept and recovery finds
+        ``path`` None: in the store's own folder, where the newest ``max_snapshots`` are kept and recovery finds
         them. ``progress`` is called with (done, total) bytes. Raises ``DiskFull``, ``Corruption``.
         """
         return embedded(self._engine, "snapshot").snapshot(path, progress)
@@ -433,24 +432,24 @@ class Store(Reader):
         return self._engine.status()
 
     def health(self) -> Health:
-        """Whether writes are accepted, and if not, why."""
+        """Whether writes are accepted, and the reason if not."""
         return self._engine.health()
 
     def metrics(self) -> str:
-        """All metrics in Prometheus' text format; durations and counts of calls only with the option ``metrics``.
+        """All metrics in Prometheus' text format; durations and call counts only with the option ``metrics``.
 
-        For a registry of your own: ``kvstore.metrics.collector``. Raises ``MissingDependency``.
+        To add them to your own registry: ``kvstore.metrics.collector``. Raises ``MissingDependency``.
         """
         from kvstore.metrics import render
 
         return render(self)
 
     def alarms(self) -> tuple[Alarm, ...]:
-        """Alarms that are raised."""
+        """The alarms that are raised."""
         return self._engine.alarms()
 
     def disarm(self, alarm: Alarm) -> tuple[Alarm, ...]:
-        """Put an alarm out; what was put out. (``NOSPACE`` goes out by itself when there is room again.)"""
+        """Clear an alarm. Returns the alarms that were cleared. (``NOSPACE`` clears itself once there is room.)"""
         return self._engine.disarm(alarm)
 
     def close(self) -> None:
@@ -466,7 +465,7 @@ class Store(Reader):
         self.close()
 
     def __del__(self) -> None:
-        # It only warns: closing waits for the disk and for locks, which a garbage collection must not do.
+        # Only a warning: closing waits for the disk and for locks, which a garbage collection must not do.
         try:
             self._engine.check_readable()
         except (AttributeError, KVStoreError):

@@ -1,18 +1,18 @@
-"""How a method of the synchronous store becomes one of the asynchronous: parameters, types and words stay its own.
+"""How a synchronous method becomes an asynchronous one with the same parameters, types and docstring.
 
-A class of asynchronous twins is a list of these, and nothing in it can drift:
+A class of asynchronous twins is a list of these, so it cannot drift:
 
     range = threaded(Store.range)          -> await store.range(prefix=b"a")
 
-    threaded    awaited; made in the loop's executor
-    apart       awaited; made in a thread of its own: what lasts
-    at_once     awaited; made on the loop, because it never waits (elsewhere than in an embedded store: ``threaded``)
+    threaded    awaited; runs in the loop's executor
+    apart       awaited; runs in a thread of its own: for long work
+    at_once     awaited; runs on the loop, because it never waits (``threaded`` unless the store is embedded)
     written     awaited; planned on the loop and durable when it returns (``awaited_writes``)
-    streamed    an asynchronous iterator, whose items are fetched a page at a time in the executor
-    plain       not awaited: it only puts something down
+    streamed    an asynchronous iterator; its items are fetched a page at a time in the executor
+    plain       not awaited: it only records something
 
-What is written out by hand takes its docstring from its twin with ``twin``, which also has a type checker compare the
-parameters. (A test compares all of it.)
+A twin written out by hand takes its docstring from the original with ``twin``, which also makes a type checker compare
+the parameters. (A test compares everything.)
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ class Twin:
     """An asynchronous face of something synchronous."""
 
     _twin: Any
-    """What it is the face of."""
+    """The synchronous object behind it."""
     _writes: Any = None
-    """The same, but its writes are answered with awaitables; None: no part of it answers without waiting."""
+    """The same, but its writes return awaitables; None if no part of it answers without waiting."""
 
 
 def threaded(
@@ -101,7 +101,7 @@ def plain(method: Callable[Concatenate[S, P], T]) -> Callable[Concatenate[Twin, 
 def twin(
     method: Callable[Concatenate[S, P], Any],
 ) -> Callable[[Callable[Concatenate[A, P], R]], Callable[Concatenate[A, P], R]]:
-    """For the twin of ``method`` that is written out: its docstring."""
+    """For a twin of ``method`` that is written out by hand: copies the docstring."""
 
     def document(call: Callable[Concatenate[A, P], R]) -> Callable[Concatenate[A, P], R]:
         call.__doc__ = method.__doc__
@@ -111,7 +111,7 @@ def twin(
 
 
 def _named(call: C, method: Callable[..., Any]) -> C:
-    """The twin, under its name and with its words."""
+    """The twin, with the name and docstring of the original."""
     update_wrapper(call, method)
     call.__qualname__ = f"Async{method.__qualname__}"
     return call

@@ -1,11 +1,11 @@
-"""What a request has to pass before it is planned: is it well formed, is it small enough, how much room does it take?
+"""The checks a request has to pass before it is planned: is it well formed, is it small enough, what does it cost?
 
-``check`` looks at the request and the options alone, so it needs no lock. Whether there is that much room,
-``write/room.py`` knows; whether the store can carry it out, the planner finds.
+``check`` looks only at the request and the options, so it needs no lock. Whether there is room for that cost is for
+``write/room.py`` to say, and whether the store can carry the request out, for the planner.
 
-    cost   put: 256 + key + value · txn: the dearer branch, nested ones counted in · lease: 64 · the rest: 0
+    cost   put: 256 + key + value · txn: the dearer branch, nested ones included · lease: 64 · anything else: 0
 
-What costs nothing is never refused for want of room.
+A request that costs nothing is never refused for lack of room.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ GRANT_COST_BYTES = 64
 
 
 def check(request: Request, options: Options) -> int:
-    """The bytes of room that a request takes. Raises ``RequestError`` or ``TypeError`` where it is refused as it is.
+    """The bytes of room that a request takes. Raises ``RequestError`` or ``TypeError`` if it is refused as it stands.
 
-    The requests that only the store makes for itself are not asked about here: ``TypeError``.
+    Requests that the store makes only for itself do not come through here: ``TypeError``.
     """
     try:
         look = _CHECKS[request.__class__]
@@ -80,7 +80,7 @@ def _txn(request: TxnRequest, options: Options) -> int:
 
 
 def txn_cost(request: TxnRequest) -> int:
-    """What the dearer branch puts."""
+    """What the puts of the dearer branch cost."""
     return max(_branch_cost(request.success), _branch_cost(request.failure))
 
 

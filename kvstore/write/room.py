@@ -1,22 +1,22 @@
-"""Room: the quota, the low-disk mark, and the alarm that says that one of them refuses writes.
+"""Room: the quota, the low-disk mark, and the alarm that shows that one of them refuses writes.
 
-    used   = live bytes of the backend (free pages do not count) + bytes of changes that wait in memory
+    used   = live bytes of the backend (free pages do not count) + bytes of changes waiting in memory
     a write of cost c is accepted if   used + c < quota   and   free bytes of the disk >= low-disk mark
 
-    cost   put: 256 + key + value · txn: the dearer branch, nested ones counted in · lease: 64 · the rest: 0
+    cost   put: 256 + key + value · txn: the dearer branch, nested ones included · lease: 64 · anything else: 0
 
-What costs nothing (reads, deletes, compaction, revoking a lease) is never refused here: the low-disk mark keeps
-room for their log records, and where the disk is full all the same, the log's reserve (wal/writer.py), which a write
-that costs something may not touch. The decision falls before the write is planned, so a refused one left no trace.
+Whatever costs nothing (reads, deletes, compaction, revoking a lease) is never refused here. The low-disk mark keeps
+room for its log records; if the disk is full all the same, there is the log's reserve (wal/writer.py), which a write
+that costs something may not touch. The decision comes before the write is planned, so a refused write leaves no trace.
 
-``NOSPACE`` is raised with the first refusal and goes out by itself once there is room again; it is the sign of
-the state, not its cause. Live bytes are asked from the backend in the background and after each checkpoint; a
-write adds up what has come since. It compares one number, ``unchecked_bytes``, and asks further only beyond it.
+``NOSPACE`` is raised with the first refusal and clears itself once there is room again; it shows the state and does
+not cause it. The backend is asked for its live bytes in the background and after each checkpoint; what was written
+since is added to that. A write compares one number, ``unchecked_bytes``, and looks further only beyond it.
 
-While the disk is short of room, log segments that nobody needs go at once, whatever ``max_wals`` says.
+While the disk is short of room, log segments that are not needed are released at once, whatever ``max_wals`` says.
 
-A log that is full in spite of all this stalls the store (write/writer.py): writes are refused with ``DiskFull``, what
-was planned but not logged is dropped by reading the state anew from backend and log, and then writes go on.
+If the log is full in spite of all this, the store stalls (write/writer.py): writes are refused with ``DiskFull``,
+whatever was planned but not logged is dropped by reading the state again from backend and log, and then writes go on.
 """
 
 from __future__ import annotations
@@ -50,20 +50,20 @@ class Room:
         self._quota_bytes = core.options.quota_bytes
         self._low_disk_bytes = core.options.low_disk_bytes
         self._live_bytes = 0
-        """Of the backend, when last asked."""
+        """Live bytes of the backend when last asked."""
         self._disk_is_low = False
         self._log_is_full = False
         self.backend_is_full = False
         """Whether the last checkpoint found the disk full."""
         self.unchecked_bytes = 0
-        """As long as the active generation is smaller than this, no write needs a check."""
+        """While the active generation is smaller than this, no write needs a check."""
         self.measure()
 
     # --- measuring --------------------------------------------------------------------
 
     @property
     def used_bytes(self) -> int:
-        """What the quota is held against."""
+        """The number that is compared with the quota."""
         return self._live_bytes + sum(generation.size_bytes for generation in self._core.state.generations)
 
     def measure(self) -> None:
@@ -73,7 +73,7 @@ class Room:
         self.reckon()
 
     def reckon(self) -> None:
-        """Work out how far writes may go without a check."""
+        """Work out how far writes may go without another check."""
         core, state = self._core, self._core.state
         waiting = sum(generation.size_bytes for generation in state.generations[1:])
         unchecked = core.options.overlay_limit
@@ -90,7 +90,7 @@ class Room:
         except (
             FileNotFoundError,
             PermissionError,
-        ):  # out of reach by its name: what is open is still written to
+        ):  # unreachable by name: open files are still written to
             return 1 << 62
 
     # --- refusing ---------------------------------------------------------------------
@@ -116,7 +116,7 @@ class Room:
         return None
 
     def _log_refusal(self, cost_bytes: int) -> SpaceError | None:
-        """What keeps the log from taking a write of this cost; there are zeros for it otherwise."""
+        """Why the log cannot take a write of this cost. If it can, its zeros are there afterwards."""
         log = self._core.log
         self._log_is_full = False
         try:
@@ -129,7 +129,7 @@ class Room:
 
     @property
     def is_short(self) -> bool:
-        """Whether the disk has too little room, by any sign."""
+        """Whether the disk has too little room, by any of the signs."""
         is_stalled = isinstance(self._core.life.stalled_by, DiskFull)
         return self._disk_is_low or self._log_is_full or self.backend_is_full or is_stalled
 
@@ -146,7 +146,7 @@ class Room:
                 self._set_alarm(on=False)
 
     def end_stall(self) -> None:
-        """If there is room, and no background work in the way: make memory from the backend and the log again."""
+        """If there is room and no background work in the way, rebuild the memory state from the backend and the log."""
         core = self._core
         is_full = isinstance(core.life.stalled_by, DiskFull)
         if is_full and self.free_bytes() < max(RESUME_BYTES, self._low_disk_bytes):

@@ -14,7 +14,7 @@ UNPLANNED = -1
 
 
 class Ticket:
-    """A request: asked for, then planned, then done, which is durable or failed."""
+    """A request on its way: asked for, then planned, then done, which means durable or failed."""
 
     __slots__ = (
         "compacted",
@@ -37,28 +37,28 @@ class Ticket:
         self.entry: bytes | None = None
         self.response: Any = None
         self.revision = UNPLANNED
-        """``State.head`` after it, once it is planned; the next two likewise."""
+        """``State.head`` after this write, once it is planned; the same goes for the next two."""
         self.compacted = UNPLANNED
         self.index = UNPLANNED
-        """The log's index with its entry."""
+        """The index of its entry in the log."""
         self.withdrawn = False
-        """Whether it need not be planned any more, if it is not yet."""
+        """Whether its caller has given up, so that it need not be planned."""
         self.done = False
         self.error: BaseException | None = None
         self.waiters: list[threading.Lock] = []
-        """A taken lock of each thread that waits for it."""
+        """A held lock for each thread that waits for it."""
         self.is_main_threads = False
         """Whether the main thread is among them."""
         self.notify: Notify | None = None
         self.future: Any = None
-        """Room for what the owner of ``notify`` needs to find its caller again."""
+        """Whatever the owner of ``notify`` needs to find its caller again."""
 
     def is_done(self) -> bool:
-        """Durable, or failed. Another thread may make it so at any moment."""
+        """Whether it is durable or has failed. Another thread may change that at any moment."""
         return self.done
 
     def wake(self) -> None:
-        """Let those who wait look again. Harmless if they are awake."""
+        """Let the waiting threads look again. Harmless if they are awake."""
         for waiter in self.waiters:
             try:
                 waiter.release()

@@ -6,32 +6,32 @@
              publish  its last revision: now readers see it
              settle   answer those whose tickets these are, and drop them from the queue
 
-Whoever waits while nobody leads becomes the leader, so a lone writer plans and syncs inline and pays no thread switch.
-While the leader is in ``fdatasync`` (without the GIL) others ask; they are the next group. That the leader plans for
-all of them avoids a convoy at the planner's lock, where each thread would hold it while waiting for the GIL, or
-the reverse: with 64 threads it is twice as fast.
+A thread that waits while nobody leads becomes the leader, so a lone writer plans and syncs inline, without a thread
+switch. While the leader is in ``fdatasync`` (without the GIL) other requests arrive; they are the next group. Letting
+the leader plan for all of them avoids a convoy at the planner's lock, where each thread would hold it while waiting
+for the GIL, or the reverse: with 64 threads it is twice as fast.
 
-Callers that do not want to wait (``put_nowait``, asyncio) have their request planned at once. A thread of ours, the
-flusher, then leads.
+Callers that do not want to wait (``put_nowait``, asyncio) have their request planned at once. The flusher, a thread
+of the store's own, then leads.
 
-An exception can come at any step: out of a signal handler on the main thread, or because there is no memory. So a
-round (the four steps) leaves its traces where the next leader finds them, and each step can be done again:
+An exception can come at any step: from a signal handler on the main thread, or because memory is short. So a round
+(the four steps) leaves its traces where the next leader finds them, and each step can be repeated:
 
-    half planned    the plan is decided and stands in ``_decided``: it is carried out again, and queued
+    half planned    the plan is decided and kept in ``_decided``: it is carried out again, and queued
     half logged     the log knows the record it was writing: the same bytes are written again, and synced
     half settled    the tickets are still at the front of the queue: they are published and settled again
 
-Only the disk ends this, or a fault of ours that does not pass: after a failed write or sync the log is in an unknown
-state, its writers get ``StorePoisoned``, and so does every later write. The queue is in the order of plans, so what
-is published has no gap.
+Only a disk failure ends this, or a lasting fault of ours. After a failed write or sync the state of the log is unknown:
+the tickets of the group get ``StorePoisoned``, and so does every later write. The queue is in the order of plans, so
+published revisions have no gap.
 
-A disk that is full before anything was written is milder: the log is as it was. So is a log that cannot go on for want
-of a descriptor, or because its folder is out of reach. Everybody in the queue gets that error, and the
-writer is *stalled*: nothing is planned until the plans that never reached the log have been dropped from
+A disk that was full before anything was written is milder: the log is unchanged. The same goes for a log that cannot
+go on for lack of a descriptor, or because its folder is out of reach. Everything in the queue fails with that error,
+and the writer is *stalled*: nothing is planned until the plans that never reached the log have been dropped from
 memory (``resume``).
 
-A call from inside a write, by a signal handler or a finalizer on the same thread, cannot be served: the thread would
-wait for itself. It gets ``Reentered``.
+A call from inside a write, made by a signal handler or a finalizer on the same thread, cannot be served: the thread
+would wait for itself. It gets ``Reentered``.
 """
 
 from __future__ import annotations
@@ -60,17 +60,17 @@ logger = logging.getLogger("kvstore")
 BARRIER = BarrierRequest()
 RETRY_SECONDS = 0.05
 NOTHING_WRITTEN = (DiskFull, NoDescriptor, StoreUnreachable)
-"""What the log says where it stands as it stood before an append."""
+"""The log's errors after which it is exactly as it was before the append."""
 ENTRY_OVERHEAD_BYTES = 16
-"""No less than what a record adds for each entry."""
+"""At least what a record adds for each entry."""
 
 
 class Appender(Protocol):
-    """What the log does for us."""
+    """What the writer needs of the log."""
 
     last_index: int
     unfinished: Any
-    """An append that was interrupted; None if there is none."""
+    """An append that was interrupted, or None."""
 
     @property
     def failure(self) -> BaseException | None:
@@ -81,7 +81,7 @@ class Appender(Protocol):
         """The last entry that is as durable as the options ask for."""
 
     def has_place_for(self, size_bytes: int) -> bool:
-        """Whether that much can be appended by a write and a sync, and nothing else."""
+        """Whether this many bytes can be appended with one write and one sync, and nothing else."""
 
     def append(self, entries: list[bytes], time_ms: int) -> int: ...
 
@@ -89,16 +89,16 @@ class Appender(Protocol):
         """Make durable what durability ``interval`` or ``off`` left unsynced."""
 
     def resume(self) -> None:
-        """Finish the append that was interrupted."""
+        """Finish an interrupted append."""
 
 
 def holds(lock: Any) -> bool:
-    """Whether this thread has taken an ``RLock``. (As ``threading.Condition`` asks it.)"""
+    """Whether this thread holds an ``RLock``. (``threading.Condition`` asks the same way.)"""
     return bool(lock._is_owned())
 
 
 class Writer:
-    """Plans, logs, publishes and settles. Its owner says what a planned write sets going (``planned``)."""
+    """Plans, logs, publishes and settles. Its owner decides what a planned write triggers (``planned``)."""
 
     def __init__(
         self,
@@ -120,9 +120,9 @@ class Writer:
         self.asked: deque[Ticket] = deque()
         """Not planned yet, in order."""
         self._queue: list[Ticket] = []
-        """Planned, in order, and not settled."""
+        """Planned but not settled, in order."""
         self._decided: tuple[Ticket, Plan] | None = None
-        """What is being carried out."""
+        """The plan that is being carried out."""
         self._lead = threading.RLock()
         """Held by the leader."""
         self.planning = threading.RLock()
@@ -133,9 +133,9 @@ class Writer:
         """Called with each revision that is published."""
         self._told = state.published
         self._flusher = 0
-        """The flusher's thread id; 0: there is none."""
+        """The flusher's thread id; 0 if there is none."""
         self._flushing = threading.Lock()
-        """Held by the flusher as long as it lives."""
+        """Held by the flusher while it runs."""
         self._flusher_wanted = Bell()
         self._stopping = False
 
@@ -158,7 +158,7 @@ class Writer:
         return ticket.response
 
     def submit(self, request: Request) -> Ticket:
-        """Plan a request now, or raise why not; ``wait`` for it, or have it flushed."""
+        """Plan a request now, or raise why it cannot be; ``wait`` for it, or have it flushed."""
         if self.is_inside:
             raise Reentered
         ticket = Ticket(request)
@@ -193,7 +193,7 @@ class Writer:
 
     @property
     def is_inside(self) -> bool:
-        """Whether the caller is in the middle of a write: it leads, or plans."""
+        """Whether the caller is in the middle of a write: leading or planning."""
         return holds(self._lead) or holds(self.planning)
 
     def _wait(self, ticket: Ticket) -> None:
@@ -218,7 +218,7 @@ class Writer:
         return waiter
 
     def _leave(self) -> None:
-        """This thread was refused, or interrupted at any step: it lets go of everything, and others go on."""
+        """For a thread that was refused or interrupted at any step: release every lock, and let others go on."""
         for lock in (self.log_lock, self.planning, self._lead):
             while holds(lock):
                 lock.release()
@@ -237,7 +237,7 @@ class Writer:
     # --- the leader -------------------------------------------------------------------
 
     def _lead_for(self, ticket: Ticket) -> bool:
-        """Lead until the ticket is done; false if the flusher was asked to, instead."""
+        """Lead until the ticket is done; false if the flusher was asked to do it instead."""
         is_flushed_elsewhere = False
         while not ticket.done and not is_flushed_elsewhere:
             if not self._round():
@@ -250,8 +250,8 @@ class Writer:
     def _round(self, *, anyhow: bool = False) -> bool:
         """Serve one group: plan, log, publish, settle.
 
-        False: the log has to make room first, which cannot be done again by somebody else, so a thread that signals
-        can reach leaves it alone, unless ``anyhow``.
+        False: the log has to make room first. No other thread could repeat that, so a thread that signals can reach
+        leaves it alone, unless ``anyhow``.
         """
         if self.asked or self._decided is not None:
             self._plan_asked()
@@ -282,13 +282,13 @@ class Writer:
                         self._plan(ticket)
                     except Exception as error:
                         if not isinstance(error, KVStoreError) and on_main_thread():
-                            raise  # perhaps out of a signal handler: it is this thread's
+                            raise  # perhaps from a signal handler: it belongs to this thread
                         self._settle([ticket], error)
                 asked.popleft()
         self._planned()
 
     def _plan(self, ticket: Ticket) -> None:
-        """Decide, carry out, queue. Under ``planning``."""
+        """Decide, carry out, queue. The caller holds ``planning``."""
         request = ticket.request
         life = self._life
         if request is BARRIER:
@@ -316,7 +316,7 @@ class Writer:
         self._queue.append(ticket)
 
     def _finish_decided(self) -> None:
-        """Do what a thread that was interrupted had decided. Under ``planning``."""
+        """Carry out what an interrupted thread had decided. The caller holds ``planning``."""
         assert self._decided is not None
         ticket, plan = self._decided
         self.planner.carry_out_again(plan)
@@ -326,14 +326,14 @@ class Writer:
 
     @contextmanager
     def still(self) -> Iterator[None]:
-        """Nothing is planned inside, and nothing stands half planned."""
+        """Inside, nothing is planned and no plan is half carried out."""
         with self.planning:
             if self._decided is not None:
                 self._finish_decided()
             yield
 
     def _front(self) -> tuple[list[Ticket], int]:
-        """The whole queue, unless it is more than one record may carry; and the bytes of its entries."""
+        """The whole queue, or as much of it as one record may carry; and the bytes of its entries."""
         batch = self._queue[:]
         count = size_bytes = 0
         for ticket in batch:
@@ -347,7 +347,7 @@ class Writer:
         return batch, size_bytes
 
     def _write(self, batch: list[Ticket]) -> BaseException | None:
-        """Make the batch durable; returns what it failed with. What is raised is not the disk's doing, and passes."""
+        """Make the batch durable; returns the error it failed with. What it raises is temporary, not a disk failure."""
         life = self._life
         if life.failure is not None or life.stalled_by is not None:
             return life.failure or life.stalled_by
@@ -372,7 +372,7 @@ class Writer:
                     life.stall(error)
                 return error
             if log.failure is None and (on_main_thread() or isinstance(error, MemoryError)):
-                raise  # somebody else will finish it
+                raise  # another thread will finish it
             life.poison(log.failure or error)
             return life.failure
 
@@ -388,7 +388,7 @@ class Writer:
             self._told = last.revision
 
     def _settle(self, batch: list[Ticket], error: BaseException | None = None) -> None:
-        """Answer those whose tickets these are; ``error``: what all of them failed with."""
+        """Answer the tickets; ``error`` is what all of them failed with."""
         notified: dict[Notify, list[Ticket]] | None = None
         for ticket in batch:
             if not ticket.done:
@@ -408,9 +408,9 @@ class Writer:
                 logger.exception("a writer could not be told that its write is done")
 
     def _pass_on(self) -> None:
-        """Let somebody lead, if there is anything to do: a thread that waits, or the flusher.
+        """If there is work left, have it led by a waiting thread or the flusher.
 
-        Not the main thread: it may be in a signal handler, and not come back for long.
+        Not by the main thread: it may be in a signal handler, and not come back for long.
         """
         if not (self.asked or self._queue or self._decided is not None):
             return
@@ -426,7 +426,7 @@ class Writer:
     # --- the flusher ------------------------------------------------------------------
 
     def flush_soon(self) -> bool:
-        """Have the flusher lead, for tickets that nobody waits for; false if no thread can be had for it."""
+        """Have the flusher lead for tickets that no thread waits for. Returns false if it cannot be started."""
         if not self._flusher:
             thread = threading.Thread(target=self._run_flusher, name="kvstore-flusher", daemon=True)
             try:
@@ -438,7 +438,7 @@ class Writer:
 
     def _run_flusher(self) -> None:
         if not self._flushing.acquire(blocking=False):
-            return  # there is one
+            return  # there is one already
         self._flusher = threading.get_ident()
         while not self._stopping:
             self._flusher_wanted.wait()
@@ -448,7 +448,7 @@ class Writer:
                 except MemoryError as error:
                     logger.warning("a group of writes waits: %r", error)
                     time.sleep(RETRY_SECONDS)
-                except BaseException as error:  # nothing that passes by itself
+                except BaseException as error:  # not temporary
                     self._life.poison(error)
                 finally:
                     self._lead.release()
@@ -458,7 +458,7 @@ class Writer:
         return bool(self.asked or self._queue) and not self._stopping
 
     def stop(self) -> None:
-        """End the flusher. The queue is drained, and nobody is let in any more."""
+        """End the flusher. The queue is drained, and no new writes are let in."""
         self._stopping = True
         if self._flusher and self._flusher != threading.get_ident():
             self.flush_soon()
@@ -472,14 +472,14 @@ class Writer:
         with self.still():
             if not self._life.is_stalled:
                 return
-            if self._queue:  # they have to be told first
+            if self._queue:  # their callers have to be told first
                 self.flush_soon()
                 return
             reload()
             self._life.resume()
 
     def error_of(self, ticket: Ticket) -> BaseException:
-        """What to tell the caller of a failed ticket."""
+        """The error for the caller of a failed ticket."""
         if ticket.revision == UNPLANNED and ticket.error is not None:
             return ticket.error
         if isinstance(ticket.error, NOTHING_WRITTEN) and ticket.error is not self._life.failure:
