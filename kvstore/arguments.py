@@ -1,8 +1,8 @@
-"""Arguments that would silently mean something else are refused before they become a request.
+"""Refuses arguments that would silently mean something else, before they become a request.
 
-etcd takes revision -1 for the newest, limit -1 for none, and a TTL of -5 for two seconds. The engine keeps its rules
-(it is compared with recorded conversations), so the arguments of our callers are checked here first. A wrong type is a
-``TypeError``, a wrong value a ``BadArgument``; both name the argument and what was given.
+etcd takes revision -1 for the newest, limit -1 for none, and a TTL of -5 for two seconds. The engine keeps etcd's rules
+(it is compared with recorded conversations), so the faces check their callers' arguments here first. A wrong type is a
+``TypeError``, a wrong value a ``BadArgument``; both name the argument and the value.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def check_bytes(name: str, value: object) -> None:
 
 
 def check_number(name: str, value: object, least: int = 0) -> None:
-    """Check for an int (not a bool) of at least ``least``."""
+    """Check that ``value`` is an int (not a bool) of at least ``least``."""
     if not isinstance(value, int) or isinstance(value, bool):
         raise TypeError(f"{name} must be an int, not {value!r:.80}")
     if value < least:
@@ -30,7 +30,7 @@ def check_number(name: str, value: object, least: int = 0) -> None:
 
 
 def check_bounds(**bounds: int) -> None:
-    """Check the revisions and the limit of a range, where 0 stands for none."""
+    """Check the revisions and the limit of a range, where 0 means none."""
     for name, value in bounds.items():
         check_number(name, value)
 

@@ -11,14 +11,14 @@ A backend keeps the committed state. It knows nothing of revisions, leases or lo
 What it must promise:
 
 * keys are any bytes up to ``KEY_BYTES_MAX``, not empty, in exact unsigned byte order; values are any bytes;
-* a commit is atomic: after a crash a prefix of the commits is there, each whole. The last few may be
+* a commit is atomic: after a crash a prefix of the commits is there, each one whole. The last few may be
   missing (the log brings them back) until ``sync`` has returned;
 * readers never block the writer, nor the writer readers. There is one writer at a time (the engine's);
 * reads may come from any thread.
 
-A class takes from ``BackendDefaults``, and its views from ``ReadTxDefaults``, what it cannot do better. Backends are
-found by name through the entry-point group ``kvstore.backends`` (plugins.py). A third party passes
-``kvstore.testing.backend_contract`` with its own class and is done.
+A class inherits what it cannot do better from ``BackendDefaults``, and its views from ``ReadTxDefaults``. Backends are
+found by name through the entry-point group ``kvstore.backends`` (plugins.py). A third-party backend only has to pass
+``kvstore.testing.backend_contract``.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from kvstore.readers import ForeignReader
 
 KEY_BYTES_MAX = (
     2 * 1024 * 1024 + 1024
-)  # a request's limit, doubled by escaping never in practice, plus a revision
+)  # the largest request, plus a revision; escaping never doubles it in practice
 
 Row = tuple[bytes, bytes]
 Progress = Callable[[int, int], None]
@@ -41,7 +41,7 @@ Progress = Callable[[int, int], None]
 
 
 class ReadTx(Protocol):
-    """A view of one commit. Cheap; close it soon (a long one keeps old pages alive)."""
+    """A view of one commit. Cheap; close it soon, because a long one keeps old pages alive."""
 
     def get(self, table: str, key: bytes) -> bytes | None:
         """The value of ``key``, or None."""
@@ -67,7 +67,7 @@ class ReadTx(Protocol):
         """How many rows have start <= key < end."""
 
     def first_values(self, table: str, keys: Sequence[bytes]) -> list[bytes | None]:
-        """The value of the first row at or after each key (ascending order is fastest), None where there is none."""
+        """The value of the first row at or after each key (ascending order is fastest), None if there is none."""
 
     def close(self) -> None: ...
 
@@ -79,22 +79,22 @@ class ReadTx(Protocol):
 
 
 class WriteTx(ReadTx, Protocol):
-    """One batch. Leaving the ``with`` block commits it; an exception drops it whole. Reads see the batch."""
+    """One batch. Leaving the ``with`` block commits it; an exception drops it whole. Its reads see its writes."""
 
     def put_many(self, table: str, rows: Iterable[Row], *, append: bool = False) -> None:
-        """Insert or replace rows. ``append``: keys ascend and are greater than all present (faster)."""
+        """Insert or replace rows. ``append``: keys ascend and are greater than all present ones (faster)."""
 
     def delete_many(self, table: str, keys: Iterable[bytes]) -> None:
-        """Delete keys; absent ones are no error."""
+        """Delete keys; absent ones are not an error."""
 
     def delete_ranges(self, table: str, ranges: Iterable[tuple[bytes, bytes]]) -> int:
-        """Delete all rows with start <= key < end of any of the ``ranges``. Returns how many there were.
+        """Delete all rows with start <= key < end for any of the ``ranges``. Returns how many there were.
 
-        Costs what it deletes, and a seek for each range.
+        Costs one seek per range, and whatever it deletes.
         """
 
     def delete_all(self, table: str) -> int:
-        """Delete all rows of a table. Returns how many there were. Far cheaper than deleting each."""
+        """Delete all rows of a table. Returns how many there were. Far cheaper than deleting them one by one."""
 
 
 class Backend(Protocol):
@@ -102,35 +102,35 @@ class Backend(Protocol):
 
     name: ClassVar[str]
     persistent: ClassVar[bool]
-    """False: nothing is kept across ``close`` (the engine then replays its whole log at open)."""
+    """False: nothing survives ``close`` (the engine then replays its whole log at open)."""
     streams: ClassVar[bool]
-    """False: ``copy_into`` never can."""
+    """False: ``copy_into`` is never possible."""
 
     @classmethod
     def open(
         cls, path: Path, tables: Sequence[str], *, read_only: bool = False, immutable: bool = False
     ) -> Self:
-        """Open the file at ``path``, creating it (0600) with ``tables`` when it is absent and not ``read_only``.
+        """Open the file at ``path``, creating it (0600) with ``tables`` if it is absent and not ``read_only``.
 
-        ``immutable``: nobody writes the file (a snapshot): open it through mmap without lock files
+        ``immutable``: nothing writes the file (a snapshot), so open it through mmap without lock files
         and ignore bytes after the backend's own end. Raises ``NotAStore``, ``TooNew``, ``Corruption``,
         ``WrongStore`` (a file of another of our backends), ``MissingDependency``, ``FileNotFoundError``.
         """
 
     @classmethod
     def recognizes(cls, path: Path) -> bool:
-        """Whether the first bytes of the file are this backend's (damage elsewhere does not matter)."""
+        """Whether the first bytes of the file are this backend's (damage further inside does not matter)."""
 
     @classmethod
     def stale_helpers(cls, path: Path) -> list[Path]:
-        """Files beside the closed file ``path`` that must go before another file takes its name.
+        """Files beside the closed file ``path`` that must be removed before another file takes its name.
 
         Raises ``StoreLocked`` if they still hold commits because another process has the file open.
         """
 
     @classmethod
     def check_closed(cls, path: Path) -> None:
-        """Walk a file that nobody has open, with plain reads, if mapping a damaged one could end the process.
+        """Check a file that nobody has open, with plain reads, if mapping a damaged one could end the process.
 
         Raises ``Corruption``.
         """
@@ -143,13 +143,13 @@ class Backend(Protocol):
         """A point read of the newest commit, without the cost of ``read()``."""
 
     def view(self, table: str, key: bytes) -> memoryview | None:
-        """The value of ``key`` as a view that stays valid as long as somebody holds it.
+        """The value of ``key`` as a view that stays valid as long as it is referenced.
 
-        Without a copy, where the backend can (of a file that nobody writes).
+        Avoids a copy where the backend can (in a file that nothing writes).
         """
 
     def foreign_readers(self) -> list[ForeignReader]:
-        """Other processes that read the file that this one writes."""
+        """Other processes that read the file that this process writes."""
 
     def read(self) -> ReadTx: ...
 
@@ -175,8 +175,8 @@ class Backend(Protocol):
     def copy_into(self, fd: int) -> bool:
         """Write the same copy to ``fd``, which may be a pipe, from front to back, each byte once.
 
-        A snapshot is then hashed, written and read back while it is being copied. Nobody commits meanwhile. Returns
-        False, with nothing written, where that cannot be done now.
+        This lets a snapshot be hashed, written and read back while it is being copied. There are no commits meanwhile.
+        Returns False, with nothing written, if that is not possible now.
         """
 
     def size_bytes(self) -> int:
@@ -189,11 +189,11 @@ class Backend(Protocol):
         """Walk the whole file; raise ``Corruption`` at the first damage."""
 
     def close(self) -> None:
-        """Idempotent. The engine makes sure that no other call is under way."""
+        """Close. Idempotent. The engine makes sure that no other call is under way."""
 
 
 class ReadTxDefaults:
-    """What a view does where it can do no better."""
+    """Fallbacks for a view that can do no better."""
 
     __slots__ = ()
 
@@ -204,60 +204,60 @@ class ReadTxDefaults:
 
 
 class BackendDefaults:
-    """What a backend does where it can do no better, or has nothing to say."""
+    """Fallbacks for a backend that can do no better, or has nothing to report."""
 
     __slots__ = ()
     streams: ClassVar[bool] = False
 
     @classmethod
     def check_closed(cls, path: Path) -> None:
-        """Nothing: no damage of the file can end the process."""
+        """Does nothing: no damage of the file can end the process."""
 
     @classmethod
     def versions(cls) -> dict[str, str]:
-        """No library is behind it."""
+        """Empty: there is no library behind it."""
         return {}
 
     def view(self: Backend, table: str, key: bytes) -> memoryview | None:
-        """Of a copy."""
+        """A view of a copy."""
         value = self.get(table, key)
         return None if value is None else memoryview(value)
 
     def foreign_readers(self) -> list[ForeignReader]:
-        """None are known."""
+        """Empty: none are known."""
         return []
 
     def copy_into(self, fd: int) -> bool:
-        """It cannot."""
+        """Never possible."""
         return False
 
 
 WALKED_BYTES_MAX = 1 << 20
-"""A file up to this size is checked whenever there is a reason to: checking a page takes tens of microseconds."""
+"""A file up to this size is checked whenever there is reason to: checking a page takes tens of microseconds."""
 
 
 def check_closed(kind: type[Backend], path: Path, *, only_small: bool = False) -> None:
-    """Check a closed file before it is mapped: a damaged one could end the process then.
+    """Check a closed file before it is mapped, when a damaged one could end the process.
 
-    ``only_small``: pass over one that would take long. Raises ``Corruption``.
+    ``only_small``: skip a file that would take long. Raises ``Corruption``.
     """
     if not only_small or path.stat().st_size <= WALKED_BYTES_MAX:
         kind.check_closed(path)
 
 
 def backend_names() -> list[str]:
-    """The installed backends."""
+    """The names of the installed backends."""
     return plugins.names(plugins.BACKENDS)
 
 
 def find_backend(name: str) -> type[Backend]:
-    """The backend class called ``name``; raises ``OpenError`` that lists what is installed."""
+    """The backend class called ``name``; raises ``OpenError`` with a list of what is installed."""
     backend: type[Backend] = plugins.find(plugins.BACKENDS, name)
     return backend
 
 
 def recognize_backend(path: Path) -> type[Backend] | None:
-    """The backend whose file is at ``path``, or None."""
+    """The backend that the file at ``path`` belongs to, or None."""
     for name in backend_names():
         backend = find_backend(name)
         if backend.recognizes(path):

@@ -1,4 +1,4 @@
-"""``kvstore.offline.backend_move`` under the name that it had first, for programs that import it."""
+"""``kvstore.offline.backend_move`` under its former name, for programs that still import it."""
 
 from kvstore.offline.backend_move import move_backend
 

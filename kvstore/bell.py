@@ -1,8 +1,8 @@
 """Waking threads that wait: a bell for one, a gate for many.
 
-Their whole state is in locks and single assignments, so they may be used by anybody at any moment, a signal handler or
-a finalizer among them, and an exception at any step leaves nothing held. ``threading.Event`` and ``Condition`` are
-Python code around a lock, which an exception on the way in leaves held for ever: the library uses neither.
+Their whole state is in locks and single assignments, so they may be used anywhere at any moment, even in a signal
+handler or a finalizer, and an exception at any step leaves nothing locked. ``threading.Event`` and ``Condition`` are
+Python code around a lock, which an exception on the way in leaves locked forever: the library uses neither.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import threading
 class Bell:
     """For one waiter. Look for work, then ``wait``, and look again: a ring comes after the work it announces.
 
-    A ring is remembered until somebody has waited for it; ringing again before that costs a look at a lock.
+    A ring is remembered until a ``wait`` has returned for it; ringing again before that costs only a look at a lock.
     """
 
     __slots__ = ("_lock",)
@@ -28,7 +28,7 @@ class Bell:
             try:
                 self._lock.release()
             except RuntimeError:
-                pass  # somebody else rang at the same moment
+                pass  # another thread rang at the same moment
 
     def wait(self, timeout_seconds: float | None = None) -> bool:
         """Return when rung since the last ``wait`` (then true), or when the time is up."""
@@ -46,11 +46,11 @@ class Gate:
 
     def open(self) -> None:
         self.is_open = True
-        for waiter in tuple(self._waiters):  # who comes later sees that it is open
+        for waiter in tuple(self._waiters):  # a later waiter sees that it is open
             waiter.ring()
 
     def wait(self, timeout_seconds: float | None = None) -> bool:
-        """Return when it is open, or when the time is up; whether it is open."""
+        """Wait until it is open or the time is up. Returns whether it is open."""
         if not self.is_open:
             waiter = Bell()
             self._waiters.append(waiter)

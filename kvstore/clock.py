@@ -1,18 +1,18 @@
 """The clock of an open store: the time of day, and a clock that cannot be set.
 
-    now_ms       the system's clock, for time stamps and for what a restart has to know
-    elapsed_ms   since some moment; setting the system's clock does not move it
+    now_ms       the system's clock, for timestamps and for what a restart has to know
+    elapsed_ms   since some fixed moment; setting the system's clock does not change it
     lease_ms     the time of day without the jumps since the store was opened: deadlines are in this time
 
 Intervals (retention, snapshots) and leases count elapsed time. A deadline is also in the log, where the next opening
-compares it with the time of day; so when that jumps, all deadlines are moved by as much (``drift_ms``, ``following``),
-and each lease keeps the time it had left.
+compares it with the time of day; so when that jumps, all deadlines are moved by the same amount (``drift_ms``,
+``following``), and each lease keeps the time it had left.
 
-Elapsed time is ``time.monotonic``. The caller's own clock (the option ``clock``) has nothing like it, so there it is
-the sum of the steps from one reading to the next; a step back, or ahead by more than an hour, is a jump in which no
-time has passed.
+Elapsed time is ``time.monotonic``. The caller's own clock (the option ``clock``) has no such counterpart, so there
+elapsed time is the sum of the steps from one reading to the next; a step back, or ahead by more than an hour, is a jump
+during which no time has passed.
 
-A time of day before 1970 or beyond ``END_MS`` is replaced by the nearest that files can hold.
+A time of day before 1970 or after ``END_MS`` is replaced by the nearest one that files can hold.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Clock:
         return self.now_ms() - self.lease_ms()
 
     def following(self, drift_ms: int) -> Callable[[], None]:
-        """Moves ``lease_ms`` by as much, once, however often it is called. The caller moves all deadlines with it."""
+        """A call that moves ``lease_ms`` by that much, at most once. The caller moves all deadlines with it."""
         base_ms = self._base_ms + drift_ms
 
         def follow() -> None:
@@ -65,7 +65,7 @@ class Clock:
 
 
 class _Steps:
-    """The steps of a clock, from one look to the next."""
+    """The steps of a clock from one reading to the next."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -73,7 +73,7 @@ class _Steps:
         self._elapsed_ms = 0
 
     def see(self, now_ms: int) -> int:
-        """Look; how much has elapsed."""
+        """Take a reading. Returns how much time has elapsed."""
         with self._lock:
             step_ms = 0 if self._last_ms is None else now_ms - self._last_ms
             self._last_ms = now_ms
@@ -83,5 +83,5 @@ class _Steps:
 
 
 def _in_ms(seconds: float) -> int:
-    """A time within what files can hold; what is not a number is 1970."""
+    """A time within what files can hold; NaN is 1970."""
     return int(min(seconds * 1000, END_MS)) if seconds > 0 else 0

@@ -1,10 +1,10 @@
 """Stores of other programs: the interface through which their files are read, imported and written.
 
-An adapter is an entry of the group ``kvstore.foreign``, and is found by name (``etcd``) or by what it recognizes.
+An adapter is an entry point in the group ``kvstore.foreign``, found by name (``etcd``) or by the files it recognizes.
 
     open           a read-only store over the files in place
-    import_store   makes a data directory of ours from them
-    export_store   makes a file of theirs from a store of ours
+    import_store   makes one of our data directories from them
+    export_store   writes one of our stores as a file of theirs
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImportOptions:
-    """How to move in."""
+    """Options of an import."""
 
     backend: str = "lmdb"
     wal_dir: str = ""
-    """Where the other store's log is, if not in its usual place."""
+    """The other store's log directory, if it is not in its usual place."""
     skip_hash_check: bool = False
-    """Accept a file without its checksum, or with a wrong one."""
+    """Accept a file that has no checksum, or a wrong one."""
     cluster_id: int = 0
     member_id: int = 0
-    """Zero: those of the other store."""
+    """Zero: keep the other store's ids."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Imported:
-    """What was moved in."""
+    """What was imported."""
 
     data_dir: Path
     backend: str
@@ -65,7 +65,7 @@ class Exported:
 
 
 class LogRecord(NamedTuple):
-    """A record of another store's log: its place, and its content for a person and as plain values."""
+    """A record of another store's log: its place, and its content both as text and as plain values."""
 
     path: Path
     offset: int
@@ -76,7 +76,7 @@ class LogRecord(NamedTuple):
 
 
 class ForeignStores(Protocol):
-    """One kind of other store."""
+    """The stores of one other program."""
 
     name: ClassVar[str]
 
@@ -84,7 +84,7 @@ class ForeignStores(Protocol):
         """Whether the file or directory is of this kind; damage further inside does not matter."""
 
     def open(self, path: Path, *, wal_dir: str = "") -> Store:
-        """A read-only store. Raises ``NotAStore``, ``TooNew``, ``Corruption``, ``StoreLocked``."""
+        """Open as a read-only store. Raises ``NotAStore``, ``TooNew``, ``Corruption``, ``StoreLocked``."""
 
     def import_store(
         self, source: Path, data_dir: Path, options: ImportOptions, progress: Progress | None = None
@@ -95,7 +95,7 @@ class ForeignStores(Protocol):
         """Write a file: all of it, or nothing."""
 
     def dump_log(self, path: Path, *, wal_dir: str = "") -> Iterator[LogRecord]:
-        """Every record of the log in a data directory. Raises ``Corruption`` where it is damaged."""
+        """Every record of the log in a data directory. Raises ``Corruption`` if it is damaged."""
 
 
 def foreign_names() -> list[str]:
@@ -103,7 +103,7 @@ def foreign_names() -> list[str]:
 
 
 def find_foreign(name: str) -> ForeignStores:
-    """The adapter called ``name``; raises ``OpenError`` that lists what is installed."""
+    """The adapter called ``name``; raises ``OpenError`` with a list of what is installed."""
     adapter: ForeignStores = plugins.find(plugins.FOREIGN, name)()
     return adapter
 

@@ -1,12 +1,12 @@
 """A store's directories, held as they were when it was opened.
 
-A path says where something was. While a store is open its directory may be renamed, a link on the path may be changed,
-or another file system may be mounted on top; then the same path leads to other files. Open files are not affected: the
-log and the backend are written through descriptors. Whatever would use the path again (the next segment, a snapshot, a
+A path says where something was. While a store is open its directory may be renamed, a link on the path changed, or
+another file system mounted on top; then the same path leads to other files. Open files are not affected: the log and
+the backend are written through descriptors. Anything that would use the path again (the next segment, a snapshot, a
 defragmentation, releasing segments) first checks that it still leads to the directory that was opened, and otherwise
-raises ``StoreUnreachable`` with nothing changed. The log then continues in the segment that it has.
+raises ``StoreUnreachable`` with nothing changed. The log then continues in its current segment.
 
-What is created in these directories belongs to their owner, also when root does the upkeep.
+Files created in these directories belong to the directories' owner, even when root does the upkeep.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class HeldFolders:
         }
 
     def check(self, path: Path) -> None:
-        """Raise ``StoreUnreachable`` if ``path`` is one of the directories, or in one, that was moved away."""
+        """Raise ``StoreUnreachable`` if ``path`` is one of the directories, or inside one, that was moved away."""
         path = os.fspath(path)
         folder = path if path in self._known else os.path.dirname(path)
         known = self._known.get(folder)
@@ -56,9 +56,9 @@ def _identity(status: os.stat_result) -> tuple[int, int]:
 
 
 def check_held(disk: Disk) -> None:
-    """Raise ``StoreUnreachable`` if a folder that ``disk`` holds is not at its place.
+    """Raise ``StoreUnreachable`` if a folder held by ``disk`` is no longer in its place.
 
-    For files that are opened by others than ``disk``.
+    For files that are not opened through ``disk``.
     """
     folders: HeldFolders | None = getattr(disk, "folders", None)
     if folders is not None:
@@ -66,7 +66,7 @@ def check_held(disk: Disk) -> None:
 
 
 class HeldDisk:
-    """A ``Disk`` for the files of one store: see the module."""
+    """A ``Disk`` for the files of one store: see the module's docstring."""
 
     def __init__(self, disk: Disk, directory: DataDir) -> None:
         self._disk = disk

@@ -1,7 +1,7 @@
 """Invariants at run time: with ``KVSTORE_VERIFY=1`` in the environment each is checked where it could first break.
 
 The numbers are those of ARCHITECTURE.md ("Invariants"). All tests run with them. Without the variable a check costs one
-look-up of a name. Data does not depend on these checks; they only reveal a fault of kvstore sooner.
+look-up of a name. Correctness does not depend on these checks; they only reveal a fault of kvstore sooner.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ class InvariantBroken(AssertionError):
 
 
 def hold(number: int, is_so: bool, said: str) -> None:
-    """Raise ``InvariantBroken`` unless invariant ``number`` holds; ``said``: what was found."""
+    """Raise ``InvariantBroken`` unless invariant ``number`` holds; ``said`` describes what was found."""
     if not is_so:
         raise InvariantBroken(f"invariant {number}: {said}")
 

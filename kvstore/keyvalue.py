@@ -41,7 +41,7 @@ class BadRow(Corruption, WireError):
 def encode_key_value(
     key: bytes, create_revision: int, mod_revision: int, version: int, value: bytes, lease: int
 ) -> bytes:
-    """The canonical ``KeyValue`` bytes (zero fields left out, ascending order)."""
+    """The canonical ``KeyValue`` bytes (zero fields omitted, ascending order)."""
     if not create_revision or not mod_revision or not version:
         return _encode_sparse(key, create_revision, mod_revision, version, value, lease)
     modified = varint(mod_revision)
@@ -130,7 +130,7 @@ def row_revisions(rows: Sequence[bytes | None]) -> list[tuple[int, int]]:
     try:
         return list(map(_revision_of, map(_from_bytes, [row or b"" for row in rows])))
     except _DecodeError:
-        return [_revision_of(_parse(row or b"")) for row in rows]  # which says what is wrong with which
+        return [_revision_of(_parse(row or b"")) for row in rows]  # one by one, to show what is wrong with which row
 
 
 def row_change(row: bytes) -> tuple[int, int, bytes]:
@@ -143,8 +143,8 @@ def row_change(row: bytes) -> tuple[int, int, bytes]:
 
 # --- protobuf's parser -------------------------------------------------------------------
 #
-# A row is damaged if protobuf says so of its bytes, and in no other case: that there was no memory, that the stack was
-# full, that protobuf could not be imported or a handler of the caller's raised something says nothing about a row.
+# A row is damaged only if protobuf says so about its bytes. That memory or the stack ran out, that protobuf could not
+# be imported, or that the caller's signal handler raised something says nothing about the row.
 
 
 def _parse(row: bytes) -> Any:
@@ -158,7 +158,7 @@ def _parse(row: bytes) -> Any:
 
 
 def _is_as_written(row: bytes) -> bool:
-    """Whether the row has only the fields of a row, each of its type, in their canonical encoding."""
+    """Whether the row has only a row's fields, each of its type, in canonical encoding."""
     again = []
     try:
         for number, value in fields(row):
@@ -231,7 +231,7 @@ class KeyValue:
 
     @classmethod
     def of(cls, key: bytes, row: bytes) -> Self:
-        """Wrap a stored row whose key is at hand; the rest is not decoded yet."""
+        """Wrap a stored row whose key is known already; the rest is not decoded yet."""
         self = _new(cls)
         _set_row(self, row)
         _set_key(self, key)
@@ -317,7 +317,7 @@ def _short(value: bytes, length_max: int = 64) -> str:
 
 
 class KeyValues(Sequence[KeyValue]):
-    """An immutable list of ``KeyValue`` over stored rows: an element is made when it is used."""
+    """An immutable list of ``KeyValue`` over stored rows: each element is made when it is used."""
 
     __slots__ = ("rows",)
 

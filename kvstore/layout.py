@@ -1,18 +1,18 @@
-"""Where every file of a data directory is, and what it is called. No other module spells a name.
+"""The place and name of every file in a data directory. No other module spells a name.
 
     <data-dir>/LOCK                                   exclusive lock: pid and host of the holder
     <data-dir>/wal/<cluster-id>-<first-index>.wal     log segments (the folder may be elsewhere: --wal-dir)
     <data-dir>/wal/<...>.wal.tmp                      the next segment, being zero-filled; removed at open
     <data-dir>/wal/<...>.wal.broken                   a copy of a segment whose torn tail was cut
-    <data-dir>/snap/db                                the live backend (its helpers beside it: db-lock, db-wal, ...);
-                                                      of the memory backend an empty file that says so (recognition.py)
+    <data-dir>/snap/db                                the live backend (with its side files: db-lock, db-wal, ...);
+                                                      for the memory backend an empty marker file (recognition.py)
     <data-dir>/snap/db.tmp                            a defragmented copy in the making; removed at open
     <data-dir>/snap/db.broken                         a damaged backend that was set aside
     <data-dir>/snap/<cluster-id>-<index>.snap         snapshots
     <data-dir>/snap/<...>.snap.tmp                    a snapshot in the making; removed at open
     <data-dir>.restoring, <data-dir>/.restoring       a restore in the making (snapshot/building.py)
 
-Ids and indexes are 16 lower-case hex digits, so that names sort as numbers.
+Ids and indexes are 16 lower-case hex digits, so names sort like numbers.
 """
 
 from __future__ import annotations
@@ -32,34 +32,34 @@ TEMP_SUFFIX = ".tmp"
 BROKEN_SUFFIX = ".broken"
 
 NOT_OURS = frozenset({"lost+found"})
-"""What an empty directory may have, being the root of a file system."""
+"""What an empty directory may contain if it is the root of a file system."""
 
-_TEMPORARY = re.compile(r"\.tmp(-[a-z]+)?$")  # with the helpers that a backend keeps beside its file
+_TEMPORARY = re.compile(r"\.tmp(-[a-z]+)?$")  # with the side files that a backend keeps
 _NAME = re.compile(r"([0-9a-f]{16})-([0-9a-f]{16})(\.wal|\.snap)")
 _KEPT_APART = re.compile(r"([0-9a-f]{16}-[0-9a-f]{16})\.[0-9a-f]{8}(\.wal)")
 
 
 @dataclass(frozen=True, slots=True)
 class NumberedFile:
-    """A segment or snapshot: ``index`` is its first, respectively last, log index."""
+    """A segment or snapshot: ``index`` is a segment's first log index, a snapshot's last."""
 
     path: Path
     cluster_id: int
     index: int
     descriptor: int = -1
-    """An open descriptor of the file, where it might be removed meanwhile; else -1."""
+    """An open descriptor of the file, if it might be removed meanwhile; else -1."""
 
 
 @dataclass(frozen=True)
 class DataDir:
-    """The places inside one data directory."""
+    """The places in one data directory."""
 
     root: Path
     wal: Path
 
     @classmethod
     def at(cls, data_dir: str | os.PathLike[str], wal_dir: str | os.PathLike[str] | None = None) -> DataDir:
-        """Absolute, and links on the way followed: changing the working directory or a link moves nothing."""
+        """Absolute, with links on the way resolved: changing the working directory or a link moves nothing."""
         root = Path(os.path.realpath(data_dir))
         if not wal_dir:
             return cls(root, root / "wal")
@@ -93,7 +93,7 @@ class DataDir:
         return self.snap / f"{cluster_id:016x}-{index:016x}{SNAPSHOT_SUFFIX}"
 
     def links(self) -> list[Path]:
-        """What is a symbolic link, of the two folders and of everything inside the store."""
+        """The symbolic links among the two folders and everything inside the store."""
         found = [path for path in (self.snap, self.wal) if path.is_symlink()]
         for folder in (self.root, self.snap, self.wal):
             with suppress(FileNotFoundError, NotADirectoryError), os.scandir(folder) as entries:
@@ -123,23 +123,23 @@ def segment_name(cluster_id: int, first_index: int) -> str:
 
 
 def segments(wal_dir: Path) -> list[NumberedFile]:
-    """Log segments of a directory in index order; files with other names are not ours to judge."""
+    """The log segments in a directory, in index order; files with other names are ignored."""
     return _numbered(wal_dir, SEGMENT_SUFFIX)
 
 
 def archived(folder: Path) -> list[NumberedFile]:
-    """Segments in an archive in index order, those that are kept apart with them."""
+    """The segments in an archive, in index order, including those that had to be kept under another name."""
     files = (segment_at(file.path) for file in _files(folder) if not file.name.endswith(BROKEN_SUFFIX))
     return sorted((file for file in files if file is not None), key=lambda file: (file.index, file.path))
 
 
 def kept_apart(path: Path, checksum: int) -> Path:
-    """Another name for a segment in an archive, whose name is taken."""
+    """Another name for a segment in an archive, for when its own is taken."""
     return path.with_name(f"{path.stem}.{checksum:08x}{SEGMENT_SUFFIX}")
 
 
 def segment_at(path: str | os.PathLike[str]) -> NumberedFile | None:
-    """What the name of a segment, or of a copy set aside, says; None if it is not such a name."""
+    """What the name of a segment, or of a copy set aside, says; None for any other name."""
     match = _NAME.fullmatch(_KEPT_APART.sub(r"\1\2", Path(path).name.removesuffix(BROKEN_SUFFIX)))
     if match is None or match[3] != SEGMENT_SUFFIX:
         return None
@@ -157,18 +157,18 @@ def temporaries(directory: Path) -> list[Path]:
 
 
 def helpers(path: Path) -> list[Path]:
-    """What a backend keeps beside its file ``path``: ``<name>-wal``, ``<name>-lock`` and the like."""
+    """The side files of a backend at ``path``: ``<name>-wal``, ``<name>-lock`` and the like."""
     prefix = path.name + "-"
     return sorted(Path(file.path) for file in _files(path.parent) if file.name.startswith(prefix))
 
 
 def building(data_dir: Path) -> Path:
-    """Where a restore builds what is to become ``data_dir``, which does not exist."""
+    """Where a restore builds a ``data_dir`` that does not exist yet."""
     return data_dir.with_name(data_dir.name + ".restoring")
 
 
 def building_inside(data_dir: Path) -> Path:
-    """Where it builds in a directory that does."""
+    """Where a restore builds inside a ``data_dir`` that exists."""
     return data_dir / ".restoring"
 
 

@@ -5,8 +5,8 @@
     registry.register(kvstore.metrics.collector(store))   # or into a registry of your own
 
 Numbers that the store has anyway (sizes, revisions, counts) are read when asked for. Calls and durations have to be
-measured as they happen (``measuring``): they are there only with the option ``metrics``, and are those of the
-process that was opened with it. Needs the package prometheus-client.
+measured as they happen (``measuring``): they are there only with the option ``metrics``, and cover the process
+that was opened with it. Needs the package prometheus-client.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from prometheus_client.registry import Collector
 
 
-# --- what there is: name -> (help, where it comes from) ----------------------------------
+# --- what there is: name -> (help, source) -----------------------------------------------
 
 GAUGES: dict[str, tuple[str, Callable[[Status], float]]] = {
     "etcd_mvcc_db_total_size_in_bytes": ("Size of the backend's files.", lambda s: s.size_bytes),
@@ -80,7 +80,7 @@ TOTALS: dict[str, tuple[str, Callable[[Measured], float]]] = {
     "etcd_debugging_mvcc_total_put_size_in_bytes": ("Keys and values put.", lambda m: m.put_bytes),
     "etcd_disk_defrag_inflight": ("1: a defragmentation is under way.", lambda m: m.under_way[DEFRAGMENT]),
 }
-"""Gauges of etcd's that have to be measured."""
+"""etcd's gauges that have to be measured."""
 HISTOGRAMS = {
     "etcd_disk_wal_fsync_duration_seconds": ("Syncs of the log.", SYNC),
     "etcd_wal_fsync_duration_seconds": ("Syncs of the log.", SYNC),

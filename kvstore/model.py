@@ -1,4 +1,4 @@
-"""Requests and answers, shaped like etcd's RPC messages, as immutable named tuples.
+"""Requests and responses, shaped like etcd's RPC messages, as immutable named tuples.
 
 A range ``[key, range_end)``: ``range_end`` empty means the single key, ``b"\\0"`` means from ``key`` to the last
 key, and ``prefix_end(prefix)`` ends a prefix. Revision 0 means the newest.
@@ -90,7 +90,7 @@ class DeleteRangeRequest(NamedTuple):
 
 
 class Compare(NamedTuple):
-    """True when ``result`` holds between every key of the range (a missing key counts as zeros) and ``operand``."""
+    """True if ``result`` holds between every key of the range (a missing key counts as zeros) and ``operand``."""
 
     key: bytes
     target: int = CompareTarget.VERSION
@@ -100,7 +100,7 @@ class Compare(NamedTuple):
 
 
 class TxnRequest(NamedTuple):
-    """If all of ``compare`` hold, run ``success``, else ``failure``. ``None`` stands for an op that was not set."""
+    """Run ``success`` if all of ``compare`` hold, else ``failure``. ``None`` stands for an op that was not set."""
 
     compare: tuple[Compare, ...] = ()
     success: tuple[Any, ...] = ()
@@ -113,7 +113,7 @@ Op = RangeRequest | PutRequest | DeleteRangeRequest | TxnRequest | None
 class WatchPosition(NamedTuple):
     """Where a watch continues: at change ``sub`` (counted from 0) of ``revision``.
 
-    Two numbers, which can be stored anywhere. Positions compare in the order of what they point at.
+    Two numbers, which can be stored anywhere. Positions compare in the order of the changes they point at.
     """
 
     revision: int
@@ -121,7 +121,7 @@ class WatchPosition(NamedTuple):
 
 
 class WatchRequest(NamedTuple):
-    """``start_sub``: of ``start_revision`` only the changes from that one on (etcd has no such thing)."""
+    """``start_sub``: skip the changes of ``start_revision`` before this one (etcd has no such field)."""
 
     key: bytes = FROM_KEY
     range_end: bytes = b""
@@ -134,7 +134,7 @@ class WatchRequest(NamedTuple):
 
 
 def _refuse_truth(of: object) -> NoReturn:
-    """Compares and ops have none: ``a and b``, ``not a``, ``0 < a < 5`` would silently drop a part."""
+    """Compares and ops have no truth value: ``a and b``, ``not a``, ``0 < a < 5`` would silently drop a part."""
     if isinstance(of, Compare):
         raise TypeError(
             "a compare is neither true nor false, so `a and b`, `not a` and `1 < version(k) < 5` have no meaning: "
@@ -157,20 +157,20 @@ class PutWithTTLRequest(NamedTuple):
 
 
 class CompactionRequest(NamedTuple):
-    """``physical``: the answer waits until the rows are gone. (For the planner there is no difference.)"""
+    """``physical``: answer only when the rows are deleted. (It makes no difference to the planner.)"""
 
     revision: int
     physical: bool = False
 
 
 class HashKVRequest(NamedTuple):
-    """A read; 0 stands for the newest revision."""
+    """A read; revision 0 means the newest."""
 
     revision: int = 0
 
 
 class LeaseGrantRequest(NamedTuple):
-    """``id`` 0: one is drawn."""
+    """``id`` 0: pick one."""
 
     ttl: int
     id: int = 0
@@ -214,11 +214,11 @@ class ShiftRequest(NamedTuple):
 
 
 class ClampRequest(NamedTuple):
-    """No lease has more time left than its TTL: shorten those that do."""
+    """Shorten every lease that has more time left than its TTL."""
 
 
 class BarrierRequest(NamedTuple):
-    """Nothing; it is answered when everything planned before it is durable."""
+    """Changes nothing; answered when everything planned before it is durable."""
 
 
 Request = (
@@ -241,11 +241,11 @@ Request = (
 """What the planner decides."""
 
 
-# --- answers ---------------------------------------------------------------------------
+# --- responses -------------------------------------------------------------------------
 
 
 class RangeResponse(NamedTuple):
-    """``revision`` is the newest one, ``count`` the keys in the range whatever limit and filters say."""
+    """``revision`` is the newest one; ``count`` is the number of keys in the range, whatever limit and filters say."""
 
     revision: int
     kvs: KeyValues
@@ -265,7 +265,7 @@ class DeleteRangeResponse(NamedTuple):
 
 
 class TxnResponse(NamedTuple):
-    """``responses`` line up with the ops of the branch that ran. A nested answer has revision 0, as etcd's."""
+    """``responses`` match the ops of the branch that ran. A nested response has revision 0, as in etcd."""
 
     revision: int
     succeeded: bool
@@ -295,7 +295,7 @@ class LeaseKeepAliveResponse(NamedTuple):
 
 
 class LeaseTimeToLiveResponse(NamedTuple):
-    """``ttl``: whole seconds left, -1 for an unknown lease; ``keys`` only when asked for."""
+    """``ttl``: whole seconds left, -1 for an unknown lease; ``keys`` only on request."""
 
     revision: int
     id: int
@@ -310,7 +310,7 @@ class LeaseLeasesResponse(NamedTuple):
 
 
 class HashKVResponse(NamedTuple):
-    """``hash``: etcd's HashKV, CRC-32C over the rows that etcd would keep at ``hash_revision``."""
+    """``hash``: etcd's HashKV, a CRC-32C over the rows that etcd would keep at ``hash_revision``."""
 
     revision: int
     hash: int

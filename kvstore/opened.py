@@ -1,7 +1,6 @@
 """A snapshot file as a read-only store.
 
-The file is opened where it lies (snapshot/formats.py); what is read from it is read by an engine that can do nothing
-else (reads.py).
+The file is opened in place (snapshot/formats.py), and read by an engine that can do nothing else (reads.py).
 """
 
 from __future__ import annotations
@@ -36,14 +35,14 @@ class Snapshot(Store):
 
     @property
     def members(self) -> tuple[Member, ...]:
-        """Those of the cluster that the snapshot was taken from."""
+        """The members of the cluster that the snapshot was taken from."""
         return self.info.members
 
     def view(self, key: bytes) -> memoryview | None:
         """The value of ``key`` at the snapshot's revision without a copy, or None: for values of many kilobytes.
 
-        It looks into the file where the backend allows (LMDB, keys of up to 511 bytes), elsewhere into a copy. It
-        stays valid as long as anybody holds it or a slice of it, also when the snapshot is closed.
+        The view is of the file itself where the backend allows (LMDB, keys of up to 511 bytes), elsewhere of a copy. It
+        stays valid as long as it or a slice of it is referenced, even after the snapshot is closed.
         """
         self.engine.check_readable()
         check_key(key)
@@ -55,7 +54,7 @@ class Snapshot(Store):
 
 
 def file_core(state: State, lessor: Lessor, cluster_id: int, member_id: int) -> ReadCore:
-    """What is read from a file that is no data directory."""
+    """The core of an engine over a file that is not a data directory."""
     return ReadCore(
         options=Options(read_only=True, background=False),
         disk=OSDisk(),
@@ -71,7 +70,7 @@ def file_core(state: State, lessor: Lessor, cluster_id: int, member_id: int) -> 
 
 @disk_full_is_typed()
 def open_snapshot(path: str | os.PathLike[str], *, verify: bool = False) -> Snapshot:
-    """Open a snapshot file read-only. ``verify``: look at every byte first.
+    """Open a snapshot file read-only. ``verify``: check every byte first.
 
     Raises ``NotAStore``, ``TooNew``, ``Corruption``, ``MissingDependency``.
     """
@@ -88,13 +87,13 @@ def open_snapshot(path: str | os.PathLike[str], *, verify: bool = False) -> Snap
 
 
 class LeasesOnDemand(Lessor):
-    """The leases of a file that nobody writes, read when they are first asked for: most readers never do."""
+    """The leases of a file that nothing writes, read when first asked for: most readers never ask."""
 
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
 
     def __getattr__(self, name: str) -> Any:
-        """Reached only while they have not been read."""
+        """Reached only until they have been read."""
         if name not in ("leases", "_deadlines"):
             raise AttributeError(name)
         self.leases = {}

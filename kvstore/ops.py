@@ -30,7 +30,7 @@ from kvstore.mvcc.validate import check_number
 
 
 def key_range(key: bytes | None, range_end: bytes | None, prefix: bytes | None) -> tuple[bytes, bytes]:
-    """(key, range_end) of a request from whichever way the caller named the range."""
+    """The (key, range_end) of a request, however the caller named the range."""
     if prefix is not None:
         if key is not None or range_end is not None:
             raise TypeError("give either a key (and range_end) or a prefix")
@@ -59,8 +59,8 @@ def watch(
     no_delete: bool,
     progress_notify: bool,
 ) -> WatchRequest:
-    """A watch, from whichever way the caller named its range and its start."""
-    # The empty key with a range_end is the first key there is, as etcd's watches have it.
+    """A watch request, however the caller named its range and its start."""
+    # The empty key with a range_end means the first key there is, as in etcd's watches.
     start, end = key_range(FROM_KEY if key == b"" and range_end else key, range_end, prefix)
     check_bounds(start_revision=start_revision)
     revision, sub = _watch_start(start_revision, resume)
@@ -68,7 +68,7 @@ def watch(
 
 
 def _watch_start(start_revision: int, resume: tuple[int, int] | None) -> tuple[int, int]:
-    """(revision, sub) of the first change that a watch wants."""
+    """The (revision, sub) of the first change that a watch wants."""
     if resume is None:
         return start_revision, 0
     if start_revision:
@@ -82,7 +82,7 @@ def _watch_start(start_revision: int, resume: tuple[int, int] | None) -> tuple[i
 
 
 class Target:
-    """Something of a key that can be compared; the comparison makes a ``Compare``."""
+    """A property of a key that can be compared; the comparison makes a ``Compare``."""
 
     __slots__ = ("_key", "_range_end", "_target")
 
@@ -133,31 +133,31 @@ def _target(kind: CompareTarget, key: bytes | None, range_end: bytes | None, pre
 def version(
     key: bytes | None = None, *, range_end: bytes | None = None, prefix: bytes | None = None
 ) -> Target:
-    """How often the key was put since it was created; 0: it does not exist."""
+    """How often the key was put since it was created; 0 if it does not exist."""
     return _target(CompareTarget.VERSION, key, range_end, prefix)
 
 
 def create_revision(
     key: bytes | None = None, *, range_end: bytes | None = None, prefix: bytes | None = None
 ) -> Target:
-    """The revision that created the key; 0: it does not exist."""
+    """The revision that created the key; 0 if it does not exist."""
     return _target(CompareTarget.CREATE, key, range_end, prefix)
 
 
 def mod_revision(
     key: bytes | None = None, *, range_end: bytes | None = None, prefix: bytes | None = None
 ) -> Target:
-    """The revision of the key's last put; 0: it does not exist."""
+    """The revision of the key's last put; 0 if it does not exist."""
     return _target(CompareTarget.MOD, key, range_end, prefix)
 
 
 def value(key: bytes | None = None, *, range_end: bytes | None = None, prefix: bytes | None = None) -> Target:
-    """The key's value; a compare is false where the key does not exist."""
+    """The key's value; a compare is false if the key does not exist."""
     return _target(CompareTarget.VALUE, key, range_end, prefix)
 
 
 def lease(key: bytes | None = None, *, range_end: bytes | None = None, prefix: bytes | None = None) -> Target:
-    """The id of the lease attached to the key; 0: none."""
+    """The id of the lease attached to the key; 0 if there is none."""
     return _target(CompareTarget.LEASE, key, range_end, prefix)
 
 
@@ -208,12 +208,12 @@ def delete(
 def txn(
     compare: Iterable[Compare] = (), success: Iterable[Any] = (), failure: Iterable[Any] = ()
 ) -> TxnRequest:
-    """A transaction, also as an op of another."""
+    """A transaction, also for use as an op of another."""
     return TxnRequest(_listed("compare", compare), _listed("success", success), _listed("failure", failure))
 
 
 def _listed(name: str, items: Iterable[Any]) -> tuple[Any, ...]:
-    """What a list of compares or ops holds. One alone is a tuple too, of its fields."""
+    """The items of a list of compares or ops. (A single one is itself a tuple, of its fields.)"""
     if type(items) in _ALONE:
         raise TypeError(f"{name} is a list: write {name}=[...], also around a single one")
     return tuple(items)

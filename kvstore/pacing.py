@@ -1,14 +1,14 @@
 """How background work gives way to writers and readers.
 
 Python runs one thread at a time, and a thread that computes keeps the others waiting for up to 5 ms. So long work calls
-a ``Pause`` between every few rows:
+a ``Pause`` every few rows:
 
     no_pause     no pause: nothing else waits
     Pacer        a short sleep after every 0.1 ms of work
     Courtesy     half of the time while there are writes, otherwise briefly every 2 ms
     GivesWay     the same, and gives the work up before writers have to wait for memory
 
-Work that loads the disk instead asks ``Traffic`` whether there are writes just now.
+Work that loads the disk instead asks ``Traffic`` whether there are writes at the moment.
 """
 
 from __future__ import annotations
@@ -30,21 +30,21 @@ Pause = Callable[[], None]
 
 
 class Load(Protocol):
-    """What tells of writes: a ``State``."""
+    """Tells how many writes there are: a ``State``."""
 
     index: int
 
     @property
     def waiting_bytes(self) -> int:
-        """What writes have put into memory since the last checkpoint began."""
+        """Bytes that writes have put into memory since the last checkpoint began."""
 
 
 def no_pause() -> None:
-    """For work during which nothing waits for the GIL or the disk, or for which everything waits."""
+    """For work during which nothing waits for the GIL or the disk, or everything waits anyway."""
 
 
 class Pacer:
-    """Lets others have the GIL whenever this thread has had it for a while: longer where it is in a hurry."""
+    """Yields the GIL whenever this thread has held it for a while, which is longer when it is in a hurry."""
 
     def __init__(self) -> None:
         self._resumed = time.perf_counter()
@@ -56,10 +56,10 @@ class Pacer:
 
 
 class Traffic:
-    """Whether background work should slow down: writes come in, and the memory for them is far from full."""
+    """Whether background work should slow down: there are writes, and the memory for them is far from full."""
 
     def __init__(self, load: Load, limit_bytes: int) -> None:
-        """``limit_bytes``: of memory, from which on writers wait (``overlay_limit``)."""
+        """``limit_bytes``: the amount of memory at which writers wait (``overlay_limit``)."""
         self._load = load
         self._limit_bytes = limit_bytes
         self._index = load.index
@@ -71,7 +71,7 @@ class Traffic:
             self._index = load.index
             self._busy_until = time.monotonic() + BUSY_SECONDS
         if 2 * load.waiting_bytes > self._limit_bytes:
-            return False  # they will have to wait for this work to end
+            return False  # writers will have to wait for this work to end
         return time.monotonic() < self._busy_until
 
 
@@ -90,7 +90,7 @@ class Courtesy:
 
 
 class GivesWay(Courtesy):
-    """As ``Courtesy``; raises ``Overloaded`` once writers would have to wait for memory."""
+    """Like ``Courtesy``, but raises ``Overloaded`` once writers would have to wait for memory."""
 
     def __init__(self, load: Load, limit_bytes: int) -> None:
         super().__init__(load, limit_bytes)

@@ -10,9 +10,9 @@
 A field is ``name=number type``: a scalar, a message or an enum, with ``*`` if it is repeated, with ``?`` if it is a
 member of the message's oneof. The values of an enum count from 0. An indented line continues the one before.
 
-The classes live in a descriptor pool of their own: a program that loads another library's modules of the same messages
-meets no clash, and there is no generated code that a version of protobuf could refuse. Every message is proto3: an
-absent number reads as 0, an unknown value of an enum as its number; sub-messages and members of a oneof know whether
+The classes have a descriptor pool of their own: a program that loads another library's modules of the same messages
+gets no clash, and there is no generated code that a version of protobuf could refuse. Every message is proto3: an
+absent number reads as 0, an unknown enum value as its number; sub-messages and members of a oneof know whether
 they are set.
 """
 
@@ -90,7 +90,7 @@ class Messages:
 
 
 def _add_enum(file: FileDescriptorProto, name: str, values: list[str]) -> None:
-    """``Message.Enum`` stands inside of its message."""
+    """``Message.Enum`` is nested in its message."""
     outer, _dot, name = name.rpartition(".")
     place = next((message for message in file.message_type if message.name == outer), file)
     enum = place.enum_type.add(name=name)
@@ -99,7 +99,7 @@ def _add_enum(file: FileDescriptorProto, name: str, values: list[str]) -> None:
 
 
 class Package:
-    """The classes of one package's messages, as attributes; each is made when it is first asked for."""
+    """The classes of one package's messages, as attributes; each is made on first use."""
 
     def __init__(self, pool: DescriptorPool, name: str) -> None:
         self._pool = pool
@@ -107,7 +107,7 @@ class Package:
 
     def __getattr__(
         self, name: str
-    ) -> Any:  # a class made at run time: its fields are known to the table alone
+    ) -> Any:  # a class made at run time: only the table knows its fields
         if name.startswith("_"):
             raise AttributeError(name)
         try:

@@ -1,16 +1,16 @@
 """Which other processes read a backend's file: locks on its directory, kept by the kernel.
 
-A lock on a byte of an open directory changes nothing on the disk. It can be taken on a mount that cannot be
-written, it ends with the process, however that ends, and it means the same in every pid namespace. Readers take
-shared locks, so none waits for another; the writer only asks which bytes are locked:
+A lock on a byte of an open directory changes nothing on the disk. It can be taken on a read-only mount, it ends with
+the process, however that ends, and it means the same in every pid namespace. Readers take shared locks, so none waits
+for another; the writer only asks which bytes are locked:
 
     commit << 22 | pid       a view of that commit of the backend, or of a later one
     HANDLE | pid             a handle that has the file open
     FROZEN | pid             a handle that reads the file as if it were never written
-    WRITER | pid             the process that writes it (asked for by the latter)
+    WRITER | pid             the process that writes the file (FROZEN handles ask for it)
 
 The pid is that of the reader's own namespace, and only for display. Each lock belongs to a descriptor
-of its own ("open file description" locks), so closing others of the same folder does not end it.
+of its own ("open file description" locks), so closing other descriptors of the same folder does not release it.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _LOCK = struct.Struct("@hhqqi4x")  # struct flock: type, whence, start, length, 
 
 
 class ReadCommit(NamedTuple):
-    """A view of another process. ``commit``: the backend's number of it, or a lower one."""
+    """A view in another process. ``commit``: the backend's number of the commit it reads, or a lower one."""
 
     commit: int
     pid: int
@@ -42,12 +42,12 @@ class ReadCommit(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class ForeignReader:
-    """A process that has the store's backend open, and what it keeps from being used again."""
+    """A process that has the store's backend open, and what it keeps from being reused."""
 
     pid: int
-    """In its own pid namespace."""
+    """The pid in its own pid namespace."""
     commits_behind: int
-    """How many commits of the backend are newer than the oldest that it reads at this moment; -1: it reads none."""
+    """How many commits are newer than the oldest one it is reading now; -1: it is reading none."""
 
 
 class FolderLock:
@@ -61,7 +61,7 @@ class FolderLock:
         self._fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
     def take(self, byte: int) -> None:
-        """Lock ``byte``, then let go of the one before. Raises ``OpenError`` where folders cannot be locked."""
+        """Lock ``byte``, then release the previous one. Raises ``OpenError`` if folders cannot be locked."""
         if byte == self._byte:
             return
         try:
@@ -89,36 +89,36 @@ class FolderLock:
 
 
 class Readers:
-    """The locks of others on a folder."""
+    """The locks of other processes on a folder."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = FolderLock(folder)
 
     def oldest(self) -> int | None:
-        """The lowest commit that a view of another process may have; None: there are no views."""
+        """The lowest commit that a view in another process may be reading; None if there are no views."""
         byte = self._lowest(0, HANDLE)
         return None if byte is None else byte >> PID_BITS
 
     def commits(self) -> list[ReadCommit]:
-        """The views of other processes, oldest first; several of one commit in one process count once."""
+        """The views in other processes, oldest first; several of one commit in one process count once."""
         return [ReadCommit(byte >> PID_BITS, _pid(byte)) for byte in self._all(0, HANDLE)]
 
     def handles(self) -> list[int]:
-        """Processes that have the file open to read it."""
+        """Processes that have the file open for reading."""
         return sorted({_pid(byte) for byte in self._all(HANDLE, WRITER)})
 
     def frozen(self) -> int | None:
-        """The process that reads the file as if it were never written, if there is one."""
+        """The process, if any, that reads the file as if it were never written."""
         byte = self._lowest(FROZEN, WRITER)
         return None if byte is None else _pid(byte)
 
     def writer(self) -> int | None:
-        """The process that writes the file, if it is one that says so here."""
+        """The process that writes the file, if it has said so here."""
         byte = self._lowest(WRITER, _END)
         return None if byte is None else _pid(byte)
 
     def foreign(self, newest: int) -> list[ForeignReader]:
-        """Every process that has the file open, with what it reads, where ``newest`` is the newest commit."""
+        """Every process that has the file open, with what it reads; ``newest`` is the newest commit."""
         behind = dict.fromkeys(self.handles(), -1)
         for commit, pid in self.commits():
             behind[pid] = max(behind.get(pid, -1), newest - commit, 0)
@@ -135,7 +135,7 @@ class Readers:
         return found
 
     def _lowest(self, first: int, end: int) -> int | None:
-        """The lowest locked byte of [first, end). The kernel names one of them: ask again below it."""
+        """The lowest locked byte in [first, end). The kernel names any one of them, so ask again below it."""
         lowest = None
         while first < end:
             asked = _LOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, first, end - first, 0)
@@ -147,7 +147,7 @@ class Readers:
 
 
 def view_byte(commit: int) -> int:
-    """What a view of ``commit`` locks."""
+    """The byte that a view of ``commit`` locks."""
     return commit << PID_BITS | own_pid()
 
 
@@ -156,14 +156,14 @@ def own_pid() -> int:
 
 
 def held(folder: Path, role: int) -> FolderLock:
-    """The lock of this process in a role (``HANDLE``, ``FROZEN``, ``WRITER``), until it is closed or let go."""
+    """This process's lock in a role (``HANDLE``, ``FROZEN``, ``WRITER``), held until it is closed or dropped."""
     lock = FolderLock(folder)
     lock.take(role | own_pid())
     return lock
 
 
 def has_readers(folder: Path) -> bool:
-    """Whether any handle, of this process or another, has the backend's file in ``folder`` open to read it."""
+    """Whether any handle, of this process or another, has the backend's file in ``folder`` open for reading."""
     readers = Readers(folder)
     try:
         return bool(readers.handles())

@@ -1,10 +1,10 @@
-"""Which backend a data directory uses: its files say so, and the name need not be given again.
+"""Which backend a data directory uses. Its files tell, so the name need not be given again.
 
-    snap/db            the backend's file. One that keeps nothing on disk has an empty file of its kind there, the mark
-    else a snapshot    the newest one's backend, if that is of such a kind (its mark may have been removed)
+    snap/db            the backend's file. One that keeps nothing on disk has an empty file there as its marker
+    else a snapshot    the newest one's backend, if it is such a kind (its marker may have been removed)
 
-Without the mark a store of the memory backend would look like a log whose backend is missing, and another kind of
-backend would be made for it.
+Without the marker, a store of the memory backend would look like a log whose backend is missing, and a backend of
+another kind would be made for it.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def backend_of(directory: DataDir) -> type[Backend] | None:
 
 
 def leave_mark(directory: DataDir, kind: type[Backend], disk: Disk) -> None:
-    """Have the files say that the store is kept by ``kind``, which keeps nothing on disk itself. Durable on return."""
+    """Mark the store as kept by ``kind``, which keeps nothing on disk itself. Durable on return."""
     if directory.db.exists():
         return
     disk.remove(directory.db_temp)

@@ -2,14 +2,14 @@
 
     {"pid": 4242, "host": "db1", "place": "2f1c-1a40-1a52", "closed": 8812}
 
-A copy of a directory, made file by file while the store is in use, has files of different moments. Nothing in a file
-tells, but a copy is in another place: ``place`` is the file system, the directory and the backend's file (inode
-numbers), written when the store is open and the backend has been found sound. ``closed`` is the last entry of a store
-that was closed: after that nothing changes, and a copy is as good as the original. So a backend is *known* if it is
+A copy of a directory, made file by file while the store is in use, has files of different moments. Nothing in the files
+shows that, but a copy is in another place: ``place`` is the file system, the directory and the backend's file (inode
+numbers), written once the store is open and the backend has been found sound. ``closed`` is the last entry of a store
+that was closed: nothing changes after that, and a copy is as good as the original. So a backend is *known* if it is
 where it was written, or was closed and holds exactly that entry. Any other is checked before it is used
 (``verification.copied``): a copy, or the original on a file system whose numbers have changed since a crash.
 
-The text is not synced. If it is lost or old, a backend may be checked without need.
+The text is not synced. If it is lost or old, a backend may be checked unnecessarily.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from kvstore.wal import Log
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """What the file of a lock says of the store."""
+    """What the lock file says about the store."""
 
     place: str = ""
     closed: int = -1
-    """The last entry, if the store was closed then."""
+    """The last entry, if the store was closed; else -1."""
 
     @classmethod
     def by(cls, text: bytes) -> Said:
@@ -43,7 +43,7 @@ class Said:
     def is_known(self, directory: DataDir) -> bool:
         """Whether the backend is where it was written, or the store was closed.
 
-        One that was closed must hold entry ``closed``, which can only be seen when it is open. An older version wrote
+        A store that was closed must hold entry ``closed``, which only opening it can show. An older version wrote
         neither; then the end of the log tells whether it was closed.
         """
         if self.place:
@@ -52,7 +52,7 @@ class Said:
 
 
 def place_of(directory: DataDir) -> str:
-    """The file system, folder and file of the backend."""
+    """The numbers of the backend's file system, folder and file."""
     numbers = os.statvfs(directory.snap).f_fsid, os.stat(directory.root).st_ino, os.stat(directory.db).st_ino
     return "-".join(f"{number:x}" for number in numbers)
 
@@ -67,7 +67,7 @@ class StoreLock:
         """What the file said before it was locked."""
 
     def acquire(self) -> None:
-        """Raises ``StoreLocked``, with who holds it."""
+        """Take the lock. Raises ``StoreLocked``, which names the holder."""
         holder = self._file.acquire(_text(Said()))
         if holder is not None:
             said = _parse(holder)
@@ -95,8 +95,8 @@ class StoreLock:
         return not is_free
 
     def note_closed(self, index: int) -> None:
-        """The backend holds everything, up to that entry, and is not written any more."""
-        if os.path.exists(self._directory.db):  # else it is out of reach, and will be checked
+        """Note that the backend holds everything up to that entry and will not be written any more."""
+        if os.path.exists(self._directory.db):  # otherwise it is out of reach, and will be checked
             self._file.write(_text(Said(place_of(self._directory), index)))
 
     def release(self) -> None:

@@ -34,12 +34,12 @@ def _varint(value: int) -> bytes:
 _LAST = [bytes((number,)) for number in range(1 << 7)]
 _WITH_MORE = [bytes((number | 0x80,)) for number in range(1 << 7)]
 
-# Put together from single bytes: making them one by one would be most of what importing this package takes.
+# Put together from single bytes: making them one by one would take most of the time of importing this package.
 SMALL_VARINTS = [*_LAST, *(low + high for high in _LAST[1:] for low in _WITH_MORE)]
-"""Varints of 0..16383 ready made: lengths and versions are nearly always among them."""
+"""Ready-made varints of 0..16383, which lengths and versions nearly always are."""
 
 _MORE = [low + high for high in _WITH_MORE for low in _WITH_MORE]
-"""Two bytes of a longer varint each: 14 bits, with more to follow."""
+"""Two bytes of a longer varint: 14 bits, with more to follow."""
 
 
 def varint(value: int) -> bytes:
@@ -59,7 +59,7 @@ def int_field(number: int, value: int) -> bytes:
 
 
 def bytes_field(number: int, data: bytes) -> bytes:
-    """A length-delimited field (number < 16), also when empty."""
+    """A length-delimited field (number < 16), written even if it is empty."""
     return b"%c%b%b" % (number << 3 | BYTES, varint(len(data)), data)
 
 

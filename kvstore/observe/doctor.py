@@ -1,10 +1,10 @@
-"""Doctor: the environment of a store, examined without touching the store, with advice in plain words.
+"""Doctor: examines the environment of a store without touching the store, and gives advice in plain words.
 
     versions      of this library, of Python, of the backends' libraries
     environment   kernel, file system, free space, how long a sync takes
     store         which process has it open, how far the backend is behind the log, clocks, room under the quota
 
-A fact has a level: ``ok``; ``advice``, something could be better; ``warning``, something will hurt.
+A fact has a level: ``ok``; ``advice``: something could be better; ``warning``: something will cause trouble.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ SYNCS = 50
 SYNC_BYTES = 4096
 SLOW_SYNC_SECONDS = 0.02
 FAST_SYNC_SECONDS = 0.00002
-"""Nothing that keeps data syncs faster than this."""
+"""A disk that syncs faster than this keeps nothing."""
 CLOCK_SLACK_MS = 1000
 LONG_REPLAY_BYTES = 256 << 20
 
@@ -66,7 +66,7 @@ class Fact:
 def diagnose(
     data_dir: str | os.PathLike[str], *, options: Options | None = None, disk: Disk | None = None
 ) -> list[Fact]:
-    """Look at the store in ``data_dir``, or at the place where one is to be. Raises ``NotAStore``.
+    """Examine the store in ``data_dir``, or the place where one will be. Raises ``NotAStore``.
 
     Writes one small file beside the log, to measure how long a sync takes, and removes it.
     """
@@ -103,7 +103,7 @@ def _versions() -> Iterator[Fact]:
         yield Fact(f"backend {name}", shown or "installed")
 
 
-# --- ground ------------------------------------------------------------------------------
+# --- the machine -------------------------------------------------------------------------
 
 
 def _kernel(path: Path) -> Fact:
@@ -115,7 +115,7 @@ def _kernel(path: Path) -> Fact:
 
 
 def has_fast_commit_bug(release: str) -> bool:
-    """Kernels 5.10 to 5.16 before the repair of ext4's fast commits reached their series."""
+    """Whether this is a kernel 5.10 to 5.16 from before the fix for ext4's fast commits reached its series."""
     match = re.match(r"(\d+)\.(\d+)(?:\.(\d+))?", release)
     if match is None:
         return False
@@ -134,7 +134,7 @@ def file_system_of(path: Path) -> tuple[str, str]:
 
 
 def find_mount(mounts: list[str], path: Path) -> tuple[str, str]:
-    """The line of /proc/self/mountinfo with the longest mount point above ``path``; the last of equals."""
+    """The line of /proc/self/mountinfo with the longest mount point above ``path``; the last one of equals."""
     best = ("", "")
     for line in mounts:
         before, _, after = line.partition(" - ")
@@ -185,7 +185,7 @@ def _room(name: str, path: Path, options: Options) -> Fact:
 
 
 def _sync_latency(folder: Path, disk: Disk) -> Fact:
-    """Median and 99th percentile of syncs like those of the log."""
+    """Median and 99th percentile of syncs like the log's."""
     path = layout.temporary(folder / "doctor")
     try:
         seconds = sorted(_syncs(path, disk))
@@ -273,7 +273,7 @@ def _snapshots(directory: DataDir) -> Fact:
 def _backend(directory: DataDir, options: Options, holder: StoreLocked | None) -> Iterator[Fact]:
     if (
         holder is not None and holder.pid == os.getpid()
-    ):  # a second look at its files could harm the first one's locks
+    ):  # opening and closing its files again could drop the first one's locks
         yield Fact("backend", "open in this process: see Store.status")
         return
     kind = recognize_backend(directory.db) if directory.db.is_file() else None
@@ -338,7 +338,7 @@ def _clock(written_ms: int, now_ms: int) -> Fact:
 
 
 def _left_behind(directory: DataDir) -> Iterator[Fact]:
-    """Files that were set aside, and are the user's to delete."""
+    """Files that were set aside and are the user's to delete."""
     broken = directory.set_aside()
     if broken:
         advice = (

@@ -1,4 +1,4 @@
-"""What an operation would do, before anybody does it."""
+"""What an operation would do, before it is done."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class CompactionEstimate(NamedTuple):
 
 
 class DefragmentEstimate(NamedTuple):
-    """What a defragment would do. ``needed_bytes`` of ``free_bytes`` on the disk are taken until it is done."""
+    """What a defragment would do. Until it is done it takes ``needed_bytes`` of the disk's ``free_bytes``."""
 
     size_bytes: int
     in_use_bytes: int
@@ -37,7 +37,7 @@ class DefragmentEstimate(NamedTuple):
 
 
 def estimate_defragment(backend: Backend, directory: DataDir | None) -> DefragmentEstimate:
-    """The sizes that matter. Changes nothing."""
+    """The sizes involved. Changes nothing."""
     in_use = backend.in_use_bytes()
     free = files.free_bytes(directory.snap) if directory is not None else 0
     return DefragmentEstimate(backend.size_bytes(), in_use, in_use + MARGIN_BYTES, free)

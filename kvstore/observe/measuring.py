@@ -1,9 +1,9 @@
-"""What is measured as it happens, with the option ``metrics``: calls, bytes, durations. Shown by ``metrics``.
+"""What the option ``metrics`` measures as it happens: calls, bytes, durations. Shown by ``metrics``.
 
 Only then is the engine a ``MeasuredEngine`` with a ``MeasuredPlanner`` and a ``MeasuredDisk``: without the option not
-one instruction is spent on any of this. Counts are etcd's: each operation counts, also inside a transaction, and a
-lease that ends deletes its keys one by one; a transaction counts as one where it has more than one operation. (Not
-counted, as etcd does: the reads that compares take.)
+one instruction is spent on it. Counting follows etcd: each operation counts, also inside a transaction, and a lease
+that ends deletes its keys one by one; a transaction counts as one if it has more than one operation. (As in etcd, the
+reads that compares need are not counted.)
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from kvstore.keyvalue import KeyValue
 
 SYNC, WRITE, HASH = "sync", "write", "hash"
-"""Durations that are measured beside those of ``engine.timed``."""
+"""Durations that are measured in addition to those of ``engine.timed``."""
 
 SHORT_BOUNDS = tuple(0.001 * 2**step for step in range(14))
 LONG_BOUNDS = tuple(0.01 * 2**step for step in range(17))
@@ -57,7 +57,7 @@ BOUNDS = {
 
 
 class Histogram:
-    """Counts of durations by upper bound, as Prometheus wants them."""
+    """Counts of durations by upper bound, as Prometheus expects them."""
 
     def __init__(self, bounds: tuple[float, ...]) -> None:
         self._bounds = bounds
@@ -71,7 +71,7 @@ class Histogram:
             self.sum_seconds += seconds
 
     def cumulative(self) -> list[tuple[str, int]]:
-        """(upper bound, how many were at most that), the last being +Inf."""
+        """(upper bound, number of durations up to it), the last bound being +Inf."""
         with self._lock:
             counts = list(self._counts)
         total, rows = 0, []
@@ -205,7 +205,7 @@ class MeasuredPlanner(Planner):
 
 
 class MeasuredReads(Reads):
-    """What reads are counted by: mixed into either kind of engine."""
+    """Counts the reads: a mixin for either kind of engine."""
 
     @property
     def measured(self) -> Measured:

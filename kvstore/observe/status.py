@@ -1,6 +1,6 @@
-"""What a store says about itself: ``status`` (facts), ``health`` (is anything wrong).
+"""What a store says about itself: ``status`` (facts) and ``health`` (is anything wrong?).
 
-Everything here is read without locks from what is there at the moment, so that asking costs writers nothing.
+Everything here is read without locks from the current state, so asking costs writers nothing.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class StoredFile:
-    """A log segment or a snapshot: its first, respectively last, log index."""
+    """A log segment or a snapshot; ``index`` is a segment's first log index, a snapshot's last."""
 
     name: str
     index: int
@@ -35,7 +35,7 @@ class StoredFile:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """Facts about a store. Sizes in bytes; ``quota_bytes`` 0: none."""
+    """Facts about a store. Sizes in bytes; ``quota_bytes`` 0: no quota."""
 
     version: str
     data_dir: str
@@ -44,13 +44,13 @@ class Status:
     member_id: str
     name: str
     phase: str
-    """What the handle is: see ``life.py``."""
+    """The phase of the handle: see ``life.py``."""
     revision: int
     compact_revision: int
     size_bytes: int
     in_use_bytes: int
     waiting_bytes: int
-    """Changes in memory that no checkpoint has carried into the backend yet (the log has them)."""
+    """Changes in memory that no checkpoint has moved into the backend yet (the log has them)."""
     quota_bytes: int
     applied_index: int
     last_index: int
@@ -59,20 +59,20 @@ class Status:
     wal: tuple[StoredFile, ...]
     snapshots: tuple[StoredFile, ...]
     pending: int
-    """Writes that are planned and not durable yet."""
+    """Writes that are planned but not durable yet."""
     readers: tuple[ForeignReader, ...]
-    """Other processes that have the backend open, and how far behind they hold on to what was replaced since."""
+    """Other processes that have the backend open, and how many commits behind they read."""
     watchers: int
     watch_streams: int
     slow_watchers: int
-    """Watches that read the past from the store instead of being handed what happens."""
+    """Watches that read the past from the store because they have fallen behind the live events."""
     leases: int
     alarms: tuple[str, ...]
     failure: str
-    """What poisoned the store: it refuses writes until it is reopened. Empty: nothing did."""
+    """What poisoned the store, which then refuses writes until it is reopened. Empty: not poisoned."""
     errors: tuple[str, ...]
     set_aside: tuple[str, ...]
-    """Damaged files that an opening or a repair has set aside; their replacements are sound."""
+    """Damaged files that an opening or a repair set aside; their replacements are sound."""
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
@@ -81,14 +81,14 @@ class Status:
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """``healthy`` is false where writes are refused or work in the background fails; ``reasons`` say why."""
+    """``healthy`` is false if writes are refused or background work fails; ``reasons`` say why."""
 
     healthy: bool
     reasons: tuple[str, ...]
 
 
 def status_of(core: ReadCore, hub: Hub | None) -> Status:
-    """What every open store can say of itself; ``LocalEngine.status`` adds what only one that writes knows."""
+    """What every open store can report; ``LocalEngine.status`` adds what only a store open for writing knows."""
     state, directory, life = core.state, core.directory, core.life
     with core.backend.read() as tx:
         name = Marks.read(tx).name
@@ -125,7 +125,7 @@ def status_of(core: ReadCore, hub: Hub | None) -> Status:
 
 
 def alarms_of(state: State) -> tuple[Alarm, ...]:
-    """Alarms that are raised."""
+    """The alarms that are raised."""
     return tuple(
         Alarm(parse_u64(key[:8]), key[8:].decode("ascii", "replace")) for key in sorted(state.alarms)
     )
@@ -143,5 +143,5 @@ def _stored(files: list[layout.NumberedFile]) -> tuple[StoredFile, ...]:
 def _size(path: Path) -> int:
     try:
         return os.stat(path).st_size
-    except FileNotFoundError:  # released at this moment
+    except FileNotFoundError:  # released just now
         return 0

@@ -2,8 +2,8 @@
 
     snap/db (LMDB) --rows, table by table, verified by HashKV--> snap/db.tmp (SQLite) --rename--> snap/db
 
-The log stays as it is, for the applied index is a row like any other. In a crash the store is on the old backend,
-with a temporary file that the next opening removes; or on the new one. Snapshots stay what they are: each names
+The log stays as it is, because the applied index is a row like any other. After a crash the store is either on the old
+backend, with a temporary file that the next opening removes, or on the new one. Snapshots stay as they are: each names
 its backend.
 """
 
@@ -36,7 +36,7 @@ class Moved:
     new_backend: str
     revision: int
     hash: int
-    """HashKV at that revision, of both."""
+    """HashKV at that revision, the same on both."""
     old_bytes: int
     new_bytes: int
 
@@ -88,7 +88,7 @@ def _move(
         moved = _copy(directory, old, new, progress)
         disk.sync_file(directory.db_temp)
         for path in (*layout.helpers(directory.db), *layout.helpers(directory.db_temp)):
-            disk.remove(path)  # of files that were closed: empty of content
+            disk.remove(path)  # side files of closed backends: they hold nothing
         disk.sync_dir(directory.snap)
         disk.rename(directory.db_temp, directory.db)
         disk.sync_dir(directory.snap)
@@ -126,7 +126,7 @@ def _copy(directory: DataDir, old: type[Backend], new: type[Backend], progress: 
 
 
 def _compare(source: Backend, target: Backend, directory: DataDir) -> tuple[int, int]:
-    """(revision, HashKV) of both. Every row of every table was copied; this holds what can be read against it."""
+    """(revision, HashKV) of both. Every row of every table was copied; this checks what can be read from them."""
     before, after = State(source), State(target)
     hashes = []
     for state in (before, after):

@@ -1,14 +1,14 @@
 """Migrations: from one format of our own files to the next, and back.
 
-A format is the number under ``meta/format`` in the backend. A step is a module of ``migrations/``, an entry of the
-group ``kvstore.migrations``, that knows how rows change between two neighbouring formats:
+A format is the number under ``meta/format`` in the backend. A step is a module of ``migrations/``, an entry point in
+the group ``kvstore.migrations``, that knows how rows change between two neighbouring formats:
 
     format 1 --step.up--> format 2 --step.up--> format 3
              <--down-----           <--down-----
 
-A step and the new number go into the backend in ONE transaction: in a crash the store is of the old format or of the
-new one, and running the migration again continues from there. Only a store that was closed cleanly, whose log holds
-nothing that the backend lacks, is migrated: log entries are only understood by the version that wrote them.
+A step and the new number go into the backend in ONE transaction: after a crash the store has either the old format or
+the new one, and running the migration again continues from there. Only a store that was closed cleanly, whose log holds
+nothing that the backend lacks, is migrated: only the version that wrote log entries understands them.
 
     in place        the backend itself is changed
     out of place    a copy in a new data directory is changed, and compared with the original by HashKV
@@ -50,13 +50,13 @@ class Migration(Protocol):
     older: int
     newer: int
     summary: str
-    """What changes, in a sentence."""
+    """What changes, in one sentence."""
 
     def up(self, tx: WriteTx) -> None:
-        """Change the rows of format ``older`` into those of ``newer``."""
+        """Change rows of format ``older`` to format ``newer``."""
 
     def down(self, tx: WriteTx) -> None:
-        """The reverse. Raises ``OpenError`` where the older format cannot say what is there."""
+        """The reverse. Raises ``OpenError`` if the older format cannot express what is there."""
 
     def hash_kv(self, tx: ReadTx) -> int:
         """HashKV at the newest revision of a store in format ``older``."""
@@ -64,7 +64,7 @@ class Migration(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Which steps lead from what is there to what is wanted, in order."""
+    """The steps from the format found to the format wanted, in order."""
 
     data_dir: Path
     backend: str
@@ -72,7 +72,7 @@ class Plan:
     wanted: int
     steps: tuple[Migration, ...]
     wal_dir: str = ""
-    """The log directory; empty: in the data directory."""
+    """The log directory; empty: inside the data directory."""
 
 
 def installed_steps() -> list[Migration]:
@@ -87,7 +87,7 @@ def plan(
     *,
     wal_dir: str | os.PathLike[str] = "",
 ) -> Plan:
-    """What would be done; nothing is changed. Raises ``NotAStore``, ``TooOld``, ``TooNew``, ``Corruption``."""
+    """What would be done; changes nothing. Raises ``NotAStore``, ``TooOld``, ``TooNew``, ``Corruption``."""
     directory = DataDir.at(data_dir, wal_dir)
     refuse_links(directory)
     kind = _kind_of(directory)
@@ -105,7 +105,7 @@ def plan(
 def migrate(
     planned: Plan, *, into: str | os.PathLike[str] | None = None, disk: Disk | None = None
 ) -> list[Migration]:
-    """Carry a plan out, in place or ``into`` a new data directory; the steps that were done."""
+    """Carry out a plan, in place or ``into`` a new data directory. Returns the steps that were done."""
     disk = disk or OSDisk()
     directory = DataDir.at(planned.data_dir, planned.wal_dir)
     lock = take_lock(directory)
@@ -181,7 +181,7 @@ def _check_closed(disk: Disk, directory: DataDir) -> None:
 
 
 def _run(directory: DataDir, steps: Sequence[Migration], wanted: int) -> None:
-    """Each step with its mark in one transaction."""
+    """Run each step in one transaction with its new format mark."""
     backend = _kind_of(directory).open(directory.db, TABLES)
     try:
         for step in steps:
@@ -195,7 +195,7 @@ def _run(directory: DataDir, steps: Sequence[Migration], wanted: int) -> None:
 
 
 def _run_out_of_place(disk: Disk, directory: DataDir, target: Path, planned: Plan) -> None:
-    """A copy of the store, changed and verified; the original stays as it is."""
+    """Change and verify a copy of the store; the original stays as it is."""
     check_target(target)
     kind = _kind_of(directory)
     with building_directory(disk, target) as copy:
@@ -227,7 +227,7 @@ def _verify(copy: DataDir, kind: type[Backend], planned: Plan, expected: int) ->
 
 
 def _fingerprint(backend: Backend, version: int, steps: Sequence[Migration]) -> int:
-    """HashKV at the newest revision, of a store in any format on the way."""
+    """HashKV at the newest revision of a store in any of the formats on the way."""
     if version == FORMAT_VERSION:
         state = State(backend)
         return hash_kv(state, state.head, state.head_compacted)

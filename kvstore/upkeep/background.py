@@ -1,11 +1,12 @@
-"""Background work, on two threads: one for what is short and must be prompt (checkpoints, the log, leases, room), one
-for what may take long (compaction, defragment).
+"""Background work, on two threads: one for short jobs that must be prompt (checkpoints, the log, leases, room), one
+for jobs that may take long (compaction, defragment).
 
 Each turn runs every job that is due. A job does its heavy work in C calls without the GIL, or in small chunks
 with sleeps between them. A job that fails, for whatever reason, says so in ``status`` and tries again, after a longer
-pause each time. It never poisons the store: that is for whoever writes to the log or the backend and sees it fail.
+pause each time. It never poisons the store: that is up to the code that writes to the log or the backend and sees it
+fail.
 
-Threads that cannot be had are asked for again, by the next write and by whichever of them runs already. Until all
+If a thread cannot be started, the next write tries again, and so does the other thread if it runs. Until both
 run, writers that need room make it themselves.
 """
 
@@ -40,7 +41,7 @@ logger = logging.getLogger("kvstore")
 class Job:
     """Something to do every ``interval_seconds``, and at once when the engine asks for work.
 
-    If ``run`` returns a float, that many seconds later it is due again, instead.
+    If ``run`` returns a float, the job is due again after that many seconds instead.
     """
 
     def __init__(self, name: str, run: Callable[[], object], interval_seconds: float) -> None:
@@ -49,7 +50,7 @@ class Job:
         self.interval_seconds = interval_seconds
         self.due = time.monotonic() + interval_seconds
         self.failures = 0
-        """In a row."""
+        """Failures in a row."""
 
     @property
     def retry_seconds(self) -> float:
@@ -70,7 +71,7 @@ class Maintenance:
         self._errors: dict[str, str] = {}
 
     def start(self) -> None:
-        """Begin, unless it runs already. Raises ``RuntimeError`` or ``MemoryError`` where no thread can be had."""
+        """Start the thread, unless it runs already. Raises ``RuntimeError`` or ``MemoryError`` if that fails."""
         if self._thread is None:
             thread = threading.Thread(target=self._loop, name=self._name, daemon=True)
             thread.start()
@@ -87,7 +88,7 @@ class Maintenance:
         while not self._stopping:
             try:
                 self._turn()
-            except BaseException:  # no memory to wait with: the thread outlives it
+            except BaseException:  # no memory even to wait: the thread must outlive that
                 time.sleep(NO_MEMORY_SECONDS)
 
     def _turn(self) -> None:
@@ -122,12 +123,12 @@ class Maintenance:
 
     @property
     def errors(self) -> list[str]:
-        """What jobs failed at when they last ran."""
+        """The errors of the jobs that failed when they last ran."""
         return [f"{name}: {error}" for name, error in list(self._errors.items())]
 
 
 class Background:
-    """The threads of one store. They begin with the first write: a store that is only read starts none."""
+    """The threads of one store. They start with the first write: a store that is only read starts none."""
 
     def __init__(
         self,
@@ -151,12 +152,12 @@ class Background:
         self._threads: list[Maintenance] = []
         self._starting = threading.Lock()
         self.at_rest = False
-        """Whether the next write has to begin them: none was made yet, or not all could be had."""
+        """Whether the next write has to start them: there was no write yet, or not all could be started."""
         self._start_error = ""
         self.is_stopping = False
 
     def start(self) -> None:
-        """Begin now if there is work that no write will announce, else with the first write."""
+        """Start now if there is work that no write will announce, otherwise with the first write."""
         self.at_rest = True
         if self._has_work():
             self.begin()
@@ -174,9 +175,9 @@ class Background:
         )
 
     def begin(self) -> None:
-        """Have all threads run. Those that cannot be had now are asked for again with the next write."""
+        """Start all threads. If one cannot be started now, the next write tries again."""
         if not self._starting.acquire(blocking=False):
-            return  # somebody is at it
+            return  # another thread is doing it
         try:
             if self.at_rest:
                 self._threads = self._threads or self._make()
@@ -207,7 +208,7 @@ class Background:
         ]
 
     def tend_upkeep(self) -> None:
-        """Compact if it is time to, delete what has become garbage, defragment if that left much free."""
+        """Compact if it is time to, delete what has become garbage, defragment if that left much space free."""
         self._compaction.tend()
         if self._compaction.run(stop=lambda: self.is_stopping) and not self.is_stopping:
             self._defragmenter.run_if_worthwhile()
@@ -217,19 +218,19 @@ class Background:
             self._checkpointer.run()
 
     def _tend_log(self) -> None:
-        """Sync (durability ``interval``), and lay zeros ahead."""
+        """Sync the log (durability ``interval``), and fill it with zeros ahead."""
         if self._core.options.durability == "interval":
             self._writer.sync_log()
         self._core.log.fill_ahead()
 
     @property
     def errors(self) -> list[str]:
-        """What background work failed at when it was last tried."""
+        """The errors of background work that failed when it was last tried."""
         waiting = [self._start_error] if self._start_error else []
         return [*waiting, *(text for thread in self._threads for text in thread.errors)]
 
     def stop(self) -> None:
-        """End the threads, each after the job it is in, and begin no others."""
+        """End the threads, each after its current job, and start no others."""
         with self._starting:
             self.is_stopping, self.at_rest = True, False
         for thread in self._threads:

@@ -1,13 +1,13 @@
-"""Checkpoints of an open store: what waits in memory moves into the backend, and what writers notice of it.
+"""Checkpoints of an open store: how changes in memory move into the backend, and what writers notice of it.
 
-    freeze     under the planner's lock: the active generation is put behind a new one
+    freeze     under the planner's lock: a new generation becomes the active one, the old one is frozen
     barrier    everything frozen is durable in the log: the backend is never ahead of it
     write      one backend transaction (mvcc/checkpoint.py), in small steps, beside the writers
-    drop       under the planner's lock: the frozen generation goes, for the backend has it
+    drop       under the planner's lock: the frozen generation is dropped, as the backend has it now
 
-Only a disk that failed, or is damaged, poisons the store. Anything else that ends a checkpoint (no room, no memory, no
-descriptor, a lock that another process holds on the backend's file) is no harm: the frozen generation stays in memory,
-and the next checkpoint writes it, unless it finds that the commit went through all the same.
+Only a disk that failed or is damaged poisons the store. Anything else that ends a checkpoint (no room, no memory, no
+descriptor, another process's lock on the backend's file) does no harm: the frozen generation stays in memory, and the
+next checkpoint writes it, unless it finds that the commit went through after all.
 
 Memory is bounded: when the active generation outgrows ``overlay_limit`` while a checkpoint is on its way,
 writers wait (``wait_for_room``), and the checkpoint hurries.
@@ -39,19 +39,19 @@ class Checkpointer:
         self._room = room
         self._limit_bytes = core.options.overlay_limit
         self._finished = Gate()
-        """Opened, and another put in its place, whenever a checkpoint has ended."""
+        """Opened, and replaced by a new one, whenever a checkpoint has ended."""
         self.batch_limit = core.options.backend_batch_limit
-        """As many changes in the active generation ask for a checkpoint at once."""
+        """A checkpoint starts at once when this many changes are in the active generation."""
         self.obstacle: BaseException | None = None
         """Why the last checkpoint failed, if it did."""
 
     @property
     def overloaded(self) -> bool:
-        """Whether more waits in memory than may."""
+        """Whether more is waiting in memory than is allowed."""
         return self._core.state.waiting_bytes > self._limit_bytes
 
     def run(self) -> bool:
-        """Move what waits in memory into the backend; whether there was anything."""
+        """Move the changes held in memory into the backend. Returns whether there were any."""
         core, state = self._core, self._core.state
         with core.checkpointing:
             generation = self._freeze()
@@ -75,7 +75,7 @@ class Checkpointer:
             return True
 
     def _freeze(self) -> Generation | None:
-        """The generation to write: one left from an attempt that found the disk full, or the active one."""
+        """The generation to write: one left over from a failed attempt, or the active one."""
         state = self._core.state
         with self._writer.still():
             if state.frozen is not None:
@@ -113,12 +113,12 @@ class Checkpointer:
             self._core.life.poison(failure)
 
     def _is_written(self, generation: Generation) -> bool:
-        """Whether an attempt that failed did so only after its commit. Written twice, rows would end themselves."""
+        """Whether a failed attempt failed only after its commit. Written twice, rows would end themselves."""
         with self._core.backend.read() as tx:
             return Marks.read(tx).applied_index >= generation.last_index
 
     def wait_for_room(self) -> None:
-        """Return when background work has made the active generation small again.
+        """Wait until background work has made the active generation small again.
 
         Raises ``DiskFull`` if the backend's disk is full, ``Overloaded`` if checkpoints fail for another reason.
         """

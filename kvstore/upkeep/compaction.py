@@ -2,15 +2,15 @@
 
     compact(C)    the log says so; reads below C are refused from then on          (engine, plan)
     checkpoint    carries the mark ``compact_scheduled`` = C, and every change up to it, into the backend
-    sweep         here: chunk after chunk, one backend commit each, until ``compact_finished`` = C
+    sweep         here: chunk by chunk, one backend commit each, until ``compact_finished`` = C
 
-What goes, at the mark C (see mvcc/schema.py):
+What is deleted, at the mark C (see mvcc/schema.py):
 
     changes   every row below C; rows at C stay, for a watch that starts there
     history   of each key that these changes (and those at C) name: all versions that ended at or before C
 
-The work is proportional to what goes or to what stays, whichever is less. Where little stays (a compaction to the
-newest revision, or nearly) it is read, both tables are emptied, which is quick, and it is put back: one commit.
+The work is proportional to what is deleted or to what stays, whichever is less. If little stays (a compaction to the
+newest revision, or nearly), that is read, both tables are emptied, which is quick, and it is put back: one commit.
 
 Otherwise ``changes`` is walked from its front. One pass:
 
@@ -18,13 +18,12 @@ Otherwise ``changes`` is walked from its front. One pass:
     history   delete the ended versions of those keys, in key order: whole pages become free
     changes   delete the rows that were read
 
-The last two go chunk after chunk, each one backend commit. A change outlives the history it names, so after a
-crash the next pass meets again what is not yet gone; both marks lie in the backend, and a sweep that finds them
-unequal goes on. A reader that may still look below C has an older transaction open, or is refused
-(State.check_kept).
+The last two go chunk by chunk, each one backend commit. A change outlives the history it names, so after a crash the
+next pass finds what is not deleted yet. Both marks are in the backend, and a sweep that finds them unequal goes on. A
+reader that may still look below C either has an older transaction open or is refused (State.check_kept).
 
 Between chunks the lock of background work is free and checkpoints have their turn. While there are writes the sweep
-sleeps as long as it works; when there are none it only takes breaths.
+sleeps as long as it works; without writes it only takes short breaks.
 """
 
 from __future__ import annotations
@@ -68,15 +67,15 @@ PAGE_ROWS = 1000
 
 
 class _Pass:
-    """What one pass over what goes deletes, and how far it is."""
+    """What one pass deletes, and how far it has come."""
 
     def __init__(self, target: int) -> None:
         self.target = target
         self.keys: list[bytes] = []
         self.stops: list[bytes] = []
-        """Keys in ``changes``, a slice apart, up to which rows are to be deleted."""
+        """Keys in ``changes``, one slice apart, up to which rows are to be deleted."""
         self.is_last = False
-        """Whether it reaches the target."""
+        """Whether this pass reaches the target."""
 
     def collect(self, view: ReadTx, pause: Callable[[], None]) -> None:
         """Read the front of ``changes``."""
@@ -84,7 +83,7 @@ class _Pass:
         floor, end, at = revision_key(self.target, 0), revision_key(self.target + 1, 0), b""
         while not self.is_last and (
             len(keys) < PASS_KEYS or at > floor
-        ):  # rows at the target stay: all or none
+        ):  # a pass that reaches the rows at the target reads all of them
             rows = view.scan(CHANGES, at, end, limit=PAGE_ROWS)
             keys.update([value[1:] for _, value in rows if value[:1] != CREATE])
             self.stops += [row[0] for row in rows[SLICE_ROWS - 1 :: SLICE_ROWS] if row[0] < floor]
@@ -96,7 +95,7 @@ class _Pass:
         self.stops.reverse()
 
     def delete_some(self, tx: WriteTx, limit: int, pause: Callable[[], None]) -> int:
-        """Delete about ``limit`` rows; how many."""
+        """Delete about ``limit`` rows. Returns how many were deleted."""
         deleted = 0
         while deleted < limit and (self.keys or self.stops):
             if self.keys:
@@ -115,7 +114,7 @@ class _Pass:
 
 
 class _Remainder:
-    """What a compaction leaves of ``changes`` and ``history``, where that is little: a pass that keeps, all at once."""
+    """What a compaction leaves of ``changes`` and ``history`` if that is little: kept, while all else goes at once."""
 
     is_last = True
 
@@ -126,7 +125,7 @@ class _Remainder:
 
     @classmethod
     def read(cls, view: ReadTx, target: int, rows_max: int, pause: Callable[[], None]) -> _Remainder | None:
-        """None where more changes stay than ``rows_max``, or than go."""
+        """The remainder, or None if more changes stay than ``rows_max``, or than are deleted."""
         floor = at = revision_key(target, 0)
         changes: list[Row] = []
         while page := view.scan(CHANGES, at, limit=PAGE_ROWS):
@@ -147,7 +146,7 @@ class _Remainder:
         return cls(target, changes, history)
 
     def delete_some(self, tx: WriteTx, _limit: int, pause: Callable[[], None]) -> int:
-        """Delete everything else; how many rows."""
+        """Delete everything else. Returns how many rows were deleted."""
         deleted = 0
         for table, rows in self._rows.items():
             deleted += tx.delete_all(table) - len(rows)
@@ -189,14 +188,14 @@ class Compaction:
         return self._policy is not None
 
     def tend(self) -> int:
-        """Compact automatically if it is time to; to which revision (0: not now)."""
+        """Compact automatically if it is time to. Returns the revision it compacted to (0: not now)."""
         core = self._core
         if self._policy is None:
             return 0
         revision = self._policy.due(core.clock.elapsed_ms() / 1000, core.state.published)
         if not revision:
             return 0
-        with suppress(Compacted):  # by hand, meanwhile
+        with suppress(Compacted):  # compacted by hand meanwhile
             self._writer.ask(CompactionRequest(revision))
             core.want_work()
         self._policy.done(core.clock.elapsed_ms() / 1000, revision)
@@ -219,7 +218,7 @@ class Compaction:
         return CompactionEstimate(revision, changes, versions)
 
     def run(self, progress: Progress | None = None, stop: Callable[[], bool] = lambda: False) -> bool:
-        """Sweep until nothing is left or ``stop`` says so; whether anything was done."""
+        """Sweep until nothing is left or ``stop`` says so. Returns whether anything was done."""
         total = self.debt_revisions
         worked = False
         pause_seconds = self._core.options.compaction_sleep_interval_seconds
@@ -231,7 +230,7 @@ class Compaction:
         return worked
 
     def step(self) -> bool:
-        """Delete one chunk, in one commit; false if there was nothing to do."""
+        """Delete one chunk, in one commit. Returns false if there was nothing to do."""
         core = self._core
         with core.checkpointing:
             pause = Courtesy(core.state, core.options.overlay_limit)
@@ -243,7 +242,7 @@ class Compaction:
                 now = self._pass
                 if now is None or now.target != target:
                     now = self._begin(view, target, pause)
-            self._pass = None  # if the commit fails, begin anew
+            self._pass = None  # if the commit fails, start over
             is_last = self._commit_chunk(now, pause)
             self._pass = None if now.is_done else now
             if is_last:

@@ -1,26 +1,26 @@
 """Online defragment: giving free pages back to the file system while readers and writers go on.
 
     1  db.tmp <- all rows, in order, a handful at a time; synced, compared           in a crash: removed at open
-    2  the old file takes in all that its helpers hold (settle), and they are
-       removed; the directory is synced                                              in a crash: the old file, whole
+    2  the old file absorbs its side files (settle), and they are removed;
+       the directory is synced                                                       in a crash: the old file, whole
     3  db.tmp -> db; the directory is synced                                         in a crash: either file, whole
     4  the new file is opened; new reads go there
 
 Rows in order fill their pages, so the new file is smaller than any copy of pages would be. Checkpoints and compaction
-wait meanwhile; writes do not: they go to the log and the overlay. Should they fill it (``overlay_limit``) before
-the copy is done, the defragment is given up (``Overloaded``), and nobody has waited.
+wait meanwhile. Writes do not: they go to the log and the overlay. If they fill it (``overlay_limit``) before the copy
+is done, the defragment is given up (``Overloaded``) before any writer has to wait.
 
 Both files hold the same commit, so it does not matter which of them a read finds. A reader keeps a reference to the
-backend that it reads from. The old backend closes when the last of them is gone, and its file, whose name is
-already taken, vanishes with it. Nobody waits, and no read pays for a lock. A file system can take 100 ms to free a
-large file, in which no sync of the log gets through; so where no reader is left, the old file is cut shorter
-step by step before it goes. Readers of other processes lock the folder for as long as they have a file open
-(``readers``), before they look up its name: who may have the old file is known once the name is the new one's. As
-long as there is any, the old file is not touched, and they read it to the end.
+backend that it reads from. The old backend closes when the last reader is gone, and its file, whose name is already
+taken, vanishes with it. Nothing waits for that, and no read pays for a lock. A file system can take 100 ms to free a
+large file, and no sync of the log gets through meanwhile; so if no reader is left, the old file is shortened step by
+step before it goes. Readers in other processes lock the folder while they have a file open (``readers``), and they
+take the lock before they look up the name: once the name is the new file's, it is known which of them may have the
+old one. As long as there are any, the old file is not touched, and they read it to the end.
 
-The helpers belong to the old file and must not meet the new one: SQLite would play its log into whatever file
-bears the name. So the log is gone before the new file comes, and the old one is whole without it. LMDB's lock file
-goes after the rename: until then another process could bring it back and hold it when we open the new file.
+The side files belong to the old file and must not meet the new one: SQLite would replay its log into whatever file
+bears the name. So that log is removed before the new file comes, and the old file is whole without it. LMDB's lock
+file is removed after the rename: until then another process could bring it back and hold it when we open the new file.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ logger = logging.getLogger("kvstore")
 
 FREED_BYTES = 4 << 20
 BATCH_BYTES = 256 << 10
-"""Of a commit into the new file: its sync holds up the sync of a put or two, for no longer than that."""
+"""The size of one commit into the new file: its sync delays the syncs of a put or two, and no longer than that."""
 
 
 class Defragmented(NamedTuple):
@@ -72,7 +72,7 @@ class Defragmenter:
         self.count: int = 0
 
     def run_if_worthwhile(self) -> Defragmented | None:
-        """Defragment if as much is free as the options ask for."""
+        """Defragment if the share of free space is as large as the options ask for."""
         options, backend = self._core.options, self._core.backend
         if not options.auto_defragment_ratio or not backend.persistent:
             return None
@@ -82,8 +82,8 @@ class Defragmenter:
         return self.run() if found.free_share >= options.auto_defragment_ratio else None
 
     def run(self, progress: Progress | None = None) -> Defragmented:
-        """Defragment. Raises ``DiskFull`` before anything is written if there is no room for the copy, and
-        ``Overloaded`` if writers filled the memory meanwhile.
+        """Defragment. Raises ``DiskFull``, before anything is written, if there is no room for the copy, and
+        ``Overloaded`` if writers fill the memory meanwhile.
         """
         core = self._core
         core.life.check_readable()
@@ -154,7 +154,7 @@ class Defragmenter:
             new = type(old).open(directory.db, TABLES)
         except (
             BaseException
-        ) as failure:  # the name may be the new file's: the old one must not be written any more
+        ) as failure:  # the name may already be the new file's: the old one must not be written any more
             old_file.close()
             core.life.poison(failure)
             raise
@@ -168,7 +168,7 @@ class Defragmenter:
 
 
 def _free(file: files.File, size_bytes: int, in_use: Callable[[], bool]) -> None:
-    """Let go of a file that has no name any more, in small steps if nobody reads it."""
+    """Free a file that has no name any more, in small steps if nothing reads it."""
     with closing(file):
         while size_bytes > 0 and not in_use():
             begin = time.perf_counter()
@@ -178,7 +178,7 @@ def _free(file: files.File, size_bytes: int, in_use: Callable[[], bool]) -> None
 
 
 def _compare(original: Backend, copy: Backend, path: Path) -> None:
-    """Whether a copy is of the same commit, from the first row of each table to the last."""
+    """Check that a copy is of the same commit, from the first row of each table to the last."""
     with original.read() as theirs, copy.read() as ours:
         if theirs.scan(META) != ours.scan(META):
             raise Corruption("the copy is not of the commit that was copied", path)

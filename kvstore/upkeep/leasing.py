@@ -1,23 +1,23 @@
-"""The life of leases: how they expire, and what a restart or a set clock does to what they have left.
+"""The life of leases: how they expire, and what a restart or a change of the clock does to the time they have left.
 
-    grant ----> [ lives: keep_alive starts its time anew ] ----> due ----> revoked: its keys go in one revision
-                                                                 |
-                                                  from here on keep_alive answers ttl 0
+    grant ----> [ lives: keep_alive renews it for its full TTL ] ----> due ----> revoked: its keys are deleted
+                                                                       |         in one revision
+                                                                       from here on keep_alive answers ttl 0
 
-A lease that is due is never renewed any more, also before it has been revoked. Expiry goes the way of any write
+A lease that is due is never renewed again, even before it has been revoked. Expiry takes the path of any write
 (plan, log, publish), many leases to a sync, a few at a time, so that writers keep their turn.
 
-While the store is open leases count time that only goes on (clock.py). When somebody sets the system's clock, or puts
-it right, the deadlines are moved with it (``follow_clock``), so the next opening finds what each lease has left.
+While the store is open, leases count time that cannot be set (clock.py). When the system's clock is set or corrected,
+the deadlines are moved with it (``follow_clock``), so the next opening finds what each lease has left.
 
-A restart: deadlines are times of day in the log and the backend. With the policy ``count_downtime`` they stand.
+A restart: deadlines are times of day in the log and the backend. With the policy ``count_downtime`` they stay.
 With ``pause`` each is moved by the time the store was closed (``resume``), and that is logged as a renewal of
 every lease, so that the next restart starts from there. When the store was last alive is known from its last log
-record and from the mark ``closed_ms``, which a clean close and, while there are leases, a beat a minute leave (in a
-backend that keeps it: the memory backend has its log records only, so what was idle at the end does not count).
+record and from the mark ``closed_ms``, which is written by a clean close and, while there are leases, by a heartbeat
+every minute. (The memory backend keeps no mark and has only its log records, so idle time at the end does not count.)
 
-Where the clock was behind at an opening, or ahead before, no lease has more left than its TTL (``clamp``). Where it is
-ahead, leases end early: nothing can tell that from time that has passed.
+If the clock was behind at an opening, or ahead before, no lease has more left than its TTL (``clamp``). If it is
+ahead, leases end early: that looks the same as time that has passed.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Leasing:
     # --- expiry -----------------------------------------------------------------------
 
     def expire(self, limit: int = EXPIRED_PER_PASS) -> int:
-        """Revoke up to ``limit`` leases that are due, most overdue first; how many."""
+        """Revoke up to ``limit`` leases that are due, most overdue first. Returns how many."""
         pace = Pacer()
         ticket: Ticket | None = None
         expired = 0
@@ -74,7 +74,7 @@ class Leasing:
         return expired
 
     def tend(self) -> float:
-        """Expire what is due; seconds until it should be called again."""
+        """Expire what is due. Returns the seconds until it should be called again."""
         expired = self.expire()
         self.follow_clock()
         if self._lessor.leases and self._core.clock.elapsed_ms() - self._last_beat_ms >= BEAT_MS:
@@ -87,7 +87,7 @@ class Leasing:
         return min(max(wait_ms, 1) / 1000, EXPIRY_INTERVAL_SECONDS)
 
     def _due_in_ms(self) -> int | None:
-        """How long until a lease is due: 0 if one is, None if there is none."""
+        """Milliseconds until a lease is due: 0 if one is now, None if there is no lease."""
         with self._writer.still():
             due = self._lessor.next_deadline()
         return None if due is None else max(due[0] - self._core.clock.lease_ms(), 0)
@@ -101,20 +101,20 @@ class Leasing:
         stay = clock.following(0)
         try:
             self._writer.ask(ShiftRequest(drift_ms, clock.following(drift_ms)))
-        except BaseException:  # the disk is full: the deadlines are read anew, as they were
+        except BaseException:  # the disk is full: the deadlines are read again, as they were
             stay()
             raise
 
     # --- restarts ---------------------------------------------------------------------
 
     def resume(self, closed_ms: int) -> None:
-        """Policy ``pause``: the time since ``closed_ms`` did not count."""
+        """Policy ``pause``: do not count the time since ``closed_ms``."""
         downtime_ms = self._core.clock.now_ms() - closed_ms
         if downtime_ms > 0 and self._lessor.leases:
             self._writer.ask(ShiftRequest(downtime_ms))
 
     def clamp(self) -> None:
-        """The clock may have been ahead when deadlines were set: no lease has more left than its TTL."""
+        """Cut what each lease has left to its TTL: the clock may have been ahead when the deadlines were set."""
         now_ms = self._core.clock.lease_ms()
         if not all(lease.has_at_most_its_ttl(now_ms) for lease in self._lessor.leases.values()):
             self._writer.ask(ClampRequest())
@@ -130,7 +130,7 @@ class Leasing:
 
 
 def last_alive_ms(core: Core, last_record_ms: int) -> int:
-    """When the store was last known to be open; now, if nothing tells."""
+    """When the store was last known to be open; now, if that is not known."""
     with core.backend.read() as tx:
         closed_ms = Marks.read(tx).closed_ms
     return max(closed_ms, last_record_ms) or core.clock.now_ms()

@@ -8,8 +8,8 @@
 
     retention  "5"     hours, or revisions          "10m", "1h30m"     a duration (periodic only)          "0"   off
 
-Pure: ``due`` is told the time and the newest revision, ``done`` that the compaction it asked for succeeded. The time
-is one that only goes on (clock.py), and begins anew with each opening of the store, as etcd's does: after a restart a
+Pure: ``due`` is given the time and the newest revision, ``done`` is told that the compaction it asked for succeeded.
+The time cannot be set (clock.py) and starts over with each opening of the store, as etcd's does: after a restart a
 period is kept in full before the next compaction.
 """
 
@@ -98,7 +98,7 @@ def policy(mode: str, retention: str, now_seconds: float, newest: int) -> Policy
 
 
 def _number(retention: str, most: int) -> int | None:
-    """A bare number, of ASCII digits; None where it is something else."""
+    """A bare number of ASCII digits; None if it is anything else."""
     text = retention.strip()
     if not (text.isascii() and text.isdigit()):
         return None

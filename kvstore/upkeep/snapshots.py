@@ -5,16 +5,16 @@
     release  log segments below an index that the synced backend and the oldest kept snapshot cover: they are removed,
              or moved to the archive
 
-An automatic snapshot by count also waits until the log since the last one has outgrown the backend. So copying
-is never more than about the same again as writing, however large the store and however small its entries.
+An automatic snapshot by count also waits until the log since the last one has outgrown the backend. So copying never
+costs more than about as much again as writing, however large the store and however small its entries.
 
-A backend that keeps nothing (memory) lives on the newest snapshot and the log after it: without a snapshot no
-segment is given up.
+A backend that keeps nothing on disk (memory) depends on the newest snapshot and the log after it: without a snapshot
+no segment is released.
 
 Automatic snapshots run on a thread of their own: the copy may take a while, and checkpoints must not wait behind it
-for longer than the copy itself. So does archiving: the archive may be a file system that hangs, or is not there.
-What fails is logged and tried again after a pause; it never harms the store. A segment that cannot be archived stays
-with the log, which grows meanwhile.
+for longer than the copy itself. So does archiving: the archive may be on a file system that hangs or is not mounted.
+A failure is logged and the work tried again after a pause; it never harms the store. A segment that cannot be archived
+stays with the log, which grows meanwhile.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ logger = logging.getLogger("kvstore")
 RETRY_SECONDS = 60.0
 ARCHIVE_RETRY_SECONDS = 5.0
 ARCHIVE_WAIT_SECONDS = 2.0
-"""As long does ``close`` wait for a segment on its way to the archive."""
+"""How long ``close`` waits for a segment on its way to the archive."""
 
 
 class SnapshotKeeper:
@@ -67,12 +67,12 @@ class SnapshotKeeper:
         self.archive_error: BaseException | None = None
         """Why the last segment was not archived."""
         self.last: SnapshotInfo | None = None
-        """The newest snapshot in the store's own place."""
+        """The newest snapshot in the store's own folder."""
         self.last_error: Exception | None = None
         self._bytes_before = 0
         """Log bytes since the last snapshot that earlier runs wrote, minus those that this run wrote before it."""
         self._since_ms = core.clock.elapsed_ms()
-        """When the last snapshot was taken, by the time that only goes on."""
+        """When the last snapshot was taken, by the clock that cannot be set."""
         self._find_last()
 
     def _find_last(self) -> None:
@@ -90,7 +90,7 @@ class SnapshotKeeper:
         self._bytes_before = sum(segment.size_bytes for segment in segments if segment.last_index > index)
 
     def files(self) -> list[layout.NumberedFile]:
-        """Snapshots in the store's own place, oldest first."""
+        """Snapshots in the store's own folder, oldest first."""
         return own_snapshots(self._core.directory, self._core.cluster_id)
 
     # --- taking -----------------------------------------------------------------------
@@ -98,7 +98,7 @@ class SnapshotKeeper:
     def take(
         self, path: str | os.PathLike[str] | None = None, progress: Progress | None = None
     ) -> SnapshotInfo:
-        """Write a snapshot of everything durable now, to ``path`` or into the store's own place; see ``writer``."""
+        """Write a snapshot of everything durable now, to ``path`` or to the store's own folder; see ``writer``."""
         core = self._core
         core.life.check_readable()
         if path is None:
@@ -163,7 +163,7 @@ class SnapshotKeeper:
         return log_bytes > self._core.backend.size_bytes()
 
     def tend(self) -> None:
-        """Begin a snapshot on its own thread if one is due; release what is no longer needed."""
+        """Begin a snapshot on its own thread if one is due; release segments that are no longer needed."""
         if not _is_alive(self._thread) and time.monotonic() >= self._not_before and self.due():
             self._thread = _begin(self._run, "kvstore-snapshot")
         if not self._core.options.archive_dir:
@@ -201,7 +201,7 @@ class SnapshotKeeper:
             raise StoreClosed
 
     def stop(self) -> None:
-        """Give up an automatic snapshot that is under way, and an archive that does not answer."""
+        """Give up an automatic snapshot that is under way, and an archive that does not respond."""
         self._stopping = True
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join()
@@ -216,7 +216,7 @@ class SnapshotKeeper:
     # --- the log ----------------------------------------------------------------------
 
     def release(self) -> list[Path]:
-        """Give up segments that neither the backend nor a kept snapshot needs; which they were."""
+        """Release segments that neither the backend nor a kept snapshot needs. Returns them."""
         core = self._core
         with self._releasing:
             if not self._may_release():
@@ -253,7 +253,7 @@ class SnapshotKeeper:
             return self._core.log.releasable(index, max_segments=most)
 
     def _sync_backend(self, folder: Path) -> None:
-        """Make the backend durable, and its name too: it may have come by a rename that was interrupted."""
+        """Make the backend durable, and its name too, which may come from an interrupted rename."""
         try:
             self._core.backend.sync()
             self._core.disk.sync_dir(folder)
@@ -263,7 +263,7 @@ class SnapshotKeeper:
             raise
 
     def covered_index(self, applied_index: int) -> int:
-        """The entry up to which the log is not needed, with a backend that durably holds ``applied_index``."""
+        """The entry up to which the log is not needed, given a backend that durably holds ``applied_index``."""
         oldest = next((file.index for file in self.files()), None)
         if not self._core.backend.persistent:
             return oldest or 0
@@ -271,7 +271,7 @@ class SnapshotKeeper:
 
     @property
     def _most_segments(self) -> int:
-        """How many to keep, needed or not; 0: all. On a disk without room none that nobody needs."""
+        """How many segments to keep, needed or not; 0: all. On a disk short of room, only those that are needed."""
         most: int = self._core.options.max_wals
         return min(most, 1) if self._room.is_short else most
 
@@ -281,7 +281,7 @@ class SnapshotKeeper:
 
 
 def own_snapshots(directory: DataDir, cluster_id: int) -> list[layout.NumberedFile]:
-    """Snapshots of this store in its own place, oldest first."""
+    """Snapshots of this store in its own folder, oldest first."""
     return [file for file in directory.snapshots() if file.cluster_id == cluster_id]
 
 
