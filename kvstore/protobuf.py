@@ -105,9 +105,7 @@ class Package:
         self._pool = pool
         self._name = name
 
-    def __getattr__(
-        self, name: str
-    ) -> Any:  # a class made at run time: only the table knows its fields
+    def __getattr__(self, name: str) -> Any:  # a class made at run time: only the table knows its fields
         if name.startswith("_"):
             raise AttributeError(name)
         try:

@@ -1,8 +1,8 @@
-"""Changes in revision order: what watch catch-up, differences and HashKV read.
+"""Changes in revision order: the source of watch catch-up, differences and HashKV.
 
 ``changes`` names the key of each revision. The version it wrote is the row of ``latest`` if that is still the
-newest, else the first row of ``history`` whose end is after the revision. A sample of the page decides which of the
-two is asked first.
+newest, otherwise the first row of ``history`` whose end is after the revision. A sample of the page decides which of
+the two is asked first.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ def change_page(
 ) -> tuple[list[ChangedRow], int]:
     """Changes with first <= main <= last in order, whole revisions only, and the last revision covered.
 
-    At least one revision, otherwise about ``limit`` changes, of which only those of keys in ``span`` [start, end)
-    are returned. Raises ``Compacted`` where ``first`` is not kept.
+    Covers at least one revision, otherwise about ``limit`` changes, of which only those of keys in ``span``
+    [start, end) are returned. Raises ``Compacted`` if ``first`` is not kept.
     """
     generations = state.generations
     if any(generation.changes and generation.changes[0][0] <= first for generation in generations):
-        state.check_kept(first)  # all that follow are in memory too
+        state.check_kept(first)  # all later ones are in memory too
         return _page_of(_pending(generations, first, last), first - 1, last, limit, span)
     generations, tx = state.look(first)
     with tx:
@@ -59,7 +59,7 @@ def change_page(
 
 
 def _named(tx: ReadTx, first: int, last: int, limit: int) -> tuple[list[Row], int | None]:
-    """Rows of ``changes``, and the last revision they cover: None where the table has no more of first..last."""
+    """Rows of ``changes``, and the last revision they cover: None if the table has no more of first..last."""
     rows = tx.scan(CHANGES, revision_key(first, 0), revision_key(last + 1, 0), limit=limit)
     if len(rows) < limit:
         return rows, None
@@ -73,7 +73,7 @@ def _named(tx: ReadTx, first: int, last: int, limit: int) -> tuple[list[Row], in
 
 
 def _pending(generations: Generations, first: int, last: int) -> list[ChangedRow]:
-    """What the generations hold of first..last, oldest first."""
+    """The changes of first..last that the generations hold, oldest first."""
     found: list[ChangedRow] = []
     for generation in reversed(generations):
         changes = generation.changes
@@ -109,18 +109,18 @@ Revision = tuple[int, int]
 
 
 class _Named(NamedTuple):
-    """Changes whose versions are looked for: a column each."""
+    """Changes whose versions are being looked up: a column for each field."""
 
     revisions: list[Revision]
     keys: list[bytes]
     rows: list[bytes | None]
-    """The versions that they wrote, as far as they are found."""
+    """The versions that they wrote, as far as found."""
 
 
 def _resolve(
     tx: ReadTx, rows: list[Row], compacted: int, span: tuple[bytes, bytes | None]
 ) -> list[ChangedRow]:
-    """Add to each named change in ``span`` the version it wrote. A column at a time: it is the cost of catching up."""
+    """Add to each named change in ``span`` the version it wrote. Works by columns: it is the cost of catching up."""
     keys = [kind_and_key[1:] for _, kind_and_key in rows]
     start, end = span
     if keys and (min(keys) < start or (end is not None and max(keys) >= end)):
@@ -138,19 +138,19 @@ def _resolve(
     found = [(main, sub, key, row) for (main, sub), key, row in zip(revisions, keys, named.rows, strict=True)]
     for at in sorted(missing, reverse=True):
         main, sub, _, _ = found.pop(at)
-        if main > compacted:  # at the compaction a version superseded in the same revision may be gone
+        if main > compacted:  # at the compaction itself, a version superseded in the same revision may be deleted
             raise Corruption(f"the version of revision {main}.{sub} is missing from table {HISTORY!r}")
     return found
 
 
 def _take_latest(tx: ReadTx, named: _Named, wanted: list[int]) -> list[int]:
-    """Fill in the versions that are still the newest; return where they are not."""
+    """Fill in the versions that are still the newest. Returns the places where they are not."""
     keys = named.keys
     return _take(named, wanted, tx.get_many(LATEST, [keys[at] for at in wanted]))
 
 
 def _take_ended(tx: ReadTx, named: _Named, wanted: list[int]) -> list[int]:
-    """Fill in the versions found in ``history``; return the places where there is none."""
+    """Fill in the versions found in ``history``. Returns the places where there is none."""
     revisions, keys, _ = named
     starts = []
     for at in wanted:
@@ -160,7 +160,7 @@ def _take_ended(tx: ReadTx, named: _Named, wanted: list[int]) -> list[int]:
 
 
 def _take(named: _Named, wanted: list[int], rows: list[bytes | None]) -> list[int]:
-    """Keep each row that the change it was looked up for has written; return where it is another one, or none."""
+    """Keep each row that was written by the change it was looked up for. Returns the places of all others."""
     revisions, _, found = named
     others = []
     for at, row, revision in zip(wanted, rows, row_revisions(rows), strict=True):

@@ -1,6 +1,6 @@
-"""Checkpoint: a frozen generation goes into the backend, in one transaction, together with its index.
+"""Checkpoint: a frozen generation moves into the backend, in one transaction, together with its index.
 
-The backend holds exactly the effects of the log entries up to its applied index; both change in one commit. In a
+The backend holds exactly the effects of the log entries up to its applied index; both change in one commit. After a
 crash the backend is at the old index or at the new one, and the log has everything after either.
 
 The rows are written in small chunks with short sleeps between them, so that no writer waits for the GIL; the
@@ -42,7 +42,7 @@ T = TypeVar("T")
 
 
 def write_now(state: State, now_ms: int) -> None:
-    """Move everything into the backend, while nothing else uses the state: in replay, restore, import."""
+    """Move everything into the backend while nothing else uses the state: in a replay, restore or import."""
     generation = state.freeze()
     state.committing(generation)
     write_generation(state.backend, generation, now_ms, no_pause)
@@ -104,7 +104,7 @@ def _write_changes(tx: WriteTx, generation: Generation, pause: Pause) -> None:
 
 
 def _sorted_in_runs(items: list[Any], pause: Pause) -> list[Any]:
-    """Runs of ``RUN_ROWS`` sorted items: near enough to order for a tree, and no long sort holds the GIL."""
+    """Runs of ``RUN_ROWS`` sorted items: close enough to order for a tree, and no long sort holds the GIL."""
     ordered = []
     for start in range(0, len(items), RUN_ROWS):
         ordered += sorted(items[start : start + RUN_ROWS])

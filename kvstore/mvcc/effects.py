@@ -11,8 +11,8 @@
                        9 compact    varint    revision + 1 (so that 0 has a byte)
                       10 alarm      Alarm     {1 on, 2 member id, 3 name}
 
-Fields are in the order in which they take effect; the nth put or delete is sub revision n. An entry says what
-happened, not what was asked: replaying it evaluates nothing and reads nothing.
+Fields are in the order in which they take effect; the nth put or delete has sub revision n. An entry says what
+happened, not what was requested: replaying it evaluates nothing and reads nothing.
 
 ``apply`` interprets entries wherever a log is read. A live write is carried out from its plan (plan.py) instead, which
 must have the same result: see twin.py.
@@ -75,7 +75,7 @@ def alarm(on: bool, member_id: int, name: str) -> bytes:
 
 
 def apply(entry: bytes, state: State, lessor: Lessor) -> None:
-    """Take the effects of one entry into the state. Deterministic; raises ``Corruption`` on a bad entry."""
+    """Apply the effects of one entry to the state. Deterministic; raises ``Corruption`` for a bad entry."""
     try:
         if not _apply_lone_put(entry, state):
             _apply_fields(entry, state, lessor)
@@ -85,7 +85,7 @@ def apply(entry: bytes, state: State, lessor: Lessor) -> None:
 
 
 def _apply_lone_put(entry: bytes, state: State) -> bool:
-    """The usual entry, a revision and one put, without the cost of the general case; False if it is another."""
+    """Apply the usual entry, a revision and one put, without the cost of the general case. False if it is another."""
     if entry[:1] != b"\x08":
         return False
     main, at = read_varint(entry, 1)

@@ -5,8 +5,8 @@ CRC-32C over ``"key"`` and then, in revision order, over the row key and row val
     main u64 | 0x5f | sub u64 [| 0x74 for a delete]     KeyValue (a delete: one with only the key)
 
 up to revision R. Rows at or below the compaction count only if they are still live at R; a delete at exactly the
-compaction revision never counts (as in etcd since 3.4.34). If nothing at all is live at R, etcd leaves out the
-first rule and hashes every row it still has; so do we.
+compaction revision never counts (as in etcd since 3.4.34). If nothing at all is live at R, etcd skips the first of
+these rules and hashes every row it still has; so do we.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _ROW_KEY = struct.Struct(">Q1sQ")
 
 
 def hash_kv(state: State, revision: int, compacted: int) -> int:
-    """The hash at ``revision`` (a kept one). Raises ``Compacted`` if a compaction to a later one comes between."""
+    """The hash at ``revision`` (a kept one). Raises ``Compacted`` if a compaction to a later one comes meanwhile."""
     value = crc32c(b"key")
     old = _rows_below(state, revision, compacted)
     for row_key, row_value in heapq.merge(old, _rows_above(state, revision, compacted)):

@@ -1,4 +1,4 @@
-"""Leases: named deadlines with keys attached. When a deadline passes, the keys go in one revision.
+"""Leases: named deadlines with keys attached. When a deadline passes, the keys are deleted in one revision.
 
 A lease's deadline is a time of day (clock.py) and is in the log and the backend, so a restart neither forgets nor
 renews it: time that passes while the store is closed counts (policy ``count_downtime``), or does not (``pause``).
@@ -24,7 +24,7 @@ STALE_DEADLINES_MAX = 1000
 
 
 class Lease:
-    """One lease. ``deadline_ms`` is by ``Clock.lease_ms``."""
+    """One lease. ``deadline_ms`` is in the time of ``Clock.lease_ms``."""
 
     __slots__ = ("deadline_ms", "id", "keys", "ttl_seconds")
 
@@ -42,12 +42,12 @@ class Lease:
 
 
 class Lessor:
-    """All leases of a store. Changed only by ``apply_*``, under the planner's lock; each may be called twice."""
+    """All leases of a store. Changed only by ``apply_*``, under the planner's lock; each call may be repeated."""
 
     def __init__(self) -> None:
         self.leases: dict[int, Lease] = {}
         self._deadlines: list[tuple[int, int]] = []
-        """Heap of (deadline_ms, id); entries of renewed or revoked leases are skipped when met."""
+        """Heap of (deadline_ms, id); entries of renewed or revoked leases are skipped when they come up."""
 
     @classmethod
     def loaded(cls, backend: Backend) -> Lessor:
@@ -94,7 +94,7 @@ class Lessor:
         return None
 
     def adopt(self, other: Lessor) -> None:
-        """Become what ``other`` is."""
+        """Take over the content of ``other``."""
         self.leases, self._deadlines = other.leases, other._deadlines
 
     # --- effects ----------------------------------------------------------------------
@@ -125,7 +125,7 @@ class Lessor:
         generation.set_row(ATTACHMENT, lease_key(ident) + key, b"")
 
     def apply_detach(self, generation: Generation, ident: int, keys: Collection[bytes]) -> None:
-        """Detach keys of a lease, which may be gone already."""
+        """Detach keys from a lease, which may already be gone."""
         lease, begin = self.leases.get(ident), lease_key(ident)
         generation.delete_rows(ATTACHMENT, [begin + key for key in keys])
         if lease is not None:

@@ -1,15 +1,15 @@
-"""The marks of a store: the rows of its table ``meta``, in which the backend says what it holds and whose it is.
+"""The marks of a store: the rows of its table ``meta``, which say what the backend holds and whose it is.
 
-    format                       of the tables and encodings
-    cluster_id, member_id, name  who the store is
+    format                       version of the tables and encodings
+    cluster_id, member_id, name  identity of the store
     applied_index, revision      the last log entry that is in the backend, and the newest revision
-    compact_scheduled            reads below it are refused, rows at or below it may be gone
-    compact_finished             rows that no revision from there on needs are gone
+    compact_scheduled            reads below it are refused, rows at or below it may be deleted
+    compact_finished             rows that no revision from there on needs are deleted
     closed_ms                    time of day of the last checkpoint
     log_mark                     where in the log a replay after the applied index may begin reading
 
-A row that is missing stands for what a store without any write would say. (Stores that were moved in from etcd keep
-more rows in the table; those are not marks.)
+A missing row stands for the value in a store without any write. (Stores that were imported from etcd keep more rows
+in the table; those are not marks.)
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ _NAMES = (*NUMBERS, META_LOG_MARK, META_NAME)
 
 
 def number(name: bytes, value: bytes) -> int:
-    """The number of a mark. Raises ``Corruption`` for one that is none."""
+    """The number in a mark. Raises ``Corruption`` if it is not one."""
     found = parse_u64(value)
     if found >> 63 and name not in IDS:
         raise Corruption(f"the mark {name.decode()!r} is out of range: {found}")
@@ -60,10 +60,10 @@ def number(name: bytes, value: bytes) -> int:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Marks:
-    """What a store says of itself, at one commit of its backend."""
+    """What a store says about itself, at one commit of its backend."""
 
     format: int | None = None
-    """None: it does not say."""
+    """None: not known."""
     cluster_id: int = 0
     member_id: int = 0
     """0: not known yet."""
@@ -71,15 +71,15 @@ class Marks:
     applied_index: int = 0
     revision: int = 1
     compacted: int = -1
-    """The compaction that was scheduled; -1: never compacted, as in etcd."""
+    """The scheduled compaction; -1: never compacted, as in etcd."""
     finished: int = -1
-    """The compaction that was finished."""
+    """The finished compaction."""
     closed_ms: int = 0
     log_mark: bytes = b""
 
     @classmethod
     def read(cls, tx: ReadTx) -> Marks:
-        """Raises ``Corruption`` for a mark that is no number."""
+        """Read the marks. Raises ``Corruption`` for a mark that is not a number."""
         values = zip(_NAMES, tx.get_many(META, _NAMES), strict=True)
         return cls.of({name: value for name, value in values if value is not None})
 
@@ -91,7 +91,7 @@ class Marks:
         return cls(**numbers, name=name, log_mark=rows.get(META_LOG_MARK, b""))
 
     def identity(self) -> list[Row]:
-        """The rows that say what the store is: what a new one begins with."""
+        """The rows that identify the store: what a new one begins with."""
         told = [] if self.format is None else [(META_FORMAT, pack_u64(self.format))]
         return [
             *told,
@@ -101,7 +101,7 @@ class Marks:
         ]
 
     def rows(self) -> list[Row]:
-        """The identity, and where the store stands. The time of a checkpoint and the place in a log are not carried."""
+        """The identity, and how far the store is. Leaves out the time of the checkpoint and the place in the log."""
         rows = [
             *self.identity(),
             (META_APPLIED_INDEX, pack_u64(self.applied_index)),
@@ -115,6 +115,6 @@ class Marks:
 
 
 def compacted_at(tx: ReadTx) -> int:
-    """The scheduled compaction alone, for those who ask often."""
+    """Only the scheduled compaction, for callers that ask often."""
     value = tx.get(META, META_COMPACT_SCHEDULED)
     return Marks.of({} if value is None else {META_COMPACT_SCHEDULED: value}).compacted

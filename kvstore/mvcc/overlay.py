@@ -1,23 +1,23 @@
 """Changes that are in the log but not yet in the backend.
 
-A ``Generation`` collects changes between two checkpoints. Writers fill the active one; a checkpoint freezes it,
-opens a new one in front and carries the frozen one into the backend. Generations are looked up newest first:
+A ``Generation`` collects the changes between two checkpoints. Writers fill the active one; a checkpoint freezes it,
+opens a new one in front and moves the frozen one into the backend. Generations are looked up newest first:
 
     reads:  active generation -> frozen generation (while a checkpoint runs) -> backend
 
 A change is in a generation from the moment it is planned, before its log record is synced; readers ask at the
 published revision and so never see it too early.
 
-One look, one state. Every read, and every page of a long one, keeps one rule (``State.look``):
+One look, one state. Every read, and every page of a long one, follows one rule (``State.look``):
 
     take the tuple of generations, once
-    open the backend's read transaction after that
-    ask after that what was compacted
+    then open the backend's read transaction
+    then ask what was compacted
 
 Whatever was missing in the generations is then in the transaction, and what is in both is the same. That holds
-however long the reader is held up between any two steps, because what it has taken stays as it was: the tuple is
+however long the reader is held up between any two steps, because what it has taken does not change: the tuple is
 replaced, never changed; a generation only grows, by changes newer than what the reader asks for, and is emptied
-only once it is no longer referenced (``Remains``). Readers take no lock here, and leave none behind when they are
+only once it is no longer referenced (``Remains``). Readers take no lock here, and hold none when they are
 interrupted: what they compute for later readers (``Generation.keys``) is put in place by one assignment.
 """
 
@@ -41,7 +41,7 @@ ChangedRow = tuple[int, int, bytes, bytes | None]
 """One change: (main, sub, key, the row that it wrote; None for a delete).
 
 A plain tuple of plain values: the garbage collector untracks it after the first pass. There may be 100,000 of them
-in memory, and collecting them would stall every thread.
+in memory, and tracking them would make each collection stall every thread.
 """
 
 _Runs = tuple[list[bytes], ...]
@@ -58,28 +58,28 @@ class Generation:
         """The changes before that one, oldest first, of keys that were changed more than once."""
         self.changes: list[ChangedRow] = []
         self.order: list[bytes] = []
-        """The keys, in the order of their changes. (One may be here twice: that does no harm.)"""
+        """The keys, in the order of their changes. (A key may be here twice, which does no harm.)"""
         self.rows: dict[str, dict[bytes, bytes | None]] = {}
         """Pending rows of the small tables (lease, attachment, alarm, meta); None deletes."""
         self.last_index = 0
         self.last_revision = 0
         self.size_bytes = 0
         self._sorted: tuple[_Runs, int] = (), 0
-        """The keys in sorted runs, each much longer than the next, and how many of ``order`` they hold."""
+        """The keys in sorted runs, each much longer than the next, and how many of ``order`` they cover."""
 
     def add(self, change: ChangedRow) -> None:
         _, _, key, row = change
         before = self.newest.get(key)
         if before is None:
             self.order.append(key)
-        else:  # first among the earlier ones: a reader may look at any moment
+        else:  # ``earlier`` comes first: a reader may look at any moment
             self.earlier.setdefault(key, []).append(before)
         self.newest[key] = change
         self.changes.append(change)
         self.size_bytes += _CHANGE_OVERHEAD_BYTES + (len(row) if row else len(key))
 
     def add_missing(self, changes: Sequence[ChangedRow]) -> None:
-        """Add the newest changes, of which an interrupted ``add`` may have left any part behind."""
+        """Add the newest changes, of which an interrupted ``add`` may have added some already."""
         for change in changes:
             main, sub, key, _ = change
             before = self.newest.get(key)
@@ -113,7 +113,7 @@ class Generation:
     def of(self, key: bytes, first: int = 0) -> list[ChangedRow]:
         """The changes of ``key``, oldest first: those from revision ``first`` on, and the one before them.
 
-        As it was at one moment: the newest is taken first, and then only what came before it.
+        All as of one moment: the newest is taken first, and then only what came before it.
         """
         newest = self.newest.get(key)
         if newest is None:
@@ -126,7 +126,7 @@ class Generation:
         """The first ``limit`` changed keys in [start, end), ascending."""
         runs, taken = self._sorted
         count = len(self.order)
-        if count > taken:  # writers append meanwhile; only what was counted is taken
+        if count > taken:  # writers go on appending; only what was counted is taken
             runs = _with_run(runs, sorted(self.order[taken:count]))
             self._sorted = runs, count
         found: list[bytes] = []
@@ -141,11 +141,11 @@ class Generation:
 
 
 def _with_run(runs: _Runs, new: list[bytes]) -> _Runs:
-    """The runs and a new one, which takes in those before it that are not much longer than itself."""
+    """The runs and a new one, merged with those before it that are not much longer."""
     kept = len(runs)
     while kept and len(runs[kept - 1]) < _RUN_RATIO * len(new):
         kept -= 1
-        new = sorted(runs[kept] + new)  # finds the two runs, and merges them
+        new = sorted(runs[kept] + new)  # sort() recognises the two runs and merges them
     return *runs[:kept], new
 
 
@@ -154,10 +154,10 @@ Generations = tuple[Generation, ...]
 
 
 class Remains:
-    """The contents of a generation that the backend has taken in and the state has dropped.
+    """The contents of a generation that the backend now has and the state has dropped.
 
     Freeing 10,000 objects at once would stall every thread, so they are freed in small steps, but not while a reader
-    still uses them. The creator of one of these drops the generation, then calls ``drain``.
+    still uses them. The caller that makes one of these drops the generation, then calls ``drain``.
     """
 
     def __init__(self, generation: Generation) -> None:
@@ -171,7 +171,7 @@ class Remains:
         ]
 
     def drain(self) -> None:
-        """Let go of the contents; if a reader keeps the generation for long, that reader frees it."""
+        """Free the contents; if a reader keeps the generation for long, it is that reader that frees them."""
         deadline = time.monotonic() + HELD_SECONDS
         while self._held() is not None:
             if time.monotonic() > deadline:
@@ -192,7 +192,7 @@ def _empty(container: Any) -> None:
 def overlay_slice(
     generations: Generations, start: bytes, end: bytes | None, revision: int, limit: int
 ) -> tuple[dict[bytes, bytes | None], bytes | None]:
-    """What the generations say about [start, end) at ``revision``: key -> row, None = deleted.
+    """What the generations say about [start, end) at ``revision``: key -> row, None if deleted.
 
     Also the last key up to which the answer is complete (None: to ``end``).
     """

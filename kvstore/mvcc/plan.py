@@ -2,8 +2,8 @@
 
     request --decide--> Plan: log entry, answer, changes --carry_out--> state and leases in memory
 
-``decide`` sees everything planned before it, durable or not, and changes nothing. It is all or nothing: what can be
-refused is refused there. ``carry_out`` writes the changes into memory, so that the next plan sees them. A signal
+``decide`` sees everything planned before it, durable or not, and changes nothing. It is all or nothing: whatever can
+be refused is refused there. ``carry_out`` puts the changes into memory, so that the next plan sees them. A signal
 handler can raise an exception between any two steps of the main thread, so carrying out can be repeated: the thread
 that finds a plan half carried out runs ``carry_out_again``, and the state is as if nothing had happened.
 
@@ -82,16 +82,16 @@ class Plan(NamedTuple):
     """The log entry; None if nothing changes."""
     response: Any
     head: int
-    """``State.head`` once it is carried out."""
+    """``State.head`` once the plan is carried out."""
     last_index: int
-    """``State.index`` likewise: its entry's, if it has one."""
+    """``State.index`` once the plan is carried out: that of its entry, if it has one."""
     changes: Sequence[ChangedRow] = ()
     steps: Sequence[Step] = ()
-    """After the changes, in order."""
+    """Carried out after the changes, in order."""
 
 
 class Path(NamedTuple):
-    """Which way a transaction went: the branch, and the paths of its nested transactions by position."""
+    """The way a transaction went: the branch, and the paths of its nested transactions by position."""
 
     succeeded: bool
     ops: tuple[object, ...]
@@ -99,7 +99,7 @@ class Path(NamedTuple):
 
 
 class Planner:
-    """Turns requests into plans. One caller at a time: the writer holds the lock."""
+    """Turns requests into plans. For one caller at a time: the writer holds the lock."""
 
     def __init__(
         self,
@@ -131,11 +131,11 @@ class Planner:
         }
 
     def decide(self, request: Request) -> Plan:
-        """What ``request`` would do now. Changes nothing; raises ``RequestError`` where it is refused."""
+        """What ``request`` would do now. Changes nothing; raises ``RequestError`` if it is refused."""
         return self._deciders[request.__class__](request)
 
     def carry_out(self, plan: Plan) -> None:
-        """Bring a plan, the newest decided, into memory."""
+        """Put a plan, the one decided last, into memory."""
         state = self._state
         twin = self._twin_of(plan) if invariants.ON else None
         add = state.generations[0].add
@@ -149,7 +149,7 @@ class Planner:
             twin.compare(state, self._lessor, tuple(plan.changes))
 
     def _twin_of(self, plan: Plan) -> Twin | None:
-        """What replaying the plan's entry makes of the state."""
+        """A twin to which the plan's entry has been replayed."""
         if plan.entry is None:
             return None
         twin = Twin(self._state, self._lessor)
@@ -157,12 +157,12 @@ class Planner:
         return twin
 
     def carry_out_again(self, plan: Plan) -> None:
-        """Bring a plan into memory of which any part may be there already."""
+        """Put a plan into memory that may be there in part already."""
         self._state.generations[0].add_missing(plan.changes)
         self.carry_out(plan._replace(entry=None, changes=()))
 
     def plan(self, request: Request) -> Plan:
-        """Decide and carry out, at once: for replayers, which nothing interrupts."""
+        """Decide and carry out at once: for replayers, which nothing interrupts."""
         plan = self.decide(request)
         self.carry_out(plan)
         return plan
@@ -241,8 +241,8 @@ class Planner:
     def _check_puts(self, path: Path, deleted: list[Interval] | None = None) -> None:
         """Refuse a put that could not be carried out. ``deleted``: what earlier ops will have deleted.
 
-        A put may follow a delete of its key, as far as etcd's check of duplicate keys overlooks it. If it is to
-        keep the deleted value or lease, etcd finds out half-way and stops its process; it is refused here.
+        A put may follow a delete of its key where etcd's check for duplicate keys overlooks it. If the put is to keep
+        the deleted value or lease, etcd finds out half way and stops its process; here it is refused.
         """
         deleted = [] if deleted is None else deleted
         for at, op in enumerate(path.ops):
@@ -302,7 +302,7 @@ class Planner:
         return draft.plan(LeaseGrantResponse(self._state.head, lease, ttl_seconds))
 
     def _keep_alive(self, request: LeaseKeepAliveRequest) -> Plan:
-        """A lease that is due is no longer renewed: ttl 0, as for a lease that does not exist."""
+        """A lease that is due cannot be renewed: the answer is ttl 0, as for a lease that does not exist."""
         found, now_ms = self._lessor.leases.get(request.id), self._now_ms()
         if found is None or found.deadline_ms <= now_ms:
             return self._unchanged(LeaseKeepAliveResponse(self._state.head, request.id, 0))
@@ -328,9 +328,9 @@ class Planner:
         return draft.plan(None)
 
     def _revoke(self, request: LeaseRevokeRequest) -> Plan:
-        """The attached keys are deleted in one revision, in key order; more than an entry holds, piece by piece.
+        """Delete the attached keys in one revision, in key order; if one entry cannot hold them, piece by piece.
 
-        The answer is then None until the last piece, which also deletes the lease: ask again.
+        The response is then None until the last piece, which also deletes the lease: ask again.
         """
         found = self._lessor.leases.get(request.id)
         if found is None:
@@ -342,7 +342,7 @@ class Planner:
         if piece < len(keys):
             draft.detach(request.id, keys[:piece])
             return draft.plan(None)
-        draft.revoke(request.id)  # which detaches its keys
+        draft.revoke(request.id)  # this also detaches its keys
         return draft.plan(LeaseRevokeResponse(draft.revision))
 
     def _expire(self, _: ExpireRequest) -> Plan:
@@ -395,7 +395,7 @@ class _Draft:
         self._main = state.head + 1
         self._changes: list[ChangedRow] = []
         self._rows: dict[bytes, bytes | None] = {}
-        """What the changes have made of their keys."""
+        """The rows that the changes have left at their keys."""
         self._steps: list[Step] = []
         self._effects: list[bytes] = []
         self._above: State | None = None
@@ -403,7 +403,7 @@ class _Draft:
 
     @property
     def revision(self) -> int:
-        """What a response header of this moment says."""
+        """The revision for a response header at this moment."""
         return self._main if self._changes else self._state.head
 
     def put(self, request: PutRequest) -> PutResponse:
@@ -445,7 +445,7 @@ class _Draft:
         return DeleteRangeResponse(self.revision, len(gone), prev_kvs)
 
     def delete_keys(self, keys: list[bytes]) -> None:
-        """There may be very many: what is done for each holds up every writer."""
+        """Delete keys, possibly very many: any work for each key delays every writer."""
         main = self._main
         if keys:
             self._effects.append(effects.delete(*keys))
@@ -453,7 +453,7 @@ class _Draft:
         self._rows.update(dict.fromkeys(keys))
 
     def _detach_all(self, gone: list[tuple[bytes, bytes]]) -> None:
-        """Take keys with these rows from their leases."""
+        """Detach keys, given with their rows, from their leases."""
         attached: dict[int, list[bytes]] = {}
         for key, row in gone:
             if lease := row_lease(row):
@@ -478,7 +478,7 @@ class _Draft:
         self._step(self._lessor.apply_revoke, lease)
 
     def plan(self, response: Any) -> Plan:
-        """The whole of it."""
+        """The finished plan."""
         state = self._state
         if not self._effects:
             return Plan(None, response, state.head, state.index)
@@ -511,7 +511,7 @@ class _Draft:
 
 
 def is_read_only(request: TxnRequest) -> bool:
-    """Only ranges at the top level of both branches (a nested transaction makes it a write, as in etcd)."""
+    """Whether both branches hold only ranges (a nested transaction makes it a write, as in etcd)."""
     return all(isinstance(op, RangeRequest) for op in (*request.success, *request.failure))
 
 
@@ -525,7 +525,7 @@ def _compare(compare: Compare, kv: KeyValue | None) -> bool:
         mine = 0
     else:
         mine = (kv.version, kv.create_revision, kv.mod_revision, b"", kv.lease)[compare.target]
-    order = (mine > theirs) - (mine < theirs)  # type: ignore[operator]  # same types: validate checked
+    order = (mine > theirs) - (mine < theirs)  # type: ignore[operator]  # same types: checked by validate
     if compare.result == CompareResult.EQUAL:
         return order == 0
     if compare.result == CompareResult.NOT_EQUAL:

@@ -1,8 +1,8 @@
-"""Range, as etcd answers it, and the reads that etcd lacks: history and differences.
+"""Range, answered as in etcd, and the reads that etcd lacks: history and differences.
 
-A range is decided in this order: bounds and revision, then filters, sort, limit. ``count`` is the number of keys
-in the range whatever filters and limit say. Without a sort the limit is pushed down, so a limited range costs
-its limit; a sort needs every row.
+A range is answered in this order: bounds and revision, then filters, sort, limit. ``count`` is the number of keys
+in the range, whatever filters and limit say. Without a sort the limit is pushed down, so a limited range costs
+only its limit; a sort needs every row.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _HISTORY_FIRST_ROWS = 64
 
 
 def read_revision(asked: int, newest: int, compacted: int) -> int:
-    """The revision a read is answered at; raises ``FutureRevision`` or ``Compacted``."""
+    """The revision that a read is answered at; raises ``FutureRevision`` or ``Compacted``."""
     if asked > newest:
         raise FutureRevision
     if asked <= 0:
@@ -109,7 +109,7 @@ def _sorted_and_limited(rows: Rows, request: RangeRequest) -> tuple[Rows, bool]:
     """Filter, sort (ties stay in ascending key order) and cut.
 
     As in etcd, a sort target without an order sorts ascending, but after the limit: it sees only the first
-    limit + 1 keys. A filter switches that off.
+    limit + 1 keys. With a filter it sorts before the limit.
     """
     limit = request.limit if request.limit > 0 else 0
     if _filtered(request):
@@ -173,9 +173,9 @@ def key_history(
 ) -> Iterator[KeyValue]:
     """Every kept version of ``key`` with first <= mod_revision <= last, oldest first.
 
-    A delete shows as a ``KeyValue`` with version 0: it is the end of a version that no update took over. What
-    ended at or before ``compacted``, the compact revision when this was asked for, is not kept, whether its rows
-    are gone yet or not. Raises ``Compacted`` on the way if a later compaction overtakes it.
+    A delete shows as a ``KeyValue`` with version 0: it is the end of a version that no update followed. Versions that
+    ended at or before ``compacted``, the compact revision when this was asked for, are not kept, even if their rows
+    are not deleted yet. Raises ``Compacted`` on the way if a later compaction overtakes it.
     """
     if first_revision > last_revision:
         return
@@ -194,7 +194,7 @@ def key_history(
 
 
 def _lives(state: State, key: bytes, since: int) -> Iterator[tuple[bytes, int]]:
-    """(row, main revision of its end, 0 while it lives) of every version that did not end before ``since``."""
+    """(row, main revision of its end, 0 if it is live) of every version that did not end before ``since``."""
     at, told, ended, limit = history_key(key, since, 0), since - 1, 0, _HISTORY_FIRST_ROWS
     while True:
         rows, living = _history_page(state, key, at, told, ended, limit)
@@ -210,9 +210,9 @@ def _lives(state: State, key: bytes, since: int) -> Iterator[tuple[bytes, int]]:
 def _history_page(
     state: State, key: bytes, at: bytes, told: int, ended: int, limit: int
 ) -> tuple[list[Row], list[tuple[bytes, int]]]:
-    """Rows of ``history`` from ``at`` on, and the lives that come after them, if they are the last of the key.
+    """Rows of ``history`` from ``at`` on, and the versions after them, if they are the key's last.
 
-    ``told``: the revision up to which all ends are known; ``ended``: the last of them that there was.
+    ``told``: the revision up to which all ends are known; ``ended``: the last of these ends.
     """
     generations, tx = state.look(told)
     with tx:
@@ -237,7 +237,7 @@ def _history_page(
 def difference(
     state: State, start: bytes, end: bytes | None, older: int, newer: int, keys: Iterator[bytes]
 ) -> Iterator[Change]:
-    """What ``keys`` (ascending, each once) looked like at two revisions, where that differs."""
+    """What ``keys`` (ascending, each once) were at two revisions, if that differs."""
     for key in keys:
         if key < start or (end is not None and key >= end):
             continue

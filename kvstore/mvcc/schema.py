@@ -1,4 +1,4 @@
-"""The backend's tables: now, then, when.
+"""The backend's tables: the present, the past, and the order of changes.
 
     table        key                              value                        serves
     -----------  -------------------------------  ---------------------------  ----------------------------
@@ -48,8 +48,8 @@ TABLES = (LATEST, HISTORY, CHANGES, LEASE, ATTACHMENT, ALARM, META)
 FORMAT_VERSION = 1
 
 REVISION_END = (1 << 63) - (1 << 40)
-"""Revisions have 63 bits. A store that is opened with this one or a later is not written any more: so many writes
-before the last that none comes near it in the life of a process."""
+"""Revisions have 63 bits. A store that is opened at this revision or later is not written any more. The distance to
+the last revision is more than a process can write in its life."""
 
 META_FORMAT = b"format"
 META_CLUSTER_ID = b"cluster_id"
@@ -59,7 +59,7 @@ META_REVISION = b"revision"
 META_COMPACT_SCHEDULED = b"compact_scheduled"
 META_COMPACT_FINISHED = b"compact_finished"
 META_CLOSED_MS = b"closed_ms"
-"""Wall clock of the last checkpoint: with the lease policy ``pause`` time stood still since then."""
+"""Wall clock of the last checkpoint: with the lease policy ``pause`` time has stood still since then."""
 META_LOG_MARK = b"log_mark"
 """Where in the log a replay after the applied index may begin reading (``wal.Log.mark``)."""
 META_NAME = b"name"
@@ -70,7 +70,7 @@ _REVISION = struct.Struct(">QQ")
 _U64 = struct.Struct(">Q")
 REVISION_BYTES = _REVISION.size
 REVISION_LIMIT = b"\xff" * (REVISION_BYTES + 1)
-"""Above every revision key."""
+"""Greater than any revision key."""
 
 revision_key = _REVISION.pack
 """(main, sub) -> 16 bytes."""
@@ -120,7 +120,7 @@ def history_key(key: bytes, main: int, sub: int) -> bytes:
 
 
 def split_history_key(history: bytes) -> tuple[bytes, int, int]:
-    """(user key, main, sub) of the end."""
+    """(user key, main, sub) of the version's end."""
     main, sub = parse_revision(history[-REVISION_BYTES:])
     return unescape(history[:-REVISION_BYTES]), main, sub
 

@@ -1,12 +1,12 @@
 """How large a request may be.
 
 ``max_request_bytes`` limits what etcd counts (``kvstore.etcdpb.sizes``). A request is only measured if a nearly free
-upper bound does not answer the question.
+upper bound does not settle the question.
 
 Whatever ``max_request_bytes`` says, a write that could not be kept is refused:
 
-    row     a version of a key. One limit for all backends, for a store can be moved to another: SQLite's rows end at
-            1,000,000,000 bytes, and a row of ``history`` has the key in it, and once more, at up to twice its length
+    row     a version of a key. One limit for all backends, because a store can be moved to another: SQLite's rows end
+            at 1,000,000,000 bytes, and a row of ``history`` has the key in it, and once more, at up to twice its length
     entry   what one write puts into the log, where a record has at most 1 GiB. A deletion of a range or a transaction
             that takes more is refused; a lease with that many keys is revoked piece by piece
 """
@@ -23,13 +23,13 @@ from kvstore.wal.format import MAX_RECORD_BYTES
 ROW_BYTES_MAX = 990_000_000
 ENTRY_BYTES_MAX = MAX_RECORD_BYTES - 4096
 REMOVAL_BYTES_MAX = 64 << 20
-"""How much of the log one piece of a removal takes that is more than an entry holds."""
+"""How much log one piece takes of a removal that does not fit one entry."""
 
 _OVERHEAD_BYTES = 128
-"""More than any one op or compare takes besides its keys and its value."""
+"""More than any one op or compare takes in addition to its keys and its value."""
 
 _REMOVAL_OVERHEAD_BYTES = 40
-"""More than the tags, the lengths and the lease's id of a removal take."""
+"""More than a removal takes for its tags, lengths and lease id."""
 
 Write = PutRequest | DeleteRangeRequest | TxnRequest
 
@@ -67,7 +67,7 @@ def check_entry(size_bytes: int) -> None:
 
 
 def first_piece(keys: Sequence[bytes]) -> int:
-    """How many of the keys of a lease go in one entry: all, unless an entry does not hold as many."""
+    """How many of a lease's keys to delete in one entry: all, unless they do not fit."""
     if sum(map(removal_bytes, keys)) <= ENTRY_BYTES_MAX - _OVERHEAD_BYTES:
         return len(keys)
     taken = 0
@@ -79,7 +79,7 @@ def first_piece(keys: Sequence[bytes]) -> int:
 
 
 def removal_bytes(key: bytes) -> int:
-    """Removing a key from the store and from its lease takes at most this much of the log."""
+    """The most log that removing a key from the store and from its lease can take."""
     return 2 * len(key) + _REMOVAL_OVERHEAD_BYTES
 
 

@@ -1,4 +1,4 @@
-"""The state: generations above a backend, the marks that say what is published, and reads at a revision.
+"""The state: generations above a backend, the numbers that say what is published, and reads at a revision.
 
 Every read is a read at one revision R. The newest read is a read at the published revision. Because past
 versions stay until compaction, a read never needs to hold anything still: it may take pages from different
@@ -40,13 +40,13 @@ PAGE_ROWS = 1000
 
 
 class State:
-    """What ``apply`` changes and reads look at. Changes are made under the planner's lock, reads under none."""
+    """What ``apply`` changes and reads look at. Changes are made under the planner's lock; reads take none."""
 
     def __init__(
         self, backend: Backend, *, marks: Marks | None = None, written_elsewhere: bool = False
     ) -> None:
         """``marks``: those of the backend, if they were read already.
-        ``written_elsewhere``: another process keeps checkpointing and compacting under this state.
+        ``written_elsewhere``: another process goes on checkpointing and compacting under this state.
         """
         self.backend = backend
         self.generations: Generations = (Generation(),)
@@ -66,7 +66,7 @@ class State:
         self.published = self.head
         self.compacted = self.head_compacted
 
-    # --- changes: the one way in, for live writes and for replay ----------------------
+    # --- changes: one way in, for live writes and for replay ---------------------------
 
     @property
     def active(self) -> Generation:
@@ -74,7 +74,7 @@ class State:
 
     @property
     def waiting_bytes(self) -> int:
-        """What changes have taken of memory since the last ``freeze``."""
+        """The memory that changes have taken since the last ``freeze``."""
         return self.generations[0].size_bytes
 
     def change(self, change: ChangedRow) -> None:
@@ -82,7 +82,7 @@ class State:
         self.generations[0].add(change)
 
     def compact(self, revision: int) -> None:
-        """Reads below ``revision`` are refused from now on; the rows go later, in the background."""
+        """Refuse reads below ``revision`` from now on; the rows are deleted later, in the background."""
         self.head_compacted = revision
         self.generations[0].set_row(META, META_COMPACT_SCHEDULED, pack_u64(revision))
 
@@ -92,11 +92,11 @@ class State:
         (self.alarms.add if on else self.alarms.discard)(key)
 
     def reached(self, index: int) -> None:
-        """Log entries up to ``index`` are taken in, whatever came of them."""
+        """Log entries up to ``index`` have been applied, whatever their effects."""
         self.index = index
 
     def publish(self, revision: int, compacted: int) -> None:
-        """Everything up to here is durable: let readers see it."""
+        """Let readers see everything up to here, which is durable now."""
         if invariants.ON:
             hold(2, revision >= self.published, f"published {revision} after {self.published}")
             hold(7, compacted >= self.compacted, f"compacted to {compacted} after {self.compacted}")
@@ -104,7 +104,7 @@ class State:
         self.published = revision
 
     def adopt(self, other: State) -> None:
-        """Become ``other``, a state of the same backend that was just read. Published revisions stay as they are."""
+        """Take over ``other``, a state of the same backend that was just read. Published revisions do not change."""
         self.generations = other.generations
         self.applied_index, self.index = other.applied_index, other.index
         self.head, self.head_compacted = other.head, other.head_compacted
@@ -114,22 +114,22 @@ class State:
 
     @property
     def frozen(self) -> Generation | None:
-        """The generation that a checkpoint is carrying into the backend, if there is one."""
+        """The generation that a checkpoint is moving into the backend, if there is one."""
         return self.generations[1] if len(self.generations) > 1 else None
 
     def freeze(self) -> Generation:
-        """Put a new active generation in front; returns the one that it hides. Under the planner's lock."""
+        """Put a new active generation in front. Returns the one that it hides. The caller holds the planner's lock."""
         frozen = self.active
         frozen.last_index, frozen.last_revision = self.index, self.head
         self.generations = (Generation(), frozen)
         return frozen
 
     def committing(self, generation: Generation) -> None:
-        """The backend may hold ``generation`` from now on. Said before its commit, once the log durably has it."""
+        """The backend may hold ``generation`` from now on. Called before its commit, once the log durably has it."""
         self.backend_revision = generation.last_revision
 
     def committed(self, generation: Generation) -> None:
-        """The backend holds ``generation``: it is dropped. Under the planner's lock."""
+        """Drop ``generation``, which the backend now holds. The caller holds the planner's lock."""
         if invariants.ON:
             with self.backend.read() as tx:
                 applied = Marks.read(tx).applied_index
@@ -148,14 +148,14 @@ class State:
         self.applied_index = generation.last_index
 
     def swept(self, revision: int) -> None:
-        """The rows that the compaction to ``revision`` made superfluous are gone."""
+        """The rows that the compaction to ``revision`` made superfluous are deleted."""
         if invariants.ON:
             low, high = self.compact_finished, self.head_compacted
             hold(8, low <= revision <= high, f"swept to {revision}, between {low} and {high}")
         self.compact_finished = revision
 
     def use_backend(self, backend: Backend) -> None:
-        """Another file with the same content takes the backend's place. Under the planner's lock."""
+        """Replace the backend by another file with the same content. The caller holds the planner's lock."""
         self.backend = backend
 
     # --- reads ------------------------------------------------------------------------
@@ -163,7 +163,7 @@ class State:
     def look(self, kept: int) -> tuple[Generations, ReadTx]:
         """One look at one state (overlay.py): the generations, and a view of the backend that has all they lack.
 
-        Close the view. Raises ``Compacted`` where revision ``kept`` is not kept any more: its rows may be going.
+        Close the view. Raises ``Compacted`` if revision ``kept`` is no longer kept: its rows may be being deleted.
         """
         generations = self.generations
         tx = self.backend.read()
@@ -175,7 +175,7 @@ class State:
         return generations, tx
 
     def check_kept(self, revision: int, tx: ReadTx | None = None) -> None:
-        """Refuse a revision whose rows may be going. Call it after opening ``tx``, which will be read."""
+        """Refuse a revision whose rows may be being deleted. Call it after opening ``tx``, which will be read."""
         if self._written_elsewhere and tx is not None:
             self.compacted = max(self.compacted, compacted_at(tx))
         if revision < self.compacted:
@@ -198,13 +198,13 @@ class State:
                 change = generation.at(key, revision)
                 if change is not None:
                     return change[3]
-        row = self.backend.get(LATEST, key)  # a view of its own, of one key
+        row = self.backend.get(LATEST, key)  # this opens a view of its own, for one key
         if self.backend_revision <= revision:
             return row
         if row is not None and row_mod_revision(row) <= revision:
             return row
         _, tx = self.look(revision)
-        with tx:  # what was live then is not in ``latest`` now, so it has ended
+        with tx:  # what was live then is not in ``latest`` any more, so it has ended
             return ended_row(tx, key, revision)
 
     def page(
@@ -258,7 +258,7 @@ _ANY_REVISION = 1 << 63
 
 
 def ended_row(tx: ReadTx, key: bytes, revision: int) -> bytes | None:
-    """The version of ``key`` that was live at ``revision`` and has ended: one seek, however many there are."""
+    """The version of ``key`` that was live at ``revision`` and has ended since: one seek, however many there are."""
     ended = tx.scan(HISTORY, history_key(key, revision + 1, 0), escape(key) + REVISION_LIMIT, limit=1)
     if ended and row_mod_revision(ended[0][1]) <= revision:
         return ended[0][1]

@@ -1,10 +1,10 @@
-"""Live writes and replay are two interpreters of a write; here they are compared.
+"""Live writes and replay are two interpreters of a write. Here they are compared.
 
     live:     request --decide--> plan --carry_out--> state
     replay:   entry --effects.apply--> state
 
-A plan's entry must do to a state what the plan does. ``Twin`` is a state small enough to be made for each write: it
-takes in the entry, and is compared once the plan has been carried out (invariant 9, with ``KVSTORE_VERIFY=1``).
+A plan's entry must do to a state what the plan does. ``Twin`` is a state small enough to be made for each write: the
+entry is applied to it, and it is compared once the plan has been carried out (invariant 9, with ``KVSTORE_VERIFY=1``).
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from kvstore.mvcc.overlay import ChangedRow, Generation
 from kvstore.mvcc.state import State
 
 LEASES_MAX = 100
-"""Where there are more, copying them for each write would take too long, and leases are not compared."""
+"""If there are more, leases are not compared: copying them for each write would take too long."""
 
 
 class Twin:
-    """What an entry may look at and change, as it is before the write."""
+    """The part of the state that an entry may look at and change, as it is before the write."""
 
     def __init__(self, state: State, lessor: Lessor) -> None:
         self.active = Generation()
@@ -45,7 +45,7 @@ class Twin:
         effects.apply(entry, cast(State, self), self._lessor)
 
     def compare(self, state: State, lessor: Lessor, changes: tuple[ChangedRow, ...]) -> None:
-        """Hold it against the state that the plan was carried out in."""
+        """Compare it with the state that the plan was carried out in."""
         for name in ("head", "index", "head_compacted", "alarms"):
             ours, theirs = getattr(self, name), getattr(state, name)
             hold(9, ours == theirs, f"{name} is {theirs} live, and {ours} replayed")

@@ -1,6 +1,6 @@
 """Checks of a request that need no state (etcd's API layer), in etcd's order.
 
-What is refused here is refused whatever the store holds; what needs the store is in ``plan``.
+What is refused here is refused whatever the store holds; checks that need the store are in ``plan``.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def check_key(key: bytes) -> None:
 def check_range(request: RangeRequest) -> None:
     _bytes("key", request.key)
     _bytes("range_end", request.range_end)
-    try:  # all of them at once: a sum of ints is one, and of anything else is not
+    try:  # all at once: a sum of ints is an int, a sum of anything else is not
         total: object = sum((*request[2:6], *request[8:]))
     except TypeError:
         total = None
@@ -52,7 +52,7 @@ def check_range(request: RangeRequest) -> None:
 
 
 def _refuse_number(request: RangeRequest) -> NoReturn:
-    """Name what is no number among the fields of a range that should be."""
+    """Name the field of a range that should be a number and is not."""
     given: dict[str, object] = request._asdict()
     flags = ("key", "range_end", "keys_only", "count_only")
     name = next(name for name in given if name not in flags and not isinstance(given[name], int))
@@ -81,7 +81,7 @@ def check_delete(request: DeleteRangeRequest) -> None:
 
 
 def check_txn(request: TxnRequest, max_ops: int) -> None:
-    """Counts and ops, nested ones included; only then keys that two ops would write."""
+    """Check counts and ops, nested ones included; only then keys that two ops would write."""
     _check_ops(request, max_ops)
     _check_branch(request.success)
     _check_branch(request.failure)
@@ -128,9 +128,9 @@ Interval = tuple[bytes, bytes | None]
 
 
 def _check_branch(ops: Sequence[Op]) -> tuple[set[bytes], list[Interval]]:
-    """Refuse two writes to one key; return what this branch puts and deletes.
+    """Refuse two writes to one key. Returns what this branch puts and deletes.
 
-    Nested transactions are looked at first, in order: the puts of one may not meet puts or deletes of *earlier*
+    Nested transactions are checked first, in order: the puts of one may not meet puts or deletes of *earlier*
     ones (a later delete over an earlier put is fine). Then this level's puts may meet nothing at all.
     """
     put_keys = {op.key for op in ops if isinstance(op, PutRequest)}
@@ -158,12 +158,12 @@ def _check_branch(ops: Sequence[Op]) -> tuple[set[bytes], list[Interval]]:
 
 
 def _interval(key: bytes, range_end: bytes) -> Interval:
-    """What a delete covers. As in etcd, "from key" makes an interval that covers nothing here."""
+    """The keys that a delete covers. As in etcd, "from key" makes an interval that covers nothing here."""
     return (key, range_end) if range_end else (key, key + b"\0")
 
 
 def any_inside(keys: Iterable[bytes], intervals: list[Interval]) -> bool:
-    """Whether one of the keys lies in one of the intervals."""
+    """Whether any of the keys is in any of the intervals."""
     return any(start <= key and (end is None or key < end) for key in keys for start, end in intervals)
 
 
@@ -180,7 +180,7 @@ def _bytes(name: str, value: Any) -> None:
 
 
 def check_number(name: str, value: Any) -> None:
-    """A signed 64-bit number. Checked before a plan begins: an error in the middle of one poisons the store."""
+    """Check for a signed 64-bit number before a plan begins: an error in the middle of one poisons the store."""
     if not isinstance(value, int) or isinstance(value, bool):
         raise TypeError(f"{name} must be an int, not {value!r:.80}")
     if not -(1 << 63) <= value < 1 << 63:

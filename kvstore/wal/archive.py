@@ -1,15 +1,15 @@
-"""The archive: where released segments are moved, and which of those in it are the past of a log.
+"""The archive: where released segments are moved, and which of its segments are the past of a log.
 
-    <cluster>-<first>.wal              a segment, as it was called in the log
-    <cluster>-<first>.<crc>.wal        another one of that name: a copy of the store used the same archive
+    <cluster>-<first>.wal              a segment under the name that it had in the log
+    <cluster>-<first>.<crc>.wal        another segment of that name: a copy of the store used the same archive
 
-A restored store has an id of its own, so its segments have names of their own; a copy does not. So nothing in an
-archive is ever overwritten: a segment that is already there, to the byte, is not moved again, and one that differs is
-kept under another name.
+A restored store has a cluster id of its own, so its segments have names of their own; a copied store's do not. So
+nothing in an archive is ever overwritten: a segment that is already there, byte for byte, is not moved again, and one
+that differs is kept under another name.
 
 The chain of checksums tells which of two belongs to a log: each segment's head holds the checksum that the previous
 one ended with. The chain is followed from the log's newest segment back to the oldest. That reads all of them, so it
-is only done where there are two of one name.
+is only done if there are two of one name.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ _CHUNK_BYTES = 1 << 20
 def archive_segment(
     disk: Disk, path: Path, archive_dir: Path, check_open: Callable[[], None] = lambda: None
 ) -> None:
-    """Move a segment into the archive; by a synced copy where that is on another file system.
+    """Move a segment into the archive, through a synced copy if that is on another file system.
 
-    That may take long. ``check_open`` raises if the segment is not ours to move any more.
+    That may take long. ``check_open`` raises if the segment is no longer ours to move.
     """
     if not archive_dir.is_dir():
         disk.make_dir(archive_dir)
         disk.sync_dir(archive_dir.parent)
-    lock = FolderLock(archive_dir)  # another store may look for a free name at the same time
+    lock = FolderLock(archive_dir)  # another store may be looking for a free name at the same time
     lock.acquire(wait=True)
     try:
         for target in (archive_dir / path.name, layout.kept_apart(archive_dir / path.name, _checksum(path))):
@@ -112,7 +112,7 @@ def log_segments(folders: list[Path], cluster_id: int = 0) -> list[NumberedFile]
     """The segments of one store's log in several directories, oldest first.
 
     The first directory that holds any has the newest part of the log. Raises ``WrongStore`` if they belong to several
-    stores and no ``cluster_id`` says which is meant, ``OpenError`` if they belong to two histories of it.
+    stores and no ``cluster_id`` says which is meant, ``OpenError`` if they belong to two histories of the same store.
     """
     places = [
         [file for file in layout.archived(folder) if not cluster_id or file.cluster_id == cluster_id]
@@ -146,7 +146,7 @@ def _newest(places: list[list[NumberedFile]], folders: list[Path]) -> NumberedFi
 
 
 def _continued_by(newest: NumberedFile, files: list[NumberedFile]) -> list[NumberedFile]:
-    """``newest`` and those before it, each of which ends with what the next one begins with."""
+    """``newest`` and those before it, where each one ends with the checksum that the next begins with."""
     chosen = [newest]
     while (before := _before(chosen[0], files)) is not None:
         chosen.insert(0, before)

@@ -1,17 +1,17 @@
 """One flipped bit: finding it, if it is the only thing wrong.
 
 Two checksums cover a frame, so a single wrong bit can be identified: with that bit flipped back, the check of the
-header holds, and so does the crc of the data. Bits of the header are tried one after the other. A bit of the data
-follows from the crc, because its effect there depends only on its distance from the end:
+header holds, and so does the crc of the data. Bits of the header are tried one by one. A wrong bit of the data follows
+from the crc, because its effect on it depends only on its distance from the end:
 
     last byte          d = table[1 << bit]
     the byte before    d = table[d & 255] ^ d >> 8        and so on
 
-So the difference between the actual crc and the expected one is stepped back until it is one of the first eight. Where
-nothing was ever written there are zeros, and a bit that flipped there is the only one set.
+So the difference between the actual and the expected crc is stepped back until it is one of the first eight. Where
+nothing was ever written there are only zeros, and a bit that flipped there is the only one set.
 
-Other damage looks like one flipped bit in about one of 2**32 / (bits of the record) cases. That is enough to refuse
-what may have been acknowledged; a bit is only flipped back on request (``inspect.repair``).
+Other damage looks like one flipped bit in about one of 2**32 / (bits of the record) cases. That is good enough to
+refuse what may have been acknowledged; a bit is only flipped back on request (``inspect.repair``).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from kvstore.wal import format as fmt
 from kvstore.wal.reader import SegmentReader
 
 SEARCHED_BYTES_MAX = 8 << 20
-"""In a longer frame nothing is looked for: that would take seconds."""
+"""Longer frames are not searched: that would take seconds."""
 
 _ALL = 0xFFFFFFFF
 _TABLE = [crc32c(bytes([byte]), _ALL) ^ _ALL for byte in range(256)]
@@ -33,7 +33,7 @@ _LAST = {_TABLE[1 << bit]: bit for bit in range(8)}
 
 
 class Flip(NamedTuple):
-    """A bit of a segment, and the extent of the frame that is whole without it; empty where nothing was written."""
+    """A bit of a segment, and the extent of the frame that is whole without it (empty if none was written there)."""
 
     offset: int
     bit: int
@@ -63,7 +63,7 @@ def find_flip(reader: SegmentReader, offset: int) -> Flip | None:
 
 
 def flip_in_zeros(reader: SegmentReader, offset: int) -> Flip | None:
-    """The bit, if it is the only one that is set from ``offset`` on."""
+    """The bit, if it is the only one set from ``offset`` on."""
     only = reader.only_byte(offset)
     if only is None or only[1].bit_count() > 1:
         return None
@@ -72,7 +72,7 @@ def flip_in_zeros(reader: SegmentReader, offset: int) -> Flip | None:
 
 
 def _frame(reader: SegmentReader, offset: int, field: int) -> bytes:
-    """The frame with that length field; nothing if it does not fit."""
+    """The frame with that length field; empty if it does not fit."""
     try:
         size = fmt.frame_size(field, offset)
     except fmt.BadFrame:
@@ -91,7 +91,7 @@ def _is_whole(frame: bytes, offset: int, reader: SegmentReader) -> bool:
 
 
 def _in_header(frame: bytes, offset: int, reader: SegmentReader) -> tuple[int, int] | None:
-    """(byte, bit) of what comes before or after the data."""
+    """The (byte, bit) of a flip before or after the data."""
     tail = max(len(frame) - fmt.TAIL_BYTES - 7, fmt.HEAD_BYTES)
     for at in (*range(8, min(fmt.HEAD_BYTES, len(frame))), *range(tail, len(frame))):
         for bit in range(8):
@@ -102,7 +102,7 @@ def _in_header(frame: bytes, offset: int, reader: SegmentReader) -> tuple[int, i
 
 
 def _in_data(frame: bytes, offset: int, reader: SegmentReader) -> tuple[int, int] | None:
-    """(byte, bit) of the data, where the header is good."""
+    """The (byte, bit) of a flip in the data, if the header is good."""
     try:
         found = fmt.decode_frame(frame, 0, offset, len(frame), reader.seed)
     except fmt.BadFrame:

@@ -22,15 +22,15 @@ A segment is a run of frames, then zeros to the end of the file:
 
     Batch     1 first index · 2 time (ms, wall clock) · 3 entry, repeated; entry i has index first index + i
 
-Fields stand in this order, each exactly once, zeros included: a record has one encoding, and what
-deviates from it is damage. The crc covers ``data``. The check covers the rest, and the place:
+Fields are in this order, each exactly once, zeros included: a record has one encoding, and anything
+that deviates from it is damage. The crc covers ``data``. The check covers the rest, and the place:
 
     check = crc32c(cluster id u64, first index of the segment u64, offset of the frame u64,
                    length u64, type u64, crc u64, synced u64) | 1 << 31
 
-so a header can be verified alone, and is valid at one offset of one segment of one store only: a
-frame inside a user's value, or left over from another file, is not one. The top bit makes the last
-byte of every record non-zero: a write that stopped early shows as zeros there.
+so a header can be verified alone, and is valid at only one offset of one segment of one store: a
+frame inside a user's value, or left over from another file, does not pass. The top bit makes the last
+byte of every record non-zero: a write that stopped early leaves zeros there.
 """
 
 from __future__ import annotations
@@ -116,7 +116,7 @@ class Batch(NamedTuple):
 
 
 class Mark(NamedTuple):
-    """The place of a batch frame: a reader that trusts what comes before it may begin there."""
+    """The place of a batch frame. A reader that trusts what comes before it may begin there."""
 
     segment_index: int
     offset: int
@@ -166,7 +166,7 @@ def encode_frame(seed: int, offset: int, kind: int, crc: int, synced: int, data:
 
 
 def frame_size(length: int, offset: int) -> int:
-    """Bytes of the whole frame that a length field announces, if a frame can have that length."""
+    """The bytes of the whole frame that a length field announces, if a frame can have that length."""
     record_bytes = length & _LENGTH_BITS
     if not _MIN_RECORD_BYTES <= record_bytes <= MAX_RECORD_BYTES or length != length_field(record_bytes):
         raise BadFrame(offset, f"impossible length field {length:#018x}")
@@ -174,7 +174,7 @@ def frame_size(length: int, offset: int) -> int:
 
 
 def decode_frame(buffer: bytes, at: int, offset: int, size: int, seed: int) -> Frame:
-    """The frame of ``size`` bytes that is complete in ``buffer[at:]``, and at ``offset`` of its segment."""
+    """The frame of ``size`` bytes that is complete in ``buffer[at:]``, and is at ``offset`` of its segment."""
     (length,) = _U64.unpack_from(buffer, at)
     kind, crc, data_at, data_end = record_head(buffer, at, offset)
     synced, check, record_end = _record_tail(buffer, data_end, offset)
@@ -205,7 +205,7 @@ def record_head(buffer: bytes, at: int, offset: int) -> tuple[int, int, int, int
 
 
 def _record_tail(buffer: bytes, at: int, offset: int) -> tuple[int, int, int]:
-    """(synced, check, end of the record), from the end of its data on."""
+    """(synced, check, end of the record), read from the end of its data on."""
     try:
         if buffer[at] != 0x20:
             raise BadFrame(offset, "a record without its synced offset")
@@ -229,10 +229,10 @@ TAIL_BYTES = 11 + 5
 def read_header(
     head: bytes, offset: int, seed: int, read: Callable[[int, int], bytes], *, any_length: bool = False
 ) -> int:
-    """The ``synced`` of a frame of which only the ``head`` is available; ``BadFrame`` if there is none.
+    """The ``synced`` of a frame of which only the ``head`` is at hand; ``BadFrame`` if there is none.
 
     ``read(offset, size)`` fetches the other end, so that looking for frames costs the same whatever
-    lengths are claimed. With ``any_length`` a damaged length field is passed over.
+    lengths are claimed. With ``any_length`` a damaged length field is ignored.
     """
     kind, crc, data_at, data_end = record_head(head, 0, offset)
     if data_end - data_at > MAX_RECORD_BYTES:
@@ -267,7 +267,7 @@ def cluster_id_field(cluster_id: int) -> bytes:
 
 
 def decode_metadata(data: bytes) -> Metadata:
-    """The metadata, of any version; fields that later versions add are passed over."""
+    """The metadata, of any version; fields that later versions add are skipped."""
     numbers = dict.fromkeys(range(1, 6), 0)
     extra = b""
     for number, value in wire.fields(data):
@@ -303,7 +303,7 @@ def decode_batch(data: bytes) -> Batch:
     while at < size:
         if data[at] != 0x1A:
             raise wire.WireError("a batch with something other than entries")
-        if at + 2 < size and data[at + 1] >= 0x80 > data[at + 2]:  # most lengths are of two bytes
+        if at + 2 < size and data[at + 1] >= 0x80 > data[at + 2]:  # most lengths take two bytes
             length, at = data[at + 1] - 0x80 + (data[at + 2] << 7), at + 3
         else:
             length, at = wire.read_varint(data, at + 1)

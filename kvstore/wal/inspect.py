@@ -1,10 +1,10 @@
-"""Looking at a log without opening it: a dump of one segment, and a repair of the whole.
+"""Looking at a log without opening it: a dump of one segment, and a repair of the whole log.
 
 ``scan_segment`` shows every frame, and describes what is wrong where ``Log.open`` refuses.
 
-``repair`` is for a log that is refused. If one flipped bit is to blame, it is flipped back, and nothing is
-lost. Otherwise the longest sound prefix is kept, and what follows it is set aside, in files ending in
-``.broken``: that gives up acknowledged entries, so it never happens by itself. The report names them; with
+``repair`` is for a log that is refused. If a single flipped bit is to blame, it is flipped back, and nothing is
+lost. Otherwise the longest sound prefix is kept, and what follows it is set aside in files ending in
+``.broken``: that gives up acknowledged entries, so it never happens automatically. The report names them; with
 ``dry_run`` nothing is touched.
 """
 
@@ -45,7 +45,7 @@ class Found:
 
 
 def scan_segment(path: str | os.PathLike[str]) -> Iterator[Found]:
-    """Everything in the file, in order; past a bad place, from the next sound header on."""
+    """Everything in the file, in order; after a bad place, it continues with the next sound header."""
     file = layout.segment_at(path)
     if file is None:
         raise NotAStore(f"{os.fspath(path)} does not have the name of a segment", path)
@@ -93,13 +93,13 @@ class Repair:
     last_good_index: int
     reason: str = ""
     is_torn: bool = False
-    """Only a write that was not finished is cut; nothing that anybody was told of."""
+    """Whether only an unfinished write is cut, which was never acknowledged."""
     path: Path | None = None
     offset: int = 0
     last_lost_index: int = 0
-    """The last entry found behind the bad place; 0 if none is readable there."""
+    """The last entry found after the bad place; 0 if none is readable there."""
     set_aside: tuple[Path, ...] = ()
-    """Segments that are lost as a whole; the first of them may be ``path``."""
+    """Segments that are lost entirely; the first of them may be ``path``."""
     flip: Flip | None = None
     """The single bit that was flipped back. Run the check again to see whether the log is now sound."""
 
@@ -113,10 +113,10 @@ def repair(
     mark: bytes = b"",
     dry_run: bool = False,
 ) -> Repair:
-    """Flip one bit back, or cut the log behind its longest sound prefix that begins with the entry after
+    """Flip one bit back, or cut the log after its longest sound prefix that begins with the entry after
     ``after_index`` (where ``mark`` is, see ``Log.open``).
 
-    The store must not be open. In a crash the log is still refused, or repaired.
+    The store must not be open. After a crash the log is either still refused, or repaired.
     """
     wal_dir = Path(wal_dir)
     plan = _plan(wal_dir, after_index, fmt.Mark.decode(mark))
@@ -164,7 +164,7 @@ def _plan(wal_dir: Path, after_index: int, mark: fmt.Mark | None) -> Repair:
 
 
 def _plan_cut(segments: list[layout.NumberedFile], last_good_index: int, damage: Corruption) -> Repair:
-    """Cut at the damage, and set aside what follows; the whole segment where its head is bad."""
+    """Cut at the damage, and set aside what follows; the whole segment if its head is bad."""
     bad = next(number for number, file in enumerate(segments) if str(file.path) == damage.path)
     path, offset = segments[bad].path, max(0, damage.offset)
     in_head = offset < fmt.MIN_HEAD_BYTES

@@ -9,7 +9,7 @@
 Every entry has an index: 1, 2, 3 … without gaps over the life of a store. A segment is named after
 the index of its first entry.
 
-What is on disk after a crash, call by call ("whole" as in: every frame of it, synced):
+What is on disk after a crash, call by call ("whole" means every frame of it, synced):
 
     create    no segment, or a temporary file, or one whole segment without entries
     append    all acknowledged batches, and of the one in flight: nothing, a torn frame that the
@@ -18,9 +18,9 @@ What is on disk after a crash, call by call ("whole" as in: every frame of it, s
     release   a gapless run of the newest segments, and maybe some older ones: never read again
     close     everything, with or without the preallocated zeros in the last segment
 
-After a failed write or sync the log is poisoned: what is on disk is unknown, a second sync could
+After a failed write or sync the log is poisoned: what is on disk is unknown, and a second sync could
 report success for data that the first one lost, so every later call raises ``StorePoisoned`` until
-the log is reopened. A full disk met while there was nothing to lose (zeros, the next segment) is
+the log is reopened. If the disk is full while there is nothing to lose (zeros, the next segment), that is
 ``DiskFull``, and the same append may be retried later.
 
 Callers serialise their calls; only ``fill_ahead``, ``room_bytes``, ``lay`` and ``give_up`` may run beside
@@ -67,20 +67,20 @@ class LogOptions:
     """How the log is written.
 
     ``durability``: "always" syncs every append before it returns. With "interval" and "off" the
-    caller syncs when it likes: entries since the last sync are LOST in a power cut (not in a crash
+    caller decides when to sync: entries since the last sync are LOST in a power cut (not in a crash
     of the process), though never out of order.
     """
 
     wal_file_size_bytes: int = 64_000_000
     """A segment that has reached this size is followed by a new one."""
     wal_buffer_size_bytes: int = 32_000_000
-    """The most that the entries of one append may add up to; a single entry may be larger."""
+    """The entries of one append may add up to at most this; a single entry may be larger."""
     durability: Durability = "always"
 
 
 @dataclass(frozen=True, slots=True)
 class SegmentInfo:
-    """One segment on disk. ``last_index`` is ``first_index`` - 1 where it has no entries."""
+    """One segment on disk. ``last_index`` is ``first_index`` - 1 if it has no entries."""
 
     path: Path
     first_index: int
@@ -89,7 +89,7 @@ class SegmentInfo:
 
 
 _Append = tuple[SegmentWriter, bytes, int, int, tuple[int, int, int, int], int]
-"""(segment, frame, where it starts, chain after it, mark, index of its last entry): an append in the making."""
+"""(segment, frame, where it starts, chain after it, mark, index of its last entry): an append in progress."""
 
 
 class Log:
@@ -117,7 +117,7 @@ class Log:
         """The fields of a ``Mark``."""
         self._writer: SegmentWriter | None = None
         self._begun: tuple[str, Metadata, int] | None = None
-        """(path, metadata, chain) of the next segment, where the roll to it is half done."""
+        """(path, metadata, chain) of the next segment, while the roll to it is half done."""
         self._closed = False
         self._failure: BaseException | None = None
         self.unfinished: _Append | None = None
@@ -143,7 +143,7 @@ class Log:
         extra: bytes = b"",
         options: LogOptions | None = None,
     ) -> Log:
-        """A new log in a directory that holds none; ready for appending."""
+        """A new log in a directory that holds none, ready for appending."""
         options = options or LogOptions()
         wal_dir = Path(wal_dir)
         if layout.segments(wal_dir):
@@ -171,7 +171,7 @@ class Log:
     ) -> Log:
         """The log of a directory, to be replayed from the entry after ``after_index``.
 
-        ``mark`` is what ``log.mark`` was at some time when no entry after ``after_index`` had been
+        ``mark`` is an earlier value of ``log.mark``, from a time when no entry after ``after_index`` had been
         appended: replay then begins there, not at the beginning of the segment.
         """
         wal_dir = Path(wal_dir)
@@ -193,7 +193,7 @@ class Log:
 
     @staticmethod
     def was_closed(wal_dir: Path) -> bool:
-        """Whether the log ends in a frame: closing gives back the zeros ahead, while a crash mostly leaves them."""
+        """Whether the log ends in a frame: closing trims the zeros ahead, while a crash mostly leaves them."""
         with SegmentReader(layout.segments(wal_dir)[-1].path) as reader:
             return any(reader.read(max(reader.size_bytes - 8, 0), 8))
 
@@ -202,8 +202,8 @@ class Log:
     def replay(self) -> Iterator[Batch]:
         """The batches after ``after_index``, in order; the first may begin inside a batch on disk.
 
-        Run it to its end: only then is the end of the log known, a torn tail cut, what was read
-        made durable, and the log ready for appending.
+        Run it to its end: only then is the end of the log known, a torn tail cut, what was read made
+        durable, and the log ready for appending.
         """
         self._check_usable()
         if self._writer is not None:
@@ -223,23 +223,23 @@ class Log:
             self._resume(replay)
 
     def _make_durable(self) -> None:
-        """Sync what there is to read, before anybody acts on it.
+        """Sync what there is to read, before anything acts on it.
 
-        An interrupted process may have left entries in the page cache alone. They are applied from now on, a
+        An interrupted process may have left entries only in the page cache. From now on they are applied, a
         checkpoint may take them into the backend while the replay is still going on, and the next frame will
         say that everything before it was synced. Only the last segment can hold such entries.
 
-        Where nothing follows ``after_index`` there is nothing to sync: the caller has kept those entries
-        elsewhere, which it did only after they were durable here. A segment has its name durably before
-        it gets entries, and what a torn tail is overwritten with is synced when it is cut.
+        If nothing follows ``after_index`` there is nothing to sync: the caller has kept those entries
+        elsewhere, which it did only after they were durable here. A segment's name is durable before the
+        segment gets entries, and the zeros over a torn tail are synced when it is cut.
         """
         self._disk.sync_file(layout.segments(self._wal_dir)[-1].path)
         self._disk.sync_dir(self._wal_dir)
 
     def _resume(self, replay: Replay) -> None:
-        """Go on after the last frame."""
+        """Continue after the last frame."""
         assert replay.metadata is not None
-        if replay.metadata.first_index > self.last_index:  # perhaps interrupted just when it had got its name
+        if replay.metadata.first_index > self.last_index:  # perhaps interrupted just after it got its name
             self._disk.sync_dir(self._wal_dir)
         self._writer = SegmentWriter(
             self._disk,
@@ -254,9 +254,9 @@ class Log:
     # --- appending --------------------------------------------------------------------------
 
     def append(self, entries: Sequence[bytes], time_ms: int) -> int:
-        """Write entries as one batch; the index of the first. Durable on return if "always".
+        """Write entries as one batch. Returns the index of the first. Durable on return if "always".
 
-        If it is interrupted by anything but the disk, ``resume`` finishes it.
+        If anything but the disk interrupts it, ``resume`` finishes it.
         """
         writer = self._ready_writer()
         count = len(entries)
@@ -278,7 +278,7 @@ class Log:
         return first
 
     def has_place_for(self, size_bytes: int) -> bool:
-        """Whether an append of this size is one write into the zeros of this segment and one sync, or would fail."""
+        """Whether an append of this size is one write onto this segment's zeros and one sync (or is sure to fail)."""
         writer = self._writer
         if writer is None or self._failure is not None:
             return True
@@ -288,7 +288,7 @@ class Log:
         )
 
     def resume(self) -> None:
-        """Finish the append that was interrupted, if any: the same bytes go to the same place."""
+        """Finish the interrupted append, if there is one: the same bytes go to the same place."""
         unfinished = self.unfinished
         if unfinished is None:
             return
@@ -335,12 +335,12 @@ class Log:
         try:
             return writer.fill_ahead()
         except (DiskFull, FileNotFoundError, StoreUnreachable, NoDescriptor):
-            # no room: append says so if it matters. No file: rolled over and released, or out of reach
+            # no room: append says so if it matters. No file: rolled and released, or out of reach
             return 0
 
     @property
     def room_bytes(self) -> int:
-        """How much a write that takes room may append without ``lay``."""
+        """How many bytes a write that takes room may append without ``lay``."""
         return self._writer.room_bytes if self._writer is not None else 0
 
     def lay(self, size_bytes: int) -> None:
@@ -350,18 +350,18 @@ class Log:
     def _roll_unless_full(self, full: SegmentWriter) -> SegmentWriter:
         """The next segment; if the disk has no room for one, the full one, which may have some of its reserve left.
 
-        The full one also if the log's directory was moved (the open files belong to the right store), and if no file
+        Also the full one if the log's directory was moved (the open files belong to the right store), and if no file
         can be opened.
         """
         try:
             return self._roll(full)
         except (DiskFull, StoreUnreachable, NoDescriptor):
-            if self._failure is not None or self._begun is not None:  # met half-way
+            if self._failure is not None or self._begun is not None:  # it failed half way
                 raise
             return full
 
     def _roll(self, full: SegmentWriter) -> SegmentWriter:
-        """Begin the next segment. The full one is durable before the next has its name."""
+        """Begin the next segment. The full one is durable before the next gets its name."""
         self.sync()
         metadata = full.metadata._replace(
             first_index=self.last_index + 1, created_ms=time.time_ns() // 1_000_000
@@ -373,11 +373,11 @@ class Log:
         self._begun = path, metadata, full.chain
         with self._poisoned():
             full.trim()
-            full.close()  # so there is a descriptor for the next step, unless another thread takes it
+            full.close()  # this frees a descriptor for the next step, unless another thread takes it
         return self._finish_roll()
 
     def _finish_roll(self) -> SegmentWriter:
-        """Go over to the segment that has got its name. Where no file can be opened, the next append tries again."""
+        """Switch to the segment that has got its name. If no file can be opened, the next append tries again."""
         assert self._begun is not None
         with self._poisoned():
             self._disk.sync_dir(self._wal_dir)
@@ -396,8 +396,8 @@ class Log:
     ) -> list[Path]:
         """Remove segments without entries after ``index``, oldest first. Returns those removed.
 
-        ``max_segments`` says how many to keep in any case, counting the needed ones (0: all). With ``archive_dir`` they
-        are moved there (``archive``). The last segment always stays.
+        ``max_segments`` is how many to keep in any case, counting the needed ones (0: all). With ``archive_dir`` they
+        are moved there instead (``archive``). The last segment always stays.
         """
         removed = self.releasable(index, max_segments=max_segments)
         self.give_up(removed, archive_dir)
@@ -412,7 +412,7 @@ class Log:
         return released[: max(0, surplus)]
 
     def give_up(self, segments: Sequence[Path], archive_dir: str | os.PathLike[str] | None = None) -> None:
-        """Remove or archive segments that are ``releasable``. May take long, and run beside appends."""
+        """Remove or archive segments that are ``releasable``. May take long; appends may run meanwhile."""
         for path in segments:
             if archive_dir is None:
                 self._disk.remove(path)
@@ -461,9 +461,9 @@ class Log:
         ]
 
     def close(self) -> None:
-        """Make everything durable and let go. Safe to call again, and after a failure.
+        """Make everything durable and close the files. Safe to call again, and after a failure.
 
-        The zeros ahead are given back: the next open has none to read, and finds the end at once.
+        The zeros ahead are trimmed: the next open has none to read, and finds the end at once.
         """
         if self._closed:
             return
@@ -494,7 +494,7 @@ class Log:
 
     @contextmanager
     def _poisoned(self) -> Iterator[None]:
-        """Whatever fails inside leaves the state of the disk unknown."""
+        """If a call of the disk fails inside, the state of the disk is unknown."""
         try:
             yield
         except BaseException as error:
@@ -504,7 +504,7 @@ class Log:
 
     @contextmanager
     def _poisoned_by_the_disk(self) -> Iterator[None]:
-        """A full disk has cost nothing, nor has one out of reach; one that failed is in an unknown state."""
+        """A full or unreachable disk has cost nothing; one that failed is in an unknown state."""
         try:
             yield
         except DiskFull:

@@ -1,7 +1,7 @@
-"""Reading one segment: frames in order, and what is found where a frame should be.
+"""Reading one segment: its frames in order, and what is found where a frame should be.
 
 A segment is read through a window of at most about a megabyte, so memory is bounded by the window or
-by one frame, whichever is larger, however large the file is. The window begins small, because often only
+by one frame, whichever is larger, however large the file is. The window starts small, because often only
 the head or the last frame is read. Nothing here changes a file, and nothing here decides what damage
 means: that is ``tail``.
 """
@@ -64,7 +64,7 @@ class _Window:
         return self.size_bytes
 
     def forget(self) -> None:
-        """Forget the window: the next read goes to the file."""
+        """Drop the window: the next read goes to the file."""
         self.buffer = b""
         self._next_bytes = FIRST_WINDOW_BYTES
 
@@ -77,7 +77,7 @@ class _Window:
         return max(offset, found & ~7)
 
     def first_non_zero(self, offset: int) -> int:
-        """The first offset, from ``offset`` on, that holds something; -1 if all is zero."""
+        """The first non-zero offset from ``offset`` on; -1 if all is zero."""
         while (offset := self.next_data(offset)) < self.size_bytes:
             chunk = self.read(offset, WINDOW_BYTES)
             if not chunk:
@@ -88,7 +88,7 @@ class _Window:
         return -1
 
     def content_end(self, offset: int) -> int:
-        """The end of what is not zero from ``offset`` on; ``offset`` if all is zero."""
+        """The end of the non-zero bytes from ``offset`` on; ``offset`` if all is zero."""
         end = offset
         while (start := self.first_non_zero(offset)) >= 0:
             chunk = self.read(start, WINDOW_BYTES)
@@ -106,7 +106,7 @@ class SegmentReader:
     """The frames of one segment. ``end`` and ``chain`` follow the last good frame that was read."""
 
     def __init__(self, path: str | os.PathLike[str], descriptor: int = -1) -> None:
-        """``descriptor``: of the file, where it is open already; it stays the caller's."""
+        """``descriptor``: of the file, if it is open already; it stays the caller's."""
         self._window = _Window(os.fspath(path), descriptor)
         self.path = self._window.path
         self.size_bytes = self._window.size_bytes
@@ -130,7 +130,7 @@ class SegmentReader:
     def head(self, cluster_id: int, first_index: int) -> tuple[int, fmt.Metadata]:
         """The chain value that the segment continues, and its metadata.
 
-        The ids are those of the file's name. A file under a final name was synced with its head
+        The ids are those in the file's name. A file under a final name was synced with its head
         before it got the name, so a bad head is damage, unless nothing in the file is ours.
         """
         self.expect(cluster_id, first_index)
@@ -144,7 +144,7 @@ class SegmentReader:
             raise Corruption(f"the head of the segment: {bad.reason}", self.path, bad.offset) from None
 
     def expect(self, cluster_id: int, first_index: int) -> None:
-        """Whose frames to look for."""
+        """Set the segment whose frames are expected."""
         self.seed = fmt.segment_seed(cluster_id, first_index)
 
     def _head(self) -> tuple[int, fmt.Metadata]:
@@ -170,7 +170,7 @@ class SegmentReader:
         return first.crc, metadata
 
     def _may_be_ours(self, cluster_id: int) -> bool:
-        """Whether the file, whose head is bad, shows any trace of a segment; with nothing in it, it may."""
+        """Whether a file with a bad head may be a segment: it shows a trace of one, or is empty."""
         if self.size_bytes < fmt.MIN_HEAD_BYTES or self._window.first_non_zero(0) < 0:
             return True
         if fmt.cluster_id_field(cluster_id) in self._window.read(0, fmt.MIN_HEAD_BYTES):
@@ -180,9 +180,9 @@ class SegmentReader:
     # --- frames -----------------------------------------------------------------------------
 
     def frames(self) -> Iterator[fmt.Frame]:
-        """The frames from ``end`` on, crcs verified; returns where only zeros follow.
+        """The frames from ``end`` on, crcs verified; ends where only zeros follow.
 
-        Raises ``BadFrame`` where there is something else. ``end`` and ``chain`` have moved past a
+        Raises ``BadFrame`` if there is something else. ``end`` and ``chain`` have moved past a
         frame when it is yielded.
         """
         while self.end < self.size_bytes:
@@ -199,7 +199,7 @@ class SegmentReader:
             yield frame
 
     def frame_at(self, offset: int) -> fmt.Frame | None:
-        """The frame at ``offset``, its crc unchecked; None if only zeros follow."""
+        """The frame at ``offset``, with its crc unchecked; None if only zeros follow."""
         window = self._window
         at = window.at(offset, 8)
         field = window.buffer[at : at + 8]
@@ -220,7 +220,7 @@ class SegmentReader:
         return fmt.decode_frame(window.buffer, at, offset, size, self.seed)
 
     def frame_anew(self, offset: int) -> fmt.Frame | None:
-        """``frame_at``, read once more if it is bad: it may have been read while being written."""
+        """``frame_at``, repeated once if the frame is bad: it may have been read while being written."""
         try:
             return self.frame_at(offset)
         except fmt.BadFrame:
@@ -229,7 +229,7 @@ class SegmentReader:
             return self.frame_at(offset)
 
     def skip_to(self, mark: fmt.Mark) -> bool:
-        """Go on with the frame that ``mark`` describes, if it is there and in order."""
+        """Continue with the frame that ``mark`` describes, if it is there and in order."""
         before = self.end, self.chain
         if mark.offset >= self.end:
             self.end, self.chain = mark.offset, mark.chain
@@ -239,10 +239,10 @@ class SegmentReader:
         self.end, self.chain = before
         return False
 
-    # --- what to know about a bad frame -------------------------------------------------------
+    # --- evidence about a bad frame -----------------------------------------------------------
 
     def later_frames(self, offset: int) -> Iterator[tuple[int, int]]:
-        """(offset, synced) of every frame after ``offset`` whose header check holds at its place."""
+        """The (offset, synced) of every later frame whose header check holds at its place."""
         offset = (offset & ~7) + 8
         while (offset := self._window.next_data(offset)) < self.size_bytes:
             chunk = self._window.read(offset, WINDOW_BYTES + fmt.HEAD_BYTES)
@@ -263,7 +263,7 @@ class SegmentReader:
             return None
 
     def good_frame(self) -> fmt.Frame | None:
-        """The frame at ``end``, read again; None if it is not good."""
+        """The frame at ``end``, read again; None if it is still bad."""
         self._window.forget()
         try:
             frame = self.frame_at(self.end)
@@ -276,15 +276,15 @@ class SegmentReader:
         return self._synced_at(offset, any_length=True) is not None and self._synced_at(offset) is None
 
     def read(self, offset: int, size: int) -> bytes:
-        """At most ``size`` bytes (keep it small) at ``offset``, as they are."""
+        """At most ``size`` bytes (keep it small) at ``offset``, unchecked."""
         return self._window.read(offset, size)
 
     def content_end(self, offset: int) -> int:
-        """The end of what is not zero from ``offset`` on; ``offset`` if all is zero."""
+        """The end of the non-zero bytes from ``offset`` on; ``offset`` if all is zero."""
         return self._window.content_end(offset)
 
     def only_byte(self, offset: int) -> tuple[int, int] | None:
-        """(offset, value) of the one byte from ``offset`` on that is not zero, if it is the only one."""
+        """(offset, value) of the only non-zero byte from ``offset`` on, if there is only one."""
         at = self._window.first_non_zero(offset)
         if at < 0 or self._window.content_end(offset) != at + 1:
             return None

@@ -5,8 +5,8 @@
 
 A segment continues its predecessor if its first index is the next one and its crc record carries on
 the chain. Reading begins with the segment that holds the first entry asked for, or, with a ``Mark``,
-at a frame inside it: what comes before the mark has been read by an earlier open, or written since,
-and its entries are not asked for. A mark that does not fit is passed over.
+at a frame inside it: what comes before the mark was read by an earlier open, or written since,
+and its entries are not asked for. A mark that does not fit is ignored.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 def segments_from(
     wal_dir: Path, after_index: int, segments: list[layout.NumberedFile] | None = None
 ) -> list[layout.NumberedFile]:
-    """The segments that hold the entries after ``after_index``, out of those given or all in the directory."""
+    """The segments that hold the entries after ``after_index``, of those given or of all in the directory."""
     if segments is None:
         segments = layout.segments(wal_dir)
     if not segments:
@@ -48,8 +48,8 @@ def segments_from(
 class Replay:
     """One reading of a log. When ``batches`` is exhausted, the end is known: where to append.
 
-    ``disk`` None reads only: nothing is changed, and what is not whole at the end is left out.
-    ``segments``: those to read, in order, where they are not simply all of the directory.
+    ``disk`` None reads only: nothing is changed, and an unfinished write at the end is left out.
+    ``segments``: those to read, in order, if they are not simply all in the directory.
     """
 
     def __init__(
@@ -108,7 +108,7 @@ class Replay:
             raise Corruption(damage.reason + _hint(self.flip), damage.path, damage.offset) from None
 
     def _join(self, path: str, continued: int, metadata: Metadata) -> None:
-        """Whether a segment continues the previous one."""
+        """Check that a segment continues the previous one."""
         store_ids = metadata.cluster_id, metadata.member_id
         if self._store_ids is None:
             self._store_ids = store_ids
@@ -149,7 +149,7 @@ class Replay:
             self._judge(reader, bad, is_last=is_last)
 
     def _batch(self, reader: SegmentReader, frame: fmt.Frame) -> Batch:
-        """What a frame with a valid crc holds."""
+        """The content of a frame with a valid crc."""
         if frame.kind != fmt.BATCH:
             raise Corruption(f"a {fmt.KINDS[frame.kind]} record among batches", reader.path, frame.offset)
         try:
@@ -163,10 +163,10 @@ class Replay:
         return batch
 
     def _judge(self, reader: SegmentReader, bad: fmt.BadFrame, *, is_last: bool) -> None:
-        """Cut a torn tail, and return; raise ``Corruption`` for damage."""
+        """Cut a torn tail and return, or raise ``Corruption`` for damage."""
         proof = recovery.why_damaged(reader, bad.offset) if is_last else "a later segment exists"
         if proof and self._disk is None and is_last and reader.good_frame():
-            return  # a writer has finished it meanwhile
+            return  # the writing process has finished it meanwhile
         if proof:
             self.flip = find_flip(reader, bad.offset)
             reason = f"{bad.reason}; {proof}; the last good entry is {self.last_index}{_hint(self.flip)}"

@@ -4,8 +4,8 @@
     after it    1..40.broken | 41..87.broken | 88...broken | 96..
 
 The backend only ever gets what the log has made durable, so it is right up to its index; what the old log may have had
-after that is lost. In a crash: the old log, still refused; or the new one, with some of the old segments not yet set
-aside, which are not read.
+after that is lost. After a crash there is either the old log, still refused, or the new one, with some of the old
+segments not yet set aside; those are not read.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from kvstore.wal.writer import install_segment, prepare_segment
 def begin_anew(
     disk: Disk, wal_dir: str | os.PathLike[str], after_index: int, cluster_id: int, member_id: int
 ) -> list[Path]:
-    """Begin a closed log again, with the entry after ``after_index``. Returns the segments that were set aside."""
+    """Start a closed log over, with the entry after ``after_index``. Returns the segments that were set aside."""
     wal_dir = Path(wal_dir)
     old = [file for file in layout.segments(wal_dir) if file.cluster_id == cluster_id]
     later = [file.path for file in old if file.index > after_index]
@@ -39,7 +39,7 @@ def begin_anew(
 
 
 def set_aside(disk: Disk, segments: Sequence[Path]) -> None:
-    """Rename them, the newest first: what remains never has a gap."""
+    """Rename the segments, newest first, so that the rest never has a gap."""
     for path in reversed(segments):
         disk.rename(path, str(path) + layout.BROKEN_SUFFIX)
         disk.sync_dir(path.parent)

@@ -4,8 +4,8 @@ The log ends at the first zero length field after which the file holds nothing b
 else that is not a valid frame has one of two causes, and they must not be confused:
 
 * **torn**: the last write did not finish. It was never acknowledged, so it may be cut;
-* **damaged**: something that was durable has changed. Cutting would silently lose it and what
-  follows; so opening is refused, and says where.
+* **damaged**: something that was durable has changed. Cutting would silently lose it and everything
+  that follows, so opening is refused, and the error says where.
 
 A bad frame at offset B is damage if any of this holds, and torn otherwise:
 
@@ -14,17 +14,17 @@ A bad frame at offset B is damage if any of this holds, and torn otherwise:
 3. it does not look like an unfinished write. The disk writes sectors of 512 bytes whole or not at
    all, onto zeros; a write that stops early (a full disk, a killed process) leaves zeros from some
    byte on. So an unfinished frame runs past the end of the file, or ends in zeros, or has a
-   sector's worth of zeros. A frame that is complete but for its length field, or but for one bit,
-   is not unfinished (unless the field or the bit is all that a sector has of it: that sector may
+   sector's worth of zeros. A frame that is complete except for its length field, or for one bit,
+   is not unfinished (unless the field or the bit is all of it that a sector has: that sector may
    never have been written).
 
 What rule 3 cannot distinguish counts as torn: the very last frame, with a sector of it zeroed on the
 disk afterwards, looks exactly like a write that was never finished.
 
-After the end, where there are zeros, a bit may flip too. It is the only one set there, and no frame has
-so few, so nothing is lost: it is cut like a torn frame.
+In the zeros after the end a bit may flip too. It is the only one set there, and no frame has so few,
+so nothing is lost: it is cut like a torn frame.
 
-Cutting: the segment is copied aside (``.broken``), the tail is overwritten with zeros, synced. In
+Cutting: the segment is copied aside (``.broken``), the tail is overwritten with zeros and synced. After
 a crash in between, the frame at B is still bad, still torn, and is cut by the next open.
 """
 
@@ -85,10 +85,10 @@ def _sector_is_unwritten(reader: SegmentReader, flip: Flip) -> bool:
 
 
 def _unfinished(reader: SegmentReader, offset: int) -> bool:
-    """Whether the frame at ``offset`` has a hole, or no end: the marks of a write that stopped."""
+    """Whether the frame at ``offset`` has a hole or no end: the signs of a write that stopped."""
     content_end = reader.content_end(offset)
     if content_end <= offset + 8:
-        return True  # at most a length field, or a part of one
+        return True  # at most a length field, or part of one
     try:
         size = fmt.frame_size(_U64.unpack(reader.read(offset, 8))[0], offset)
     except fmt.BadFrame:
@@ -100,7 +100,7 @@ def _unfinished(reader: SegmentReader, offset: int) -> bool:
 
 
 def _has_empty_sector(reader: SegmentReader, start: int, end: int) -> bool:
-    """Whether the part of some sector within [start, end) is all zeros."""
+    """Whether the part of any sector within [start, end) is all zeros."""
     while start < end:
         stop = min((start // SECTOR_BYTES + 1) * SECTOR_BYTES, end)
         if not any(reader.read(start, stop - start)):
@@ -125,7 +125,7 @@ def cut(disk: Disk, reader: SegmentReader, offset: int) -> None:
 
 
 def copy_file(disk: Disk, source: str, target: str, size_bytes: int) -> None:
-    """Copy the first ``size_bytes``, durably. In a crash: the old target or the whole new one."""
+    """Copy the first ``size_bytes``, durably. After a crash: the old target, or the whole new one."""
     temporary = target + layout.TEMP_SUFFIX
     disk.remove(temporary)
     file = disk.create(temporary)

@@ -3,14 +3,14 @@
     0            end                      filled
     | frames ... | zeros ...... : reserve |       the file ends at ``filled`` or a little later
 
-Frames go where zeros already are: overwriting allocated blocks makes the sync of a group half as
+Frames go where zeros already are: overwriting allocated blocks makes the sync of a group take half as
 long as appending to the file, whose new size and blocks would have to be made durable too. Zeros
 are written ("laid") some way ahead of ``end``: in the background by ``fill_ahead``, otherwise by
-``append`` itself. A full disk is met while laying zeros, before a frame has been touched.
+``append`` itself. So a full disk shows while zeros are laid, before a frame has been touched.
 
 The last of the zeros are the *reserve*, for writes that make room: a write that takes room is not begun unless there
 are zeros for it before the reserve (``room_bytes``, ``lay``), so deletes can still be logged on a full disk. At the
-end of a segment the zeros extend beyond its limit for that, until the disk has room for the next segment.
+end of a segment the zeros extend past its limit for that, until the disk has room for the next segment.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from kvstore.wal import format as fmt
 
 FIRST_FILL_BYTES = 64 << 10
 FILL_BYTES = 4 << 20
-"""As many zeros are laid at a time as there is log before them, within these bounds: a small log stays
-a small file. Each time costs a journal commit of the file system, so a large log does it seldom."""
+"""As many zeros are laid at a time as there is log before them, up to this (and at least ``FIRST_FILL_BYTES``): a small
+log stays a small file. Each time costs a journal commit of the file system, so a large log does it rarely."""
 RESERVE_SHARE = 64
-"""The reserve is that part of a segment (1 MB of 64), or half the zeros ahead, whichever is less."""
+"""The reserve is this fraction of a segment (1 MB of 64), or half of the zeros ahead, whichever is less."""
 BACKGROUND_STEP_BYTES = 1 << 20
 
 _ZEROS = bytes(1 << 20)
@@ -46,8 +46,8 @@ def write_zeros(file: File, start: int, end: int) -> None:
 def prepare_segment(disk: Disk, path: str, metadata: fmt.Metadata, chain: int, size_limit_bytes: int) -> None:
     """Write a new segment that continues ``chain`` under a temporary name, durably.
 
-    Nothing that fails here counts: the temporary file is removed at the next try or open. (On a disk that is full at
-    once: it holds room that others need.)
+    A failure here does no harm: the temporary file is removed at the next try or open. (On a full disk it is removed
+    at once, because it holds room that others need.)
     """
     head, _ = fmt.segment_head(metadata, chain)
     temporary = path + layout.TEMP_SUFFIX
@@ -65,15 +65,15 @@ def prepare_segment(disk: Disk, path: str, metadata: fmt.Metadata, chain: int, s
 
 
 def install_segment(disk: Disk, path: str) -> None:
-    """Give a prepared segment its name. In a crash: the temporary file, or the whole segment."""
+    """Give a prepared segment its name. After a crash: the temporary file, or the whole segment."""
     disk.rename(path + layout.TEMP_SUFFIX, path)
     disk.sync_dir(os.path.dirname(path) or ".")
 
 
 class SegmentWriter:
-    """The last segment of a log, from ``end`` on all zeros up to the file's size.
+    """The last segment of a log: zeros from ``end`` up to the file's size.
 
-    Calls are serialised by the caller, except ``fill_ahead``.
+    The caller serialises all calls except ``fill_ahead``.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class SegmentWriter:
         self._disk = disk
         self._file = disk.open(path)
         self.size_limit_bytes = size_limit_bytes
-        """A segment that has reached this is full."""
+        """A segment of this size is full."""
         self._seed = fmt.segment_seed(metadata.cluster_id, metadata.first_index)
         self._fill_lock = threading.Lock()  # guards filled and _closed, and the writing of zeros
         self.filled = os.stat(path).st_size
@@ -94,14 +94,14 @@ class SegmentWriter:
         self.chain = chain
 
     def frame(self, data: bytes, synced_by_itself: bool) -> tuple[bytes, int]:
-        """The batch frame that comes next, and the chain after it."""
+        """The next batch frame, and the chain after it."""
         chain = crc32c(data, self.chain)
         end = self.end
         synced = end if synced_by_itself else self.synced
         return fmt.encode_frame(self._seed, end, fmt.BATCH, chain, synced, data), chain
 
     def _ahead(self) -> tuple[int, int]:
-        """How many zeros there should be ahead, and how many of them are the reserve."""
+        """How many zeros there should be ahead, and how many of those are the reserve."""
         ahead = min(max(self.end, FIRST_FILL_BYTES), FILL_BYTES)
         return ahead, min(ahead // 2, self.size_limit_bytes // RESERVE_SHARE)
 
@@ -126,7 +126,7 @@ class SegmentWriter:
                 self._lay(max(self.end + size_bytes, self._target()))
 
     def lay(self, size_bytes: int) -> None:
-        """Make ``room_bytes`` at least ``size_bytes``, as ``make_room``."""
+        """Make ``room_bytes`` at least ``size_bytes``, like ``make_room``."""
         if self.room_bytes < size_bytes:
             self.make_room(size_bytes + self._ahead()[1])
 
@@ -136,9 +136,9 @@ class SegmentWriter:
             self.filled = filled
 
     def write(self, frame: bytes, start: int, chain: int, sync: bool) -> None:
-        """Put a frame made by ``frame`` at ``start``, where the end was then; durably, with ``sync``.
+        """Put a frame made by ``frame`` at ``start``, which was ``end`` then; durably, with ``sync``.
 
-        It may be done again. If the disk fails, the segment's state is unknown.
+        It may be repeated. If the disk fails, the segment's state is unknown.
         """
         self._file.pwrite(frame, start)
         self.end = start + len(frame)
@@ -160,8 +160,8 @@ class SegmentWriter:
         return steps
 
     def _fill_step(self) -> bool:
-        """The zeros go through a descriptor of their own: a failed write-back is reported once to
-        each, so this sync can never swallow the error that a writer's sync must see.
+        """Lays zeros through a descriptor of its own. A failed write-back is reported once to each descriptor, so
+        this sync can never swallow the error that a writer's sync must see.
         """
         with self._fill_lock:
             target = self._target()
@@ -178,10 +178,10 @@ class SegmentWriter:
             return True
 
     def trim(self) -> None:
-        """Give back the zeros ahead; nothing may be appended after that.
+        """Trim the zeros ahead; nothing may be appended after that.
 
         Call it with everything synced. It need not be durable: after a crash all, some or none of the zeros are there,
-        and each of these is a segment that ends with its last frame.
+        and in each case the segment ends with its last frame.
         """
         with self._fill_lock:
             self._closed = True
@@ -191,5 +191,5 @@ class SegmentWriter:
 
     def close(self) -> None:
         with self._fill_lock:
-            self._closed = True  # another writer may append from now on: no more zeros
+            self._closed = True  # another writer may append from now on: no more zeros here
         self._file.close()
