@@ -4,9 +4,9 @@
     it is there, and empty           built in <target>/.restoring inside it: it may be a mount point, or be in a
                                      directory that may not be written. Then ``wal`` moves up, and ``snap`` after it
 
-In a crash nothing has the name of a store: the target is absent, or has a ``.restoring`` and no ``snap``, which opening
-refuses. The next restore removes what is left. (A crash after ``snap`` has moved leaves the complete store, perhaps
-with an empty ``.restoring`` in it.)
+After a crash nothing has the name of a store: the target is absent, or has a ``.restoring`` and no ``snap``, which
+opening refuses. The next restore removes what is left. (A crash after ``snap`` has moved leaves the complete store,
+perhaps with an empty ``.restoring`` in it.)
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from kvstore.layout import DataDir
 
 
 def check_target(target: Path) -> None:
-    """Raise ``WrongStore`` unless ``target`` is absent, or a directory with nothing but what a restore left there."""
+    """Raise ``WrongStore`` unless ``target`` is absent, or a directory with nothing but the remains of a restore."""
     if not os.path.lexists(target):
         if not target.parent.is_dir():
             raise FileNotFoundError(2, "no such directory", os.fspath(target.parent))
@@ -76,7 +76,7 @@ def _inside(disk: Disk, target: Path) -> Iterator[DataDir]:
 
 @contextmanager
 def _built_in(disk: Disk, root: Path, place: DataDir | None = None) -> Iterator[DataDir]:
-    """An empty data directory ``root``, locked; it is emptied again, and the log's ``place``, if the work fails."""
+    """An empty data directory ``root``, locked. If the work fails, it and the log's ``place`` are emptied again."""
     directory = DataDir(root, root / "wal")
     for link in [
         path for path in (root, *([place.wal] if place else [])) if path.is_symlink()
@@ -103,7 +103,7 @@ def _built_in(disk: Disk, root: Path, place: DataDir | None = None) -> Iterator[
 
 
 def _finish(disk: Disk, directory: DataDir) -> None:
-    """The files are complete and synced: give them to the owner of the directory."""
+    """Give the files, complete and synced, to the owner of the directory."""
     disk.remove(directory.lock)
     for folder in (directory.root, directory.snap, directory.wal):
         hand_over_all(folder)

@@ -7,12 +7,12 @@ If a backend can write its copy from front to back (``copy_into``), it writes in
                       a CRC-32C of     and then synced         by the CRC-32Cs
                       each chunk
 
-on a thread each. At most ``BUFFERS`` chunks are in flight, and none wait in the page cache, so a sync of the log never
-queues behind much of it. While there are writes (``Traffic``), most of the disk's time is left to them.
+each on a thread of its own. At most ``BUFFERS`` chunks are in flight, and none wait in the page cache, so a sync of the
+log never queues behind many of them. While there are writes (``Traffic``), most of the disk's time is left to them.
 
-Otherwise the backend writes the file by itself (``copy_to``), which is then digested, synced and read back.
+Otherwise the backend writes the file itself (``copy_to``), which is then digested, synced and read back.
 
-If what is read back is not what was digested, ``finish`` raises ``Corruption`` with the offset.
+If the bytes read back differ from those digested, ``finish`` raises ``Corruption`` with the offset.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ from kvstore.files import BLOCK_BYTES, Disk, File, is_direct
 
 CHUNK_BYTES = 1 << 20
 PIECE_BYTES = 128 << 10
-"""The most that is asked of the disk at a time while it is busy."""
+"""The most that is asked of the disk at once while it is busy."""
 BUSY_SHARE = 4
-"""While the disk is busy, we use it at most for this fraction (1 / N) of the time."""
+"""While the disk is busy, the copy uses it for at most 1 / N of the time."""
 BUFFERS = 8
 PIPE_BYTES = 1 << 20
 PASSES = 3
@@ -54,15 +54,15 @@ def nobody() -> bool:
 
 
 def threads_are_real() -> bool:
-    """Whether one thread may wait for another in a pipe.
+    """Whether one thread may wait for another on a pipe.
 
-    Under gevent's ``monkey.patch_all`` threads are greenlets of one thread, which such a wait would stop for ever.
+    Under gevent's ``monkey.patch_all`` threads are greenlets of one thread, which such a wait would stop forever.
     """
     return isinstance(_thread.start_new_thread, BuiltinFunctionType)
 
 
 class Meter:
-    """Bytes copied, digested or written, and read back, reported as one number. The callback may raise, to give up."""
+    """Bytes copied, digested or written, and read back, reported as one number. The callback may raise to give up."""
 
     def __init__(self, progress: Progress | None, about_bytes: int) -> None:
         self._progress = progress
@@ -71,7 +71,7 @@ class Meter:
         self._total_bytes = about_bytes
 
     def report(self, number: int, done_bytes: int) -> None:
-        """Pass ``number`` is that far."""
+        """Report that pass ``number`` has come this far."""
         if self._progress is None:
             return
         with self._lock:
@@ -79,14 +79,14 @@ class Meter:
             self._progress(sum(self._done), PASSES * self._total_bytes)
 
     def copied(self, size_bytes: int) -> None:
-        """The copy is finished: its true size is known."""
+        """The copy is finished, so its true size is known."""
         with self._lock:
             self._total_bytes = max(size_bytes, *self._done)
         self.report(0, size_bytes)
 
 
 class Copying:
-    """One copy. ``fill`` writes the file, or the caller does if it cannot; then ``digest`` and ``finish``."""
+    """One copy. ``fill`` writes the file, or the caller does if it cannot; then come ``digest`` and ``finish``."""
 
     def __init__(self, disk: Disk, path: Path, meter: Meter, is_busy: IsBusy = nobody) -> None:
         self._disk = disk
@@ -99,12 +99,12 @@ class Copying:
         self._size_bytes = 0
         self._failure: BaseException | None = None
         self._turn = threading.Lock()
-        """Held by the stage that uses the disk, while that is busy."""
+        """Held by the stage that uses the disk while the disk is busy."""
 
     # --- through a pipe ---------------------------------------------------------------
 
     def fill(self, copy_into: Callable[[int], bool]) -> bool:
-        """Write the file from what ``copy_into`` writes into a pipe. Returns false, with no file, if it cannot now."""
+        """Write to the file what ``copy_into`` writes into a pipe. Returns false, with no file, if it cannot now."""
         if not threads_are_real():
             return False
         file = self._disk.create(self._path, direct=True)
@@ -132,7 +132,7 @@ class Copying:
             os.close(writable)
             for thread in stages:
                 thread.join()
-            if not stages:  # the first of them closes it
+            if not stages:  # the first stage closes it
                 os.close(readable)
             file.close()
         if self._failure is not None:
@@ -156,7 +156,7 @@ class Copying:
         return thread
 
     def _fail(self, failure: BaseException) -> None:
-        """Keep the first failure. The others follow from it: every stage lets what comes go by."""
+        """Keep the first failure, from which the others follow: every stage lets the rest pass."""
         if self._failure is None:
             self._failure = failure
 
@@ -176,7 +176,7 @@ class Copying:
                         self._meter.copied(self._size_bytes)
                     return
         except BaseException as failure:
-            self._fail(failure)  # before the pipe breaks, which fails its writer
+            self._fail(failure)  # before the pipe breaks, which makes its writer fail
         finally:
             os.close(readable)
             digested.put(None)
@@ -205,7 +205,7 @@ class Copying:
                     offset += len(chunk)
                     self._report(1, offset)
                     written.put(offset)
-                free.put(memoryview(chunk.obj))  # all of the buffer that the chunk is a part of
+                free.put(memoryview(chunk.obj))  # the whole buffer that the chunk is a part of
             if self._failure is None:
                 file.sync()
         finally:
@@ -218,7 +218,7 @@ class Copying:
             self._fail(given_up)
 
     def _read_back_behind(self, at_once: bool, written: SimpleQueue[int | None]) -> None:
-        """Chunk after chunk; unless ``at_once``, they are in the page cache, and it is done in the end."""
+        """Read back chunk by chunk; unless ``at_once``, they are still in the page cache, and it is done at the end."""
         if not at_once:
             return
         with _from_disk(self._path) as fd:
@@ -228,7 +228,7 @@ class Copying:
                     self._read_back(fd, buffer, -(-offset // CHUNK_BYTES))
 
     def _pieces(self, length: int) -> Iterator[tuple[int, int]]:
-        """(start, end) of what to ask of the disk at a time. While it is busy, one small piece, then a pause."""
+        """(start, end) of what to ask of the disk at once. While it is busy, one small piece, then a pause."""
         at = 0
         while at < length:
             if self._is_busy():
@@ -242,7 +242,7 @@ class Copying:
                 yield at, end
             at = end
 
-    # --- a file that is there ---------------------------------------------------------
+    # --- a finished file --------------------------------------------------------------
 
     def digest(self) -> tuple[int, bytes]:
         """(size, SHA-256) of the finished copy."""
@@ -264,7 +264,7 @@ class Copying:
     # --- reading back -----------------------------------------------------------------
 
     def finish(self, tail: bytes) -> None:
-        """The file is synced, with ``tail`` behind it: read back what has not been read back yet."""
+        """The file is synced, with ``tail`` at its end: read back the rest."""
         if self._read_back_chunks < len(self._crcs):
             with _from_disk(self._path) as fd:
                 self._read_back(fd, _aligned(), len(self._crcs))
@@ -278,7 +278,7 @@ class Copying:
                 )
 
     def _read_back(self, fd: int, buffer: memoryview, chunks: int) -> None:
-        """Compare the chunks up to that one with what the disk holds."""
+        """Compare the first ``chunks`` chunks with what the disk holds."""
         for number in range(self._read_back_chunks, chunks):
             offset = number * CHUNK_BYTES
             length = min(CHUNK_BYTES, self._size_bytes - offset)
@@ -296,12 +296,12 @@ class Copying:
 
 
 def _aligned() -> memoryview:
-    """A buffer for one chunk that begins where a page does, as direct access to a disk demands."""
+    """A page-aligned buffer for one chunk, as direct disk access demands."""
     return memoryview(mmap.mmap(-1, CHUNK_BYTES, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))
 
 
 def _read_pipe(fd: int, buffer: memoryview) -> int:
-    """Fill the buffer; fewer bytes only at the end."""
+    """Fill the buffer; with fewer bytes only at the end."""
     done = 0
     while done < len(buffer):
         count = os.readv(fd, [buffer[done:]])
@@ -313,7 +313,7 @@ def _read_pipe(fd: int, buffer: memoryview) -> int:
 
 @contextmanager
 def _from_disk(path: Path) -> Iterator[int]:
-    """A descriptor that reads past the page cache, or, where the file system cannot, after emptying it."""
+    """A descriptor that reads past the page cache, or, if the file system cannot, after emptying it."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECT)
     except OSError:
@@ -326,7 +326,7 @@ def _from_disk(path: Path) -> Iterator[int]:
 
 
 def _read_exactly(fd: int, offset: int, buffer: memoryview, path: Path, at_least: int = 0) -> None:
-    """Fill the buffer, or ``at_least`` this much of it at the end of the file."""
+    """Fill the buffer, or at the end of the file ``at_least`` this much of it."""
     needed, done = at_least or len(buffer), 0
     while done < needed:
         count = os.preadv(fd, [buffer[done:]], offset + done)

@@ -1,7 +1,7 @@
 """Snapshot files of any kind: what they hold, and their content as a backend, read in place.
 
-Our own snapshots are opened by the backend that wrote them, through mmap where it can. Other files (an etcd
-server's snapshot, say) are opened by a ``SnapshotFormat``, a package's entry in the group ``kvstore.snapshots``.
+Our own snapshots are opened by the backend that wrote them, through mmap where it can. Other files (an etcd server's
+snapshot, say) are opened by a ``SnapshotFormat``, a package's entry point in the group ``kvstore.snapshots``.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class SnapshotFormat(Protocol):
 
 
 def find_format(path: Path) -> SnapshotFormat | None:
-    """The format that reads the file, if it is not ours."""
+    """The format that reads the file, unless it is ours."""
     if has_footer(read_tail(path)[0]):
         return None
     kind: SnapshotFormat
@@ -48,7 +48,7 @@ def find_format(path: Path) -> SnapshotFormat | None:
 def inspect(
     path: str | os.PathLike[str], progress: Progress | None = None, *, verified: bool = True
 ) -> SnapshotInfo:
-    """What a snapshot file holds, after a look at every byte of it (unless not ``verified``)."""
+    """What a snapshot file holds, after checking every byte of it (only its manifest, if not ``verified``)."""
     path = Path(path)
     kind = find_format(path)
     if kind is not None:
@@ -68,7 +68,7 @@ def _open_any(path: Path) -> Backend:
 
 
 class _Shared:
-    """Backends of snapshots that are open, each with its number of users: LMDB opens a file once in a process."""
+    """Backends of open snapshots, each with its number of users: LMDB opens a file only once in a process."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()

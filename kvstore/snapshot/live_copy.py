@@ -1,11 +1,11 @@
 """A snapshot of a store that another process is writing.
 
     copy       the backend's newest commit: a reader may copy it at any time
-    catch up   what the log holds after it is replayed into the copy
-    seal       as every snapshot
+    catch up   replay what the log holds after it into the copy
+    seal       as with every snapshot
 
-So it holds every write that was durable when it began. The writer may release a segment between the first two steps;
-then the copy is too old for the log, and is made again.
+So it holds every write that was durable when it began. If the writer releases a segment between the first two steps,
+the copy is too old for the log, and is made again.
 """
 
 from __future__ import annotations

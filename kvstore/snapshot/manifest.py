@@ -24,8 +24,8 @@ A snapshot is a backend file that can be opened in place, followed by a descript
               9 keys            10 changes         11 leases         counts of rows
              12 backend_bytes   13 sha256          of the backend copy
 
-The format and the footer are found from the end, so that the backend needs to know nothing of them: a backend
-opens a file as ``immutable`` and ignores what comes after its own end.
+The format and the footer are found from the end, so the backend need not know about them: a backend opens a file as
+``immutable`` and ignores what comes after its own end.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ class LaterFormat(ValueError):
 
 
 def encode_tail(manifest: Manifest) -> bytes:
-    """Manifest and footer: what follows the backend copy."""
+    """Manifest and footer: the bytes after the backend copy."""
     body = encode_manifest(manifest)
     footer = _FOOTER.pack(MAGIC, FORMAT_VERSION, len(body), crc32c(body))
     return body + footer + _CRC.pack(crc32c(footer))
@@ -95,7 +95,7 @@ def has_footer(tail: bytes) -> bool:
 
 
 def decode_tail(tail: bytes, file_bytes: int) -> Manifest:
-    """The manifest, out of (at least) the last ``TAIL_BYTES_MAX`` bytes of a file; checked with its footer."""
+    """The manifest, from (at least) the last ``TAIL_BYTES_MAX`` bytes of a file; checked with its footer."""
     footer = tail[-FOOTER_BYTES:]
     if len(footer) < FOOTER_BYTES or not has_footer(tail):
         raise BadTail("the footer is missing")
@@ -137,7 +137,7 @@ def encode_manifest(manifest: Manifest) -> bytes:
 
 
 def decode_manifest(body: bytes) -> Manifest:
-    """The reverse; fields of later versions are passed over. Raises ``BadTail``."""
+    """The reverse; fields of later versions are skipped. Raises ``BadTail``."""
     numbers: dict[int, int] = {}
     texts: dict[int, bytes] = {}
     members = []

@@ -1,4 +1,4 @@
-"""Any point of a store's past: a snapshot before it, and the log from there up to it.
+"""Any point in a store's past: a snapshot before it, and the log from there up to it.
 
     snapshots     s1          s2                     s3
     log       ----|-----------|-----------*----------|------
@@ -30,7 +30,7 @@ def covers(segments: list[layout.NumberedFile], index: int) -> bool:
 
 
 def _admits(point: Point, info: SnapshotInfo) -> bool:
-    """Whether the snapshot was taken before the point, or at it."""
+    """Whether the snapshot was taken at or before the point."""
     if point.revision and info.revision > point.revision:
         return False
     return not point.time_ms or info.created_ms <= point.time_ms
@@ -39,7 +39,7 @@ def _admits(point: Point, info: SnapshotInfo) -> bool:
 def choose_base(
     snapshots: list[SnapshotInfo], segments: list[layout.NumberedFile], point: Point
 ) -> list[SnapshotInfo]:
-    """Snapshots to begin with, the best first: the newest before the point that the log continues.
+    """Snapshots to begin with, best first: the newest before the point that the log continues.
 
     One exactly at revision R comes last: it may hold a compaction that came after R was written.
     """
@@ -58,7 +58,7 @@ def replay_to(
     segments: list[layout.NumberedFile],
     progress: Progress | None = None,
 ) -> None:
-    """Apply the log after ``state`` up to the point, and bring everything into the backend."""
+    """Apply the log after ``state`` up to the point, and move everything into the backend."""
     if segments and not point.is_reached(state.head):
         batches = _batches(state.index, segments, progress)
         last_ms = apply_log(batches, state, lessor, until=point, checkpoint_bytes=CHECKPOINT_BYTES)
@@ -81,7 +81,7 @@ def _batches(index: int, segments: list[layout.NumberedFile], progress: Progress
 
 
 def _places(segments: list[layout.NumberedFile]) -> tuple[int, dict[int, int]]:
-    """The total bytes of all segments, and how many come before each, by its index."""
+    """The total bytes of all segments, and how many come before each one, by its index."""
     total_bytes, begins = 0, {}
     for file in segments:
         begins[file.index] = total_bytes

@@ -1,11 +1,11 @@
 """Reading a snapshot file: what it says about itself, whether its bytes are intact, and opening it.
 
-    read_info(path)       manifest and footer, checked: a few kilobytes read
-    verify(path)          the same, and the SHA-256 of the whole backend copy, and its structure: then it can be
-                          opened, even if an attacker made it
+    read_info(path)       manifest and footer, checked: reads a few kilobytes
+    verify(path)          also the SHA-256 of the whole backend copy, and its structure: after that it is safe to
+                          open, even if an attacker made it
     open_backend(path)    the backend copy, read-only, in place
 
-Three ways to be refused, as everywhere: ``NotAStore`` (not ours), ``TooNew``, ``Corruption`` (ours, damaged).
+Three errors, as everywhere: ``NotAStore`` (not ours), ``TooNew``, ``Corruption`` (ours, damaged).
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class SnapshotInfo(Manifest):
     path: Path
     size_bytes: int
     said_by_others: dict[str, int | str] = field(default_factory=dict)
-    """What the program that wrote the file prints about it, under its own names; empty for our own files."""
+    """What the program that wrote the file prints about it, under that program's names; empty for our own files."""
 
     @classmethod
     def of(cls, manifest: Manifest, path: Path, size_bytes: int) -> SnapshotInfo:
@@ -51,7 +51,7 @@ class SnapshotInfo(Manifest):
 
 
 def read_info(path: str | os.PathLike[str]) -> SnapshotInfo:
-    """What the file's manifest says; its backend copy is not read."""
+    """What the file's manifest says; the backend copy is not read."""
     path = Path(path)
     tail, size_bytes = read_tail(path)
     if not has_footer(tail):
@@ -75,7 +75,7 @@ def read_tail(path: Path) -> tuple[bytes, int]:
 
 
 def _not_ours(path: Path, size_bytes: int) -> Corruption | NotAStore:
-    """A file without our footer: cut short if it begins like a backend, otherwise not ours."""
+    """The error for a file without our footer: cut short if it begins like a backend, otherwise not ours."""
     backend = recognize_backend(path)
     if backend is None:
         return NotAStore(f"{path} is not a snapshot", path)
@@ -88,7 +88,7 @@ def _not_ours(path: Path, size_bytes: int) -> Corruption | NotAStore:
 
 @disk_full_is_typed()
 def verify(path: str | os.PathLike[str], progress: Progress | None = None) -> SnapshotInfo:
-    """Hold the whole file against its manifest."""
+    """Check the whole file against its manifest."""
     info = read_info(path)
     digest = hashlib.sha256()
     for _, chunk in chunks(info.path, info.backend_bytes, progress):
@@ -129,7 +129,7 @@ def open_backend(info: SnapshotInfo) -> Backend:
 
 
 def check_content(backend: Backend, manifest: Manifest, path: str | os.PathLike[str] = "") -> None:
-    """Check that the copy is at the index the manifest names, and of a format that we read."""
+    """Check that the copy is at the index that the manifest names, and in a format that we read."""
     path = path or getattr(manifest, "path", "")
     with backend.read() as tx:
         marks = Marks.read(tx)

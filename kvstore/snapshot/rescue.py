@@ -1,16 +1,16 @@
-"""A damaged or missing backend at opening: replaced by a good one, if the log makes up for the difference.
+"""A damaged or missing backend at opening: replaced by a good one, if the log makes up the difference.
 
-    the newest snapshot with good bytes that the log continues, without a gap, to its end
+    the newest intact snapshot that the log continues, without a gap, to its end
     else an empty backend, if the log begins with the first entry: all of it is replayed
     else the damage stands: opening raises it
 
 Everything is checked before anything is changed, and nothing is thrown away:
 
-    1  db.tmp        the snapshot's copy, synced                         in a crash: removed, and started again
-    2  db, db-*   -> db.broken, db.broken-*; the directory is synced     in a crash: db is missing, started again
+    1  db.tmp        the snapshot's copy, synced                         in a crash: removed, and started over
+    2  db, db-*   -> db.broken, db.broken-*; the directory is synced     in a crash: db is missing, started over
     3  db.tmp     -> db; the directory is synced                         in a crash: one of the two
 
-The side files of the damaged file (SQLite's log) are moved with it: applied to another file they would destroy it.
+The side files of the damaged file (SQLite's log) move with it: applied to another file they would destroy it.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ logger = logging.getLogger("kvstore")
 
 
 def check_missing(directory: DataDir) -> Corruption | None:
-    """The damage, where the backend file is missing and the log alone cannot make a new one."""
+    """The damage, if the backend file is missing and the log alone cannot make a new one."""
     if directory.db.exists() and directory.db.stat().st_size:
         return None
     segments = layout.segments(directory.wal)
@@ -46,7 +46,7 @@ def check_missing(directory: DataDir) -> Corruption | None:
 
 
 def replace_backend(directory: DataDir, kind: type[Backend], disk: Disk, damage: KVStoreError) -> None:
-    """Put a good backend (or none, for the log to fill) in the place of the damaged one; else raise ``damage``."""
+    """Replace the damaged backend by a good one (or by none, for the log to fill); otherwise raise ``damage``."""
     logger.error("%s cannot be opened: %s", directory.db, damage)
     base = newest_usable(directory, kind)
     if base is not None:
@@ -67,7 +67,7 @@ def replace_backend(directory: DataDir, kind: type[Backend], disk: Disk, damage:
 
 
 def _set_aside(directory: DataDir, disk: Disk) -> None:
-    for path in layout.helpers(directory.db_broken):  # of an earlier damage
+    for path in layout.helpers(directory.db_broken):  # from earlier damage
         disk.remove(path)
     for path in layout.helpers(directory.db):
         disk.rename(path, path.with_name(path.name.replace(directory.db.name, directory.db_broken.name, 1)))
@@ -77,14 +77,14 @@ def _set_aside(directory: DataDir, disk: Disk) -> None:
 
 
 def newest_usable(directory: DataDir, kind: type[Backend]) -> SnapshotInfo | None:
-    """The newest snapshot of that kind that is intact and that the log continues."""
+    """The newest intact snapshot of that kind that the log continues."""
     for file in reversed(directory.snapshots()):
         try:
             with disk_full_is_typed():
                 info = read_info(file.path)
                 if info.backend == kind.name and _log_goes_on_from(directory, info.index, info.cluster_id):
                     return verify(info.path)
-        except StateError:  # it could not be read: it may well be good
+        except StateError:  # it could not be read, but may well be good
             raise
         except (KVStoreError, OSError) as error:
             logger.warning("a snapshot cannot be used: %s", error)
@@ -104,6 +104,6 @@ def _log_goes_on_from(directory: DataDir, index: int, cluster_id: int = 0) -> bo
 
 
 def memory_file(directory: DataDir, kind: type[Backend]) -> Path:
-    """What a backend that keeps nothing loads at open: the newest snapshot, if there is one."""
+    """What a backend that keeps nothing on disk loads at open: the newest snapshot, if there is one."""
     base = newest_usable(directory, kind)
     return base.path if base is not None else directory.db

@@ -1,16 +1,16 @@
 """Restore: a new data directory from a snapshot, and from the log after it up to any point.
 
-    source    a snapshot file (ours, or of a kind that ``opened`` knows), or a data directory: then the best of its
+    source    a snapshot file (ours, or of a kind that ``formats`` knows), or a data directory: then the best of its
               snapshots (``point``), or none if its log begins with the first entry
     log       the segments in the source directory and in any number of archives
 
-The new store is another store: it has a cluster id, a member id and a log of its own, which begins with the next entry.
-With ``bump_revision`` N its revision is N higher and the past is marked as compacted, so that a revision never means
-two things to a watcher of the old store. The bump counts as an entry that is in no log, so that the log is not taken
-for the whole history. Alarms are not restored.
+The new store is a different store: it has its own cluster id, member id and log, which begins with the next entry.
+With ``bump_revision`` N its revision is N higher and the past is marked as compacted, so that no revision means two
+things to a watcher of the old store. The bump counts as an entry that is in no log, so that the log is not taken for
+the whole history. Alarms are not restored.
 
-It is built apart, and gets its place when it is complete and synced (``building``). In a crash there is no store at
-that place, only a ``.restoring`` that the next restore removes; or there is all of it.
+It is built apart, and put in place when it is complete and synced (``building``). After a crash there is either no
+store at that place, only a ``.restoring`` that the next restore removes, or all of it.
 """
 
 from __future__ import annotations
@@ -57,10 +57,10 @@ from kvstore.wal import Log
 from kvstore.wal.archive import log_segments
 
 TO_TIME_MAX = 1e12
-"""Seconds: no clock says more, and in milliseconds it has 64 bits."""
+"""Seconds: no clock goes further, and in milliseconds it fits 64 bits."""
 KEPT_OPEN = 64
 ATTEMPTS = 20
-"""Beside a process that writes the source: what is read may be given up before it has been read."""
+"""If another process writes the source, it may remove a file before that has been read."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,12 +86,12 @@ class NewStore:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Restored:
-    """What was made."""
+    """What was restored."""
 
     data_dir: Path
     backend: str
     base: Path | None
-    """The snapshot it was made from; None: the log alone."""
+    """The snapshot it was made from; None if from the log alone."""
     index: int
     revision: int
     compact_revision: int
@@ -101,7 +101,7 @@ class Restored:
 
 @dataclass(slots=True)
 class Source:
-    """Where a store can be restored from."""
+    """What a store can be restored from."""
 
     path: Path
     snapshots: list[SnapshotInfo] = field(default_factory=list)
@@ -124,7 +124,7 @@ class Source:
         return cls(path, snapshots, segments, backend)
 
     def base(self, point: Point) -> SnapshotInfo | None:
-        """The snapshot to begin with; None: the beginning of the log."""
+        """The snapshot to begin with; None to begin with the log's first entry."""
         usable = choose_base(self.snapshots, self.segments, point)
         if not self.path.is_dir():
             if usable or (self.snapshots and point == Point()):
@@ -139,7 +139,7 @@ class Source:
 
 
 def _cluster_of(directory: DataDir, snapshots: list[SnapshotInfo]) -> int:
-    """Whose segments are to be looked for in the archives; 0: there is nothing that says."""
+    """The cluster whose segments to look for in the archives; 0 if nothing says."""
     own = {file.cluster_id for file in layout.segments(directory.wal)}
     if len(own) > 1:
         raise WrongStore(f"{directory.wal} holds segments of {len(own)} stores", directory.wal)
@@ -148,7 +148,7 @@ def _cluster_of(directory: DataDir, snapshots: list[SnapshotInfo]) -> int:
 
 @disk_full_is_typed()
 def list_snapshots(data_dir: str | os.PathLike[str]) -> list[SnapshotInfo]:
-    """The snapshots in a store's own place whose manifests can be read, oldest first."""
+    """The snapshots in a store's own folder whose manifests can be read, oldest first."""
     found = []
     for file in DataDir.at(data_dir).snapshots():
         with suppress(KVStoreError, FileNotFoundError):
@@ -191,7 +191,7 @@ def restore(
             with _kept_open(Source.at(origin, folders)) as found:
                 return _restore(found, target, new, point, progress, disk)
         except (Corruption, FileNotFoundError, OpenError):
-            # a process that writes the source may have given up a segment or a snapshot meanwhile
+            # a process that writes the source may have removed a segment or a snapshot meanwhile
             if attempt == ATTEMPTS or _files(origin, folders) == there:
                 raise
         attempt += 1
@@ -199,7 +199,7 @@ def restore(
 
 @contextmanager
 def _kept_open(source: Source) -> Iterator[Source]:
-    """The newest segments are open from now on, so that a process which gives them up takes nothing away."""
+    """Keep the newest segments open from now on, so that a process that releases them takes nothing away."""
     kept = []
     try:
         for file in source.segments[-KEPT_OPEN:]:
@@ -212,7 +212,7 @@ def _kept_open(source: Source) -> Iterator[Source]:
 
 
 def _files(source: Path, folders: list[Path]) -> list[Path]:
-    """The segments and snapshots there are to restore from."""
+    """The segments and snapshots available to restore from."""
     directory = DataDir.at(source)
     files = [file for folder in (directory.wal, *folders) for file in layout.archived(folder)]
     return [file.path for file in (*files, *directory.snapshots())]
@@ -234,7 +234,7 @@ def _restore(
             backend.close()
         if backend.persistent:
             disk.sync_file(directory.db)
-        for path in layout.helpers(directory.db):  # of the closed file, and empty of content
+        for path in layout.helpers(directory.db):  # of the closed file, with nothing in them
             disk.remove(path)
         Log.create(
             disk,
@@ -279,7 +279,7 @@ def _load(
 
 
 def _become(state: State, new: NewStore, target: Path, base: SnapshotInfo | None) -> Restored:
-    """Write down the new store's identity, and its place in history."""
+    """Record the new store's identity, and its place in history."""
     cluster_id = new.cluster_id or random.getrandbits(63) + 1
     member_id = new.member_id or random.getrandbits(63) + 1
     index, revision, compacted = state.index, state.head, state.head_compacted
@@ -316,7 +316,7 @@ def _become(state: State, new: NewStore, target: Path, base: SnapshotInfo | None
 
 
 def _keep(disk: Disk, directory: DataDir, backend: Backend, restored: Restored) -> None:
-    """Make the content durable; that of a backend that keeps nothing as a snapshot, which is what it opens."""
+    """Make the content durable. For a backend that keeps nothing on disk, as a snapshot, which is what it opens."""
     if backend.persistent:
         backend.sync()
         return

@@ -1,4 +1,4 @@
-"""Carrying the content of a snapshot into a new backend file: as bytes, or row by row to another kind of backend."""
+"""Copying the content of a snapshot into a new backend file: as bytes, or row by row into another kind of backend."""
 
 from __future__ import annotations
 
@@ -39,9 +39,9 @@ def copy_rows(
     pause: Pause = no_pause,
     batch_bytes: int = BATCH_BYTES,
 ) -> None:
-    """Every row of one backend into another, empty one, in order: its pages are full then.
+    """Copy every row of one backend into another, empty one. In order, so that its pages are full.
 
-    ``pause`` is called after every few rows; about ``batch_bytes`` are written and synced at a time.
+    ``pause`` is called every few rows; about ``batch_bytes`` are written and synced at a time.
     """
     total, done = source.in_use_bytes(), 0
     with source.read() as tx:

@@ -1,13 +1,13 @@
 """Writing a snapshot: copy, seal, read back, rename.
 
     checkpoint     everything written so far reaches the backend, which is then at a known index
-    copy           the backend writes its copy to <name>.tmp, without the GIL; writers go on, into the overlay;
-                   hashed on the way and read back right behind, where the backend allows (``copying``)
+    copy           the backend writes its copy to <name>.tmp, without the GIL; writers go on, into the overlay.
+                   It is hashed on the way and read back right behind, where the backend allows (``copying``)
     seal           manifest and footer, synced, and read back with the rest
     rename         to the final name, and the directory is synced
 
-In a crash there is nothing, a temporary file, or the whole verified snapshot. Checkpoints and compaction
-pause while the backend is copied, and only then.
+After a crash there is nothing, a temporary file, or the whole verified snapshot. Checkpoints and compaction pause
+while the backend is copied, and only then.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ from kvstore.snapshot.reader import SnapshotInfo, check_content
 def write_snapshot(
     disk: Disk, backend: Backend, target: Path, now_ms: int, progress: Progress | None = None
 ) -> SnapshotInfo:
-    """A snapshot of a backend that is not being written."""
+    """A snapshot of a backend that nothing writes."""
     return seal(disk, copy_backend(disk, backend, target, now_ms, progress), target)
 
 
 def check_target(directory: DataDir, target: Path) -> None:
-    """A name given by hand must not be that of one of the store's own files."""
+    """Refuse a name given by hand if it is that of one of the store's own files."""
     folder = target.resolve().parent
     if folder in (directory.root.resolve(), directory.snap.resolve(), directory.wal.resolve()):
         raise WrongStore(f"{target} lies among the store's own files; choose another place", target)
@@ -87,7 +87,7 @@ class Copy:
 
 
 def describe(backend: Backend) -> tuple[Marks, tuple[int, int, int]]:
-    """The marks of the newest commit, and how many keys, changes and leases it has."""
+    """The marks of the newest commit, and the number of keys, changes and leases."""
     with backend.read() as tx:
         return Marks.read(tx), (tx.count(LATEST), tx.count(CHANGES), tx.count(LEASE))
 
@@ -102,7 +102,7 @@ def copy_backend(
     is_busy: IsBusy = nobody,
     is_final: bool = True,
 ) -> Copy:
-    """Copy the backend beside ``target``, without commits meanwhile. ``is_final``: the copy is not changed later."""
+    """Copy the backend to a file beside ``target``; without commits meanwhile. ``is_final``: it is not changed later."""
     temporary = layout.temporary(target)
     meter = Meter(progress, _check_room(backend, target))
     copying = Copying(disk, temporary, meter, is_busy)
@@ -139,7 +139,7 @@ def _append(disk: Disk, path: Path, tail: bytes, offset: int) -> None:
 
 
 def _check_opens(copy: Copy, manifest: Manifest) -> None:
-    if copy.kind.persistent:  # others would load it whole
+    if copy.kind.persistent:  # other backends would load it whole
         backend = copy.kind.open(copy.path, TABLES, immutable=True)
         try:
             check_content(backend, manifest, copy.path)

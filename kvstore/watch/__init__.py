@@ -1,8 +1,8 @@
 """Watch: what changed, in order, without a gap, from any kept revision on.
 
 Read in this order: ``index`` (which watchers want a key), ``watcher`` (one watch), ``mailbox`` (what waits for a
-consumer), ``events`` (what it gets), ``hub`` (live delivery), ``stream`` (what a consumer takes, and catching up),
-``iterators`` (the faces of one watch).
+consumer), ``events`` (what the consumer gets), ``hub`` (live delivery), ``stream`` (the consumer's side, and catching
+up), ``iterators`` (the faces of one watch).
 
     commit leader --rings--> hub's thread --routes by key--> a mailbox per stream --> consumer's thread
                              reads new changes once                   ^
@@ -11,13 +11,13 @@ consumer), ``events`` (what it gets), ``hub`` (live delivery), ``stream`` (what 
 
 A watch has one integer, its *position*: the next revision it wants. It is either
 
-* **live**: in the hub's index. The hub hands it whole revisions and moves its position on; or
-* **behind**: in no index, and costing nothing. Its consumer reads the store from the position on, and asks the hub to
-  take the watch once its position is past what is published. The hub does, if that is past what it has taken as well,
-  or says no. The watch belongs to one of the two at a time: there is neither a gap nor a duplicate.
+* **live**: in the hub's index. The hub gives it whole revisions and advances its position; or
+* **behind**: in no index, at no cost. Its consumer reads the store from the position on, and asks the hub to take the
+  watch once its position is past what is published. The hub does, if that is also past what it has taken, or refuses.
+  The watch belongs to one of the two at a time: there is neither a gap nor a duplicate.
 
-A watch whose queue is full becomes behind. So a slow consumer blocks no one, and holds ``Options.watch_buffer``
-bytes at most; and if a compaction passes its position it is told so, and never gets a gap.
+A watch whose queue is full becomes behind. So a slow consumer blocks nothing else, and holds at most
+``Options.watch_buffer`` bytes; if a compaction passes its position it is told so, and never gets a gap.
 
 What a watch promises:
 

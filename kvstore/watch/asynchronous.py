@@ -1,8 +1,8 @@
 """Watches for asyncio: a stream of many, and one as an asynchronous iterator of events.
 
 Live events are taken on the event loop; whatever reads the store runs in a thread and leaves its response in the
-stream, so that a canceled task loses nothing. One call into the loop wakes the consumer, however many events wait.
-A watch belongs to no loop: each wait is in the loop that it is awaited in.
+stream, so a canceled task loses nothing. One call into the loop wakes the consumer, however many events wait.
+A watch belongs to no loop: each wait is in the loop that awaits it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from kvstore.watch.stream import Numbered, WatchStream
 
 
 class LoopBell(Bell):
-    """A bell whose waiter is a task: the first ring since it last waited is one call into its loop."""
+    """A bell whose waiter is a task: the first ring since its last wait makes one call into its loop."""
 
     __slots__ = ("_rung", "_waiter")
 
@@ -35,7 +35,7 @@ class LoopBell(Bell):
         if self._rung:
             return
         try:
-            self._rung = True  # before looking for a waiter, who looks for it after having come
+            self._rung = True  # set before looking for a waiter, who looks at it after registering
             waiter = self._waiter
             if waiter is not None:
                 call_soon(waiter.get_loop(), _wake, waiter)
@@ -44,7 +44,7 @@ class LoopBell(Bell):
             raise
 
     async def rung(self, timeout_seconds: float | None = None) -> None:
-        """As ``wait``, without blocking the loop."""
+        """Like ``wait``, without blocking the loop."""
         try:
             self._waiter = waiter = asyncio.get_running_loop().create_future()
             if not self._rung:
@@ -62,7 +62,7 @@ def _wake(waiter: asyncio.Future[None]) -> None:
 
 
 def _look_at(reader: asyncio.Future[Any]) -> None:
-    """Whatever a read failed with, the next one meets it too: there is nothing to report if it is not awaited."""
+    """Retrieve a read's error: the next read meets it too, so there is nothing to report if this one is not awaited."""
     if not reader.cancelled():
         reader.exception()
 
@@ -119,13 +119,13 @@ class AsyncWatchStream(Twin):
                 await self._bell.rung(stream.until_tick(None))
 
     async def _read_in_thread(self) -> None:
-        """Let a thread read; if this task is canceled meanwhile, the next one waits for the same read."""
+        """Read in a thread; if this task is canceled meanwhile, the next one waits for the same read."""
         loop = asyncio.get_running_loop()
         reader = self._reader
         if reader is None or reader.get_loop() is not loop:
             try:
                 reader = loop.run_in_executor(None, self._twin.fill)
-            except RuntimeError:  # no thread can be had
+            except RuntimeError:  # no thread available
                 self._twin.fill()
                 return
             reader.add_done_callback(_look_at)
@@ -198,7 +198,7 @@ class AsyncWatch(OneWatch):
                 raise WatchCanceled
 
     async def _advance(self, timeout_seconds: float | None) -> bool:
-        """Wait for the next response and take it. False: closed by its owner."""
+        """Wait for the next response and take it. False if the watch was closed by its owner."""
         self._check_end()
         try:
             if not await self._wait(timeout_seconds):

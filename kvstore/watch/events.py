@@ -1,4 +1,4 @@
-"""The events of a response: an event is made when it is used, and its row stays encoded even then."""
+"""The events of a response: each is made when it is used, and even then its row stays encoded."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from kvstore.mvcc.overlay import ChangedRow
 _PUT, _DELETE = EventType.PUT, EventType.DELETE
 _of = KeyValue.of
 _make: Any = partial(tuple.__new__, Event)
-"""``Event._make`` without its Python."""
+"""``Event._make`` without its Python code."""
 
 
 def _event(change: ChangedRow) -> Event:
@@ -26,7 +26,7 @@ def _event(change: ChangedRow) -> Event:
 
 
 class Events(Sequence[Event]):
-    """An immutable list of events over changes. ``before``: the ``prev_kv`` of each, where they were asked for."""
+    """An immutable list of events over changes. ``before``: the ``prev_kv`` of each, if requested."""
 
     __slots__ = ("_before", "_changes")
 
@@ -35,11 +35,11 @@ class Events(Sequence[Event]):
         self._before = before
 
     def position(self, index: int) -> WatchPosition:
-        """Where a watch has to begin whose first event is this one."""
+        """The position to start from for this event to be the first."""
         return WatchPosition(*self._changes[index][:2])
 
     def since(self, position: WatchPosition) -> Events:
-        """Those that are not before ``position``."""
+        """The events from ``position`` on."""
         return self[bisect_left(self._changes, position) :]
 
     def __len__(self) -> int:

@@ -1,19 +1,19 @@
 """Live delivery: one thread takes each published change once and routes it by key.
 
-The commit leader only rings a bell. The thread reads what is new from the generations (no backend read as long as
-it keeps up) and routes it in pieces of at most 64 changes, with a short sleep between pieces, so that it never holds
-the GIL for long. While no watch is live it does nothing, and before the first watch there is no thread.
+The commit leader only rings a bell. The thread reads what is new from the generations (the backend is not read as
+long as it keeps up) and routes it in pieces of at most 64 changes, with a short sleep between pieces, so that it never
+holds the GIL for long. While no watch is live it does nothing, and before the first watch there is no thread.
 
 ``taken`` is the last revision that the thread has begun to route. A watcher may join if its position is past that;
-what it wants before that, it reads from the store.
+earlier changes it reads from the store.
 
-Only the thread touches the index and what is routed. Others put down what they want and ring the bell:
+Only the thread touches the index and what is routed. Others queue what they want and ring the bell:
 
     consumer    --join, leave, progress-->  asked     --> the thread
     collector   --a dead reference------->  departed  --> the thread
 
-Both are queues to which one step of C appends. So a watch is made, read and ended without a lock, even by a signal
-handler or a finalizer; and an exception at any step leaves the hub as it was.
+Appending to either queue is a single step, in C. So a watch is made, read and ended without a lock, even by a signal
+handler or a finalizer, and an exception at any step leaves the hub as it was.
 """
 
 from __future__ import annotations
@@ -57,29 +57,29 @@ class Hub:
         self.check_readable = check_readable
         self._room_bytes = room_bytes
         self._asked: deque[tuple[Callable[[Any], None], Any]] = deque()
-        """What others want done by the thread, and with what."""
+        """What others want the thread to do, with an argument."""
         self._departed: deque[weakref.ref[object]] = deque()
         """Dead references to owners of mailboxes."""
         self._mailboxes: dict[weakref.ref[object], Mailbox] = {}
-        """By owner."""
+        """Mailboxes by owner."""
         self._index: WatchIndex[Watcher] = WatchIndex()
         self._taken = state.published
         self._partial: dict[Watcher, list[ChangedRow]] = {}
-        """What the revision being routed has brought so far, by watcher."""
+        """The changes so far of the revision being routed, by watcher."""
         self._partial_revision = 0
         self._untold: set[tuple[Mailbox, int]] = set()
-        """Progress that was asked for and could not be told yet: (mailbox, watch id; -1 for all of the stream)."""
+        """Requests for progress that cannot be answered yet: (mailbox, watch id; -1 for the whole stream)."""
         self._bell = Bell()
         self._active = False
         self._stopping = False
         self._delivering = threading.Lock()
-        """Held by the thread, as long as it lives."""
+        """Held by the thread while it runs."""
         self._thread: threading.Thread | None = None
 
-    # --- what others call -------------------------------------------------------------
+    # --- called from outside ----------------------------------------------------------
 
     def published(self, revision: int) -> None:
-        """The commit leader says that a revision has become readable."""
+        """Called by the commit leader: a revision has become readable."""
         if self._active:
             self._bell.ring()
 
@@ -93,7 +93,7 @@ class Hub:
         return mailbox
 
     def close_mailbox(self, owner: object, mailbox: Mailbox) -> None:
-        """End its watchers, now. May be called again."""
+        """End its watchers at once. May be called again."""
         self._ask(self._let_go, mailbox)
         mailbox.closed = True
         self._mailboxes.pop(weakref.ref(owner), None)
@@ -107,12 +107,12 @@ class Hub:
         return Watcher(mailbox, request, start, self._room_bytes)
 
     def join(self, watcher: Watcher) -> None:
-        """Make a watcher live; ``FellBehind`` comes if something of what it wants was taken already."""
+        """Make a watcher live; it gets ``FellBehind`` if something it wants was taken already."""
         try:
             watcher.joins = True
             self._ask(self._admit, watcher)
         except BaseException:
-            watcher.joins = False  # its consumer asks again
+            watcher.joins = False  # its consumer will ask again
             raise
 
     def leave(self, watcher: Watcher) -> None:
@@ -129,7 +129,7 @@ class Hub:
         self._bell.ring()
 
     def _owned(self) -> list[Mailbox]:
-        """The mailboxes of living owners."""
+        """The mailboxes whose owners are alive."""
         return [mailbox for owner, mailbox in list(self._mailboxes.items()) if owner() is not None]
 
     @property
@@ -149,14 +149,14 @@ class Hub:
 
     @property
     def buffered_bytes(self) -> int:
-        """What waits in the queues of all streams."""
+        """The bytes waiting in the queues of all streams."""
         return sum(watcher.buffered_bytes for watcher in self._all_watchers())
 
     def _all_watchers(self) -> list[Watcher]:
         return [watcher for mailbox in self._owned() for watcher in list(mailbox.watchers.values())]
 
     def close(self) -> None:
-        """End the thread and wake every consumer. The engine refuses reads already."""
+        """End the thread and wake every consumer. By then the engine refuses reads."""
         self._stopping = True
         self._active = False
         self._bell.ring()
@@ -170,7 +170,7 @@ class Hub:
     # --- the thread -------------------------------------------------------------------
 
     def _start(self) -> None:
-        """See that there is a thread. Should two be started at once, one ends again."""
+        """Make sure that there is a thread. If two are started at once, one of them ends."""
         if self._delivering.locked() or self._stopping:
             return
         thread = threading.Thread(target=lambda: self._run(thread), name="kvstore-watch", daemon=True)
@@ -191,7 +191,7 @@ class Hub:
             self._delivering.release()
 
     def _deliver(self) -> None:
-        """Do all there is to do."""
+        """Do everything there is to do."""
         has_failed = False
         while not self._stopping:
             try:
@@ -214,7 +214,7 @@ class Hub:
             time.sleep(RETRY_SECONDS)
 
     def _serve(self) -> None:
-        """Do what others have asked for, and let go what they have dropped."""
+        """Do what others have asked for, and forget what they have dropped."""
         while self._departed:
             mailbox = self._mailboxes.pop(self._departed.popleft(), None)
             if mailbox is not None:
@@ -235,8 +235,8 @@ class Hub:
         self._index.add(watcher.span, watcher)
 
     def _begin(self, position: int) -> None:
-        """No watch is live: begin at a position, if the generations reach back to it, or at what comes next."""
-        self._active = True  # before looking at what is published: either we see it, or the bell rings
+        """No watch is live: begin at a position, if the generations reach back to it, or with what comes next."""
+        self._active = True  # before looking at what is published: either it is seen here, or the bell rings
         published = self.state.published
         is_near = (
             self.state.compacted < position <= published
@@ -287,7 +287,7 @@ class Hub:
     def _changes(self, first: int, last: int) -> list[ChangedRow]:
         """Whole revisions from ``first`` on, as many as are worth taking at once."""
         changes = _pending_changes(self.state, first, last)
-        if changes is None:  # checkpoints have overtaken us
+        if changes is None:  # checkpoints were faster
             changes, _ = change_page(self.state, first, last, _PAGE_CHANGES)
         return changes
 
@@ -306,7 +306,7 @@ class Hub:
         self._taken = piece[-1][0]
 
     def _finish_revision(self) -> None:
-        """Hand out the revision that was routed last."""
+        """Deliver the revision that was routed last."""
         for watcher, changes in self._partial.items():
             if watcher.live and not watcher.offer(self._partial_revision, changes):
                 self._take_out(watcher)
@@ -315,7 +315,7 @@ class Hub:
         self._partial_revision = 0
 
     def _begin_anew(self) -> None:
-        """Something failed half-way: every watch reads the store itself, and meets the reason."""
+        """Something failed half way: every watch then reads the store itself, and meets the reason."""
         unrouted = self._partial_revision or self._taken + 1
         self._partial.clear()
         self._partial_revision = 0
@@ -329,7 +329,7 @@ class Hub:
     # --- progress ---------------------------------------------------------------------
 
     def _answer_untold(self) -> None:
-        """Everything up to ``_taken`` is in the queues: say so behind it, where that was asked."""
+        """Answer requests for progress: everything up to ``_taken`` is in the queues, so queue the answer behind it."""
         for mailbox, watch_id in list(self._untold):
             told = mailbox.may_be_told(watch_id, self._taken)
             if told:
@@ -351,10 +351,10 @@ def _pending_changes(state: State, first: int, last: int) -> list[ChangedRow] | 
 
 
 def _span(changes: list[ChangedRow], first: int, last: int) -> tuple[int, int]:
-    """The part of first..last to route now: about ``_SPAN_CHANGES``, but at least one revision, and whole ones only."""
+    """The part of first..last to route now: about ``_SPAN_CHANGES``, but at least one revision, and only whole ones."""
     count = len(changes)
     recent = max(0, count - PIECE_CHANGES)
-    if changes[recent][0] < first:  # the usual case: what is new is little
+    if changes[recent][0] < first:  # the usual case: little is new
         low = bisect_left(changes, first, recent, count, key=_main_of)
     else:
         low = bisect_left(changes, first, 0, count, key=_main_of)
@@ -364,6 +364,6 @@ def _span(changes: list[ChangedRow], first: int, last: int) -> tuple[int, int]:
         high = bisect_left(changes, main, low, count, key=_main_of)
         if high == low:
             high = bisect_left(changes, main + 1, low, count, key=_main_of)
-    if changes[high - 1][0] > last:  # planned, and not durable yet
+    if changes[high - 1][0] > last:  # planned, but not durable yet
         high = bisect_left(changes, last + 1, low, high, key=_main_of)
     return low, high

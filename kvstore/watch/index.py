@@ -8,7 +8,7 @@ Watches of a single key are in a dict. Ranges cut the key space into segments, e
     covers        |    A   A,B   B    C
                   none
 
-so a look-up is one dict access and one binary search, however many ranges there are. Equal ranges are one entry.
+so a lookup is one dict access and one binary search, however many ranges there are. Equal ranges are one entry.
 Adding a range costs a walk over the segments it covers.
 """
 
@@ -39,9 +39,9 @@ class WatchIndex(Generic[W]):
         self._ranges: dict[Span, _Range[W]] = {}
         self._bounds: list[bytes] = []
         self._covers: list[tuple[_Range[W], ...]] = [()]
-        """One more than bounds: ``_covers[i]`` is what covers the keys below ``_bounds[i]``."""
+        """One more than there are bounds: ``_covers[i]`` covers the keys below ``_bounds[i]``."""
         self._uses: dict[bytes, int] = {}
-        """How many ranges begin or end at a bound."""
+        """How many ranges begin or end at each bound."""
         self._count = 0
 
     def __len__(self) -> int:
@@ -65,7 +65,7 @@ class WatchIndex(Generic[W]):
         entry.watchers.add(watcher)
 
     def remove(self, span: Span, watcher: W) -> None:
-        """Take out a watcher that was added with this span."""
+        """Remove a watcher that was added with this span."""
         self._count -= 1
         if span[1] == span[0] + b"\0":
             watchers = self._keys[span[0]]
@@ -108,7 +108,7 @@ class WatchIndex(Generic[W]):
         return first, len(self._covers) if end is None else bisect_right(self._bounds, end)
 
     def _split(self, bound: bytes) -> None:
-        """Make ``bound`` a bound: the segment around it becomes two with the same cover."""
+        """Make ``bound`` a bound: the segment around it becomes two, with the same cover."""
         self._uses[bound] = self._uses.get(bound, 0) + 1
         if self._uses[bound] == 1:
             at = bisect_left(self._bounds, bound)
@@ -116,7 +116,7 @@ class WatchIndex(Generic[W]):
             self._covers.insert(at, self._covers[at])
 
     def _join(self, bound: bytes) -> None:
-        """Undo a ``_split``: a bound without users is removed, as the segments beside it are equal."""
+        """Undo a ``_split``: remove a bound without users, as the segments beside it are equal."""
         self._uses[bound] -= 1
         if not self._uses[bound]:
             del self._uses[bound]

@@ -5,11 +5,11 @@ Both are a stream with a single watch. A watch ends in one of these ways:
     closed or canceled by its owner     iteration stops
     below the compaction                the last response says so, then ``Compacted`` is raised
     refused (an empty range)            the last response says why, then ``WatchCanceled`` is raised
-    store closed                        ``StoreClosed`` is raised, at once: continue from ``resume``
+    store closed                        ``StoreClosed`` is raised at once: continue from ``resume``
 
 Events are handed out one by one, and any of them may be the last: the consumer stops, or is interrupted by an
-exception (a time limit, Ctrl-C). So a watch knows its position exactly, after each event: ``resume``. Handing out an
-event is one step, which takes it from what is left; if it is interrupted before that, the next call hands it out.
+exception (a time limit, Ctrl-C). So a watch knows its exact position after each event: ``resume``. Handing out an
+event is one step, which takes it from what is left; if that is interrupted before it, the next call hands it out.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class ResponseStream(Protocol):
 
     Responses come in order, each of whole revisions. Those with events carry them as ``Events``, which know their
     positions. A thread consumes a stream with ``next`` (or ``wait``, ``first`` and ``drop_first``); a task with
-    ``fill(may_read=False)`` when the bell has rung, and with ``fill`` in a thread where it ``needs_store``.
+    ``fill(may_read=False)`` when the bell has rung, and with ``fill`` in a thread if it ``needs_store``.
     """
 
     bell: Bell
@@ -46,13 +46,13 @@ class ResponseStream(Protocol):
         """How many watches it has."""
 
     def create(self, request: WatchRequest, watch_id: int = 0) -> int:
-        """Begin a watch and return its id (0: draw one), or -1 where a response says why not."""
+        """Begin a watch and return its id (0: pick one), or -1 if it is refused; a response then says why."""
 
     def cancel(self, watch_id: int) -> bool:
         """End a watch: a canceled response is its last. False (and no response) for an unknown id."""
 
     def request_progress(self) -> None:
-        """Ask for a response with id -1 that says up to which revision everything has come."""
+        """Ask for a response with id -1 that says up to which revision everything has been delivered."""
 
     def close(self) -> None:
         """End all watches; a call waiting for the next response gets ``WatchCanceled``. Idempotent."""
@@ -69,13 +69,13 @@ class ResponseStream(Protocol):
     def next(self, timeout_seconds: float) -> Numbered | None: ...
 
     def wait(self, timeout_seconds: float | None = None) -> bool:
-        """Wait until there is a response to hand out; false when the time is up."""
+        """Wait until there is a response to hand out. Returns false when the time is up."""
 
     def first(self) -> WatchResponse:
         """The next response, which stays. For a single consumer, after ``wait`` or ``fill``."""
 
     def drop_first(self) -> None:
-        """Take it away."""
+        """Remove the next response."""
 
     def fill(self, may_read: bool = True) -> bool:
         """Get a response ready, if there is one or one can be read. Returns whether there is. Never waits for one."""
@@ -87,7 +87,7 @@ class ResponseStream(Protocol):
         """Whether there is nothing to do until the bell rings."""
 
     def until_tick(self, left: float | None) -> float | None:
-        """The longest to wait for the bell, of the seconds ``left``; None: without limit."""
+        """The longest to wait for the bell, at most ``left`` seconds; None: no limit."""
 
     def __enter__(self) -> Self: ...
 
@@ -119,7 +119,7 @@ class Left:
         return events.position(len(events) - count)
 
     def has_whole(self) -> bool:
-        """Whether there is a response to hand out: with events that are left, or one that never had any."""
+        """Whether there is a response to hand out: one with events left, or one that never had any."""
         return bool(self.whole and (self.events or not self.response.events))
 
     def rest(self) -> WatchResponse:
@@ -140,7 +140,7 @@ class OneWatch:
 
     @property
     def resume(self) -> WatchPosition:
-        """Behind the last event that was handed out: ``store.watch(..., resume=...)`` misses and repeats nothing."""
+        """The position after the last event handed out: ``store.watch(..., resume=...)`` misses and repeats nothing."""
         return self._left.position
 
     @property
@@ -150,15 +150,15 @@ class OneWatch:
 
     @property
     def lag(self) -> int:
-        """Revisions between this watch and the newest one that it has to read from the store; 0: it is live."""
+        """How many revisions this watch still has to read from the store; 0: it is live."""
         return self.stream.lag(self._id)
 
     def request_progress(self) -> None:
-        """Ask for a response without events that says up to which revision everything has come."""
+        """Ask for a response without events that says up to which revision everything has been delivered."""
         self.stream.request_progress()
 
     def close(self) -> None:
-        """End the watch; an iteration, in whatever thread, stops. Idempotent."""
+        """End the watch; an iteration in any thread stops. Idempotent."""
         self.stream.close()
 
     cancel = close
@@ -169,7 +169,7 @@ class OneWatch:
         before = self._left.after
         events = response.events
         if isinstance(events, Events) and len(events) and events.position(0) < before:
-            events = events.since(before)  # what an interrupted read has brought already
+            events = events.since(before)  # what an interrupted read has delivered already
             if not len(events):
                 self.stream.drop_first()
                 return
@@ -181,7 +181,7 @@ class OneWatch:
         self.stream.drop_first()
 
     def _check_end(self) -> None:
-        """Raise what has ended the watch, if its last response was handed out."""
+        """Raise whatever ended the watch, once its last response was handed out."""
         last = self._left.response
         if last.canceled:
             if last.compact_revision or last.cancel_reason == Compacted.message:
@@ -208,7 +208,7 @@ class Watch(OneWatch):
                 raise StopIteration
 
     def get(self, timeout: float | None = None) -> Event:
-        """The next event, within ``timeout`` seconds (None: however long it takes).
+        """The next event, within ``timeout`` seconds (None: no limit).
 
         Raises ``TimeoutError``, and ``WatchCanceled`` once the watch was closed.
         """
@@ -231,7 +231,7 @@ class Watch(OneWatch):
             yield response
 
     def get_response(self, timeout: float | None = None) -> WatchResponse:
-        """The next response, as ``get``; what is left of one, where ``get`` has taken events of it."""
+        """The next response, with the arguments of ``get``; if ``get`` has taken events of it, what is left."""
         while True:
             left = self._left
             if left.has_whole():
@@ -241,7 +241,7 @@ class Watch(OneWatch):
                 raise WatchCanceled
 
     def _advance(self, timeout_seconds: float | None) -> bool:
-        """Wait for the next response and take it. False: closed by its owner."""
+        """Wait for the next response and take it. False if the watch was closed by its owner."""
         self._check_end()
         try:
             if not self.stream.wait(timeout_seconds):
@@ -263,7 +263,7 @@ class Watch(OneWatch):
 class CallbackWatch:
     """A watch that passes its events to a function, on a thread of its own.
 
-    What the function raises is logged and ends the watch; ``error`` then holds it, as it holds ``Compacted`` or
+    If the function raises, that is logged and ends the watch; ``error`` then holds it, as it holds ``Compacted`` or
     ``StoreClosed``. None after ``cancel``.
     """
 
@@ -273,7 +273,7 @@ class CallbackWatch:
         self.error: BaseException | None = None
         self._over = Gate()
         self._runs_on = 0
-        """The thread that calls it."""
+        """The id of the thread that calls the function."""
         try:
             start(threading.Thread(target=self._run, name="kvstore-watch-callback", daemon=True))
         except RuntimeError as error:
@@ -282,7 +282,7 @@ class CallbackWatch:
 
     @property
     def resume(self) -> WatchPosition:
-        """As ``Watch.resume``: behind the event that the function was last called with."""
+        """As ``Watch.resume``: after the event that the function was last called with."""
         return self._watch.resume
 
     @property
@@ -291,7 +291,7 @@ class CallbackWatch:
         return self._watch.revision
 
     def cancel(self) -> None:
-        """End the watch. Returns when the function will not be called any more, except from within it."""
+        """End the watch. Returns once the function will not be called any more, unless called from within it."""
         self._watch.close()
         if self._runs_on != threading.get_ident():
             self._over.wait()

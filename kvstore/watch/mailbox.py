@@ -1,7 +1,7 @@
-"""A mailbox: the watchers of one stream, and what the hub has put down for their consumer.
+"""A mailbox: the watchers of one stream, and what the hub has left for their consumer.
 
-The hub knows mailboxes and never the streams that they belong to. So a stream that its owner drops without closing it
-is collected like any other object, and the hub, which holds a weak reference to it, lets its watchers go.
+The hub knows mailboxes, never the streams that they belong to. So a stream that its owner drops without closing it is
+collected like any other object, and the hub, which holds a weak reference to it, drops its watchers.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ EVERY_WATCH = -1
 
 
 class Mailbox:
-    """Each change of it is a single step, so it needs no lock."""
+    """Each change to it is a single step, so it needs no lock."""
 
     __slots__ = ("bell", "closed", "queue", "watchers")
 
     def __init__(self) -> None:
         self.watchers: dict[int, Watcher] = {}
-        """By id."""
+        """Watchers by id."""
         self.queue: deque[Item] = deque()
         self.bell = Bell()
         """Rung when there may be something to take."""
@@ -33,7 +33,7 @@ class Mailbox:
         self.bell.ring()
 
     def may_be_told(self, watch_id: int, revision: int) -> bool | None:
-        """Whether everything up to ``revision`` is queued for these watches; None: there are none left."""
+        """Whether everything up to ``revision`` is queued for these watches; None if there are none left."""
         if watch_id == EVERY_WATCH:
             watchers = list(self.watchers.values())
         else:

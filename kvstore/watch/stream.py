@@ -8,8 +8,8 @@ The mailbox holds what every watch of the stream was given, in order; created, c
 through it too, so none of them overtakes an event. A page is bounded by rows and, roughly, by bytes.
 
 An exception may end any call at any step. What is taken from the mailbox, or from ``behind``, is put into ``ahead``
-first and taken away after that: interrupted between the two, it comes again, and never not at all. (A watch of its
-own leaves out what it has handed out, iterators.py.)
+first and removed after that: interrupted between the two it comes twice, but it is never lost. (A single watch skips
+what it has already handed out, iterators.py.)
 """
 
 from __future__ import annotations
@@ -54,11 +54,11 @@ class WatchStream:
         """Ids that a compaction ended and that have not been canceled yet."""
         self._ids = itertools.count()
         self._behind: dict[Watcher, None] = {}
-        """Watches that read the store, in the order of their turns. Replaced, not changed, but by additions."""
+        """Watches that read the store, in the order of their turns. Replaced, not changed, except by additions."""
         self._ahead: deque[Numbered] = deque()
         """Responses that may be handed out."""
         self._reading = threading.RLock()
-        """Held while ``_ahead`` is filled."""
+        """Held while ``_ahead`` is being filled."""
         self._store_has_turn = False
         self._page_rows = FIRST_PAGE_ROWS
         self._seen_revision = 0
@@ -93,7 +93,7 @@ class WatchStream:
     # --- making and ending watches ----------------------------------------------------
 
     def create(self, request: WatchRequest, watch_id: int = 0) -> int:
-        """Begin a watch and return its id (0: draw one), or -1 where the response in the queue says why not.
+        """Begin a watch and return its id (0: pick one), or -1 if it is refused; the response in the queue says why.
 
         A response with ``created`` comes before the watch's events.
         """
@@ -130,7 +130,7 @@ class WatchStream:
         return EVERY_WATCH
 
     def _number(self, watcher: Watcher, watch_id: int) -> str:
-        """Enter a watcher under an id, or under the next that is free; why not, if so."""
+        """Register a watcher under an id, or under the next free one. Returns why not, or an empty string."""
         watchers = self._mailbox.watchers
         if watch_id:
             watcher.id = watch_id
@@ -148,7 +148,7 @@ class WatchStream:
             self._hub.join(watcher)
         else:
             mailbox.post(FellBehind(watcher))
-        if mailbox.closed:  # meanwhile
+        if mailbox.closed:  # closed meanwhile
             raise WatchCanceled
 
     def cancel(self, watch_id: int) -> bool:
@@ -167,9 +167,9 @@ class WatchStream:
         return True
 
     def request_progress(self) -> None:
-        """Ask for a response with id -1 that says up to which revision everything has come.
+        """Ask for a response with id -1 that says up to which revision everything has been delivered.
 
-        It comes once every watch of the stream has caught up; never, where there are no watches.
+        It comes once every watch of the stream has caught up; never, if there are no watches.
         """
         self._hub.check_readable()
         if self._mailbox.watchers:
@@ -202,11 +202,11 @@ class WatchStream:
             try:
                 return self._ahead.popleft()
             except IndexError:
-                pass  # another consumer was quicker
+                pass  # another consumer was faster
         return None
 
     def wait(self, timeout_seconds: float | None = None) -> bool:
-        """Wait until there is a response to hand out; false when the time is up."""
+        """Wait until there is a response to hand out. Returns false when the time is up."""
         deadline = None if timeout_seconds is None else time.monotonic() + timeout_seconds
         while not self.fill():
             left = None if deadline is None else deadline - time.monotonic()
@@ -221,7 +221,7 @@ class WatchStream:
         return self._ahead[0][1]
 
     def drop_first(self) -> None:
-        """Take it away."""
+        """Remove the next response."""
         self._ahead.popleft()
 
     def fill(self, may_read: bool = True) -> bool:
@@ -262,7 +262,7 @@ class WatchStream:
         return not (self._mailbox.queue or self._behind or self._ahead)
 
     def until_tick(self, left: float | None) -> float | None:
-        """Seconds to wait at most, and the periodic progress notices that are due by now."""
+        """The seconds to wait at most. Also asks for the periodic progress notices that are due by now."""
         watchers = list(self._mailbox.watchers.values())
         if not any(watcher.progress_notify for watcher in watchers):
             return left
@@ -274,7 +274,7 @@ class WatchStream:
         return wait if left is None else min(left, wait)
 
     def _ask_quiet(self, watchers: list[Watcher]) -> None:
-        """Ask for the progress of the watches that want it and have had nothing since the last tick."""
+        """Ask for progress for the watches that want it and have had nothing since the last tick."""
         for watcher in watchers:
             if watcher.progress_notify and watcher.live:
                 if watcher.quiet:
@@ -313,9 +313,9 @@ class WatchStream:
     # --- catching up ------------------------------------------------------------------
 
     def _catch_up(self) -> None:
-        """Let those that have caught up go live, and read one page for the first of the others.
+        """Let the watches that have caught up go live, and read one page for the first of the others.
 
-        Those at the same position (all of them, when a client comes back) share the page.
+        Watches at the same position (all of them, when a client comes back) share the page.
         """
         last = self._state.published
         behind = [watcher for watcher in self._behind if watcher.is_behind and not watcher.ended]
@@ -346,7 +346,7 @@ class WatchStream:
             watcher.position = covered + 1
 
     def _rows_to_read(self, newest: int) -> int:
-        """As many as fit a page; fewer, and after a pause, while there are writes."""
+        """How many rows to read: a page; fewer, and after a pause, while there are writes."""
         if newest == self._seen_revision:
             return self._page_rows
         self._seen_revision = newest
@@ -354,7 +354,7 @@ class WatchStream:
         return min(self._page_rows, PAGE_ROWS_BESIDE_WRITERS)
 
     def _fit_pages(self, page: list[ChangedRow]) -> None:
-        """Choose the next page's rows by the bytes of this one."""
+        """Set the next page's rows by the bytes of this one."""
         size_bytes = sum([len(row or key) for _, _, key, row in page])
         fitting = PAGE_BYTES * len(page) // size_bytes if size_bytes else PAGE_ROWS
         self._page_rows = max(1, min(2 * self._page_rows, fitting, PAGE_ROWS))
@@ -362,7 +362,7 @@ class WatchStream:
     def _end_compacted(self, group: list[Watcher], compact_revision: int) -> None:
         watchers = self._mailbox.watchers
         for watcher in group:
-            if watchers.get(watcher.id) is watcher:  # else it was canceled meanwhile, and told so
+            if watchers.get(watcher.id) is watcher:  # otherwise it was canceled meanwhile, and told so
                 self._ended.add(watcher.id)
                 ended = WatchResponse(0, canceled=True, compact_revision=compact_revision)
                 self._ahead.append((watcher.id, ended))

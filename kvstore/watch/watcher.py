@@ -28,13 +28,13 @@ class Batch(NamedTuple):
 
 
 class FellBehind(NamedTuple):
-    """From here on the watcher has to read the store."""
+    """The watcher has to read the store from here on."""
 
     watcher: Watcher
 
 
 class Ready(NamedTuple):
-    """A response made by another thread than the consumer's."""
+    """A response made by a thread other than the consumer's."""
 
     watch_id: int
     response: WatchResponse
@@ -44,7 +44,7 @@ Item = Batch | FellBehind | Ready
 
 
 class Box(Protocol):
-    """Where a watcher puts things down for its consumer (mailbox.py)."""
+    """Where a watcher leaves things for its consumer (mailbox.py)."""
 
     queue: deque[Item]
     bell: Bell
@@ -53,7 +53,7 @@ class Box(Protocol):
 
 
 class Watcher:
-    """``position``: the next revision wanted. Everything below was queued, was delivered, or is not wanted.
+    """``position``: the next revision wanted. Everything below it was queued, was delivered, or is not wanted.
 
     A watcher belongs either to its consumer, which reads the store for it, or to the hub's thread, and passes from
     one to the other by message (``Hub.join``, ``FellBehind``); only its owner changes it. What it has in the queue
@@ -96,7 +96,7 @@ class Watcher:
         self.live = False
         """Whether it is in the hub's index."""
         self.joins = False
-        """Whether the hub has been asked to take it, and has not said no."""
+        """Whether the hub has been asked to take it, and has not refused."""
         self.ended = False
         self.quiet = False
         """Whether a tick has passed since the consumer last got events."""
@@ -108,11 +108,11 @@ class Watcher:
 
     @property
     def buffered_bytes(self) -> int:
-        """What waits in the queue for this watch."""
+        """The bytes waiting in the queue for this watch."""
         return self.queued_bytes - self.taken_bytes
 
     def offer(self, revision: int, changes: list[ChangedRow]) -> bool:
-        """Queue the changes of one revision. False: the queue is full, or its consumer is gone."""
+        """Queue the changes of one revision. False if the queue is full, or its consumer is gone."""
         if revision < self.position:
             return True  # it began later, or has read this from the store
         if self.ended:
@@ -133,7 +133,7 @@ class Watcher:
         return True
 
     def wanted(self, changes: list[ChangedRow]) -> list[ChangedRow]:
-        """Those that pass the filters, from the start on."""
+        """The changes that pass the filters, from the start on."""
         if self.start.sub and changes and changes[0][0] <= self.start.revision:
             changes = [change for change in changes if change[:2] >= self.start]
         if self._no_put:
@@ -150,7 +150,7 @@ class Watcher:
 
 
 def _before(state: State, revision: int, key: bytes, row: bytes | None) -> KeyValue | None:
-    """The key before ``revision``: None where it did not exist, or where that is compacted."""
+    """The key before ``revision``: None if it did not exist, or if that is compacted."""
     if row is not None and row_numbers(row)[0] == revision:
         return None  # this put created the key
     if revision - 1 < state.compacted:
@@ -166,13 +166,13 @@ def _before(state: State, revision: int, key: bytes, row: bytes | None) -> KeyVa
 
 
 def hull(group: list[Watcher]) -> Span:
-    """The smallest range that holds what all of them watch."""
+    """The smallest range that covers everything they watch."""
     ends = [watcher.span[1] for watcher in group]
     return min(watcher.span[0] for watcher in group), None if None in ends else max(filter(None, ends))
 
 
 def route(group: list[Watcher], changes: list[ChangedRow]) -> dict[Watcher, list[ChangedRow]]:
-    """Each watcher's share of the changes; those that get nothing are left out."""
+    """Each watcher's share of the changes; watchers that get nothing are left out."""
     index: WatchIndex[Watcher] = WatchIndex()
     for watcher in group:
         index.add(watcher.span, watcher)
