@@ -4,11 +4,11 @@
     gateway           base64     text              a field like any other
     etcdctl -w json   base64     numbers           {"Response": {"ResponsePut": {...}}}, as Go spells it
 
-Field names are those of the messages (``prev_kv``, ``ID``), an enum's value is its name (its number where it has none).
-A field at its default is left out; a message that is set stays, empty or not.
+Field names are those of the messages (``prev_kv``, ``ID``); an enum's value is its name (or its number, if it has no
+name). A field at its default is omitted; a message that is set is kept, even if empty.
 
-The gateway takes more than it gives: names in camel case, numbers as text or not, null for what is absent; and it
-passes over fields that it does not know. Other spellings are read as they are written.
+The gateway accepts more than it returns: camel-case names, numbers as text or not, null for what is absent; and it
+ignores fields that it does not know. Other spellings are read exactly as they are written.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ class Spelling:
 
     text: Callable[[bytes], str]
     data: Callable[[str], bytes]
-    """The way back; ``ValueError`` where there is none."""
+    """The way back; raises ``ValueError`` if there is none."""
     longs_as_text: bool = False
     wraps_oneofs: bool = False
     is_lax: bool = False
-    """Reads like the gateway."""
+    """Read as leniently as the gateway."""
 
 
 def base64_text(data: bytes) -> str:
@@ -43,7 +43,7 @@ def base64_text(data: bytes) -> str:
 
 
 def base64_data(text: str) -> bytes:
-    """Of either alphabet, padded or not."""
+    """Decode base64 of either alphabet, padded or not."""
     try:
         padded = text.translate(_URL_SAFE) + "=" * (-len(text) % 4)
         return base64.b64decode(padded, validate=True)
@@ -100,7 +100,7 @@ def _go_name(name: str) -> str:
 
 
 def from_json(message_class: Any, value: Json, spelling: Spelling = GATEWAY) -> Any:
-    """The message; ``BadArgument`` names the field that does not belong, or is not what it should be."""
+    """The message; ``BadArgument`` names a field that does not belong, or has the wrong kind of value."""
     message = message_class()
     try:
         _fill(message, value, spelling, "")
@@ -152,7 +152,7 @@ def _set(message: Any, field: Any, item: Json, spelling: Spelling, where: str) -
 
 
 def _value_in(field: Any, item: Json, spelling: Spelling) -> Any:
-    """What protobuf takes or refuses; of what it takes too much of, it is refused here."""
+    """The value, for protobuf to accept or refuse. Where protobuf accepts too much, it is refused here."""
     if field.enum_type is not None:
         return _enum_in(field.enum_type, item, spelling)
     if field.cpp_type == field.CPPTYPE_STRING:

@@ -1,4 +1,4 @@
-"""The classes of etcd's messages, as its API sends and takes them: ``etcdserverpb.PutRequest`` and so on."""
+"""The classes of etcd's messages, as its API sends and receives them: ``etcdserverpb.PutRequest`` and so on."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """etcd's request messages as requests of ``kvstore.model``, and back.
 
-Most have the same fields on both sides. Others say more than the model has a word for, and whoever reads the message
-takes that from it: ``serializable``, ``watch_id`` and ``fragment`` of a watch.
+Most have the same fields on both sides. Some say more than the model can express; code that needs that takes it from
+the message itself: ``serializable``, and ``watch_id`` and ``fragment`` of a watch.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from kvstore.model import (
 from .messages import MESSAGES, etcdserverpb, shallow
 
 NESTING_MAX = 150
-"""Transactions inside of one another; a server with its default limit of ops lets 128 into its log."""
+"""How deep transactions may be nested; a server with its default limit of ops lets 128 levels into its log."""
 
 OPS = {
     RangeRequest: "request_range",
@@ -41,7 +41,7 @@ OPS = {
     DeleteRangeRequest: "request_delete_range",
     TxnRequest: "request_txn",
 }
-"""The member of a ``RequestOp`` that each kind of op is."""
+"""The member of a ``RequestOp`` for each kind of op."""
 
 OPERANDS = ("version", "create_revision", "mod_revision", "value", "lease")
 """By target: the member of a ``Compare`` that is its operand."""
@@ -62,7 +62,7 @@ def from_message(message: Any) -> Any:
 
 
 def to_message(request: Any) -> Any:
-    """The message that asks for a request; ``BadArgument`` if etcd's API has no word for it."""
+    """The message that asks for a request; ``BadArgument`` if etcd's API cannot express it."""
     try:
         write = _WRITE[type(request)]
     except KeyError:
@@ -93,7 +93,7 @@ def _from_op(op: Any, nesting: int) -> Op:
 
 
 def nested_txn(op: Any) -> Any:
-    """The transaction that is an op of another."""
+    """The transaction, as an op of another."""
     txn = op.request_txn
     return shallow.TxnRequest.FromString(txn) if isinstance(txn, bytes) else txn
 
@@ -111,8 +111,8 @@ def _to_op(op: Op) -> Any:
 
 
 def _from_compare(compare: Any) -> Compare:
-    """As etcd judges it, numbers included that it has no name for: an unknown target counts as 0 beside 0, an unknown
-    result is true of whatever exists. An operand that is not the target's counts as absent."""
+    """Read a compare as etcd does, even with numbers that it has no name for: an unknown target counts as 0 compared
+    with 0, an unknown result is true of any key that exists. An operand that is not the target's counts as absent."""
     target, result = compare.target, compare.result
     key, range_end = compare.key, compare.range_end
     if not 0 <= result <= CompareResult.NOT_EQUAL:
@@ -127,7 +127,7 @@ def _from_compare(compare: Any) -> Compare:
 
 
 def _always(holds: bool, key: bytes) -> Compare:
-    """A compare that holds, or does not, whatever the key is: no version is -1."""
+    """A compare that always, or never, holds, whatever the key: no version is -1."""
     return Compare(key, CompareTarget.VERSION, CompareResult.NOT_EQUAL if holds else CompareResult.EQUAL, -1)
 
 
@@ -169,7 +169,7 @@ def _to_watch(watch: WatchRequest) -> Any:
 
 
 def _from_alarm(alarm: Any) -> AlarmRequest | None:
-    """None: it only asks, or of an alarm that there is not."""
+    """None if it only queries, or names an alarm that does not exist."""
     if alarm.action not in (_ACTIVATE, _DEACTIVATE) or not 0 < alarm.alarm < len(_ALARMS):
         return None
     return AlarmRequest(alarm.memberID, _ALARMS[alarm.alarm], alarm.action == _ACTIVATE)
@@ -195,7 +195,7 @@ _WRITE: dict[type, Callable[[Any], Any]] = {
 
 
 def _add_plain(kind: Any) -> None:
-    """A request whose fields are the message's."""
+    """Register a request whose fields are the message's."""
     names = [_SPELT.get(name, name) for name in kind._fields]
     message = getattr(etcdserverpb, kind.__name__)
     _READ[kind.__name__] = lambda found: kind(*[getattr(found, name) for name in names])

@@ -1,8 +1,8 @@
-"""Answers of ``kvstore.model`` as etcd's response messages, encoded.
+"""Responses of ``kvstore.model`` as etcd's response messages, encoded.
 
-What is asked for all the time is encoded by hand, with rows as they are stored; the rest by protobuf.
+Frequent ones are encoded by hand, with rows as they are stored; the rest by protobuf.
 
-An outermost answer carries the server's whole header, an answer inside of a transaction's the revision alone.
+An outermost response carries the server's whole header, a response inside a transaction's only the revision.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ _WATCH_ID, _CREATED, _CANCELED, _COMPACT_REVISION, _CANCEL_REASON, _FRAGMENT, _E
     *("watch_id", "created", "canceled", "compact_revision", "cancel_reason", "fragment", "events"),
 )
 _KEY = _tag(mvccpb.KeyValue, "key")[0]
-"""How a row begins that is a KeyValue as it is."""
+"""How a row begins that is a KeyValue without a prefix."""
 _TYPE, _KV, _EVENT_PREV_KV = _tags(mvccpb.Event, "type", "kv", "prev_kv")
 
 
@@ -76,7 +76,7 @@ def _number(tag: bytes, value: int) -> bytes:
 
 
 class Header:
-    """What a server says of itself in every answer, besides the revision."""
+    """What a server says about itself in every response, besides the revision."""
 
     def __init__(self, cluster_id: int = 0, member_id: int = 0, raft_term: int = 0) -> None:
         self._ids = _number(_CLUSTER_ID, cluster_id) + _number(_MEMBER_ID, member_id)
@@ -91,7 +91,7 @@ _INNER = Header()
 
 
 def encode(response: Any, header: Header) -> bytes:
-    """The message of a response of ``kvstore.model``, encoded; ``TypeError`` if it is none."""
+    """The message of a response of ``kvstore.model``, encoded; ``TypeError`` if it is not one."""
     try:
         body = _BODIES[type(response)]
     except KeyError:
@@ -102,7 +102,7 @@ def encode(response: Any, header: Header) -> bytes:
 def encode_watch(
     response: WatchResponse, watch_id: int, header: Header, *, is_fragment: bool = False
 ) -> bytes:
-    """The message of what a watch says. ``is_fragment``: more of the same response follows."""
+    """The message of a watch's response. ``is_fragment``: more of the same response follows."""
     return b"".join(
         [
             header.at(response.revision),

@@ -1,8 +1,8 @@
-"""How large a request is, counted as etcd does: the bytes of the message that its log would hold.
+"""How large a request is, counted as in etcd: the bytes of the message that its log would hold.
 
     InternalRaftRequest = header {ID}, and one of: put, delete_range, txn
 
-Counted from the numbers of the fields, without making the message: a large request is not copied to be refused.
+Computed from the fields' sizes, without making the message: a large request is not copied just to be refused.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from .messages import etcdserverpb
 from .requests import OPERANDS, OPS
 
 _ID_BYTES = 9
-"""Of the request's id; etcd's has ten in every second cluster."""
+"""For the request's id; in etcd it has ten bytes in every second cluster."""
 
 _LOGGED = {PutRequest: "put", DeleteRangeRequest: "delete_range", TxnRequest: "txn"}
 
@@ -41,7 +41,7 @@ _PLAIN_TAGS = {
 
 
 def request_bytes(request: PutRequest | DeleteRangeRequest | TxnRequest) -> int:
-    """The size of the log's message."""
+    """The size of the message in the log."""
     header = _sized(_HEADER_TAG, _ID_TAG + _ID_BYTES)
     return header + _sized(_LOGGED_TAGS[type(request)], _message(request))
 
@@ -61,7 +61,7 @@ def _txn(txn: TxnRequest) -> int:
 
 
 def _compare(compare: Compare) -> int:
-    """Its operand is a member of a oneof, and there also where it is zero or empty."""
+    """The operand is a member of a oneof, and so present even if it is zero or empty."""
     key, target, result, operand, range_end = compare
     fields = _fields(_COMPARE_TAGS, (key, target, result, range_end))
     return fields + (_field(_OPERAND_TAGS[target], operand) or _OPERAND_TAGS[target] + 1)

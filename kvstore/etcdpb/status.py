@@ -1,7 +1,7 @@
 """What etcd answers with instead of a response: a gRPC code, and a text that clients compare to the letter.
 
-Most errors of ``kvstore.errors`` carry both already. ``_OURS`` says what the others are on the wire, and ``CODES`` is
-etcd's own list, with what a store by itself has no use for: users, members, leaders.
+Most errors of ``kvstore.errors`` already have both. ``_OURS`` says what the others are on the wire, and ``CODES`` is
+etcd's own list, including what a single store has no use for: users, members, leaders.
 """
 
 from __future__ import annotations
@@ -121,7 +121,7 @@ _OURS: dict[type[KVStoreError], str] = {
 def status_of(error: BaseException) -> tuple[Code, str]:
     """The code and the text that a client gets to see.
 
-    An error that is none of etcd's goes by its own code and text, one that is not ours is UNKNOWN.
+    An error that etcd does not have keeps its own code and text; one that is not ours is UNKNOWN.
     """
     for kind, text in _OURS.items():
         if isinstance(error, kind):

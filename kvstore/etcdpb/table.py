@@ -1,8 +1,8 @@
 """etcd's messages and their numbers, 3.0 to 3.7, in the notation of ``kvstore.protobuf``.
 
-The API (etcdserverpb, mvccpb, authpb, v3lockpb, v3electionpb), what stands in etcd's log and files (raftpb, walpb,
-snappb, leasepb, membershippb), and a reading of our own, ``shallow``: protobuf decodes 100 levels of messages and a
-server's log holds more, so there the transaction inside of another one is left as bytes.
+The API (etcdserverpb, mvccpb, authpb, v3lockpb, v3electionpb), the contents of etcd's log and files (raftpb, walpb,
+snappb, leasepb, membershippb), and a variant of our own, ``shallow``: protobuf decodes 100 levels of messages, and a
+server's log may hold more, so there a nested transaction is left as bytes.
 """
 
 from __future__ import annotations

@@ -102,7 +102,7 @@ def copy_backend(
     is_busy: IsBusy = nobody,
     is_final: bool = True,
 ) -> Copy:
-    """Copy the backend to a file beside ``target``; without commits meanwhile. ``is_final``: it is not changed later."""
+    """Copy the backend beside ``target``, without commits meanwhile. ``is_final``: the copy is not changed later."""
     temporary = layout.temporary(target)
     meter = Meter(progress, _check_room(backend, target))
     copying = Copying(disk, temporary, meter, is_busy)

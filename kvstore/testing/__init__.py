@@ -1,10 +1,10 @@
-"""For tests: those of programs that use kvstore, those of backends that others write, and our own.
+"""For tests: those of programs that use kvstore, those of third-party backends, and our own.
 
     backend_contract   what every backend must do, as tests to inherit
     plugin             fixtures that pytest finds by itself: ``kvstore_dir``, ``kvstore_clock``, ``kvstore_store``
-    fake_clock         a clock that stands still until it is told to go on: the option ``clock``
-    recording_disk     a disk that fails, is cut off its power, and remembers what was synced
-    disk_images        what such a cut may leave
+    fake_clock         a clock that stands still until it is advanced: for the option ``clock``
+    recording_disk     a disk that fails, loses power, and remembers what was synced
+    disk_images        what such a power cut may leave
     crashes            a workload crashed at each of its calls to that disk
 
 Nothing else in kvstore imports this. ``backend_contract`` and ``plugin`` need pytest.

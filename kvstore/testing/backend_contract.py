@@ -1,4 +1,4 @@
-"""The contract of ``kvstore.backend.Backend``, as tests to inherit. Somebody else's backend passes them, and is done:
+"""The contract of ``kvstore.backend.Backend``, as tests to inherit. A third-party backend only has to pass them:
 
 from kvstore.testing.backend_contract import BackendContract
 
@@ -46,7 +46,7 @@ TABLES = ["latest", "history", "meta"]
 
 
 def environment() -> dict[str, str]:
-    """For another process that finds the same modules as this one."""
+    """The environment for another process that finds the same modules as this one."""
     return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
 
 
@@ -101,7 +101,7 @@ class BackendContract:
 
     @pytest.mark.parametrize("in_one_batch", [False, True])
     def test_ranges_are_deleted_and_counted(self, db: Backend, in_one_batch: bool) -> None:
-        """Deleting ranges, overlapping ones too, leaves what lies outside, and says how many rows went."""
+        """Deleting ranges, overlapping ones too, leaves the rows outside, and says how many rows were deleted."""
         rows = dict.fromkeys(NASTY, b"v")
         bounds = sorted(random.Random(7).sample(NASTY, 12))
         ranges = [(bounds[0], bounds[2]), (bounds[1], bounds[4]), (bounds[6], bounds[6] + b"\0"), (b"", b"")]
@@ -119,7 +119,7 @@ class BackendContract:
 
     @pytest.mark.parametrize("keys", [NASTY, [key for key in NASTY if len(key) < 500], []])
     def test_a_table_is_emptied_and_counted(self, db: Backend, keys: list[bytes]) -> None:
-        """Deleting all rows, those of the same batch too, leaves other tables alone and takes new rows."""
+        """Deleting all rows, those of the same batch too, leaves other tables alone; new rows can follow."""
         self.put(db, [(key, b"v") for key in keys])
         self.put(db, [(b"k", b"v")], "history")
         with db.read() as view:
@@ -140,7 +140,7 @@ class BackendContract:
         assert [db.get(table, b"k") for table in TABLES] == [b"1", b"2", None]
 
     def test_the_empty_key_is_refused(self, db: Backend) -> None:
-        """Putting an empty key raises, and nothing of the batch stays."""
+        """Putting an empty key raises, and nothing of the batch is kept."""
         with pytest.raises(EmptyKey), db.write() as tx:
             tx.put_many("latest", [(b"a", b"1"), (b"", b"2")])
         assert self.rows(db) == []
@@ -159,7 +159,7 @@ class BackendContract:
     @pytest.mark.parametrize("reverse", [False, True])
     @pytest.mark.parametrize("limit", [0, 1, 3, 1000])
     def test_a_scan_gives_what_lies_between(self, db: Backend, limit: int, reverse: bool) -> None:
-        """Every pair of bounds, whether they are there or not, gives the model's rows."""
+        """Every pair of bounds, present as keys or not, gives the model's rows."""
         rows = {key: b"v%d" % len(key) for key in NASTY}
         self.put(db, list(rows.items()))
         bounds = [b"", *NASTY[::4], *(key + b"\0" for key in NASTY[::9]), *(key[:-1] for key in NASTY[::7])]
@@ -187,7 +187,7 @@ class BackendContract:
                 assert view.count("latest", low, high) == len(wanted)
 
     def test_the_first_values_at_or_after_many_keys(self, db: Backend) -> None:
-        """Asking for the first value at or after each key gives what a scan for each gives."""
+        """Asking for the first value at or after each key gives the same as a scan for each."""
         starts = [b"", *NASTY[::3], b"\xff" * 700]
         for keys in ([key for key in NASTY if len(key) < 500], NASTY):  # without long keys, then with
             self.put(db, [(key, key[:9]) for key in keys])
@@ -221,7 +221,7 @@ class BackendContract:
     # --- batches --------------------------------------------------------------------
 
     def test_an_exception_drops_the_batch(self, db: Backend) -> None:
-        """Nothing of a batch that did not end well is there, in any table, short keys or long."""
+        """Nothing of a batch that ended badly is there, in any table, for short keys or long."""
         self.put(db, [(b"a", b"1")])
         with pytest.raises(RuntimeError), db.write() as tx:
             tx.put_many("latest", [(b"a", b"2"), (b"b", b"2"), (b"l" * 2000, b"2")])
@@ -300,7 +300,7 @@ class BackendContract:
             views[n].close()
 
     def test_a_view_left_open_does_no_harm(self, db: Backend, path: Path) -> None:
-        """A view that outlives the backend, or is never closed, is cleared away quietly."""
+        """A view that outlives the backend, or is never closed, is cleaned up quietly."""
         self.put(db, [(b"a", b"1")])
         forgotten = db.read()
         del forgotten
@@ -309,7 +309,7 @@ class BackendContract:
         late.close()
 
     def test_readers_see_whole_batches_while_a_writer_writes(self, db: Backend) -> None:
-        """Each view holds all of a batch or nothing of it, in many threads at once."""
+        """Each view holds all of a batch or none of it, in many threads at once."""
         self.put(db, [(b"%d" % n, b"0") for n in range(50)])
         stop, torn = threading.Event(), []
 
@@ -325,7 +325,7 @@ class BackendContract:
         assert db.get("latest", b"7") == b"60"
 
     def test_a_batch_is_dropped_while_others_read(self, db: Backend) -> None:
-        """Giving a batch up does not wait for a moment in which nobody reads."""
+        """Giving up a batch does not wait for a moment without readers."""
         self.put(db, [(b"a", b"1")])
         stop = threading.Event()
 
@@ -374,7 +374,7 @@ class BackendContract:
             db.close()
 
     def test_a_process_that_dies_loses_no_commit(self, path: Path) -> None:
-        """What was committed before the process ended without a word is there; the open batch is not."""
+        """What was committed before the process was killed is there; the open batch is not."""
         if not self.backend.persistent:
             pytest.skip("keeps nothing")
         self.python(
@@ -431,7 +431,7 @@ class BackendContract:
         assert db.get("latest", b"c") == b"4"
 
     def test_a_child_process_does_no_harm(self, path: Path) -> None:
-        """After a fork, what the child's garbage collector does leaves the parent's view and file whole."""
+        """After a fork, the child's garbage collection leaves the parent's view and file intact."""
         run = self.python(
             path,
             "import gc\n"
@@ -450,7 +450,7 @@ class BackendContract:
         assert run.stdout == "whole\n"
 
     def test_sizes(self, db: Backend) -> None:
-        """Use grows with rows and falls when they go; the file is at least as large as what is in use."""
+        """Usage grows with rows and falls when they are deleted; the file is at least as large as what is in use."""
         empty = db.in_use_bytes()
         self.put(db, [(b"%d" % n, b"x" * 1000) for n in range(1000)])
         full = db.in_use_bytes()
@@ -461,7 +461,7 @@ class BackendContract:
         assert db.in_use_bytes() < full // 2
 
     def test_a_whole_file_passes_its_check(self, db: Backend) -> None:
-        """Check finds nothing wrong while rows come and go, and tells how far it is."""
+        """Check finds nothing wrong while rows come and go, and reports its progress."""
         self.put(db, [(key, b"v" * 300) for key in NASTY])
         with db.write() as tx:
             tx.delete_many("latest", NASTY[::3])
@@ -471,7 +471,7 @@ class BackendContract:
         assert progress[-1][0] == progress[-1][1] > 0
 
     def test_a_whole_file_that_nobody_has_open_passes_a_look(self, db: Backend, path: Path) -> None:
-        """The look before a file is mapped finds nothing wrong, and leaves it as it is."""
+        """The check of a closed file before it is mapped finds nothing wrong, and leaves it as it is."""
         self.put(db, [(key, b"v" * 300) for key in NASTY])
         db.sync()
         db.close()
@@ -480,7 +480,7 @@ class BackendContract:
         assert (path.read_bytes() if path.exists() else b"") == before
 
     def test_it_names_its_libraries_and_its_readers(self, db: Backend) -> None:
-        """What can be told of the libraries is text; nobody else reads a file that was just made."""
+        """The versions of its libraries are text; nobody else reads a file that was just made."""
         assert all(name and version for name, version in self.backend.versions().items())
         assert db.foreign_readers() == []
 
@@ -507,7 +507,7 @@ class BackendContract:
         assert [file.name for file in folder.iterdir()] == ["copy"]
 
     def test_bytes_after_a_copy_are_ignored(self, db: Backend, path: Path, tmp_path: Path) -> None:
-        """A snapshot carries a manifest behind the copy; the backend reads up to its own end."""
+        """A snapshot has a manifest after the copy; the backend reads up to its own end."""
         self.put(db, [(b"%d" % n, b"v") for n in range(1000)])
         db.copy_to(tmp_path / "copy")
         with open(tmp_path / "copy", "ab") as file:
@@ -517,7 +517,7 @@ class BackendContract:
         copy.close()
 
     def test_a_copy_through_a_pipe_is_the_same_rows(self, db: Backend, tmp_path: Path) -> None:
-        """From front to back, so that it can be hashed on the way; where that cannot be done, nothing is written."""
+        """The copy is written front to back, so that it can be hashed on the way; if that fails, nothing is written."""
         rows = [(key, b"%d" % len(key)) for key in NASTY]
         self.put(db, rows)
         with (
@@ -536,7 +536,7 @@ class BackendContract:
         copy.close()
 
     def test_a_value_can_be_viewed(self, db: Backend, tmp_path: Path) -> None:
-        """Of a live file and of one that nobody writes; a view stays as it is when the file is closed."""
+        """In a live file and in one that nothing writes; a view stays as it is after the file is closed."""
         self.put(db, [(b"k", b"v" * 10_000)])
         db.copy_to(tmp_path / "copy")
         copy = self.backend.open(tmp_path / "copy", TABLES, immutable=True)
@@ -547,7 +547,7 @@ class BackendContract:
         assert [bytes(view) for view in views if view is not None] == [b"v" * 10_000] * 2
 
     def test_a_copy_can_be_written_to(self, db: Backend, tmp_path: Path) -> None:
-        """A copy that took the place of a live file is one."""
+        """A copy that has replaced a live file can be written."""
         self.put(db, [(b"a", b"1")])
         db.copy_to(tmp_path / "copy")
         copy = self.backend.open(tmp_path / "copy", TABLES)
@@ -583,7 +583,7 @@ class BackendContract:
     # --- files that are not what they should be --------------------------------------
 
     def test_an_absent_file_is_not_made_for_reading(self, path: Path) -> None:
-        """Opening for reading what is not there raises ``FileNotFoundError`` and makes nothing."""
+        """Opening an absent file for reading raises ``FileNotFoundError`` and creates nothing."""
         for how in ({"read_only": True}, {"immutable": True}):
             with pytest.raises(FileNotFoundError):
                 self.backend.open(path, TABLES, **how)
@@ -591,7 +591,7 @@ class BackendContract:
 
     @pytest.mark.parametrize("content", [b"", b"#!/bin/sh\n", b"\0" * 20_000, b"\xff" * 8192, b"x"])
     def test_a_foreign_file_is_refused(self, path: Path, content: bytes) -> None:
-        """What is not ours is called so, and is left as it was."""
+        """A file that is not ours is reported as such, and left as it was."""
         path.write_bytes(content)
         for how in ({}, {"immutable": True}) if content else ({"immutable": True},):
             with pytest.raises(NotAStore):
@@ -600,7 +600,7 @@ class BackendContract:
         assert not self.backend.recognizes(path)
 
     def test_a_directory_is_refused(self, path: Path) -> None:
-        """A directory is no file of ours."""
+        """A directory is not a file of ours."""
         path.mkdir()
         with pytest.raises(NotAStore):
             self.backend.open(path, TABLES)
@@ -668,14 +668,14 @@ class BackendContract:
         assert "Corruption" in lines
 
     def test_a_missing_table_is_damage(self, db: Backend, tmp_path: Path) -> None:
-        """A copy without one of the tables asked for is not read as if that were empty."""
+        """A copy that lacks one of the requested tables is not read as if that table were empty."""
         self.put(db, [(b"a", b"1")])
         db.copy_to(tmp_path / "copy")
         with pytest.raises((Corruption, OpenError)):
             self.backend.open(tmp_path / "copy", [*TABLES, "unheard of"], immutable=True)
 
     def test_opening_again_after_a_refusal(self, path: Path) -> None:
-        """A refused opening holds nothing that would hinder the next one."""
+        """A refused opening leaves nothing behind that would hinder the next one."""
         path.write_bytes(b"not a store" * 1000)
         for _ in range(3):
             with pytest.raises(KVStoreError):

@@ -1,10 +1,10 @@
-"""Trying every crash: a workload is run once for each of its calls, and fails or loses power in it.
+"""Trying every crash: a workload is run once for each of its calls, and that call fails or loses power.
 
 for crash in every_crash(tmp_path, workload):     # workload(disk, directory, acknowledge)
     ... open crash.directory, compare with crash.acknowledged ...
 
 To look at one that failed: ``KVSTORE_KEEP=folder`` keeps what the crash left, as it was before it was opened, and
-``KVSTORE_CALL=number`` tries the crashes of that call alone (the message names it).
+``KVSTORE_CALL=number`` tries only the crashes of that call (the message names it).
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ CALL = int(os.environ.get("KVSTORE_CALL", "0"))
 
 @dataclass(frozen=True)
 class Crash:
-    """What one power cut has left, and what had been acknowledged before it."""
+    """What one power cut left, and what had been acknowledged before it."""
 
     directory: Path
     acknowledged: list[Any] = field(repr=False)
@@ -47,9 +47,9 @@ def every_crash(
     scratch: Path, workload: Workload, *, chances: int = 4, start: Path | None = None
 ) -> Iterator[Crash]:
     """Run ``workload(disk, directory, acknowledge)`` once for each of its calls, cut the power in that
-    call, and yield every state that may be left. ``start`` is a directory to begin with a copy of.
+    call, and yield every state that may be left. ``start``: a directory; each run begins with a copy of it.
 
-    Directories are removed after their turn. What the workload raises after the cut is passed over
+    Directories are removed after their turn. What the workload raises after the cut is ignored
     (it is ``PowerCut`` or follows from it); what it raises without a cut is passed on.
     """
     return _every(scratch, workload, lambda root, call: RecordingDisk(root, cut_at=call), chances, start)
@@ -65,7 +65,7 @@ def every_failure(
     start: Path | None = None,
 ) -> Iterator[Crash]:
     """The same with a call that fails with the errno ``code``; the power is cut when the workload has
-    ended, by itself or by that error. A failed write leaves ``short_write_bytes`` of it behind."""
+    ended, on its own or with that error. A failed write leaves ``short_write_bytes`` of its data behind."""
 
     def disk(root: Path, call: int) -> RecordingDisk:
         return RecordingDisk(root, fail_at={call: code}, short_write_bytes=short_write_bytes)
@@ -106,7 +106,7 @@ def _every(
 
 @contextmanager
 def kept(left: Path, name: str) -> Iterator[None]:
-    """With ``KVSTORE_KEEP``: a copy of the directory stays in that folder unless the block comes to its end."""
+    """With ``KVSTORE_KEEP``, keep a copy of the directory in that folder unless the block completes."""
     if KEEP is None:
         yield
         return

@@ -1,4 +1,4 @@
-"""What a power cut takes of files: the two images of each, live and durable, and the ways of losing."""
+"""What a power cut leaves of files: the two images of each, live and durable, and the ways of losing data."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ SECTOR_BYTES = 512
 class Loss:
     """One way of losing what was not synced.
 
-    ``version(i, n, k)``: of the i-th of n sectors that are not durable, which has k versions, the
-    version that survives: 0 the durable one, k the newest. ``entries(n)``: how many of n changes of
-    directories survive, the oldest first.
+    ``version(i, n, k)``: which version survives of the i-th of n sectors that are not durable and has k
+    versions: 0 is the durable one, k the newest. ``entries(n)``: how many of n changes of directories
+    survive, oldest first.
     """
 
     name: str
@@ -38,7 +38,7 @@ def first_sectors(count: int) -> Loss:
 
 
 def last_sectors(count: int) -> Loss:
-    """Only the last sectors reached the disk: it writes in its own order."""
+    """Only the last sectors reached the disk, which writes in its own order."""
     return Loss(f"last {count} sectors", lambda i, n, k: k if i >= n - count else 0, lambda n: n)
 
 
@@ -60,7 +60,7 @@ class Content:
         self.live = bytearray(data)
         self.durable = bytes(data)
         self.dirty: dict[int, list[bytes]] = {}  # sector -> its versions since the last sync
-        self.doomed: dict[int, list[bytes]] = {}  # the same, of sectors that a failed sync gave up
+        self.doomed: dict[int, list[bytes]] = {}  # the same, for sectors that a failed sync gave up
 
     def write(self, data: bytes, offset: int) -> None:
         if offset > len(self.live):
@@ -98,7 +98,7 @@ class Content:
         return {**self.doomed, **self.dirty}
 
     def image(self, at_risk: dict[int, list[bytes]], chosen: dict[int, int]) -> bytes:
-        """The file if the ``chosen`` version of each sector survives (not chosen: the newest)."""
+        """The file if the ``chosen`` version of each sector survives (the newest if none is chosen)."""
         versions = {sector: chosen.get(sector, len(had)) for sector, had in at_risk.items()}
         if all(version == len(at_risk[sector]) for sector, version in versions.items()):
             return bytes(self.live)

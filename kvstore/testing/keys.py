@@ -1,6 +1,6 @@
 """Keys that are likely to come out in the wrong order somewhere."""
 
-LONG = 511  # LMDB's longest key; a backend with another limit is not treated unfairly by it
+LONG = 511  # LMDB's longest key, but also fair to a backend with another limit
 SLICE = 502  # what our LMDB backend cuts longer keys into
 
 PLAIN = [b"a", b"b", b"ab", b"abc", b"k1", b"k10", b"k2"]

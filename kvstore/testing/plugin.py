@@ -1,4 +1,4 @@
-"""Fixtures for the tests of programs that use kvstore. Where it is installed, pytest finds them by itself:
+"""Fixtures for the tests of programs that use kvstore. pytest finds them wherever kvstore is installed:
 
     def test_a_greeting_is_kept(kvstore_store):
         kvstore_store.put(b"greeting", b"hello")
@@ -7,7 +7,7 @@
         lease = kvstore_store.grant_lease(60).id
         kvstore_clock.advance(61)
 
-pytest loads every plugin whenever it starts, so what a fixture needs is imported inside it.
+pytest loads every plugin at each start, so whatever a fixture needs is imported inside it.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def kvstore_dir(tmp_path: Path) -> Path:
-    """A place for a data directory, where nothing is yet."""
+    """A path for a data directory; nothing is there yet."""
     return tmp_path / "kvstore"
 
 
 @pytest.fixture
 def kvstore_clock() -> FakeClock:
-    """The clock of ``kvstore_store``: time passes when a test says ``kvstore_clock.advance(seconds)``."""
+    """The clock of ``kvstore_store``: time passes when a test calls ``kvstore_clock.advance(seconds)``."""
     from kvstore.testing.fake_clock import FakeClock
 
     return FakeClock()

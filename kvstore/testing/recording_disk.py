@@ -3,10 +3,10 @@
 Every call that changes something is carried out (without real syncs) and remembered, in two images:
 
     live       what a program reads back, and what a killed process leaves behind
-    durable    what is promised to survive a power cut: file contents up to the last sync of the
-               file, directory entries up to the last ``sync_dir`` of their directory
+    durable    what is sure to survive a power cut: file contents up to the last sync of the file,
+               directory entries up to the last ``sync_dir`` of their directory
 
-Between the two lies what a power cut may take or leave, each part for itself:
+Between the two is what a power cut may take or leave, each part on its own:
 
     sectors    every 512-byte sector that was written since the last sync of its file, in any of the
                versions that it has had since then
@@ -16,11 +16,11 @@ A ``Loss`` says which. ``losses()`` lists those worth trying in the present stat
 
 Calls are numbered from 1. ``cut_at=N`` cuts the power in the middle of call N: a write or rename has
 happened but is not durable, a sync has promised nothing. From then on every call raises ``PowerCut``.
-``fail_at={N: errno}`` makes calls fail: a write leaves ``short_write_bytes`` of it behind, and a
-failed sync loses what it should have synced for good: as on Linux, the next sync "succeeds", but
+``fail_at={N: errno}`` makes calls fail: a write leaves ``short_write_bytes`` of its data behind, and a
+failed sync loses for good what it should have synced: as on Linux, the next sync "succeeds", but
 the data does not come back.
 
-Files that others write (LMDB, SQLite) are taken as they are at the time of the cut. Where the
+Files that others write (LMDB, SQLite) are taken as they are at the time of the cut. If the
 program has renamed one without ``sync_file`` before, a loss may leave it empty.
 
 ``crashes`` runs a workload once for each of its calls, and cuts it there.
@@ -62,7 +62,7 @@ class PowerCut(OSError):
 
 @dataclass(eq=False)
 class _Node:
-    """A file: with ``content`` if written here, else somebody else's, on the real disk at ``real``."""
+    """A file: with ``content`` if written here, otherwise written by others, on the real disk at ``real``."""
 
     real: str
     content: Content | None = None
@@ -106,15 +106,15 @@ _DIRECTORY = _Node("")
 
 
 def say_where_it_lies(root: Path) -> None:
-    """What is left after a cut is a copy here, but stands for the files themselves: their lock says that they are at
-    their place, so that the opening does what it does after a cut, and not what it does with a copy."""
+    """Mark the store as being in its place. What is left after a cut is a copy here, but stands for the files
+    themselves; so the opening must do what it does after a cut, not what it does with a copy."""
     for db in root.rglob("snap/db"):
         directory = DataDir.at(db.parent.parent)
         directory.lock.write_text(json.dumps({"place": place_of(directory)}))
 
 
 class RecordingDisk:
-    """See the module. ``calls`` lists what was called: ``"pwrite wal/… 120+300"``, ``"sync_dir wal"``."""
+    """See the module's docstring. ``calls`` lists the calls: ``"pwrite wal/… 120+300"``, ``"sync_dir wal"``."""
 
     def __init__(
         self,
@@ -135,7 +135,7 @@ class RecordingDisk:
         self._durable: dict[str, _Node | None] = {}
         self._live: dict[str, _Node | None] = {}
         self._changes: list[_Change] = []
-        self._aside = self.root + ".aside"  # links to files that a rename or remove took the name of
+        self._aside = self.root + ".aside"  # links to files whose name a rename or remove has taken
         os.makedirs(self.root, exist_ok=True)
         self._take_in_what_is_there()
 
@@ -206,7 +206,7 @@ class RecordingDisk:
             if not os.path.isdir(path):
                 raise FileNotFoundError(errors.ENOENT, "no such directory", os.fspath(path))
             for change in [change for change in self._changes if change.in_directory(name)]:
-                if change.source is not None:  # the source's own, older changes are settled with it
+                if change.source is not None:  # the source's own older changes are settled with it
                     at = self._changes.index(change)
                     self._changes[:at] = [old for old in self._changes[:at] if old.target != change.source]
                 change.apply(self._durable)
@@ -217,7 +217,7 @@ class RecordingDisk:
             node = self._node(path)
             node.synced = True
             if node.content is not None and Path(path).read_bytes() != node.content.live:
-                node.content = None  # a backend has gone on with what was written here
+                node.content = None  # a backend has gone on writing what was written here
             if node.content is not None:
                 node.content.sync()
 
@@ -229,7 +229,7 @@ class RecordingDisk:
             self.is_off = True
 
     def losses(self, *, chances: int = 4, most_sectors: int = 12) -> list[Loss]:
-        """The ways of losing that differ in the present state; torn writes at every sector (up to
+        """The ways of losing data that differ in the present state; torn writes at every sector (up to
         ``most_sectors`` of them, spread evenly), and ``chances`` random ones."""
         sectors = sum(len(node.content.at_risk()) for node in self._nodes() if node.content)
         found = [KEPT]
@@ -258,7 +258,7 @@ class RecordingDisk:
             self._copy_foreign(target)
             for name, node in sorted(names.items()):
                 if node is None or not (target / name).parent.is_dir():
-                    continue  # a file without its directory is out of reach
+                    continue  # a file without its directory cannot be reached
                 if node is _DIRECTORY:
                     (target / name).mkdir(exist_ok=True)
                 else:
@@ -281,7 +281,7 @@ class RecordingDisk:
         return chosen
 
     def _nodes(self) -> list[_Node]:
-        """Every file that has, or may come back with, a name."""
+        """Every file that has a name, or may get one back."""
         found: dict[int, _Node] = {}
         for names in (self._durable, self._live):
             found.update((id(node), node) for node in names.values() if node is not None)
@@ -289,7 +289,7 @@ class RecordingDisk:
         return list(found.values())
 
     def _copy_foreign(self, target: Path) -> None:
-        """Files that this disk has never been asked about are as they are."""
+        """Copy the files that this disk was never asked about, as they are."""
         for folder, _, files in os.walk(self.root):
             for file in files:
                 path = Path(folder) / file
@@ -304,7 +304,7 @@ class RecordingDisk:
         return os.path.relpath(os.path.abspath(path), self.root)
 
     def _node(self, path: AnyPath) -> _Node:
-        """The file of that name; one that somebody else has made is taken in, with a durable name."""
+        """The file of that name; one that others have made is registered, with a durable name."""
         name = self._name(path)
         node = self._live.get(name)
         if node is None:
@@ -332,7 +332,7 @@ class RecordingDisk:
         self._changes.append(change)
 
     def _put_aside(self, path: AnyPath) -> None:
-        """Keep the bytes of somebody else's file whose name goes: a cut may bring the name back."""
+        """Keep the bytes of a file, written by others, that loses its name: a cut may bring the name back."""
         if not os.path.lexists(path):
             return
         node = self._node(path)
@@ -350,7 +350,7 @@ class RecordingDisk:
 
 
 class _Call:
-    """One numbered call: fails beforehand, or cuts the power when its effect is there."""
+    """One numbered call: fails before it begins, or cuts the power once its effect is there."""
 
     def __init__(self, disk: RecordingDisk, text: str) -> None:
         self._disk = disk
@@ -449,7 +449,7 @@ class _UnsyncedFile(OSFile):
 
 
 class UnsyncedDisk(OSDisk):
-    """The real disk without the waiting, for tests in which no power is cut."""
+    """The real disk without the syncs, for tests in which no power is cut."""
 
     def create(self, path: AnyPath, *, direct: bool = False) -> OSFile:
         return _UnsyncedFile(path, os.O_RDWR | os.O_CREAT | os.O_EXCL)

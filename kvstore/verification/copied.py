@@ -1,12 +1,12 @@
 """A backend that may be a copy made while the store was in use: whole, or pages of different moments?
 
-    its pages        walked with plain reads, before the file is mapped; then by the backend's own check
+    its pages        checked with plain reads, before the file is mapped; then by the backend's own check
     its tables       against each other, as ``kvstore verify`` does
     the log          what its newest part says of each key, up to the applied index, is what the backend holds
 
-The last is what the others cannot see: a page of ``latest`` that is older than the rest, with nothing left of the
-changes since, for they are compacted. The log is given up only when the backend is synced, so what it still has reaches
-back to before any page that can be too old.
+Only the last finds a page of ``latest`` that is older than the rest when the changes since are compacted and nothing
+else is left of them. The log is released only when the backend is synced, so what is left of it reaches back to before
+any page that can be too old.
 """
 
 from __future__ import annotations

@@ -4,11 +4,11 @@
     (or nothing)   ------------------------------------>  scratch backend      +
                                                           live backend         =  rows that differ
 
-Both sides are on this machine, so the rows themselves are compared, a batch at a time, not hashes of them: this costs
-the same reads, misses nothing, and names every row that differs. Each belongs to a revision, the one that wrote the
-version; the lowest is where the backend went wrong first.
+Both sides are on this machine, so the rows themselves are compared, a batch at a time, not hashes of them: that costs
+the same reads, misses nothing, and names every row that differs. Each row belongs to a revision, the one that wrote
+the version; the lowest one is where the backend went wrong first.
 
-The oldest base is taken, not the newest: a snapshot is a copy of the backend, and copies what was already wrong. Rows
+The oldest base is used, not the newest: a snapshot is a copy of the backend, and copies what was already wrong. Rows
 that a compaction may have deleted count on neither side. The scratch file is beside the live one and has a temporary
 name: if this run is interrupted, the next opening removes it.
 """
@@ -64,7 +64,7 @@ class Sources:
     """What the backend can be built from."""
 
     snapshots: Sequence[SnapshotInfo]
-    """Whole ones, oldest first."""
+    """The intact ones, oldest first."""
     log_folders: Sequence[Path]
 
 
@@ -96,7 +96,7 @@ def check_deep(
 
 
 def _choose_base(sources: Sources, segments: list[layout.NumberedFile], marks: Marks) -> SnapshotInfo | None:
-    """The oldest snapshot that the log continues; None if the log has everything, or there is none."""
+    """The oldest snapshot that the log continues; None if the log has everything, or if there is no such snapshot."""
     if covers(segments, 0):
         return None
     for info in sources.snapshots:
@@ -106,7 +106,7 @@ def _choose_base(sources: Sources, segments: list[layout.NumberedFile], marks: M
     return None
 
 
-# --- building it anew --------------------------------------------------------------------
+# --- rebuilding it -----------------------------------------------------------------------
 
 
 @contextmanager
@@ -117,7 +117,7 @@ def _scratch(
     base: SnapshotInfo | None,
     segments: list[layout.NumberedFile],
 ) -> Iterator[Backend]:
-    """A backend with the content of ``base``, on a temporary file."""
+    """A backend with the content of ``base``, in a temporary file."""
     path = layout.temporary(folder / "verify")
     needed = (base.backend_bytes if base else 0) + sum(file.path.stat().st_size for file in segments)
     if free_bytes(folder) < 2 * needed:
@@ -217,7 +217,7 @@ Difference = tuple[bytes, bytes | None, bytes | None]
 
 
 def _differences(left: ReadTx, right: ReadTx, table: str) -> Iterator[tuple[int, list[Difference]]]:
-    """Batch for batch, how many rows it had on the left and what is not the same on the right."""
+    """Batch by batch: how many rows there were on the left, and what differs on the right."""
     at = b""
     while True:
         wanted, there = (tx.scan(table, at, limit=BATCH_ROWS) for tx in (left, right))
@@ -228,7 +228,7 @@ def _differences(left: ReadTx, right: ReadTx, table: str) -> Iterator[tuple[int,
             at = wanted[-1][0] + b"\0"
             continue
         ends = [rows[-1][0] for rows in (wanted, there) if len(rows) == BATCH_ROWS]
-        horizon = min(ends, default=None)  # up to here, both batches are complete
+        horizon = min(ends, default=None)  # up to here both batches are complete
         ours, theirs = (
             {key: value for key, value in rows if horizon is None or key <= horizon}
             for rows in (wanted, there)
@@ -266,7 +266,7 @@ def _report(table: str, key: bytes, wanted: bytes | None, there: bytes | None, f
 
 
 def _place(table: str, key: bytes, value: bytes) -> tuple[bytes, int]:
-    """(user key, revision) of a row, as far as it says so."""
+    """The (user key, revision) of a row, as far as it has them."""
     if table == CHANGES and len(key) == REVISION_BYTES:
         return value[1:], parse_revision(key)[0]
     if table == ATTACHMENT:

@@ -4,12 +4,12 @@
     it is ahead of its log     it is sound, and the log ends before it: the log was cut, or entries never reached it.
                                The backend has everything that is left, so it stays; a new log begins after it
                                (wal/restart.py)
-    the log is damaged, or     it has what the damaged segments held, so they are not needed: they are set aside, and
-     lacks entries, that a     the log begins after them
+    the log is damaged, or     the backend has what the damaged segments held, so they are not needed: they are set
+     lacks entries, that a     aside, and the log begins after them
      sound backend holds
 
-A backend that is ahead and damaged is rebuilt too; what only it held is lost then. A log that is damaged beyond what
-the backend holds is not for healing: what follows the damage would be lost, and ``kvstore wal repair`` says how much.
+A backend that is both ahead and damaged is rebuilt too; what only it held is then lost. A log that is damaged beyond
+what the backend holds cannot be healed: what follows the damage would be lost. ``kvstore wal repair`` says how much.
 """
 
 from __future__ import annotations
@@ -43,18 +43,18 @@ class Healed:
     """What was done."""
 
     what: str
-    """In a sentence, with what it cost."""
+    """One sentence, with what it cost."""
     aside: tuple[Path, ...]
-    """The files that were replaced, where they are now."""
+    """The files that were replaced, at their new place."""
 
 
 @disk_full_is_typed()
 def heal(
     data_dir: str | os.PathLike[str], *, options: Options | None = None, disk: Disk | None = None
 ) -> Healed:
-    """Put a damaged backend, or a log that ends before its backend, right; the next opening replays the log.
+    """Heal a damaged backend, or a log that ends before its backend; the next opening replays the log.
 
-    The store must not be open. Raises ``Corruption``, and has changed nothing, where what is left does not suffice.
+    The store must not be open. Raises ``Corruption``, with nothing changed, if what is left does not suffice.
     """
     options = options or Options()
     directory = DataDir.at(data_dir, options.wal_dir or None)
@@ -103,7 +103,7 @@ def _behind(directory: DataDir, marks: Marks) -> Corruption:
 
 
 def _marks_if_sound(directory: DataDir, kind: type[Backend]) -> Marks | None:
-    """What the backend says of itself, if it is whole."""
+    """The marks of the backend, if it is intact."""
     if not (directory.db.is_file() and directory.db.stat().st_size):
         return None
     try:

@@ -16,12 +16,12 @@ from kvstore.wal.tail import what_is_cut
 from kvstore.wire import WireError, fields
 
 ATTEMPTS = 50
-"""Beside a writer: a segment may be released while the log is being read, and then it is read again."""
+"""If there is a writer, it may release a segment while the log is being read; then the log is read again."""
 
 
 @dataclass(frozen=True, slots=True)
 class LogFacts:
-    """What was learnt of the log."""
+    """What was learnt about the log."""
 
     is_sound: bool
     first_index: int = 0
@@ -32,7 +32,7 @@ class LogFacts:
 
 
 def check_log(wal_dir: Path, found: Collector, *, is_live: bool) -> LogFacts | None:
-    """None if there is no log at all."""
+    """Check the log. Returns None if there is no log at all."""
     for attempt in range(ATTEMPTS):
         segments = layout.segments(wal_dir)
         if not segments:

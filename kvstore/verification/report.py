@@ -13,11 +13,11 @@ Steps = Callable[[str, int, int], None]
 """Called with (what is being checked, done, total); total 0 = unknown."""
 
 DAMAGE = (Corruption, NotAStore, WrongStore)
-"""Errors that say something about a file's bytes: findings. Any other one (no descriptor, no memory, no permission, a
-file that is newer than us) means that they could not be read: what may be sound must not be healed."""
+"""Errors that say something about a file's bytes: findings. Any other error (no descriptor, no memory, no permission,
+a file that is newer than us) means that they could not be read: what may be sound must not be healed."""
 
 FINDINGS_MAX = 100
-"""At most this many are kept; the rest are counted."""
+"""At most this many are kept; the rest are only counted."""
 
 LOG, BACKEND, SNAPSHOT = "log", "backend", "snapshot"
 AHEAD = "backend ahead of its log"
@@ -25,10 +25,10 @@ AHEAD = "backend ahead of its log"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """One thing that is wrong. Fields that say nothing are empty, 0, or -1 (``offset``)."""
+    """One thing that is wrong. Fields that do not apply are empty, 0, or -1 (``offset``)."""
 
     area: str
-    """``log``, ``backend``, ``snapshot``, or ``AHEAD``: both are sound, and do not belong together."""
+    """``log``, ``backend``, ``snapshot``, or ``AHEAD``: both are sound, but do not belong together."""
     problem: str
     path: str = ""
     offset: int = -1
@@ -53,9 +53,9 @@ class Report:
     path: str
     findings: tuple[Finding, ...]
     findings_total: int
-    """More than ``len(findings)`` where there were too many to keep."""
+    """More than ``len(findings)`` if there were too many to keep."""
     notes: tuple[str, ...]
-    """What is worth knowing, and what could not be checked."""
+    """Things worth knowing, and what could not be checked."""
     counts: dict[str, int]
     """How much was checked: rows by table, log entries, segments, snapshots."""
     first_divergent_revision: int = 0
@@ -74,7 +74,7 @@ class Report:
 
 @dataclass(slots=True)
 class Collector:
-    """What the checks put their findings into. Bounded, however much is wrong."""
+    """Collects what the checks find. Bounded, however much is wrong."""
 
     steps: Steps | None = None
     area: str = BACKEND
@@ -111,7 +111,7 @@ class Collector:
             self.findings.append(finding)
 
     def add_error(self, area: str, error: KVStoreError | OSError, path: str | os.PathLike[str] = "") -> None:
-        """A check that ended with an error."""
+        """Record a check that ended with an error."""
         if isinstance(error, Corruption):
             self.add(area, error.reason, path=error.path or path, offset=error.offset)
         else:
@@ -122,7 +122,7 @@ class Collector:
         self.add(self.area, problem, path=self.path, table=table, key=key, revision=revision)
 
     def take(self, other: Collector) -> None:
-        """Add the findings of another collector; what it counted does not count here."""
+        """Add the findings of another collector; its counts are not added."""
         self.total += other.total
         self.findings += other.findings[: FINDINGS_MAX - len(self.findings)]
 

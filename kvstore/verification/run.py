@@ -1,7 +1,7 @@
 """Verifying a data directory or a snapshot file.
 
-    the store is closed          the lock is held meanwhile: what is checked stands still
-    another process has it open  beside it, read-only: one commit of the backend, and the log up to there
+    the store is closed          the lock is held meanwhile, so nothing changes during the check
+    another process has it open  read-only, beside it: one commit of the backend, and the log up to there
 
 A damaged file must not bring down the process that looks for damage: if a backend maps its file, the pages are
 checked with plain reads first, and a file that fails is not opened.
@@ -44,11 +44,11 @@ def verify(
     scratch_dir: AnyPath | None = None,
     progress: Steps | None = None,
 ) -> Report:
-    """Check everything in a data directory, or a snapshot file. The store is not changed.
+    """Check everything in a data directory or a snapshot file. The store is not changed.
 
     ``deep``: also rebuild the backend from snapshot and log (in ``scratch_dir``, or beside the live one), and
-    compare every row. Damage is not raised but reported. Raises ``NotAStore``, ``TooNew``, ``DiskFull``, and
-    ``StoreLocked`` if this very process has the store open.
+    compare every row. Damage is reported, not raised. Raises ``NotAStore``, ``TooNew``, ``DiskFull``, and
+    ``StoreLocked`` if this process itself has the store open.
     """
     found = Collector(progress)
     path = Path(path)
@@ -68,11 +68,11 @@ def verify(
 
 @contextmanager
 def _lock_if_free(directory: DataDir) -> Iterator[bool]:
-    """Hold the store's lock if it is free; yields whether we hold it."""
+    """Hold the store's lock if it is free. Yields whether it is held."""
     try:
         release = hold_still(directory)
     except StoreLocked as held:
-        if held.pid == os.getpid():  # a second handle on its files could harm the first one's locks
+        if held.pid == os.getpid():  # opening and closing its files again could drop the first handle's locks
             raise
         yield False
         return
@@ -114,7 +114,7 @@ def _check_store(
 def _opened(
     directory: DataDir, options: Options, found: Collector, *, is_live: bool
 ) -> Iterator[Backend | None]:
-    """The backend, its own structure checked; None if it cannot be opened, which is reported."""
+    """The backend, with its own structure checked; None if it cannot be opened, which is reported."""
     kind = kind_of(directory, options)
     if not kind.persistent or not (directory.db.exists() and directory.db.stat().st_size):
         _report_absent(directory, kind, found)
@@ -141,7 +141,7 @@ def _opened(
 
 
 def kind_of(directory: DataDir, options: Options) -> type[Backend]:
-    """The backend of the store: what its files say, else the option."""
+    """The store's backend: the one that its files name, otherwise the option's."""
     return backend_of(directory) or find_backend(options.backend)
 
 

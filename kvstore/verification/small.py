@@ -19,7 +19,7 @@ from kvstore.wire import WireError, fields, signed
 
 
 def read_marks(tx: ReadTx) -> Marks:
-    """The marks, whatever their length: ``check_marks`` says what is wrong with that."""
+    """The marks, whatever their length; ``check_marks`` reports a wrong one."""
     return Marks.of(dict(tx.scan(META)), _number)
 
 
@@ -50,7 +50,7 @@ def check_marks(tx: ReadTx, found: Collector) -> Marks:
 
 
 def check_leases(tx: ReadTx, found: Collector) -> None:
-    """Lease rows, and attachments against leases and against the lease that each key names."""
+    """Check lease rows, and attachments against leases and against the lease that each key names."""
     for key, row in _rows(tx, LEASE, found):
         try:
             ident = dict(fields(row)).get(1, 0)

@@ -18,7 +18,7 @@ from kvstore.verification.tables import check_versions
 
 
 def check_snapshots(directory: DataDir, found: Collector, *, with_tables: bool) -> list[SnapshotInfo]:
-    """Those that are whole, oldest first."""
+    """Check all snapshots. Returns the intact ones, oldest first."""
     whole = []
     for file in directory.snapshots():
         try:
@@ -39,7 +39,7 @@ def _check_file(file: layout.NumberedFile, found: Collector, *, with_tables: boo
 
 
 def check_snapshot(path: Path, found: Collector, *, with_tables: bool) -> SnapshotInfo | None:
-    """The file, if it is whole."""
+    """Check a snapshot file. Returns it if it is intact."""
     found.counts["snapshots"] += 1
     try:
         info = opened.inspect(path, lambda done, total: found.step(f"snapshot {path.name}", done, total))
@@ -66,7 +66,7 @@ def _check_counts(backend: Backend, manifest: Manifest, path: Path, found: Colle
 
 
 def check_tables(backend: Backend, found: Collector) -> None:
-    """The tables of one commit against each other."""
+    """Check the tables of one commit against each other."""
     with backend.read() as tx:
         marks = check_marks(tx, found)
         check_versions(tx, marks, found)

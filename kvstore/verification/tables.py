@@ -1,16 +1,16 @@
 """The tables of versions against each other: ``latest``, ``history`` and ``changes``, all three ways.
 
-    by key         the versions of a key, oldest first, out of ``history`` and then ``latest``:
+    by key         the versions of a key, oldest first, from ``history`` and then ``latest``:
 
                        mod 2 .. end 5      mod 5 .. end 9        mod 12 (latest)
                        version 1           version 2             version 1
-                            '---- update ----'    '-- delete --'  created anew
+                            '---- update ----'    '-- delete --'  created again
 
                    numbers follow from one to the next; each begin and each end has its row in ``changes``
     by revision    each row of ``changes`` names the version it wrote and the version it ended; main and sub
                    revisions have no gaps
 
-Rows at or below the compaction may be gone, and are not missed then. Everything is streamed: rows are looked up in
+Rows at or below the compaction may be deleted, and are not missed then. Everything is streamed: rows are looked up in
 the other tables a batch at a time, in key order.
 """
 
@@ -164,7 +164,7 @@ class _ByKey:
             self._bad(table, f"ended at {_text(version.end)}, before it began", version.key, main)
 
     def _check_first(self, version: _Version) -> None:
-        """The oldest version that is kept: those before it are compacted, or there were none."""
+        """Check the oldest version that is kept: earlier ones are compacted, or there were none."""
         if version.number > 1 and version.begin[0] > self.marks.compacted:
             self._bad(HISTORY, f"version {version.number - 1} is missing", version.key, version.begin[0])
 
@@ -192,12 +192,14 @@ class _ByKey:
         self._expect(before.end, DELETE, before.key)
 
     def _expect(self, revision: Revision, kind: bytes, key: bytes) -> None:
-        fits = all(0 <= number < 1 << 64 for number in revision)  # what does not was reported with its row
+        fits = all(
+            0 <= number < 1 << 64 for number in revision
+        )  # if it does not fit, it was reported with its row
         if fits and revision[0] <= self.marks.revision:
             self._changes.append((revision_key(*revision), kind + key, key))
 
     def _look_up(self) -> None:
-        """Hold what was expected of other tables against them."""
+        """Compare what was expected of other tables with what they hold."""
         self._changes.sort()
         values = self.tx.get_many(CHANGES, [row[0] for row in self._changes])
         for (revision, wanted, key), value in zip(self._changes, values, strict=True):
@@ -286,7 +288,7 @@ class _ByRevision:
             self._bad(f"{main}.{sub} follows revision {previous}", change.key, previous + 1)
 
     def _check_ended(self, changes: list[_Change]) -> None:
-        """An update or delete names the version that it ended."""
+        """Check that each update or delete names the version that it ended."""
         ending = [change for change in changes if change.kind != CREATE]
         keys = [history_key(change.key, *change.revision) for change in ending]
         order = sorted(range(len(keys)), key=keys.__getitem__)
@@ -298,7 +300,7 @@ class _ByRevision:
                 self._bad(problem, change.key, change.revision[0], HISTORY)
 
     def _check_written(self, changes: list[_Change]) -> None:
-        """A create or update names the version that it wrote: the newest, or one that ended since."""
+        """Check that each create or update names the version that it wrote: the newest, or one that ended since."""
         writing = [change for change in changes if change.kind != DELETE]
         keys = sorted({change.key for change in writing})
         newest = {
