@@ -1,13 +1,13 @@
 """LMDB: a memory-mapped B+tree with copy-on-write pages. The default backend.
 
 One file, and beside it ``<file>-lock`` with the table of readers. Each table is two LMDB databases: one named
-as the table, for keys up to 511 bytes, stored as they are, and one named ``<table>/long`` for
+like the table, for keys up to 511 bytes, stored as they are, and one named ``<table>/long`` for
 longer ones (see ``long_keys``). The unnamed database holds their names, and our mark:
 
     "kvstore" -> "1"       the format of this module; an LMDB file without it is not ours
 
 Durability: every commit syncs its pages before it writes the meta page that makes them current, and leaves
-that one to the next sync (``metasync=False``): a crash takes the last commits at most. NOSYNC is
+that page to the next sync (``metasync=False``): a crash loses the last commits at most. NOSYNC is
 never used, as it gives up the order of the two.
 
 The map: LMDB maps a fixed span of addresses. We ask for 1 TiB, which costs nothing until used, or for less if
@@ -22,7 +22,7 @@ the writer looks for such locks, and while there are any it keeps a view of its 
 (``lmdb_pins``).
 
 fork: py-lmdb does not touch the parent's transactions from a child. An environment must not be used
-across a fork; the engine refuses it.
+across a fork; the engine refuses that.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ LONG_SUFFIX = "/long"
 
 READERS_MAX = 4096
 RECLAIM_SECONDS = (
-    5.0  # how often slots of the dead are given back, which tools of others leave in LMDB's table
+    5.0  # how often to free slots that dead processes (other programs' tools) left in LMDB's table
 )
 GET_WAIT_SECONDS = 0.01
 VIEW_WAIT_SECONDS = 5.0  # how long a new view makes way for a growing map
@@ -75,7 +75,7 @@ class LMDBBackend:
     persistent: ClassVar[bool] = True
     streams: ClassVar[bool] = True
     map_bytes: ClassVar[int] = 1 << 40
-    """Addresses to map at first; tests take little, so that the map has to grow."""
+    """Addresses to map at first; tests take few, so that the map has to grow."""
 
     def __init__(self, path: Path, environment: lmdb.Environment, *, writable: bool) -> None:
         self.path = path
@@ -83,7 +83,7 @@ class LMDBBackend:
         self.short: dict[str, lmdb._Database] = {}
         self.long: dict[str, lmdb._Database] = {}
         self.has_long: dict[str, bool] = {}
-        """Whether the table may have long keys. Never false when it has; may stay true after they are deleted."""
+        """Whether the table may have long keys. Never false if it has; may stay true after they are deleted."""
         self._writable = writable
         self._map_bytes: int = environment.info()["map_size"]
         self._page_bytes: int = environment.stat()["psize"]
@@ -94,12 +94,12 @@ class LMDBBackend:
         self._immutable_meta: Meta | None = None
         self._map: LMDBMap | None = None
         self._pins: Pins | None = None
-        """What the writer keeps for readers of other processes."""
+        """The views that the writer keeps open for readers in other processes."""
         self._reclaim_at = 0.0
         self._handle: FolderLock | None = None
-        """What a reader of a file that another process may write says of itself."""
+        """The lock that marks this process as a reader of a file that another process may write."""
         self._fd = -1
-        self._commit = 0  # the newest that this reader has seen
+        self._commit = 0  # the newest commit that this reader has seen
         self._idle_locks: list[FolderLock] = []
         self._view_locks: dict[weakref.ref[LMDBReadTx], FolderLock] = {}
 
@@ -130,7 +130,7 @@ class LMDBBackend:
                 backend._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
             if writable:
                 backend._pins = Pins(backend.environment, Readers(path.parent))
-            is_new = meta is None or (writable and meta.is_empty)  # empty: killed before the first commit
+            is_new = meta is None or (writable and meta.is_empty)  # empty: killed before its first commit
             backend._open_tables(tables, is_new=is_new, is_live=read_only and not immutable)
         except BaseException as error:
             backend.close()
@@ -166,7 +166,7 @@ class LMDBBackend:
                 if error.code != errno.ENOMEM or map_bytes // 2 <= used:
                     raise
                 map_bytes //= 2
-        for made in (path, lock_path(path)):  # LMDB makes them by itself, also for a reader
+        for made in (path, lock_path(path)):  # LMDB makes them itself, even for a reader
             if not immutable and made.exists():
                 hand_over(made)
         return environment
@@ -176,18 +176,18 @@ class LMDBBackend:
             with self.read() as view:
                 self._check_mark(view.stored(MARK))
         if self._writable:
-            with self._begin(write=True) as tx:  # writes nothing, and syncs nothing, if all are there
+            with self._begin(write=True) as tx:  # if all are there, this writes and syncs nothing
                 if is_new:
                     tx.put(MARK, b"%d" % FORMAT)
                 self._take_handles(tables, tx)
         else:
             try:
-                with self.read():  # the pages that the handles are read from stay
+                with self.read():  # keeps the pages that the handles are read from
                     self._take_handles(tables, None)
             except lmdb.NotFoundError as error:
                 raise Corruption("a table is missing", self.path) from error
         with self.read() as view:
-            for table in tables:  # where another process writes, long keys may come any time
+            for table in tables:  # if another process writes, long keys may come at any time
                 self.has_long[table] = is_live or view.entries(self.long[table]) > 0
 
     def _take_handles(self, tables: Sequence[str], tx: lmdb.Transaction[bytes] | None) -> None:
@@ -214,7 +214,7 @@ class LMDBBackend:
     # --- reading and writing --------------------------------------------------------
 
     def view(self, table: str, key: bytes) -> memoryview | None:
-        """The value of ``key``: in place if the file is not written, otherwise a copy."""
+        """The value of ``key``: in place if nothing writes the file, otherwise a copy."""
         if self._immutable_meta is None or sys.byteorder != "little" or len(key) > STORED_BYTES_MAX:
             value = self.get(table, key)
             return None if value is None else memoryview(value)
@@ -231,7 +231,7 @@ class LMDBBackend:
                 value = tx.get(key)
             if value is not None or len(key) <= STORED_BYTES_MAX:
                 return value
-        except lmdb.Error:  # the map is growing, which a view waits for, or damage, which it reports
+        except lmdb.Error:  # the map is growing (a view waits for that), or damage (a view reports it)
             pass
         with self.read() as view:
             return view.get(table, key)
@@ -243,7 +243,7 @@ class LMDBBackend:
         if not self._writable:
             raise ReadOnly
         if not self._views and self._is_map_half_full():
-            self.grow()  # now, when nothing has to wait for it
+            self.grow()  # now, while nothing has to wait for it
         return LMDBWriteTx(self)
 
     def begin_batch(self) -> lmdb.Transaction[bytes]:
@@ -280,7 +280,7 @@ class LMDBBackend:
             raise
 
     def _lock_for(self, view: weakref.ref[LMDBReadTx]) -> None:
-        """Lock a commit that is at most as new as the one that the view will be of."""
+        """Lock a commit that is no newer than the one that the view will be of."""
         try:
             lock = self._idle_locks.pop()
         except IndexError:
@@ -338,7 +338,7 @@ class LMDBBackend:
             self._growing = False
 
     def _wait_while_growing(self) -> None:
-        """Make way, but not for ever: this thread may hold the very view that is waited for."""
+        """Wait, but not forever: this thread may hold the very view that the growing map waits for."""
         deadline = time.monotonic() + VIEW_WAIT_SECONDS
         while self._growing and time.monotonic() < deadline:
             time.sleep(0.001)
@@ -378,7 +378,7 @@ class LMDBBackend:
     def size_bytes(self) -> int:
         try:
             return os.stat(self.path).st_size
-        except (FileNotFoundError, PermissionError):  # not where it was opened
+        except (FileNotFoundError, PermissionError):  # moved away since it was opened
             return (self.environment.info()["last_pgno"] + 1) * self._page_bytes
 
     def in_use_bytes(self) -> int:
@@ -391,9 +391,9 @@ class LMDBBackend:
         total = self.size_bytes()
         if progress:
             progress(0, total)
-        with self.read() as view:  # keeps the pages that are walked from being used again
+        with self.read() as view:  # keeps the pages being walked from being reused
             verify_pages(self.path, self._fd)
-            for table in self.long:  # long keys have a structure of their own; counting walks it
+            for table in self.long:  # long keys have a structure of their own; counting them walks it
                 view.count(table, b"\0")
         if progress:
             progress(total, total)
@@ -411,13 +411,13 @@ class LMDBBackend:
     def close(self) -> None:
         """Refuse new reads, let those under way end, then unmap the file."""
         self._begin = _refuse
-        self._map = None  # the views that were given out have it
+        self._map = None  # the views that were handed out keep it
         if self._pins is not None:
             self._pins.close()
         deadline = time.monotonic() + VIEW_WAIT_SECONDS
         while self._views and time.monotonic() < deadline:
             time.sleep(0.001)
-        if threading.active_count() > 1:  # a `get` keeps no account of itself; it takes microseconds
+        if threading.active_count() > 1:  # a `get` leaves no trace of itself; it takes microseconds
             time.sleep(GET_WAIT_SECONDS)
         self.environment.close()
         if self._fd >= 0:
@@ -427,7 +427,7 @@ class LMDBBackend:
             self._handle.close()
 
     def foreign_readers(self) -> list[ForeignReader]:
-        """Processes that read the file that this one writes."""
+        """Processes that read the file that this process writes."""
         if self._pins is None:
             return []
         return self._pins.readers.foreign(self.environment.info()["last_txnid"])

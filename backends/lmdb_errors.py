@@ -29,7 +29,7 @@ _DAMAGE = (lmdb.CorruptedError, lmdb.PageNotFoundError, lmdb.InvalidError, lmdb.
 
 
 def typed(error: lmdb.Error, path: Path) -> KVStoreError | OSError:
-    """Our error for one of LMDB's."""
+    """Our error for an error of LMDB's."""
     text = f"{path}: {error}"
     if error.code in _NO_ROOM or isinstance(error, (lmdb.MapFullError, lmdb.DiskError)):
         return DiskFull(text)

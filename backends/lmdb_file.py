@@ -1,4 +1,4 @@
-"""What an LMDB data file says of itself, read before liblmdb maps it.
+"""What an LMDB data file says about itself, read before liblmdb maps it.
 
 A file that is cut short, or is something else, can end the whole process inside a mapped
 library (SIGBUS). So the two meta pages are read here first, with plain reads:
@@ -36,7 +36,7 @@ FORMAT_VERSION = 1
 META_BYTES = 152
 FREE_LIST_BYTES_MAX = 2 << 20
 FLAGS_OF_OTHERS = 0x76
-"""Kinds of databases that this library never makes: where one is expected to be plain, liblmdb's copy aborts."""
+"""Kinds of databases that this library never makes: if a plain one is expected, liblmdb's copy aborts on them."""
 _META = struct.Struct("=QHHIIIQQ48s48sQQ")
 _MAGIC_AT, _MAGIC_AT_IN_1_0 = 16, 24
 _META_FLAG = 0x08
@@ -55,7 +55,7 @@ class Meta:
 
     @property
     def is_empty(self) -> bool:
-        """Whether there is nothing in the file, ours or not."""
+        """Whether the file holds nothing, ours or not."""
         return self.roots == (_NO_PAGE, _NO_PAGE)
 
 
@@ -82,7 +82,7 @@ def parse_meta(data: bytes, page: int) -> Meta:
 
 
 def read_meta(path: Path) -> Meta:
-    """The meta page in force; raises for whatever is not a whole LMDB file of our format.
+    """The meta page in force; raises for anything but a whole LMDB file of our format.
 
     The file may have bytes after its last page. It may also end before it: pages that were taken
     and given back within one transaction are never written. Then ``is_cut_short`` has to decide.
@@ -114,8 +114,8 @@ def is_cut_short(path: Path, meta: Meta) -> bool:
 def verify_pages(path: Path, fd: int = -1) -> None:
     """Walk every page with plain reads; raise ``Corruption`` with the first thing that is wrong.
 
-    ``fd``: a descriptor of the file, whose name another file may have taken since; used by one walk at a time.
-    A commit in the first instant of the walk can look like damage, so only what is found again counts.
+    ``fd``: a descriptor of the file, if another file may have taken its name since; for one walk at a time.
+    A commit in the first instant of the walk can look like damage, so only what is found twice counts.
     """
     problems: list[str] = []
     for _ in range(3):
@@ -132,7 +132,7 @@ def verify_pages(path: Path, fd: int = -1) -> None:
 
 
 class _Walk(walker._Verifier):  # type: ignore[misc]  # the base has no stub
-    """py-lmdb's walk, which takes a long value for damaged that was overwritten with a shorter one: LMDB leaves it
+    """py-lmdb's walk, which mistakes for damage a long value that was overwritten with a shorter one: LMDB leaves it
     where it is, with all its pages."""
 
     def _bigdata(
@@ -156,11 +156,11 @@ class _Walk(walker._Verifier):  # type: ignore[misc]  # the base has no stub
             self.err(f"{name} DB: page {page} node {node} has flags {database.flags:#x}")
 
     def read_extent(self, page: int, pages: int) -> Any:
-        """A list of free pages, the only long value that is read; LMDB itself writes none that is longer."""
+        """A list of free pages, the only long value that is read; LMDB itself writes none longer than this."""
         return super().read_extent(page, pages) if pages * self.psize <= FREE_LIST_BYTES_MAX else None
 
     def _extent_bytes(self, number: bytes) -> int:
-        """The size that the first page of a long value gives; 0 if there is no such page."""
+        """The size that the first page of a long value states; 0 if there is no such page."""
         page = int.from_bytes(number, sys.byteorder)
         first = self.read_page(page) if len(number) == 8 and page < self.next_pgno else None
         pages: int = self._pg_pages(first, 0) if first is not None else 0
@@ -168,7 +168,7 @@ class _Walk(walker._Verifier):  # type: ignore[misc]  # the base has no stub
 
 
 def _refuse(path: Path, head: bytes, rest: bytes) -> None:
-    """Say what a file without the magic is."""
+    """Raise the error for a file without the magic, saying what it is."""
     if _magic_at(head, _MAGIC_AT_IN_1_0):
         raise TooNew(f"{path} has the data format of LMDB 1.0", path)
     if any(has_magic((head + rest)[page_bytes:]) for page_bytes in _PAGE_BYTES):

@@ -1,16 +1,16 @@
 """Values in place in an LMDB file that is not being written: views without a copy.
 
 py-lmdb can give views too, but of memory that is gone once its transaction or environment is. The views given here
-keep their map (Python's own, of the same file) for as long as one of them or a slice of one exists; there is no rule
-to break. So the few steps down the tree are made here:
+keep their map (Python's own, of the same file) alive for as long as one of them or a slice of one exists; there is no
+rule to break. So the few steps down the tree are made here:
 
     page   10 flags (2): 01 branch, 02 leaf     12 end of the offsets (2)     16 offsets of the nodes (2 each) ...
     node   0 low (2)  2 high (2)  4 flags (2)  6 length of the key (2)  8 the key, then
            in a branch   nothing; low, high and flags are the number of the child. The first key counts as empty
-           in a leaf     the value, low and high its length. Flags 01: only the number of the pages that it lies in,
+           in a leaf     the value; low and high are its length. Flags 01: only the number of the pages that it is in,
                          from byte 16 on; 02: a table, the number of its first page in the last 8 bytes
 
-Integers are those of the machine; only little-endian ones are understood (elsewhere values are copied).
+Integers are in the machine's order; only little-endian ones are understood (elsewhere values are copied).
 """
 
 from __future__ import annotations

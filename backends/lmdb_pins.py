@@ -1,18 +1,18 @@
 """What the writer of an LMDB file keeps for readers that are not in LMDB's table of readers.
 
-LMDB reuses a page when no view in its table is old enough to see it. Other processes lock a commit in the directory
-instead (``kvstore.readers``): first the newest that they know, or a lower one; then they begin the view; then they lock
-the commit that it is of. So before each batch the locks are looked at, and while there are any, views of the
+LMDB reuses a page when no view in its table is old enough to see it. Other processes instead lock a commit in the
+directory (``kvstore.readers``): first the newest that they know, or a lower one; then they begin the view; then they
+lock the commit that it is of. So the locks are checked before each batch, and while there are any, views of the
 writer's own stay open:
 
-    old   as old as every lock that there was when it was opened: nothing that those read is used again
-    new   opened later; when no lock is older than it, it takes the place of ``old``
+    old   as old as every lock that there was when it was opened: no page that those read is reused
+    new   opened later; once no lock is older than it, it takes the place of ``old``
 
-A view that begins after the look is of the newest commit or of the one in the making, and LMDB keeps the newest whole
-until the batch after. A pin of commit P also keeps P - 1: what commit P freed is not used again.
+A view that begins after the check is of the newest commit or of the one in progress, and LMDB keeps the newest whole
+until the batch after. A pin of commit P also keeps P - 1: pages that commit P freed are not reused.
 
 A pin ends with its process. The next writer cannot pin a commit that is no longer the newest: if some process still
-reads an older one, the file is left to it, and a copy takes its name.
+reads an older one, the file is left to that process, and a copy takes its name.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class Pins:
 
 
 def leave_file_to_readers(path: Path, newest: int) -> None:
-    """Put a copy in the place of a file of which another process reads a commit that cannot be pinned any more."""
+    """Replace a file by a copy if another process reads a commit of it that cannot be pinned any more."""
     readers = Readers(path.parent)
     try:
         deadline = time.monotonic() + READER_WAIT_SECONDS

@@ -26,14 +26,14 @@ if TYPE_CHECKING:
     from .lmdb import LMDBBackend
 
 FIRST_CHUNK_ROWS = 64
-CHUNK_ROWS_MAX = 1024  # a scan reads fewer rows than this beyond its end
+CHUNK_ROWS_MAX = 1024  # a scan reads at most this many rows past its end
 
 _Error = (lmdb.Error, DamagedRow)
 _key_of = itemgetter(0)
 
 
 class _Over:
-    """Takes the place of a transaction that is over."""
+    """Stands in for a transaction that is over."""
 
     def __getattr__(self, name: str) -> NoReturn:
         raise StateError("the transaction is over")
@@ -61,7 +61,7 @@ class LMDBReadTx:
                 return self._tx.get(key, None, self._backend.short[table])
             return self._long(table).get(key)
         except lmdb.BadValsizeError:
-            return None  # the empty key, which is never there
+            return None  # the empty key, which never exists
         except _Error as error:
             raise self._typed(error) from error
 
@@ -165,7 +165,7 @@ class LMDBReadTx:
 
 
 class LMDBWriteTx(LMDBReadTx):
-    """One batch. It keeps what it was asked to write until the commit, to play it again in a larger map."""
+    """One batch. It keeps everything it wrote until the commit, to replay it in a larger map."""
 
     __slots__ = ("_played",)
 
@@ -189,7 +189,7 @@ class LMDBWriteTx(LMDBReadTx):
 
     def delete_ranges(self, table: str, ranges: Iterable[tuple[bytes, bytes]]) -> int:
         kept = ranges if isinstance(ranges, list) else list(ranges)
-        deleted: list[int] = []  # of each time that it was played
+        deleted: list[int] = []  # one count for each time it was replayed
         self._play(lambda: deleted.append(self._delete_ranges(table, kept)))
         return deleted[-1]
 
@@ -248,7 +248,7 @@ class LMDBWriteTx(LMDBReadTx):
             self._replay()
 
     def _fits(self, operation: Callable[[], Any]) -> bool:
-        """Do it. False if the map is full, and the transaction therefore lost."""
+        """Do it. False if the map is full, in which case the transaction is lost."""
         try:
             operation()
             return True
@@ -256,11 +256,11 @@ class LMDBWriteTx(LMDBReadTx):
             return False
         except _Error as error:
             raise self._typed(error) from error
-        except SystemError as error:  # py-lmdb, of a damaged page: "returned a result with an exception set"
+        except SystemError as error:  # py-lmdb, for a damaged page: "returned a result with an exception set"
             raise Corruption(str(error.__cause__ or error), self._backend.path) from error
 
     def _replay(self) -> None:
-        """Begin again in a larger map, until everything fits."""
+        """Start over in a larger map, until everything fits."""
         while True:
             self._drop()
             self._backend.grow()
@@ -275,8 +275,8 @@ class LMDBWriteTx(LMDBReadTx):
     def _drop(self) -> None:
         """End the transaction without a commit.
 
-        ``abort`` waits for an instant without any read or copy in the whole process, which may not come for
-        long. Letting go of the last reference ends it at once, so that is tried first.
+        ``abort`` waits for an instant without any read or copy in the whole process, which may not come for a
+        long time. Dropping the last reference ends it at once, so that is tried first.
         """
         tx, self._tx = self._tx, _OVER
         if tx is not _OVER and sys.getrefcount(tx) > 2:  # this name, and the argument
@@ -297,7 +297,7 @@ class LMDBWriteTx(LMDBReadTx):
 
 
 def _delete_range(cursor: lmdb.Cursor[bytes], start: bytes, end: bytes) -> int:
-    """Deleting puts the cursor on the row that follows; after the last one its key is empty."""
+    """Delete rows up to ``end``. Deleting moves the cursor to the next row; after the last one its key is empty."""
     key, delete, deleted = cursor.key, cursor.delete, 0
     if _seek(cursor, start):
         while b"" < key() < end:

@@ -1,8 +1,8 @@
 r"""Keys of any length, in exact byte order, on a map whose keys have a limit.
 
-LMDB takes keys up to 511 bytes. Short keys are stored as they are, so that nothing is paid for
-them. Long keys live in a second map beside the first, as a tree of layers. A layer holds
-the keys that agree up to its depth, each by the slice of ``SLICE`` bytes that comes next:
+LMDB takes keys up to 511 bytes. Short keys are stored as they are, at no extra cost. Long keys are in
+a second map beside the first, as a tree of layers. A layer holds the keys that agree up to its
+depth, each by the slice of ``SLICE`` bytes that comes next:
 
     layer (8 bytes, big-endian) | slice                 the key ends here             -> the value
     layer                       | slice (SLICE) | 00    the key goes on ("deep" row)  -> a leaf or a link
@@ -21,9 +21,9 @@ SLICE = 2, keys "abcdefX", "abcdefY", "abz":
     2|"cd"|00 -> link 1, common "ef"      2|"z" -> value
     1|"X" -> value                        1|"Y" -> value
 
-A lookup takes as many steps as there are branchings on its way, not as many as its length has slices:
-a million versions of one key of a megabyte are two layers. This module knows LMDB's
-cursors, nothing of environments or transactions.
+A lookup takes one step for each branching on its way, however many slices the key has: a million
+versions of a key of one megabyte are two layers. This module knows LMDB's cursors, nothing of
+environments or transactions.
 """
 
 from __future__ import annotations
@@ -198,7 +198,7 @@ class LongKeys:
         self._remove(layer + rest, trail)
 
     def _remove(self, stored: bytes, trail: list[tuple[bytes, bytes]]) -> None:
-        """Delete a row, and the links to layers that became empty by it."""
+        """Delete a row, and the links to layers that it leaves empty."""
         self._tx.delete(stored, db=self._db)
         for link, layer in reversed(trail):
             with self._tx.cursor(self._db) as cursor:
@@ -251,7 +251,7 @@ def _parse_link(row: bytes) -> tuple[bytes, bytes]:
 
 
 def _common(left: bytes, right: bytes) -> bytes:
-    """The whole slices that both begin with and go on after."""
+    """The whole slices that both begin with, as long as both go on after them."""
     size, shorter = 0, min(len(left), len(right))
     while shorter > size + SLICE and right.startswith(left[size : size + SLICE], size):
         size += SLICE

@@ -4,17 +4,17 @@ There is one set of rows. A transaction sees it through a patch, which gives for
 (or None: absent) that this transaction sees instead:
 
     a batch   its patch holds what it wrote; the commit moves the patch into the rows
-    a view    its patch holds what later commits replaced, entered by each commit before it changes a row
+    a view    its patch holds what later commits replaced; each commit fills it in before it changes a row
 
 So an open view costs memory in proportion to what is written while it is open; without writes it costs
 nothing.
 
-Readers take no lock, so a reader that is interrupted leaves none behind. They read the version before and
-after a look: it is odd while a commit moves its rows, and different afterwards. A look that overlapped a commit
+Readers take no lock, so an interrupted reader leaves none behind. They read the version before and after a
+look: it is odd while a commit moves its rows, and different afterwards. A look that overlapped a commit
 is repeated.
 
-``copy_to`` writes the file that ``memory_file`` describes. ``open`` loads a file that is there and
-never changes it.
+``copy_to`` writes the file that ``memory_file`` describes. ``open`` loads an existing file and never
+changes it.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ class MemoryReadTx(ReadTxDefaults):
             patched = [key for key in patch if start <= key and (end is None or key < end)]
             rows = self._backend.rows[table]
             keys = rows.irange(start, end, inclusive=(True, False), reverse=reverse)
-            # Enough of them that `limit` are left when the patched ones are taken out.
+            # Enough keys that `limit` are left once the patched ones are taken out.
             taken = list(islice(keys, limit + len(patched) if limit else None))
             if not patched:
                 return [(key, rows[key]) for key in taken]
@@ -212,7 +212,7 @@ class MemoryBackend(BackendDefaults):
             return False
 
     def look(self, look: Callable[[], T]) -> T:
-        """What ``look`` answers between two commits. It changes nothing, and may be called again."""
+        """The result of ``look`` between two commits. It changes nothing, and may be called again."""
         while True:
             version = self._version
             if version & 1:
@@ -220,7 +220,7 @@ class MemoryBackend(BackendDefaults):
                 continue
             try:
                 answer = look()
-            except (LookupError, RuntimeError):  # the rows have moved under it
+            except (LookupError, RuntimeError):  # the rows have changed under it
                 if self._version == version:
                     raise
                 continue
@@ -262,17 +262,17 @@ class MemoryBackend(BackendDefaults):
                     if value is None:
                         rows.pop(key, None)
                 if rows:
-                    rows.bisect_right(rows.peekitem()[0])  # the index of places is made now, not by a reader
+                    rows.bisect_right(rows.peekitem()[0])  # builds the positional index now, not in a reader
         finally:
             self._version += 1
 
     def _keep_for_views(self, table: str, replaced: Patch) -> None:
         for view in list(self._views):
-            if view.patches is not None:  # what an earlier commit replaced is what the view saw
+            if view.patches is not None:  # the view keeps what an earlier commit replaced
                 view.patches[table] = replaced | view.patches[table]
 
     def sync(self) -> None:
-        """Nothing is kept, so nothing is to be made durable."""
+        """Does nothing: nothing is kept."""
 
     def settle(self) -> list[Path]:
         return []
@@ -296,7 +296,7 @@ class MemoryBackend(BackendDefaults):
         return self._bytes
 
     def check(self, progress: Progress | None = None) -> None:
-        """The order of the keys is all that could be wrong."""
+        """Check the order of the keys, which is all that could be wrong."""
         if progress:
             progress(0, self._bytes)
         with self.read() as view:
@@ -308,7 +308,7 @@ class MemoryBackend(BackendDefaults):
             progress(self._bytes, self._bytes)
 
     def close(self) -> None:
-        """Let go of the rows; a read that is under way ends with ``StoreClosed``, not with an empty answer."""
+        """Drop the rows; a read that is under way ends with ``StoreClosed``, not with an empty answer."""
         self.rows = _ClosedRows()
 
     @classmethod

@@ -1,4 +1,4 @@
-"""The file that a memory backend is copied to, and loaded from.
+"""The file that a memory backend is copied to and loaded from.
 
       0  "KVMEMORY" (8)
       8  format (4; 1)
@@ -9,7 +9,7 @@
              length of the name (4) | number of rows (8) | name
              for each row, in key order: length of the key (4) | length of the value (4) | key | value
 
-Integers are little-endian. Bytes after the body are not ours to judge.
+Integers are little-endian. Bytes after the body are ignored.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def encode_rows(rows: Iterable[Row]) -> bytes:
 
 
 def parse_body(body: bytes) -> Iterator[tuple[str, list[Row]]]:
-    """The tables of a body; raises ``ValueError`` where it is malformed."""
+    """The tables of a body; raises ``ValueError`` if it is malformed."""
     at = 0
     while at < len(body):
         name_bytes, rows = _unpack(_TABLE, body, at)
@@ -111,7 +111,7 @@ def _parse_header(path: Path, start: bytes) -> tuple[int, int]:
 
 
 def save(path: Path, chunks: Iterable[bytes]) -> None:
-    """Write a new file of the body that ``chunks`` make up. The caller syncs."""
+    """Write a new file with the body that ``chunks`` make up. The caller syncs."""
     disk = OSDisk()
     file = disk.create(path)
     try:

@@ -16,7 +16,7 @@ ROOM_BYTES_MIN = 1 << 20
 
 
 def is_full(path: Path, *helpers: Path) -> bool:
-    """Whether the file system is nearly full, or the largest size that this process may give a file nearly reached."""
+    """Whether the file system is nearly full, or the process's limit for the size of a file nearly reached."""
     limit = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
     largest = max((os.stat(file).st_size for file in (path, *helpers) if file.exists()), default=0)
     if limit != resource.RLIM_INFINITY and limit - largest < ROOM_BYTES_MIN:

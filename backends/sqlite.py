@@ -3,22 +3,22 @@
 One file, and beside it ``<file>-wal`` (commits not yet in the file) and ``<file>-shm`` (its index, shared by
 processes). Each table is an SQLite table of (key, value), ordered by key (see ``sqlite_file``).
 
-Durability: WAL mode with ``synchronous=NORMAL``: a commit is written to the log and not synced; a crash takes
+Durability: WAL mode with ``synchronous=NORMAL``: a commit is written to the log but not synced, so a crash loses
 the last ones. ``sync`` syncs the log, then moves what it can into the file. SQLite itself syncs the
 log before it moves pages, so the file is sound at any moment.
 
 Connections: one writes. Readers take one from a pool and give it back, so there are as many as there were
-simultaneous reads, and a thread that ends leaves nothing behind. A connection in use belongs to its reader alone: if
+simultaneous reads, and a thread that ends leaves nothing behind. A connection in use belongs only to its reader: if
 the read is interrupted, it is closed with the last reference to it, and the next read makes another. The live file is
 not mapped into memory, since a stray write through a map would damage it; a snapshot is.
 
-Readers in other processes lock the directory (``kvstore.readers``) as long as they have the file open. Each of
-their connections is made while the name stays with one file: otherwise the log beside it would be another's. If no
+Readers in other processes lock the directory (``kvstore.readers``) while they have the file open. Each of their
+connections is opened while the name belongs to one file: otherwise the log beside it would be another file's. If no
 process has the file open and SQLite's side files can be neither found nor made (a read-only mount), it is read as
 if it never changed, and a writer that comes meanwhile is told so (``FROZEN``).
 
 Two traps of the operating system. Closing *any* descriptor of a file drops the locks that this process holds
-on it: nothing here opens the live file after ``open`` but SQLite itself, which knows (``open_beside``). And the
+on it: after ``open``, only SQLite itself opens the live file here, and it knows about this (``open_beside``). And the
 log belongs to the file whose name it bears: see ``stale_helpers``.
 """
 
@@ -97,13 +97,13 @@ class SQLiteBackend(BackendDefaults):
         self._flags = flags
         self._writer: apsw.Connection | None = None
         self._connections: set[weakref.ref[apsw.Connection]] = set()
-        """Those that are open: the writer's, the idle ones, and those that readers have."""
+        """All open connections: the writer's, the idle ones, and those in use by readers."""
         self._closing = False
         self._idle: list[apsw.Cursor] = []  # one for each idle connection of a reader
-        self._opened: os.stat_result | None = None  # what bore the name when it was opened
+        self._opened: os.stat_result | None = None  # the file that bore the name when it was opened
         self._is_replaced = False  # by a file of the same content: see ``settle``
-        self._role: FolderLock | None = None  # what this process says of itself to others
-        self._is_replaceable = False  # whether another process may put another file in the place of this one
+        self._role: FolderLock | None = None  # the lock that tells other processes what this one does
+        self._is_replaceable = False  # whether another process may replace this file
 
     # --- opening --------------------------------------------------------------------
 
@@ -123,7 +123,7 @@ class SQLiteBackend(BackendDefaults):
             check_header(path, complete=immutable)
         elif not path.exists():
             os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
-            hand_over(path)  # SQLite gives the files beside it the same owner
+            hand_over(path)  # SQLite gives the side files the same owner
         uri = f"{uri_of(path)}?mode={'rw' if writable else 'ro'}"
         if immutable:
             uri += "&immutable=1"
@@ -151,13 +151,13 @@ class SQLiteBackend(BackendDefaults):
                 try:
                     if not self._is_replaceable or not self._freeze():
                         raise
-                except StoreLocked:  # a writer that is opening it, or putting another file in its place
+                except StoreLocked:  # a writer is opening it, or replacing it
                     if time.monotonic() > deadline:
                         raise
                     time.sleep(FROZEN_POLL_SECONDS)
 
     def _freeze(self) -> bool:
-        """Read the file as it is, without side files, if it is not written; keep writers off. Whether that works."""
+        """Read an unwritten file as it is, without side files, and keep writers off. Returns whether that works."""
         wal = wal_path(self.path)
         if self._role is None or os.access(self.path.parent, os.W_OK):
             return False
@@ -165,7 +165,9 @@ class SQLiteBackend(BackendDefaults):
         with closing(Readers(self.path.parent)) as readers:
             if readers.writer() is not None:
                 frozen.close()
-                raise StoreLocked(self.path)  # it is only being opened: its helpers will be there in a moment
+                raise StoreLocked(
+                    self.path
+                )  # it is only being opened: its side files will be there in a moment
         if wal.exists() and wal.stat().st_size:
             raise OpenError(
                 f"{self.path} has commits in {wal.name}, which SQLite cannot read here without {self.path.name}-shm; "
@@ -177,7 +179,7 @@ class SQLiteBackend(BackendDefaults):
 
     def _open_writer(self) -> None:
         if free_bytes(self.path.parent) < SHARED_MEMORY_ROOM_BYTES:
-            # SQLite maps its -shm file; where the disk has no block for a page of it, the process gets SIGBUS
+            # SQLite maps its -shm file; if the disk has no block for a page of it, the process gets SIGBUS
             raise DiskFull(f"{self.path}: SQLite needs {SHARED_MEMORY_ROOM_BYTES} free bytes to open it")
         writer = self._connect(WRITER_CACHE_BYTES)
         self._writer = writer
@@ -217,12 +219,12 @@ class SQLiteBackend(BackendDefaults):
         return connection
 
     def _part_with(self, connection: apsw.Connection) -> None:
-        """Close a connection that nobody reads with; closing the backend does not wait for it."""
+        """Close a connection that nothing reads with; closing the backend does not wait for it."""
         self._connections.discard(weakref.ref(connection))
         connection.close(True)
 
     def _check_place(self) -> None:
-        """Raise ``StoreUnreachable`` if the name does not lead to the file that was opened: connections go by it."""
+        """Raise ``StoreUnreachable`` unless the name leads to the file that was opened: connections go by name."""
         if self._opened is None or self._is_replaced or self._is_replaceable:
             return
         try:
@@ -230,7 +232,7 @@ class SQLiteBackend(BackendDefaults):
                 return
         except OSError as error:
             raise StoreUnreachable(self.path, str(error.strerror)) from error
-        if not self._is_replaced:  # it may be by now: that is said before another file takes the name
+        if not self._is_replaced:  # it may be by now: the flag is set before another file takes the name
             raise StoreUnreachable(self.path, "another file has taken this name")
 
     @classmethod
@@ -247,7 +249,7 @@ class SQLiteBackend(BackendDefaults):
         cursor = self.take()
         try:
             value = cursor.execute(self.statements[table].get, (key,)).get
-        except BaseException as error:  # the statement may be left half-way
+        except BaseException as error:  # the statement may be left half way
             self.drop(cursor)
             if isinstance(error, (apsw.Error, UnicodeDecodeError)):
                 raise typed(error, self.path) from error
@@ -266,7 +268,7 @@ class SQLiteBackend(BackendDefaults):
         return SQLiteWriteTx(self, self._writer.cursor())
 
     def take(self) -> apsw.Cursor:
-        """A cursor of a connection for the caller alone, until ``give_back`` or ``drop``."""
+        """A cursor on a connection for this caller only, until ``give_back`` or ``drop``."""
         self._check_open()
         try:
             cursor = self._idle.pop()
@@ -311,7 +313,7 @@ class SQLiteBackend(BackendDefaults):
             raise
 
     def _file(self) -> tuple[int, int]:
-        """Which file bears the name, where another process may give it to another one."""
+        """The file that bears the name now, if another process may replace it."""
         if not self._is_replaceable:
             return (0, 0)
         try:
@@ -325,11 +327,11 @@ class SQLiteBackend(BackendDefaults):
         self._idle.append(cursor)
 
     def drop(self, cursor: apsw.Cursor) -> None:
-        """Close the connection of a cursor that was taken, in whatever state it is."""
+        """Close the connection of a taken cursor, in whatever state it is."""
         try:
             connection = cursor.connection
         except (apsw.ConnectionClosedError, apsw.CursorClosedError):
-            return  # the backend was closed, and with it the connection
+            return  # the backend was closed, and the connection with it
         self._part_with(connection)
 
     # --- the whole file -------------------------------------------------------------
@@ -352,7 +354,7 @@ class SQLiteBackend(BackendDefaults):
         """Move the whole log into the file, which SQLite then syncs: the log is no longer needed.
 
         Views of the newest commit are not in the way: they continue with the log that they have open. Raises ``Busy``,
-        which names the processes that read, if a view of an older commit outlasts ``SETTLE_SECONDS``.
+        which names the reading processes, if a view of an older commit outlasts ``SETTLE_SECONDS``.
         """
         helpers = [wal_path(self.path), self.path.with_name(self.path.name + "-shm")]
         if self._writer is None:
@@ -381,7 +383,7 @@ class SQLiteBackend(BackendDefaults):
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
         cursor = self.take()
         try:
-            cursor.execute("PRAGMA query_only = OFF")  # of this database nothing is written
+            cursor.execute("PRAGMA query_only = OFF")  # nothing is written to this database
             cursor.execute("VACUUM INTO ?", (uri_of(path),))
         except apsw.Error as error:
             reason = typed(error, path)
@@ -392,7 +394,7 @@ class SQLiteBackend(BackendDefaults):
             self.give_back(cursor)
 
     def copy_into(self, fd: int) -> bool:
-        """The file as it is, if the log can be moved into it now and few of its pages are free."""
+        """Copy the file as it is, if the log can be moved into it now and few of its pages are free."""
         if self._writer is None or not is_utf8(self.path):
             return False
         with self.read() as view:
@@ -415,7 +417,7 @@ class SQLiteBackend(BackendDefaults):
         wal = wal_path(self.path)
         try:
             return os.stat(self.path).st_size + (os.stat(wal).st_size if wal.exists() else 0)
-        except (FileNotFoundError, PermissionError):  # not where it was opened
+        except (FileNotFoundError, PermissionError):  # moved away since it was opened
             with self.read() as view:
                 return view.pages() * view.page_bytes()
 
@@ -443,7 +445,7 @@ class SQLiteBackend(BackendDefaults):
         if not self._wait_for_idle(writers):
             for connection in self._open_connections():
                 if connection is not writer:
-                    connection.interrupt()  # a statement that takes longer ends now: its caller gets StoreClosed
+                    connection.interrupt()  # a longer statement ends now: its caller gets StoreClosed
             self._wait_for_idle(writers)
         self._idle.clear()
         try:
@@ -451,12 +453,12 @@ class SQLiteBackend(BackendDefaults):
                 writer.set_busy_timeout(0)
                 with suppress(
                     apsw.BusyError, apsw.FullError
-                ):  # another process reads an older commit; no room
+                ):  # another process reads an older commit, or there is no room
                     writer.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
         except apsw.Error as error:
             raise typed(error, self.path) from error
         finally:
-            with ExitStack() as connections:  # whichever of them fails, the others are closed
+            with ExitStack() as connections:  # if one of them fails, the others are still closed
                 if self._role is not None:
                     connections.callback(self._role.close)
                 for connection in self._open_connections():
@@ -468,7 +470,7 @@ class SQLiteBackend(BackendDefaults):
         return [connection for connection in found if connection is not None]
 
     def _wait_for_idle(self, writers: int) -> bool:
-        """Whether all readers have given back or dropped their connections within some seconds."""
+        """Wait some seconds for all readers to give back or drop their connections. Returns whether they have."""
         deadline = time.monotonic() + CLOSE_WAIT_SECONDS
         while len(self._idle) < len(self._connections) - writers:
             if time.monotonic() > deadline:
@@ -477,13 +479,13 @@ class SQLiteBackend(BackendDefaults):
         return True
 
     def foreign_readers(self) -> list[ForeignReader]:
-        """Processes that read the file that this one writes. SQLite does not say which commit they read."""
+        """Processes that read the file that this process writes. SQLite does not say which commit they read."""
         if self._writer is None:
             return []
         try:
             readers = Readers(self.path.parent)
         except OSError:
-            return []  # the folder is not where it was
+            return []  # the folder was moved away
         try:
             return readers.foreign(0)
         finally:
@@ -497,8 +499,8 @@ class SQLiteBackend(BackendDefaults):
     def stale_helpers(cls, path: Path) -> list[Path]:
         """Files beside the closed file ``path`` to remove before another file takes its name.
 
-        SQLite would play a log that was left behind into whatever file bears the name. Raises
-        ``StoreLocked`` if the log still holds commits, because another process has the file open.
+        SQLite would replay a log that was left behind into whatever file bears the name. Raises
+        ``StoreLocked`` if the log still holds commits because another process has the file open.
         """
         wal = wal_path(path)
         if wal.exists() and wal.stat().st_size:
@@ -513,10 +515,11 @@ def _is_written_here(path: Path) -> bool:
 
 
 def _refuse_frozen(path: Path) -> None:
-    """Raise ``StoreLocked`` beside a reader that takes the file as it is.
+    """Raise ``StoreLocked`` if a reader treats the file as never written.
 
-    One that finds us writing lets go again in a moment, so it is asked for a while. (It would find us also when a
-    defragmentation opens the new file. That must not be refused, and need not ask: the old one is still open.)
+    A reader that finds a writer releases its lock in a moment, so this asks for a while. (It would also find the
+    writer while a defragmentation opens the new file. That must not be refused, and need not be checked: the old
+    file is still open.)
     """
     deadline = time.monotonic() + FROZEN_SECONDS
     with closing(Readers(path.parent)) as readers:
@@ -527,7 +530,7 @@ def _refuse_frozen(path: Path) -> None:
 
 
 def require_fit_library() -> None:
-    """Refuse an SQLite that may corrupt a database in WAL mode, or cannot look up many keys by one statement."""
+    """Refuse an SQLite that may corrupt a database in WAL mode, or cannot look up many keys in one statement."""
     version = tuple(int(part) for part in apsw.sqlite_lib_version().split("."))
     if version < SQLITE_VERSION_MIN:
         needed = ".".join(map(str, SQLITE_VERSION_MIN))

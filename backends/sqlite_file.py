@@ -7,7 +7,7 @@
           68  application id, 4 bytes big-endian: "kvst" for ours
 
 Both numbers are set in the transaction that makes the tables. Each table is one B-tree
-ordered by ``memcmp`` of the key, without row numbers, and STRICT: it takes nothing but BLOBs.
+ordered by ``memcmp`` of the key, without row numbers, and STRICT: it accepts nothing but BLOBs.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def wal_path(path: Path) -> Path:
 
 
 def uri_of(path: Path) -> str:
-    """The name of a file for SQLite, whatever bytes it has: a plain name would have to be UTF-8."""
+    """A file name for SQLite, whatever bytes it has: a plain name would have to be UTF-8."""
     return f"file:{quote(os.fsencode(path.absolute()))}"
 
 
@@ -73,7 +73,7 @@ def is_utf8(path: Path) -> bool:
 def open_beside(path: Path) -> Iterator[apsw.VFSFile]:
     """A database file that SQLite has open already, for reading its bytes.
 
-    Opened by SQLite too, which does not close descriptors as long as it holds locks through others.
+    It is opened through SQLite too, which keeps descriptors open as long as it holds locks through others.
     """
     flags = apsw.SQLITE_OPEN_MAIN_DB | apsw.SQLITE_OPEN_READONLY
     file = apsw.VFSFile("", os.fspath(path.absolute()), [flags, 0])
@@ -90,7 +90,7 @@ def write_all(fd: int, data: bytes) -> None:
 
 
 def table_sql(table: str) -> str:
-    """The statement that makes a table: kept in the file letter by letter, and compared at open."""
+    """The statement that makes a table: stored in the file letter by letter, and compared at open."""
     return (
         f"CREATE TABLE {quoted(table)} "
         "(k BLOB NOT NULL PRIMARY KEY CHECK (length(k) > 0), v BLOB NOT NULL) STRICT, WITHOUT ROWID"
@@ -104,7 +104,7 @@ def quoted(table: str) -> str:
 def check_header(path: Path, *, complete: bool) -> None:
     """Refuse a file that is not ours before SQLite touches it; ``complete``: all of its pages are in it.
 
-    SQLite takes a last page that was cut for one that ends in zeros.
+    SQLite takes a last page that was cut short for one that ends in zeros.
     """
     if not S_ISREG(os.stat(path).st_mode):
         raise NotAStore(f"{path} is not a regular file", path)
@@ -131,7 +131,7 @@ def check_header(path: Path, *, complete: bool) -> None:
 
 
 def check_tables(connection: apsw.Connection, path: Path, tables: list[str]) -> None:
-    """Refuse a schema that is not what this module writes: triggers or views could run statements."""
+    """Refuse a schema that this module does not write: triggers or views could run statements."""
     found = set()
     for name, sql in connection.execute(
         "SELECT name, sql FROM sqlite_schema WHERE sql IS NOT NULL"
@@ -145,7 +145,7 @@ def check_tables(connection: apsw.Connection, path: Path, tables: list[str]) -> 
 
 
 def typed(error: apsw.Error | UnicodeDecodeError, path: Path) -> KVStoreError | OSError:
-    """Our error for one of SQLite's; a row that became text is damaged, for ours are bytes."""
+    """Our error for an error of SQLite's. A row that became text is damaged, because ours are bytes."""
     text = f"{path}: {error}"
     match error:
         case UnicodeDecodeError():
@@ -160,7 +160,7 @@ def typed(error: apsw.Error | UnicodeDecodeError, path: Path) -> KVStoreError | 
             if getattr(error, "extendedresult", 0) == apsw.SQLITE_READONLY_ROLLBACK:
                 text = f"{path}: a killed process left an unfinished change; open the store for writing once"
             return ReadOnly(text)
-        case apsw.InterruptError() | apsw.ConnectionClosedError() | apsw.CursorClosedError():  # by closing
+        case apsw.InterruptError() | apsw.ConnectionClosedError() | apsw.CursorClosedError():  # it is closing
             return StoreClosed()
         case apsw.ConstraintError():
             return EmptyKey()
@@ -172,17 +172,17 @@ def typed(error: apsw.Error | UnicodeDecodeError, path: Path) -> KVStoreError | 
 
 
 def _why_not_opened(error: apsw.Error, path: Path) -> KVStoreError | OSError:
-    """SQLite does not say."""
+    """Find out why a file could not be opened: SQLite does not say."""
     for place, rights in ((path.parent, os.X_OK), (path, os.R_OK | os.W_OK), (path.parent, os.W_OK)):
         if not os.access(place, os.F_OK):
             return OSError(errno.EIO, str(error), os.fspath(path))
         if not os.access(place, rights):
             return unreachable(place, errno.EACCES)
-    return NoDescriptor(path)  # with these rights nothing else is left
+    return NoDescriptor(path)  # with these permissions no other reason is left
 
 
 def _typed_damage(error: apsw.Error, path: Path) -> KVStoreError:
-    """SQLite says "malformed" also where the disk did not give it the page: it is asked again, for a while."""
+    """SQLite also says "malformed" if the disk failed to deliver the page, so it is asked again for a while."""
     deadline = time.monotonic() + LOOK_SECONDS
     try:
         with open_beside(path) as file:
@@ -199,8 +199,8 @@ def _typed_damage(error: apsw.Error, path: Path) -> KVStoreError:
 
 
 def _typed_io(error: apsw.IOError, path: Path) -> KVStoreError | OSError:
-    """SQLite says which call failed, not why; a short read is a file that ends too early."""
-    extended = getattr(error, "extendedresult", 0)  # the stub does not know it
+    """SQLite says which call failed, not why; a short read means that the file ends too early."""
+    extended = getattr(error, "extendedresult", 0)  # the type stub lacks it
     if extended == apsw.SQLITE_IOERR_SHORT_READ:
         return Corruption(str(error), path)
     if (

@@ -88,7 +88,7 @@ class SQLiteReadTx:
         return self._run_once(self._statements[table].first_values, keys)
 
     def _run_once(self, sql: str, keys: Sequence[bytes]) -> list[bytes | None]:
-        """One value for each key, by one statement for all of them."""
+        """One value for each key, with one statement for all of them."""
         if not keys:
             return []
         values = [value for (value,) in self._run(sql, (apsw.carray(tuple(keys)),))]
@@ -142,7 +142,7 @@ class SQLiteReadTx:
             raise Corruption(problem, self._backend.path)
 
     def _run(self, sql: str, values: tuple[Any, ...] = ()) -> list[Any]:
-        """All rows at once: a statement left half-way would keep its commit pinned."""
+        """All rows at once: a statement left half way would keep its commit pinned."""
         try:
             return self._open_cursor().execute(sql, values).fetchall()
         except (apsw.Error, UnicodeDecodeError) as error:
@@ -161,14 +161,14 @@ class SQLiteReadTx:
             if cursor.connection.in_transaction:
                 cursor.execute("ROLLBACK")
         except (apsw.ConnectionClosedError, apsw.CursorClosedError):
-            return  # the backend was closed before this view, and with it the connection
+            return  # the backend was closed before this view, and the connection with it
         self._give_back(cursor)
 
     def _give_back(self, cursor: apsw.Cursor) -> None:
         self._backend.give_back(cursor)
 
     def _give_up(self) -> None:
-        """It could not begin, or not wholly."""
+        """Clean up after it could not begin, or only in part."""
         cursor, self._cursor = self._cursor, None
         if cursor is not None:
             self._backend.drop(cursor)
@@ -186,7 +186,7 @@ class SQLiteReadTx:
 
 
 class SQLiteWriteTx(SQLiteReadTx):
-    """One batch, on the connection of the writer."""
+    """One batch, on the writer's connection."""
 
     __slots__ = ()
 

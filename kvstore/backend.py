@@ -163,7 +163,7 @@ class Backend(Protocol):
 
         Once those are removed, another file may be renamed over this one. The backend then goes on serving views
         of its last commit. It must not be written any more, and closes its files when the last reference to it is
-        gone. Waits a while for views that are in the way; raises ``StoreLocked`` if they stay.
+        gone. Waits a while for views that are in the way; raises ``Busy`` if they stay.
         """
 
     def copy_to(self, path: Path) -> None:

@@ -391,7 +391,10 @@ class StoreUnreachable(StateError):
 
 
 class Busy(StateError):
-    """Another process locks or reads the backend's file. Nothing was changed; background work retries by itself."""
+    """Another process, or an older view in this one, locks or reads the backend's file.
+
+    Nothing was changed; background work retries by itself.
+    """
 
     retryable = True
     message = "another process is using the backend's file"
