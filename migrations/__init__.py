@@ -1,1 +1,1 @@
-"""Steps between on-disk formats, and other stores' files in and out."""
+"""Steps between on-disk formats, and the import and export of other stores' files."""

@@ -4,10 +4,10 @@ Our stores have no users; they are kept so that an export writes them back. But 
 request before it checks the permission. To know what became of the request, the rule is needed here as well:
 
     the request names its user, and the revision of the rules that the user was checked against when logging in
-    refused: no user; rules that have changed since; a user who is gone; a key outside what the user's roles allow
+    refused: no user; rules that have changed since; a user who was deleted; a key that the user's roles do not allow
     the role ``root`` may do everything
 
-Up to 3.4 the log has passwords in clear, and every member salts its own hash: such a user arrives without a password.
+Up to 3.4 the log has passwords in clear text, and every member salts its own hash: such a user arrives without one.
 """
 
 from __future__ import annotations
@@ -50,10 +50,10 @@ class Auth:
         value = self._carried.get(rows.AUTH, rows.AUTH_REVISION)
         return rows.decode_u64(value) if value else 0
 
-    # --- may it? -------------------------------------------------------------------------------
+    # --- permission checks ---------------------------------------------------------------------
 
     def check(self, kind: str, request: Any, keys_of_lease: Callable[[int], list[bytes]]) -> None:
-        """Raise ``Refused`` where the request's user may not do it."""
+        """Raise ``Refused`` if the request's user may not make it."""
         if not self.enabled or kind not in ("put", "delete_range", "txn", "lease_revoke"):
             return
         body = getattr(request, kind)
@@ -69,7 +69,7 @@ class Auth:
                 raise Refused
 
     def _allowed(self, header: Any) -> dict[int, list[Span]] | None:
-        """The ranges the user may read and write; None: everything."""
+        """The ranges that the user may read and write; None: everything."""
         user = self._user(header)
         if ROOT in user.roles:
             return None
@@ -292,7 +292,7 @@ _NEEDED: dict[str, Callable[[Any], Needed]] = {
 
 
 def merged(spans: list[Span]) -> list[Span]:
-    """The same keys in as few spans as there can be, ascending."""
+    """The same keys in as few spans as possible, ascending."""
     found: list[Span] = []
     for start, end in sorted(spans, key=lambda span: span[0]):
         if found and (found[-1][1] is None or start <= found[-1][1]):

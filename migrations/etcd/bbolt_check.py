@@ -2,10 +2,10 @@
 
 Each page below the high-water mark is exactly one of: a meta, the freelist, reachable from the root
 bucket once (its overflow pages included), or free. A file may keep no freelist (etcd's server writes
-none): then what is not reachable is free. On the way down keys ascend strictly, stay within the
-bounds that the parents' keys set, and all leaves of a bucket lie equally deep.
+none): then whatever is not reachable is free. On the way down keys ascend strictly and stay within the
+bounds set by the parents' keys, and all leaves of a bucket are equally deep.
 
-Findings are ``Corruption`` objects, yielded rather than raised, so that one pass tells everything.
+Findings are ``Corruption`` objects, yielded rather than raised, so that one pass reports everything.
 Memory: one byte per page.
 """
 
@@ -28,12 +28,12 @@ _Visit = tuple[int | Page, bytes, bytes | None, int]
 
 
 def check(file: BboltFile) -> Iterator[Corruption]:
-    """Everything that is wrong with the file; nothing, if it is whole."""
+    """Everything that is wrong with the file; nothing if it is intact."""
     yield from _Check(file).run()
 
 
 def check_freelist(file: BboltFile) -> Iterator[Corruption]:
-    """What bbolt fails on when it opens the file for writing: a malformed freelist, or one that names pages in use.
+    """What makes bbolt fail when it opens the file for writing: a malformed freelist, or one that names pages in use.
 
     Pages that are neither free nor in use only cost space.
     """

@@ -21,7 +21,7 @@ integers are little-endian (bbolt writes the machine's order, and every real one
 key comes after it. A branch element's key is a lower bound of the keys below it.
 
 A bucket is a value of 16 bytes, root pgid and sequence. Root 0 means inline: the bucket's only page
-stands right behind those 16 bytes, at any alignment.
+comes right after those 16 bytes, at any alignment.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ Buffer = bytes | mmap
 
 
 class PageError(ValueError):
-    """These bytes are no valid page. ``offset`` is a byte of the buffer, ``reason`` a phrase."""
+    """These bytes are not a valid page. ``offset`` is a byte of the buffer, ``reason`` a phrase."""
 
     def __init__(self, reason: str, offset: int) -> None:
         super().__init__(f"{reason} (byte {offset})")
@@ -111,7 +111,7 @@ class NotMeta(PageError):
 
 
 class LaterVersion(PageError):
-    """A whole meta page of another version than ours."""
+    """An intact meta page of another version than ours."""
 
 
 def decode_meta(page: bytes, offset: int) -> Meta:
@@ -143,7 +143,7 @@ class Page:
 
 
 def open_page(buffer: Buffer, start: int, limit: int, page_id: int, page_size: int) -> Page:
-    """The leaf or branch at ``start``, overflow included, all of it below ``limit``.
+    """The leaf or branch at ``start``, overflow included, entirely below ``limit``.
 
     ``page_size`` 0 means an inline page: it has no overflow and ends at ``limit``.
     """

@@ -1,18 +1,18 @@
 """A bbolt file opened for reading: its buckets, by seek and by scan, straight from the mapped file.
 
     root bucket --leaf--> b"key"  -> Bucket --branch--> leaf, leaf, ...
-                          b"meta" -> Bucket (inline: its one page lies in the value)
+                          b"meta" -> Bucket (inline: its one page is in the value)
 
 Opening reads two pages. A ``get`` reads one page per level of the tree, a ``scan`` the pages of its
-range, one at a time. The file is never copied to memory, and what a scan has passed is given back to
-the system, so a walk through a large file stays small.
+range, one at a time. The file is never copied to memory, and the memory of pages that a scan has passed is
+given back to the system, so a walk through a large file stays small.
 
-Damage ends in ``Corruption`` naming file and byte, whatever the bytes are: a page must carry its own
-number, elements must lie inside their page, keys must ascend through the whole scan, no scan visits
+Damage ends in ``Corruption`` with file and byte, whatever the bytes are: a page must carry its own
+number, elements must be inside their page, keys must ascend through the whole scan, no scan visits
 more pages than the file has, and no tree is deeper than ``MAX_DEPTH``. Time and memory are therefore
 bounded by the size of the file.
 
-A file made by ``etcdctl snapshot save`` has 32 bytes more than its pages, the SHA-256 of all before.
+A file made by ``etcdctl snapshot save`` has 32 bytes after its pages, the SHA-256 of everything before them.
 """
 
 from __future__ import annotations
@@ -127,7 +127,7 @@ class BboltFile:
     # --- metas ---------------------------------------------------------------------------
 
     def _newest_meta(self) -> Meta:
-        """Of the valid metas the one with the higher transaction id; either may be damaged."""
+        """The valid meta with the higher transaction id; either may be damaged."""
         errors: list[PageError] = []
         metas = self._valid_metas(errors)
         if not metas:
@@ -135,7 +135,7 @@ class BboltFile:
         return max(metas, key=lambda meta: meta.txid)
 
     def _valid_metas(self, errors: list[PageError]) -> list[Meta]:
-        """The first meta says where the second is; without the first, the second is looked for."""
+        """The first meta says where the second is; without the first, the second is searched for."""
         first = self._meta_at(0, errors)
         if first:
             second = self._meta_at(first.page_size, errors)
@@ -197,7 +197,7 @@ class BboltFile:
             self.data.madvise(mmap.MADV_DONTNEED)
 
     def spans(self, page: Page) -> Iterator[Span]:
-        """A leaf's elements; their keys ascend, or it is damaged."""
+        """A leaf's elements; unless their keys ascend, it is damaged."""
         last = b""
         try:
             for span in leaf_spans(self.data, page):
@@ -297,7 +297,7 @@ class Bucket:
                 yield Row(key, data[value_start:value_end])
 
     def spans(self, start: bytes = b"", end: bytes | None = None, reverse: bool = False) -> Iterator[Span]:
-        """As ``scan``, values left where they are."""
+        """Like ``scan``, with values left where they are."""
         last: bytes | None = None
         for page in self._leaves(start, end, reverse):
             elements: Iterator[Span] | list[Span] = self.file.spans(page)
@@ -342,7 +342,7 @@ class Bucket:
         return Bucket(file, 0, page)
 
     def leaf_page_id(self, key: bytes) -> int:
-        """Number of the leaf where the key is or would be; 0 for an inline page."""
+        """The number of the leaf where the key is or would be; 0 for an inline page."""
         return self._leaf_of(key)[0]
 
     def _find(self, key: bytes) -> Span | None:
@@ -395,7 +395,7 @@ class Bucket:
 
 
 def _lock_shared(fd: int, path: Path) -> None:
-    """A running etcd holds its file exclusively; anything read meanwhile could be half written."""
+    """A running etcd locks its file exclusively; anything read meanwhile could be half written."""
     try:
         fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:

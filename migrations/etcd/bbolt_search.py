@@ -1,17 +1,17 @@
 """Rows of a bucket whose value holds given bytes, without walking all rows.
 
-A bucket has an order of keys only; looking for something in its values means looking at all of them.
-Row by row that costs Python microseconds each. So the bytes are looked for in the raw file first, which
-is a C call per megabyte, and only leaves that hold them are decoded:
+A bucket is ordered by key only; looking for something in its values means looking at all of them.
+Row by row that costs Python microseconds each. So the bytes are searched for in the raw file first, which
+takes one C call per megabyte, and only leaves that hold them are decoded:
 
     file       |meta|meta|leaf|leaf|branch|leaf + overflow ......|leaf|free|
     the bytes              ^                              ^              ^
     decoded              x                x                              -
 
-Which page a place belongs to is read backwards from it: the nearest page whose header says "leaf", reaches that
-far, and is really in the tree. That is so if going down the tree for the page's first key ends at this very page;
-an old page that was freed, or a value that looks like a page, does not pass. Where the pages around a place do not
-say plainly whose it is, which damage may be the reason of, the branches are asked for all leaves there are.
+The page that a place belongs to is found by reading backwards from it: the nearest page whose header says "leaf",
+reaches that far, and is really in the tree. It is in the tree if going down for the page's first key ends at this very
+page; an old page that was freed, or a value that looks like a page, does not pass. If the pages around a place do not
+say plainly whose it is, perhaps because of damage, the branches are asked for all leaves.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _CHUNK_BYTES = 1 << 20
 def spans_holding(
     bucket: Bucket, needle: bytes, start: bytes = b"", end: bytes | None = None, reverse: bool = False
 ) -> Iterator[Span]:
-    """As ``bucket.spans``, without the leaves that do not hold the needle."""
+    """Like ``bucket.spans``, without the leaves that do not hold the needle."""
     if bucket.root_page().is_leaf:
         yield from bucket.spans(start, end, reverse)
         return
@@ -50,7 +50,7 @@ class _Leaves:
         self._bucket = bucket
         self._file = bucket.file
         self._first_keys: dict[int, bytes | None] = {}
-        """Of each leaf that was looked at; None where it is none of this bucket's."""
+        """The first key of each leaf that was looked at; None if it is not one of this bucket's."""
         self._all: list[int] | None = None
 
     def holding(self, needle: bytes) -> dict[int, bytes]:
@@ -63,7 +63,7 @@ class _Leaves:
         return found
 
     def _leaf_around(self, place: int) -> int | None:
-        """The leaf that the page at ``place`` is, or is an overflow page of."""
+        """The leaf whose page, or overflow page, is at ``place``."""
         for page_id in range(place, FIRST_DATA_PAGE - 1, -1):
             header = self._header(page_id)
             if header.page_id != page_id or header.flags != LEAF:
@@ -74,14 +74,14 @@ class _Leaves:
             except Corruption:
                 return self._listed(place)
             if page_id == place:
-                return None  # a whole leaf that is not in the tree any more
+                return None  # an intact leaf that is not in the tree any more
         return self._listed(place)
 
     def _header(self, page_id: int) -> Header:
         return Header(*HEADER.unpack_from(self._file.data, page_id * self._file.meta.page_size))
 
     def _first_key(self, page_id: int) -> bytes | None:
-        """The first key of a leaf; None where it is not in the tree."""
+        """The first key of a leaf; None if it is not in the tree."""
         if page_id not in self._first_keys:
             span = next(iter(self._file.spans(self._file.page(page_id))), None)
             is_ours = span is not None and self._bucket.leaf_page_id(span.key) == page_id
@@ -89,7 +89,7 @@ class _Leaves:
         return self._first_keys[page_id]
 
     def _listed(self, place: int) -> int | None:
-        """The same, by the branches. Raises ``Corruption`` if it is a leaf, and damaged."""
+        """The same, from the branches. Raises ``Corruption`` if it is a leaf, and damaged."""
         if self._all is None:
             self._all = sorted(_leaf_ids(self._bucket))
         at = bisect_right(self._all, place) - 1
@@ -125,12 +125,12 @@ def _leaf_ids(bucket: Bucket) -> list[int]:
 
 
 def occurrences(file: BboltFile, needle: bytes) -> Iterator[int]:
-    """Offsets of the file's database part where the needle stands."""
+    """Offsets of the needle in the file's database part."""
     size = file.meta.size_bytes
     overlap = len(needle) - 1
     buffer = bytearray(
         min(_CHUNK_BYTES + overlap, size)
-    )  # one for all: new memory for each costs more than reading
+    )  # one buffer for all: new memory each time costs more than reading
     for start in range(0, size, _CHUNK_BYTES):
         filled = os.preadv(file.fileno(), [memoryview(buffer)[: size - start]], start)
         at = buffer.find(needle, 0, filled)

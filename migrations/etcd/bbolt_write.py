@@ -6,7 +6,7 @@
     trailer     SHA-256 of everything before, as ``etcdctl snapshot save`` appends it
 
 Only one leaf and one open branch per level are in memory. When a leaf is written, its first key and
-page number go to the open branch above; a branch that is full is written the same way, all but its
+page number go to the open branch above; a full branch is written the same way, except for its
 last child, which opens the next branch: so no branch but the root's has fewer than two children. The
 single page that is left at the top is the bucket's root.
 
@@ -58,7 +58,7 @@ def write_bbolt(
     fill: float = 0.9,
     disk: Disk | None = None,
 ) -> int:
-    """Write buckets of strictly ascending rows to ``path``; its size in bytes.
+    """Write buckets of strictly ascending rows to ``path``. Returns its size in bytes.
 
     ``fill`` is the share of a page that rows may take before the next one is begun. A ``ValueError``
     (rows out of order, an empty key, one too long) leaves nothing behind, nor does a failing disk.
@@ -130,7 +130,7 @@ class _PageWriter:
             self._flush()
 
     def finish(self, root: int) -> int:
-        """Write the rest and both metas; the database's size in bytes."""
+        """Write the rest and both metas. Returns the database's size in bytes."""
         self._flush()
         for page_id, txid in ((0, 2), (1, 1)):
             meta = Meta(self.page_size, root, 0, NO_FREELIST, self.next_id, txid)
@@ -155,7 +155,7 @@ class _Tree:
         self.levels: list[_OpenBranch] = []
 
     def add_all(self, rows: Rows) -> int:
-        """Add every row; the root's page number."""
+        """Add every row. Returns the root's page number."""
         leaf: list[tuple[bytes, bytes]] = []
         leaf_bytes = HEADER.size
         last = b""
@@ -196,7 +196,7 @@ class _Tree:
         return page_id
 
     def _close(self) -> int:
-        """Write the open branches, bottom up; the single page on the top level is the root."""
+        """Write the open branches, bottom up. Returns the root: the single page on the top level."""
         level = 0
         while True:
             children = self.levels[level].children
@@ -207,7 +207,7 @@ class _Tree:
 
 
 class _OpenBranch:
-    """A branch that still takes children."""
+    """A branch that can still take children."""
 
     __slots__ = ("children", "size_bytes")
 

@@ -7,7 +7,7 @@
     members, members_removed, cluster,
     auth, authUsers, authRoles                 ->  verbatim: meta "etcd/<bucket>/<key>"
 
-As when a server starts: a lease without a checkpoint gets its whole TTL again, a TTL below the minimum is raised to it,
+As when a server starts, a lease without a checkpoint gets its whole TTL again, a TTL below the minimum is raised to it,
 and keys of unknown leases are attached to nothing.
 """
 
@@ -64,7 +64,7 @@ def lease_rows(file: EtcdFile, now_ms: int) -> list[Row]:
 
 
 def attachment_rows(file: EtcdFile, live_rows: Iterable[bytes]) -> list[Row]:
-    """The live keys of each lease that there is."""
+    """The live keys of each existing lease."""
     known = {lease.id for lease in file.bare_leases()}
     if not known:
         return []
@@ -100,7 +100,7 @@ def meta_rows(file: EtcdFile) -> list[Row]:
 
 
 def carried_rows(file: EtcdFile) -> list[Row]:
-    """Rows of the buckets that are kept as they are."""
+    """Rows of the buckets that are kept verbatim."""
     return [
         (carried_key(name, row.key), row.value)
         for name in CARRIED_BUCKETS
@@ -114,15 +114,15 @@ def carried_key(bucket: bytes, key: bytes) -> bytes:
 
 
 def carried_bucket(bucket: bytes, meta: Iterable[Row]) -> list[Row]:
-    """The rows of one such bucket, out of the rows of ``meta``."""
+    """The rows of one such bucket, from the rows of ``meta``."""
     prefix = carried_key(bucket, b"")
     return [(key[len(prefix) :], value) for key, value in meta if key.startswith(prefix)]
 
 
 def identity(file: EtcdFile) -> tuple[int, int, str]:
-    """(cluster id, member id, name) as far as the database tells: its first member's.
+    """(cluster id, member id, name), as far as the database shows: those of its first member.
 
-    The cluster id is what a cluster founded by these members has; the log of a data directory knows the true one.
+    The cluster id is that of a cluster founded by these members; the log of a data directory knows the true one.
     """
     members = sorted(file.members(), key=lambda member: member.id)
     if not members or not 0 <= members[0].id <= members[-1].id < 1 << 64:

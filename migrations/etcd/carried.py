@@ -9,7 +9,7 @@ from .beside_keys import carried_key
 
 
 class Carried:
-    """Those rows, read and changed."""
+    """These rows, read and changed."""
 
     def __init__(self, state: State) -> None:
         self._state = state

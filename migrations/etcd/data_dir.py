@@ -8,22 +8,22 @@
     entries   1 .............. 65 | 66 67 68 69        database's consistent index: 65
               in the database     | pending            etcd applies these when it starts
 
-An entry counts as committed up to the commit index of the last hard state. A member alone commits all
-it has as soon as it starts, so there every entry of the log is pending; of a larger cluster only those
-known to be committed, the rest may never have happened.
+An entry counts as committed up to the commit index of the last hard state. A single member commits everything
+it has as soon as it starts, so there every entry of the log is pending; in a larger cluster only those
+known to be committed are, and the rest may never have happened.
 
 A database that is missing or empty is rebuilt from a log that has everything from the first entry on, as
-etcd does. Not so from the log of a cluster that ``snapshot restore`` made: it has no entry for what was
-restored. etcd starts there all the same, with the keys gone; here it is ``Corruption``. Without a log etcd
+etcd does. The log of a cluster that ``snapshot restore`` made will not do: it has no entry for what was
+restored. etcd starts there all the same, without those keys; here it is ``Corruption``. Without a log etcd
 begins a new cluster over the database; here it is ``Corruption``, and the file can be read by itself.
 
 A log that ends before the database's consistent index has lost entries (it is always synced first). The
-database has their effects, and etcd starts; whether more was lost is unknown: ``notes`` says so.
+database has their effects, and etcd starts; it is unknown whether more was lost, and ``notes`` says so.
 
 Up to 3.5 a server learns its members not from the database but from the newest raft snapshot
 (its data is the v2 store as JSON) and the log after that. Early 3.5 never updates a member's row in the
-database, so addresses that changed are known there alone; and 3.4's ``snapshot restore`` leaves the rows of
-the old cluster's members in it, of whom the new one knows nothing.
+database, so only the log and the snapshot know of changed addresses; and 3.4's ``snapshot restore`` leaves
+the rows of the old cluster's members in the database, although they are not in the new one.
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ class EtcdDataDir:
 
     def members_beside_database(self) -> tuple[MemberRows | None, list[LogEntry]]:
         """The members where the log begins (None: those in the database), and the entries from there to the database's
-        index. From 3.6 on it is the database that says who they are."""
+        index. From 3.6 on the database itself says who the members are."""
         if self.file is None or self.file.storage_version:
             return None, []
         entries = [entry for entry in self.wal.entries if entry.index <= self.consistent_index]
@@ -128,7 +128,7 @@ class EtcdDataDir:
     # --- opening -------------------------------------------------------------------------
 
     def _open_database(self, snapshots: list[SnapshotMark]) -> EtcdFile | None:
-        """The database; a newer one that came from the leader in its place; None if there is none, or an empty file."""
+        """The database; a newer one from the leader replaces it; None if there is none, or an empty file."""
         path = self.snap_dir / "db"
         file = EtcdFile(path) if path.is_file() and path.stat().st_size else None
         index = self._newest_raft_snapshot(snapshots)
@@ -159,8 +159,8 @@ class EtcdDataDir:
         return found
 
     def _read_wal(self, snapshots: list[SnapshotMark]) -> WalContent:
-        """The log from the newest snapshot that the database holds and that has its own file, as etcd reads it: from
-        the first entry if there is none. Where the log does not reach back so far, a snapshot without its file will do.
+        """The log from the newest snapshot that the database holds and that has its own file, as etcd reads it; from
+        the first entry if there is none. If the log does not reach back that far, a snapshot without its file will do.
         """
         reaches_back = not list_segments(self.wal_dir)[0].first_index
         if self.file is None and not reaches_back:
@@ -184,7 +184,7 @@ class EtcdDataDir:
         )
 
     def _check_rebuildable(self) -> None:
-        """Whether the entries make up the keys: refused is the log of a restored cluster, and one of etcd 2."""
+        """Check that the entries make up all keys. The log of a restored cluster, and one of etcd 2, is refused."""
         first = next((entry.index for entry in self.wal.entries if entry.type == "EntryNormal"), None)
         for mark in self.wal.snapshots:
             if mark.index and (first is None or mark.index < first):
@@ -217,7 +217,7 @@ class EtcdDataDir:
         return voters
 
     def _voters_at_start(self) -> set[int]:
-        """By the log's snapshot record; up to 3.4 it leaves them to the snapshot's own file."""
+        """The voters in the log's snapshot record; up to 3.4 they are only in the snapshot's own file."""
         start = self.wal.start
         if start.voters or not start.index:
             return set(start.voters)
@@ -260,7 +260,7 @@ def find_log(path: Path, wal_dir: str | os.PathLike[str] | None = None) -> Path:
 
 
 def _is_etcd_2(entries: list[LogEntry]) -> bool:
-    """Whether keys were written through the v2 API, or a server of etcd 2 ran, and nothing through v3."""
+    """Whether keys were written through the v2 API, or a server of etcd 2 ran, and nothing came through v3."""
     is_v2 = False
     for entry in entries:
         kind = entry.kind
@@ -295,7 +295,7 @@ def _change_voters(voters: set[int], kind: str, node_id: int) -> None:
 
 
 def _raft_snapshot(path: Path) -> Any:
-    """A raft snapshot's file, decoded; None if it is absent or damaged: etcd then takes the one before."""
+    """A raft snapshot's file, decoded; None if it is absent or damaged: etcd then takes the previous one."""
     try:
         found = messages.SnapFile.FromString(path.read_bytes())
         if not found.data or found.crc != crc32c.crc32c(found.data):

@@ -1,4 +1,4 @@
-"""A stopped etcd's data directory as a read-only store: its database in place, and above it, in memory, what only
+"""A stopped etcd's data directory as a read-only store: its database in place, and on top of it, in memory, what only
 the log has. Nothing is written, not even where a server would repair a torn tail.
 """
 
@@ -33,14 +33,14 @@ def identity_rows(directory: EtcdDataDir) -> list[Row]:
 
 
 def open_view(directory: EtcdDataDir, now_ms: int) -> Backend:
-    """The database; an empty backend in memory where the directory has none."""
+    """The database, or an empty backend in memory if the directory has none."""
     if directory.file is not None:
         return EtcdView(directory.file, now_ms, identity_rows(directory))
     return find_backend("memory").open(directory.snap_dir / "none", TABLES)
 
 
 def replay_pending(directory: EtcdDataDir, state: State, replay: LogReplay) -> int:
-    """Apply the entries after the database, and publish them. Returns how many."""
+    """Apply the entries after the database, and publish them. Returns how many there were."""
     for note in directory.notes:
         logger.warning("%s: %s", directory.path, note)
     replay.recover_members(directory)
@@ -62,7 +62,7 @@ class EtcdDataDirStore(Store):
 
 
 def open_data_dir(path: str | os.PathLike[str], wal_dir: str = "") -> Store:
-    """Raises ``NotAStore``, ``Corruption``, ``StoreLocked`` (a server is running on it)."""
+    """Open a data directory. Raises ``NotAStore``, ``Corruption``, ``StoreLocked`` (a server is running on it)."""
     directory = EtcdDataDir(path, wal_dir or None)
     now_ms = time.time_ns() // 1_000_000
     try:

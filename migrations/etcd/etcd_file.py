@@ -1,12 +1,12 @@
-"""One etcd database file, a snapshot or ``member/snap/db``, seen as a store at its last commit.
+"""One etcd database file, a snapshot or ``member/snap/db``, as a store at its last commit.
 
 etcd keeps its rows by revision, not by key: ``rows`` is a scan, and so is every search for a key.
-Nothing is indexed when the file is opened; ``live`` and ``leases`` remember, per key, the place of its
+Nothing is indexed when the file is opened; ``live`` and ``leases`` remember the place of each key's
 newest row, never the values.
 
 The revision is that of the newest row, or the compact revision if that is higher (compaction may have
 removed the newest tombstone). A compaction that was scheduled but not finished counts: etcd resumes it
-when it starts, so what it would remove is out of reach here too.
+when it starts, so what it would remove cannot be read here either.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from .rows import Alarm, KeyValueRow, Lease, Member, Role, RowError, User
 
 T = TypeVar("T")
 FROM_KEY = b"\0"
-"""A range end: everything from the key on."""
+"""As a range end: everything from the key on."""
 
 _LAST_REVISION = (1 << 63) - 1
 
@@ -58,12 +58,12 @@ class EtcdFile:
 
     @cached_property
     def finished_compact_revision(self) -> int:
-        """The last compaction that is done; -1 if there was none."""
+        """The last finished compaction; -1 if there was none."""
         return self._meta(rows.FINISHED_COMPACT, _main_of, -1)
 
     @cached_property
     def scheduled_compact_revision(self) -> int:
-        """The last compaction that was asked for; -1 if there was none."""
+        """The last scheduled compaction; -1 if there was none."""
         return self._meta(rows.SCHEDULED_COMPACT, _main_of, -1)
 
     @property
@@ -94,7 +94,7 @@ class EtcdFile:
 
     @cached_property
     def storage_version(self) -> str:
-        """``3.6.0`` and later name themselves; earlier files are ``""``."""
+        """The version, as ``3.6.0`` and later name it; empty for earlier files."""
         return self._meta(rows.STORAGE_VERSION, _text, "")
 
     @cached_property
@@ -128,8 +128,7 @@ class EtcdFile:
     def rows(self, first: int = 0, last: int = _LAST_REVISION) -> Iterator[KeyValueRow]:
         """Every row of revisions ``first`` to ``last``, in the order it was written.
 
-        From the compact revision + 1 on this is what a watch delivers; below are the rows
-        that live keys still need.
+        From the compact revision + 1 on these are what a watch delivers; below, the rows that live keys still need.
         """
         for span in self._keys.spans(*_bounds(first, last)):
             yield self.row(span)
@@ -140,18 +139,18 @@ class EtcdFile:
         return self._decoded(span, rows.decode_key_value, span.key, value)
 
     def spans_up_to(self, revision: int) -> Iterator[Span]:
-        """The places of the rows up to a revision; their keys are valid revisions."""
+        """The places of the rows up to a revision, with keys that are valid revisions."""
         for span in self._keys.spans(*_bounds(0, revision)):
             self._decoded(span, rows.decode_revision, span.key)
             yield span
 
     def user_key(self, span: Span) -> bytes:
-        """The key that a row is about, the rest of the row not decoded."""
+        """The key that a row is about; the rest of the row is not decoded."""
         key = rows.user_key(self.data, span.value_start, span.value_end)
         return self.row(span).key if key is None else key
 
     def user_key_at(self, start: int, end: int) -> bytes:
-        """The same of a row's value alone."""
+        """The same, from a row's value alone."""
         key = rows.user_key(self.data, start, end)
         if key is None:
             raise Corruption("a row does not begin with its key", self.path, start)
@@ -170,7 +169,7 @@ class EtcdFile:
     ) -> Iterator[KeyValueRow]:
         """Each key of a range as it was at a revision (0: the newest), in key order.
 
-        ``end`` as in etcd: None for ``start`` alone, one zero byte for all from it on.
+        ``end`` as in etcd: None for ``start`` alone, one zero byte for everything from it on.
         """
         revision = self._readable(revision)
         newest: dict[bytes, Span] = {}
@@ -204,9 +203,9 @@ class EtcdFile:
                 yield span
 
     def hash_kv(self, revision: int = 0, *, before_3_4_34: bool = False) -> HashKV:
-        """What a server with this file answers to HashKV (see ``hash_kv``).
+        """A server's answer to HashKV from this file (see ``hash_kv``).
 
-        With ``before_3_4_34`` as those answer, who also refuse the compact revision itself.
+        ``before_3_4_34``: as earlier versions answer, which also refuse the compact revision itself.
         """
         compact = self.compact_revision
         if before_3_4_34 and 0 < revision <= compact:
@@ -222,7 +221,7 @@ class EtcdFile:
             raise Compacted(self.compact_revision)
         return revision
 
-    # --- beside the keys -----------------------------------------------------------------
+    # --- besides the keys ----------------------------------------------------------------
 
     def leases(self) -> list[Lease]:
         """Leases by id, each with the keys attached to it, as a server rebuilds them when it starts."""
@@ -238,7 +237,7 @@ class EtcdFile:
         return sorted(leases, key=lambda lease: lease.id)
 
     def bare_leases(self) -> list[Lease]:
-        """The same without their keys, for which every row has to be looked at."""
+        """The leases without their keys, which every row would have to be read for."""
         return self._all(rows.LEASE, rows.decode_lease)
 
     def members(self) -> list[Member]:
@@ -265,9 +264,9 @@ class EtcdFile:
     # --- the whole file ------------------------------------------------------------------
 
     def status(self, count_live_keys: bool = False) -> dict[str, int | str]:
-        """As ``snapshot status`` prints it.
+        """The facts that ``snapshot status`` prints.
 
-        ``totalKey`` is the rows of all buckets, as up to 3.5; or the live keys, as from 3.6 on.
+        ``totalKey`` counts the rows of all buckets, as up to 3.5, or the live keys, as from 3.6 on.
         """
         newest = next(self._keys.spans(reverse=True), None)
         return {

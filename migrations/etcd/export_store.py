@@ -1,10 +1,10 @@
-"""Exporting: a bbolt file with its SHA-256 at the end, which ``etcdctl snapshot restore`` accepts as one of its own.
+"""Exporting: a bbolt file with its SHA-256 at the end, which ``etcdctl snapshot restore`` accepts as etcd's own.
 
     latest, history, changes --sorted by revision (``key_rows``)--> bucket key
     lease, alarm, carried rows of meta ---------------------------> the others
 
 Both compaction marks say that nothing is left to do. ``term`` and ``confState`` are there because 3.5 needs them to
-find the file's schema; ``snapshot restore`` replaces members, indexes and term anyhow.
+find the file's schema; ``snapshot restore`` replaces members, indexes and term anyway.
 """
 
 from __future__ import annotations
@@ -40,7 +40,9 @@ def export_store(store: Store, path: Path, progress: Progress | None = None) -> 
     state = engine.state
     revision, compacted = state.published, state.compacted
     _check_room(state, path)
-    report = _reporter(progress, 2 * state.backend.in_use_bytes())  # read once, handed on once
+    report = _reporter(
+        progress, 2 * state.backend.in_use_bytes()
+    )  # everything is read once and passed on once
     counts = {"rows": 0}
     with RowSorter(path.absolute().parent) as sorter:
         in_order = KeyRows(state, revision, compacted, report).in_order(sorter)
@@ -69,7 +71,7 @@ ALARMS_NOTE = (
 
 
 def _check_room(state: State, path: Path) -> None:
-    """For the file, and as much again where rows have to be sorted on disk."""
+    """Check for room for the file, and as much again if rows have to be sorted on disk."""
     in_use, free = state.backend.in_use_bytes(), free_bytes(path.absolute().parent)
     needed = in_use if in_use < RUN_BYTES else 2 * in_use
     if free < needed:
@@ -77,7 +79,7 @@ def _check_room(state: State, path: Path) -> None:
 
 
 def _reporter(progress: Progress | None, total_bytes: int) -> Callable[[int], None]:
-    """Adds up, and never says more than the total, which is an estimate."""
+    """Adds up the bytes, and never reports more than the total, which is an estimate."""
     done_bytes = 0
 
     def report(size_bytes: int) -> None:
@@ -118,7 +120,7 @@ def _alarm_rows(engine: Reads) -> list[Row]:
 
 
 def _all_meta(state: State) -> list[Row]:
-    """The rows of ``meta``, those not yet in the backend included."""
+    """The rows of ``meta``, including those not yet in the backend."""
     pending = [generation.rows.get(META, {}) for generation in reversed(state.generations)]
     with state.backend.read() as tx:
         found: dict[bytes, bytes | None] = dict(tx.scan(META))

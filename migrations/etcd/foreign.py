@@ -1,4 +1,4 @@
-"""etcd as a ``ForeignStores``: the entry ``etcd`` of the group ``kvstore.foreign``."""
+"""etcd as a ``ForeignStores``: the entry point ``etcd`` in the group ``kvstore.foreign``."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class EtcdStores:
     def recognizes(self, path: Path) -> bool:
         if not path.is_dir():
             return is_bbolt(path)
-        if path.name == "member":  # a store of ours may be called so, too
+        if path.name == "member":  # a store of ours may have that name too
             return is_bbolt(path / "snap" / "db") or is_log(path / "wal")
         return any((path / "member" / folder).is_dir() for folder in ("snap", "wal"))
 

@@ -3,14 +3,14 @@
 CRC-32C over the word "key", then key and value of each row of the bucket in order, without
 
 * rows after the revision;
-* rows at or below the compact revision that no key needs any more: kept is, per key alive at the
-  revision, its newest row up to it. (If nothing at all is kept, etcd skips none of these.)
+* rows at or below the compact revision that no key needs any more: for each key alive at the revision,
+  its newest row up to it is kept. (If nothing at all is kept, etcd skips none of these.)
 * from 3.4.34, 3.5.16 and 3.6 on: a tombstone at exactly the compact revision. Those versions keep that
-  row where earlier ones delete it, and so the hashes of both stay equal.
+  row and earlier ones delete it, and so the hashes of both stay equal.
 
-Hashes can be compared only for the same revision and the same compact revision. A server also answers
-from a cache for revisions it has compacted at, with the compact revision of before: that number cannot
-be had from its files any more.
+Hashes can be compared only for the same revision and the same compact revision. For revisions that it has compacted
+at, a server also answers from a cache, with the previous compact revision: that number cannot be computed from its
+files any more.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from .rows import KEY, decode_revision
 
 
 class KeyRows(Protocol):
-    """Rows of the ``key`` bucket up to a revision, in order: where they lie, and whose they are."""
+    """Rows of the ``key`` bucket up to a revision, in order: where they are, and which key they belong to."""
 
     @property
     def data(self) -> Buffer: ...
@@ -42,7 +42,7 @@ class HashKV(NamedTuple):
 
 
 def hash_kv(rows: KeyRows, revision: int, compact_revision: int, *, before_3_4_34: bool = False) -> HashKV:
-    """The hash at ``revision``; ``compact_revision`` is -1 of a store that was never compacted."""
+    """The hash at ``revision``; ``compact_revision`` is -1 for a store that was never compacted."""
     keep = _kept(rows, revision, before_3_4_34) if compact_revision >= 0 else frozenset()
     crc = crc32c.crc32c(KEY)
     data = rows.data

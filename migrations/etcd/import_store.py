@@ -3,7 +3,7 @@
     database --view--> rows of our tables, table by table in key order --> new backend
     log      --replay--> entries that the database does not hold yet --> the same backend
 
-It is built beside the target, or inside an empty one (``snapshot/building.py``), and gets its place when it is complete
+It is built beside the target, or inside an empty one (``snapshot/building.py``), and put in place when it is complete
 and synced. Every kept revision, the numbers of every version, leases with the time they have left, and the store's
 identity are imported. Log indexes continue where etcd's ended. The copy is compared with the source by HashKV at its
 newest revision.
@@ -57,11 +57,11 @@ from .view import EtcdView
 
 NOSPACE = b"NOSPACE"
 REVISION_MAX = 1 << 62
-"""No etcd has come so far. From there on a store could not count its revisions for much longer."""
+"""No etcd has come this far. Beyond it a store could not count its revisions for much longer."""
 
 
 class _Source:
-    """What is moved in: a view of the database, the log entries after it, and whose store it is."""
+    """What is imported: a view of the database, the log entries after it, and the identity of the store."""
 
     def __init__(
         self, path: Path, view: Backend, directory: EtcdDataDir | None, ids: tuple[int, int], name: str
@@ -69,7 +69,7 @@ class _Source:
         self.path = path
         self.view = view
         self.directory = directory
-        """Where there is a log."""
+        """The data directory, if there is a log."""
         self.cluster_id, self.member_id = ids
         self.name = name
 
@@ -105,7 +105,8 @@ def _check_hash(file: EtcdFile) -> None:
 
 
 def _check_freelist(file: EtcdFile) -> None:
-    """What no checksum covers and no row needs; but etcd does not start with it, and it is a sign of more damage."""
+    """Check the freelist. No checksum covers it and no row needs it, but etcd does not start with a damaged one, and it
+    is a sign of more damage."""
     for damage in check_freelist(file.file):
         told = f"{damage.reason}: etcd would stop or overwrite pages in use. The keys are readable: kvstore inspect"
         raise Corruption(told, damage.path, damage.offset)
@@ -118,8 +119,8 @@ def import_store(
     progress: Progress | None = None,
     disk: Disk | None = None,
 ) -> Imported:
-    """Raises ``NotAStore``, ``Corruption``, ``StoreLocked`` (a server runs on it), ``WrongStore`` (the target
-    exists), ``DiskFull``."""
+    """Import a store. Raises ``NotAStore``, ``Corruption``, ``StoreLocked`` (a server runs on it), ``WrongStore`` (the
+    target exists), ``DiskFull``."""
     disk = disk or OSDisk()
     kind = find_backend(options.backend)
     if not kind.persistent:
@@ -204,7 +205,7 @@ class _Import:
         )
 
     def _verify(self, state: State) -> None:
-        """HashKV of what was copied is the source's."""
+        """Compare the HashKV of the copy with the source's."""
         if state.head > REVISION_MAX:
             reason = (
                 f"the newest revision is {state.head}, and {REVISION_MAX} is the last that can be imported"

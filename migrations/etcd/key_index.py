@@ -1,7 +1,7 @@
 """The places of the kept rows of an etcd file, by key: numbers only, never values.
 
-etcd orders its rows by revision and, like a server when it starts, this has to walk all of them once to know them by
-key. Per row it remembers five numbers (40 bytes):
+etcd orders its rows by revision, and like a starting server this has to walk all of them once to know them by
+key. For each row it remembers five numbers (40 bytes):
 
     row        0      1      2      3                     place in revision order
     main, sub  2.0    3.0    3.1    5.0 (tombstone)       a tombstone's sub is stored as ~sub, below zero
@@ -10,7 +10,7 @@ key. Per row it remembers five numbers (40 bytes):
 
     newest     b"a" -> 3,  b"b" -> 1
 
-What a compaction up to C would remove is left out, whether the server got to it or not: a version superseded at or
+Whatever a compaction to C would remove is left out, whether the server got to it or not: a version superseded at or
 below C, a tombstone below C. So is the row of the empty key that ``snapshot restore --bump-revision`` writes
 as a mark: no request can reach it.
 """
@@ -76,9 +76,9 @@ class KeyIndex:
             self.marks += 1
 
     def _drop_old_tombstones(self) -> None:
-        """A tombstone below the compaction that nothing followed by then: the key is gone.
+        """Drop a tombstone below the compaction if nothing followed it by then: the key is deleted.
 
-        Where something followed later, it stands at the head of the key's chain.
+        If something followed later, the tombstone is at the head of the key's chain.
         """
         gone = {
             row
@@ -116,11 +116,11 @@ class KeyIndex:
         return row != ABSENT and self.subs[row] >= 0
 
     def first_change(self) -> int:
-        """The first row at or after the compaction: rows before it are kept only because a key still lives by them."""
+        """The first row at or after the compaction: earlier rows are kept only because a live key still needs them."""
         return bisect_left(self.mains, self._compacted)
 
     def count_changes(self) -> int:
-        """Kept rows from there on."""
+        """The number of kept rows from there on."""
         return sum(1 for row in range(self.first_change(), len(self)) if self.starts[row])
 
     def row_at(self, main: int, sub: int) -> int:
@@ -132,7 +132,7 @@ class KeyIndex:
 
 
 def kept_places(file: EtcdFile, key: bytes, spans: Iterable[Span]) -> list[Place]:
-    """What the index would say of one key, from all of its rows in revision order."""
+    """What the index would say about one key, from all of its rows in revision order."""
     kept: list[Place] = []
     compacted = file.compact_revision
     for span in spans:

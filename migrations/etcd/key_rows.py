@@ -1,16 +1,16 @@
 """The rows of etcd's bucket ``key``, by revision, from tables that are ordered by key.
 
-    latest, history    every version, wherever it is now       }  what the backend held when we began:
-    changes            every delete                            }  read through from front to back, and sorted
+    latest, history    every version, wherever it is now       }  what the backend held at the start:
+    changes            every delete                            }  read from front to back, and sorted
     changes by revision, from there on                            what came since, up to the revision asked for
 
-In the order of revisions, every version would cost a seek; read in table order it costs a fraction of that. ``latest``
-is read before ``history``: a version that is superseded meanwhile is read twice, and the sorter drops one.
+In revision order every version would cost a seek; in table order it costs a fraction of that. ``latest`` is read before
+``history``: a version that is superseded meanwhile is read twice, and the sorter drops one.
 
-etcd keeps no row below its compaction but the newest of each key that lived then; above it, everything. Tombstones
-have keys of 18 bytes. One at exactly the compaction is written, as etcd has kept it since 3.4.34 and 3.5.16 (a watch
-that starts there sees the delete), unless no key at all lives at some kept revision: there, older versions hash
-whatever rows they have, and would count one that they themselves would have removed.
+etcd keeps no row below its compaction except the newest of each key that was live then; above it, everything.
+Tombstones have keys of 18 bytes. One at exactly the compaction is written, as etcd has kept it since 3.4.34 and 3.5.16
+(a watch that starts there sees the delete), unless at some kept revision no key at all is live: there, older versions
+hash whatever rows they have, and would count one that they themselves would have removed.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ from .row_sort import RowSorter
 from .rows import ROW_KEY, encode_revision
 
 PAGE_ROWS = 256
-"""Read at once. Few: values may be large."""
+"""Rows read at once. Few, because values may be large."""
 
 
 class KeyRows:
-    """The rows of a store as it is at a revision. ``report`` is told of bytes as they are read."""
+    """The rows of a store as it is at a revision. ``report`` is called with the number of bytes read."""
 
     def __init__(self, state: State, revision: int, compacted: int, report: Callable[[int], None]) -> None:
         self._state = state
@@ -57,7 +57,7 @@ class KeyRows:
         self._sorted_up_to = max(self._settled, compacted)
 
     def in_order(self, sorter: RowSorter) -> Iterator[list[Row]]:
-        """Lists of rows, ascending. Raises ``Compacted`` where the store is compacted further meanwhile."""
+        """Lists of rows, ascending. Raises ``Compacted`` if the store is compacted further meanwhile."""
         last, pack = self._sorted_up_to, ROW_KEY.pack
         for found in self._versions() if self._settled > self._compacted else self._living():
             changes = map(row_change, found)
@@ -68,7 +68,7 @@ class KeyRows:
         return chain(sorter.in_order(), map(_rows_of, self._changes(last + 1, self._revision)))
 
     def _versions(self) -> Iterator[list[bytes]]:
-        """All that are kept; later ones among them."""
+        """All kept versions, including later ones."""
         for rows in self._pages(LATEST):
             yield [row for _, row in rows]
         kept = revision_key(self._compacted + 1, 0)
@@ -76,7 +76,7 @@ class KeyRows:
             yield [row for ended, row in rows if ended[-REVISION_BYTES:] >= kept]
 
     def _living(self) -> Iterator[list[bytes]]:
-        """Those that lived at the compaction, which the backend has not reached yet."""
+        """The versions that were live at the compaction, if the backend has not reached it yet."""
         at: bytes | None = b""
         while at is not None:
             page, at = self._state.page(at, None, self._compacted, PAGE_ROWS)
@@ -99,7 +99,7 @@ class KeyRows:
             start = rows[-1][0] + b"\0"
 
     def _changes(self, first: int, last: int) -> Iterator[list[ChangedRow]]:
-        """Changes with the versions that they wrote. A seek for each: few, if any, are read in this way."""
+        """Changes with the versions that they wrote. A seek for each: few, if any, are read this way."""
         first = max(first, 1)
         while first <= last:
             page, covered = change_page(self._state, first, last, PAGE_ROWS)
@@ -114,7 +114,7 @@ class KeyRows:
         return found if found and self._something_always_lives() else []
 
     def _something_always_lives(self) -> bool:
-        """Whether at every kept revision there is a live key."""
+        """Whether there is a live key at every kept revision."""
         living = self._state.count(b"", None, self._compacted)
         for change in self._births_and_deaths():
             living += change

@@ -1,4 +1,4 @@
-"""An etcd log as a person reads it: every record with its place, decoded."""
+"""An etcd log in readable form: every record with its place, decoded."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _KINDS: dict[int, tuple[str, Callable[[bytes], Any] | None]] = {
 
 
 def dump_log(wal_dir: Path) -> Iterator[LogRecord]:
-    """Raises ``Corruption`` at the first damaged record, after those before it."""
+    """Every record. Raises ``Corruption`` at the first damaged one, after those before it."""
     for record in iter_records(wal_dir):
         kind, decode = _KINDS.get(record.type, (f"type {record.type}", None))
         if record.type == 2:

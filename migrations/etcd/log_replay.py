@@ -4,8 +4,8 @@
 
 etcd logs what was asked, not what came of it. A request that etcd refuses when it applies it (an unknown lease, a
 compaction of the past, no room, no permission) is in the log all the same; it is refused here too, and leaves no trace.
-Revisions therefore come out as they did there. That is also why ``kvstore.replay.apply_log`` does not do here: entries
-of ours say what came of a write. What it checks, that entries follow each other without a gap, is checked here as well.
+So revisions come out as they did there. That is also why ``kvstore.replay.apply_log`` cannot be used here: our entries
+say what came of a write. What it checks, that entries follow each other without a gap, is checked here as well.
 
 Besides keys: leases, alarms, users and roles (``auth``), members and the cluster's version.
 """
@@ -39,7 +39,7 @@ _CAPPED = frozenset({"put", "txn", "lease_grant"})
 
 
 class LogReplay:
-    """Applies entries to a state. One at a time, in order."""
+    """Applies entries to a state, one at a time, in order."""
 
     def __init__(self, state: State, lessor: Lessor, now_ms: int) -> None:
         self._state = state
@@ -53,7 +53,7 @@ class LogReplay:
         self.refused = 0
 
     def recover_members(self, directory: EtcdDataDir) -> None:
-        """Have the members that the server finds when it starts (``data_dir``)."""
+        """Set the members that the server finds when it starts (``data_dir``)."""
         found, entries = directory.members_beside_database()
         if found is not None:
             self._members.replace(found)
@@ -62,7 +62,7 @@ class LogReplay:
                 self._guarded(kind, entry)
 
     def members(self) -> list[rows.Member]:
-        """As they are after what was applied, by id."""
+        """The members after what was applied, by id."""
         try:
             found = [rows.decode_member(row) for row in self._carried.all(rows.MEMBERS).values()]
         except rows.RowError as error:
@@ -158,7 +158,7 @@ class LogReplay:
         self._carried.set(rows.CLUSTER, rows.DOWNGRADE, _json(info))
 
     def _v2(self, request: Any) -> None:
-        """How 3.4 publishes a member's name and addresses, and the cluster's version."""
+        """The way in which 3.4 publishes a member's name and addresses, and the cluster's version."""
         path = request.Path.decode("utf-8", "replace").split("/")
         if request.Method != b"PUT":
             return
@@ -171,7 +171,7 @@ class LogReplay:
 
     def _conf_change(self, entry_type: str, change: Any) -> None:
         if entry_type != "EntryConfChange" or change is None:
-            return  # voters of joint configurations; members come with the simple kind
+            return  # voters of joint configurations; members come in the simple kind
         self._members.change(change)
 
 
@@ -205,9 +205,9 @@ def _request(message: Any) -> Any:
 
 
 def _as_applied(txn: TxnRequest) -> TxnRequest:
-    """A transaction of the log, with nothing read but what it may be refused for.
+    """A transaction of the log that reads only what it may be refused for.
 
-    An op without a kind is left out: a server's API refuses it, its log is carried out without it.
+    An op without a kind is left out: a server's API refuses it, but its log is carried out without it.
     """
     success, failure = (
         tuple([_op_as_applied(op) for op in branch if op is not None])

@@ -4,11 +4,11 @@
     AddNode {id, isPromote}          a learner becomes a voter
     AddLearnerNode {id, isLearner}   a new member without a vote; one at a time
     UpdateNode {id, peerURLs}        other addresses, unless another member has one of them
-    RemoveNode                       gone for good: its id never comes back
-    attributes {name, clientURLs}    what a member publishes of itself, once it runs
+    RemoveNode                       removed for good: its id never comes back
+    attributes {name, clientURLs}    what a member publishes about itself once it runs
 
-Nothing of this is decided before the entry is in the log. A change that is refused stands there like one that is
-carried out, and does not count among the voters either.
+None of this is decided before the entry is in the log. A refused change is there like one that is carried out, and
+does not count for the voters either.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from typing import Any, Protocol
 from . import messages, rows
 
 LEARNERS_MAX = 1
-"""etcd's default; 3.4 knows no other."""
+"""etcd's default; 3.4 allows no other."""
 
 MemberRows = dict[bytes, dict[bytes, bytes]]
 """Rows of the buckets ``members`` and ``members_removed``."""
 
 
 class Table(Protocol):
-    """Where the rows lie."""
+    """The place of the rows."""
 
     def get(self, bucket: bytes, key: bytes) -> bytes | None: ...
 
@@ -56,15 +56,15 @@ class MemberTable:
 
 
 class Membership:
-    """Carries changes out on the rows of members. ``known``: ids that the database has, learners of a server that was
-    allowed more of them. Raises ``RowError`` where a change or row is no JSON."""
+    """Carries changes out on the rows of members. ``known``: ids in the database; as learners they are
+    accepted beyond the limit, for a server that was allowed more. Raises ``RowError`` if a change or row is not JSON."""
 
     def __init__(self, table: Table, known: Collection[bytes] = ()) -> None:
         self._table = table
         self._known = known
 
     def replace(self, found: MemberRows) -> None:
-        """Have these members instead of those in the table."""
+        """Replace the members in the table by these."""
         for bucket, members in found.items():
             for key in set(self._table.all(bucket)) - set(members):
                 self._table.set(bucket, key, None)
@@ -80,7 +80,7 @@ class Membership:
         if kind == "ConfChangeRemoveNode":
             return self._remove(key)
         if not change.context:
-            return True  # of no server: each says whom it is about
+            return True  # not from a server: its own changes all have a context
         said = rows.decode_json(change.context)
         if kind == "ConfChangeUpdateNode":
             return self._update(key, said)
@@ -89,7 +89,7 @@ class Membership:
         return self._add(key, change.node_id, said)
 
     def set_attributes(self, key: bytes, name: object, client_urls: object) -> None:
-        """Of a member that exists; of others they are passed over."""
+        """Set the attributes of an existing member; those of others are ignored."""
         member = self._get(key)
         if member is not None:
             self._put(key, member | {"name": name, "clientURLs": client_urls})
@@ -142,7 +142,7 @@ class Membership:
         return None if value is None else rows.decode_json(value)
 
     def _put(self, key: bytes, member: dict[str, Any]) -> None:
-        """As etcd writes it: what is empty is left out."""
+        """Write it as etcd does: empty fields are omitted."""
         order = ("id", "peerURLs", "isLearner", "name", "clientURLs")
         row = json.dumps(
             {name: member[name] for name in order if member.get(name)}, separators=(",", ":")
@@ -152,7 +152,7 @@ class Membership:
 
 
 def v2_members(store: bytes) -> MemberRows | None:
-    """The members in the JSON of a v2 store; None where it is no such thing."""
+    """The members in the JSON of a v2 store; None if it is not one."""
     try:
         cluster = json.loads(store)["Root"]["Children"]["0"]["Children"]
         members, removed = _children(cluster["members"]), _children(cluster.get("removed_members"))

@@ -1,4 +1,4 @@
-"""What of etcd's messages stands in its log and its files, read as Go reads it: ``string`` fields are bytes."""
+"""The etcd messages in its log and its files, read as Go reads them: ``string`` fields are bytes."""
 
 from __future__ import annotations
 
@@ -36,20 +36,20 @@ NAMES = {
     "EntryType": _MESSAGES.enum("raftpb.EntryType"),
     "ConfChangeType": _MESSAGES.enum("raftpb.ConfChangeType"),
 }
-"""etcd's names of the numbers of its enums."""
+"""etcd's names for the numbers of its enums."""
 
 
 def enum_name(enum: str, number: int) -> str:
-    """The name of an enum's number; the number itself where etcd has no name for it."""
+    """The name of an enum's number; the number itself if etcd has no name for it."""
     names = NAMES[enum]
     return names[number] if 0 <= number < len(names) else str(number)
 
 
 def decode_request(data: bytes) -> Any:
-    """What a normal log entry carries: an InternalRaftRequest, or an older server's bare v2 Request.
+    """The content of a normal log entry: an InternalRaftRequest, or an older server's bare v2 Request.
 
-    Of an InternalRaftRequest that is too deep for protobuf the outermost transaction (``kvstore.etcdpb.requests``
-    goes on from there). ``DecodeError`` if it is none of these.
+    If an InternalRaftRequest is too deep for protobuf, its outermost transaction (``kvstore.etcdpb.requests``
+    continues from there). ``DecodeError`` if it is none of these.
     """
     try:
         return InternalRaftRequest.FromString(data)

@@ -1,13 +1,13 @@
-"""Rows put in the order of their keys, however many there are, in bounded memory.
+"""Any number of rows, sorted by key in bounded memory.
 
     add         rows pile up; a full pile is sorted and written to a temporary file: a run, made of blocks
-    in_order    one block of each run in memory. Up to the least of their last keys nothing is missing: that
-                much is taken from every block, sorted together and handed on. Blocks used up are replaced.
+    in_order    one block of each run is in memory. Up to the least of their last keys nothing is missing: that
+                much is taken from every block, sorted together and passed on. Used-up blocks are replaced.
 
     block       | rows u32 | lengths of the keys, of the values, u32 each | keys | values |
 
-No two rows are compared in Python: sorting and merging are both one call of ``sorted``, which is quick with runs that
-are in order already. Of rows with the same key one is handed on.
+No two rows are compared in Python: sorting and merging are each one call of ``sorted``, which is fast with runs that
+are already in order. Of several rows with the same key, one is passed on.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class RowSorter:
             self._write_run()
 
     def in_order(self) -> Iterator[list[Row]]:
-        """All rows, ascending, in lists. Once only."""
+        """All rows, ascending, in lists. Only once."""
         if not self._runs:
             keys = sorted(self._pile)
             yield list(zip(keys, map(self._pile.__getitem__, keys), strict=True))
@@ -82,7 +82,7 @@ class RowSorter:
 
 
 class _Run:
-    """A sorted run on disk, and what is left of the block of it that is in memory."""
+    """A sorted run on disk, and what is left of its block in memory."""
 
     def __init__(self, file: BinaryIO, start: int, end: int) -> None:
         self._file = file
@@ -102,7 +102,7 @@ class _Run:
         found.update(zip(self._keys[first : self._taken], self._values[first : self._taken], strict=True))
 
     def fill(self) -> bool:
-        """Have rows in memory; False: the run is at its end."""
+        """Make sure that rows are in memory. False at the end of the run."""
         if self._taken == len(self._keys) and self._at < self._end:
             self._file.seek(self._at)
             (rows,) = _COUNT.unpack(self._file.read(_COUNT.size))

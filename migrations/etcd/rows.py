@@ -1,7 +1,7 @@
-"""What stands in etcd's buckets: names of buckets, keys of rows, and values as Python objects.
+"""The contents of etcd's buckets: names of buckets, keys of rows, and values as Python objects.
 
     key     revision (17 or 18 bytes)      mvccpb.KeyValue
-            | main i64 big-endian | _ | sub i64 big-endian | [t] |     t: a tombstone, value has the key only
+            | main i64 big-endian | _ | sub i64 big-endian | [t] |     t: a tombstone, whose value has only the key
     meta    consistent_index, term         u64 big-endian
             scheduledCompactRev,           a revision of 17 bytes
             finishedCompactRev
@@ -13,7 +13,7 @@
     auth    authEnabled                    one byte authRevision     u64 big-endian
     authUsers, authRoles   name            authpb.User, authpb.Role
 
-Decoders raise ``RowError``; the reader of the file adds where.
+Decoders raise ``RowError``; the reader of the file adds the place.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ REMOVED = b"removed"
 
 REVISION_BYTES = 17
 ROW_KEY = struct.Struct(">qcq")
-"""main, ``b"_"``, sub: the key of a row that is no tombstone."""
+"""main, ``b"_"``, sub: the key of a row that is not a tombstone."""
 _TOMBSTONE = b"t"
 _SEPARATOR = b"_"
 _U64 = struct.Struct(">Q")
@@ -53,7 +53,7 @@ _KEY_FIELD = 0x0A  # field 1, length-delimited: how every KeyValue with a key be
 
 
 class RowError(ValueError):
-    """A row that is not what its bucket holds."""
+    """A row that does not fit its bucket."""
 
 
 class Revision(NamedTuple):
@@ -86,7 +86,7 @@ def decode_u64(value: bytes) -> int:
 
 
 def encode_u64(number: int) -> bytes:
-    """Also of negative numbers, as two's complement: lease ids."""
+    """Encode a number; negative ones (lease ids) as two's complement."""
     return _U64.pack(number & _MASK)
 
 
@@ -132,7 +132,7 @@ def encode_key_value(row: KeyValueRow) -> tuple[bytes, bytes]:
 
 
 def user_key(buffer: Buffer, start: int, end: int) -> bytes | None:
-    """The key of the KeyValue at ``start``, the rest not decoded; None where it does not come first."""
+    """The key of the KeyValue at ``start``, without decoding the rest; None if the key does not come first."""
     if end - start < 2 or buffer[start] != _KEY_FIELD:
         return None
     length = shift = 0
@@ -152,7 +152,7 @@ def encoded_key(key: bytes) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """A granted lease. ``remaining_ttl_seconds`` is 0 where the server kept no checkpoint."""
+    """A granted lease. ``remaining_ttl_seconds`` is 0 if the server kept no checkpoint."""
 
     id: int
     granted_ttl_seconds: int
@@ -203,7 +203,7 @@ def decode_member(value: bytes) -> Member:
 
 
 def _text(value: object) -> str:
-    """As text that can be written: JSON may escape half a character, which Go reads as U+FFFD."""
+    """Text that can be written: JSON may escape half a character, which Go reads as U+FFFD."""
     return str(value).encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
@@ -235,7 +235,7 @@ class Alarm:
 
 
 def decode_alarm(row_key: bytes) -> Alarm:
-    """A kind that has no name here goes by its number."""
+    """Decode an alarm. A kind without a name here is named by its number."""
     try:
         found = messages.AlarmMember.FromString(row_key)
     except DecodeError:

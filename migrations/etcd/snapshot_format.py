@@ -1,7 +1,7 @@
-"""etcd's snapshots for ``kvstore.open_snapshot`` and for restore: how they are told from ours, and what they hold.
+"""etcd's snapshots for ``kvstore.open_snapshot`` and restore: how they are recognized, and what they hold.
 
-An entry of the group ``kvstore.snapshots``. A file of ``etcdctl snapshot save`` ends with the SHA-256 of all before; a
-database file taken from a data directory has none, and ``verify`` then holds it against bbolt's own rules.
+An entry point in the group ``kvstore.snapshots``. A file of ``etcdctl snapshot save`` ends with the SHA-256 of
+everything before; a database file from a data directory has none, and ``verify`` then checks it against bbolt's rules.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from .etcd_file import EtcdFile
 from .view import EtcdView
 
 NOT_COUNTED = -1
-"""Keys and changes, before anybody has walked through the file."""
+"""Keys and changes, before anything has walked through the file."""
 
 
 class EtcdSnapshots:
@@ -57,7 +57,7 @@ def check_file(file: EtcdFile) -> None:
 
 
 def _as_etcdctl(file: EtcdFile) -> dict[str, int | str]:
-    """What ``etcdctl snapshot status`` prints beside the revision. Its total of keys is the rows of all buckets up to
+    """What ``etcdctl snapshot status`` prints besides the revision. Its total of keys is the rows of all buckets up to
     3.5, the live keys from 3.6 on."""
     status = file.status()
     said = {
@@ -69,7 +69,7 @@ def _as_etcdctl(file: EtcdFile) -> dict[str, int | str]:
 
 
 def _check_rows(file: EtcdFile) -> None:
-    """Raise ``Corruption`` at the first row that is not what its bucket holds."""
+    """Raise ``Corruption`` at the first row that does not fit its bucket."""
     for row in file.rows():
         if row.key and not row.is_tombstone and row.mod_revision != row.main:
             raise Corruption(

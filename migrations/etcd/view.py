@@ -1,4 +1,4 @@
-"""An etcd file with the face of a backend: the tables of ``kvstore.mvcc.schema``, read-only, made up as they are read.
+"""An etcd file as a backend: the tables of ``kvstore.mvcc.schema``, read-only, made up as they are read.
 
     etcd's bucket ``key``, by revision                 the tables here
     2.0  put a (version 1)      latest    a -> row of 5.0               b -> row of 3.0
@@ -8,10 +8,10 @@
 A row's value is etcd's, byte for byte. So everything that reads a store of ours reads an etcd file: get, range, scan,
 history, diff, HashKV, and the copying of rows into a real backend, which is how an import is done.
 
-Opening costs a few pages. One key is looked for in the raw file (``EtcdFile``); the first scan, or the ninth search,
-makes the index of all keys (``key_index``), which takes seconds for a million rows and 40 bytes a row.
+Opening costs a few pages. One key is searched for in the raw file (``EtcdFile``); the first scan, or the ninth search,
+builds the index of all keys (``key_index``), which takes seconds for a million rows and 40 bytes a row.
 
-Rows beside the keys become rows of ours: leases (with the time they have left from now on), alarms, and, verbatim
+Rows besides the keys become rows of ours: leases (with the time they have left from now on), alarms, and, verbatim
 under ``meta``, what a store of ours has no use for but must not lose: members, users, roles, cluster version.
 """
 
@@ -153,7 +153,7 @@ class EtcdView(BackendDefaults):
             return self._index
 
     def _places(self, key: bytes) -> list[Place]:
-        """The kept rows of one key: searched for in the raw file, as long as there is no index."""
+        """The kept rows of one key, found in the raw file as long as there is no index."""
         with self._lock:
             known, places = self._last_key
             if known == key:
@@ -168,7 +168,7 @@ class EtcdView(BackendDefaults):
             return places
 
     def row(self, place: Place) -> bytes:
-        """A row of ours: etcd's ``KeyValue``, marked where it is a later change of its transaction."""
+        """A row of ours: etcd's ``KeyValue``, with a prefix if it is a later change of its transaction."""
         value = self.file.data[place.start : place.end]
         self.file.file.release_passed(len(value))
         self._numbers(value, place)
@@ -227,7 +227,7 @@ class EtcdView(BackendDefaults):
         return map(keys.__getitem__, range(high - 1, low - 1, -1) if reverse else range(low, high))
 
     def _history_of(self, key: bytes) -> list[tuple[bytes, Place]]:
-        """(where ``history`` has it, place) of each superseded or deleted version."""
+        """(key in ``history``, place) of each superseded or deleted version."""
         with self._lock:
             known, rows = self._last_history
             if known != key:
@@ -346,7 +346,7 @@ def _ended(row: tuple[bytes, Place]) -> bytes:
 
 
 def _only_key(start: bytes, end: bytes | None) -> bytes | None:
-    """The one user key whose rows of ``history`` lie in the range, where the range says so."""
+    """The user key whose rows of ``history`` the range covers, if the range is of one key only."""
     at = start.find(ESCAPED_END)
     if at < 0 or end is None or not end.startswith(start[: at + len(ESCAPED_END)]):
         return None

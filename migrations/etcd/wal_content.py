@@ -1,10 +1,10 @@
 """What an etcd log says, read as etcd does at its start: metadata, hard state, entries after a snapshot.
 
-An entry takes the place of the one with its index and of all after that: a new leader overwrites what
-its predecessor did not get committed. ``read_wal`` starts at a snapshot, given by index and term, which
-a snapshot record of the log must confirm (index 0 is in every log that begins at the beginning).
+An entry replaces the one with its index and all after that: a new leader overwrites what its predecessor
+could not commit. ``read_wal`` starts at a snapshot, given by index and term, which a snapshot record of
+the log must confirm (index 0 is in every log that begins at the beginning).
 
-``repair_wal`` copies a log whose tail is torn, without that tail. It never touches the original.
+``repair_wal`` copies a log without its torn tail. It never touches the original.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class SnapshotMark:
 
 @dataclass(frozen=True, slots=True)
 class LogEntry:
-    """A raft entry and where it stands."""
+    """A raft entry and its place."""
 
     index: int
     term: int
@@ -49,7 +49,7 @@ class LogEntry:
 
     @property
     def kind(self) -> str:
-        """``put``, ``txn``, ...; ``v2``; ``empty`` of a new leader; ``conf_change``, ``conf_change_v2``."""
+        """``put``, ``txn``, ...; ``v2``; ``empty`` (of a new leader); ``conf_change``, ``conf_change_v2``."""
         if self.type == "EntryConfChange":
             return "conf_change"
         if self.type == "EntryConfChangeV2":
@@ -57,7 +57,7 @@ class LogEntry:
         return messages.request_kind(self.request()) if self.data else "empty"
 
     def request(self) -> Any:
-        """The decoded message; None of an empty entry. ``Corruption`` if it is none."""
+        """The decoded message; None for an empty entry. ``Corruption`` if it is not one."""
         decode = {
             "EntryNormal": messages.decode_request,
             "EntryConfChange": messages.ConfChange.FromString,
@@ -107,7 +107,7 @@ def read_wal(
 
 
 def valid_snapshots(wal_dir: str | os.PathLike[str], as_etcd: bool = False) -> list[SnapshotMark]:
-    """The snapshots that the whole log, from its oldest segment, records as committed; in its order."""
+    """The snapshots that the whole log, from its oldest segment, records as committed, in its order."""
     marks: list[SnapshotMark] = []
     commit = 0
     for record in WalReader(_without_gaps(list_segments(wal_dir)), as_etcd):
@@ -129,10 +129,10 @@ def repair_wal(
     as_etcd: bool = False,
     disk: Disk | None = None,
 ) -> WalEnd:
-    """Copy the log into a new directory without its torn tail; where that tail began, and why.
+    """Copy the log into a new directory without its torn tail. Returns where that tail began, and why.
 
     What etcd would not repair is ``Corruption`` here too. With ``as_etcd`` a log that ends early is cut
-    there even if more of it follows: what follows is then lost in the copy, as etcd would lose it.
+    there even if more of it follows: that is then lost in the copy, as etcd would lose it.
     """
     disk = disk or OSDisk()
     target = Path(into_dir)
@@ -168,7 +168,7 @@ def _copy(source: Path, target: Path, size_bytes: int, disk: Disk) -> None:
 
 
 class _Replay:
-    """Collects what records say, in their order."""
+    """Collects what records say, in order."""
 
     def __init__(self, start: SnapshotMark) -> None:
         self.start = start

@@ -11,8 +11,8 @@ runs on through all segments, each of which begins with a record of type CRC tha
 
     type   1 metadata   2 entry   3 state   4 crc   5 snapshot
 
-What stops a reader has three names, as in etcd: an end, a torn frame (cut short, as a crash leaves it;
-etcd cuts it off and goes on), and a bad one (etcd refuses to start).
+Three things can stop a reader, as in etcd: an end, a torn frame (cut short, as a crash leaves it; etcd cuts
+it off and goes on), and a bad one (etcd refuses to start).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ TYPE_NAMES = {METADATA: "metadata", ENTRY: "entry", STATE: "state", CRC: "crc", 
 
 FRAME_ALIGN_BYTES = 8
 MAX_RECORD_BYTES = 10 << 20
-"""No single write is larger; etcd up to 3.5.4 calls a longer length damage wherever it stands."""
+"""No single write is larger; etcd up to 3.5.4 calls a longer length damage, wherever it is."""
 
 _SECTOR_BYTES = 512
 _LENGTH = struct.Struct("<Q")
@@ -45,11 +45,11 @@ class FrameError(ValueError):
 
 
 class TornFrame(FrameError):
-    """It is cut short, as by a crash in the middle of writing it."""
+    """The frame is cut short, as by a crash in the middle of writing it."""
 
 
 class BadFrame(FrameError):
-    """It is damaged in a way that no crash explains."""
+    """The frame is damaged in a way that no crash explains."""
 
 
 class Record(NamedTuple):
@@ -75,7 +75,7 @@ def body_size(field: int) -> tuple[int, int]:
 
 
 def read_frame(buffer: Buffer, at: int, end: int, is_last_segment: bool = True) -> Frame:
-    """The frame at ``at`` of a segment that ends at ``end``; its checksum is not looked at."""
+    """The frame at ``at`` of a segment that ends at ``end``; its checksum is not checked."""
     if at >= end:
         raise EndOfSegment
     if at + _LENGTH.size > end:

@@ -9,16 +9,16 @@ Reading ends at the first frame of length zero of the last segment (the rest is 
 torn frame there: a crash leaves such a tail, nothing in it was ever acknowledged, and etcd cuts it off.
 
 etcd stops looking there. A flipped bit in a length field or a zeroed record in the middle ends its log
-as well, silently, with all that follows lost. So this reader looks on: if behind the end there are
-records that no crash can have left there, it refuses (``Corruption``, with the place of the end).
+as well, silently, and everything after that is lost. So this reader looks further: if there are records after
+the end that no crash can have left there, it refuses (``Corruption``, with the place of the end).
 
     a write of etcd's    entry entry ... state | sync        or, without a sync: state
 
 A disk may keep any part of the last write without the rest; what it had synced before, it keeps whole. So
-states, then entries, then states may stand behind a hole. An entry after a state after an entry may not:
-the write before its own had been synced. Records count where two frames in a row are chained by their
-checksums, or one speaks of an entry that the log before it does not have; anything else may be old bytes, or a
-value. ``as_etcd=True`` is content with the end, as etcd is.
+states, then entries, then states may follow a hole. An entry after a state after an entry may not:
+the write before its own had been synced. Records count if two frames in a row are chained by their checksums, or
+if one names an entry that the log before it does not have; anything else may be old bytes, or a value.
+``as_etcd=True`` accepts the end, as etcd does.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ _ZEROS = bytes(_CHUNK_BYTES)
 
 
 class Segment(NamedTuple):
-    """A file of the log, as its name says."""
+    """A segment of the log, from its file name."""
 
     path: Path
     sequence: int
@@ -105,7 +105,7 @@ def parse_segment_name(name: str) -> tuple[int, int] | None:
 
 
 def is_log(wal_dir: Path) -> bool:
-    """Whether it is etcd's: segments have names like those of a store of ours, but begin with a checksum record."""
+    """Whether it is etcd's log: its segments are named like ours, but begin with a checksum record."""
     for path in wal_dir.iterdir() if wal_dir.is_dir() else ():
         if parse_segment_name(path.name) and path.is_file():
             with open(path, "rb") as file:
@@ -123,7 +123,7 @@ def has_segments(wal_dir: Path) -> bool:
 
 
 def list_segments(wal_dir: str | os.PathLike[str]) -> list[Segment]:
-    """All segments of a directory in order; files with other names are left alone."""
+    """All segments of a directory in order; files with other names are ignored."""
     found = []
     for path in Path(wal_dir).iterdir():
         numbers = parse_segment_name(path.name)
@@ -135,7 +135,7 @@ def list_segments(wal_dir: str | os.PathLike[str]) -> list[Segment]:
 
 
 def select_segments(segments: Sequence[Segment], index: int) -> list[Segment]:
-    """The last segment that may hold the entry after ``index``, and all after it, none missing."""
+    """The last segment that may hold the entry after ``index``, and all later ones, with none missing."""
     first = max((at for at, segment in enumerate(segments) if segment.first_index <= index), default=None)
     if first is None:
         raise Corruption(f"no log segment reaches back to index {index}", segments[0].path)
@@ -213,7 +213,7 @@ class WalReader:
 
 
 class _Seen:
-    """What the log has told so far, against which records behind its end are held."""
+    """What the log has shown so far, for judging records after its end."""
 
     def __init__(self) -> None:
         self.last_index = 0
@@ -247,15 +247,15 @@ class _Seen:
 
 
 def find_records_beyond(data: bytes | mmap.mmap, at: int, seen: _Seen) -> int | None:
-    """Offset of a record behind ``at`` that no crash can have left there; None if there is none.
+    """Offset of a record after ``at`` that no crash can have left there; None if there is none.
 
-    The work is bounded: past four times the size of what is searched, too much looks like records
+    The work is bounded: after four times the size of what is searched, too much looks like records
     without being any, and the place reached is returned.
     """
     size = len(data)
     budget_bytes = 4 * (size - at) + _CHUNK_BYTES
     last_write = _LastWrite(seen.last_index)
-    chain = 0, 0  # where the record would start that continues what was found, and the checksum before it
+    chain = 0, 0  # where the record that continues what was found would start, and the checksum before it
     for start in _record_starts(data, at + FRAME_ALIGN_BYTES):
         budget_bytes -= _claimed_bytes(data, start)
         frame = _whole_frame(data, start, size)
@@ -283,7 +283,7 @@ class _LastWrite:
         self._has_entries = self._has_ended = False
 
     def may_hold(self, record: Record) -> bool:
-        """Whether the next record may be part of it, or of the states around it."""
+        """Whether the next record may belong to it, or to the states around it."""
         if record.type == STATE:
             self._has_entries |= _commit_of(record) > self._last_index  # they were in the hole
             self._has_ended = self._has_entries
@@ -305,7 +305,7 @@ def _continues(crc: int, frame: Frame) -> bool:
 
 
 def _claimed_bytes(data: bytes | mmap.mmap, at: int) -> int:
-    """How much of the segment reading a frame at ``at`` may cost."""
+    """How much of the segment may be read for a frame at ``at``."""
     size, _padding = body_size(int.from_bytes(data[at : at + _LENGTH_BYTES], "little"))
     return _LENGTH_BYTES + (size if size <= len(data) - at else 0)
 
@@ -321,7 +321,7 @@ def _whole_frame(data: bytes | mmap.mmap, at: int, size: int) -> Frame | None:
 
 
 def _record_starts(data: bytes | mmap.mmap, at: int) -> Iterator[int]:
-    """Offsets of frames whose record begins as one does; all-zero stretches are passed quickly."""
+    """Offsets of frames whose record begins like one; all-zero stretches are skipped quickly."""
     size = len(data)
     while at < size:
         if data[at : at + _CHUNK_BYTES] == _ZEROS[: size - at]:
