@@ -1,4 +1,4 @@
-"""The engine's answers as JSON values, spelt as ``etcdctl -w json`` does."""
+"""The engine's responses as JSON values, spelt as ``etcdctl -w json`` does."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from kvstore.model import Event, WatchResponse
 
 
 class Style:
-    """How answers are spelt, and what their headers say besides the revision."""
+    """How responses are spelt, and what their headers say besides the revision."""
 
     def __init__(self, spelling: Spelling, header: responses.Header) -> None:
         self._spelling = spelling

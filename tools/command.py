@@ -1,4 +1,4 @@
-"""What all commands share: the options that choose the store, how answers are printed, how failures end.
+"""What all commands share: the options that choose the store, how responses are printed, how failures end.
 
 A command is a module with ``register(app)``; ``main.py`` lists them. These options are accepted before and after
 the name of a command:
@@ -107,7 +107,7 @@ class Settings:
         return kind.name if kind else None
 
     def open(self, *, read_only: bool = False, **changes: Any) -> Store:
-        """The store; with ``read_only`` also while another process writes it."""
+        """The store; with ``read_only`` even while another process writes it."""
         from kvstore.recovery import open_engine
         from kvstore.store import Store
 
@@ -134,7 +134,7 @@ _META = "kvstore"
 
 
 def write_bytes(data: bytes) -> None:
-    """To stdout, as they are."""
+    """Write bytes to stdout unchanged."""
     sys.stdout.buffer.write(data)
 
 
@@ -234,7 +234,7 @@ def new_app(help_text: str) -> App:
 
 
 def accept_shared_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function with the shared options added to what typer sees; ``Settings.of(ctx)`` has what they said."""
+    """The function with the shared options added for typer; ``Settings.of(ctx)`` has their values."""
     parameters = dict(inspect.signature(function, eval_str=True).parameters)
     context = next(name for name, kind in parameters.items() if kind.annotation is typer.Context)
     for name, annotation in _SHARED.items():
@@ -262,16 +262,16 @@ def accept_shared_options(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _before_the_command(ctx: typer.Context) -> None:
-    """The shared options, when given before the name of the command."""
+    """The shared options, if given before the name of the command."""
 
 
 # --- running ---------------------------------------------------------------------------
 
 
 def run(*registers: Register, prog_name: str = "") -> int:
-    """Run the command line made of these commands. Returns the exit code.
+    """Run a command line made of these commands. Returns the exit code.
 
-    ``prog_name``: what they are together; empty: one runs alone, under the name of its script.
+    ``prog_name``: the name of the whole; empty: one command runs alone, under the name of its script.
     """
     app = new_app("An embedded, durable, multi-version key-value store, from the command line.")
     app.info.epilog = EXIT_CODES
@@ -299,7 +299,7 @@ def _forget_stdout() -> None:
 
 
 def exit_code(error: Exception) -> ExitCode | None:
-    """The exit code and message of a failure; None: it is a bug, and is shown as one."""
+    """The exit code of a failure; None for a bug, which is shown as one."""
     match error:
         case UsageError() | BadOption():
             return ExitCode.USAGE
@@ -314,7 +314,7 @@ def exit_code(error: Exception) -> ExitCode | None:
 
 def _say(error: Exception) -> None:
     message = error.format_message() if hasattr(error, "format_message") else str(error)
-    if message.startswith("Usage:"):  # a command that was given nothing at all
+    if message.startswith("Usage:"):  # a command without any arguments
         print(message, file=sys.stderr)
         return
     for line in [f"Error: {message}", *getattr(error, "__notes__", ())]:

@@ -1,4 +1,4 @@
-"""Answers as etcdctl prints them ("simple"): a line for each key and each value, as they are or as ``\\x..``."""
+"""Responses as etcdctl prints them ("simple"): a line for each key and each value, as they are or as ``\\x..``."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .command import write_bytes, write_line
 
 
 class Printer:
-    """Prints answers to stdout."""
+    """Prints responses to stdout."""
 
     def __init__(self, *, as_hex: bool = False, values_only: bool = False) -> None:
         self._as_hex = as_hex

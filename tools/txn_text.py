@@ -78,7 +78,7 @@ _NAMED = dict(zip(b"nrtabfv\\\"'", b"\n\r\t\a\b\f\v\\\"'", strict=True))
 
 
 def split_words(line: bytes) -> list[bytes]:
-    """The words of a line, quotes taken off. Raises ``UsageError``."""
+    """The words of a line, without their quotes. Raises ``UsageError``."""
     words, at = [], 0
     while line[at:].strip():
         match = _WORD.match(line, at)
@@ -184,7 +184,7 @@ class _Words:
         return value != b"false"
 
     def value(self, name: str) -> str:
-        """The value of an option, empty if it is not there."""
+        """The value of an option; empty if it is not given."""
         value = self._options.pop(name, b"")
         if value is None:
             raise UsageError(f"--{name} needs a value: --{name}=...")

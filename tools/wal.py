@@ -6,9 +6,9 @@ r"""``kvstore wal dump``: the records of the write-ahead log, without opening th
     80       batch     48 bytes    2026-01-31 12:00:00.000
                1       revision 2  put k = v
 
-An etcd data directory is shown likewise (raft entries and the requests in them).
+An etcd data directory is shown in the same way (raft entries and the requests in them).
 
-Every frame that is there is shown, also behind a damaged place; damage ends the command with its exit code.
+Every frame is shown, even after a damaged place; damage ends the command with its exit code.
 """
 
 from __future__ import annotations

@@ -6,9 +6,9 @@
     kvstore wal repair --to-last-good    cuts at the damage: everything after it that the backend does not hold is
                                          GIVEN UP
 
-A segment is copied aside before it is changed (``.broken``), and segments after the damage are renamed so. What the
-backend already holds is not read again; if the log is damaged only there, nothing needs to be cut. If the backend holds
-more than the damaged log can prove, a new log begins after it.
+A segment is copied aside before it is changed (``.broken``), and segments after the damage are renamed that way. What
+the backend already holds is not read again; if the log is damaged only there, nothing needs to be cut. If the backend
+holds more than the damaged log can prove, a new log begins after it.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ def repair(
 
 
 def make_plan(directory: DataDir) -> Plan:
-    """Raises ``Corruption`` where nothing can be done."""
+    """Find the repair. Raises ``Corruption`` if nothing can be done."""
     held = held_by_backend(directory)
     try:
         cut = repair_log(
@@ -128,7 +128,7 @@ def make_plan(directory: DataDir) -> Plan:
 
 
 def held_by_backend(directory: DataDir) -> Marks:
-    """What the backend says of itself; marks of nothing if it cannot be read."""
+    """The marks of the backend; those of an empty one if it cannot be read."""
     kind = recognize_backend(directory.db) if directory.db.is_file() else None
     if kind is None:
         return Marks()
@@ -154,7 +154,7 @@ def carry_out(plan: Plan, directory: DataDir) -> None:
         repair_log(disk, directory.wal, after_index=held.applied_index, mark=held.log_mark)
 
 
-# --- saying it -----------------------------------------------------------------------------
+# --- reporting -----------------------------------------------------------------------------
 
 
 def explain(plan: Plan, *, is_done: bool, may_do: bool) -> list[str]:

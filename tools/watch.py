@@ -1,6 +1,6 @@
-"""``kvstore watch KEY``: the events of keys from a revision on; with ``--follow`` also those to come.
+"""``kvstore watch KEY``: the events of keys from a revision on; with ``--follow`` future ones too.
 
-Works beside the process that writes the store: what is durable is read, with ``--follow`` again every
+Works while another process writes the store: it reads what is durable, and with ``--follow`` again every
 half second.
 """
 

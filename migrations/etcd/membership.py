@@ -56,8 +56,8 @@ class MemberTable:
 
 
 class Membership:
-    """Carries changes out on the rows of members. ``known``: ids in the database; as learners they are
-    accepted beyond the limit, for a server that was allowed more. Raises ``RowError`` if a change or row is not JSON."""
+    """Carries changes out on the rows of members. ``known``: ids in the database, which may be learners beyond the
+    limit, if the server was allowed more. Raises ``RowError`` if a change or row is not JSON."""
 
     def __init__(self, table: Table, known: Collection[bytes] = ()) -> None:
         self._table = table

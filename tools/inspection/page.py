@@ -1,10 +1,10 @@
-"""The survey as one HTML file: no other file, no network, nothing but what is in it.
+"""The survey as one HTML file: no other file, no network, only what is in it.
 
 Keys and values are hostile: they come as JSON in a block that is not a script, with every ``<``, ``>`` and ``&``
 escaped, and the script puts them into the page as text. A content security policy lets only this script and this style
-run, named by their hashes, and nothing be loaded.
+run, named by their hashes, and lets nothing be loaded.
 
-A page for a large store has its tree of prefixes, and the details of some keys: the largest, the most changed and
+The page of a large store has its tree of prefixes, and the details of some keys: the largest, the most changed and
 the first of each prefix, up to ``keys_max``.
 """
 
@@ -97,7 +97,7 @@ def _csp_hash(text: str) -> str:
 
 
 def _choose(found: Survey, keys_max: int) -> list[bytes]:
-    """Which keys the page tells about in detail, ascending."""
+    """The keys that the page shows in detail, ascending."""
     if len(found.keys) <= keys_max:
         return sorted(found.keys)
     share = max(keys_max // 3, 1)
@@ -161,7 +161,7 @@ def _key(store: Store, key: bytes, facts: KeyFacts) -> dict[str, Any]:
 
 
 def _node(prefix: Prefix, own: bytes, found: Survey, index: dict[bytes, int]) -> dict[str, Any]:
-    """A prefix, or a key with nothing below it. Prefixes that lead to only one other are one node."""
+    """A prefix, or a key with nothing below it. A prefix that leads to only one other is merged with it."""
     while len(prefix.children) == 1 and prefix.name not in found.keys:
         ((name, prefix),) = prefix.children.items()
         own += name

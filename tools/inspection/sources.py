@@ -1,6 +1,6 @@
-"""Any path that holds a store, as a read-only store: ours, a snapshot of ours, or what an adapter recognizes.
+"""Any path that holds a store, as a read-only store: ours, a snapshot of ours, or one that an adapter recognizes.
 
-Opening changes nothing, and works beside the process that writes a store of ours.
+Opening changes nothing, and works while another process writes a store of ours.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from ..command import Settings
 
 
 def open_path(path: Path, settings: Settings) -> Store:
-    """Raises ``NotAStore``, ``TooNew``, ``Corruption``, ``StoreLocked``, ``FileNotFoundError``."""
+    """Open a path. Raises ``NotAStore``, ``TooNew``, ``Corruption``, ``StoreLocked``, ``FileNotFoundError``."""
     if not path.is_dir():
         return open_snapshot(path)
     foreign = recognize_foreign(path)

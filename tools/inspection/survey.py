@@ -1,6 +1,6 @@
-"""One walk through a store, and what it tells: where the space is, what changes, how it grew.
+"""One walk through a store, and what it shows: where the space is, what changes, how it grew.
 
-    keys that lived at the compaction            }  the state before the first kept change
+    keys that were live at the compaction        }  the state before the first kept change
     every change after it, in revision order     }  applied one by one: sizes, versions, growth
 
 Memory: a few numbers per key, never values.
@@ -25,7 +25,7 @@ DEPTH_MAX = 32
 
 
 class GrowthPoint(NamedTuple):
-    """The store as it was at a revision, and what was written since the point before."""
+    """The store as it was at a revision, and what was written since the previous point."""
 
     revision: int
     live_keys: int
@@ -37,7 +37,7 @@ class GrowthPoint(NamedTuple):
 
 
 class KeyFacts:
-    """What is known of one key."""
+    """What is known about one key."""
 
     __slots__ = ("changes", "garbage_bytes", "live_bytes", "revision", "version")
 
@@ -97,14 +97,14 @@ class Survey:
         return heapq.nlargest(count, self.keys.items(), key=lambda item: (item[1].changes, item[0]))
 
     def wasteful(self, count: int) -> list[tuple[bytes, KeyFacts]]:
-        """Keys by what their past takes."""
+        """Keys by the size of their past."""
         return heapq.nlargest(count, self.keys.items(), key=lambda item: (item[1].garbage_bytes, item[0]))
 
 
 def survey(
     store: Store, *, separator: bytes = b"/", depth: int = 0, progress: Progress | None = None
 ) -> Survey:
-    """Walk through the store; ``depth`` of the tree of prefixes, 0: as deep as keys are."""
+    """Walk through the store. ``depth``: that of the tree of prefixes; 0: as deep as the keys are."""
     walk = _Walk(store)
     walk.run(progress)
     root = Prefix(b"")

@@ -1,4 +1,4 @@
-"""What a value plainly is. Never fails: what is not recognized is text if it reads as text, else bytes.
+"""What a value is. Never fails: a value that is not recognized is text if it reads as text, else bytes.
 
 A Kubernetes object in protobuf, as its API server stores it:
 
@@ -25,7 +25,7 @@ HEX_BYTES = 64
 
 @dataclass(frozen=True, slots=True)
 class Described:
-    """``kind``: of the object, or ``json``, ``text``, ``bytes``, ``empty``; ``name``: what it calls itself."""
+    """``kind``: that of the object, or ``json``, ``text``, ``bytes``, ``empty``; ``name``: the object's own name."""
 
     kind: str
     name: str
@@ -63,7 +63,7 @@ def as_text(value: bytes) -> str | None:
 
 
 def as_hex(value: bytes) -> str:
-    """The first bytes, in hex, and how many there are."""
+    """The first bytes in hex, and how many there are in all."""
     shown = value[:HEX_BYTES].hex(" ")
     return shown if len(value) <= HEX_BYTES else f"{shown} … ({len(value)} bytes)"
 

@@ -17,8 +17,8 @@ One JSON object a line, in order, from an empty store (whose revision is 1); ``.
                {"cancel_request": …}, {"progress_request": {}} or {}. response: what has come since the last one up
                to the store's revision, by watch id; event responses of one watch in a row are made one
 
-``parse_request`` makes the engine's request of a recorded one; ``RECORDED`` puts the engine's answer the way it would
-have been recorded. So answers are compared as JSON values, after ``without_defaults`` has removed what a
+``parse_request`` makes the engine's request from a recorded one; ``RECORDED`` spells the engine's response as it would
+have been recorded. So responses are compared as JSON values, after ``without_defaults`` has removed what a
 recording may or may not spell out.
 """
 
@@ -44,7 +44,7 @@ Message = dict[str, Any]
 
 SPELLING = Spelling(lambda data: data.decode("latin-1"), lambda text: text.encode("latin-1"))
 RECORDED = Style(SPELLING, Header())
-"""How the engine's answers are recorded."""
+"""How the engine's responses are recorded."""
 
 REQUESTS = {
     "range": etcdserverpb.RangeRequest,
@@ -64,11 +64,11 @@ REQUESTS = {
 """By op."""
 
 Request = Any
-"""Of ``kvstore.model``; the message itself where that has no word for it: what a stream is told."""
+"""A request of ``kvstore.model``, or the message itself if the model cannot express it: what is sent to a stream."""
 
 
 class NotAConversation(KVStoreError):
-    """A file, or a line of one, is no recorded conversation."""
+    """A file, or a line of one, is not a recorded conversation."""
 
     code = Code.INVALID_ARGUMENT
 
@@ -92,7 +92,7 @@ class Exchange(NamedTuple):
 
 
 def read_conversation(path: Path) -> Iterator[Exchange]:
-    """The exchanges of a file, one by one. Raises ``NotAConversation`` with the line that is none."""
+    """The exchanges of a file, one by one. Raises ``NotAConversation`` for a line that is not one."""
     opener: Callable[..., Any] = lzma.open if path.suffix == ".xz" else open
     try:
         with opener(path, "rt", encoding="utf-8") as lines:
@@ -121,7 +121,7 @@ def parse_exchange(line: str, number: int, name: str) -> Exchange:
 
 
 def parse_request(exchange: Exchange) -> Request:
-    """What to ask the engine. Raises ``NotAConversation`` where a field is unknown or of the wrong kind."""
+    """The request for the engine. Raises ``NotAConversation`` if a field is unknown or of the wrong kind."""
     try:
         message = from_json(REQUESTS[exchange.op], exchange.request, SPELLING)
         return message if isinstance(message, etcdserverpb.WatchRequest) else from_message(message)
@@ -148,7 +148,7 @@ def refusal(error: KVStoreError) -> Message:
 
 
 def without_defaults(value: Any) -> Any:
-    """The value without fields that are None, zero, false or empty; empty messages stay, for they were set."""
+    """The value without fields that are None, zero, false or empty; empty messages stay, because they were set."""
     if isinstance(value, dict):
         kept = {name: without_defaults(field) for name, field in value.items()}
         return {name: field for name, field in kept.items() if field or isinstance(field, dict)}

@@ -1,8 +1,8 @@
-"""A writer to be killed: threads put keys, and each write that was acknowledged is told to whoever listens.
+"""A writer to be killed: threads put keys, and report each acknowledged write on stdout.
 
     python -m kvstore.tools.lab.crash_writer DATA_DIR BACKEND THREADS
 
-After a put has returned, a line "KEY REVISION" goes to stdout in one write. So whoever reads stdout until its end
+After a put has returned, a line "KEY REVISION" goes to stdout in one write. So a process that reads stdout to its end
 knows a subset of the acknowledged writes, however suddenly this process ends; all of them must be in the store.
 """
 
@@ -17,7 +17,7 @@ from kvstore.store import Store
 
 
 def value_of(key: str) -> bytes:
-    """What is written under ``key``: a check needs only the key."""
+    """The value written under ``key``: a check needs only the key."""
     return f"written by {key} ".encode() * 8
 
 

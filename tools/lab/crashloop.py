@@ -1,15 +1,15 @@
-"""Kill a writing store again and again, and hold what is left against what it had acknowledged.
+"""Kill a writing store again and again, and compare what is left with what it had acknowledged.
 
     python -m kvstore.tools.lab.crashloop [--cycles 50] [--backend lmdb] [--seed N] [--first-run 0] [--dir DIR]
 
     cycle    fork a writer (crashloop_writer), SIGKILL it at a random moment, open what it left, compare
-             (crashloop_history). Some are killed while they are still recovering from the last kill; some of the
-             comparisons look read-only, so that the next writer finds the store as the kill left it.
+             (crashloop_history). Some are killed while they are still recovering from the last kill; some
+             comparisons open the store read-only, so that the next writer finds it as the kill left it.
     run      RUN_CYCLES cycles on one directory; at its end a deep verification of everything in it
 
-The seed and the number of the run say which steps each worker draws and when it is killed; threads race, so a run does
-not repeat itself exactly. Many cycles may be done in pieces: each goes on with the run that the last one named. A
-broken promise keeps the directory, and ends the loop with exit code 1.
+The seed and the number of the run determine which steps each worker draws and when it is killed; threads race, so a run
+does not repeat itself exactly. Many cycles may be done in pieces: each continues with the run that the last one named.
+A broken promise keeps the directory, and ends the loop with exit code 1.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from .crashloop_writer import LIMITS, Writer
 RUN_CYCLES = 25
 LIFE_SECONDS_MAX = 0.15
 PATIENCE_SECONDS = 60.0
-"""A writer that says nothing for so long hangs."""
+"""A writer that is silent for this long hangs."""
 OPENED = b'{"done":"open"}'
 
 
@@ -80,7 +80,7 @@ def describe(figures: Counter[str]) -> str:
 def loop(
     backend: str, cycles: int, seed: int, parent: str | None, figures: Counter[str], first_run: int = 0
 ) -> None:
-    """So many cycles, counted in ``figures``. Raises ``BrokenPromise``."""
+    """Run this many cycles, counted in ``figures``. Raises ``BrokenPromise``."""
     for run, first in enumerate(range(0, cycles, RUN_CYCLES), first_run):
         folder = Path(tempfile.mkdtemp(prefix="kvstore-crashloop-", dir=parent))
         life = Run(folder / "store", backend, f"{seed} {run}", figures)
@@ -98,7 +98,7 @@ def loop(
 
 
 class Run:
-    """One directory and all that is known about it."""
+    """One directory and everything that is known about it."""
 
     def __init__(self, directory: Path, backend: str, seed: str, figures: Counter[str]) -> None:
         self._directory = directory
@@ -113,11 +113,13 @@ class Run:
         """One life, and mostly a look at what it left."""
         self.life += 1
         chance = self._chance
-        is_early = chance.random() < 0.3  # it is killed while it opens the store, mostly
+        is_early = chance.random() < 0.3  # mostly killed while it opens the store
         self._hear(self._live(chance.random() * LIFE_SECONDS_MAX, from_open=not is_early))
         self._figures["cycles"] += 1
         if chance.random() < 0.8:
-            has_log = any(self._directory.glob("wal/*.wal"))  # else it was killed while it made the store
+            has_log = any(
+                self._directory.glob("wal/*.wal")
+            )  # otherwise it was killed while it made the store
             self._check(read_only=chance.random() < 0.5 and has_log)
 
     def finish(self) -> None:
@@ -130,7 +132,7 @@ class Run:
     # --- a life ----------------------------------------------------------------------------
 
     def _live(self, seconds: float, *, from_open: bool) -> bytes:
-        """Fork a writer and kill it after ``seconds`` (from its start, or the opened store); all that it said."""
+        """Fork a writer and kill it after ``seconds`` (from its start, or from opening). Returns all its output."""
         since = max(self._history.revision, *self._heard.told, 1) + 1
         seed = self._chance.getrandbits(32)
         ours, theirs = os.pipe()
@@ -164,7 +166,7 @@ class Run:
     def _hear(self, said: bytes) -> None:
         pending: dict[int, Any] = {}
         for line in said.splitlines(keepends=True):
-            if line.endswith(b"\n"):  # the last one may have been cut
+            if line.endswith(b"\n"):  # the last line may have been cut
                 self._take(json.loads(line), pending)
 
     def _take(self, message: dict[str, Any], pending: dict[int, Any]) -> None:

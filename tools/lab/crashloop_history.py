@@ -1,13 +1,13 @@
-"""What a store that was killed may hold, and what it must: the checker of the crash loop.
+"""What a killed store may hold, and what it must: the checker of the crash loop.
 
     Step      a write that a worker began; its id is in every value it writes
-    told      events that a watch delivered before the kill, so: durable
-    acks      answers that returned before the kill, so: durable, at the revision they name
+    told      events that a watch delivered before the kill, and that are therefore durable
+    acks      responses that returned before the kill; these writes are durable, at the revision they name
 
 ``History`` goes through the revisions that survived, in order. Each must be the whole effect of exactly one step (or
-of an expired lease) on the state before it; every acknowledged step must be at its revision, every event that was
-told must be there as told. What the store then answers (all keys, past versions, leases, HashKV) must be
-what this history says. Nothing here is shared with the engine but the encoding of a row.
+of an expired lease) on the state before it; every acknowledged step must be at its revision, and every event that was
+delivered must be there as it was delivered. What the store then answers (all keys, past versions, leases, HashKV) must
+match this history. Nothing here is shared with the engine except the encoding of a row.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from kvstore.store import Store
 
 PAGE_ROWS = 1000
 DELETING = ("revoke", "prefix", "delete")
-"""Steps that delete and put nothing."""
+"""Steps that only delete."""
 
 
 class BrokenPromise(Exception):
@@ -43,7 +43,7 @@ class Row(NamedTuple):
 
 
 Changes = list[tuple[bytes, Row | None]]
-"""What one revision did, in order; None: a delete."""
+"""The changes of one revision, in order; None: a delete."""
 
 
 def value_of(step: str, size: int) -> bytes:
@@ -51,7 +51,7 @@ def value_of(step: str, size: int) -> bytes:
 
 
 def row_of(kv: kvstore.KeyValue) -> Row:
-    """The row behind a version that was read. Raises ``BrokenPromise`` where no step wrote such a value."""
+    """The row behind a version that was read. Raises ``BrokenPromise`` if no step wrote such a value."""
     step = kv.value.split(b" ")[0].decode("latin-1")
     if kv.value != value_of(step, len(kv.value)):
         raise BrokenPromise(f"{kv.key!r} has a value that nobody wrote: {kv.value[:80]!r}")
@@ -80,7 +80,7 @@ class Ack(NamedTuple):
 
 @dataclass
 class Heard:
-    """What came out of the writer since the last check."""
+    """The writer's output since the last check."""
 
     steps: dict[str, Step] = field(default_factory=dict)
     acks: dict[str, Ack] = field(default_factory=dict)
@@ -101,12 +101,12 @@ class History:
         self.changes: list[tuple[int, int, bytes, Row | None]] = []
         self.leases: set[int] = set()
         self._expiring: set[int] = set()
-        """Leases that end by themselves."""
+        """Leases that may expire."""
 
     def check(self, store: Store, heard: Heard) -> int:
-        """Hold the reopened store against what was heard, and take over what survived of it.
+        """Compare the reopened store with what was heard, and record what survived of it.
 
-        The number of steps that survived though nobody had acknowledged them. Raises ``BrokenPromise``.
+        Returns the number of steps that survived although they were not acknowledged. Raises ``BrokenPromise``.
         """
         self._check_bounds(store, heard)
         used: dict[str, int] = {}
@@ -138,7 +138,7 @@ class History:
             raise BrokenPromise(f"compacted to {least}, the store says {store.compact_revision}")
 
     def _survived(self, store: Store, heard: Heard) -> Iterator[tuple[int, Changes]]:
-        """Every revision since the last check: from the store, or as it was told where it is compacted."""
+        """Every revision since the last check: from the store, or from its delivered events if it is compacted."""
         first_kept = max(self.revision, store.compact_revision) + 1
         for revision in range(self.revision + 1, first_kept):
             if revision not in heard.told:
@@ -170,7 +170,7 @@ class History:
         )
 
     def _effect(self, step: Step, revision: int, changes: Changes) -> Changes:
-        """What ``step`` does to the state; the id of a lease drawn by the store is taken from ``changes``."""
+        """What ``step`` does to the state; a lease id picked by the store is taken from ``changes``."""
         keys = [key.encode() for key in step.keys]
         match step.do:
             case "put":
@@ -196,7 +196,7 @@ class History:
         return Row(step.id, max(step.size, len(step.id) + 1), created, version, lease)
 
     def _is_expiry(self, changes: Changes) -> bool:
-        """Whether these are exactly the keys of leases that may end by themselves."""
+        """Whether these are exactly the keys of leases that may expire."""
         leases = {self.state[key].lease for key, _ in changes if key in self.state}
         attached = {key for key, row in self.state.items() if row.lease in leases}
         return 0 not in leases and leases <= self._expiring and attached == {key for key, _ in changes}
@@ -273,9 +273,9 @@ class History:
 
 
 def _deletes(revision: int, heard: Heard) -> list[str]:
-    """Steps that may have deleted something at ``revision``, those that fit fewest places first.
+    """Steps that may have deleted something at ``revision``, those that fit the fewest places first.
 
-    The answer of a revoke does not say whether it deleted anything: if acknowledged for this revision, it may have.
+    The response of a revoke does not say whether it deleted anything: if acknowledged for this revision, it may have.
     """
     open_steps: list[Step] = []
     revoked: list[str] = []

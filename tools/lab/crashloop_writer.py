@@ -1,4 +1,4 @@
-"""The writer of the crash loop: a store under load that tells all it does, until it is killed.
+"""The writer of the crash loop: a store under load that reports everything it does, until it is killed.
 
     {"step": [id, do, keys, size, lease]}    about to be called
     {"ack": [id, revision, wrote]}           has returned
@@ -6,8 +6,8 @@
     {"compacting": revision}  {"done": what}  {"failed": traceback}
 
 Each message is one line, written in one ``write`` below the size that a pipe keeps whole. Three threads and four tasks
-write; others watch, read, and do every kind of upkeep as often as they can. All limits are small, so that
-checkpoints, new segments, snapshots and releases happen all the time.
+write; others watch, read, and do every kind of upkeep as often as they can. All limits are small, so checkpoints, new
+segments, snapshots and releases happen all the time.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ class Writer:
     def _guarded(self, job: Callable[[], None]) -> None:
         try:
             job()
-        except BrokenPipeError:  # nobody listens any more
+        except BrokenPipeError:  # nobody is listening any more
             os._exit(1)
         except BaseException:
             self.tell(failed=traceback.format_exc()[-3000:])
@@ -116,7 +116,7 @@ class Writer:
     def _announce(self, step: Step) -> None:
         self.tell(step=[step.id, step.do, step.keys, step.size, step.lease])
 
-    # --- beside the writers ------------------------------------------------------------------
+    # --- besides the writers -----------------------------------------------------------------
 
     def _watch(self) -> None:
         stream = self.store.watch_stream()
@@ -148,7 +148,7 @@ class Writer:
             self.tell(done=what)
 
     def _compact(self, revision: int, *, physical: bool) -> None:
-        """Only what has been told: the checker could not see the rest any more."""
+        """Compact only what has been reported: the checker could not see the rest any more."""
         if revision <= max(self.store.compact_revision, 1):
             return
         self.tell(compacting=revision)
@@ -170,7 +170,7 @@ class Writer:
 
 
 class Worker:
-    """Draws one step after the other. Keys are few, so that workers meet."""
+    """Draws one step after another. Keys are few, so workers meet."""
 
     def __init__(self, name: str, seed: int) -> None:
         self._name = name
@@ -219,7 +219,7 @@ def _value(step: Step) -> bytes:
 
 
 def perform(store: Store, step: Step) -> tuple[bool, int]:
-    """Do it; whether it certainly made a revision, and the revision of the answer."""
+    """Perform a step. Returns whether it certainly made a revision, and the revision of the response."""
     key = step.keys[0].encode() if step.keys else b""
     match step.do:
         case "put":

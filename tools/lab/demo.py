@@ -1,10 +1,10 @@
 """A guided tour for newcomers, in less than a minute: ``make demo``.
 
-    1  a conversation that was recorded with a real etcd is played into a store; every answer must be etcd's
+    1  a conversation recorded with a real etcd is played into a store; every response must be etcd's
     2  the past: the versions of a key, the store as it was, what differs between two revisions
     3  a process that writes from several threads is killed with SIGKILL; no acknowledged write may be missing
 
-Part 1 and 3 run on LMDB and on SQLite. All happens in a temporary folder. The exit code is 0 only if every claim
+Parts 1 and 3 run on LMDB and on SQLite. Everything is in a temporary folder. The exit code is 0 only if every claim
 held.
 """
 
@@ -92,7 +92,7 @@ def _conversations(console: Console, folder: Path) -> bool:
 
 
 def _recordings() -> list[tuple[str, list[Exchange]]]:
-    """The one that is part of this demo, and a long one if the project has any beside it."""
+    """The recording that is part of this demo, and a long one if the project has any beside it."""
     lines = SHOP.strip().replace("\n ", " ").splitlines()
     found = [("shop", [parse_exchange(line, number, "shop") for number, line in enumerate(lines, 1)])]
     shared = Path(os.environ.get("KVSTORE_SHARED", Path(__file__).parents[1].parent / "shared"))
@@ -162,12 +162,12 @@ def _difference(store: Store, revision: int) -> Table:
 
 @dataclass(frozen=True, slots=True)
 class Crash:
-    """What was acknowledged before the kill, and what the store says after it."""
+    """What was acknowledged before the kill, and what the store holds after it."""
 
     acknowledged: int
     missing: int
     unacknowledged: int
-    """Written, but killed before it could be told: allowed to be there."""
+    """Written, but not reported before the kill: these may be there."""
     writing_seconds: float
     opening_seconds: float
 
@@ -198,14 +198,14 @@ def _crashes(console: Console, folder: Path, writes: int) -> bool:
 
 
 def crash_once(folder: Path, backend: str, writes: int) -> Crash:
-    """Kill a writer once it has told of ``writes`` acknowledged writes; look for all that it told of."""
+    """Kill a writer once it has reported ``writes`` acknowledged writes; look for all that it reported."""
     module = f"{__package__}.crash_writer"
     command = [sys.executable, "-m", module, str(folder), backend, str(THREADS)]
     told: list[bytes] = []
     with subprocess.Popen(command, stdout=subprocess.PIPE) as writer:
         assert writer.stdout is not None
         began = time.perf_counter()
-        for line in writer.stdout:  # goes on to the end of what was told before the kill
+        for line in writer.stdout:  # reads to the end of what was reported before the kill
             told.append(line)
             if len(told) == 1:
                 began = time.perf_counter()

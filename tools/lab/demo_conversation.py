@@ -1,6 +1,6 @@
 """A short conversation with etcd 3.4.23, recorded for the demo: two nodes, an election, some pods, a lease that ends.
 
-In the format of ``conversation.py``; a long line goes on in the next ones, which begin with a space.
+In the format of ``conversation.py``; a long line continues in the next ones, which begin with a space.
 """
 
 from __future__ import annotations

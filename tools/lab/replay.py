@@ -1,13 +1,13 @@
-"""Play recorded conversations with etcd through the engine, and compare every answer.
+"""Play recorded conversations with etcd through the engine, and compare every response.
 
     python -m kvstore.tools.lab.replay FILE... --backend lmdb
 
-Each file is played into a new, empty store. The exit code is 0 only if every answer agreed, errors included.
-Four options put the store through more than the recording did; no answer may change:
+Each file is played into a new, empty store. The exit code is 0 only if every response agreed, errors included.
+Four options put the store through more than the recording did; no response may change:
 
     --reopen-every N       close and open the store after every N requests
-    --crash-every N        go on from a copy of its files, taken while it is open, as after a power cut
-    --checkpoint-every N   move what waits in memory into the backend after every N requests
+    --crash-every N        continue from a copy of its files, taken while it is open, as after a power cut
+    --checkpoint-every N   move the changes held in memory into the backend after every N requests
     --sweep-every N        the same, and delete what compactions have made garbage
 """
 
@@ -70,7 +70,7 @@ class Pace:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """An answer of ours that is not etcd's."""
+    """A response of ours that is not etcd's."""
 
     exchange: Exchange
     ours: Message
@@ -78,7 +78,7 @@ class Difference:
 
 @dataclass(slots=True)
 class Result:
-    """What came of one conversation."""
+    """The outcome of one conversation."""
 
     agreed: Counter[str] = field(default_factory=Counter)
     differences: list[Difference] = field(default_factory=list)
@@ -109,7 +109,7 @@ class Player:
         return result
 
     def ask(self, request: Request) -> Message:
-        """The engine's answer, error included, as it would have been recorded."""
+        """The engine's response, or its error, as it would have been recorded."""
         try:
             if isinstance(request, WatchRequest):
                 return self.watch(request)
@@ -125,12 +125,12 @@ class Player:
     def call(self, request: Request) -> object:
         """Ask the engine."""
         response = answer(self.engine, request)
-        if isinstance(request, LeaseLeasesRequest):  # etcd tells them in no order
+        if isinstance(request, LeaseLeasesRequest):  # etcd returns them in no particular order
             return response._replace(leases=tuple(sorted(response.leases)))
         return response
 
     def watch(self, request: WatchRequest) -> Message:
-        """All that a watch delivers up to the store's newest revision."""
+        """Everything that a watch delivers up to the store's newest revision."""
         return _watch_until_now(self.engine, request)
 
     def close(self) -> None:
@@ -159,7 +159,7 @@ class Player:
         return engine
 
     def _crash(self) -> None:
-        """Go on from a copy of the files as they lie there now; what closing would add is lost."""
+        """Continue from a copy of the files as they are now; what closing would add is lost."""
         abandoned = self._folder / str(self._life)
         self._life += 1
         shutil.copytree(abandoned, self._folder / str(self._life))
@@ -185,11 +185,11 @@ def _watch_until_now(engine: LocalEngine, request: WatchRequest) -> Message:
 
 
 def replay_options(backend: str, **options: Any) -> Options:
-    """How a store is opened that conversations are played into."""
+    """The options of a store that conversations are played into."""
     return Options(
         **{
             "backend": backend,
-            "background": False,  # nothing moves but what the pace says
+            "background": False,  # nothing happens except what the pace says
             "durability": "off",  # the folder does not outlive the command
             "wal_file_size": 1 << 18,
             "clock": lambda: CLOCK_SECONDS,  # it stands still: a lease has its full time left
@@ -274,7 +274,7 @@ def _sentence(result: Result) -> str:
 
 
 def _show(difference: Difference) -> None:
-    """The request, and the lines in which the two answers differ."""
+    """The request, and the lines in which the two responses differ."""
     from difflib import unified_diff
 
     from rich.console import Console

@@ -1,9 +1,9 @@
-"""A stream of watches that a conversation is played into, read so far that nothing is left to chance.
+"""A stream of watches that a conversation is played into, read so that nothing is left to chance.
 
     take everything up to the newest revision -> ask -> take what the answer brings -> what came, by watch id
 
-Before a compaction everything is taken too: which versions before an event are still there would depend on when it
-was looked at.
+Before a compaction everything is taken too: otherwise the moment of taking would decide which versions before an
+event are still there.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from kvstore.watch.mailbox import EVERY_WATCH
 from .conversation import RECORDED, Message, Request, without_defaults
 
 WATCH_TIMEOUT_SECONDS = 60.0
-"""A watch that says nothing for so long is broken."""
+"""A watch that is silent for this long is broken."""
 
 
 class PlayedStream:
@@ -28,7 +28,7 @@ class PlayedStream:
         self._came: list[tuple[int, WatchResponse]] = []
 
     def ask(self, request: Request) -> Message:
-        """Put a request of the stream, if there is one in the message; all that has come since the last one."""
+        """Send the stream's request, if the message has one. Returns all that has come since the last one."""
         self.read()
         match request.WhichOneof("request_union"):
             case "create_request":
@@ -56,7 +56,7 @@ class PlayedStream:
         self._stream.close()
 
     def _wait_for_notice(self) -> None:
-        """The progress notice that was asked for; none comes to a stream without watches."""
+        """Wait for the requested progress notice; none comes to a stream without watches."""
         while len(self._stream) > 0:
             numbered = self._stream.next(WATCH_TIMEOUT_SECONDS)
             if numbered is None:
@@ -67,7 +67,7 @@ class PlayedStream:
 
 
 def _wait_until_routed(engine: LocalEngine) -> None:
-    """Until whatever is published is in the queue of each live watch: a watch from now on can tell."""
+    """Wait until everything published is in the queue of each live watch."""
     newest = engine.state.published
     with engine.watch(WatchRequest()) as watch:
         while True:
@@ -77,7 +77,7 @@ def _wait_until_routed(engine: LocalEngine) -> None:
 
 
 def _by_watch(came: list[tuple[int, WatchResponse]]) -> list[Message]:
-    """The header is left out where etcd's depends on how it cut the events."""
+    """The responses by watch; the header is left out where etcd's depends on how it split the events."""
     messages: list[Message] = []
     for watch_id, response in sorted(came, key=lambda numbered: numbered[0]):
         message = RECORDED.watch(response, watch_id)

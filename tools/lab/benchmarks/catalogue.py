@@ -1,4 +1,4 @@
-"""All rows: importing the modules that hold them has registered them, in this order."""
+"""All rows: importing the modules that hold them registers them, in this order."""
 
 from __future__ import annotations
 

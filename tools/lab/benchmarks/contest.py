@@ -1,14 +1,14 @@
-"""One row of the benchmark: contestants who are measured in turns, and goals between them.
+"""One row of the benchmark: contestants that are measured in turns, and goals between them.
 
     round 1:  A B C      round 2:  A B C      ...      at least five rounds
               '-- one sample each
 
 A machine's mood changes from minute to minute, so absolute numbers mean little: contestants take turns, and a goal
 is a ratio of medians, given with the smallest and the largest ratio within one round. Before each turn the file
-system is synced, so that nobody pays for what the one before left to be written back.
+system is synced, so that no contestant pays for what the one before it left to be written back.
 
 A row is a function that adds contestants and goals to a ``Contest``; what it opens it leaves to the contest, which is
-an ``ExitStack``. Whoever cannot take part is left out with the reason, never silently.
+an ``ExitStack``. A contestant that cannot take part is skipped with the reason, never silently.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ Measure = Callable[[], Sample]
 
 
 class Absent(Exception):
-    """A contestant cannot take part, and why."""
+    """A contestant cannot take part; the message says why."""
 
 
 @dataclass(slots=True)
@@ -77,7 +77,7 @@ class Contestant:
 
 @dataclass(frozen=True, slots=True)
 class Goal:
-    """``subject`` ÷ ``reference`` (None: the subject's value itself) is at least, or at most, so much."""
+    """``subject`` ÷ ``reference`` (None: the subject's value itself) is at least, or at most, this much."""
 
     subject: str
     reference: str | None
@@ -91,7 +91,7 @@ class Goal:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What became of a goal."""
+    """The outcome of a goal."""
 
     goal: Goal
     ratio: float
@@ -116,7 +116,7 @@ class Contest(ExitStack):
         self.skipped: dict[str, str] = {}
 
     def add(self, name: str, measure: Measure, *, own_syncs: bool = False) -> None:
-        """``own_syncs``: it syncs by itself, so that an injected delay would not reach it."""
+        """``own_syncs``: it syncs by itself, so an injected delay would not reach it."""
         if own_syncs and self.settings.sync_delay_ms:
             self.skip(name, "its syncs cannot be slowed")
         else:
@@ -136,7 +136,7 @@ class Contest(ExitStack):
         self.goals.append(Goal(subject, reference, at_least, at_most))
 
     def run(self) -> None:
-        """Every contestant once per round, in turns."""
+        """Run every contestant once per round, in turns."""
         for _ in range(self.settings.pairs):
             for contestant in list(self.contestants.values()):
                 os.sync()
@@ -159,7 +159,7 @@ class Contest(ExitStack):
 
 
 def judge(goal: Goal, subject: Contestant | None, reference: Contestant | None) -> Verdict | None:
-    """The verdict; None where somebody did not take part."""
+    """The verdict; None if one of the two did not take part."""
     if subject is None or not subject.samples:
         return None
     if goal.reference is None:
@@ -179,7 +179,7 @@ def _ratio(a: float, b: float) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A named contest that waits to be held."""
+    """A named contest, ready to be held."""
 
     name: str
     title: str
@@ -196,7 +196,7 @@ ROWS: dict[str, Row] = {}
 
 
 def row(name: str, title: str, unit: str) -> Callable[[Callable[[Contest], None]], Callable[[Contest], None]]:
-    """Make a function that prepares a contest a row of the benchmark."""
+    """Make a function that prepares a contest into a row of the benchmark."""
 
     def register(prepare: Callable[[Contest], None]) -> Callable[[Contest], None]:
         ROWS[name] = Row(name, title, unit, prepare)
@@ -250,7 +250,7 @@ class Outcome:
 
 
 def hold(chosen: Row, settings: Settings, place: Place) -> Outcome:
-    """Prepare and run one row. A failure is part of the outcome: other rows go on."""
+    """Prepare and run one row. A failure is part of the outcome: other rows still run."""
     begin = time.perf_counter()
     contest = Contest(settings, place)
     error = ""

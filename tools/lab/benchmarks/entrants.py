@@ -1,4 +1,4 @@
-"""Who takes part in a contest: our store on each backend, the peers, a real etcd; all with the same keys."""
+"""The contestants: our store on each backend, the peers, a real etcd; all with the same keys."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def ours_name(backend: str) -> str:
 def add_ours(
     contest: Contest, measure: Callable[[str, Path, int], Sample], keys: int, suffix: str = ""
 ) -> list[str]:
-    """Our store on each backend, holding ``keys`` keys; the names given."""
+    """Add our store on each backend, holding ``keys`` keys. Returns the names it gave."""
     names = []
     for backend in contest.settings.backends:
         names.append(ours_name(backend) + suffix)
@@ -55,7 +55,7 @@ def peer_store(contest: Contest, name: str, keys: int) -> Path | None:
 def add_peers(
     contest: Contest, work: Callable[[Peer, Workload], Work], keys: int, *, own_syncs: bool = False
 ) -> None:
-    """Every peer that is installed, at its best rate of ``work``."""
+    """Add every installed peer, at its best rate of ``work``."""
 
     def measure(name: str, path: Path) -> Sample:
         peer = PEERS[name](path)
@@ -71,7 +71,7 @@ def add_peers(
 
 
 def etcd_store(contest: Contest, keys: int) -> Path | None:
-    """The data directory of an etcd with ``keys`` keys; None (and noted as skipped) where there is no etcd."""
+    """The data directory of an etcd with ``keys`` keys; None (and noted as skipped) if there is no etcd."""
     return etcd_directory(
         contest, f"etcd-{keys}-keys", lambda server: [server.load("fill", keys=keys)] if keys else []
     )
@@ -94,5 +94,5 @@ def etcd_directory(
 
 
 def add_etcd(contest: Contest, name: str, measure: Measure) -> None:
-    """An etcd, whose syncs an injected delay does not reach."""
+    """Add an etcd, whose syncs an injected delay does not reach."""
     contest.add(name, measure, own_syncs=True)

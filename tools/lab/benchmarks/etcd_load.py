@@ -6,8 +6,8 @@ Takes one job as JSON and prints what it measured as JSON. ``clients`` calls are
     {"job": "put",    "clients": 64, "connections": 8, "seconds": 2, "keys": 100000}    random keys
     {"job": "txn",    ... as put}                                                       100 puts each
     {"job": "fill",   "keys": 100000}                      every key once, in transactions of 100
-    {"job": "single", "count": 100000, "keys": 1000}       so many puts, one revision each
-    {"job": "replay", "events": 1000000}                   watch from revision 1 until so many events have come
+    {"job": "single", "count": 100000, "keys": 1000}       ``count`` puts, one revision each
+    {"job": "replay", "events": 1000000}                   watch from revision 1 until ``events`` events have come
     {"job": "live",   "events": 200000, "clients": 4}      watch while transactions of 100 puts are written
 """
 
@@ -65,7 +65,7 @@ class Loop:
         self.begun[connection, stream] = time.perf_counter()
 
     def run(self, calls: Iterator[Call], clients: int, go_on: Callable[[], bool]) -> float:
-        """Keep ``clients`` calls in flight as long as ``go_on`` says; the seconds until the last answer."""
+        """Keep ``clients`` calls in flight while ``go_on`` says so. Returns the seconds until the last answer."""
         begin = time.perf_counter()
         for number, call in enumerate(itertools.islice(calls, clients)):
             self.send(self.connections[number % len(self.connections)], call)
@@ -103,7 +103,7 @@ class Loop:
 
 
 def write(port: int, job: dict[str, Any]) -> dict[str, float]:
-    """``put`` and ``txn``: for so many seconds."""
+    """``put`` and ``txn``, for ``seconds``."""
     workload = Workload(job["keys"])
     loop = Loop(port, job["connections"])
     end = time.perf_counter() + job["seconds"]

@@ -1,6 +1,6 @@
-"""A real etcd, where one is on PATH: one member, on free loopback ports, in a directory of the run.
+"""A real etcd, if one is on PATH: one member, on free loopback ports, in a directory of the run.
 
-It runs only while it is measured, so that it takes nothing from the others. Between turns its data directory stays.
+It runs only while it is measured, so it takes nothing from the others. Between turns its data directory stays.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def version() -> str:
 
 
 class EtcdServer:
-    """etcd on ``data_dir``, from entering the ``with`` block until it is left."""
+    """etcd on ``data_dir``, while the ``with`` block runs."""
 
     def __init__(self, data_dir: Path) -> None:
         self._data_dir = data_dir
@@ -74,7 +74,7 @@ class EtcdServer:
         return self
 
     def _wait_until_it_answers(self) -> None:
-        """A linearizable read: it has found itself leader and has loaded its data."""
+        """Make a linearizable read: then it has found itself leader and has loaded its data."""
         from .etcd_load import RANGE
 
         assert self._process is not None
@@ -109,7 +109,7 @@ class EtcdServer:
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def load(self, job: str, **arguments: Any) -> Sample:
-        """Have the load generator do a job: operations per second, with CPU time of both sides."""
+        """Have the load generator do a job. Returns operations per second, with the CPU time of both sides."""
         before = self.cpu_seconds()
         command = json.dumps({"job": job, "port": self.port, **arguments})
         finished = subprocess.run(
@@ -132,7 +132,7 @@ class EtcdServer:
         )
 
     def ctl(self, *arguments: str) -> str:
-        """Run etcdctl; its output."""
+        """Run etcdctl. Returns its output."""
         finished = subprocess.run(
             [binary("etcdctl"), f"--endpoints=127.0.0.1:{self.port}", "--command-timeout=600s", *arguments],
             capture_output=True,

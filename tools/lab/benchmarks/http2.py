@@ -4,10 +4,10 @@ A frame:    length (3 bytes) ‖ type (1) ‖ flags (1) ‖ stream (4) ‖ paylo
 A call:     HEADERS, then DATA with END_STREAM: 0 ‖ message length (4) ‖ message
 An answer:  HEADERS, DATA (the same form), HEADERS with END_STREAM (the trailers); after a failure the trailers only
 
-Headers that come are not decoded: an answer without a message is a failure. Headers that go are literals of the
-static table. Our receive window is opened once, as wide as it goes; the peer's is kept account of. So one call
-costs about ten microseconds here, an order of magnitude less than the common gRPC library for Python, and the server,
-not the generator, is what is measured.
+Incoming headers are not decoded: an answer without a message is a failure. Outgoing headers are literals of the
+static table. Our receive window is opened once, as wide as possible; the peer's is tracked. So one call costs about
+ten microseconds here, an order of magnitude less than the common gRPC library for Python, and it is the server, not
+the generator, that is measured.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def grpc_message(message: bytes) -> bytes:
 
 
 def header_block(path: str) -> bytes:
-    """HPACK: two entries of the static table, four literals whose names are there."""
+    """HPACK: two entries of the static table, and four literals whose names are in it."""
 
     def literal(name: bytes, value: bytes) -> bytes:
         return name + bytes((len(value),)) + value
@@ -78,7 +78,7 @@ class Connection:
         self._next_stream = 1
 
     def call(self, headers: bytes, message: bytes, *, last: bool = True) -> int:
-        """Queue a call; its stream. ``last``: there is no further message on the stream."""
+        """Queue a call. Returns its stream. ``last``: there is no further message on the stream."""
         if len(message) + 5 > WINDOW_BYTES:
             raise ValueError("a message larger than a stream's first window")
         stream = self._next_stream
@@ -92,7 +92,7 @@ class Connection:
         return stream
 
     def flush(self) -> None:
-        """Send what the peer's window has room for; the rest goes when it says so."""
+        """Send what the peer's window has room for; the rest goes when there is room again."""
         while self._waiting and self._waiting[0][1] <= self._window:
             frames, size_bytes = self._waiting.popleft()
             self._window -= size_bytes
@@ -102,7 +102,7 @@ class Connection:
             self._out.clear()
 
     def receive(self) -> Iterator[Answer]:
-        """Wait for bytes, and what they say about calls."""
+        """Wait for bytes; yields what they say about calls."""
         received = self.socket.recv(1 << 18)
         if not received:
             raise Broken("the server closed the connection")

@@ -37,7 +37,7 @@ def describe(directory: Path) -> dict[str, Any]:
 
 
 def file_system(directory: Path) -> str:
-    """Its type, as the kernel names it."""
+    """The type of the file system, as the kernel names it."""
     mounts = [line.split() for line in Path("/proc/mounts").read_text().splitlines()]
     path = directory.resolve()
     inside = [(len(fields[1]), fields[2]) for fields in mounts if path.is_relative_to(fields[1])]

@@ -64,7 +64,7 @@ def disk_of(settings: Settings) -> Disk:
 
 
 def engine_of(settings: Settings, path: Path, backend: str, **options: Any) -> LocalEngine:
-    """With the defaults, whatever the environment says."""
+    """Open the store with the default options, whatever the environment says."""
     engine = open_engine(path, Options.load({"backend": backend, **options}, {}), disk_of(settings))
     assert isinstance(engine, LocalEngine)
     return engine
@@ -91,12 +91,12 @@ def filled(place: Place, backend: str, keys: int) -> Path:
 
 
 def put_all(store: Store, pairs: list[Pair]) -> None:
-    """One transaction."""
+    """Put all pairs in one transaction."""
     store.txn(success=[ops.put(key, value) for key, value in pairs])
 
 
 def put_versions(store: Store, keys: list[bytes], values: list[bytes], in_flight: int = 512) -> None:
-    """One revision for each key of the list, pipelined."""
+    """Put one revision for each key of the list, pipelined."""
     engine = store.engine
     for start in range(0, len(keys), in_flight):
         ticket = None
@@ -124,7 +124,7 @@ def put_one_by_one(store: Store, workload: Workload, seconds: float) -> Sample:
 
 
 def put_from_threads(store: Store, keys: int, threads: int, seconds: float) -> Sample:
-    """Each thread puts, and puts again when it has returned."""
+    """Each thread puts, and puts again when that has returned."""
     counts = [0] * threads
     workloads = [Workload(keys, turn=number) for number in range(threads)]
     ready = threading.Barrier(threads + 1)
@@ -150,7 +150,7 @@ def put_from_threads(store: Store, keys: int, threads: int, seconds: float) -> S
 
 
 def put_from_tasks(engine: LocalEngine, keys: int, tasks: int, seconds: float) -> Sample:
-    """Each asyncio task puts, and puts again when it has returned. Closes the engine."""
+    """Each asyncio task puts, and puts again when that has returned. Closes the engine."""
 
     async def write(store: AsyncStore, workload: Workload, end: float) -> int:
         done = 0
@@ -172,7 +172,7 @@ def put_from_tasks(engine: LocalEngine, keys: int, tasks: int, seconds: float) -
 # --- watching --------------------------------------------------------------------------
 
 ENDED = (StoreClosed, WatchCanceled)
-"""How a watch ends that is closed while somebody waits for it."""
+"""How a watch ends that is closed while something waits for it."""
 
 
 def watch_request(start: bytes, end: bytes) -> WatchRequest:

@@ -1,6 +1,6 @@
-"""Other stores behind one small face: durable puts and batches, point reads, ranges.
+"""Other stores behind one small interface: durable puts and batches, point reads, ranges.
 
-Each is used as its documentation says for speed with full durability: a put that has returned is on disk.
+Each is used as its documentation recommends for speed with full durability: a put that has returned is on disk.
 None of them has revisions, watches, leases or compare-and-act transactions. A peer whose package is not
 installed raises ``Absent``.
 """
@@ -32,10 +32,10 @@ class Peer(Protocol):
     def put_batch(self, pairs: list[Pair]) -> None: ...
 
     def get_each(self, keys: list[bytes]) -> None:
-        """Read the value of each key, one by one, each as by itself."""
+        """Read the value of each key, one at a time, each as if alone."""
 
     def range(self, start: bytes, end: bytes) -> int:
-        """Read the pairs of ``[start, end)`` into a list; how many."""
+        """Read the pairs of ``[start, end)`` into a list. Returns how many there are."""
 
     def close(self) -> None: ...
 
@@ -44,7 +44,7 @@ Open = Callable[[Path], Peer]
 
 
 class RawLoop:
-    """``pwrite`` and ``fdatasync`` of the bytes that one put needs, one behind the other on a zero-filled file."""
+    """``pwrite`` and ``fdatasync`` of the bytes that one put needs, one after the other on a zero-filled file."""
 
     FILE_BYTES = 64_000_000
     FRAME_BYTES = 65  # what our log writes for a put besides key and value: 344 bytes in all, for 23 + 256
@@ -94,7 +94,7 @@ class LMDB:
                 tx.get(key)
 
     def range(self, start: bytes, end: bytes) -> int:
-        # The end is found by count, not by comparing: the fastest way there is.
+        # The end is found by counting, not by comparing: the fastest way there is.
         with self.env.begin() as tx, tx.cursor() as cursor:
             cursor.set_range(start)
             return len(list(itertools.islice(cursor.iternext(), int(end[-8:]) - int(start[-8:]))))
@@ -267,7 +267,7 @@ PEERS: dict[str, Open] = {
 
 
 def fill(peer: Peer, keys: int) -> None:
-    """All keys of the workload, in large batches where that is possible (commits are slow in some)."""
+    """Put all keys of the workload, in large batches where possible (commits are slow in some)."""
     several: list[Pair] = []
     for pairs in Workload(keys).all_pairs():
         several += pairs

@@ -12,7 +12,7 @@ from typing import Self
 
 
 class Place:
-    """A directory of our own inside ``parent`` (None: where temporary files go), removed at the end."""
+    """A directory of its own inside ``parent`` (None: where temporary files go), removed at the end."""
 
     def __init__(self, parent: str | os.PathLike[str] | None = None) -> None:
         self.root = Path(tempfile.mkdtemp(prefix="kvstore-bench-", dir=parent))
@@ -26,7 +26,7 @@ class Place:
         return path
 
     def once(self, name: str, build: Callable[[Path], None]) -> Path:
-        """A directory that ``build`` has filled, the first time that it is asked for."""
+        """A directory that ``build`` fills the first time it is asked for."""
         path = self.root / f"built-{name}"
         if not path.exists():
             unfinished = self.fresh(name)
@@ -36,7 +36,7 @@ class Place:
         return path
 
     def copy_of(self, source: Path) -> Path:
-        """A copy of a directory that nobody has open; synced, or the first sync of its user would do that."""
+        """A copy of a directory that nobody has open; synced, because otherwise its user's first sync would do that."""
         target = self.fresh(source.name)
         shutil.copytree(source, target, dirs_exist_ok=True)
         os.sync()

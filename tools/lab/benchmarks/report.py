@@ -41,7 +41,7 @@ def print_machine(console: Console, machine: dict[str, Any], settings: Settings)
 
 
 def print_outcome(console: Console, outcome: Outcome) -> None:
-    """One row: its contestants, and the goals that each has."""
+    """One row: its contestants, and the goals of each."""
     contest, row = outcome.contest, outcome.row
     console.print(f"[bold]{escape(row.title)}[/bold] ({row.name})", highlight=False)
     console.print(f"[dim]{escape(row.what)}[/dim]", highlight=False)
@@ -91,7 +91,7 @@ def _details(contestant: Contestant) -> str:
 
 
 def number(value: float) -> str:
-    """Three digits that count."""
+    """Three significant digits."""
     if abs(value) >= 1000:
         return f"{value:,.0f}"
     return f"{value:.3g}"

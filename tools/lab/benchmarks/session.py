@@ -1,4 +1,4 @@
-"""One run: the chosen rows, one after the other, told as they end."""
+"""One run: the chosen rows, one after the other, reported as they end."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def unknown(names: list[str]) -> list[str]:
 def measure(
     names: list[str], settings: Settings, directory: Path | None, *, plot: Path | None, on_stderr: bool
 ) -> dict[str, Any]:
-    """Hold the named rows (none named: all) and print what comes out; everything again for JSON."""
+    """Hold the named rows (none named: all) and print their outcomes. Returns everything again, for JSON."""
     console = Console(stderr=on_stderr)
     if not console.is_terminal:
         console.width = _WIDTH_OF_A_FILE

@@ -9,9 +9,9 @@ from .contest import Sample
 
 
 def rate(seconds: float, work: Callable[[], int]) -> Sample:
-    """Call ``work`` (which returns how many operations it did) until the time is up; operations per second.
+    """Call ``work`` (which returns how many operations it did) until the time is up. Returns operations per second.
 
-    Details: CPU time of this process for one operation.
+    Details: this process's CPU time per operation.
     """
     done = 0
     cpu = time.process_time()
@@ -28,7 +28,7 @@ def per_second(done: int, seconds: float, cpu_seconds: float) -> Sample:
 
 
 def latencies(seconds: float, work: Callable[[], object]) -> list[float]:
-    """How long each call of ``work`` took, in seconds, for so long."""
+    """How long each call of ``work`` took, in seconds; calls it for ``seconds``."""
     took = []
     now = time.perf_counter()
     end = now + seconds
@@ -41,7 +41,7 @@ def latencies(seconds: float, work: Callable[[], object]) -> list[float]:
 
 
 def percentile(values: Sequence[float], percent: float) -> float:
-    """The value that ``percent`` of all do not exceed."""
+    """The value that ``percent`` of all values do not exceed."""
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, int(len(ordered) * percent / 100))]
 

@@ -1,4 +1,4 @@
-"""Keys and values: the same ones, in the same order, for everybody."""
+"""Keys and values: the same, in the same order, for all contestants."""
 
 from __future__ import annotations
 
@@ -40,9 +40,9 @@ def _random_batches(keys: int) -> list[list[Pair]]:
 
 
 class Workload:
-    """Random keys out of ``keys``, and values that do not compress. ``turn``: each writer begins elsewhere.
+    """Random keys from ``keys``, and values that do not compress. ``turn``: each writer starts somewhere else.
 
-    All is drawn when it is made: make it before the clock runs.
+    Everything is drawn when this is made: make it before the clock runs.
     """
 
     def __init__(self, keys: int, turn: int = 0) -> None:
