@@ -248,7 +248,7 @@ class LocalEngine(Reads):
         return response
 
     def lease_revoke(self, lease: int) -> LeaseRevokeResponse:
-        """End a lease; its keys are deleted in one revision. Raises ``LeaseNotFound``."""
+        """End a lease and delete its keys: one revision for each log entry that takes. Raises ``LeaseNotFound``."""
         response: LeaseRevokeResponse | None = None
         while response is None:  # None: its first keys are deleted, and more are left
             response = self.ask(LeaseRevokeRequest(lease))

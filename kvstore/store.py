@@ -367,7 +367,10 @@ class Store(Reader):
         return self._engine.lease_grant(whole_seconds("ttl", ttl), lease)
 
     def revoke_lease(self, lease: int) -> LeaseRevokeResponse:
-        """End a lease and delete its keys, in one revision. Raises ``LeaseNotFound``."""
+        """End a lease and delete its keys, in one revision (several, if they do not fit one log entry).
+
+        Raises ``LeaseNotFound``.
+        """
         return self._engine.lease_revoke(lease)
 
     def keep_alive(self, lease: int) -> LeaseKeepAliveResponse:

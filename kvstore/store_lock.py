@@ -1,4 +1,4 @@
-"""The lock of a store, and what its file says: who holds it, and which backend was written beside it.
+"""The lock of a store, and what its file says: which process holds it, and which backend was written beside it.
 
     {"pid": 4242, "host": "db1", "place": "2f1c-1a40-1a52", "closed": 8812}
 

@@ -138,9 +138,7 @@ def _resolve(
     found = [(main, sub, key, row) for (main, sub), key, row in zip(revisions, keys, named.rows, strict=True)]
     for at in sorted(missing, reverse=True):
         main, sub, _, _ = found.pop(at)
-        if (
-            main > compacted
-        ):  # at the compaction itself, a version superseded in the same revision may be deleted
+        if main > compacted:  # at the compaction, one superseded in the same revision may be deleted
             raise Corruption(f"the version of revision {main}.{sub} is missing from table {HISTORY!r}")
     return found
 

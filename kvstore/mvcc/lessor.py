@@ -1,4 +1,4 @@
-"""Leases: named deadlines with keys attached. When a deadline passes, the keys are deleted in one revision.
+"""Leases: named deadlines with keys attached. When a deadline passes, the keys are deleted.
 
 A lease's deadline is a time of day (clock.py) and is in the log and the backend, so a restart neither forgets nor
 renews it: time that passes while the store is closed counts (policy ``count_downtime``), or does not (``pause``).

@@ -199,7 +199,8 @@ class AsyncWatch(OneWatch):
 
     async def _advance(self, timeout_seconds: float | None) -> bool:
         """Wait for the next response and take it. False if the watch was closed by its owner."""
-        self._check_end()
+        if self._go_on():
+            return True
         try:
             if not await self._wait(timeout_seconds):
                 raise TimeoutError

@@ -30,6 +30,8 @@ from kvstore.watch.stream import Numbered
 
 logger = logging.getLogger("kvstore")
 
+EVENTS_AT_A_TIME = 64
+
 
 class ResponseStream(Protocol):
     """What a watch needs of its stream: ``WatchStream`` is one, and a client of another store's can be one.
@@ -97,36 +99,61 @@ class ResponseStream(Protocol):
 
 
 class Left:
-    """What is left of a response to hand out: ``events`` one by one, or ``whole``, which then has a single item."""
+    """What is left of a response to hand out: its events one by one, or ``whole``, which then has a single item.
 
-    __slots__ = ("after", "events", "response", "whole")
+    Events are made some at a time (``first``: the number of the first of them), shortly before they are used: thousands
+    at once would fall out of the processor's caches before their turn comes.
+    """
 
-    def __init__(self, response: WatchResponse, after: WatchPosition) -> None:
+    __slots__ = ("_end", "after", "events", "response", "whole")
+
+    def __init__(
+        self,
+        response: WatchResponse,
+        after: WatchPosition,
+        whole: list[WatchResponse] | None = None,
+        first: int = 0,
+    ) -> None:
         self.response = response
         self.after = after
         """The watch's position when nothing is left."""
-        self.events = deque(response.events)
+        self.events = deque(response.events[first : first + EVENTS_AT_A_TIME])
+        """The next ones."""
+        self._end = first + len(self.events)
         self.whole = [] if response.created and not response.canceled else [response]
+        if whole is not None:
+            self.whole = whole
+
+    @property
+    def _handed_out(self) -> int:
+        return self._end - len(self.events)
 
     @property
     def position(self) -> WatchPosition:
         """The watch's position now."""
-        count = len(self.events) if self.whole else 0
-        if not count:
-            return self.after
         events = self.response.events
+        if not self.whole or self._handed_out == len(events):
+            return self.after
         assert isinstance(events, Events)
-        return events.position(len(events) - count)
+        return events.position(self._handed_out)
+
+    def further(self) -> Left | None:
+        """The same with more events ready; None: there are no more, or the response was handed out whole."""
+        if not self.whole or self._end == len(self.response.events):
+            return None
+        return Left(self.response, self.after, self.whole, self._handed_out)
 
     def has_whole(self) -> bool:
         """Whether there is a response to hand out: one with events left, or one that never had any."""
-        return bool(self.whole and (self.events or not self.response.events))
+        events = self.response.events
+        return bool(self.whole and (self._handed_out < len(events) or not events))
 
     def rest(self) -> WatchResponse:
         """The response with the events that are left."""
-        all_events = self.response.events
-        handed_out = len(all_events) - len(self.events)
-        return self.response._replace(events=all_events[handed_out:]) if handed_out else self.response
+        handed_out = self._handed_out
+        return (
+            self.response._replace(events=self.response.events[handed_out:]) if handed_out else self.response
+        )
 
 
 class OneWatch:
@@ -179,6 +206,16 @@ class OneWatch:
             after = max(before, WatchPosition(response.revision + 1))
         self._left = Left(response, after)
         self.stream.drop_first()
+
+    def _go_on(self) -> bool:
+        """Whether the last response has more events, which are then ready. Raises what has ended the watch, if it was
+        the last."""
+        further = self._left.further()
+        if further is not None:
+            self._left = further
+            return True
+        self._check_end()
+        return False
 
     def _check_end(self) -> None:
         """Raise whatever ended the watch, once its last response was handed out."""
@@ -242,7 +279,8 @@ class Watch(OneWatch):
 
     def _advance(self, timeout_seconds: float | None) -> bool:
         """Wait for the next response and take it. False if the watch was closed by its owner."""
-        self._check_end()
+        if self._go_on():
+            return True
         try:
             if not self.stream.wait(timeout_seconds):
                 raise TimeoutError

@@ -169,6 +169,29 @@ def test_what_is_left_of_a_response_comes_whole(store: Store) -> None:
         assert events.resume == (4, 0)
 
 
+@pytest.mark.parametrize("taken", [0, 1, 63, 64, 65, 100, 128, 129, 149, 150])
+def test_a_long_response_is_handed_out_a_part_at_a_time(store: Store, taken: int) -> None:
+    """Wherever a part ends, the position is exact, and what is left comes whole or one by one."""
+    store.txn(success=[kvstore.put(b"k%03d" % number) for number in range(100)])
+    store.txn(success=[kvstore.put(b"k%03d" % number) for number in range(50)])
+    told = [(2, b"k%03d" % number) for number in range(100)] + [
+        (3, b"k%03d" % number) for number in range(50)
+    ]
+    with store.watch(prefix=b"k", start_revision=1) as events:
+        assert names(take(events, taken)) == told[:taken]
+        left_at = (told[taken][0], taken % 100) if 0 < taken < 150 else (4, 0) if taken else (1, 0)
+        assert events.resume == left_at
+        with store.watch(prefix=b"k", resume=events.resume) as again:
+            assert names(take(again, 150 - taken)) == told[taken:]
+        if taken < 150:
+            rest = events.get_response(TIMEOUT_SECONDS)
+            assert names(rest.events) == told[taken : taken + len(rest.events)]
+            assert names(take(events, 150 - taken - len(rest.events))) == told[taken + len(rest.events) :]
+        assert events.resume == (4, 0)
+        store.put(b"k", b"v")
+        assert names(take(events, 1)) == [(4, b"k")]
+
+
 @pytest.mark.parametrize("resume", [3, (1,), (1, 2, 3), ("a", 0), b"12", (1.5, 0)])
 def test_a_position_is_two_numbers(store: Store, resume: Any) -> None:
     """Anything else is refused, and so is a start beside it."""

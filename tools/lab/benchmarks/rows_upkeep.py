@@ -232,7 +232,7 @@ def _defragment(store: Any) -> None:  # Any: `CAN` says whether this version has
 
 
 def _put_meanwhile(store: Store, keys: int, seconds: float, job: Callable[[], object] | None) -> list[float]:
-    """How long puts of one writer took while ``job`` ran (None: for so many seconds)."""
+    """How long puts of one writer took while ``job`` ran (None: for ``seconds``)."""
     workload, took = Workload(keys), []
     if job is None:
         return latencies(seconds, lambda: store.put(*workload.pair()))

@@ -55,7 +55,7 @@ def watch_live(contest: Contest) -> None:
 
 
 def _time_events(count: int, events: Iterator[object], write: Callable[[], None]) -> Sample:
-    """Take so many events from the iterator while ``write`` runs in a thread."""
+    """Take ``count`` events from the iterator while ``write`` runs in a thread."""
     writer = threading.Thread(target=write)
     cpu, begin = time.process_time(), time.perf_counter()
     writer.start()
