@@ -6,7 +6,7 @@ thread of the loop's executor, except the one that never takes long: ``get`` of 
 Opening, closing and upkeep run in threads of their own; a ``progress`` function is called there.
 
 A store belongs to no loop. A call belongs to the loop it is made in, and that loop may stop or close at any moment:
-what was planned becomes durable all the same, only nothing is notified. Cancelling a task does not stop its call,
+what was planned becomes durable all the same, only nothing is notified. Canceling a task does not stop its call,
 which finishes in its thread; a store that an abandoned ``open_async`` opens is closed again.
 """
 

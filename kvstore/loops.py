@@ -5,7 +5,7 @@
                        hold all of them for long, perhaps until the store is closed
     pages(rows)        the items of a lazy iterator, fetched a page at a time with ``in_thread``
 
-Cancelling a task does not stop its call, which goes on in its thread. If no thread can be started, the loop does the
+Canceling a task does not stop its call, which goes on in its thread. If no thread can be started, the loop does the
 work itself.
 """
 

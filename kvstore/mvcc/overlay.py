@@ -145,7 +145,7 @@ def _with_run(runs: _Runs, new: list[bytes]) -> _Runs:
     kept = len(runs)
     while kept and len(runs[kept - 1]) < _RUN_RATIO * len(new):
         kept -= 1
-        new = sorted(runs[kept] + new)  # sort() recognises the two runs and merges them
+        new = sorted(runs[kept] + new)  # sort() recognizes the two runs and merges them
     return *runs[:kept], new
 
 
