@@ -35,6 +35,7 @@ import time
 import weakref
 from collections.abc import Sequence
 from pathlib import Path
+from types import FrameType
 from typing import ClassVar, NoReturn, Self
 
 import lmdb
@@ -59,13 +60,29 @@ READERS_MAX = 4096
 RECLAIM_SECONDS = (
     5.0  # how often to free slots that dead processes (other programs' tools) left in LMDB's table
 )
-GET_WAIT_SECONDS = 0.01
+CALL_WAIT_SECONDS = 0.1  # how long closing waits for calls under way that keep no account of themselves
 VIEW_WAIT_SECONDS = 5.0  # how long a new view makes way for a growing map
 GROW_WAIT_SECONDS = 30.0  # how long a growing map waits for open views; then they fail
 
 
 def _refuse(*_: object, **__: object) -> NoReturn:
     raise StoreClosed
+
+
+def _another_thread_is_here() -> bool:
+    """Whether a thread other than the caller's is in a call of this module, such as a ``get``.
+
+    A ``get`` is too short to keep account of itself, so the stacks are looked at. That of a thread whose signal
+    handler has interrupted such a call shows it as well, and will go on doing so.
+    """
+    own, here = threading.get_ident(), globals()
+    for thread, top in sys._current_frames().items():
+        frame: FrameType | None = None if thread == own else top
+        while frame is not None:
+            if frame.f_globals is here:
+                return True
+            frame = frame.f_back
+    return False
 
 
 class LMDBBackend:
@@ -417,8 +434,9 @@ class LMDBBackend:
         deadline = time.monotonic() + VIEW_WAIT_SECONDS
         while self._views and time.monotonic() < deadline:
             time.sleep(0.001)
-        if threading.active_count() > 1:  # a `get` leaves no trace of itself; it takes microseconds
-            time.sleep(GET_WAIT_SECONDS)
+        deadline = time.monotonic() + CALL_WAIT_SECONDS
+        while _another_thread_is_here() and time.monotonic() < deadline:
+            time.sleep(0.001)
         self.environment.close()
         if self._fd >= 0:
             os.close(self._fd)

@@ -41,6 +41,7 @@ def watches(store: kvstore.Store) -> None:
 async def asynchronous(store: kvstore.AsyncStore) -> None:
     await store.put("key")  # type: ignore[arg-type]
     store.put(b"key")  # type: ignore[unused-coroutine]
+    await store.range(prefx=b"key")  # type: ignore[call-arg]
     print((await store.get(b"key")).value)  # type: ignore[union-attr]
     async with kvstore.open("data"):  # type: ignore[attr-defined]
         pass
