@@ -165,9 +165,7 @@ class SQLiteBackend(BackendDefaults):
         with closing(Readers(self.path.parent)) as readers:
             if readers.writer() is not None:
                 frozen.close()
-                raise StoreLocked(
-                    self.path
-                )  # it is only being opened: its side files will be there in a moment
+                raise StoreLocked(self.path)  # it is being opened: its side files will soon be there
         if wal.exists() and wal.stat().st_size:
             raise OpenError(
                 f"{self.path} has commits in {wal.name}, which SQLite cannot read here without {self.path.name}-shm; "

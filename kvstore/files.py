@@ -297,7 +297,7 @@ _NO_LOCKS_ON_FOLDERS = frozenset({errno.EBADF, errno.EINVAL, errno.ENOLCK, errno
 
 
 class FolderLock:
-    """An exclusive advisory lock (flock) on a directory itself: it lasts as long as the directory does.
+    """An exclusive advisory lock (flock) on a directory itself, which, unlike a lock file, nobody can remove.
 
     Network file systems lock only what is open for writing, which a directory never is: there it locks nothing.
     """

@@ -130,9 +130,7 @@ def row_revisions(rows: Sequence[bytes | None]) -> list[tuple[int, int]]:
     try:
         return list(map(_revision_of, map(_from_bytes, [row or b"" for row in rows])))
     except _DecodeError:
-        return [
-            _revision_of(_parse(row or b"")) for row in rows
-        ]  # one by one, to show what is wrong with which row
+        return [_revision_of(_parse(row or b"")) for row in rows]  # shows what is wrong with which
 
 
 def row_change(row: bytes) -> tuple[int, int, bytes]:

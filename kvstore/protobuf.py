@@ -105,7 +105,9 @@ class Package:
         self._pool = pool
         self._name = name
 
-    def __getattr__(self, name: str) -> Any:  # a class made at run time: only the table knows its fields
+    def __getattr__(
+        self, name: str
+    ) -> Any:  # a class made at run time, and so its fields are known only to the table
         if name.startswith("_"):
             raise AttributeError(name)
         try:

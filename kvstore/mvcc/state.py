@@ -163,7 +163,7 @@ class State:
     def look(self, kept: int) -> tuple[Generations, ReadTx]:
         """One look at one state (overlay.py): the generations, and a view of the backend that has all they lack.
 
-        Close the view. Raises ``Compacted`` if revision ``kept`` is no longer kept: a compaction may be deleting its rows.
+        Close the view. Raises ``Compacted`` if revision ``kept`` is no longer kept: its rows may be half deleted.
         """
         generations = self.generations
         tx = self.backend.read()
@@ -175,7 +175,7 @@ class State:
         return generations, tx
 
     def check_kept(self, revision: int, tx: ReadTx | None = None) -> None:
-        """Refuse a revision whose rows a compaction may be deleting. Call it after opening ``tx``, which will be read."""
+        """Refuse a revision whose rows may be half deleted. Call it after opening ``tx``, which will be read."""
         if self._written_elsewhere and tx is not None:
             self.compacted = max(self.compacted, compacted_at(tx))
         if revision < self.compacted:

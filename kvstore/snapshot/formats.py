@@ -48,7 +48,7 @@ def find_format(path: Path) -> SnapshotFormat | None:
 def inspect(
     path: str | os.PathLike[str], progress: Progress | None = None, *, verified: bool = True
 ) -> SnapshotInfo:
-    """What a snapshot file holds, after checking every byte of it (only its manifest, if not ``verified``)."""
+    """What a snapshot file holds. ``verified``: every byte of it is checked first."""
     path = Path(path)
     kind = find_format(path)
     if kind is not None:

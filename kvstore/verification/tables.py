@@ -192,9 +192,7 @@ class _ByKey:
         self._expect(before.end, DELETE, before.key)
 
     def _expect(self, revision: Revision, kind: bytes, key: bytes) -> None:
-        fits = all(
-            0 <= number < 1 << 64 for number in revision
-        )  # if it does not fit, it was reported with its row
+        fits = all(0 <= number < 1 << 64 for number in revision)  # if not, reported with its row
         if fits and revision[0] <= self.marks.revision:
             self._changes.append((revision_key(*revision), kind + key, key))
 

@@ -40,9 +40,7 @@ def export_store(store: Store, path: Path, progress: Progress | None = None) -> 
     state = engine.state
     revision, compacted = state.published, state.compacted
     _check_room(state, path)
-    report = _reporter(
-        progress, 2 * state.backend.in_use_bytes()
-    )  # everything is read once and passed on once
+    report = _reporter(progress, 2 * state.backend.in_use_bytes())  # read once, passed on once
     counts = {"rows": 0}
     with RowSorter(path.absolute().parent) as sorter:
         in_order = KeyRows(state, revision, compacted, report).in_order(sorter)

@@ -117,9 +117,7 @@ class Run:
         self._hear(self._live(chance.random() * LIFE_SECONDS_MAX, from_open=not is_early))
         self._figures["cycles"] += 1
         if chance.random() < 0.8:
-            has_log = any(
-                self._directory.glob("wal/*.wal")
-            )  # otherwise it was killed while it made the store
+            has_log = any(self._directory.glob("wal/*.wal"))  # else killed while it made the store
             self._check(read_only=chance.random() < 0.5 and has_log)
 
     def finish(self) -> None:
