@@ -1,0 +1,345 @@
+"""The two ends of a connection: a server's, and a client's.
+
+    server = ServerConnection(handler)           client = ClientConnection(handler)
+    server.receive(bytes)                        stream = client.request(block, ended=False)
+      handler.route, begin, data ...             client.write(stream, data, end=True)
+    server.answer(stream, head, message, end)    client.receive(bytes)
+    write(b"".join(server.out))                    handler.headers, data ...
+
+What differs is who opens streams; a stream is over for both ends with the end of its answer. The rest is what both
+inherit. A handler may call its connection from inside every call it gets.
+
+A server's stream that was reset while its request is worked on keeps its place among the concurrent ones until the
+owner says `done_with`, so a peer that resets everything cannot make us work on more than it was allowed.
+
+A client knows what may have happened to a request that got no answer. `Stream.unprocessed` is true if the server
+refused it, if it came after what a GOAWAY says was looked at, or if its bytes were never taken out (`take`).
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from .fields import LENGTH, Headers, content_length, is_request, is_response
+from .frames import (
+    END_HEADERS,
+    END_STREAM,
+    ENHANCE_YOUR_CALM,
+    HEADERS,
+    MAX_31_BITS,
+    MAX_CONCURRENT_STREAMS,
+    PREFACE,
+    PROTOCOL_ERROR,
+    REFUSED_STREAM,
+    STREAM_CLOSED,
+    ConnectionFault,
+    header_frames,
+    pack_head,
+    rst_stream,
+)
+from .hpack import Block
+from .limits import LIMITS, Limits
+from .receiving import Receiver
+from .stream import Stream
+
+STREAMS_BEFORE_SETTINGS = 100
+"""Requests that a client makes before the server has said how many it takes."""
+
+
+class CommonHandler(Protocol):
+    """What the owner of either end has to have. A method `pong(payload: bytes)` is called if there is one."""
+
+    def data(self, stream: Stream, payload: bytes, ended: bool) -> None:
+        """More of the peer's message, as it came; `payload` may be empty at the end."""
+
+    def reset(self, stream: Stream, code: int) -> None:
+        """The stream is over: by the peer, by a limit, or because the connection failed.
+
+        A server's owner says `done_with(stream)` once nothing is worked on for it any more, here or later.
+        """
+
+    def drained(self, stream: Stream) -> None:
+        """The data of a stream that was `blocked` has gone out."""
+
+    def closing(self) -> None:
+        """The connection is over: write what is in `out`, then close. Called once."""
+
+
+class Handler(CommonHandler, Protocol):
+    """The owner of a server's end."""
+
+    def route(self, headers: Headers) -> Any:
+        """Judge a good request list. The answer is used again for identical blocks; nobody changes the list."""
+
+    def begin(self, stream: Stream, route: Any, ended: bool) -> None:
+        """A request, with what `route` made of it; if `ended`, without a body."""
+
+
+class ClientHandler(CommonHandler, Protocol):
+    """The owner of a client's end."""
+
+    def headers(self, stream: Stream, headers: Headers, ended: bool) -> None:
+        """The answer's headers, and, if called a second time for the stream, its trailers."""
+
+
+class ServerConnection(Receiver):
+    """The end that answers."""
+
+    def __init__(
+        self, handler: Handler, limits: Limits = LIMITS, now: Callable[[], float] = time.monotonic
+    ) -> None:
+        super().__init__(handler, limits, now)
+        self._preface = PREFACE
+        self._streams_max = limits.concurrent_streams
+        self._stream_window = limits.stream_window_bytes
+        self._working: set[int] = set()
+        """Streams that were reset and keep their places."""
+        self._has_gaps = False
+        """Ids were left out: a late one may never have been opened."""
+        self._pinged_at = -math.inf
+        self._strikes = 0
+
+    def answer(self, stream: Stream, head: bytes, message: bytes, trailers: bytes) -> None:
+        """A whole answer: HEADERS, DATA, and HEADERS that end the stream. No state, if it fits all windows."""
+        size = len(message)
+        if (
+            stream.queue is None
+            and len(head) + size + len(trailers) <= self._frame_bytes
+            and size <= self._send_window
+            and size <= stream.send_window
+        ):
+            if not stream.local_open:
+                return
+            self._send_window -= size
+            self._has_sent = True
+            stream_id = stream.id
+            self.out += (
+                pack_head(len(head) << 8 | HEADERS, END_HEADERS, stream_id),
+                head,
+                pack_head(size << 8, 0, stream_id),
+                message,
+                pack_head(len(trailers) << 8 | HEADERS, END_HEADERS | END_STREAM, stream_id),
+                trailers,
+            )
+            self._sent_end(stream)
+        else:
+            self.head(stream, head)
+            self.write(stream, message)
+            self.close(stream, trailers)
+
+    def head(self, stream: Stream, block: bytes) -> None:
+        """HEADERS, and the stream goes on."""
+        if stream.local_open:
+            stream.answered = self._has_sent = True
+            self.out += header_frames(stream.id, block, 0, self._frame_bytes)
+
+    def done_with(self, stream: Stream) -> None:
+        """Nothing is worked on any more for a stream that `Handler.reset` was called for. Once or more, at any time."""
+        self._working.discard(stream.id)
+
+    def _on_block(self, stream_id: int, ended: bool, data: bytes) -> None:
+        block = self._decoder.decode(data)
+        stream = self.streams.get(stream_id)
+        if stream is not None:
+            self._on_request_trailers(stream, ended, block)
+            return
+        if stream_id <= self._last or not stream_id & 1:
+            self._on_late_block(stream_id)
+            return
+        if stream_id - self._last > 2:
+            self._has_gaps = True
+        self._last = stream_id
+        if self._leaving or len(self.streams) + len(self._working) >= self._streams_max:
+            self._refuse(stream_id, ended, REFUSED_STREAM)
+            return
+        request = block.request
+        if request is None:
+            if not is_request(block.seen):
+                self._refuse(stream_id, ended, PROTOCOL_ERROR)
+                return
+            length = content_length(block.headers) if block.seen & LENGTH else -1
+            request = block.request = self.handler.route(block.headers), length
+        route, length = request
+        if ended and length > 0:
+            self._refuse(stream_id, ended, PROTOCOL_ERROR)
+            return
+        stream = self.streams[stream_id] = Stream(stream_id, self._initial_window, self._stream_window)
+        stream.remaining_bytes = length
+        if ended:
+            stream.remote_open = False
+        self.handler.begin(stream, route, ended)
+
+    def _on_request_trailers(self, stream: Stream, ended: bool, block: Block) -> None:
+        if not stream.remote_open:
+            self._stream_error(stream, STREAM_CLOSED)
+        elif self._on_trailers(stream, ended, block):
+            self.handler.data(stream, b"", True)
+
+    def _on_late_block(self, stream_id: int) -> None:
+        """HEADERS for a stream that is over, or was left out, or is not a client's to open."""
+        if stream_id in self._abandoned:
+            return
+        if stream_id & 1 and not self._has_gaps:
+            raise ConnectionFault(STREAM_CLOSED, f"HEADERS for stream {stream_id}, which is over")
+        raise ConnectionFault(PROTOCOL_ERROR, f"HEADERS for stream {stream_id}, which no client can open now")
+
+    def _refuse(self, stream_id: int, ended: bool, code: int) -> None:
+        """RST_STREAM for a request that does not begin."""
+        self._spend_reset()
+        self.out.append(rst_stream(stream_id, code))
+        if not ended:
+            self._abandon(stream_id)
+
+    def _is_idle(self, stream_id: int) -> bool:
+        return not stream_id & 1 or stream_id > self._last
+
+    def _sent_end(self, stream: Stream) -> None:
+        self._exchange_over(stream, not stream.remote_open)
+
+    def _received_end(self, stream: Stream) -> None:
+        pass
+
+    def _drop(self, stream: Stream, code: int) -> None:
+        if stream.open:
+            self._working.add(stream.id)
+        super()._drop(stream, code)
+
+    def _check_ping(self) -> None:
+        """etcd's rule, which clients know: a PING too soon is a strike, unless we sent something since the last."""
+        now = self.now()
+        since, self._pinged_at = now - self._pinged_at, now
+        if self._has_sent:
+            self._has_sent = False
+            self._strikes = 0
+            return
+        limits = self.limits
+        if since < (limits.ping_interval_seconds if self.streams else limits.ping_interval_idle_seconds):
+            self._strikes += 1
+            if self._strikes >= limits.ping_strikes:
+                raise ConnectionFault(ENHANCE_YOUR_CALM, "too_many_pings")
+
+
+class ClientConnection(Receiver):
+    """The end that asks. Its owner has to get what it writes by `take`."""
+
+    is_client = True
+
+    def __init__(
+        self, handler: ClientHandler, limits: Limits = LIMITS, now: Callable[[], float] = time.monotonic
+    ) -> None:
+        super().__init__(handler, limits, now)
+        self._next = 1
+        self._streams_max = STREAMS_BEFORE_SETTINGS
+        self._untaken: list[Stream] = []
+        """Requests whose bytes are in `out`."""
+
+    @property
+    def can_request(self) -> bool:
+        """Whether there is room for a request now. If the connection is `leaving`, there will be none any more."""
+        return not self.leaving and len(self.streams) < self._streams_max
+
+    @property
+    def leaving(self) -> bool:
+        """One end has said GOAWAY, or the ids are used up: another connection is needed."""
+        return self._leaving or self._next > MAX_31_BITS
+
+    def request(self, block: bytes, ended: bool = False) -> Stream:
+        """HEADERS of a request, encoded by `hpack.encode`. Raises CannotRequest where `can_request` is false."""
+        if not self.can_request:
+            raise CannotRequest(
+                "the connection is closing" if self.leaving else "the server takes no more streams"
+            )
+        stream = Stream(self._next, self._initial_window, self.limits.stream_window_bytes)
+        self.streams[self._next] = stream
+        self._next += 2
+        self._untaken.append(stream)
+        self.out += header_frames(stream.id, block, END_STREAM if ended else 0, self._frame_bytes)
+        stream.local_open = not ended
+        return stream
+
+    def take(self) -> bytes:
+        self._untaken.clear()
+        return super().take()
+
+    def _on_block(self, stream_id: int, ended: bool, data: bytes) -> None:
+        block = self._decoder.decode(data)
+        stream = self.streams.get(stream_id)
+        if stream is None:
+            if self._is_idle(stream_id):
+                raise ConnectionFault(
+                    PROTOCOL_ERROR, f"HEADERS for stream {stream_id}, which was never opened"
+                )
+            if stream_id not in self._abandoned:
+                raise ConnectionFault(STREAM_CLOSED, f"HEADERS for stream {stream_id}, which is over")
+        elif stream.answered:
+            if self._on_trailers(stream, ended, block):
+                self._deliver(stream, block, True)
+        elif not is_response(block.seen) or (ended and _is_interim(block)):
+            self._stream_error(stream, PROTOCOL_ERROR)
+        elif _is_interim(block):
+            self._spend()
+        else:
+            self._on_answer(stream, ended, block)
+
+    def _on_answer(self, stream: Stream, ended: bool, block: Block) -> None:
+        stream.answered = True
+        if block.seen & LENGTH:
+            stream.remaining_bytes = content_length(block.headers)
+            if ended and stream.remaining_bytes:
+                self._stream_error(stream, PROTOCOL_ERROR)
+                return
+        stream.remote_open = not ended
+        self._deliver(stream, block, ended)
+
+    def _deliver(self, stream: Stream, block: Block, ended: bool) -> None:
+        self.handler.headers(stream, block.headers, ended)
+        if ended:
+            self._received_end(stream)
+
+    def _on_data(self, stream: Stream, payload: bytes, size: int, ended: int) -> None:
+        if stream.answered:
+            super()._on_data(stream, payload, size, ended)
+        else:
+            self._stream_error(stream, PROTOCOL_ERROR)
+
+    def _is_idle(self, stream_id: int) -> bool:
+        return not stream_id & 1 or stream_id >= self._next
+
+    def _sent_end(self, stream: Stream) -> None:
+        stream.local_open = False
+
+    def _received_end(self, stream: Stream) -> None:
+        if stream.open:
+            self._exchange_over(stream, not (stream.local_open or stream.blocked))
+
+    def _apply_setting(self, setting: int, value: int) -> None:
+        if setting == MAX_CONCURRENT_STREAMS:
+            self._streams_max = value
+        else:
+            super()._apply_setting(setting, value)
+
+    def _peer_leaves(self, last_stream_id: int) -> None:
+        self._leaving = True
+        for stream in [stream for stream in self.streams.values() if stream.id > last_stream_id]:
+            self._drop(stream, REFUSED_STREAM)
+        self._close_when_empty()
+
+    def _drop(self, stream: Stream, code: int) -> None:
+        stream.unprocessed = (code == REFUSED_STREAM and not stream.answered) or stream in self._untaken
+        super()._drop(stream, code)
+
+    def _check_ping(self) -> None:
+        if not self._updates.take():
+            raise ConnectionFault(ENHANCE_YOUR_CALM, "too many PING frames")
+
+
+class CannotRequest(Exception):
+    """A request that the connection has no room for."""
+
+
+def _is_interim(block: Block) -> bool:
+    """Whether it is an answer before the answer: status 1xx."""
+    return block.headers[0][1].startswith(b"1")
