@@ -21,6 +21,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
+from kvstore import layout
 from kvstore.files import Disk, File, OSDisk
 
 from .bbolt_page import (
@@ -46,7 +47,6 @@ Rows = Iterable[tuple[bytes, bytes]]
 
 _BUFFER_BYTES = 1 << 20
 _MIN_CHILDREN_TO_SPLIT = 4
-_PART_SUFFIX = ".part"
 
 
 def write_bbolt(
@@ -67,7 +67,7 @@ def write_bbolt(
         raise ValueError(f"page size {page_size}, fill {fill}")
     disk = disk or OSDisk()
     target = Path(path)
-    part = target.with_name(target.name + _PART_SUFFIX)
+    part = layout.temporary(target)
     disk.remove(part)
     file = disk.create(part)
     try:

@@ -20,7 +20,7 @@ from kvstore.backend import Row
 from kvstore.keyvalue import decode_row, row_numbers
 from kvstore.mvcc.lessor import TTL_MAX_SECONDS, Lease
 from kvstore.mvcc.marks import Marks
-from kvstore.mvcc.schema import FORMAT_VERSION, lease_key, pack_u64
+from kvstore.mvcc.schema import FORMAT_VERSION, META_CARRIED, lease_key, pack_u64
 
 from . import rows
 from .etcd_file import EtcdFile
@@ -28,7 +28,6 @@ from .etcd_file import EtcdFile
 MIN_TTL_SECONDS = 2
 """The smallest TTL of an etcd with the default election timeout."""
 
-CARRIED_PREFIX = b"etcd/"
 CARRIED_BUCKETS = (
     rows.AUTH,
     rows.AUTH_ROLES,
@@ -110,7 +109,7 @@ def carried_rows(file: EtcdFile) -> list[Row]:
 
 
 def carried_key(bucket: bytes, key: bytes) -> bytes:
-    return CARRIED_PREFIX + bucket + b"/" + key
+    return META_CARRIED + bucket + b"/" + key
 
 
 def carried_bucket(bucket: bytes, meta: Iterable[Row]) -> list[Row]:

@@ -21,7 +21,7 @@ from kvstore.foreign import Exported
 from kvstore.mvcc.schema import META
 from kvstore.mvcc.state import State
 from kvstore.reads import Reads
-from kvstore.store import Store
+from kvstore.store import Reader
 
 from . import rows
 from .bbolt_write import write_bbolt
@@ -31,7 +31,7 @@ from .row_sort import RUN_BYTES, RowSorter
 from .rows import Alarm, Lease, encode_alarm, encode_lease, encode_revision, encode_u64
 
 
-def export_store(store: Store, path: Path, progress: Progress | None = None) -> Exported:
+def export_store(store: Reader, path: Path, progress: Progress | None = None) -> Exported:
     """Write the store as it is now to the new file ``path``. Raises ``FileExistsError``, ``DiskFull``."""
     path = Path(path)
     if os.path.lexists(path):
@@ -52,7 +52,7 @@ def export_store(store: Store, path: Path, progress: Progress | None = None) -> 
         buckets: dict[bytes, Iterable[Row]] = {rows.KEY: _counted(in_order, counts, report), **beside}
         meta = _all_meta(state)
         buckets |= {name: carried_bucket(name, meta) for name in CARRIED_BUCKETS}
-        size_bytes = write_bbolt(path, sorted(buckets.items()))
+        size_bytes = write_bbolt(path, sorted(buckets.items()), disk=engine.disk)
     return Exported(
         path=path,
         size_bytes=size_bytes,

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from kvstore.backend import Progress
 from kvstore.foreign import Exported, Imported, ImportOptions, LogRecord
-from kvstore.store import Store
+from kvstore.store import Reader, Store
 
 from .bbolt_read import is_bbolt
 from .wal_read import is_log
@@ -42,7 +42,7 @@ class EtcdStores:
 
         return import_store(source, data_dir, options, progress)
 
-    def export_store(self, store: Store, path: Path, progress: Progress | None = None) -> Exported:
+    def export_store(self, store: Reader, path: Path, progress: Progress | None = None) -> Exported:
         from .export_store import export_store
 
         return export_store(store, path, progress)

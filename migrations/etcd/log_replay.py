@@ -18,7 +18,7 @@ from typing import Any
 
 from google.protobuf.message import DecodeError
 
-from kvstore.errors import BadArgument, Corruption, RequestError
+from kvstore.errors import BadArgument, CorruptCluster, Corruption, LeaseNotFound, RequestError
 from kvstore.etcdpb.requests import from_message
 from kvstore.model import PutRequest, RangeRequest, TxnRequest
 from kvstore.mvcc.lessor import Lessor
@@ -26,7 +26,7 @@ from kvstore.mvcc.plan import Planner
 from kvstore.mvcc.state import State
 
 from . import rows
-from .auth import Auth, Refused
+from .auth import Auth
 from .beside_keys import MIN_TTL_SECONDS, deadline_ms
 from .carried import Carried
 from .data_dir import EtcdDataDir
@@ -34,6 +34,8 @@ from .membership import Membership
 from .wal_content import LogEntry
 
 _OF_MEMBERS = frozenset({"conf_change", "v2", "cluster_member_attr_set", "cluster_version_set"})
+_OF_KEYS = frozenset({"put", "delete_range", "txn", "lease_revoke"})
+"""What takes permissions of keys."""
 _CAPPED = frozenset({"put", "txn", "lease_grant"})
 """What a server without room refuses."""
 
@@ -48,7 +50,7 @@ class LogReplay:
         self._now_ms = now_ms
         self._carried = Carried(state)
         self._members = Membership(self._carried, frozenset(self._carried.all(rows.MEMBERS)))
-        self._auth = Auth(self._carried)
+        self._auth = Auth(state)
         self.notes: list[str] = self._auth.notes
         self.refused = 0
 
@@ -86,7 +88,7 @@ class LogReplay:
     def _guarded(self, kind: str, entry: LogEntry) -> None:
         try:
             self._apply(kind, entry)
-        except (RequestError, Refused):
+        except (RequestError, CorruptCluster):
             self.refused += 1
         except (DecodeError, rows.RowError, ValueError, TypeError) as error:
             raise Corruption(f"entry {entry.index}: {error}", entry.path, entry.offset) from None
@@ -101,7 +103,8 @@ class LogReplay:
             self._auth.apply(kind, request)
         elif kind in _HANDLERS:
             self._check_alarms(kind, request)
-            self._auth.check(kind, request, self._keys_of_lease)
+            if self._auth.rules.enabled and kind in _OF_KEYS:
+                self._auth.check(request.header, _request(getattr(request, kind)), self._keys_of_lease)
             _HANDLERS[kind](self, getattr(request, kind))
 
     def _keys_of_lease(self, lease: int) -> list[bytes]:
@@ -111,9 +114,9 @@ class LogReplay:
     def _check_alarms(self, kind: str, request: Any) -> None:
         raised = {key[8:] for key in self._state.alarms}
         if b"CORRUPT" in raised and kind != "alarm":
-            raise Refused
+            raise CorruptCluster
         if b"NOSPACE" in raised and kind in _CAPPED and not (kind == "txn" and not _puts(request.txn)):
-            raise Refused
+            raise RequestError("there was no room")
 
     # --- keys ----------------------------------------------------------------------------
 
@@ -127,7 +130,7 @@ class LogReplay:
 
     def _lease_grant(self, grant: Any) -> None:
         if not grant.ID:
-            raise Refused
+            raise LeaseNotFound
         self._planned(grant)
 
     def _lease_checkpoint(self, request: Any) -> None:

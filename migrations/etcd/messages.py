@@ -6,10 +6,8 @@ from typing import Any
 
 from google.protobuf.message import DecodeError
 
-from kvstore.etcdpb.table import TABLE
-from kvstore.protobuf import Messages
+from kvstore.etcdpb.logged import MESSAGES as _MESSAGES
 
-_MESSAGES = Messages(TABLE, strings_are_bytes=True)
 _mvccpb, _leasepb, _authpb, _raftpb, _etcdserverpb, _shallow = map(
     _MESSAGES.package, ("mvccpb", "leasepb", "authpb", "raftpb", "etcdserverpb", "shallow")
 )
