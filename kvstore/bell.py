@@ -8,6 +8,14 @@ Python code around a lock, which an exception on the way in leaves locked foreve
 from __future__ import annotations
 
 import threading
+from typing import Protocol
+
+
+class Ringing(Protocol):
+    """What somebody else rings: a ``Bell``, or an object of its owner's that has the owner look for work."""
+
+    def ring(self) -> None:
+        """Called by any thread, after the work is there; often for nothing. Quick, and raises nothing."""
 
 
 class Bell:

@@ -21,6 +21,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
+from collections.abc import Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -33,6 +34,7 @@ from kvstore.life import Phase
 from kvstore.model import (
     Alarm,
     AlarmRequest,
+    AlarmResponse,
     CompactionRequest,
     CompactionResponse,
     DeleteRangeRequest,
@@ -51,10 +53,12 @@ from kvstore.model import (
     PutResponse,
     PutWithTTLRequest,
     Request,
+    RowsRequest,
     TxnRequest,
     TxnResponse,
 )
 from kvstore.mvcc.plan import Planner
+from kvstore.mvcc.schema import META_RAFT_TERM, pack_u64, parse_u64
 from kvstore.observe.estimates import CompactionEstimate
 from kvstore.observe.status import Health, Status, health_of
 from kvstore.reads import Reads
@@ -68,7 +72,7 @@ from kvstore.upkeep.leasing import Leasing
 from kvstore.upkeep.snapshots import SnapshotKeeper
 from kvstore.write.admission import check
 from kvstore.write.room import Room
-from kvstore.write.ticket import Ticket
+from kvstore.write.ticket import Notify, Ticket
 from kvstore.write.writer import Writer, holds
 
 if TYPE_CHECKING:
@@ -81,6 +85,7 @@ class LocalEngine(Reads):
     """An open data directory. Thread-safe. Made by ``recovery.open_engine``."""
 
     core: Core
+    _planner_kind = Planner
 
     def __init__(self, core: Core) -> None:
         super().__init__(core)
@@ -112,7 +117,13 @@ class LocalEngine(Reads):
         )
 
     def _make_planner(self, core: Core) -> Planner:
-        return Planner(core.state, core.lessor, core.clock.lease_ms, core.options.lease_min_ttl_seconds)
+        return self._planner_kind(
+            core.state,
+            core.lessor,
+            core.clock.lease_ms,
+            core.options.lease_min_ttl_seconds,
+            core.options.nospace_policy,
+        )
 
     def _listen(self, hub: Hub) -> None:
         self.writer.listeners.append(hub.published)
@@ -120,7 +131,8 @@ class LocalEngine(Reads):
     # --- writes -----------------------------------------------------------------------
     #
     # Each request is checked before any lock is taken (write/admission.py) and admitted (there is room for it). ``ask``
-    # then blocks until it is durable; ``submit`` plans it at once and returns a ticket. The rest is the writer's.
+    # then blocks until it is durable; ``submit`` plans it at once and returns a ticket; ``ask_soon`` puts it down for
+    # the flusher, which plans it. The rest is the writer's.
 
     def put(self, request: PutRequest, ttl_seconds: int = 0) -> PutResponse:
         """Write a key. With ``ttl_seconds`` the same log entry grants the key a lease of its own."""
@@ -144,6 +156,34 @@ class LocalEngine(Reads):
         """Plan a request and return its ticket; the write is durable once ``wait`` has returned for the ticket."""
         self._admit(check(request, self.options))
         return self.writer.submit(request)
+
+    def ask_soon(self, request: Request, notify: Notify, future: Any = None) -> Ticket | None:
+        """Put a request down, and go on: nothing is planned here, and nothing waited for.
+
+        ``notify`` is called once with the ticket in a list, by the thread that leads the writers, when the ticket is
+        durable or has failed, be it refused when it was planned: ``error_of`` says why. It may be called before this
+        returns. ``future`` is the caller's, to know the ticket by. A caller that is gone may set ``ticket.withdrawn``:
+        what is not planned by then is dropped, and nobody notified.
+
+        None: not now, nothing was put down. There may be no room until a checkpoint has been made, or background work
+        has to begin: ``ask`` in a thread, which waits or says why not.
+
+        Raises what refuses the request as it is, and what refuses every write (``StorePoisoned``, ``StoreClosed``);
+        ``NoThread`` where nobody could lead: then ``ask`` in a thread, or here, which leads itself.
+        """
+        cost_bytes = check(request, self.options)
+        if self.life.write_refusal is not None:
+            if cost_bytes and self.life.is_stalled:
+                return None  # a stall that may end there
+            raise self.life.write_refusal()
+        if self.background.at_rest:
+            return None
+        if cost_bytes and self.state.generations[0].size_bytes + cost_bytes >= self.room.unchecked_bytes:
+            return None
+        ticket = Ticket(request)
+        ticket.notify, ticket.future = notify, future
+        self.writer.ask_soon(ticket)
+        return ticket
 
     def wait(self, ticket: Ticket) -> Any:
         return self.writer.wait(ticket)
@@ -249,9 +289,7 @@ class LocalEngine(Reads):
 
     def lease_revoke(self, lease: int) -> LeaseRevokeResponse:
         """End a lease and delete its keys: one revision for each log entry that takes. Raises ``LeaseNotFound``."""
-        response: LeaseRevokeResponse | None = None
-        while response is None:  # None: its first keys are deleted, and more are left
-            response = self.ask(LeaseRevokeRequest(lease))
+        response: LeaseRevokeResponse = self.ask(LeaseRevokeRequest(lease))
         return response
 
     def lease_keep_alive(self, lease: int) -> LeaseKeepAliveResponse:
@@ -277,12 +315,24 @@ class LocalEngine(Reads):
 
     # --- upkeep -----------------------------------------------------------------------
 
+    def raise_alarm(self, alarm: Alarm) -> None:
+        """Raise an alarm, if it is not raised. ``CORRUPT`` has all that changes keys refused (``CorruptCluster``).
+
+        Raises ``BadArgument`` for a name that is none of etcd's.
+        """
+        self.ask(AlarmRequest(alarm.member_id, alarm.alarm, on=True))
+
     def disarm(self, alarm: Alarm) -> tuple[Alarm, ...]:
         """Clear an alarm. Returns the alarms that were cleared."""
         if alarm not in self.alarms():
             return ()
-        self.ask(AlarmRequest(alarm.member_id, alarm.alarm, on=False))
-        return (alarm,)
+        response: AlarmResponse = self.ask(AlarmRequest(alarm.member_id, alarm.alarm, on=False))
+        return response.alarms
+
+    def begin_term(self) -> int:
+        """Count that the store is served once more: the term of who serves it now, 2 at the first time."""
+        term: int = self.ask(RowsRequest(_next_term))
+        return term
 
     @sheltered
     def checkpoint(self) -> bool:
@@ -370,3 +420,8 @@ class LocalEngine(Reads):
             core.lock.note_closed(core.state.applied_index)
         except (Busy, DiskFull, NoDescriptor, MemoryError) as error:
             logger.warning("closed without a checkpoint: %s; the log has everything", said_of(error))
+
+
+def _next_term(rows: Mapping[bytes, bytes]) -> tuple[dict[bytes, bytes | None], int]:
+    term = parse_u64(rows.get(META_RAFT_TERM), 1) + 1
+    return {META_RAFT_TERM: pack_u64(term)}, term

@@ -21,6 +21,7 @@
     |-- Corruption                "damaged": path, offset and last good revision say where
     `-- StateError                the handle cannot do this, now or ever
         |-- StoreClosed, StorePoisoned, ForkedStore, ReadOnly, RevisionsExhausted
+        |-- CorruptCluster      until the alarm CORRUPT is put out
         |-- Unsupported           only a store on this machine can; the message says what to do instead
         |-- StoreUnreachable      its directory was renamed or removed, or this user may not use it
         |-- NoThread, NoDescriptor  not now: no thread, or no file descriptor, is available
@@ -403,6 +404,13 @@ class Busy(StateError):
 class ReadOnly(StateError):
     code = Code.FAILED_PRECONDITION
     message = "the store is open read-only"
+
+
+class CorruptCluster(StateError):
+    """The alarm CORRUPT is on: nothing is changed until somebody has looked, and put it out (``disarm``)."""
+
+    code = Code.DATA_LOSS
+    message = "etcdserver: corrupt cluster"
 
 
 class Unsupported(StateError):

@@ -19,7 +19,7 @@ from kvstore import plugins
 from kvstore.backend import Progress
 
 if TYPE_CHECKING:
-    from kvstore.store import Store
+    from kvstore.store import Reader, Store
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,7 +91,7 @@ class ForeignStores(Protocol):
     ) -> Imported:
         """Make the new data directory ``data_dir``: all of it, or nothing."""
 
-    def export_store(self, store: Store, path: Path, progress: Progress | None = None) -> Exported:
+    def export_store(self, store: Reader, path: Path, progress: Progress | None = None) -> Exported:
         """Write a file: all of it, or nothing."""
 
     def dump_log(self, path: Path, *, wal_dir: str = "") -> Iterator[LogRecord]:

@@ -10,6 +10,8 @@
     <data-dir>/snap/db.broken                         a damaged backend that was set aside
     <data-dir>/snap/<cluster-id>-<index>.snap         snapshots
     <data-dir>/snap/<...>.snap.tmp                    a snapshot in the making; removed at open
+    <data-dir>/tls/cert.pem, key.pem                  a server's own certificate (network/self_signed.py)
+    <data-dir>/snap/etcd.<number>.tmp                 a snapshot for an etcd client, until it is open; removed at open
     <data-dir>.restoring, <data-dir>/.restoring       a restore in the making (snapshot/building.py)
 
 Ids and indexes are 16 lower-case hex digits, so names sort like numbers.
@@ -79,8 +81,15 @@ class DataDir:
         return self.snap / "db"
 
     @cached_property
+    def tls(self) -> Path:
+        return self.root / "tls"
+
+    @cached_property
     def db_temp(self) -> Path:
         return self.snap / ("db" + TEMP_SUFFIX)
+
+    def etcd_snapshot(self, number: int) -> Path:
+        return self.snap / f"etcd.{number}{TEMP_SUFFIX}"
 
     @cached_property
     def db_broken(self) -> Path:

@@ -95,10 +95,16 @@ HISTOGRAMS = {
 # --- exposition ------------------------------------------------------------------------
 
 
+class Reporting(Protocol):
+    """An engine, as far as it is needed here."""
+
+    def status(self) -> Status: ...
+
+
 class StoreCollector:
     """A Prometheus collector of one store."""
 
-    def __init__(self, engine: Reads) -> None:
+    def __init__(self, engine: Reporting) -> None:
         self._engine = engine
 
     def collect(self) -> Iterable[Metric]:
@@ -152,12 +158,18 @@ def collector(store: Opened) -> Collector:
 
 def render(store: Opened) -> str:
     """All metrics of a store in Prometheus' text format."""
+    return exposition(StoreCollector(store.engine)).decode()
+
+
+def exposition(*collectors: Collector) -> bytes:
+    """What collectors say, in Prometheus' text format."""
     _require()
     from prometheus_client import CollectorRegistry, generate_latest
 
     registry = CollectorRegistry()
-    registry.register(collector(store))
-    return generate_latest(registry).decode()
+    for each in collectors:
+        registry.register(each)
+    return generate_latest(registry)
 
 
 def _require() -> None:

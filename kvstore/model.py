@@ -6,7 +6,7 @@ key, and ``prefix_end(prefix)`` ends a prefix. Revision 0 means the newest.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from enum import IntEnum
 from typing import Any, NamedTuple, NoReturn
 
@@ -149,6 +149,10 @@ for _kind in (RangeRequest, PutRequest, DeleteRangeRequest, Compare, TxnRequest)
     _kind.__bool__ = _refuse_truth  # type: ignore[union-attr]  # named tuples take no method by assignment, says mypy
 
 
+KeysOfLease = Callable[[int], Collection[bytes]]
+"""The keys that are attached to a lease; none, if there is no such lease."""
+
+
 class PutWithTTLRequest(NamedTuple):
     """A put with a lease of its own, of ``ttl_seconds``."""
 
@@ -193,8 +197,13 @@ class LeaseLeasesRequest(NamedTuple):
     pass
 
 
+NOSPACE = "NOSPACE"
+CORRUPT = "CORRUPT"
+ALARMS = (NOSPACE, CORRUPT)
+
+
 class AlarmRequest(NamedTuple):
-    """Raise an alarm, or clear it."""
+    """Raise an alarm, or clear it. Nothing changes where it is so already."""
 
     member_id: int
     alarm: str
@@ -217,6 +226,32 @@ class ClampRequest(NamedTuple):
     """Shorten every lease that has more time left than its TTL."""
 
 
+class RenewAllRequest(NamedTuple):
+    """The time of every lease starts anew, also of those that are due."""
+
+
+class RowsRequest(NamedTuple):
+    """Change rows that the store only carries (``META_CARRIED``): users, members, a term.
+
+    ``decide`` is called where the request is planned, with the rows that there are, by name. It returns what becomes of
+    which rows (None: deleted), and the response; or raises why not. It changes nothing itself, and may be called twice.
+    """
+
+    decide: Callable[[Mapping[bytes, bytes]], tuple[Mapping[bytes, bytes | None], Any]]
+
+
+class GuardedRequest(NamedTuple):
+    """A request that may be planned only if ``guard`` lets it through at that moment; it raises why not.
+
+    ``guard`` gets the request, the rows that are kept beside the keys, and what gives the keys of a lease.
+    """
+
+    request: Any
+    guard: Callable[[Any, Mapping[bytes, bytes], KeysOfLease], None]
+    header_bytes: int = 0
+    """What saying whose it is adds to its size."""
+
+
 class BarrierRequest(NamedTuple):
     """Changes nothing; answered when everything planned before it is durable."""
 
@@ -236,6 +271,9 @@ Request = (
     | ExpireRequest
     | ShiftRequest
     | ClampRequest
+    | RenewAllRequest
+    | RowsRequest
+    | GuardedRequest
     | BarrierRequest
 )
 """What the planner decides."""
@@ -323,6 +361,13 @@ class Alarm(NamedTuple):
 
     member_id: int
     alarm: str
+
+
+class AlarmResponse(NamedTuple):
+    """``alarms``: what is raised now of those asked to be, or what was put out."""
+
+    revision: int
+    alarms: tuple[Alarm, ...]
 
 
 class Event(NamedTuple):

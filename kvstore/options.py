@@ -25,7 +25,8 @@ MIB = 1 << 20
 DEFAULT_QUOTA_BYTES = 2 << 30
 DURABILITIES = ("always", "interval", "off")
 COMPACTION_MODES = ("periodic", "revision")
-LEASE_POLICIES = ("count_downtime", "pause")
+LEASE_POLICIES = ("count_downtime", "pause", "renew")
+NOSPACE_POLICIES = ("heals", "sticky")
 
 
 class BadOption(KVStoreError, ValueError):
@@ -92,13 +93,17 @@ class Options:
     """Live bytes (free pages do not count) above which writes are refused; 0: 2 GiB; negative: no quota."""
     low_disk_bytes: int = 64 * MIB
     """Writes are refused when the file system has less room than this; 0: off."""
+    nospace_policy: str = "heals"
+    """``heals``: writes are accepted again as soon as there is room; ``sticky``: once one was refused, what puts or
+    grants is refused until the alarm ``NOSPACE`` is put out by hand, also after a restart, as in etcd."""
 
     max_txn_ops: int = 128
     max_request_bytes: int = 1_572_864
 
     lease_min_ttl_seconds: int = 2
     lease_restart_policy: str = "count_downtime"
-    """``count_downtime``: time passes while the store is closed; ``pause``: leases keep the time they had left."""
+    """``count_downtime``: time passes while the store is closed; ``pause``: leases keep the time they had left;
+    ``renew``: each has its whole TTL again after an opening, as in etcd."""
 
     watch_buffer: int = 4 * MIB
     """Bytes of events buffered for one watch; a watch that falls further behind reads from the store."""
@@ -124,6 +129,7 @@ class Options:
             ("durability", DURABILITIES),
             ("auto_compaction_mode", COMPACTION_MODES),
             ("lease_restart_policy", LEASE_POLICIES),
+            ("nospace_policy", NOSPACE_POLICIES),
         ):
             if getattr(self, name) not in allowed:
                 raise BadOption(

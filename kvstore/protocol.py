@@ -15,7 +15,7 @@ Every call may raise the errors of ``kvstore.errors``. The faces have already re
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from kvstore.backend import Progress
@@ -44,13 +44,14 @@ from kvstore.model import (
 )
 
 if TYPE_CHECKING:
+    from kvstore.mvcc.pages import Encode, RangePages
     from kvstore.observe.estimates import CompactionEstimate, DefragmentEstimate
     from kvstore.observe.status import Health, Status
     from kvstore.snapshot.reader import SnapshotInfo
     from kvstore.upkeep.defragment import Defragmented
-    from kvstore.watch import Watch
+    from kvstore.watch import Hub, Watch, WatchStream
     from kvstore.watch.iterators import ResponseStream
-    from kvstore.write.ticket import Ticket
+    from kvstore.write.ticket import Notify, Ticket
 
 
 class Engine(Protocol):
@@ -135,6 +136,9 @@ class Engine(Protocol):
     def alarms(self) -> tuple[Alarm, ...]:
         """The alarms that are raised."""
 
+    def raise_alarm(self, alarm: Alarm) -> None:
+        """Raise an alarm, if it is not raised."""
+
     def disarm(self, alarm: Alarm) -> tuple[Alarm, ...]:
         """Clear an alarm. Returns the alarms that were cleared."""
 
@@ -151,6 +155,25 @@ class Engine(Protocol):
 
 class EmbeddedEngine(Engine, Protocol):
     """A store in this process, on a disk of this machine."""
+
+    hub: Hub | None
+    """Its watches, once there has been one."""
+
+    def watch_stream(self) -> WatchStream: ...
+
+    @property
+    def carried(self) -> Mapping[bytes, bytes]:
+        """The rows of etcd's that are kept beside the keys (users, members), by name. As planned: a moment ahead of
+        what is durable."""
+
+    def check(self, request: Request) -> None:
+        """Raise what refuses a request as it stands, whatever the store holds."""
+
+    def row(self, key: bytes) -> tuple[int, bytes | None]:
+        """Like ``get``, without an object: the newest revision, and the key's row as it is stored (``keyvalue``)."""
+
+    def range_pages(self, request: RangeRequest, encode: Encode) -> RangePages:
+        """Like ``range``, encoded a page at a time, as often as needed; the size of all pages is known beforehand."""
 
     # --- the kept past: lazy, like ``scan`` -------------------------------------------
 
@@ -170,6 +193,12 @@ class EmbeddedEngine(Engine, Protocol):
     def ask(self, request: Request) -> Any:
         """The same, but waits until it is durable and returns its response."""
 
+    def ask_soon(self, request: Request, notify: Notify, future: Any = None) -> Ticket | None:
+        """Check a request and put it down, with a ticket: another thread plans it. Never waits.
+
+        None: not now, ``ask`` in a thread. Raises ``NoThread`` where there is no other thread.
+        """
+
     def flush_soon(self) -> bool:
         """Have planned writes made durable. Returns false if no thread is available: call ``wait`` instead."""
 
@@ -185,6 +214,11 @@ class EmbeddedEngine(Engine, Protocol):
 
     def check_room(self, cost_bytes: int = 0) -> None:
         """Wait for room; raise ``SpaceError`` if waiting does not help."""
+
+    # --- what the store carries for a server of etcd's API: ``carried``, ``RowsRequest`` --
+
+    def begin_term(self) -> int:
+        """Count that the store is served once more; the term of who serves it now."""
 
     # --- upkeep -----------------------------------------------------------------------
 

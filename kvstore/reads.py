@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
@@ -40,6 +40,7 @@ from kvstore.model import (
 )
 from kvstore.mvcc.changes import changed_keys
 from kvstore.mvcc.hashkv import hash_kv
+from kvstore.mvcc.pages import Encode, RangePages
 from kvstore.mvcc.plan import Planner, is_read_only
 from kvstore.mvcc.read import answer_range, difference, key_history, read_revision, scan_keys
 from kvstore.mvcc.validate import check_key, check_number, check_range, check_txn, range_bounds
@@ -48,7 +49,8 @@ from kvstore.observe.status import Health, Status, alarms_of, health_of, status_
 from kvstore.shelter import Sheltered, import_sheltered, run_with_progress, sheltered
 from kvstore.snapshot.live_copy import take_beside
 from kvstore.snapshot.reader import SnapshotInfo
-from kvstore.write.ticket import Ticket
+from kvstore.write.admission import check
+from kvstore.write.ticket import Notify, Ticket
 
 if TYPE_CHECKING:
     from kvstore.watch import Hub, Watch, WatchStream
@@ -79,6 +81,15 @@ class Reads:
     def backend(self) -> Backend:
         return self.state.backend
 
+    @property
+    def carried(self) -> Mapping[bytes, bytes]:
+        """The rows of etcd's that are kept beside the keys, by name."""
+        return self.state.carried
+
+    def check(self, request: Request) -> None:
+        """Raise what refuses a request as it stands, whatever the store holds."""
+        check(request, self.options)
+
     def now_ms(self) -> int:
         """The time of day, for timestamps."""
         return self.clock.now_ms()
@@ -95,6 +106,16 @@ class Reads:
         row = state.row_at(key, state.published)
         return None if row is None else KeyValue.decoded(row)
 
+    def row(self, key: bytes) -> tuple[int, bytes | None]:
+        """As ``get``, without an object: the newest revision, and the key's row as it is stored (``keyvalue``)."""
+        if self.life.read_refusal is not None:
+            raise self.life.read_refusal()
+        if not key or type(key) is not bytes:
+            check_key(key)
+        state = self.state
+        revision = state.published
+        return revision, state.row_at(key, revision)
+
     def get_at(self, key: bytes, revision: int) -> KeyValue | None:
         """``key`` as it was at ``revision``."""
         self.check_readable()
@@ -110,6 +131,14 @@ class Reads:
         newest = self.state.published
         revision = read_revision(request.revision, newest, self.state.compacted)
         return answer_range(self.state, request, revision, newest)
+
+    def range_pages(self, request: RangeRequest, encode: Encode) -> RangePages:
+        """The same keys, encoded a page at a time: for large answers, whose size is known before they are sent."""
+        self.check_readable()
+        check_range(request)
+        newest = self.state.published
+        revision = read_revision(request.revision, newest, self.state.compacted)
+        return RangePages(self.state, request, revision, newest, encode, self.check_readable)
 
     def scan(
         self, key: bytes, range_end: bytes, revision: int = 0, page_rows: int = 1000
@@ -276,6 +305,13 @@ class ReadEngine(Reads):
         ticket.response, ticket.done = self.ask(request), True
         return ticket
 
+    def ask_soon(self, request: Request, notify: Notify, future: Any = None) -> Ticket | None:
+        """The same, and ``notify`` is called at once."""
+        ticket = self.submit(request)
+        ticket.notify, ticket.future = notify, future
+        notify([ticket])
+        return ticket
+
     def ask(self, request: Request) -> Any:
         """The answer to a request that changes nothing."""
         if isinstance(request, TxnRequest):
@@ -329,7 +365,7 @@ class ReadEngine(Reads):
         raise refusal()
 
     put = delete_range = compact = _refuse
-    lease_grant = lease_revoke = lease_keep_alive = disarm = _refuse
+    lease_grant = lease_revoke = lease_keep_alive = raise_alarm = disarm = begin_term = _refuse
     checkpoint = defragment = compaction_estimate = check_room = _refuse
     overloaded = False
 

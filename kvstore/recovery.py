@@ -338,6 +338,8 @@ def _recover(
     engine = _local_engine(core)
     if options.lease_restart_policy == "pause":
         engine.leasing.resume(last_alive_ms(core, last_record_ms))
+    elif options.lease_restart_policy == "renew":
+        engine.leasing.renew()
     with suppress(SpaceError):  # then they live longer
         engine.leasing.clamp()
     if state.head >= REVISION_END:

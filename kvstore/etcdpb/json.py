@@ -43,15 +43,15 @@ def base64_text(data: bytes) -> str:
 
 
 def base64_data(text: str) -> bytes:
-    """Decode base64 of either alphabet, padded or not."""
+    """Decode base64 of either alphabet, padded or not, on one line or several."""
     try:
-        padded = text.translate(_URL_SAFE) + "=" * (-len(text) % 4)
-        return base64.b64decode(padded, validate=True)
+        text = text.translate(_ONE_LINE)
+        return base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
     except binascii.Error as error:
         raise ValueError(f"no base64: {error}") from None
 
 
-_URL_SAFE = str.maketrans("-_", "+/")
+_ONE_LINE = str.maketrans("-_", "+/", "\r\n")  # of the usual alphabet
 
 GATEWAY = Spelling(base64_text, base64_data, longs_as_text=True, is_lax=True)
 ETCDCTL = Spelling(base64_text, base64_data, wraps_oneofs=True)

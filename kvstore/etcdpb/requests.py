@@ -7,6 +7,7 @@ the message itself: ``serializable``, and ``watch_id`` and ``fragment`` of a wat
 from __future__ import annotations
 
 from collections.abc import Callable
+from operator import attrgetter
 from typing import Any
 
 from kvstore.errors import BadArgument
@@ -198,7 +199,11 @@ def _add_plain(kind: Any) -> None:
     """Register a request whose fields are the message's."""
     names = [_SPELT.get(name, name) for name in kind._fields]
     message = getattr(etcdserverpb, kind.__name__)
-    _READ[kind.__name__] = lambda found: kind(*[getattr(found, name) for name in names])
+    if len(names) > 1:
+        fields = attrgetter(*names)
+        _READ[kind.__name__] = lambda found: kind(*fields(found))
+    else:
+        _READ[kind.__name__] = lambda found: kind(*[getattr(found, name) for name in names])
     _WRITE[kind] = lambda request: message(**dict(zip(names, request, strict=True)))
 
 

@@ -1,20 +1,24 @@
 """Responses of ``kvstore.model`` as etcd's response messages, encoded.
 
-Frequent ones are encoded by hand, with rows as they are stored; the rest by protobuf.
+Frequent ones are encoded by hand, with rows as they are stored; the rest by protobuf. Events that many watches share
+are encoded once (``SharedEvents``).
 
 An outermost response carries the server's whole header, a response inside a transaction's only the revision.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
+from typing import Any, Protocol, cast
 
-from kvstore.keyvalue import KeyValues, split_row
+from kvstore.keyvalue import KeyValue, KeyValues, encode_key_value, split_row
 from kvstore.model import (
+    AlarmResponse,
     CompactionResponse,
     DeleteRangeResponse,
     Event,
+    EventType,
     HashKVResponse,
     LeaseGrantResponse,
     LeaseKeepAliveResponse,
@@ -26,6 +30,8 @@ from kvstore.model import (
     TxnResponse,
     WatchResponse,
 )
+from kvstore.mvcc.overlay import ChangedRow
+from kvstore.mvcc.pages import RangePages
 from kvstore.wire import BYTES, VARINT, varint
 
 from .messages import etcdserverpb, mvccpb
@@ -65,6 +71,8 @@ _WATCH_ID, _CREATED, _CANCELED, _COMPACT_REVISION, _CANCEL_REASON, _FRAGMENT, _E
 _KEY = _tag(mvccpb.KeyValue, "key")[0]
 """How a row begins that is a KeyValue without a prefix."""
 _TYPE, _KV, _EVENT_PREV_KV = _tags(mvccpb.Event, "type", "kv", "prev_kv")
+_IS_FRAGMENT = _FRAGMENT + varint(True)
+_DELETED_EVENT = _TYPE + varint(EventType.DELETE)
 
 
 def _data(tag: bytes, data: bytes) -> bytes:
@@ -82,9 +90,15 @@ class Header:
         self._ids = _number(_CLUSTER_ID, cluster_id) + _number(_MEMBER_ID, member_id)
         self._term = _number(_RAFT_TERM, raft_term)
 
+        self._last = (-1, b"")
+
     def at(self, revision: int) -> bytes:
         """The header, as a field of a response."""
-        return _data(_HEADER, b"%b%b%b" % (self._ids, _number(_REVISION, revision), self._term))
+        last, encoded = self._last
+        if last != revision:
+            encoded = _data(_HEADER, b"%b%b%b" % (self._ids, _number(_REVISION, revision), self._term))
+            self._last = revision, encoded
+        return encoded
 
 
 _INNER = Header()
@@ -99,28 +113,121 @@ def encode(response: Any, header: Header) -> bytes:
     return header.at(response.revision) + body(response)
 
 
-def encode_watch(
-    response: WatchResponse, watch_id: int, header: Header, *, is_fragment: bool = False
-) -> bytes:
-    """The message of a watch's response. ``is_fragment``: more of the same response follows."""
-    return b"".join(
-        [
-            header.at(response.revision),
-            _number(_WATCH_ID, watch_id),
-            _number(_CREATED, response.created),
-            _number(_CANCELED, response.canceled),
-            _number(_COMPACT_REVISION, response.compact_revision),
-            _data(_CANCEL_REASON, response.cancel_reason.encode()) if response.cancel_reason else b"",
-            _number(_FRAGMENT, is_fragment),
-            *[_data(_EVENTS, encode_event(event)) for event in response.events],
-        ]
+def encode_row(revision: int, row: bytes | None, header: Header) -> bytes:
+    """The answer to a range over one key, from the key's row as it is stored; None: there is none."""
+    if row is None:
+        return header.at(revision)
+    return b"%b%b%b\1" % (
+        header.at(revision),
+        _data(_KVS, row if row[0] == _KEY else split_row(row)[1]),
+        _COUNT,
     )
+
+
+def encode_pages(range_pages: RangePages, header: Header) -> tuple[int, Iterator[bytes]]:
+    """The message of a range that was made with ``encode_rows``: its size, and it, piece by piece."""
+    head = header.at(range_pages.revision)
+    tail = _number(_MORE, range_pages.more) + _number(_COUNT, range_pages.count)
+    return len(head) + range_pages.size_bytes + len(tail), chain((head,), range_pages, (tail,))
+
+
+def encode_rows(rows: list[bytes]) -> bytes:
+    """Stored rows as the ``kvs`` of a range's answer."""
+    return b"".join([_data(_KVS, row if row[0] == _KEY else split_row(row)[1]) for row in rows])
+
+
+def encode_watch(
+    response: WatchResponse,
+    watch_id: int,
+    header: Header,
+    events: list[bytes] | None = None,
+    *,
+    is_fragment: bool = False,
+) -> bytes:
+    """The message of a watch's response.
+
+    ``events``: those of the response, encoded (``SharedEvents``), or some of them. ``is_fragment``: more follow.
+    """
+    revision, _, canceled, compact_revision, cancel_reason, created = response
+    if events is None:
+        events = encode_events(response.events)
+    parts = [header.at(revision), _number(_WATCH_ID, watch_id)]
+    if created or canceled or compact_revision or cancel_reason:
+        parts += [
+            _number(_CREATED, created),
+            _number(_CANCELED, canceled),
+            _number(_COMPACT_REVISION, compact_revision),
+            _data(_CANCEL_REASON, cancel_reason.encode()) if cancel_reason else b"",
+        ]
+    if is_fragment:
+        parts.append(_IS_FRAGMENT)
+    return b"".join(parts + events)
 
 
 def encode_event(event: Event) -> bytes:
     """The message of a watch's event."""
     changed = _number(_TYPE, event.type) + _data(_KV, event.kv.to_protobuf())
     return changed if event.prev_kv is None else changed + _data(_EVENT_PREV_KV, event.prev_kv.to_protobuf())
+
+
+class LazyEvents(Protocol):
+    """Events that were not made yet (``kvstore.watch.events``)."""
+
+    changes: list[ChangedRow]
+    before: list[KeyValue | None] | None
+    """The ``prev_kv`` of each, where they were asked for."""
+
+
+def encode_events(events: Sequence[Event]) -> list[bytes]:
+    """Each event as a field of a watch's response: of lazy ones, none is made."""
+    if not hasattr(events, "changes"):
+        return [_data(_EVENTS, encode_event(event)) for event in events]
+    lazy = cast(LazyEvents, events)
+    if lazy.before is None:
+        return [_data(_EVENTS, _changed(change)) for change in lazy.changes]
+    return [
+        _data(_EVENTS, _changed(change) + (b"" if kv is None else _data(_EVENT_PREV_KV, kv.to_protobuf())))
+        for change, kv in zip(lazy.changes, lazy.before, strict=True)
+    ]
+
+
+def _changed(change: ChangedRow) -> bytes:
+    main, _, key, row = change
+    if row is None:
+        return _DELETED_EVENT + _data(_KV, encode_key_value(key, 0, main, 0, b"", 0))
+    return _data(_KV, row if row[0] == _KEY else split_row(row)[1])
+
+
+class SharedEvents:
+    """Encodes events as ``encode_events`` does, and those that several watches are told of once.
+
+    Lazy events of one revision are made of the same changes in every watch. What a change was encoded to is kept until
+    ``ROOM_BYTES`` have come together, which is long enough for all that are told of it now. For one thread.
+    """
+
+    ROOM_BYTES = 1 << 20
+
+    def __init__(self) -> None:
+        self._fields: dict[int, tuple[ChangedRow, bytes]] = {}
+        """By ``id`` of the change, which is kept, so that no other can have it."""
+        self._size_bytes = 0
+
+    def encode(self, events: Sequence[Event]) -> list[bytes]:
+        """Each event as a field of a watch's response."""
+        changes: list[ChangedRow] | None = getattr(events, "changes", None)
+        if changes is None or events.before is not None:  # type: ignore[attr-defined]
+            return encode_events(events)
+        kept, add = self._fields.get, self._add
+        return [(kept(id(change)) or add(change))[1] for change in changes]
+
+    def _add(self, change: ChangedRow) -> tuple[ChangedRow, bytes]:
+        field = _data(_EVENTS, _changed(change))
+        self._size_bytes += len(field) + len(change[3] or change[2])
+        if self._size_bytes > self.ROOM_BYTES:
+            self._fields.clear()
+            self._size_bytes = 0
+        added = self._fields[id(change)] = change, field
+        return added
 
 
 def to_message(response: Any, header: Header) -> Any:
@@ -182,6 +289,11 @@ def _lease_leases(response: LeaseLeasesResponse) -> bytes:
     return _encoded(etcdserverpb.LeaseLeasesResponse(leases=[{"ID": lease} for lease in response.leases]))
 
 
+def _alarm(response: AlarmResponse) -> bytes:
+    alarms = [{"memberID": member_id, "alarm": name} for member_id, name in response.alarms]
+    return _encoded(etcdserverpb.AlarmResponse(alarms=alarms))
+
+
 def _hash_kv(response: HashKVResponse) -> bytes:
     _revision, hash_, compact_revision, hash_revision = response
     return _encoded(
@@ -203,5 +315,6 @@ _BODIES: dict[type, Callable[[Any], bytes]] = {
     LeaseTimeToLiveResponse: _lease_time_to_live,
     LeaseLeasesResponse: _lease_leases,
     HashKVResponse: _hash_kv,
+    AlarmResponse: _alarm,
 }
 """What follows the header."""

@@ -10,6 +10,7 @@
                        8 renew      Lease     {1 id, 3 deadline_ms}
                        9 compact    varint    revision + 1 (so that 0 has a byte)
                       10 alarm      Alarm     {1 on, 2 member id, 3 name}
+                      11 row        Row       {1 name in ``meta``, 2 value; absent: deleted}
 
 Fields are in the order in which they take effect; the nth put or delete has sub revision n. An entry says what
 happened, not what was requested: replaying it evaluates nothing and reads nothing.
@@ -24,13 +25,14 @@ from typing import TYPE_CHECKING
 
 from kvstore.errors import Corruption, TooNew
 from kvstore.keyvalue import make_row, row_mod_revision
+from kvstore.mvcc.schema import META_CARRIED
 from kvstore.wire import WireError, bytes_field, fields, int_field, read_varint, signed, varint
 
 if TYPE_CHECKING:
     from kvstore.mvcc.lessor import Lessor
     from kvstore.mvcc.state import State
 
-REVISION, PUT, DELETE, GRANT, REVOKE, ATTACH, DETACH, RENEW, COMPACT, ALARM = range(1, 11)
+REVISION, PUT, DELETE, GRANT, REVOKE, ATTACH, DETACH, RENEW, COMPACT, ALARM, ROW = range(1, 12)
 
 
 def revision(main: int) -> bytes:
@@ -72,6 +74,10 @@ def compact(to_revision: int) -> bytes:
 
 def alarm(on: bool, member_id: int, name: str) -> bytes:
     return bytes_field(ALARM, int_field(1, int(on)) + int_field(2, member_id) + bytes_field(3, name.encode()))
+
+
+def row(name: bytes, value: bytes | None) -> bytes:
+    return bytes_field(ROW, bytes_field(1, name) + (b"" if value is None else bytes_field(2, value)))
 
 
 def apply(entry: bytes, state: State, lessor: Lessor) -> None:
@@ -143,6 +149,9 @@ def _apply_other(number: int, value: int | bytes, state: State, lessor: Lessor) 
             raise _unknown(number)
         return
     parts = dict(fields(value))
+    if number == ROW:
+        _apply_row(parts, state)
+        return
     ident = signed(_int(parts, 1))
     if number == GRANT:
         lessor.apply_grant(state.active, ident, _int(parts, 2), _int(parts, 3))
@@ -156,6 +165,13 @@ def _apply_other(number: int, value: int | bytes, state: State, lessor: Lessor) 
         state.set_alarm(_int(parts, 2), _bytes(parts, 3).decode("ascii", "replace"), bool(ident))
     else:
         raise _unknown(number)
+
+
+def _apply_row(parts: dict[int, int | bytes], state: State) -> None:
+    name = _bytes(parts, 1)
+    if not name.startswith(META_CARRIED):
+        raise WireError(f"a row {name!r}, which is none of those that are carried")
+    state.set_carried(name, _bytes(parts, 2) if 2 in parts else None)
 
 
 def _int(parts: dict[int, int | bytes], number: int) -> int:

@@ -1,7 +1,8 @@
 """Leases: named deadlines with keys attached. When a deadline passes, the keys are deleted.
 
 A lease's deadline is a time of day (clock.py) and is in the log and the backend, so a restart neither forgets nor
-renews it: time that passes while the store is closed counts (policy ``count_downtime``), or does not (``pause``).
+renews it: time that passes while the store is closed counts (policy ``count_downtime``), or does not (``pause``);
+with ``renew`` an opening renews all of them.
 ``Lessor`` holds the leases in memory (as etcd does); the attachments of a key are changed only by effects.
 """
 

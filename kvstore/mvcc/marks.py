@@ -8,8 +8,8 @@
     closed_ms                    time of day of the last checkpoint
     log_mark                     where in the log a replay after the applied index may begin reading
 
-A missing row stands for the value in a store without any write. (Stores that were imported from etcd keep more rows
-in the table; those are not marks.)
+A missing row stands for the value in a store without any write. (Names that begin with ``etcd/`` are no marks: under
+them the table has what etcd keeps beside its keys.)
 """
 
 from __future__ import annotations

@@ -19,21 +19,28 @@ from __future__ import annotations
 import copy
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, NamedTuple
 
 from kvstore import invariants
 from kvstore.errors import (
+    BadArgument,
     Compacted,
+    CorruptCluster,
     FutureRevision,
     KeyNotFound,
     LeaseExists,
     LeaseNotFound,
     LeaseTTLTooLarge,
+    QuotaExceeded,
 )
 from kvstore.keyvalue import KeyValue, KeyValues, encode_key_value, make_row, row_lease, row_numbers
 from kvstore.model import (
+    CORRUPT,
+    NOSPACE,
+    Alarm,
     AlarmRequest,
+    AlarmResponse,
     BarrierRequest,
     ClampRequest,
     CompactionRequest,
@@ -44,6 +51,7 @@ from kvstore.model import (
     DeleteRangeRequest,
     DeleteRangeResponse,
     ExpireRequest,
+    GuardedRequest,
     LeaseGrantRequest,
     LeaseGrantResponse,
     LeaseKeepAliveRequest,
@@ -58,7 +66,9 @@ from kvstore.model import (
     PutResponse,
     PutWithTTLRequest,
     RangeRequest,
+    RenewAllRequest,
     Request,
+    RowsRequest,
     ShiftRequest,
     TxnRequest,
     TxnResponse,
@@ -67,6 +77,7 @@ from kvstore.mvcc import effects, size
 from kvstore.mvcc.lessor import TTL_MAX_SECONDS, Lessor
 from kvstore.mvcc.overlay import ChangedRow, Generation
 from kvstore.mvcc.read import answer_range, scan_keys, scan_rows
+from kvstore.mvcc.schema import META_CARRIED
 from kvstore.mvcc.state import State
 from kvstore.mvcc.twin import Twin
 from kvstore.mvcc.validate import Interval, any_inside, range_bounds
@@ -88,6 +99,8 @@ class Plan(NamedTuple):
     changes: Sequence[ChangedRow] = ()
     steps: Sequence[Step] = ()
     """Carried out after the changes, in order."""
+    is_part: bool = False
+    """Whether more of the request is left, to be planned after this: there is no response yet."""
 
 
 class Path(NamedTuple):
@@ -107,11 +120,13 @@ class Planner:
         lessor: Lessor,
         now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
         ttl_min_seconds: int = 0,
+        nospace_policy: str = "heals",
     ) -> None:
         self._state = state
         self._lessor = lessor
         self._now_ms = now_ms
         self._ttl_min_seconds = ttl_min_seconds
+        self._nospace_is_sticky = nospace_policy == "sticky"
         self._deciders: dict[type, Callable[[Any], Plan]] = {
             PutRequest: self._put,
             PutWithTTLRequest: self._put_with_ttl,
@@ -124,14 +139,19 @@ class Planner:
             LeaseTimeToLiveRequest: self._time_to_live,
             LeaseLeasesRequest: self._leases,
             AlarmRequest: self._alarm,
+            RowsRequest: self._rows,
+            GuardedRequest: self._guarded,
             ExpireRequest: self._expire,
             ShiftRequest: self._shift,
             ClampRequest: self._clamp,
+            RenewAllRequest: self._renew_all,
             BarrierRequest: self._barrier,
         }
 
     def decide(self, request: Request) -> Plan:
-        """What ``request`` would do now. Changes nothing; raises ``RequestError`` if it is refused."""
+        """What ``request`` would do now. Changes nothing; raises what refuses it."""
+        if self._state.alarms:
+            self._check_alarms(request)
         return self._deciders[request.__class__](request)
 
     def carry_out(self, plan: Plan) -> None:
@@ -327,10 +347,16 @@ class Planner:
                 draft.renew(ident, now_ms + lease.ttl_seconds * 1000)
         return draft.plan(None)
 
+    def _renew_all(self, _: RenewAllRequest) -> Plan:
+        draft, now_ms = self._draft(), self._now_ms()
+        for ident, lease in self._lessor.leases.items():
+            draft.renew(ident, now_ms + lease.ttl_seconds * 1000)
+        return draft.plan(None)
+
     def _revoke(self, request: LeaseRevokeRequest) -> Plan:
         """Delete the attached keys in one revision, in key order; if one entry cannot hold them, piece by piece.
 
-        The response is then None until the last piece, which also deletes the lease: ask again.
+        The last piece also deletes the lease.
         """
         found = self._lessor.leases.get(request.id)
         if found is None:
@@ -341,7 +367,7 @@ class Planner:
         draft.delete_keys(keys[:piece])
         if piece < len(keys):
             draft.detach(request.id, keys[:piece])
-            return draft.plan(None)
+            return draft.plan(None)._replace(is_part=True)
         draft.revoke(request.id)  # this also detaches its keys
         return draft.plan(LeaseRevokeResponse(draft.revision))
 
@@ -363,7 +389,7 @@ class Planner:
         leases = sorted(self._lessor.leases.values(), key=lambda lease: lease.deadline_ms)
         return self._unchanged(LeaseLeasesResponse(self._state.head, tuple([lease.id for lease in leases])))
 
-    # --- compaction, alarms -----------------------------------------------------------
+    # --- compaction, alarms, rows beside the keys -------------------------------------
 
     def _compact(self, request: CompactionRequest) -> Plan:
         state, revision = self._state, request.revision
@@ -375,12 +401,49 @@ class Planner:
 
     def _alarm(self, request: AlarmRequest) -> Plan:
         member_id, name, on = request
-        return self._step(
-            effects.alarm(on, member_id, name), None, self._state.set_alarm, member_id, name, on
-        )
+        state, alarm = self._state, Alarm(member_id, name)
+        was_on = state.has_alarm(member_id, name)
+        response = AlarmResponse(state.head, (alarm,) if on or was_on else ())
+        if was_on == on:
+            return self._unchanged(response)
+        return self._step(effects.alarm(on, *alarm), response, state.set_alarm, *alarm, on)
+
+    def _rows(self, request: RowsRequest) -> Plan:
+        state = self._state
+        rows, response = request.decide(state.carried)
+        for name in rows:
+            if not name.startswith(META_CARRIED):
+                raise BadArgument(
+                    f"a carried row has a name that begins with {META_CARRIED!r}, not {name!r:.80}"
+                )
+        changed = [(name, value) for name, value in rows.items() if state.carried.get(name) != value]
+        if not changed:
+            return self._unchanged(response)
+        entry = b"".join([effects.row(name, value) for name, value in changed])
+        size.check_entry(len(entry))
+        steps = [(state.set_carried, change) for change in changed]
+        return Plan(entry, response, state.head, state.index + 1, (), steps)
+
+    def _check_alarms(self, request: Request) -> None:
+        """Refuse what the alarms that are raised do not let through, whichever member raised them: as etcd."""
+        raised = {key[8:] for key in self._state.alarms}
+        if CORRUPT.encode() in raised and isinstance(request, _CHANGES) and not _only_reads(request):
+            raise CorruptCluster
+        if self._nospace_is_sticky and NOSPACE.encode() in raised and _takes_room(request):
+            refusal = QuotaExceeded()
+            refusal.add_note("the alarm NOSPACE is on, and stays until it is put out: `kvstore alarm disarm`")
+            raise refusal
 
     def _step(self, entry: bytes, response: Any, function: Callable[..., None], *arguments: Any) -> Plan:
         return Plan(entry, response, self._state.head, self._state.index + 1, (), ((function, arguments),))
+
+    def _guarded(self, request: GuardedRequest) -> Plan:
+        request.guard(request.request, self._state.carried, self._keys_of_lease)
+        return self.decide(request.request)
+
+    def _keys_of_lease(self, lease: int) -> Collection[bytes]:
+        found = self._lessor.leases.get(lease)
+        return found.keys if found is not None else ()
 
     def _barrier(self, _: BarrierRequest) -> Plan:
         return self._unchanged(None)
@@ -513,6 +576,30 @@ class _Draft:
 def is_read_only(request: TxnRequest) -> bool:
     """Whether both branches hold only ranges (a nested transaction makes it a write, as in etcd)."""
     return all(isinstance(op, RangeRequest) for op in (*request.success, *request.failure))
+
+
+_CHANGES = (
+    PutRequest,
+    PutWithTTLRequest,
+    DeleteRangeRequest,
+    TxnRequest,
+    CompactionRequest,
+    LeaseGrantRequest,
+    LeaseRevokeRequest,
+    ExpireRequest,
+)
+"""What changes keys, or makes and ends leases."""
+
+
+def _only_reads(request: Request) -> bool:
+    return isinstance(request, TxnRequest) and is_read_only(request)
+
+
+def _takes_room(request: Any) -> bool:
+    """Whether it puts, in whichever branch, or grants a lease."""
+    if isinstance(request, TxnRequest):
+        return any(map(_takes_room, (*request.success, *request.failure)))
+    return isinstance(request, (PutRequest, PutWithTTLRequest, LeaseGrantRequest))
 
 
 def _compare(compare: Compare, kv: KeyValue | None) -> bool:

@@ -49,24 +49,31 @@ def answer_range(state: State, request: RangeRequest, revision: int, header_revi
     if not request.range_end:
         row = state.row_at(request.key, revision)
         rows, more, count = ([(request.key, row)] if row is not None else []), False, int(row is not None)
-    elif (
-        request.sort_target != SortTarget.KEY or request.sort_order == SortOrder.DESCEND or _filtered(request)
-    ):
+    elif not is_as_stored(request):
         rows = _all_rows(state, start, end, revision)
         count = len(rows)
         rows, more = _sorted_and_limited(rows, request)
     else:
-        rows, more = _first_rows(state, start, end, revision, request.limit)
+        rows, more = first_rows(state, start, end, revision, request.limit)
         count = state.count(start, end, revision) if more else len(rows)
     if _filtered(request):
         rows = [row for row in rows if _passes(request, row[1])]
         if 0 < request.limit < len(rows):
             rows, more = rows[: request.limit], True
     if request.keys_only:
-        return RangeResponse(
-            header_revision, KeyValues([_without_value(row) for _, row in rows]), more, count
-        )
+        return RangeResponse(header_revision, KeyValues([without_value(row) for _, row in rows]), more, count)
     return RangeResponse(header_revision, KeyValues([row for _, row in rows]), more, count)
+
+
+def is_as_stored(request: RangeRequest) -> bool:
+    """Whether it is answered with the rows of a range as they come: all of them, or the first ones."""
+    return (
+        bool(request.range_end)
+        and not request.count_only
+        and request.sort_target == SortTarget.KEY
+        and request.sort_order != SortOrder.DESCEND
+        and not _filtered(request)
+    )
 
 
 def _count(state: State, request: RangeRequest, revision: int) -> int:
@@ -76,9 +83,7 @@ def _count(state: State, request: RangeRequest, revision: int) -> int:
     return 0 if end is not None and end <= start else state.count(start, end, revision)
 
 
-def _first_rows(
-    state: State, start: bytes, end: bytes | None, revision: int, limit: int
-) -> tuple[Rows, bool]:
+def first_rows(state: State, start: bytes, end: bytes | None, revision: int, limit: int) -> tuple[Rows, bool]:
     """The first ``limit`` rows (0: all), and whether there are more."""
     wanted = limit + 1 if limit > 0 else 0
     rows: Rows = []
@@ -93,7 +98,7 @@ def _first_rows(
 
 
 def _all_rows(state: State, start: bytes, end: bytes | None, revision: int) -> Rows:
-    return _first_rows(state, start, end, revision, 0)[0]
+    return first_rows(state, start, end, revision, 0)[0]
 
 
 _SORT_KEYS: dict[int, Callable[[tuple[bytes, bytes]], Any]] = {
@@ -142,7 +147,7 @@ def _passes(request: RangeRequest, row: bytes) -> bool:
     )
 
 
-def _without_value(row: bytes) -> bytes:
+def without_value(row: bytes) -> bytes:
     kv = KeyValue.from_row(row)
     return encode_key_value(kv.key, kv.create_revision, kv.mod_revision, kv.version, b"", kv.lease)
 

@@ -63,6 +63,11 @@ META_CLOSED_MS = b"closed_ms"
 META_LOG_MARK = b"log_mark"
 """Where in the log a replay after the applied index may begin reading (``wal.Log.mark``)."""
 META_NAME = b"name"
+META_CARRIED = b"etcd/"
+"""How the names of rows begin that the store only carries, for a server of etcd's API: users, roles, members. They are
+no marks."""
+META_RAFT_TERM = META_CARRIED + b"raft_term"
+"""How often the store was served, plus 1: what a server says its term is."""
 
 CREATE, UPDATE, DELETE = b"c", b"u", b"d"
 

@@ -15,11 +15,14 @@ a checkpoint commits, so a reader that finds it <= R after opening its transacti
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from kvstore import invariants
 from kvstore.backend import Backend, ReadTx
 from kvstore.errors import Compacted
 from kvstore.invariants import hold
 from kvstore.keyvalue import row_mod_revision
+from kvstore.model import prefix_end
 from kvstore.mvcc.marks import Marks, compacted_at
 from kvstore.mvcc.overlay import ChangedRow, Generation, Generations, overlay_slice
 from kvstore.mvcc.schema import (
@@ -27,6 +30,7 @@ from kvstore.mvcc.schema import (
     HISTORY,
     LATEST,
     META,
+    META_CARRIED,
     META_COMPACT_SCHEDULED,
     REVISION_BYTES,
     REVISION_LIMIT,
@@ -53,6 +57,8 @@ class State:
         with backend.read() as tx:
             marks = Marks.read(tx) if marks is None else marks
             self.alarms = {key for key, _ in tx.scan(ALARM)}
+            self.carried: Mapping[bytes, bytes] = dict(tx.scan(META, META_CARRIED, _CARRIED_END))
+        """The rows of etcd's that are kept beside the keys, by name in ``meta``. Replaced, never changed."""
         self.marks = marks
         """What the backend said of itself when the state was made."""
         self.applied_index = marks.applied_index
@@ -86,10 +92,19 @@ class State:
         self.head_compacted = revision
         self.generations[0].set_row(META, META_COMPACT_SCHEDULED, pack_u64(revision))
 
+    def has_alarm(self, member_id: int, name: str) -> bool:
+        return pack_u64(member_id) + name.encode() in self.alarms
+
     def set_alarm(self, member_id: int, name: str, on: bool) -> None:
         key = pack_u64(member_id) + name.encode()
         self.generations[0].set_row(ALARM, key, b"" if on else None)
         (self.alarms.add if on else self.alarms.discard)(key)
+
+    def set_carried(self, name: bytes, value: bytes | None) -> None:
+        """Put or delete a row that is kept beside the keys."""
+        self.generations[0].set_row(META, name, value)
+        kept = {each: row for each, row in self.carried.items() if each != name}
+        self.carried = kept if value is None else {**kept, name: value}
 
     def reached(self, index: int) -> None:
         """Log entries up to ``index`` have been applied, whatever their effects."""
@@ -109,6 +124,7 @@ class State:
         self.applied_index, self.index = other.applied_index, other.index
         self.head, self.head_compacted = other.head, other.head_compacted
         self.alarms = other.alarms
+        self.carried = other.carried
 
     # --- checkpoints: what is in which generation, and what is in the backend ----------
 
@@ -255,6 +271,7 @@ class State:
 
 _COUNT_PENDING_MAX = 100_000
 _ANY_REVISION = 1 << 63
+_CARRIED_END = prefix_end(META_CARRIED)
 
 
 def ended_row(tx: ReadTx, key: bytes, revision: int) -> bytes | None:

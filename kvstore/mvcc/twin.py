@@ -30,12 +30,14 @@ class Twin:
         self.index = state.index
         self.head_compacted = state.head_compacted
         self.alarms = set(state.alarms)
+        self.carried = state.carried
         self._compares_leases = len(lessor.leases) <= LEASES_MAX
         self._lessor = _copy(lessor) if self._compares_leases else Lessor()
 
     change = State.change
     compact = State.compact
     set_alarm = State.set_alarm
+    set_carried = State.set_carried
 
     @property
     def generations(self) -> tuple[Generation, ...]:
@@ -46,7 +48,7 @@ class Twin:
 
     def compare(self, state: State, lessor: Lessor, changes: tuple[ChangedRow, ...]) -> None:
         """Compare it with the state that the plan was carried out in."""
-        for name in ("head", "index", "head_compacted", "alarms"):
+        for name in ("head", "index", "head_compacted", "alarms", "carried"):
             ours, theirs = getattr(self, name), getattr(state, name)
             hold(9, ours == theirs, f"{name} is {theirs} live, and {ours} replayed")
         hold(9, self.active.changes == list(changes), f"{changes} live, {self.active.changes} replayed")

@@ -35,6 +35,7 @@ from kvstore.model import (
     TxnRequest,
     TxnResponse,
 )
+from kvstore.mvcc.pages import Encode, RangePages
 from kvstore.mvcc.plan import Plan, Planner
 from kvstore.reads import ReadEngine, Reads
 
@@ -216,6 +217,10 @@ class MeasuredReads(Reads):
         self.measured.count_range()
         return super().get(key)
 
+    def row(self, key: bytes) -> tuple[int, bytes | None]:
+        self.measured.count_range()
+        return super().row(key)
+
     def get_at(self, key: bytes, revision: int) -> KeyValue | None:
         self.measured.count_range()
         return super().get_at(key, revision)
@@ -223,6 +228,10 @@ class MeasuredReads(Reads):
     def range(self, request: RangeRequest) -> RangeResponse:
         self.measured.count_range()
         return super().range(request)
+
+    def range_pages(self, request: RangeRequest, encode: Encode) -> RangePages:
+        self.measured.count_range()
+        return super().range_pages(request, encode)
 
     def hash_kv(self, revision: int = 0) -> HashKVResponse:
         with self.measured.time(HASH):
@@ -236,9 +245,10 @@ class MeasuredReadEngine(MeasuredReads, ReadEngine):
 class MeasuredEngine(MeasuredReads, LocalEngine):
     """An engine that counts its calls. (Its work is timed through ``Core.timed``.)"""
 
+    _planner_kind = MeasuredPlanner
+
     def _make_planner(self, core: Core) -> Planner:
-        planner = MeasuredPlanner(
-            core.state, core.lessor, core.clock.lease_ms, core.options.lease_min_ttl_seconds
-        )
+        planner = super()._make_planner(core)
+        assert isinstance(planner, MeasuredPlanner)
         planner.measured = self.measured
         return planner

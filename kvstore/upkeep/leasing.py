@@ -4,8 +4,9 @@
                                                                        |         in one revision
                                                                        from here on keep_alive answers ttl 0
 
-A lease that is due is never renewed again, even before it has been revoked. Expiry takes the path of any write
-(plan, log, publish), many leases to a sync, a few at a time, so that writers keep their turn.
+A lease that is due is never renewed again, even before it has been revoked (except by an opening with ``renew``).
+Expiry takes the path of any write (plan, log, publish), many leases to a sync, a few at a time, so that writers keep
+their turn.
 
 While the store is open, leases count time that cannot be set (clock.py). When the system's clock is set or corrected,
 the deadlines are moved with it (``follow_clock``), so the next opening finds what each lease has left.
@@ -16,6 +17,9 @@ every lease, so that the next restart starts from there. When the store was last
 record and from the mark ``closed_ms``, which is written by a clean close and, while there are leases, by a heartbeat
 every minute. (The memory backend keeps no mark and has only its log records, so idle time at the end does not count.)
 
+With ``renew`` each opening gives every lease its whole TTL again, even one that is due and not revoked yet, as a
+restart of etcd does; that is logged as the renewals it is.
+
 If the clock was behind at an opening, or ahead before, no lease has more left than its TTL (``clamp``). If it is
 ahead, leases end early: that looks the same as time that has passed.
 """
@@ -24,11 +28,11 @@ from __future__ import annotations
 
 from kvstore.core import Core
 from kvstore.errors import LeaseNotFound
-from kvstore.model import ClampRequest, ExpireRequest, ShiftRequest
+from kvstore.model import ClampRequest, ExpireRequest, RenewAllRequest, ShiftRequest
 from kvstore.mvcc.marks import Marks
 from kvstore.mvcc.schema import META, META_CLOSED_MS, pack_u64
 from kvstore.pacing import Pacer
-from kvstore.write.ticket import Ticket
+from kvstore.write.ticket import UNPLANNED, Ticket
 from kvstore.write.writer import Writer
 
 EXPIRY_INTERVAL_SECONDS = 0.5
@@ -59,10 +63,10 @@ class Leasing:
         while expired < limit and self._due_in_ms() == 0:
             try:
                 ticket = self._writer.submit(ExpireRequest())
+                if ticket.revision == UNPLANNED:  # it goes piece by piece
+                    self._writer.wait(ticket)
             except LeaseNotFound:  # revoked meanwhile
-                continue
-            if ticket.response is None:  # more of its keys are left
-                self._writer.wait(ticket)
+                ticket = None
                 continue
             expired += 1
             self.expired += 1
@@ -112,6 +116,11 @@ class Leasing:
         downtime_ms = self._core.clock.now_ms() - closed_ms
         if downtime_ms > 0 and self._lessor.leases:
             self._writer.ask(ShiftRequest(downtime_ms))
+
+    def renew(self) -> None:
+        """Policy ``renew``: all of them begin anew."""
+        if self._lessor.leases:
+            self._writer.ask(RenewAllRequest())
 
     def clamp(self) -> None:
         """Cut what each lease has left to its TTL: the clock may have been ahead when the deadlines were set."""

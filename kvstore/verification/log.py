@@ -92,7 +92,7 @@ def _check_entry(index: int, entry: bytes, found: Collector) -> bool:
     except WireError as error:
         found.add(LOG, f"entry {index}: {error}")
         return False
-    if unknown := kinds - set(range(effects.REVISION, effects.ALARM + 1)):
+    if unknown := kinds - set(range(effects.REVISION, effects.ROW + 1)):
         found.add(LOG, f"entry {index} has an effect of unknown kind {min(unknown)}")
         return False
     return True

@@ -1,4 +1,8 @@
-"""The events of a response: each is made when it is used, and even then its row stays encoded."""
+"""The events of a response: each is made when it is used, and even then its row stays encoded.
+
+To send them on takes no event at all (etcdpb/responses.py): ``changes`` are the same objects in the events of every
+watch that was given a revision.
+"""
 
 from __future__ import annotations
 
@@ -28,39 +32,39 @@ def _event(change: ChangedRow) -> Event:
 class Events(Sequence[Event]):
     """An immutable list of events over changes. ``before``: the ``prev_kv`` of each, if requested."""
 
-    __slots__ = ("_before", "_changes")
+    __slots__ = ("before", "changes")
 
     def __init__(self, changes: list[ChangedRow], before: list[KeyValue | None] | None = None) -> None:
-        self._changes = changes
-        self._before = before
+        self.changes = changes
+        self.before = before
 
     def position(self, index: int) -> WatchPosition:
         """The position to start from for this event to be the first."""
-        return WatchPosition(*self._changes[index][:2])
+        return WatchPosition(*self.changes[index][:2])
 
     def since(self, position: WatchPosition) -> Events:
         """The events from ``position`` on."""
-        return self[bisect_left(self._changes, position) :]
+        return self[bisect_left(self.changes, position) :]
 
     def __len__(self) -> int:
-        return len(self._changes)
+        return len(self.changes)
 
     @overload
     def __getitem__(self, index: int) -> Event: ...
     @overload
     def __getitem__(self, index: slice) -> Events: ...
     def __getitem__(self, index: int | slice) -> Event | Events:
-        before = self._before
+        before = self.before
         if isinstance(index, slice):
-            return Events(self._changes[index], before and before[index])
-        event = _event(self._changes[index])
+            return Events(self.changes[index], before and before[index])
+        event = _event(self.changes[index])
         return event if before is None else event._replace(prev_kv=before[index])
 
     def __iter__(self) -> Iterator[Event]:
-        events = map(_event, self._changes)
-        if self._before is None:
+        events = map(_event, self.changes)
+        if self.before is None:
             return events
-        return (Event(kind, kv, before) for (kind, kv, _), before in zip(events, self._before, strict=True))
+        return (Event(kind, kv, before) for (kind, kv, _), before in zip(events, self.before, strict=True))
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Sequence):

@@ -124,6 +124,13 @@ class Hub:
         """Queue a progress notice once everything published until now has been queued."""
         self._ask(self._untold.add, (mailbox, watch_id))
 
+    def ask_quiet(self, mailbox: Mailbox | None = None) -> None:
+        """Queue a progress notice for each watch that wants them and has had nothing since this was asked before.
+
+        Of one stream, or (None) of all: who serves many streams needs one timer.
+        """
+        self._ask(self._note_quiet, mailbox)
+
     def _ask(self, call: Callable[[Any], None], argument: object) -> None:
         self._asked.append((call, argument))
         self._bell.ring()
@@ -327,6 +334,14 @@ class Hub:
                 self._send_behind(watcher)
 
     # --- progress ---------------------------------------------------------------------
+
+    def _note_quiet(self, mailbox: Mailbox | None) -> None:
+        for each in self._owned() if mailbox is None else [mailbox]:
+            for watcher in list(each.watchers.values()):
+                if watcher.progress_notify and watcher.live:
+                    if watcher.quiet:
+                        self._untold.add((each, watcher.id))
+                    watcher.quiet = True
 
     def _answer_untold(self) -> None:
         """Answer requests for progress: everything up to ``_taken`` is in the queues, so queue the answer behind it."""

@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Protocol, Self, overload
 
-from kvstore.bell import Bell, Gate
+from kvstore.bell import Gate, Ringing
 from kvstore.errors import Compacted, NoThread, StoreClosed, WatchCanceled
 from kvstore.model import Event, WatchPosition, WatchRequest, WatchResponse
 from kvstore.shelter import start
@@ -41,8 +41,8 @@ class ResponseStream(Protocol):
     ``fill(may_read=False)`` when the bell has rung, and with ``fill`` in a thread if it ``needs_store``.
     """
 
-    bell: Bell
-    """Rung when there may be something to take."""
+    bell: Ringing
+    """Rung when there may be something to take. Who puts another in its place looks once himself after that."""
 
     def __len__(self) -> int:
         """How many watches it has."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 
-from kvstore.bell import Bell
+from kvstore.bell import Bell, Ringing
 from kvstore.watch.watcher import Item, Watcher
 
 EVERY_WATCH = -1
@@ -24,7 +24,7 @@ class Mailbox:
         self.watchers: dict[int, Watcher] = {}
         """Watchers by id."""
         self.queue: deque[Item] = deque()
-        self.bell = Bell()
+        self.bell: Ringing = Bell()
         """Rung when there may be something to take."""
         self.closed = False
 

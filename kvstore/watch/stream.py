@@ -10,6 +10,11 @@ through it too, so none of them overtakes an event. A page is bounded by rows an
 An exception may end any call at any step. What is taken from the mailbox, or from ``behind``, is put into ``ahead``
 first and removed after that: interrupted between the two it comes twice, but it is never lost. (A single watch skips
 what it has already handed out, iterators.py.)
+
+A consumer of many streams, such as a server, gives each a bell of its own making, and serves those that have rung:
+
+    hub's thread --ring--> bell of the stream: notes the stream, and wakes the server if it is the first
+    server       --take--> all that waits in each noted stream, in one call; in a thread if it ``needs_store``
 """
 
 from __future__ import annotations
@@ -18,10 +23,11 @@ import itertools
 import threading
 import time
 from collections import deque
+from itertools import islice
 from types import TracebackType
 from typing import Self, overload
 
-from kvstore.bell import Bell
+from kvstore.bell import Bell, Ringing
 from kvstore.errors import Compacted, Reentered, WatchCanceled
 from kvstore.model import FROM_KEY, WatchPosition, WatchRequest, WatchResponse
 from kvstore.mvcc.changes import change_page
@@ -70,12 +76,15 @@ class WatchStream:
         return len(self._mailbox.watchers)
 
     @property
-    def bell(self) -> Bell:
-        """Rung when there may be something to take."""
+    def bell(self) -> Ringing:
+        """Rung when there may be something to take. Who puts another in its place looks once himself after that.
+
+        With one that is no ``Bell`` the stream cannot be waited for by a thread.
+        """
         return self._mailbox.bell
 
     @bell.setter
-    def bell(self, bell: Bell) -> None:
+    def bell(self, bell: Ringing) -> None:
         self._mailbox.bell = bell
 
     def lag(self, watch_id: int) -> int:
@@ -106,7 +115,7 @@ class WatchStream:
         try:
             reason = self._refusal(request, watch_id) or self._number(watcher, watch_id)
             if reason:
-                return self._refuse(reason)
+                return self.refuse(reason)
             self._begin(watcher)
             return watcher.id
         except BaseException:
@@ -124,7 +133,8 @@ class WatchStream:
             return Compacted.message
         return ""
 
-    def _refuse(self, reason: str) -> int:
+    def refuse(self, reason: str) -> int:
+        """Answer a request for a watch with a reason: it was created and canceled. Returns -1."""
         refused = WatchResponse(self._state.published, (), True, 0, reason, True)
         self._mailbox.post(Ready(EVERY_WATCH, refused))
         return EVERY_WATCH
@@ -143,7 +153,10 @@ class WatchStream:
 
     def _begin(self, watcher: Watcher) -> None:
         mailbox = self._mailbox
-        mailbox.post(Ready(watcher.id, WatchResponse(self._state.published, created=True)))
+        published = self._state.published
+        if watcher.begins_now:  # what is published since its position was fixed is an event of it
+            published = watcher.position - 1
+        mailbox.post(Ready(watcher.id, WatchResponse(published, created=True)))
         if watcher.position > self._state.published:
             self._hub.join(watcher)
         else:
@@ -213,8 +226,25 @@ class WatchStream:
             if left is not None and left <= 0:
                 return False
             if self.idle():
-                self.bell.wait(self.until_tick(left))
+                bell = self._mailbox.bell
+                if not isinstance(bell, Bell):
+                    raise TypeError(
+                        f"this stream rings a {type(bell).__name__}: take what there is when it does"
+                    )
+                bell.wait(self.until_tick(left))
         return True
+
+    def take(self, limit: int, may_read: bool = False) -> list[Numbered]:
+        """As many responses as there are, up to ``limit``, in order. Never waits, and raises what ``next`` raises.
+
+        Without ``may_read`` the store is not read, so it is quick; it ends where a response would take that
+        (``needs_store``). For a single consumer.
+        """
+        self._fill(limit, may_read)
+        ahead = self._ahead
+        taken, left = list(islice(ahead, limit)), deque(islice(ahead, limit, None))
+        self._ahead = left
+        return taken
 
     def first(self) -> WatchResponse:
         """The next response, which stays. For a single consumer, after ``fill``."""
@@ -229,6 +259,10 @@ class WatchStream:
 
         Without ``may_read`` the store is not read, so it is quick.
         """
+        return self._fill(1, may_read)
+
+    def _fill(self, count: int, may_read: bool) -> bool:
+        """Get ``count`` responses ready, or as many as there are. Returns whether there is any."""
         if holds(self._reading):
             raise Reentered(
                 "a signal handler or finalizer interrupted a read of this watch on the same thread"
@@ -239,8 +273,8 @@ class WatchStream:
                 if self._mailbox.closed:
                     self._mailbox.queue.clear()
                     raise WatchCanceled
-                if not self._ahead:
-                    self._step(may_read)
+                if len(self._ahead) < count:
+                    self._step(count, may_read)
                 return bool(self._ahead)
         except BaseException:
             while holds(self._reading):
@@ -249,8 +283,9 @@ class WatchStream:
 
     def needs_store(self) -> bool:
         """Whether ``fill`` would read the store."""
-        if self._ahead:
-            return False
+        return not self._ahead and self._next_needs_store()
+
+    def _next_needs_store(self) -> bool:
         queue = self._mailbox.queue
         if self._behind and (self._store_has_turn or not queue):
             return True
@@ -269,32 +304,24 @@ class WatchStream:
         now = time.monotonic()
         if now >= self._tick:
             self._tick = now + self._progress_interval_seconds
-            self._ask_quiet(watchers)
+            self._hub.ask_quiet(self._mailbox)
         wait = self._tick - now
         return wait if left is None else min(left, wait)
 
-    def _ask_quiet(self, watchers: list[Watcher]) -> None:
-        """Ask for progress for the watches that want it and have had nothing since the last tick."""
-        for watcher in watchers:
-            if watcher.progress_notify and watcher.live:
-                if watcher.quiet:
-                    self._hub.ask_progress(self._mailbox, watcher.id)
-                watcher.quiet = True
-
-    def _step(self, may_read: bool) -> None:
-        """Put what comes next into ``_ahead``, if there is anything."""
+    def _step(self, count: int, may_read: bool) -> None:
+        """Put what comes next into ``_ahead``, if there is anything: ``count`` live responses, or a page."""
         queue = self._mailbox.queue
         while queue or self._behind:
-            if not may_read and self.needs_store():
+            if not may_read and self._next_needs_store():
                 return
             if self._behind and (self._store_has_turn or not queue):
                 self._store_has_turn = False
                 self._catch_up()
                 return
-            self._store_has_turn = True
             self._open(queue[0])
             queue.popleft()
-            if self._ahead:
+            if len(self._ahead) >= count:
+                self._store_has_turn = True
                 return
 
     def _open(self, item: Item) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from typing import NamedTuple, Protocol
 
-from kvstore.bell import Bell
+from kvstore.bell import Ringing
 from kvstore.errors import Compacted
 from kvstore.keyvalue import KeyValue, row_numbers
 from kvstore.model import WatchPosition, WatchRequest, WatchResponse
@@ -47,7 +47,7 @@ class Box(Protocol):
     """Where a watcher leaves things for its consumer (mailbox.py)."""
 
     queue: deque[Item]
-    bell: Bell
+    bell: Ringing
 
     def post(self, item: Item) -> None: ...
 
@@ -64,6 +64,7 @@ class Watcher:
         "_no_delete",
         "_no_put",
         "_room_bytes",
+        "begins_now",
         "ended",
         "id",
         "joins",
@@ -86,6 +87,8 @@ class Watcher:
         """The first change wanted."""
         self.span = range_bounds(request.key, request.range_end)
         self.position = start.revision
+        self.begins_now = not request.start_revision
+        """Whether it asked for what comes next, whichever revision that is."""
         self.prev_kv = request.prev_kv
         self.progress_notify = request.progress_notify
         self._no_put = request.no_put

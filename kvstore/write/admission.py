@@ -13,11 +13,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from kvstore.errors import LeaseProvided
+from kvstore.errors import BadArgument, LeaseProvided
 from kvstore.model import (
+    ALARMS,
     AlarmRequest,
     CompactionRequest,
     DeleteRangeRequest,
+    GuardedRequest,
     LeaseGrantRequest,
     LeaseKeepAliveRequest,
     LeaseLeasesRequest,
@@ -27,6 +29,7 @@ from kvstore.model import (
     PutRequest,
     PutWithTTLRequest,
     Request,
+    RowsRequest,
     TxnRequest,
 )
 from kvstore.mvcc.plan import is_read_only
@@ -110,6 +113,26 @@ def _lease(request: LeaseRevokeRequest | LeaseKeepAliveRequest | LeaseTimeToLive
     return 0
 
 
+def _alarm(request: AlarmRequest, _: Options) -> int:
+    if request.alarm not in ALARMS:
+        raise BadArgument(f"alarm must be one of {', '.join(ALARMS)}, not {request.alarm!r:.80}")
+    return 0
+
+
+def _rows(request: RowsRequest, _: Options) -> int:
+    if not callable(request.decide):
+        raise TypeError(f"decide must be a function, not {request.decide!r:.80}")
+    return 0
+
+
+def _guarded(request: GuardedRequest, options: Options) -> int:
+    inner = request.request
+    cost_bytes = check(inner, options)
+    if isinstance(inner, (PutRequest, DeleteRangeRequest, TxnRequest)):
+        check_size(inner, options.max_request_bytes - request.header_bytes)
+    return cost_bytes
+
+
 def _free(_request: Request, _options: Options) -> int:
     return 0
 
@@ -125,5 +148,7 @@ _CHECKS: dict[type, Callable[[Any, Options], int]] = {
     LeaseKeepAliveRequest: _lease,
     LeaseTimeToLiveRequest: _lease,
     LeaseLeasesRequest: _free,
-    AlarmRequest: _free,
+    AlarmRequest: _alarm,
+    RowsRequest: _rows,
+    GuardedRequest: _guarded,
 }

@@ -10,8 +10,10 @@ room for its log records; if the disk is full all the same, there is the log's r
 that costs something may not touch. The decision comes before the write is planned, so a refused write leaves no trace.
 
 ``NOSPACE`` is raised with the first refusal and clears itself once there is room again; it shows the state and does
-not cause it. The backend is asked for its live bytes in the background and after each checkpoint; what was written
-since is added to that. A write compares one number, ``unchecked_bytes``, and looks further only beyond it.
+not cause it. (With the option ``nospace_policy`` "sticky" it does: it stays until it is cleared, and until then the
+planner refuses what puts or grants.) The backend is asked for its live bytes in the background and after each
+checkpoint; what was written since is added to that. A write compares one number, ``unchecked_bytes``, and looks
+further only beyond it.
 
 While the disk is short of room, log segments that are not needed are released at once, whatever ``max_wals`` says.
 
@@ -27,7 +29,7 @@ from kvstore import files
 from kvstore.core import Core
 from kvstore.errors import DiskFull, QuotaExceeded, SpaceError
 from kvstore.held import check_held
-from kvstore.model import Alarm, AlarmRequest
+from kvstore.model import NOSPACE, Alarm, AlarmRequest
 from kvstore.observe.status import alarms_of
 from kvstore.replay import reload
 from kvstore.write.writer import Writer
@@ -38,7 +40,6 @@ POLL_INTERVAL_SECONDS = 1.0
 CLEAR_SHARE = 0.95
 CLEAR_LOG_BYTES = 1 << 16
 RESUME_BYTES = 1 << 20
-NOSPACE = "NOSPACE"
 
 
 class Room:
@@ -140,7 +141,7 @@ class Room:
         self.measure()
         if self._core.life.is_stalled:
             self.end_stall()
-        elif self._core.state.alarms:
+        elif self._core.state.alarms and self._core.options.nospace_policy == "heals":
             margin_bytes = int(self._quota_bytes * (1 - CLEAR_SHARE))
             if self._refusal(margin_bytes) is None and self._log_refusal(CLEAR_LOG_BYTES) is None:
                 self._set_alarm(on=False)

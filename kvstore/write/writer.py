@@ -12,7 +12,8 @@ the leader plan for all of them avoids a convoy at the planner's lock, where eac
 for the GIL, or the reverse: with 64 threads it is twice as fast.
 
 Callers that do not want to wait (``put_nowait``, asyncio) have their request planned at once. The flusher, a thread
-of the store's own, then leads.
+of the store's own, then leads. One that may not even wait for a plan (a server's event loop) puts its ticket down and
+goes on (``ask_soon``): the flusher plans it as well.
 
 An exception can come at any step: from a signal handler on the main thread, or because memory is short. So a round
 (the four steps) leaves its traces where the next leader finds them, and each step can be repeated:
@@ -46,10 +47,10 @@ from typing import Any, Protocol
 
 from kvstore import invariants
 from kvstore.bell import Bell
-from kvstore.errors import DiskFull, KVStoreError, NoDescriptor, Reentered, StoreUnreachable, again
+from kvstore.errors import DiskFull, KVStoreError, NoDescriptor, NoThread, Reentered, StoreUnreachable, again
 from kvstore.invariants import held, hold
 from kvstore.life import Life
-from kvstore.model import BarrierRequest, Request
+from kvstore.model import BarrierRequest, GuardedRequest, Request
 from kvstore.mvcc.plan import Plan, Planner
 from kvstore.mvcc.state import State
 from kvstore.shelter import on_main_thread, start
@@ -157,8 +158,23 @@ class Writer:
             raise self.error_of(ticket)
         return ticket.response
 
+    def ask_soon(self, ticket: Ticket) -> None:
+        """Put a ticket down for the flusher: one step, without a lock, which may be taken anywhere.
+
+        Raises ``NoThread`` where there is no flusher and none can be had; nothing was put down then.
+        """
+        if not self._flusher and not self.flush_soon():
+            raise NoThread
+        self.asked.append(ticket)
+        self._flusher_wanted.ring()
+        if self._stopping:  # the flusher may have looked for the last time
+            self._refuse_rest()
+
     def submit(self, request: Request) -> Ticket:
-        """Plan a request now, or raise why it cannot be; ``wait`` for it, or have it flushed."""
+        """Plan a request now, or raise why it cannot be; ``wait`` for it, or have it flushed.
+
+        One that takes several pieces (``Plan.is_part``) is not planned yet when this returns.
+        """
         if self.is_inside:
             raise Reentered
         ticket = Ticket(request)
@@ -296,10 +312,18 @@ class Writer:
         elif life.write_refusal is not None:
             raise life.write_refusal()
         plan = self.planner.decide(request)
+        rest: Ticket | None = None
+        if plan.is_part:  # a piece is a write by itself, which nobody waits for
+            rest, ticket = ticket, Ticket(request)
+            rest.request = (
+                request.request if isinstance(request, GuardedRequest) else request
+            )  # let through once
         self._decided = ticket, plan
         self.planner.carry_out(plan)
         self._enqueue(ticket, plan)
         self._decided = None
+        if rest is not None:
+            self.asked.append(rest)
 
     def _enqueue(self, ticket: Ticket, plan: Plan) -> None:
         ticket.entry, ticket.response, ticket.index = plan.entry, plan.response, plan.last_index
@@ -453,6 +477,7 @@ class Writer:
                 finally:
                     self._lead.release()
         self._flushing.release()
+        self._refuse_rest()
 
     def _has_work(self) -> bool:
         return bool(self.asked or self._queue) and not self._stopping
@@ -464,6 +489,15 @@ class Writer:
             self.flush_soon()
             with self._flushing:
                 pass
+        self._refuse_rest()
+
+    def _refuse_rest(self) -> None:
+        """Answer what was asked for too late. Whoever leads meanwhile looks again when it has let go."""
+        while self.asked and not holds(self._lead) and self._lead.acquire(blocking=False):
+            try:
+                self._plan_asked()
+            finally:
+                self._lead.release()
 
     # --- the end ----------------------------------------------------------------------
 

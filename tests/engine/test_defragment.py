@@ -23,6 +23,7 @@ from kvstore.snapshot.transfer import copy_rows
 from kvstore.store import Store
 from kvstore.testing.crashes import every_crash, every_failure
 from kvstore.upkeep import defragment
+from tests.harness.sweeps import torn_writes
 from tests.harness.watching import TIMEOUT_SECONDS, open_store, settle
 
 PERSISTENT = ("lmdb", "sqlite")
@@ -325,14 +326,18 @@ def work(backend: str) -> Callable[[Disk, Path, Acknowledge], None]:
     return run
 
 
+@torn_writes
 @pytest.mark.parametrize("backend", PERSISTENT)
-def test_power_cuts(tmp_path: Path, backend: str) -> None:
+def test_power_cuts(scratch: Path, backend: str, most_sectors: int) -> None:
     """Whatever call the power goes in: one whole store, all that was acknowledged, and no litter."""
-    with open_store(tmp_path / "start", backend) as store:
+    with open_store(scratch / "start", backend) as store:
         fill(store, 20, 2)
         wanted = content(store)
     crashes = 0
-    for crash in every_crash(tmp_path / "runs", work(backend), chances=2, start=tmp_path / "start"):
+    left = every_crash(
+        scratch / "runs", work(backend), chances=2, most_sectors=most_sectors, start=scratch / "start"
+    )
+    for crash in left:
         crashes += 1
         with open_store(crash.directory, backend) as store:
             found = content(store)
@@ -346,11 +351,12 @@ def test_power_cuts(tmp_path: Path, backend: str) -> None:
     assert crashes > 20
 
 
+@torn_writes
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO])
 @pytest.mark.parametrize("backend", PERSISTENT)
-def test_failing_calls(tmp_path: Path, backend: str, code: int) -> None:
+def test_failing_calls(scratch: Path, backend: str, code: int, most_sectors: int) -> None:
     """A call that fails is reported; what was acknowledged is there at the next open."""
-    with open_store(tmp_path / "start", backend) as store:
+    with open_store(scratch / "start", backend) as store:
         fill(store, 20, 2)
 
     def guarded(disk: Disk, directory: Path, acknowledge: Acknowledge) -> None:
@@ -359,7 +365,10 @@ def test_failing_calls(tmp_path: Path, backend: str, code: int) -> None:
         except (DiskFull, OSError, StorePoisoned):
             pass
 
-    for crash in every_failure(tmp_path / "runs", guarded, code, chances=1, start=tmp_path / "start"):
+    left = every_failure(
+        scratch / "runs", guarded, code, chances=1, most_sectors=most_sectors, start=scratch / "start"
+    )
+    for crash in left:
         with open_store(crash.directory, backend) as store:
             assert set(crash.acknowledged) <= content(store).keys(), crash
             store.engine.backend.check()

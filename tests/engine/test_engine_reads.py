@@ -144,9 +144,9 @@ def test_the_past_does_not_change(scratch: Path, backend: str) -> None:
     ) as store:
         past = Past(store)
         with Readers(past) as readers:
-            for number in range(1500):
+            for number in range(600):
                 past.write()
-                if number % 200 == 199:
+                if number % 100 == 99:
                     store.compact(store.revision - 100)
                 if readers.wrong:
                     break

@@ -7,6 +7,7 @@ reference to them, so there is no step at which it could be forgotten.
 from __future__ import annotations
 
 import errno
+import gc
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -45,6 +46,7 @@ def interrupt(store: Store, kind: str, *, bytecodes: bool) -> int:
     truth = answers(world, store.revision, world.compacted)
     assert call(world) == truth
     descriptors = len(os.listdir("/proc/self/fd"))
+    gc.collect()  # what earlier tests have left is not finalized in the middle of a step
     times = 0
     for steps in every_step(lambda: call(world), Interruption, bytecodes=bytecodes):
         if steps.acted_in is not None and not steps.in_finalizer:

@@ -354,6 +354,29 @@ def test_downtime_does_not_count_with_pause(tmp_path: Path, backend: str) -> Non
         assert store.engine.leasing.expire() == 1
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_an_opening_renews_with_renew(tmp_path: Path, backend: str) -> None:
+    """Every lease has its TTL again, one that was due before the end too, in one entry: the next crash finds it."""
+    clock = FakeClock()
+    options = {"clock": clock, "lease_restart_policy": "renew"}
+    with open_store(tmp_path, backend, **options) as store:
+        assert store.engine.state.index == 0  # nothing to renew, nothing logged
+        store.grant_lease(100, 7)
+        store.put(b"k", lease=7)
+        store.grant_lease(20, 8)
+        clock.advance(30)
+        index = store.engine.state.index
+    clock.advance(1000)
+    with open_store(tmp_path, backend, **options) as store:
+        assert store.engine.state.index == index + 1
+        assert [store.lease_time_to_live(lease).ttl for lease in (7, 8)] == [100, 20]
+        assert store.engine.leasing.expire() == 0 and store.get(b"k") is not None
+        clock.advance(19)
+        crashed = crashed_copy(tmp_path)
+    with open_store(crashed, backend, clock=clock) as store:
+        assert [store.lease_time_to_live(lease).ttl for lease in (7, 8)] == [81, 1]
+
+
 @pytest.mark.parametrize("backend", PERSISTENT)
 def test_pause_after_a_crash_goes_by_the_last_sign_of_life(tmp_path: Path, backend: str) -> None:
     """A crashed store was alive at its last log record, and at its last beat while it was idle."""

@@ -23,7 +23,9 @@ from kvstore.model import (
     PutRequest,
     PutWithTTLRequest,
     RangeRequest,
+    RenewAllRequest,
     Request,
+    RowsRequest,
     ShiftRequest,
     TxnRequest,
 )
@@ -58,6 +60,11 @@ class Requests:
             return TxnRequest((compare,), success, tuple(self._op(depth + 1) for _ in range(2)))
         return RangeRequest(key, b"\0")
 
+    def _rows(self) -> RowsRequest:
+        chance = self._chance
+        values = {b"etcd/%c" % chance.choice(b"abc"): chance.choice((None, b"", b"x")) for _ in range(3)}
+        return RowsRequest(lambda _rows: (values, None))
+
     def next(self, head: int) -> Request:
         chance = self._chance
         key = chance.choice(KEYS)
@@ -80,6 +87,8 @@ class Requests:
                 CompactionRequest(head - chance.randrange(50)),
                 AlarmRequest(7, "NOSPACE", chance.random() < 0.5),
                 ShiftRequest(chance.randrange(5000)),
+                RenewAllRequest(),
+                self._rows(),
             )
         )
 
@@ -95,7 +104,7 @@ def all_of(state: State, lessor: Lessor) -> tuple[Any, ...]:
         for ident, lease in lessor.leases.items()
     }
     return (
-        (state.head, state.index, state.head_compacted, sorted(state.alarms)),
+        (state.head, state.index, state.head_compacted, sorted(state.alarms), state.carried),
         (generation.changes, generation.newest, generation.earlier, generation.rows),
         (sorted(set(generation.order)), leases),
     )

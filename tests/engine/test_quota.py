@@ -18,13 +18,12 @@ import kvstore
 from kvstore import files
 from kvstore.errors import Code, DiskFull, QuotaExceeded, SpaceError, StorePoisoned
 from kvstore.files import File, OSDisk, OSFile
-from kvstore.model import Alarm, PutWithTTLRequest, Request
+from kvstore.model import NOSPACE, Alarm, PutWithTTLRequest, Request
 from kvstore.options import Options
 from kvstore.recovery import open_engine
 from kvstore.store import Store
 from kvstore.wal import writer as wal_writer
 from kvstore.write.admission import check, txn_cost
-from kvstore.write.room import NOSPACE
 from tests.harness.watching import BACKENDS, TIMEOUT_SECONDS, open_store, settle
 
 QUOTA_BYTES = 400_000
@@ -482,10 +481,10 @@ def test_a_disk_that_is_really_full(small_disk: Path, backend: str, background: 
 def test_the_background_ends_a_stall(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With background work on, the store goes on by itself some time after there is room again."""
     store, disk = full_disk_store(tmp_path, monkeypatch, background=True)
-    disk.is_full = True
-    fill_log(store)
-    assert store.engine.life.is_stalled
-    disk.is_full = False
-    turn = threading.Event()
-    assert any(turn.wait(0.05) or not store.engine.life.is_stalled for _ in range(int(TIMEOUT_SECONDS * 20)))
-    store.close()
+    with store:
+        disk.is_full = True
+        fill_log(store)
+        assert store.engine.life.is_stalled
+        disk.is_full = False
+        turn, looks = threading.Event(), range(int(TIMEOUT_SECONDS * 20))
+        assert any(turn.wait(0.05) or not store.engine.life.is_stalled for _ in looks)

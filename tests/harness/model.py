@@ -66,6 +66,7 @@ class Model:
         self.states: list[dict[bytes, KV]] = [{}, {}]
         self.changes: list[tuple[int, int, bytes, KV | None]] = []
         self.leases: dict[int, Lease] = {}
+        self.carried: dict[bytes, bytes] = {}
         self.now = 0
         self.compacted = -1
         self.max_txn_ops = max_txn_ops

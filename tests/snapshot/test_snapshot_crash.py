@@ -5,8 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,19 +21,11 @@ from kvstore.snapshot.restore import NewStore, restore
 from kvstore.store import Store
 from kvstore.testing.crashes import every_crash, every_failure
 from tests.harness.plain import value_of
+from tests.harness.sweeps import torn_writes
 
 every = pytest.mark.parametrize("backend", ("lmdb", "sqlite", "memory"))
 both = pytest.mark.parametrize("backend", ("lmdb", "sqlite"))
-IN_MEMORY = Path("/dev/shm")
 Acknowledge = Callable[[Any], None]
-
-
-@pytest.fixture
-def scratch() -> Iterator[Path]:
-    """A folder where syncs cost nothing, where there is one."""
-    folder = Path(tempfile.mkdtemp(prefix="kvstore-", dir=IN_MEMORY if IN_MEMORY.is_dir() else None))
-    yield folder
-    shutil.rmtree(folder)
 
 
 def open_store(path: Path, backend: str, disk: Disk | None = None, **options: Any) -> Store:
@@ -55,8 +46,11 @@ def values(store: Store) -> dict[bytes, bytes]:
     return {kv.key: kv.value for kv in store.scan(prefix=b"")}
 
 
+@torn_writes
 @every
-def test_a_cut_while_snapshots_are_taken_and_segments_released(scratch: Path, backend: str) -> None:
+def test_a_cut_while_snapshots_are_taken_and_segments_released(
+    scratch: Path, backend: str, most_sectors: int
+) -> None:
     """The store opens with all that was acknowledged, every snapshot there is whole, temporary files are gone."""
     life(scratch / "start", backend)
 
@@ -74,7 +68,8 @@ def test_a_cut_while_snapshots_are_taken_and_segments_released(scratch: Path, ba
             store.close()
 
     crashes = 0
-    for crash in every_crash(scratch / "runs", work, chances=2, start=scratch / "start"):
+    left = every_crash(scratch / "runs", work, chances=2, most_sectors=most_sectors, start=scratch / "start")
+    for crash in left:
         crashes += 1
         snap = crash.directory / "snap"
         revisions = [verify(path).revision for path in snap.glob("*.snap")]
@@ -88,13 +83,13 @@ def test_a_cut_while_snapshots_are_taken_and_segments_released(scratch: Path, ba
             )
             if acknowledged and acknowledged[-1] == b"1" * 700:
                 assert value_of(store, b"k0") == b"1" * 700, crash
-            left = [name for name in os.listdir(snap) if ".tmp" in name]
-            assert left == [], crash
+            assert [name for name in os.listdir(snap) if ".tmp" in name] == [], crash
     assert crashes > 60
 
 
+@torn_writes
 @every
-def test_a_cut_while_a_store_is_restored(scratch: Path, backend: str) -> None:
+def test_a_cut_while_a_store_is_restored(scratch: Path, backend: str, most_sectors: int) -> None:
     """Under the target's name there is nothing or the whole store, and the restore can be run again."""
     life(scratch / "start" / "source", backend)
 
@@ -103,7 +98,8 @@ def test_a_cut_while_a_store_is_restored(scratch: Path, backend: str) -> None:
         acknowledge("restored")
 
     crashes = 0
-    for crash in every_crash(scratch / "runs", work, chances=2, start=scratch / "start"):
+    left = every_crash(scratch / "runs", work, chances=2, most_sectors=most_sectors, start=scratch / "start")
+    for crash in left:
         crashes += 1
         new = crash.directory / "new"
         if not new.exists():
@@ -203,8 +199,9 @@ class FailingDisk(OSDisk):
         super().sync_file(path)
 
 
+@torn_writes
 @both
-def test_a_cut_while_a_damaged_backend_is_replaced(scratch: Path, backend: str) -> None:
+def test_a_cut_while_a_damaged_backend_is_replaced(scratch: Path, backend: str, most_sectors: int) -> None:
     """Cut at any call, the next open ends with the whole store all the same."""
     life(scratch / "start", backend)
     with open(scratch / "start" / "snap" / "db", "r+b") as file:
@@ -215,7 +212,8 @@ def test_a_cut_while_a_damaged_backend_is_replaced(scratch: Path, backend: str) 
             acknowledge(values(store)[b"k0"])
 
     crashes = 0
-    for crash in every_crash(scratch / "runs", work, chances=2, start=scratch / "start"):
+    left = every_crash(scratch / "runs", work, chances=2, most_sectors=most_sectors, start=scratch / "start")
+    for crash in left:
         crashes += 1
         with open_store(crash.directory, backend) as store:
             assert values(store)[b"k0"] == b"after", crash

@@ -30,7 +30,8 @@ from kvstore import Store, ops, recovery
 from kvstore.backend import find_backend
 from kvstore.errors import KVStoreError, StorePoisoned
 from kvstore.files import Disk
-from kvstore.model import PutRequest, TxnRequest
+from kvstore.model import PutRequest, RowsRequest, TxnRequest
+from kvstore.mvcc.schema import META_CARRIED
 from kvstore.options import Options
 from kvstore.recovery import open_engine
 from kvstore.testing.crashes import CALL, kept
@@ -117,6 +118,17 @@ class Session:
     def revoke(self, lease: int) -> None:
         self._do(lambda model: model.revoke(lease), lambda store: store.revoke_lease(lease))
 
+    def carry(self, name: bytes, value: bytes | None) -> None:
+        """Set or delete a row that the store only carries."""
+        rows = {META_CARRIED + name: value}
+
+        def change(model: Model) -> None:
+            model.carried |= {key: value for key, value in rows.items() if value is not None}
+            for key in [key for key in rows if rows[key] is None]:
+                model.carried.pop(key, None)
+
+        self._do(change, lambda store: store.engine.ask(RowsRequest(lambda _: (rows, None))))
+
     def compact(self, back: int) -> None:
         revision = self.model.revision - back
         self._do(lambda model: model.compact(revision), lambda store: store.compact(revision))
@@ -183,6 +195,7 @@ def advanced(model: Model, change: Callable[[Model], Any]) -> Model:
     """A copy of the model after a change."""
     after = copy.copy(model)
     after.states, after.changes, after.leases = list(model.states), list(model.changes), dict(model.leases)
+    after.carried = dict(model.carried)
     change(after)
     return after
 
@@ -384,13 +397,14 @@ def _open(left: Path, options: Options, disk: Disk | None = None) -> Store:
 
 def matching(store: Store, candidates: list[Model]) -> Model:
     """The model that the store agrees with."""
-    marks = store.revision, store.compact_revision, sorted(store.leases())
+    carried = sorted(store.engine.carried.items())
+    marks = store.revision, store.compact_revision, tuple(sorted(store.leases())), tuple(carried)
     for model in candidates:
-        if marks == (model.revision, model.compacted, sorted(model.leases)):
+        if marks == id_of(model):
             _compare(store, model)
             return model
-    wanted = [(model.revision, model.compacted, sorted(model.leases)) for model in candidates]
-    raise BrokenPromise(f"revision, compaction and leases are {marks}; possible are {wanted}")
+    wanted = list(map(id_of, candidates))
+    raise BrokenPromise(f"revision, compaction, leases and carried rows are {marks}; possible are {wanted}")
 
 
 def _compare(store: Store, model: Model) -> None:
@@ -411,8 +425,14 @@ def _equal(what: str, found: object, wanted: object) -> None:
         raise BrokenPromise(f"{what}: {found!r}, not {wanted!r}")
 
 
-def id_of(model: Model) -> tuple[int, int, tuple[int, ...]]:
-    return model.revision, model.compacted, tuple(sorted(model.leases))
+def id_of(model: Model) -> tuple[Any, ...]:
+    """What tells the model's states apart at a glance."""
+    return (
+        model.revision,
+        model.compacted,
+        tuple(sorted(model.leases)),
+        tuple(sorted(model.carried.items())),
+    )
 
 
 def fingerprint(directory: Path) -> list[tuple[str, str]]:

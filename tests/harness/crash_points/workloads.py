@@ -40,6 +40,21 @@ def leases(session: Session) -> None:
     session.checkpoint()
 
 
+def carried(session: Session) -> None:
+    """Rows that the store only carries, written, replaced and deleted, before and after a checkpoint."""
+    session.carry(b"a", b"1")
+    session.put(b"k", b"1")
+    session.carry(b"b", b"")
+    session.checkpoint()
+    session.carry(b"a", b"2" * 700)
+    session.carry(b"b", None)
+    session.put(b"k", b"2")
+    session.checkpoint()
+    session.carry(b"a", None)
+    session.reopen()
+    session.carry(b"b", b"3")
+
+
 def reopening(session: Session) -> None:
     """Closing and opening, with and without something to replay."""
     session.put(b"a", b"1")
@@ -106,6 +121,7 @@ WORKLOADS: tuple[Workload, ...] = (
     puts,
     transactions,
     leases,
+    carried,
     reopening,
     compaction,
     releasing,
