@@ -70,6 +70,10 @@ class Contestant:
     def median(self) -> float:
         return median(self.values)
 
+    def values_of(self, detail: str) -> list[float]:
+        """The samples' values; of a detail of theirs, if one is named."""
+        return [sample.details[detail] for sample in self.samples] if detail else self.values
+
     def detail_medians(self) -> dict[str, float]:
         names = self.samples[0].details if self.samples else {}
         return {name: median(sample.details[name] for sample in self.samples) for name in names}
@@ -77,12 +81,16 @@ class Contestant:
 
 @dataclass(frozen=True, slots=True)
 class Goal:
-    """``subject`` ÷ ``reference`` (None: the subject's value itself) is at least, or at most, this much."""
+    """``subject`` ÷ ``reference`` (None: the subject's value itself) is at least, or at most, this much.
+
+    ``of``: it is about this detail of the samples, not about their values.
+    """
 
     subject: str
     reference: str | None
     at_least: float | None
     at_most: float | None
+    of: str = ""
 
     def __str__(self) -> str:
         bound = f"≥ {self.at_least:g}" if self.at_least is not None else f"≤ {self.at_most:g}"
@@ -132,8 +140,9 @@ class Contest(ExitStack):
         *,
         at_least: float | None = None,
         at_most: float | None = None,
+        of: str = "",
     ) -> None:
-        self.goals.append(Goal(subject, reference, at_least, at_most))
+        self.goals.append(Goal(subject, reference, at_least, at_most, of))
 
     def run(self) -> None:
         """Run every contestant once per round, in turns."""
@@ -162,12 +171,14 @@ def judge(goal: Goal, subject: Contestant | None, reference: Contestant | None) 
     """The verdict; None if one of the two did not take part."""
     if subject is None or not subject.samples:
         return None
+    values = subject.values_of(goal.of)
     if goal.reference is None:
-        return Verdict(goal, subject.median, min(subject.values), max(subject.values))
+        return Verdict(goal, median(values), min(values), max(values))
     if reference is None or not reference.samples:
         return None
-    ratios = [_ratio(a, b) for a, b in zip(subject.values, reference.values, strict=True)]
-    return Verdict(goal, _ratio(subject.median, reference.median), min(ratios), max(ratios))
+    others = reference.values_of(goal.of)
+    ratios = [_ratio(a, b) for a, b in zip(values, others, strict=True)]
+    return Verdict(goal, _ratio(median(values), median(others)), min(ratios), max(ratios))
 
 
 def _ratio(a: float, b: float) -> float:
@@ -236,6 +247,7 @@ class Outcome:
                 {
                     "subject": verdict.goal.subject,
                     "reference": verdict.goal.reference,
+                    "of": verdict.goal.of,
                     "at_least": verdict.goal.at_least,
                     "at_most": verdict.goal.at_most,
                     "ratio": verdict.ratio,

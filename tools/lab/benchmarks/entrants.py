@@ -26,14 +26,22 @@ def ours_name(backend: str) -> str:
 
 
 def add_ours(
-    contest: Contest, measure: Callable[[str, Path, int], Sample], keys: int, suffix: str = ""
+    contest: Contest,
+    measure: Callable[[str, Path, int], Sample],
+    keys: int,
+    suffix: str = "",
+    *,
+    own_syncs: bool = False,
 ) -> list[str]:
-    """Add our store on each backend, holding ``keys`` keys. Returns the names it gave."""
+    """Add our store on each backend, holding ``keys`` keys. Returns the names it gave.
+
+    ``own_syncs``: it is in another process, where an injected delay does not reach it.
+    """
     names = []
     for backend in contest.settings.backends:
         names.append(ours_name(backend) + suffix)
         path = ours.filled(contest.place, backend, keys)
-        contest.add(names[-1], partial(measure, backend, path, keys))
+        contest.add(names[-1], partial(measure, backend, path, keys), own_syncs=own_syncs)
     return names
 
 

@@ -13,6 +13,7 @@ from rich.table import Table
 
 from .contest import Absent, Contest, Contestant, Outcome, Settings, Verdict
 from .peers import module
+from .server import SERVER_CPU
 
 
 def to_json(machine: dict[str, Any], settings: Settings, outcomes: Sequence[Outcome]) -> dict[str, Any]:
@@ -73,12 +74,14 @@ def _judgement(verdict: Verdict) -> list[str]:
     goal = verdict.goal
     spread = f"{verdict.ratio:.2f} ({verdict.lowest:.2f} … {verdict.highest:.2f})" if goal.reference else ""
     mark = "[green]met[/green]" if verdict.met else "[red]missed[/red]"
-    return [escape(goal.reference or ""), spread, str(goal), mark]
+    return [escape(goal.reference or ""), spread, f"{_NAMES.get(goal.of, goal.of)} {goal}".strip(), mark]
 
 
+_NAMES = {SERVER_CPU: "CPU"}
+"""Of details that goals are about."""
 _SHORT = {
     "cpu_us_per_op": "CPU {:.1f} µs/op",
-    "server_cpu_us_per_op": "server CPU {:.0f} µs/op",
+    SERVER_CPU: "server CPU {:.0f} µs/op",
     "client_cpu_us_per_op": "client CPU {:.0f} µs/op",
 }
 
