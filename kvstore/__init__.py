@@ -24,6 +24,7 @@ from kvstore.errors import (
     Busy,
     Code,
     Compacted,
+    CorruptCluster,
     Corruption,
     DiskFailed,
     DiskFull,
@@ -88,6 +89,7 @@ if TYPE_CHECKING:
     from kvstore.observe.doctor import Fact
     from kvstore.opened import Snapshot
     from kvstore.recovery import Engine
+    from kvstore.served import AnyStore, AsyncServer, Server
     from kvstore.snapshot.restore import Restored
     from kvstore.store import Store, View
     from kvstore.verification.report import Report, Steps
@@ -103,6 +105,7 @@ __all__ = [
     "Code",
     "Compacted",
     "Compare",
+    "CorruptCluster",
     "Corruption",
     "DiskFailed",
     "DiskFull",
@@ -166,6 +169,8 @@ __all__ = [
     "prefix_end",
     "put",
     "restore",
+    "serve",
+    "serve_async",
     "txn",
     "value",
     "verify",
@@ -293,6 +298,25 @@ def verify(
 
     chosen = Options.load(options)
     return verification.verify(path, deep=deep, options=chosen, scratch_dir=scratch_dir, progress=progress)
+
+
+def serve(store: AnyStore, urls: str | Sequence[str], **options: Any) -> Server:
+    """Serve an open store to clients of etcd's API v3, from a thread of its own; it can be used here all the same.
+
+    ``urls``: where, such as ``http://127.0.0.1:0`` (any free port; ``server.endpoints`` has the real one), https, unix
+    or unixs. ``options``: ``etcd_version`` (``"3.5"``), ``cert_file``, ``key_file``, ``trusted_ca_file`` and whatever
+    else docs/serving.md lists. Raises ``BadOption``, ``Unsupported`` (a store that cannot be written), ``OSError``.
+    """
+    from kvstore.served import find_network
+
+    return find_network().serve(store, urls, **options)
+
+
+async def serve_async(store: AnyStore, urls: str | Sequence[str], **options: Any) -> AsyncServer:
+    """As ``serve``, on the loop that is running: ``async with await kvstore.serve_async(store, urls) as server``."""
+    from kvstore.served import find_network
+
+    return await find_network().serve_async(store, urls, **options)
 
 
 def doctor(data_dir: str | os.PathLike[str], **options: Any) -> list[Fact]:

@@ -3,6 +3,7 @@
     kvstore.backends      lmdb, sqlite, memory: classes with the interface ``Backend`` (backend.py)
     kvstore.snapshots     openers of snapshot files that are not ours: ``SnapshotFormat`` (snapshot/formats.py)
     kvstore.foreign       adapters that read, import and write other programs' stores: ``ForeignStores`` (foreign.py)
+    kvstore.network       servers of stores: ``Network`` (served.py)
     kvstore.migrations    steps from one format of our files to the next: ``Migration`` (offline/migration.py)
 
 A third-party package joins in with an entry point of its own; nothing here knows what is in a group.
@@ -19,12 +20,14 @@ from kvstore.errors import MissingDependency, OpenError
 BACKENDS = "kvstore.backends"
 SNAPSHOTS = "kvstore.snapshots"
 FOREIGN = "kvstore.foreign"
+NETWORK = "kvstore.network"
 MIGRATIONS = "kvstore.migrations"
 
 _KINDS = {
     BACKENDS: "backend",
     SNAPSHOTS: "format of snapshots",
     FOREIGN: "other store",
+    NETWORK: "network protocol",
     MIGRATIONS: "migration",
 }
 

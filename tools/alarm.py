@@ -10,7 +10,9 @@ from .command import Settings, new_app, write_json, write_line
 
 
 def register(app: typer.Typer) -> None:
-    group = new_app("Alarms. NOSPACE clears itself once there is room again.")
+    group = new_app(
+        "Alarms. NOSPACE clears itself once there is room again, unless nospace_policy is sticky."
+    )
     group.command("list")(list_)
     group.command("disarm")(disarm)
     app.add_typer(group, name="alarm")

@@ -33,6 +33,7 @@ COMMANDS = (
     "export_store",
     "inspect_store",
     "migrate",
+    "serve",
 )
 
 
@@ -47,6 +48,8 @@ MODULES = {
 
 
 def main() -> None:
+    if sys.argv[1:2] == ["serve"]:  # reads its command line itself, and needs no package for that
+        sys.exit(import_module(".serve", __package__).run(sys.argv[2:]))
     try:
         from .command import run
     except ModuleNotFoundError as error:

@@ -43,6 +43,7 @@ _NAMES = {
     effects.RENEW: "renew",
     effects.COMPACT: "compact",
     effects.ALARM: "alarm",
+    effects.ROW: "row",
 }
 
 
@@ -160,6 +161,7 @@ _FIELDS = {
     "attach": {1: "lease", 2: "key"},
     "detach": {1: "lease", 2: "key"},
     "alarm": {1: "on", 2: "member_id", 3: "name"},
+    "row": {1: "name", 2: "value"},
 }
 _IN_HEX = ("lease", "member_id")
 

@@ -44,15 +44,17 @@ class Crash:
 
 
 def every_crash(
-    scratch: Path, workload: Workload, *, chances: int = 4, start: Path | None = None
+    scratch: Path, workload: Workload, *, chances: int = 4, most_sectors: int = 12, start: Path | None = None
 ) -> Iterator[Crash]:
     """Run ``workload(disk, directory, acknowledge)`` once for each of its calls, cut the power in that
-    call, and yield every state that may be left. ``start``: a directory; each run begins with a copy of it.
+    call, and yield every state that may be left: see ``RecordingDisk.losses`` for ``chances`` and
+    ``most_sectors``. ``start``: a directory; each run begins with a copy of it.
 
     Directories are removed after their turn. What the workload raises after the cut is ignored
     (it is ``PowerCut`` or follows from it); what it raises without a cut is passed on.
     """
-    return _every(scratch, workload, lambda root, call: RecordingDisk(root, cut_at=call), chances, start)
+    ways = {"chances": chances, "most_sectors": most_sectors}
+    return _every(scratch, workload, lambda root, call: RecordingDisk(root, cut_at=call), ways, start)
 
 
 def every_failure(
@@ -62,6 +64,7 @@ def every_failure(
     *,
     short_write_bytes: int = 0,
     chances: int = 4,
+    most_sectors: int = 12,
     start: Path | None = None,
 ) -> Iterator[Crash]:
     """The same with a call that fails with the errno ``code``; the power is cut when the workload has
@@ -70,14 +73,15 @@ def every_failure(
     def disk(root: Path, call: int) -> RecordingDisk:
         return RecordingDisk(root, fail_at={call: code}, short_write_bytes=short_write_bytes)
 
-    return _every(scratch, workload, disk, chances, start)
+    ways = {"chances": chances, "most_sectors": most_sectors}
+    return _every(scratch, workload, disk, ways, start)
 
 
 def _every(
     scratch: Path,
     workload: Workload,
     make_disk: Callable[[Path, int], RecordingDisk],
-    chances: int,
+    ways: dict[str, int],
     start: Path | None,
 ) -> Iterator[Crash]:
     for call in [CALL] if CALL else itertools.count(1):
@@ -92,7 +96,7 @@ def _every(
             if len(disk.calls) < call:
                 raise
         disk.cut_power()
-        for number, loss in enumerate(disk.losses(chances=chances)):
+        for number, loss in enumerate(disk.losses(**ways)):
             left = disk.materialise(scratch / f"left-{call}-{number}", loss)
             what = disk.calls[min(call, len(disk.calls)) - 1]
             with kept(left, f"call-{call}-{number}"):

@@ -7,6 +7,9 @@
         lease = kvstore_store.grant_lease(60).id
         kvstore_clock.advance(61)
 
+    def test_a_client_of_etcd_reads_it(kvstore_server, kvstore_store):
+        client = Client(kvstore_server.endpoints[0])    # what it writes is in kvstore_store
+
 pytest loads every plugin at each start, so whatever a fixture needs is imported inside it.
 """
 
@@ -20,6 +23,7 @@ import pytest
 
 if TYPE_CHECKING:
     from kvstore import Store
+    from kvstore.served import Server
     from kvstore.testing.fake_clock import FakeClock
 
 
@@ -44,3 +48,12 @@ def kvstore_store(kvstore_dir: Path, kvstore_clock: FakeClock) -> Iterator[Store
 
     with kvstore.open(kvstore_dir, durability="off", clock=kvstore_clock) as store:
         yield store
+
+
+@pytest.fixture
+def kvstore_server(kvstore_store: Store) -> Iterator[Server]:
+    """``kvstore_store``, served to clients of etcd's API v3 at a free port of this machine."""
+    import kvstore
+
+    with kvstore.serve(kvstore_store, "http://127.0.0.1:0") as server:
+        yield server

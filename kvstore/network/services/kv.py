@@ -1,0 +1,107 @@
+"""KV: put, range, delete, transactions, compaction.
+
+Both kinds of range, serializable or not, read the newest published revision: whatever was acknowledged is in it.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+from google.protobuf.message import DecodeError
+
+from kvstore.etcdpb.messages import etcdserverpb as pb
+from kvstore.etcdpb.messages import shallow
+from kvstore.etcdpb.requests import from_message
+from kvstore.etcdpb.responses import encode, encode_row
+from kvstore.model import CompactionResponse, DeleteRangeRequest, PutRequest, RangeRequest, TxnRequest
+from kvstore.mvcc.plan import is_read_only
+from kvstore.network.call import Call, Kind, Method, Running, decoded, methods
+from kvstore.network.endpoint import Endpoint
+from kvstore.network.paged import PagedRange
+
+_KEY_TAG = pb.RangeRequest.DESCRIPTOR.fields_by_name["key"].number << 3 | 2
+
+ROWS_ON_THE_LOOP = 200
+"""The most rows that are read between two looks at the sockets."""
+
+
+def range_(endpoint: Endpoint, call: Call, message: bytes) -> Running | None:
+    if (
+        not endpoint.users_are_on
+        and len(message) > 2
+        and message[0] == _KEY_TAG
+        and message[1] == len(message) - 2 < 0x80
+    ):  # the key, and no more
+        revision, row = endpoint.engine.row(message[2:])
+        call.answer(encode_row(revision, row, endpoint.header))
+        return None
+    request: RangeRequest = from_message(decoded(pb.RangeRequest, message))
+    if not _is_short(request):
+        return PagedRange(endpoint, call, request)
+    read = endpoint.reading(call, request, partial(endpoint.engine.range, request))
+    call.answer(encode(read(), endpoint.header))
+    return None
+
+
+def _is_short(request: RangeRequest) -> bool:
+    """Whether it looks at few rows. With a sort order, or bounds, every row of the range is looked at."""
+    if not request.range_end:
+        return True
+    has_bounds = any(request[9 + 1 :]) or request.sort_order or request.sort_target
+    return 0 < request.limit <= ROWS_ON_THE_LOOP and not has_bounds
+
+
+def put(endpoint: Endpoint, call: Call, message: bytes) -> None:
+    request: PutRequest = from_message(decoded(pb.PutRequest, message))
+    endpoint.ask(call, request)
+
+
+def delete_range(endpoint: Endpoint, call: Call, message: bytes) -> None:
+    request: DeleteRangeRequest = from_message(decoded(pb.DeleteRangeRequest, message))
+    endpoint.ask(call, request)
+
+
+def txn(endpoint: Endpoint, call: Call, message: bytes) -> None:
+    request = _decoded_txn(message)
+    if is_read_only(request):
+        read = endpoint.reading(call, request, partial(_read_txn, endpoint, request))
+        endpoint.in_thread(call, read)
+    else:
+        endpoint.ask(call, request)
+
+
+def _read_txn(endpoint: Endpoint, request: TxnRequest) -> bytes:
+    return encode(endpoint.engine.txn(request), endpoint.header)
+
+
+def _decoded_txn(message: bytes) -> TxnRequest:
+    """protobuf decodes 100 levels of messages; what is nested deeper is decoded a transaction at a time."""
+    found: Any
+    try:
+        found = pb.TxnRequest.FromString(message)
+    except DecodeError:
+        found = decoded(shallow.TxnRequest, message)
+    request: TxnRequest = from_message(found)
+    return request
+
+
+def compact(endpoint: Endpoint, call: Call, message: bytes) -> None:
+    request = from_message(decoded(pb.CompactionRequest, message))
+    if request.physical:
+        if endpoint.users_are_on:
+            endpoint.users.check(call, request)
+        endpoint.in_thread(call, partial(_compact, endpoint, request.revision), slow=True)
+    else:
+        endpoint.ask(call, request)
+
+
+def _compact(endpoint: Endpoint, revision: int) -> bytes:
+    response: CompactionResponse = endpoint.engine.compact(revision, physical=True)
+    return encode(response, endpoint.header)
+
+
+METHODS = [
+    *methods("etcdserverpb.KV", pb, Range=range_, Put=put, DeleteRange=delete_range, Txn=txn),
+    Method("etcdserverpb.KV", "Compact", Kind.UNARY, compact, pb.CompactionRequest, pb.CompactionResponse),
+]

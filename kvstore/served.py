@@ -1,0 +1,76 @@
+"""A store on the network, as its user sees it: the interface of whoever serves one.
+
+An entry of the group ``kvstore.network`` serves stores. Ours (``etcd``) speaks etcd's API v3; nothing here knows how.
+
+    serve          from a thread of its own
+    serve_async    on the loop that is running
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Protocol, Self, TypeAlias
+
+from kvstore import plugins
+
+if TYPE_CHECKING:
+    from kvstore.aio import AsyncStore
+    from kvstore.store import Store
+
+AnyStore: TypeAlias = "Store | AsyncStore"
+
+GRACE_SECONDS = 5.0
+"""How long calls under way may take to end, unless somebody says otherwise."""
+
+
+class Server(Protocol):
+    """A store that is being served, until ``stop`` or the end of a ``with`` block. The store stays open."""
+
+    endpoints: tuple[str, ...]
+    """Where clients connect to, each as ``http://127.0.0.1:2379``, with the port that was really taken."""
+
+    def stop(self, grace_seconds: float = GRACE_SECONDS) -> None:
+        """Accept nothing new; let calls under way end, for so long; close every connection. Idempotent."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None: ...
+
+
+class AsyncServer(Protocol):
+    """The same on a running loop: ``async with``, or ``await stop()``."""
+
+    endpoints: tuple[str, ...]
+
+    async def stop(self, grace_seconds: float = GRACE_SECONDS) -> None: ...
+
+    async def __aenter__(self) -> Self: ...
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None: ...
+
+
+class Network(Protocol):
+    """Who serves stores."""
+
+    def serve(self, store: AnyStore, urls: str | Sequence[str], **options: Any) -> Server: ...
+
+    async def serve_async(
+        self, store: AnyStore, urls: str | Sequence[str], **options: Any
+    ) -> AsyncServer: ...
+
+
+def find_network(name: str = "etcd") -> Network:
+    """Who speaks that protocol; raises ``OpenError`` that lists what is installed."""
+    network: Network = plugins.find(plugins.NETWORK, name)()
+    return network
