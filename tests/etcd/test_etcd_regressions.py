@@ -23,7 +23,7 @@ import kvstore
 from kvstore import layout
 from kvstore.files import OSDisk
 from kvstore.keyvalue import encode_key_value
-from kvstore.model import Alarm, RangeRequest, RangeResponse
+from kvstore.model import NOSPACE, Alarm, RangeRequest, RangeResponse
 from kvstore.mvcc.schema import META, META_APPLIED_INDEX, parse_u64
 from kvstore.options import Options
 from kvstore.recovery import open_engine
@@ -32,7 +32,6 @@ from kvstore.testing.disk_images import LOST
 from kvstore.testing.fake_clock import FakeClock
 from kvstore.testing.recording_disk import RecordingDisk
 from kvstore.upkeep import defragment
-from kvstore.write.room import NOSPACE
 from tests.harness.gated_disk import GatedDisk
 from tests.harness.watching import TIMEOUT_SECONDS, open_store, settle
 

@@ -18,9 +18,9 @@ from kvstore import model
 from kvstore.errors import BadArgument
 from kvstore.etcdpb.messages import MESSAGES, etcdserverpb, mvccpb
 from kvstore.etcdpb.requests import NESTING_MAX, from_message, nested_txn, to_message
-from kvstore.etcdpb.responses import Header, encode, encode_watch
+from kvstore.etcdpb.responses import Header, SharedEvents, encode, encode_events, encode_watch
 from kvstore.etcdpb.table import TABLE
-from kvstore.keyvalue import KeyValue, KeyValues, make_row
+from kvstore.keyvalue import KeyValue, KeyValues, encode_key_value, make_row
 from kvstore.model import (
     AlarmRequest,
     CompactionRequest,
@@ -44,7 +44,9 @@ from kvstore.model import (
     WatchRequest,
     WatchResponse,
 )
+from kvstore.mvcc.overlay import ChangedRow
 from kvstore.protobuf import Messages
+from kvstore.watch.events import Events
 from tests.etcd.etcd_recorder import ETCD, HAS_ETCD
 from tests.etcd.protobuf_messages import embedded_descriptors, is_repeated, messages
 from tests.harness.drawn_requests import SLOW, deletes, puts, txns
@@ -170,7 +172,16 @@ KINDS: dict[type, st.SearchStrategy[Any]] = {
     ),
     WatchRequest: watches,
 }
-OURS_ALONE = {"PutWithTTLRequest", "ExpireRequest", "ShiftRequest", "ClampRequest", "BarrierRequest"}
+OURS_ALONE = {
+    "PutWithTTLRequest",
+    "ExpireRequest",
+    "ShiftRequest",
+    "ClampRequest",
+    "RenewAllRequest",
+    "RowsRequest",
+    "GuardedRequest",
+    "BarrierRequest",
+}
 
 
 def test_every_request_of_the_model_is_here() -> None:
@@ -200,7 +211,9 @@ def test_whatever_a_message_says_it_is_read(name: str, data: st.DataObject) -> N
     assert request is None or from_message(to_message(request)) == request
 
 
-@pytest.mark.parametrize("name", sorted(OURS_ALONE - {"PutWithTTLRequest", "ShiftRequest"}))
+@pytest.mark.parametrize(
+    "name", sorted(OURS_ALONE - {"PutWithTTLRequest", "ShiftRequest", "RowsRequest", "GuardedRequest"})
+)
 def test_what_etcd_has_no_word_for_is_refused(name: str) -> None:
     """A request of the store's own never goes out as something else."""
     with pytest.raises(BadArgument, match=f"no {name}"):
@@ -288,8 +301,11 @@ lease_answers = (
         st.lists(st.binary(max_size=3), max_size=2).map(tuple),
     )
 )
-other_answers = st.builds(model.CompactionResponse, revisions) | st.builds(
-    model.HashKVResponse, revisions, st.integers(0, 2**32 - 1), INT64, revisions
+alarms = st.builds(model.Alarm, st.integers(0, 2**64 - 1), st.sampled_from(model.ALARMS))
+other_answers = (
+    st.builds(model.CompactionResponse, revisions)
+    | st.builds(model.HashKVResponse, revisions, st.integers(0, 2**32 - 1), INT64, revisions)
+    | st.builds(model.AlarmResponse, revisions, st.lists(alarms, max_size=3).map(tuple))
 )
 OPS = {RangeResponse: "range", PutResponse: "put", DeleteRangeResponse: "delete_range", TxnResponse: "txn"}
 SPELT = {"id": "ID", "ttl": "TTL", "granted_ttl": "grantedTTL"}
@@ -308,6 +324,8 @@ def as_message(answer: Any, header: dict[str, int]) -> Any:
         fields["responses"] = [
             {f"response_{OPS[type(inner)]}": as_message(inner, {})} for inner in fields["responses"]
         ]
+    if "alarms" in fields:
+        fields["alarms"] = [{"memberID": member_id, "alarm": name} for member_id, name in fields["alarms"]]
     if "leases" in fields:
         fields["leases"] = [{"ID": lease} for lease in fields["leases"]]
     message = getattr(etcdserverpb, type(answer).__name__)
@@ -375,6 +393,49 @@ def test_what_a_watch_says_is_encoded_as_protobuf_encodes_it(
         ],
     )
     assert encode_watch(said, watch_id, HEADER, is_fragment=is_fragment) == message.SerializeToString()
+
+
+changes: st.SearchStrategy[ChangedRow] = st.builds(
+    lambda key, main, sub, is_put: (
+        (main, sub, key, make_row(encode_key_value(key, 2, main, 1, b"v", 0), sub))
+        if is_put
+        else (main, sub, key, None)
+    ),
+    st.binary(max_size=3),
+    st.integers(1, 1 << 62),
+    st.integers(0, 300),
+    st.booleans(),
+)
+
+
+@settings(suppress_health_check=SLOW)
+@given(found=st.lists(changes, max_size=4), has_before=st.booleans(), data=st.data())
+def test_lazy_events_are_encoded_as_those_made_of_them(
+    found: list[ChangedRow], has_before: bool, data: st.DataObject
+) -> None:
+    """Puts with and without a prefix, deletes, with the versions before them and without: no event is made."""
+    size = len(found)
+    before = data.draw(st.lists(st.none() | key_values, min_size=size, max_size=size)) if has_before else None
+    lazy, made = Events(found, before), list(Events(found, before))
+    assert encode_events(lazy) == encode_events(made) == SharedEvents().encode(lazy)
+    said = WatchResponse(7, lazy)
+    assert encode_watch(said, 3, HEADER) == encode_watch(said._replace(events=made), 3, HEADER)
+    assert encode_watch(said, 3, HEADER, SharedEvents().encode(lazy)) == encode_watch(said, 3, HEADER)
+
+
+def test_an_event_that_is_shared_is_encoded_once() -> None:
+    """Whoever is told of the same change gets the same bytes; another that is equal is another. Room is bounded."""
+    shared = SharedEvents()
+    change = (2, 0, b"k", encode_key_value(b"k", 2, 2, 1, b"v" * 1000, 0))
+    first, second = (shared.encode(Events([change]))[0] for _ in range(2))
+    assert first is second
+    (other,) = shared.encode(Events([(2, 0, b"k", encode_key_value(b"k", 2, 2, 1, b"v" * 1000, 0))]))
+    assert other == first and other is not first
+    for number in range(2000):
+        shared.encode(Events([(number, 0, b"k", b"v" * 1000)]))
+        assert len(shared._fields) <= SharedEvents.ROOM_BYTES // 1000
+    (again,) = shared.encode(Events([change]))
+    assert again == first and again is not first
 
 
 def test_what_is_no_answer_is_refused() -> None:

@@ -80,6 +80,7 @@ def test_recordings_are_read_back(message: Any) -> None:
     [
         ({"key": "YQ", "limit": 5}, pb.RangeRequest(key=b"a", limit=5)),
         ({"key": "-_8=", "limit": "5"}, pb.RangeRequest(key=b"\xfb\xff", limit=5)),
+        ({"key": "YW\r\nJj\n"}, pb.RangeRequest(key=b"abc")),
         ({"rangeEnd": "YQ==", "limit": 5.0}, pb.RangeRequest(range_end=b"a", limit=5)),
         ({"sort_order": "DESCEND", "sortTarget": 3}, pb.RangeRequest(sort_order=2, sort_target=3)),
         ({"sort_target": 9, "limit": "-9223372036854775808"}, pb.RangeRequest(sort_target=9, limit=-(2**63))),
@@ -88,7 +89,7 @@ def test_recordings_are_read_back(message: Any) -> None:
     ],
 )
 def test_the_gateway_takes_more_than_it_gives(spelt: dict[str, Any], message: Any) -> None:
-    """Both alphabets of base64, numbers in any form, null, and fields that it does not know."""
+    """Both alphabets of base64, broken lines, numbers in any form, null, and fields that it does not know."""
     assert from_json(pb.RangeRequest, spelt, GATEWAY) == message
 
 

@@ -9,6 +9,8 @@ import pytest
 from kvstore.tools.command import EXIT_CODES, ExitCode
 from kvstore.tools.main import COMMANDS, MODULES
 
+from kvstore.testing import plugin
+
 
 def blocks_of(page: Path) -> list[str]:
     return re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
@@ -38,6 +40,18 @@ def test_the_readme_runs(project: Path, tmp_path: Path, monkeypatch: pytest.Monk
         ),
         names,
     )
+
+
+def test_the_page_about_serving_runs(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """docs/serving.md: the first block as it stands, the second one inside a coroutine; the test is one."""
+    plain, asynchronous, test = blocks_of(project / "docs" / "serving.md")
+    monkeypatch.chdir(tmp_path)
+    exec(compile(plain, "docs/serving.md", "exec"), {})
+    body = "".join(f"    {line}\n" for line in asynchronous.splitlines())
+    run = f"import asyncio, kvstore\nasync def main():\n{body}\nasyncio.run(main())"
+    exec(compile(run, "docs/serving.md", "exec"), {})
+    compile(test, "docs/serving.md", "exec")
+    assert {"kvstore_server", "kvstore_store"} <= set(vars(plugin))
 
 
 def test_the_command_line_page_knows_every_verb_and_exit_code(project: Path) -> None:

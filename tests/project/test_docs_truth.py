@@ -15,6 +15,7 @@ from kvstore.tools.command import new_app
 from kvstore.tools.main import COMMANDS
 
 from kvstore import errors, metrics
+from kvstore.network import flags
 from kvstore.options import Options
 from tests import PROJECT
 from tests.project.named_tests import names_of
@@ -101,6 +102,27 @@ def test_every_verb_is_documented_and_no_other() -> None:
         options = {name for verb in of_row for parameter in known[verb].params for name in parameter.opts}
         assert set(re.findall(r"--[\w-]+", " ".join(cells))) <= options, cells[0]
     assert documented == known.keys()
+
+
+def test_the_tables_of_flags_are_those_of_the_code() -> None:
+    """docs/serving.md has every flag with its default and text, in order; every one that is ignored, or refused."""
+    page = PROJECT / "docs" / "serving.md"
+    told = [
+        (cells[0], cells[1], cells[2].replace("\\|", "|")) for cells in rows_of(page, "| flag | default |")
+    ]
+    assert told == [
+        (f"`--{flag.name}`", f"`{flag.shown_default}`" if flag.shown_default else "", flag.text)
+        for _, chapter in flags.MEANT
+        for flag in chapter
+    ]
+    ignored = page.read_text().partition("### Ignored")[2].partition("### Refused")[0]
+    assert quoted(ignored) == [flag.name for flag in flags.IGNORED]
+    refused = [
+        (name.removeprefix("--"), cells[2])
+        for cells in rows_of(page, "| flag | accepted all the same |")
+        for name in quoted(cells[0])
+    ]
+    assert sorted(refused) == sorted((flag.name, flag.text) for flag in flags.REFUSED)
 
 
 # --- the map ------------------------------------------------------------------------------

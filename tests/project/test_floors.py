@@ -14,15 +14,17 @@ FLOORS = (
     ("the machine", "plugins layout files options life readers held shelter loops twins backend"),
     ("values and requests", "keyvalue model"),
     ("the log", "wal"),
-    ("revisions", "mvcc ops pacing etcdpb"),
+    ("revisions", "mvcc ops pacing etcdpb auth"),
     ("what an open store shares", "store_lock core replay"),
     ("watches, writes, snapshots", "watch write snapshot"),
     ("what a store says", "observe.status observe.estimates recognition directory"),
     ("engines", "reads write.room upkeep engine"),
     ("opening and looking through", "observe.measuring snapshot.restore verification recovery"),
     ("beside a store", "observe offline backend_move metrics"),
-    ("faces", "protocol calls store opened awaited_writes aio foreign"),
+    ("faces", "protocol calls store opened awaited_writes aio foreign served"),
+    ("the network", "network"),
     ("kvstore", "testing"),
+    ("the network", "network"),
 )
 """From the ground up. A module that is named lives there, others where their folder does."""
 
@@ -73,7 +75,7 @@ def floor_of(name: str) -> int:
     """The number of its floor, from below. A module may be placed on its own, else its folder decides."""
     places = {module: number for number, (_, names) in enumerate(FLOORS) for module in names.split()}
     if not name:
-        return len(FLOORS) - 1
+        return [floor for floor, _ in FLOORS].index("kvstore")
     return places[name] if name in places else places[name.split(".", maxsplit=1)[0]]
 
 

@@ -9,15 +9,21 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import hpack
+
 import kvstore
 from kvstore import ops
 from kvstore.backend import find_backend
 from kvstore.mvcc import effects
 from kvstore.mvcc.schema import LATEST, TABLES
+from kvstore.network.http2.frames import PREFACE, settings
+from kvstore.network.http2.hpack import encode
 from kvstore.wal import format as wal_format
 from kvstore.wal.inspect import scan_segment
 from tests.etcd.etcd_log import LogWriter
-from tests.proof import fuzz_etcd
+from tests.network.http2 import peers
+from tests.network.http2.peers import REQUEST, RESPONSE, TRAILERS
+from tests.proof import fuzz_etcd, fuzz_network
 
 bbolt_write = importlib.import_module("kvstore.migrations.etcd.bbolt_write")
 messages = importlib.import_module("kvstore.migrations.etcd.messages")
@@ -207,12 +213,31 @@ def row_seeds() -> list[bytes]:
     return found + [key + value for _, bucket in bbolt_buckets() for key, value in bucket]
 
 
+# --- HTTP/2 -----------------------------------------------------------------------------------------
+
+
+def http2_frames() -> list[bytes]:
+    """Two requests and what belongs to them, as a client sends it; an answer, as a server does."""
+    asked = b"".join(
+        (
+            settings((4, 100)),
+            peers.headers(1, hpack.Encoder().encode(REQUEST)),
+            peers.data(1, b"\x02hello\0\0", flags=8),
+            peers.data(1, b"more", end=True),
+            peers.headers(3, encode(REQUEST)[:2], flags=0) + peers.continuation(3, encode(REQUEST)[2:]),
+            peers.window(1, 10) + peers.priority(5) + peers.ping() + peers.rst(3),
+        )
+    )
+    answered = peers.headers(1, encode(RESPONSE)) + peers.data(1, b"x") + peers.headers(1, TRAILERS, end=True)
+    return [asked, PREFACE + asked, answered]
+
+
 SEEDS: dict[str, Callable[[], list[bytes]]] = {
     "wal_frame": frames,
     "wal_batch": lambda: [wal_format.encode_batch(1, 5, [b"entry", b""])],
     "wal_metadata": lambda: [wal_format.encode_metadata(wal_format.Metadata(1, 2, 3, 4, b"name"))],
     "segment": lambda: [files()[0]],
-    "effect": lambda: [*entries(), effects.revision(2) + effects.delete(b"k")],
+    "effect": lambda: [*entries(), effects.revision(2) + effects.delete(b"k"), effects.row(b"etcd/a", b"v")],
     "row": latest_rows,
     "manifest": lambda: [files()[1][-400:], files()[1][-400:-24]],
     "snapshot": lambda: [files()[1], files("sqlite")[1]],
@@ -223,6 +248,7 @@ SEEDS: dict[str, Callable[[], list[bytes]]] = {
         b'value("a") = "1"\n\ndel a\nput b "\\x00"\n\n',
     ],
     "option": lambda: [b"quota_backend_bytes=10m", b"auto_compaction_retention=1h30m", b"durability=always"],
+    "gateway": fuzz_network.gateway_seeds,
     "lock_file": lambda: [b'{"pid": 7, "host": "here"}'],
     "etcd_database": lambda: [bbolt_file()],
     "etcd_snapshot": lambda: [bbolt_file()],
@@ -238,6 +264,12 @@ SEEDS: dict[str, Callable[[], list[bytes]]] = {
     "etcd_message": lambda: [*encoded_requests(), raft_snapshot()],
     "etcd_api": lambda: [
         request.txn.SerializeToString() for request in requests() if request.HasField("txn")
+    ],
+    "http2": http2_frames,
+    "hpack": lambda: [
+        hpack.Encoder().encode(REQUEST),
+        encode(RESPONSE + TRAILERS),
+        b"\x40\x01x\x01y\xbe\xbe",
     ],
     "etcd_json": lambda: [
         b'{"compare":[{"target":"MOD","key":"YQ==","mod_revision":"5"}],"success":[{"request_put":{"key":"YQ=="}}]}',

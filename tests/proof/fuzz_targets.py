@@ -35,7 +35,7 @@ from kvstore.wal import format as wal_format
 from kvstore.wal.inspect import scan_segment
 from kvstore.wal.reader import SegmentReader
 from kvstore.wire import WireError, fields
-from tests.proof import fuzz_etcd, fuzz_seeds
+from tests.proof import fuzz_etcd, fuzz_http2, fuzz_network, fuzz_seeds
 from tests.proof.fuzz_files import SCRATCH, as_file
 
 txn_text = importlib.import_module("kvstore.tools.txn_text")
@@ -210,6 +210,8 @@ TARGETS: dict[str, Target] = {
         option,
         lock_file,
         *fuzz_etcd.TARGETS,
+        *fuzz_http2.TARGETS,
+        *fuzz_network.TARGETS,
     )
 }
 

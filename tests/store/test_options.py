@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import fields
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 from kvstore.tools.command import Settings
 
 import kvstore
+from kvstore.model import Alarm
 from kvstore.mvcc.schema import CHANGES
 from kvstore.options import BadOption, Options
 from kvstore.store import Store
@@ -258,6 +260,14 @@ def low_disk_bytes(path: Path) -> None:
         store.put(b"k")
 
 
+def nospace_policy(path: Path) -> None:
+    for policy, refuses in (("heals", False), ("sticky", True)):
+        with open_store(path / policy, "memory", nospace_policy=policy, low_disk_bytes=0) as store:
+            store.engine.raise_alarm(Alarm(1, "NOSPACE"))
+            with pytest.raises(kvstore.QuotaExceeded) if refuses else nullcontext():
+                store.put(b"k")
+
+
 def max_txn_ops(path: Path) -> None:
     with open_store(path, "memory", max_txn_ops=1) as store, pytest.raises(kvstore.TooManyOps):
         store.txn(success=[kvstore.put(b"a"), kvstore.put(b"b")])
@@ -274,11 +284,13 @@ def lease_min_ttl_seconds(path: Path) -> None:
 
 
 def lease_restart_policy(path: Path) -> None:
-    for policy, left in (("count_downtime", 90), ("pause", 100)):
+    for policy, left in (("count_downtime", 80), ("pause", 90), ("renew", 100)):
         clock = FakeClock()
         options = {"clock": clock, "lease_restart_policy": policy}
         with open_store(path / policy, "lmdb", **options) as store:
             lease = store.grant_lease(100).id
+            clock.advance(10)
+            store.put(b"k")
         clock.advance(10)
         with open_store(path / policy, "lmdb", **options) as store:
             assert store.lease_time_to_live(lease).ttl == left

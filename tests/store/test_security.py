@@ -213,7 +213,9 @@ def test_a_backend_is_only_found_among_the_installed(tmp_path: Path, name: str) 
 
 # --- code -----------------------------------------------------------------------------------------
 
-FORBIDDEN_MODULES = {"pickle", "cPickle", "dill", "marshal", "shelve", "yaml"}
+FORBIDDEN_MODULES = {"pickle", "cPickle", "dill", "marshal", "shelve"}
+SAFE_IN_YAML = {"safe_load", "YAMLError"}
+"""All that may be used of a module that can build any object."""
 FORBIDDEN_CALLS = {"eval", "exec", "compile", "__import__"}
 
 
@@ -223,8 +225,11 @@ def offences(tree: ast.AST) -> list[str]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             found += [alias.name for alias in node.names if alias.name.split(".")[0] in FORBIDDEN_MODULES]
-        elif isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] in FORBIDDEN_MODULES:
-            found.append(str(node.module))
+        elif isinstance(node, ast.ImportFrom):
+            if (node.module or "").split(".")[0] in FORBIDDEN_MODULES | {"yaml"}:
+                found.append(str(node.module))
+        elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "yaml":
+            found += [f"yaml.{node.attr}"] * (node.attr not in SAFE_IN_YAML)
         elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
             found += [node.func.id] * (node.func.id in FORBIDDEN_CALLS)
     return found
@@ -238,7 +243,17 @@ def test_nothing_turns_bytes_into_code(project: Path) -> None:
                 assert offences(ast.parse(path.read_text())) == [], path
 
 
-@pytest.mark.parametrize("line", ["import pickle", "from marshal import loads", "eval('1')", "exec(x)"])
+@pytest.mark.parametrize(
+    "line",
+    [
+        "import pickle",
+        "from marshal import loads",
+        "eval('1')",
+        "exec(x)",
+        "yaml.load(x)",
+        "from yaml import load",
+    ],
+)
 def test_code_out_of_bytes_is_seen(line: str) -> None:
     """The search above finds what it is for."""
     assert offences(ast.parse(line))

@@ -35,7 +35,9 @@ NEEDLESS = {
         "first",
         "idle",
         "needs_store",
+        "refuse",
         "start",
+        "take",
         "until_tick",
     },
 }

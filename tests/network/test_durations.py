@@ -1,0 +1,51 @@
+"""How long calls take: counted where that is wanted, and logged where it is too long."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from urllib.request import urlopen
+
+import pytest
+
+import kvstore
+from kvstore.etcdpb.messages import etcdserverpb as pb
+from tests.network.served_store import PUT, RANGE, get
+from tests.network.wire import Wire
+
+
+def put(key: bytes) -> bytes:
+    message: bytes = pb.PutRequest(key=key).SerializeToString()
+    return message
+
+
+@pytest.mark.parametrize("metrics", ["basic", "extensive"])
+def test_durations_are_counted_where_wanted(tmp_path: Path, metrics: str) -> None:
+    """A histogram of each method, whose last bucket has all calls."""
+    with (
+        kvstore.open(tmp_path / "store") as store,
+        kvstore.serve(store, "http://127.0.0.1:0", metrics=metrics) as server,
+    ):
+        host, _, port = server.endpoints[0].removeprefix("http://").partition(":")
+        with Wire(host, int(port)) as wire:
+            for _ in range(3):
+                wire.call(RANGE, get(b"k"))
+        text = urlopen(f"{server.endpoints[0]}/metrics", timeout=20).read().decode()
+    labels = 'grpc_method="Range",grpc_service="etcdserverpb.KV",grpc_type="unary"'
+    last = f'grpc_server_handling_seconds_bucket{{{labels},le="+Inf"}} 3.0'
+    assert (last in text) == (metrics == "extensive")
+    assert (f"grpc_server_handling_seconds_count{{{labels}}} 3.0" in text) == (metrics == "extensive")
+
+
+def test_what_takes_too_long_is_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """With its method and how long it took; at limits of 0 everything does."""
+    caplog.set_level(logging.WARNING, "kvstore.network")
+    with kvstore.open(tmp_path / "store") as store:
+        slow = {"warning_apply_seconds": 0.0, "warning_unary_request_seconds": 0.0}
+        with kvstore.serve(store, "http://127.0.0.1:0", **slow) as server:
+            host, _, port = server.endpoints[0].removeprefix("http://").partition(":")
+            with Wire(host, int(port)) as wire:
+                wire.call(PUT, put(b"k"))
+    told = [record.getMessage() for record in caplog.records]
+    assert any(line.startswith("a request took long: /etcdserverpb.KV/Put, ") for line in told)
+    assert any(line.startswith("a write took long to be durable: ") for line in told)
