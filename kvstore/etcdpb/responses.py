@@ -215,7 +215,7 @@ class SharedEvents:
     def encode(self, events: Sequence[Event]) -> list[bytes]:
         """Each event as a field of a watch's response."""
         changes: list[ChangedRow] | None = getattr(events, "changes", None)
-        if changes is None or events.before is not None:  # type: ignore[attr-defined]
+        if changes is None or events.before is not None:  # type: ignore[attr-defined]  # lazy ones have it
             return encode_events(events)
         kept, add = self._fields.get, self._add
         return [(kept(id(change)) or add(change))[1] for change in changes]
