@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from operator import attrgetter
 from typing import Any
 from urllib.parse import urlsplit
 
 from kvstore.tools.lab.conversation import SPELLING, Message, Request, without_defaults
 from kvstore.tools.lab.replay import Player
+from kvstore.tools.lab.replay_stream import joined
 
 import kvstore
 from kvstore import Store
@@ -119,7 +121,9 @@ class WireWatches:
             self._take(_is_notice)
         self.read()
         came, self._came = self._came, []
-        recorded: Message = without_defaults({"responses": _by_watch(came)})
+        recorded: Message = without_defaults(
+            {"responses": joined(map(_recorded, sorted(came, key=attrgetter("watch_id"))))}
+        )
         return recorded
 
     def read(self) -> None:
@@ -141,22 +145,6 @@ class WireWatches:
 
 def _is_notice(response: Any) -> bool:
     return bool(response.watch_id == EVERY_WATCH and not response.canceled)
-
-
-def _by_watch(came: list[Any]) -> list[Message]:
-    """The responses by watch; the header is left out where etcd's depends on how it split the events."""
-    messages: list[Message] = []
-    for response in sorted(came, key=lambda each: each.watch_id):
-        message = _recorded(response)
-        last = messages[-1] if messages else {}
-        if "events" not in message:
-            messages.append(message)
-        elif "events" in last and last.get("watch_id") == message.get("watch_id"):
-            last["events"] += message["events"]
-        else:
-            del message["header"]
-            messages.append(message)
-    return messages
 
 
 def _recorded(found: Any) -> Message:

@@ -8,6 +8,9 @@ event are still there.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from operator import itemgetter
+
 from kvstore.engine import LocalEngine
 from kvstore.etcdpb.requests import from_message
 from kvstore.model import WatchRequest, WatchResponse
@@ -77,10 +80,18 @@ def _wait_until_routed(engine: LocalEngine) -> None:
 
 
 def _by_watch(came: list[tuple[int, WatchResponse]]) -> list[Message]:
-    """The responses by watch; the header is left out where etcd's depends on how it split the events."""
+    return joined(
+        RECORDED.watch(response, watch_id) for watch_id, response in sorted(came, key=itemgetter(0))
+    )
+
+
+def joined(responses: Iterable[Message]) -> list[Message]:
+    """Responses in the order of their watches, with event responses of one watch in a row made one.
+
+    Their header is left out: it depends on how etcd split the events.
+    """
     messages: list[Message] = []
-    for watch_id, response in sorted(came, key=lambda numbered: numbered[0]):
-        message = RECORDED.watch(response, watch_id)
+    for message in responses:
         last = messages[-1] if messages else {}
         if "events" not in message:
             messages.append(message)
