@@ -29,6 +29,7 @@ from kvstore.network.dialect import V3_5, Dialect
 from kvstore.network.fanout import Fanout
 from kvstore.network.http2.limits import STREAMS_MAX, Limits
 from kvstore.network.long_reads import LongReads
+from kvstore.network.slowness import Slowness
 from kvstore.network.tokens import Tokens, tokens
 from kvstore.network.traffic import Traffic
 from kvstore.network.users import Users
@@ -148,6 +149,8 @@ class Endpoint:
         """Whether calls have to say whose they are."""
         with _serving_lock:
             _serving.add(self)
+        self.slow_requests = Slowness("a request took long: %s")
+        self._slow_writes = Slowness("a write took long to be durable: %s")
         self.fanout = Fanout(loop)
         self.shared_events = SharedEvents()
         """Encodes what several watches are told of once."""
@@ -236,9 +239,9 @@ class Endpoint:
     def _finish(self, waiting: _Waiting, response: Any, error: BaseException | None) -> None:
         if waiting in self._waiting:  # else it has been answered already: its time was up
             del self._waiting[waiting]
-            seconds = self.loop.time() - waiting.since
-            if seconds > self.settings.warning_apply_seconds:
-                logger.warning("a write took long to be durable: %.3f s", seconds)
+            now = self.loop.time()
+            if now - waiting.since > self.settings.warning_apply_seconds:
+                self._slow_writes.note(now - waiting.since, now)
             waiting.finish(response, error)
 
     def _sweep(self) -> None:

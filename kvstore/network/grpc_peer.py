@@ -10,7 +10,6 @@ watch) goes out with everything else of that turn: one write for each connection
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -29,8 +28,6 @@ from kvstore.network.http2_web import WebStream, request_of
 from kvstore.network.load import Keepalive, Load
 from kvstore.network.services import SERVICES, TABLE
 from kvstore.network.traffic import Counts
-
-logger = logging.getLogger("kvstore.network")
 
 LONG_BYTES = 4 << 10
 """Answers that are longer count before they are written."""
@@ -450,11 +447,12 @@ class GrpcCall(Call):
 
     def _note_duration(self) -> None:
         endpoint = self._connection.endpoint
-        seconds = endpoint.loop.time() - self._since
+        now = endpoint.loop.time()
+        seconds = now - self._since
         if endpoint.times_calls:
             self._counts.timed(seconds)
         if seconds > endpoint.settings.warning_unary_request_seconds and not self.is_stream:
-            logger.warning("a request took long: %s, %.3f s", self._method.path, seconds)
+            endpoint.slow_requests.note(seconds, now, f"{self._method.path}, ")
 
     # --- to the client ----------------------------------------------------------------
 

@@ -10,6 +10,7 @@ import pytest
 
 import kvstore
 from kvstore.etcdpb.messages import etcdserverpb as pb
+from kvstore.network.slowness import Slowness
 from tests.network.served_store import PUT, RANGE, get
 from tests.network.wire import Wire
 
@@ -49,3 +50,17 @@ def test_what_takes_too_long_is_logged(tmp_path: Path, caplog: pytest.LogCapture
     told = [record.getMessage() for record in caplog.records]
     assert any(line.startswith("a request took long: /etcdserverpb.KV/Put, ") for line in told)
     assert any(line.startswith("a write took long to be durable: ") for line in told)
+
+
+def test_a_slow_disk_fills_no_log(caplog: pytest.LogCaptureFixture) -> None:
+    """A line a second of each kind; the next one says how many there were meanwhile."""
+    slow = Slowness("took long: %s")
+    for number in range(1000):
+        slow.note(0.5 + number / 1000, 7.0 + number / 2000, "Put, ")
+    assert [record.getMessage() for record in caplog.records] == ["took long: Put, 0.500 s"]
+    slow.note(0.25, 8.0, "Range, ")
+    slow.note(0.125, 9.5)
+    assert [record.getMessage() for record in caplog.records[1:]] == [
+        "took long: Range, 0.250 s (999 more since the last line, up to 1.499 s)",
+        "took long: 0.125 s",
+    ]
