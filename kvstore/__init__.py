@@ -14,7 +14,7 @@ A write that has returned is on disk. Every write has a revision, and the past s
 from __future__ import annotations
 
 import os
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +26,7 @@ from kvstore.errors import (
     Compacted,
     CorruptCluster,
     Corruption,
+    DeadlineExceeded,
     DiskFailed,
     DiskFull,
     DuplicateKey,
@@ -44,7 +45,9 @@ from kvstore.errors import (
     NotAStore,
     NoThread,
     OpenError,
+    OutcomeUnknown,
     Overloaded,
+    PermissionDenied,
     QuotaExceeded,
     ReadOnly,
     Reentered,
@@ -60,6 +63,8 @@ from kvstore.errors import (
     TooManyOps,
     TooNew,
     TooOld,
+    Unauthenticated,
+    Unavailable,
     Unsupported,
     ValueProvided,
     WatchCanceled,
@@ -88,7 +93,8 @@ if TYPE_CHECKING:
     from kvstore.backend import Progress
     from kvstore.observe.doctor import Fact
     from kvstore.opened import Snapshot
-    from kvstore.recovery import Engine
+    from kvstore.protocol import Engine
+    from kvstore.recovery import Engine as LocalEngine
     from kvstore.served import AnyStore, AsyncServer, Server
     from kvstore.snapshot.restore import Restored
     from kvstore.store import Store, View
@@ -107,6 +113,7 @@ __all__ = [
     "Compare",
     "CorruptCluster",
     "Corruption",
+    "DeadlineExceeded",
     "DiskFailed",
     "DiskFull",
     "DuplicateKey",
@@ -129,9 +136,11 @@ __all__ = [
     "NoDescriptor",
     "NoThread",
     "NotAStore",
+    "OutcomeUnknown",
     "Overloaded",
     "OpenError",
     "Options",
+    "PermissionDenied",
     "QuotaExceeded",
     "ReadOnly",
     "Reentered",
@@ -150,6 +159,8 @@ __all__ = [
     "TooManyOps",
     "TooNew",
     "TooOld",
+    "Unauthenticated",
+    "Unavailable",
     "Unsupported",
     "ValueProvided",
     "View",
@@ -157,6 +168,8 @@ __all__ = [
     "WatchPosition",
     "WatchResponse",
     "WrongStore",
+    "connect",
+    "connect_async",
     "create_revision",
     "delete",
     "doctor",
@@ -200,12 +213,10 @@ def _open(data_dir: str | os.PathLike[str], backend: str | None, options: dict[s
 
 
 class _OpenAsync:
-    """Result of ``open_async``: awaitable, and an asynchronous context manager."""
+    """Result of ``open_async`` and ``connect_async``: awaitable, and an asynchronous context manager."""
 
-    def __init__(
-        self, data_dir: str | os.PathLike[str], backend: str | None, options: dict[str, Any]
-    ) -> None:
-        self._arguments = data_dir, backend, options
+    def __init__(self, engine: Callable[[], Engine]) -> None:
+        self._engine = engine
         self._store: AsyncStore | None = None
 
     def __await__(self) -> Generator[Any, None, AsyncStore]:
@@ -220,7 +231,7 @@ class _OpenAsync:
     def _opened(self) -> AsyncStore:
         from kvstore.aio import AsyncStore
 
-        return AsyncStore(_engine(*self._arguments))
+        return AsyncStore(self._engine())
 
     async def __aenter__(self) -> AsyncStore:
         self._store = await self._open()
@@ -233,10 +244,10 @@ class _OpenAsync:
 
 def open_async(data_dir: str | os.PathLike[str], backend: str | None = None, **options: Any) -> _OpenAsync:
     """As ``open``, for asyncio: ``async with kvstore.open_async("data") as store`` or ``await`` it."""
-    return _OpenAsync(data_dir, backend, options)
+    return _OpenAsync(lambda: _engine(data_dir, backend, options))
 
 
-def _engine(data_dir: str | os.PathLike[str], backend: str | None, options: dict[str, Any]) -> Engine:
+def _engine(data_dir: str | os.PathLike[str], backend: str | None, options: dict[str, Any]) -> LocalEngine:
     from kvstore.recovery import open_engine
 
     return open_engine(data_dir, Options.load({"backend": backend, **options}))
@@ -317,6 +328,39 @@ async def serve_async(store: AnyStore, urls: str | Sequence[str], **options: Any
     from kvstore.served import find_network
 
     return await find_network().serve_async(store, urls, **options)
+
+
+def connect(url: str, **options: Any) -> Store:
+    """Connect to a store that somebody else serves: another process with ``serve``, or a cluster of etcd.
+
+    ``url``: ``etcd://h1:2379,h2,h3``, ``etcds://…`` (TLS), ``unix:///run/kv.sock``, unixs. ``options``: user, password,
+    ca, cert, key, timeout_seconds and whatever else docs/remote.md lists. Raises ``Unavailable`` (nobody answers in
+    time), ``Unauthenticated``, ``BadArgument`` (the URL), ``BadOption``.
+    """
+    opening = Sheltered(lambda: _connect(url, options), undo=lambda store: store.close())
+    try:
+        return opening.run()
+    except BaseException:
+        opening.abandon()
+        raise
+
+
+def _connect(url: str, options: dict[str, Any]) -> Store:
+    from kvstore.served import find_network
+    from kvstore.store import Store
+
+    return Store(find_network().connect(url, **options))
+
+
+def connect_async(url: str, **options: Any) -> _OpenAsync:
+    """As ``connect``, for asyncio: ``async with kvstore.connect_async(url) as store`` or ``await`` it."""
+
+    def engine() -> Engine:
+        from kvstore.served import find_network
+
+        return find_network().connect(url, **options)
+
+    return _OpenAsync(engine)
 
 
 def doctor(data_dir: str | os.PathLike[str], **options: Any) -> list[Fact]:

@@ -81,6 +81,9 @@ class AsyncStore(AsyncReader):
         if hasattr(engine, "submit"):  # otherwise every call has to wait for others
             self._answers = AwaitedWrites(cast(EmbeddedEngine, engine))
             self._writes = Store(cast(Engine, self._answers))
+        awaiting = getattr(engine, "awaiting", None)
+        if awaiting is not None:  # a store elsewhere
+            self._calls = self._writes = Store(awaiting)
 
     # --- reading ----------------------------------------------------------------------
 

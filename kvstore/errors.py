@@ -7,6 +7,7 @@
     |   |-- Compacted, FutureRevision
     |   |-- LeaseNotFound, LeaseExists, LeaseTTLTooLarge
     |   |-- BadArgument           a value that means nothing; the message names the argument
+    |   |-- PermissionDenied, Unauthenticated  a server with users: not allowed to, or not known
     |   `-- WatchCanceled
     |-- SpaceError                no room; nothing was written
     |   |-- QuotaExceeded, DiskFull
@@ -27,6 +28,9 @@
         |-- NoThread, NoDescriptor  not now: no thread, or no file descriptor, is available
         |-- Overloaded            not now: writers need the memory
         |-- Busy                  not now: another process locks or reads the backend's file
+        |-- Unavailable           not now: no server can be reached that answers; nothing was written
+        |-- DeadlineExceeded      no answer to a read in time
+        |-- OutcomeUnknown        no answer to a write: it was made, or it was not
         `-- Reentered             not here: this thread is in the middle of a write
 
 ``code`` is the gRPC status code that etcd answers with, so one handler serves both. ``retryable`` says whether the
@@ -172,6 +176,20 @@ class WatchCanceled(RequestError):
     def __init__(self, message: str | None = None, compact_revision: int = 0) -> None:
         super().__init__(message)
         self.compact_revision = compact_revision
+
+
+class PermissionDenied(RequestError):
+    """The user may not do that."""
+
+    code = Code.PERMISSION_DENIED
+    message = "etcdserver: permission denied"
+
+
+class Unauthenticated(RequestError):
+    """The server does not know who is asking, or does not believe it."""
+
+    code = Code.UNAUTHENTICATED
+    message = "etcdserver: invalid auth token"
 
 
 # --- no room ---------------------------------------------------------------------------
@@ -418,6 +436,31 @@ class Unsupported(StateError):
 
     code = Code.UNIMPLEMENTED
     message = "only a store on this machine can do this"
+
+
+class Unavailable(StateError):
+    """No server that can answer was reached in time. The call did nothing; it may succeed later."""
+
+    retryable = True
+    message = "no server can be reached"
+
+
+class DeadlineExceeded(StateError):
+    """A read got no answer in time."""
+
+    code = Code.DEADLINE_EXCEEDED
+    retryable = True
+    message = "no answer in time"
+
+
+class OutcomeUnknown(StateError):
+    """A write went out and no answer came back: it was made, or was not, or is still to be made.
+
+    It is not repeated, since that might make it twice. To be able to repeat, write in a transaction that compares the
+    ``mod_revision`` of what was read before, and read again.
+    """
+
+    message = "no answer to a write, which may have been made"
 
 
 class RevisionsExhausted(StateError):

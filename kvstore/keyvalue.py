@@ -133,6 +133,18 @@ def row_revisions(rows: Sequence[bytes | None]) -> list[tuple[int, int]]:
         return [_revision_of(_parse(row or b"")) for row in rows]  # shows what is wrong with which
 
 
+_change_of = attrgetter("mod_revision", "key")
+
+
+def row_keys(rows: Sequence[bytes]) -> list[tuple[int, bytes]]:
+    """(mod_revision, key) of each row. Raises ``BadRow``."""
+    _parse(b"")  # the first call loads the parser
+    try:
+        return list(map(_change_of, map(_from_bytes, rows)))
+    except _DecodeError:
+        return [_change_of(_parse(row)) for row in rows]  # shows what is wrong with which
+
+
 def row_change(row: bytes) -> tuple[int, int, bytes]:
     """(main, sub, KeyValue bytes) of the change that wrote the row."""
     if row[:1] != b"\x78":

@@ -1,9 +1,10 @@
-"""A store on the network, as its user sees it: the interface of whoever serves one.
+"""A store on the network, as its user sees it: the interface of whoever serves one, and connects to one.
 
-An entry of the group ``kvstore.network`` serves stores. Ours (``etcd``) speaks etcd's API v3; nothing here knows how.
+An entry of the group ``kvstore.network`` does. Ours (``etcd``) speaks etcd's API v3; nothing here knows how.
 
     serve          from a thread of its own
     serve_async    on the loop that is running
+    connect        an engine that asks a server
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from kvstore import plugins
 
 if TYPE_CHECKING:
     from kvstore.aio import AsyncStore
+    from kvstore.protocol import Engine
     from kvstore.store import Store
 
 AnyStore: TypeAlias = "Store | AsyncStore"
@@ -61,13 +63,15 @@ class AsyncServer(Protocol):
 
 
 class Network(Protocol):
-    """Who serves stores."""
+    """Who serves stores, and asks servers."""
 
     def serve(self, store: AnyStore, urls: str | Sequence[str], **options: Any) -> Server: ...
 
     async def serve_async(
         self, store: AnyStore, urls: str | Sequence[str], **options: Any
     ) -> AsyncServer: ...
+
+    def connect(self, url: str, **options: Any) -> Engine: ...
 
 
 def find_network(name: str = "etcd") -> Network:

@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from kvstore.write.ticket import Ticket
 
     _these_are_engines: tuple[type[EmbeddedEngine], ...] = (LocalEngine, MeasuredEngine, ReadEngine)
+    # A RemoteEngine is an Engine: kvstore/network/remote/engine.py says so, since nothing here knows the network.
 
 
 class Reader:

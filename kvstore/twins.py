@@ -18,9 +18,9 @@ the parameters. (A test compares everything.)
 from __future__ import annotations
 
 import inspect
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from functools import partial, update_wrapper
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 
 from kvstore.loops import Awaited, in_thread, pages
 
@@ -39,12 +39,16 @@ class Twin:
     """The synchronous object behind it."""
     _writes: Any = None
     """The same, but its writes return awaitables; None if no part of it answers without waiting."""
+    _calls: Any = None
+    """The same, but whatever it asks returns an awaitable (or asynchronous iterator); None if it is in this process."""
 
 
 def threaded(
     method: Callable[Concatenate[S, P], T],
 ) -> Callable[Concatenate[Twin, P], Coroutine[Any, Any, T]]:
     async def call(self: Twin, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        if self._calls is not None:
+            return await _asked(method, self._calls, *args, **kwargs)
         return await in_thread(partial(method, self._twin, *args, **kwargs))
 
     return _named(call, method)
@@ -59,6 +63,8 @@ def apart(method: Callable[Concatenate[S, P], T]) -> Callable[Concatenate[Twin, 
 
 def at_once(method: Callable[Concatenate[S, P], T]) -> Callable[Concatenate[Twin, P], Coroutine[Any, Any, T]]:
     async def call(self: Twin, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        if self._calls is not None:
+            return await _asked(method, self._calls, *args, **kwargs)
         if self._writes is None:
             return await in_thread(partial(method, self._twin, *args, **kwargs))
         return method(self._twin, *args, **kwargs)
@@ -80,12 +86,19 @@ def streamed(
     method: Callable[Concatenate[S, P], Iterator[T]],
 ) -> Callable[Concatenate[Twin, P], AsyncIterator[T]]:
     def call(self: Twin, /, *args: P.args, **kwargs: P.kwargs) -> AsyncIterator[T]:
+        if self._calls is not None:
+            return cast(AsyncIterator[T], method(self._calls, *args, **kwargs))
         return pages(method(self._twin, *args, **kwargs))
 
     named: Any = _named(call, method)
     signature = inspect.signature(method)
     named.__signature__ = signature.replace(return_annotation=f"Async{signature.return_annotation}")
     return call
+
+
+def _asked(method: Callable[..., T], calls: Any, *args: Any, **kwargs: Any) -> Awaitable[T]:
+    """What a method returns whose engine answers later."""
+    return cast(Awaitable[T], method(calls, *args, **kwargs))
 
 
 def plain(method: Callable[Concatenate[S, P], T]) -> Callable[Concatenate[Twin, P], T]:

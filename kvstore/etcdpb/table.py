@@ -1,8 +1,9 @@
 """etcd's messages and their numbers, 3.0 to 3.7, in the notation of ``kvstore.protobuf``.
 
 The API (etcdserverpb, mvccpb, authpb, v3lockpb, v3electionpb), the contents of etcd's log and files (raftpb, walpb,
-snappb, leasepb, membershippb), and a variant of our own, ``shallow``: protobuf decodes 100 levels of messages, and a
-server's log may hold more, so there a nested transaction is left as bytes.
+snappb, leasepb, membershippb), and variants of our own, ``shallow``, which leave some messages in a message as bytes:
+a nested transaction, because protobuf decodes 100 levels and a server's log may hold more; a watch's keys and values,
+because a store keeps them so, and most are never looked at.
 """
 
 from __future__ import annotations
@@ -220,4 +221,7 @@ RequestOp oneof request: request_range=1 etcdserverpb.RangeRequest?, request_put
     request_delete_range=3 etcdserverpb.DeleteRangeRequest?, request_txn=4 bytes?
 TxnRequest: compare=1 etcdserverpb.Compare*, success=2 RequestOp*, failure=3 RequestOp*
 InternalRaftRequest: ID=1 uint64, txn=6 TxnRequest, header=100 etcdserverpb.RequestHeader
+WatchResponse: header=1 etcdserverpb.ResponseHeader, watch_id=2 int64, created=3 bool, canceled=4 bool,
+    compact_revision=5 int64, cancel_reason=6 bytes, fragment=7 bool, events=11 Event*
+Event: type=1 int32, kv=2 bytes, prev_kv=3 bytes
 """

@@ -26,7 +26,7 @@ from kvstore.network.server import Server
 from kvstore.network.sockets import Bound, bind_all
 from kvstore.network.tls import TLS, TLSSettings
 from kvstore.options import BadOption
-from kvstore.protocol import EmbeddedEngine
+from kvstore.protocol import EmbeddedEngine, Engine
 from kvstore.served import GRACE_SECONDS, AnyStore
 from kvstore.shelter import start
 
@@ -153,6 +153,11 @@ class EtcdNetwork:
 
     async def serve_async(self, store: AnyStore, urls: str | Sequence[str], **options: Any) -> Serving:
         return await Serving.begin(*_how(store, urls, options))
+
+    def connect(self, url: str, **options: Any) -> Engine:
+        from kvstore.network.remote.engine import connect
+
+        return connect(url, options)
 
 
 def _how(

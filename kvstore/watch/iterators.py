@@ -5,6 +5,7 @@ Both are a stream with a single watch. A watch ends in one of these ways:
     closed or canceled by its owner     iteration stops
     below the compaction                the last response says so, then ``Compacted`` is raised
     refused (an empty range)            the last response says why, then ``WatchCanceled`` is raised
+    not permitted (a store elsewhere)   the last response says so, then ``PermissionDenied`` is raised
     store closed                        ``StoreClosed`` is raised at once: continue from ``resume``
 
 Events are handed out one by one, and any of them may be the last: the consumer stops, or is interrupted by an
@@ -22,7 +23,7 @@ from types import TracebackType
 from typing import Protocol, Self, overload
 
 from kvstore.bell import Gate, Ringing
-from kvstore.errors import Compacted, NoThread, StoreClosed, WatchCanceled
+from kvstore.errors import Compacted, NoThread, PermissionDenied, StoreClosed, WatchCanceled
 from kvstore.model import Event, WatchPosition, WatchRequest, WatchResponse
 from kvstore.shelter import start
 from kvstore.watch.events import Events
@@ -202,7 +203,11 @@ class OneWatch:
                 return
             response = response._replace(events=events)
         after = before
-        if not (response.canceled or response.created):
+        if response.created and not response.canceled:
+            after = max(
+                before, self.stream.start(self._id) or before
+            )  # which it may not have known until now
+        elif not response.canceled:
             after = max(before, WatchPosition(response.revision + 1))
         self._left = Left(response, after)
         self.stream.drop_first()
@@ -223,6 +228,8 @@ class OneWatch:
         if last.canceled:
             if last.compact_revision or last.cancel_reason == Compacted.message:
                 raise Compacted(last.compact_revision)
+            if last.cancel_reason == PermissionDenied.message:
+                raise PermissionDenied
             raise WatchCanceled(last.cancel_reason or None)
 
 

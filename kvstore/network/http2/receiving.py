@@ -89,7 +89,7 @@ class Receiver(Sender):
         self._buffer = b""
         self._preface = b""
         """What is still to come of it."""
-        self._is_begun = False
+        self.has_begun = False
         """The peer's first SETTINGS have come."""
         self._block: _OpenBlock | None = None
         self._decoder = Decoder(limits)
@@ -139,7 +139,7 @@ class Receiver(Sender):
             if end > end_of_data:
                 break
             stream_id &= MAX_31_BITS
-            if self._block is not None or not self._is_begun:
+            if self._block is not None or not self.has_begun:
                 self._expect(kind, flags, stream_id)
             if kind == DATA:
                 self._receive_window -= size
@@ -295,7 +295,7 @@ class Receiver(Sender):
         self._spend(1 + len(payload) // SETTINGS_BYTES_A_TOKEN)
         if flags & ACK:
             return
-        self._is_begun = True
+        self.has_begun = True
         given = {}
         for setting, value in read_settings(payload):
             self._check_setting(setting, value)
