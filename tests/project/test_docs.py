@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 from kvstore.tools.command import EXIT_CODES, ExitCode
 from kvstore.tools.main import COMMANDS, MODULES
 
+import kvstore
 from kvstore.testing import plugin
 
 
@@ -40,6 +43,36 @@ def test_the_readme_runs(project: Path, tmp_path: Path, monkeypatch: pytest.Monk
         ),
         names,
     )
+
+
+def test_the_counter_of_the_page_about_remote_stores_counts_once(project: Path, tmp_path: Path) -> None:
+    """docs/remote.md: the way out of an unknown outcome counts exactly once, whichever way the first attempt went."""
+    _, counter = blocks_of(project / "docs" / "remote.md")
+    names: dict[str, Any] = {"kvstore": kvstore, "os": os}
+    exec(compile(counter, "docs/remote.md", "exec"), names)
+
+    class Unsure(kvstore.Store):
+        """Every second transaction loses its answer; every fourth is not made, either."""
+
+        calls = 0
+
+        def txn(self, *arguments: Any, **named: Any) -> Any:
+            self.calls += 1
+            if self.calls % 4 == 1:
+                raise kvstore.OutcomeUnknown
+            answer = super().txn(*arguments, **named)
+            if self.calls % 4 == 3:
+                raise kvstore.OutcomeUnknown
+            return answer
+
+    with kvstore.open(tmp_path / "s", backend="memory") as store:
+        unsure = Unsure(store.engine)
+        for _ in range(6):
+            names["add"](unsure, b"n", 2)
+        found = store.get(b"n")
+        assert found is not None
+        assert found.value == b"12"
+        assert unsure.calls > 6
 
 
 def test_the_page_about_serving_runs(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

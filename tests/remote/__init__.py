@@ -1,0 +1,1 @@
+"""A store elsewhere: the client, and the engine over it."""

@@ -1,0 +1,471 @@
+"""``kvstore.connect``: the methods of ``Store`` and ``AsyncStore`` on a store that somebody else serves."""
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import kvstore
+from kvstore import KeyValue
+from kvstore.model import LeaseKeepAliveResponse, RangeResponse
+from kvstore.network.http2.frames import CANCEL
+from kvstore.network.remote.past import tells_progress
+from tests.remote.scripted import ScriptedServer, silent
+
+
+def numbers(versions: Any) -> list[tuple[int, int, bytes]]:
+    return [(kv.version, kv.mod_revision, kv.value) for kv in versions]
+
+
+def test_put_get_delete(remote: kvstore.Store) -> None:
+    """The calls that nearly all programs are made of, with everything they may ask for."""
+    first = remote.put(b"pgd", b"1").revision
+    assert remote.get(b"pgd") == KeyValue(b"pgd", b"1", first, first, 1)
+    second = remote.put(b"pgd", b"2", prev_kv=True)
+    assert second.prev_kv is not None
+    assert second.prev_kv.value == b"1"
+    assert remote.get(b"pgd", revision=first) == KeyValue(b"pgd", b"1", first, first, 1)
+    assert b"pgd" in remote
+    assert remote.put(b"pgd", b"").revision == second.revision + 1
+    assert remote.get(b"pgd") == KeyValue(b"pgd", b"", first, second.revision + 1, 3)
+    deleted = remote.delete(b"pgd", prev_kv=True)
+    assert (deleted.deleted, deleted.prev_kvs[0].version) == (1, 3)
+    assert remote.get(b"pgd") is None
+    assert remote.revision == deleted.revision
+
+
+def test_ranges_and_views(remote: kvstore.Store) -> None:
+    """Limits, orders, counts, pages and the past."""
+    for number in range(25):
+        revision = remote.put(b"rv/%02d" % number, b"v").revision
+    remote.delete(prefix=b"rv/1")
+    found = remote.range(prefix=b"rv/", limit=3, sort_order=kvstore.SortOrder.DESCEND)
+    assert ([kv.key for kv in found.kvs], found.more, found.count) == (
+        [b"rv/24", b"rv/23", b"rv/22"],
+        True,
+        15,
+    )
+    assert remote.count(prefix=b"rv/") == 15
+    assert [kv.key for kv in remote.scan(prefix=b"rv/", page_rows=4)] == [
+        b"rv/%02d" % number for number in (*range(10), *range(20, 25))
+    ]
+    view = remote.at(revision)
+    assert view.count(prefix=b"rv/") == 25
+    assert [kv.key for kv in view.scan(prefix=b"rv/", page_rows=7)] == [b"rv/%02d" % n for n in range(25)]
+    with pytest.raises(kvstore.FutureRevision):
+        remote.at(revision + 1000)
+
+
+def test_transactions(remote: kvstore.Store) -> None:
+    """Compares, branches, nested ones, and what each operation answers."""
+    remote.put(b"tx", b"1")
+    inner = kvstore.txn([kvstore.value(b"tx") == b"1"], [kvstore.get(b"tx")], [])
+    done = remote.txn(
+        [kvstore.version(b"tx") > 0, kvstore.lease(b"tx") == 0],
+        [inner, kvstore.put(b"tx", b"2", prev_kv=True), kvstore.delete(b"tx2")],
+        [kvstore.get(b"tx")],
+    )
+    assert done.succeeded
+    responses: tuple[Any, ...] = done.responses
+    nested, put, deleted = responses
+    assert nested.responses[0].kvs[0].value == b"1"
+    assert put.prev_kv.value == b"1"
+    assert deleted.deleted == 0
+    lost = remote.txn([kvstore.value(b"tx") == b"1"], [kvstore.put(b"tx", b"3")], [kvstore.get(b"tx")])
+    assert not lost.succeeded
+    (read,) = lost.responses
+    assert isinstance(read, RangeResponse)
+    assert read.kvs[0].value == b"2"
+
+
+def test_a_transaction_nested_deeper_than_protobuf_decodes(tmp_path: Path) -> None:
+    """An answer is taken apart level by level."""
+    with (
+        kvstore.open(tmp_path / "s", backend="memory") as store,
+        kvstore.serve(store, "http://127.0.0.1:0") as server,
+        kvstore.connect(server.endpoints[0]) as remote,
+    ):
+        deep = kvstore.txn(success=[kvstore.put(b"deep", b"v")])
+        for _ in range(20):
+            deep = kvstore.txn(success=[deep])
+        answer: Any = remote.txn(success=[deep])
+        for _ in range(21):
+            answer = answer.responses[0]
+        assert answer.responses[0].revision == remote.revision
+
+
+def test_errors_are_those_of_a_local_store(remote: kvstore.Store) -> None:
+    """The same classes, before anything is sent where it can be told, else as the server says."""
+    with pytest.raises(kvstore.EmptyKey):
+        remote.put(b"", b"v")
+    with pytest.raises(TypeError, match="value must be bytes"):
+        remote.put(b"k", "text")  # type: ignore[arg-type]
+    with pytest.raises(kvstore.LeaseNotFound):
+        remote.put(b"k", b"v", lease=12345)
+    with pytest.raises(kvstore.KeyNotFound):
+        remote.put(b"absent", ignore_value=True)
+    with pytest.raises(kvstore.DuplicateKey):
+        remote.txn(success=[kvstore.put(b"k"), kvstore.put(b"k")])
+    with pytest.raises(kvstore.TooManyOps):
+        remote.txn(success=[kvstore.put(b"k%d" % number) for number in range(129)])
+    with pytest.raises(kvstore.RequestTooLarge):
+        remote.put(b"k", b"v" * 2_000_000)
+    with pytest.raises(kvstore.FutureRevision):
+        remote.get(b"k", revision=remote.revision + 1000)
+
+
+def test_leases(remote: kvstore.Store) -> None:
+    """Granted, attached, kept alive, looked at, revoked; and a put with a time to live of its own."""
+    granted = remote.grant_lease(60)
+    remote.put(b"le", b"v", lease=granted.id)
+    kept = remote.keep_alive(granted.id)
+    assert isinstance(kept, LeaseKeepAliveResponse)
+    assert kept.ttl == 60
+    left = remote.lease_time_to_live(granted.id, keys=True)
+    assert (left.granted_ttl, left.keys) == (60, (b"le",))
+    assert granted.id in remote.leases()
+    remote.revoke_lease(granted.id)
+    assert remote.get(b"le") is None
+    assert remote.lease_time_to_live(granted.id).ttl == -1
+    assert remote.keep_alive(granted.id).ttl == 0
+    with pytest.raises(kvstore.LeaseNotFound):
+        remote.revoke_lease(granted.id)
+    remote.put(b"le", b"v", ttl=60)
+    found = remote.get(b"le")
+    assert found is not None
+    assert remote.lease_time_to_live(found.lease).granted_ttl == 60
+    remote.revoke_lease(found.lease)
+
+
+def test_the_past_of_a_key(remote: kvstore.Store) -> None:
+    """Each version and each end, whether the key exists now or not; from a compaction on, the version that lived."""
+    revisions = [remote.put(b"hi", b"%d" % number).revision for number in range(3)]
+    revisions.append(remote.delete(b"hi").revision)
+    revisions.append(remote.put(b"hi", b"again").revision)
+    all_of_it = [
+        (1, revisions[0], b"0"),
+        (2, revisions[1], b"1"),
+        (3, revisions[2], b"2"),
+        (0, revisions[3], b""),
+        (1, revisions[4], b"again"),
+    ]
+    assert numbers(remote.history(b"hi", since=revisions[0])) == all_of_it
+    assert numbers(remote.history(b"hi", since=revisions[1], until=revisions[3])) == all_of_it[1:4]
+    assert numbers(remote.history(b"hi", since=revisions[4] + 1)) == []
+    gone = remote.delete(b"hi").revision
+    assert numbers(remote.history(b"hi", since=revisions[4])) == [*all_of_it[4:], (0, gone, b"")]
+    remote.compact(revisions[1])
+    assert remote.compact_revision == revisions[1]
+    assert numbers(remote.history(b"hi")) == [*all_of_it[1:], (0, gone, b"")]
+    with pytest.raises(kvstore.Compacted):
+        remote.get(b"hi", revision=revisions[0])
+
+
+def test_the_past_of_a_key_page_by_page(remote: kvstore.Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A long past takes several watches, each where the last ended."""
+    monkeypatch.setattr("kvstore.network.remote.past.PAGE_BYTES", 100)
+    first = remote.put(b"hp", b"v" * 60).revision
+    for _ in range(9):
+        remote.put(b"hp", b"v" * 60)
+    assert [kv.version for kv in remote.history(b"hp", since=first)] == list(range(1, 11))
+
+
+def test_differences(remote: kvstore.Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two revisions, read a page at a time."""
+    monkeypatch.setattr("kvstore.network.remote.differences.PAGE_ROWS", 2)
+    for number in range(7):
+        older = remote.put(b"di/%d" % number, b"old").revision
+    remote.put(b"di/1", b"new")
+    remote.delete(b"di/3")
+    remote.put(b"di/9", b"new")
+    found = [(change.key, change.before, change.after) for change in remote.diff(older, prefix=b"di/")]
+    assert [(key, old and old.value, new and new.value) for key, old, new in found] == [
+        (b"di/1", b"old", b"new"),
+        (b"di/3", b"old", None),
+        (b"di/9", None, b"new"),
+    ]
+    assert list(remote.diff(older, older, prefix=b"di/")) == []
+
+
+def test_snapshot(remote: kvstore.Store, tmp_path: Path) -> None:
+    """What the server streams is a whole file, checked; a name that stands there is taken over."""
+    remote.put(b"sn", b"v")
+    told: list[tuple[int, int]] = []
+    info = remote.snapshot(tmp_path / "s.db", progress=lambda done, total: told.append((done, total)))
+    assert info.path == tmp_path / "s.db"
+    assert told[-1][0] == told[-1][1] == info.size_bytes
+    with kvstore.open_snapshot(info.path, verify=True) as opened:
+        found = opened.get(b"sn")
+        assert found is not None
+        assert found.value == b"v"
+    assert remote.snapshot(tmp_path / "s.db").revision == info.revision
+    assert os.listdir(tmp_path / ".") == ["s.db"] or not list(tmp_path.glob("*.tmp"))
+    with pytest.raises(kvstore.BadArgument, match="path"):
+        remote.snapshot()
+
+
+def test_upkeep(remote: kvstore.Store) -> None:
+    """Defragmenting every member, hashes, alarms, status, health."""
+    done = remote.defragment()
+    assert done.before_bytes >= 0
+    assert remote.hash_kv().hash_revision == remote.revision
+    assert remote.alarms() == ()
+    status = remote.status()
+    assert (status.revision, status.phase) == (remote.revision, "open")
+    assert status.cluster_id == f"{remote._engine.cluster_id:016x}" != "0" * 16
+    assert remote.health().healthy
+    assert remote.compact(remote.revision, physical=True).revision == remote.revision
+
+
+def test_what_only_a_local_store_can(remote: kvstore.Store) -> None:
+    """One error, which says what to do instead."""
+    with pytest.raises(kvstore.Unsupported, match="call put, from as many threads"):
+        remote.put_nowait(b"k")
+    with pytest.raises(kvstore.Unsupported, match="a server makes its own"):
+        remote.checkpoint()
+    with pytest.raises(kvstore.Unsupported, match=r"kvstore\.open"):
+        remote.compaction_estimate(1)
+    with pytest.raises(kvstore.Unsupported, match="status"):
+        remote.defragment_estimate()
+    with pytest.raises(kvstore.Unsupported, match="without progress"):
+        remote.compact(1, progress=lambda *_: None)
+    with pytest.raises(kvstore.Unsupported):
+        remote.engine  # noqa: B018
+
+
+def test_serializable_reads(url: str) -> None:
+    """An option of the connection; writes and what is newest are not concerned."""
+    with kvstore.connect(url, serializable=True) as remote:
+        revision = remote.put(b"se", b"v").revision
+        found = remote.get(b"se")
+        assert found is not None
+        assert found.mod_revision == revision == remote.revision
+        assert remote.count(b"se") == 1
+
+
+# --- tasks ----------------------------------------------------------------------------------------
+
+
+def test_tasks(url: str) -> None:
+    """The same calls from tasks: many at a time, lazily, and through a view."""
+
+    async def run() -> None:
+        async with kvstore.connect_async(url) as remote:
+            await asyncio.gather(*[remote.put(b"ta/%02d" % number, b"v") for number in range(50)])
+            assert await remote.count(prefix=b"ta/") == 50
+            assert [kv.key async for kv in remote.scan(prefix=b"ta/", page_rows=20)] == [
+                b"ta/%02d" % n for n in range(50)
+            ]
+            revision = (await remote.range(b"ta/00")).revision
+            assert (await remote.delete(prefix=b"ta/")).deleted == 50
+            view = remote.at(revision)
+            assert await view.count(prefix=b"ta/") == 50
+            first = await view.get(b"ta/00")
+            assert first is not None
+            assert [kv.version async for kv in remote.history(b"ta/00", since=first.mod_revision)] == [1, 0]
+            assert len([change async for change in remote.diff(revision, prefix=b"ta/")]) == 50
+            assert (await remote.txn(success=[kvstore.put(b"ta", b"v")])).succeeded
+            await remote.put(b"ta", b"v", ttl=60)
+            found = await remote.get(b"ta")
+            assert found is not None
+            assert found.lease in await remote.leases()
+            assert (await remote.keep_alive(found.lease)).ttl == 60
+            await remote.revoke_lease(found.lease)
+            assert (await remote.health()).healthy
+            assert await remote.alarms() == ()
+            with pytest.raises(kvstore.EmptyKey):
+                await remote.get(b"")
+            with pytest.raises(kvstore.LeaseNotFound):
+                await remote.revoke_lease(12345)
+
+    asyncio.run(run())
+
+
+def test_no_thread_waits_for_an_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hundred tasks wait at once, and the loop's executor is not asked."""
+
+    async def run() -> None:
+        with ScriptedServer() as server:
+            async with kvstore.connect_async(server.url) as remote:
+                monkeypatch.setattr("kvstore.twins.in_thread", None)
+                server.script("Range", *[silent] * 100)
+                waiting = [asyncio.create_task(remote.get(b"k")) for _ in range(100)]
+                while server.count("Range") < 101:
+                    await asyncio.sleep(0.01)
+                assert await remote.get(b"k") is None
+                for task in waiting:
+                    task.cancel()
+                await asyncio.gather(*waiting, return_exceptions=True)
+
+    asyncio.run(run())
+
+
+def test_a_canceled_task_resets_its_call() -> None:
+    """The server need not go on; the store does."""
+
+    async def run() -> None:
+        with ScriptedServer() as server:
+            async with kvstore.connect_async(server.url) as remote:
+                server.script("Put", silent)
+                with pytest.raises(TimeoutError):
+                    async with asyncio.timeout(0.1):
+                        await remote.put(b"k", b"v")
+                assert await remote.put(b"k", b"v")
+                while not server.resets:
+                    await asyncio.sleep(0.01)
+            assert server.resets == [CANCEL]
+
+    asyncio.run(run())
+
+
+def test_tasks_of_several_loops(url: str) -> None:
+    """A store belongs to no loop."""
+    remote = asyncio.run(_opened(url))
+    assert asyncio.run(_put(remote, b"lo")) < asyncio.run(_put(remote, b"lo"))
+    asyncio.run(remote.close())
+
+
+async def _opened(url: str) -> kvstore.AsyncStore:
+    return await kvstore.connect_async(url)
+
+
+async def _put(store: kvstore.AsyncStore, key: bytes) -> int:
+    return (await store.put(key, b"v")).revision
+
+
+# --- the handle -------------------------------------------------------------------------------------
+
+
+class Late(Exception):
+    """Raised by a signal handler."""
+
+
+@pytest.fixture
+def alarm() -> Iterator[None]:
+    """SIGALRM raises ``Late``."""
+
+    def raise_late(*_: object) -> None:
+        raise Late
+
+    before = signal.signal(signal.SIGALRM, raise_late)
+    yield
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    signal.signal(signal.SIGALRM, before)
+
+
+@pytest.mark.usefixtures("alarm")
+def test_an_interrupted_wait_leaves_the_store_usable() -> None:
+    """Ctrl-C, or a time limit: the call is given up, on the server, too."""
+    with ScriptedServer() as server, kvstore.connect(server.url) as remote:
+        server.script("Put", silent)
+        signal.setitimer(signal.ITIMER_REAL, 0.1)
+        with pytest.raises(Late):
+            remote.put(b"k", b"v")
+        assert remote.put(b"k", b"v")
+        deadline = time.monotonic() + 20
+        while server.resets != [CANCEL]:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+
+
+@pytest.mark.usefixtures("alarm")
+def test_interruptions_at_any_moment(tmp_path: Path) -> None:
+    """Signals that come all the time: no call hangs afterwards."""
+    with (
+        kvstore.open(tmp_path / "s", backend="memory") as store,
+        kvstore.serve(store, "http://127.0.0.1:0") as server,
+        kvstore.connect(server.endpoints[0]) as remote,
+    ):
+        interrupted = 0
+        for number in range(200):
+            signal.setitimer(signal.ITIMER_REAL, 0.0001 + number * 0.000005)
+            try:
+                for _ in range(3):
+                    remote.get(b"k")
+                signal.setitimer(signal.ITIMER_REAL, 0)
+            except Late:
+                interrupted += 1
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        assert interrupted
+        assert remote.put(b"k", b"v")
+
+
+def test_a_closed_store_refuses(url: str) -> None:
+    """Closing is idempotent, and ends calls that wait."""
+    remote = kvstore.connect(url)
+    remote.close()
+    remote.close()
+    with pytest.raises(kvstore.StoreClosed):
+        remote.get(b"k")
+    with pytest.raises(kvstore.StoreClosed):
+        remote.scan(prefix=b"")
+
+
+def test_closing_ends_what_is_under_way() -> None:
+    """A task that waits gets the error of a closed store."""
+
+    async def run() -> None:
+        with ScriptedServer() as server:
+            remote = await kvstore.connect_async(server.url)
+            server.script("Put", silent)
+            waiting = asyncio.create_task(remote.put(b"k", b"v"))
+            while not server.count("Put"):
+                await asyncio.sleep(0.01)
+            await remote.close()
+            with pytest.raises(kvstore.StoreClosed):
+                await waiting
+
+    asyncio.run(run())
+
+
+def test_a_forked_child_refuses(url: str) -> None:
+    """The connection is the parent's. It goes on there."""
+    with kvstore.connect(url) as remote:
+        child = os.fork()
+        if not child:
+            try:
+                remote.get(b"k")
+            except kvstore.ForkedStore:
+                os._exit(0)
+            except BaseException:
+                os._exit(2)
+            os._exit(1)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        assert remote.put(b"fo", b"v")
+
+
+def test_a_unix_socket(tmp_path: Path) -> None:
+    """Another process of the same machine needs no port."""
+    socket = tmp_path / "kv.sock"
+    with (
+        kvstore.open(tmp_path / "s", backend="memory") as store,
+        kvstore.serve(store, f"unix://{socket}"),
+        kvstore.connect(f"unix://{socket}") as remote,
+    ):
+        revision = remote.put(b"k", b"v").revision
+        found = store.get(b"k")
+        assert found is not None
+        assert found.mod_revision == revision
+        assert repr(remote) == f"<kvstore.Store unix://{socket}>"
+        assert remote.defragment()
+
+
+def test_a_server_that_comes_back(tmp_path: Path) -> None:
+    """A client waits for it, within the time of a call, and goes on."""
+    with kvstore.open(tmp_path / "s", backend="memory") as store:
+        with kvstore.serve(store, f"unix://{tmp_path}/kv.sock"):
+            remote = kvstore.connect(f"unix://{tmp_path}/kv.sock", timeout_seconds=20)
+            remote.put(b"k", b"v")
+        with remote, kvstore.serve(store, f"unix://{tmp_path}/kv.sock"):
+            assert remote.get(b"k") is not None
+
+
+def test_which_servers_tell_progress_in_time() -> None:
+    """The versions of etcd whose answer to a request for progress says that all before it was sent."""
+    assert not any(map(tells_progress, ("3.4.23", "3.5.7", "3.3.27", "unknown")))
+    assert all(map(tells_progress, ("3.4.25", "3.5.8", "3.5.30", "3.6.0", "3.6.0-rc.1", "4.0.0")))
