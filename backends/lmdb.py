@@ -435,14 +435,19 @@ class LMDBBackend:
         while self._views and time.monotonic() < deadline:
             time.sleep(0.001)
         deadline = time.monotonic() + CALL_WAIT_SECONDS
-        while _another_thread_is_here() and time.monotonic() < deadline:
-            time.sleep(0.001)
+        while self._handle is None and _another_thread_is_here() and time.monotonic() < deadline:
+            time.sleep(0.001)  # (a reader beside another process makes a view for every call)
         self.environment.close()
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
         if self._handle is not None:
             self._handle.close()
+
+    def __del__(self) -> None:
+        """Dropped, because another file has taken its place: the environment and the locks close themselves."""
+        if getattr(self, "_fd", -1) >= 0:
+            os.close(self._fd)
 
     def foreign_readers(self) -> list[ForeignReader]:
         """Processes that read the file that this process writes."""

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Generator, Sequence
+from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -195,10 +196,12 @@ def open(data_dir: str | os.PathLike[str], backend: str | None = None, **options
     """Open the store in ``data_dir``, creating it if the directory is absent or empty.
 
     ``backend``: ``"lmdb"`` (default), ``"sqlite"`` or ``"memory"``; ``options``: the fields of ``Options``.
-    Raises ``StoreLocked`` (held by another process), ``NotAStore``, ``WrongStore`` (another backend's),
-    ``TooNew``, ``Corruption``, ``BadOption``.
+    Raises ``StoreLocked`` (held by another process; waits ``lock_timeout_seconds`` for it), ``NotAStore``,
+    ``WrongStore`` (another backend's), ``TooNew``, ``Corruption``, ``BadOption``.
     """
-    opening = Sheltered(lambda: _open(data_dir, backend, options), undo=lambda store: store.close())
+    opening: Sheltered[Store] = Sheltered(
+        lambda: _open(data_dir, backend, options, opening.check), undo=lambda store: store.close()
+    )
     try:
         return opening.run()
     except BaseException:
@@ -206,16 +209,18 @@ def open(data_dir: str | os.PathLike[str], backend: str | None = None, **options
         raise
 
 
-def _open(data_dir: str | os.PathLike[str], backend: str | None, options: dict[str, Any]) -> Store:
+def _open(
+    data_dir: str | os.PathLike[str], backend: str | None, options: dict[str, Any], check: Callable[[], None]
+) -> Store:
     from kvstore.store import Store
 
-    return Store(_engine(data_dir, backend, options))
+    return Store(_engine(data_dir, backend, options, check))
 
 
 class _OpenAsync:
     """Result of ``open_async`` and ``connect_async``: awaitable, and an asynchronous context manager."""
 
-    def __init__(self, engine: Callable[[], Engine]) -> None:
+    def __init__(self, engine: Callable[[Callable[[], None]], Engine]) -> None:
         self._engine = engine
         self._store: AsyncStore | None = None
 
@@ -226,12 +231,13 @@ class _OpenAsync:
         from kvstore.aio import close_soon
         from kvstore.loops import Awaited
 
-        return await Awaited(self._opened, close_soon).wait()
+        opening: Awaited[AsyncStore] = Awaited(lambda: self._opened(opening.check), close_soon)
+        return await opening.wait()
 
-    def _opened(self) -> AsyncStore:
+    def _opened(self, check: Callable[[], None]) -> AsyncStore:
         from kvstore.aio import AsyncStore
 
-        return AsyncStore(self._engine())
+        return AsyncStore(self._engine(check))
 
     async def __aenter__(self) -> AsyncStore:
         self._store = await self._open()
@@ -244,13 +250,15 @@ class _OpenAsync:
 
 def open_async(data_dir: str | os.PathLike[str], backend: str | None = None, **options: Any) -> _OpenAsync:
     """As ``open``, for asyncio: ``async with kvstore.open_async("data") as store`` or ``await`` it."""
-    return _OpenAsync(lambda: _engine(data_dir, backend, options))
+    return _OpenAsync(partial(_engine, data_dir, backend, options))
 
 
-def _engine(data_dir: str | os.PathLike[str], backend: str | None, options: dict[str, Any]) -> LocalEngine:
+def _engine(
+    data_dir: str | os.PathLike[str], backend: str | None, options: dict[str, Any], check: Callable[[], None]
+) -> LocalEngine:
     from kvstore.recovery import open_engine
 
-    return open_engine(data_dir, Options.load({"backend": backend, **options}))
+    return open_engine(data_dir, Options.load({"backend": backend, **options}), check=check)
 
 
 def open_snapshot(path: str | os.PathLike[str], *, verify: bool = False) -> Snapshot:
@@ -355,7 +363,7 @@ def _connect(url: str, options: dict[str, Any]) -> Store:
 def connect_async(url: str, **options: Any) -> _OpenAsync:
     """As ``connect``, for asyncio: ``async with kvstore.connect_async(url) as store`` or ``await`` it."""
 
-    def engine() -> Engine:
+    def engine(_check: Callable[[], None]) -> Engine:
         from kvstore.served import find_network
 
         return find_network().connect(url, **options)

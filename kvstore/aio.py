@@ -107,6 +107,8 @@ class AsyncStore(AsyncReader):
         """The oldest revision that can be read; -1 if nothing was ever compacted."""
         return self._twin.compact_revision
 
+    refresh = apart(Store.refresh)
+
     # --- writing ----------------------------------------------------------------------
 
     put = written(Store.put)

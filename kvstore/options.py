@@ -45,6 +45,11 @@ class Options:
     """Released log segments are moved here instead of being deleted (for restore to any revision or time)."""
     read_only: bool = False
     """Read what is durable now, even while another process writes. Takes no lock and changes nothing."""
+    refresh_interval_seconds: float = 0.0
+    """A read-only handle moves to the newest durable revision this often, and its watches with it; 0: only when
+    ``refresh`` is called."""
+    lock_timeout_seconds: float = 0.0
+    """How long opening waits for another process that has the store open, before it raises ``StoreLocked``."""
 
     durability: str = "always"
     """``always``: a write that has returned is on disk. DANGER below this line:
@@ -194,6 +199,8 @@ _ID_MAX = (1 << 64) - 1
 NAME_BYTES_MAX = 1024
 
 _BOUNDS: dict[str, tuple[float, float]] = {
+    "refresh_interval_seconds": (0, _SECONDS_MAX),
+    "lock_timeout_seconds": (0, _SECONDS_MAX),
     "sync_interval_seconds": (0, _SECONDS_MAX),
     "wal_file_size": (1, 1 << 40),
     "wal_buffer_size": (1, 1 << 29),  # a log record holds twice that, its own overhead included

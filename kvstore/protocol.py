@@ -166,6 +166,9 @@ class EmbeddedEngine(Engine, Protocol):
         """The rows of etcd's that are kept beside the keys (users, members), by name. As planned: a moment ahead of
         what is durable."""
 
+    def refresh(self) -> int:
+        """Move to the newest durable revision of another process that writes the store; the revision."""
+
     def check(self, request: Request) -> None:
         """Raise what refuses a request as it stands, whatever the store holds."""
 
@@ -243,6 +246,7 @@ _PUT_BESIDE = "call put, from as many threads or tasks as are to be under way at
 _LOCAL_WAY = {
     "history": _OPEN_A_SNAPSHOT.format("history"),
     "diff": _OPEN_A_SNAPSHOT.format("diff"),
+    "refresh": "every read asks the server, and is at its newest revision",
     "put_nowait": _PUT_BESIDE,
     "wait": _PUT_BESIDE,
     "checkpoint": "a server makes its own, and need not be told",

@@ -14,13 +14,15 @@ import os
 import threading
 import weakref
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from kvstore.backend import Backend, Progress
 from kvstore.core import ReadCore
-from kvstore.errors import Compacted, ReadOnly
+from kvstore.errors import Compacted, ReadOnly, Unsupported
 from kvstore.files import disk_full_is_typed
+from kvstore.following import Following
 from kvstore.keyvalue import KeyValue
 from kvstore.life import Phase
 from kvstore.model import (
@@ -224,6 +226,11 @@ class Reads:
         """The newest durable revision."""
         return self.state.published
 
+    def refresh(self) -> int:
+        """Move to the newest durable revision, and return it: here it is the newest already."""
+        self.check_readable()
+        return self.state.published
+
     @property
     def compact_revision(self) -> int:
         """The oldest revision that can be read; -1 if nothing was ever compacted."""
@@ -272,19 +279,32 @@ class Reads:
         with self._closing:
             if self.life.read_refusal is None:
                 self.life.move(Phase.CLOSED)
+                self._stop_moving()
                 self._close_watches()
                 self.backend.close()
+
+    def _stop_moving(self) -> None:
+        """Nothing moves here but by writing."""
 
     def _close_watches(self) -> None:
         if self.hub is not None:
             self.hub.close()
 
 
+_NO_WATCH = (
+    "this read-only handle does not move, so a watch would wait for ever: open it with "
+    "refresh_interval_seconds=0.05, or call refresh() and history() or diff()",
+    "nothing changes in this file, so a watch would wait for ever: history() and diff() have its past",
+)
+
+
 class ReadEngine(Reads):
     """An engine that only reads. Every write raises ``ReadOnly``."""
 
-    def __init__(self, core: ReadCore) -> None:
+    def __init__(self, core: ReadCore, following: Following | None = None) -> None:
+        """``following``: what moves a handle of a store that another process may be writing."""
         super().__init__(core)
+        self.following = following
         self._planner = Planner(
             core.state, core.lessor, core.clock.lease_ms, core.options.lease_min_ttl_seconds
         )
@@ -333,7 +353,44 @@ class ReadEngine(Reads):
 
     def _answer(self, request: Request) -> Any:
         self.check_readable()
-        return self._planner.decide(request).response
+        if self.following is None:
+            return self._planner.decide(request).response
+        return self.following.at_rest(lambda: self._planner.decide(request).response)
+
+    # --- moving -----------------------------------------------------------------------
+
+    def refresh(self) -> int:
+        """Move to the newest durable revision of the store that another process writes, and return it.
+
+        Nothing has changed if this raises, and it may be called again.
+        """
+        return super().refresh() if self.following is None else self.following.refresh()
+
+    def status(self) -> Status:
+        """Facts about the store; ``errors`` say why the handle does not move, if it is to move by itself."""
+        return replace(super().status(), errors=tuple(self._errors()))
+
+    def health(self) -> Health:
+        """Whether everything works that a handle for reading has to do."""
+        return health_of(self.state, self._errors())
+
+    def _errors(self) -> list[str]:
+        return [*self.life.reasons(), *(self.following.errors if self.following is not None else ())]
+
+    def watch_stream(self) -> WatchStream:
+        """A stream of responses. Raises ``Unsupported`` unless the handle moves by itself."""
+        self.check_readable()
+        if self.following is None or not self.following.is_automatic:
+            raise Unsupported(_NO_WATCH[self.following is None])
+        return super().watch_stream()
+
+    def _listen(self, hub: Hub) -> None:
+        if self.following is not None:
+            self.following.listeners.append(hub.published)
+
+    def _stop_moving(self) -> None:
+        if self.following is not None:
+            self.following.stop()
 
     def wait(self, ticket: Ticket) -> Any:
         """The response of a ticket."""

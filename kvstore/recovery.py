@@ -16,6 +16,7 @@ from __future__ import annotations
 import logging
 import os
 import random
+import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack, suppress
 from dataclasses import replace
@@ -24,14 +25,15 @@ from pathlib import Path
 from kvstore import layout
 from kvstore.backend import Backend, check_closed, find_backend
 from kvstore.clock import Clock
-from kvstore.core import Core, ReadCore, untimed
-from kvstore.directory import check_backend, check_format, make_directories, refuse_links
+from kvstore.core import Core, untimed
+from kvstore.directory import check_backend, check_format, make_directories
 from kvstore.engine import LocalEngine
 from kvstore.errors import (
     Corruption,
     NotAStore,
     OpenError,
     SpaceError,
+    StoreLocked,
     WrongStore,
 )
 from kvstore.files import Disk, OSDisk, disk_full_is_typed, hand_over_all
@@ -48,6 +50,7 @@ from kvstore.mvcc.schema import (
 )
 from kvstore.mvcc.state import State
 from kvstore.options import BadOption, Options
+from kvstore.read_only import open_read_only
 from kvstore.reads import ReadEngine
 from kvstore.recognition import leave_mark
 from kvstore.replay import replay
@@ -59,20 +62,43 @@ from kvstore.wal import Log, LogOptions
 logger = logging.getLogger("kvstore")
 
 
+FIRST_PAUSE_SECONDS, LAST_PAUSE_SECONDS = 0.002, 0.032
+"""Between two attempts to lock a store that is in use. A lock that waited in the kernel could not be given up."""
+
 Engine = LocalEngine | ReadEngine
 
 
-def open_engine(data_dir: str | os.PathLike[str], options: Options, disk: Disk | None = None) -> Engine:
-    """Open the store in ``data_dir``, creating it if the directory is absent or empty."""
-    with disk_full_is_typed():
-        return _open_engine(data_dir, options, disk or OSDisk())
+def open_engine(
+    data_dir: str | os.PathLike[str],
+    options: Options,
+    disk: Disk | None = None,
+    check: Callable[[], None] | None = None,
+) -> Engine:
+    """Open the store in ``data_dir``, creating it if the directory is absent or empty.
+
+    Waits up to ``lock_timeout_seconds`` for whoever has it open; ``check`` is called meanwhile, and may give up.
+    """
+    deadline = time.monotonic() + options.lock_timeout_seconds
+    pause_seconds = FIRST_PAUSE_SECONDS
+    while True:
+        try:
+            with disk_full_is_typed():
+                return _open_engine(data_dir, options, disk or OSDisk())
+        except StoreLocked:
+            left_seconds = deadline - time.monotonic()
+            if left_seconds <= 0:
+                raise
+        if check is not None:
+            check()
+        time.sleep(min(pause_seconds, left_seconds))
+        pause_seconds = min(2 * pause_seconds, LAST_PAUSE_SECONDS)
 
 
 def _open_engine(data_dir: str | os.PathLike[str], options: Options, disk: Disk) -> Engine:
     directory = DataDir.at(data_dir, options.wal_dir or None)
     options = _held(directory, options)
     if options.read_only:
-        return _open_read_only(directory, options, _measured(disk, options))
+        return open_read_only(directory, options, _measured(disk, options))
     make_directories(directory, disk)
     disk = _measured(HeldDisk(disk, directory), options)
     lock = StoreLock(directory)
@@ -127,79 +153,6 @@ def _held(directory: DataDir, options: Options) -> Options:
     if layout.is_in_a_store(place):
         raise BadOption(f"archive_dir must not be a folder of another store: {archive}; choose another place")
     return replace(options, archive_dir=archive)
-
-
-def _open_read_only(directory: DataDir, options: Options, disk: Disk) -> ReadEngine:
-    """Open what is durable now, backend plus log, without a lock and without changing a byte.
-
-    Meanwhile the writing process may release log segments, or write the very record that is being read: then look
-    again. Real damage is still there at the next look.
-    """
-    before = ""
-    while True:
-        segments = layout.segments(directory.wal)
-        try:
-            return _look(directory, options, disk)
-        except (Corruption, FileNotFoundError) as error:
-            if str(error) == before and layout.segments(directory.wal) == segments:
-                raise
-            before = str(error)
-
-
-def _look(directory: DataDir, options: Options, disk: Disk) -> ReadEngine:
-    refuse_links(directory)
-    _check_known(directory, find_backend(options.backend))
-    backend = _open_backend_read_only(directory, options)
-    try:
-        marks = check_format(backend, directory.db)
-        state = State(backend, marks=marks, written_elsewhere=True)
-        lessor = Lessor.loaded(state.backend)
-        log = Log.open(
-            disk, directory.wal, after_index=state.applied_index, mark=marks.log_mark, read_only=True
-        )
-        replay(log, state, lessor)
-        core = ReadCore(
-            options=options,
-            disk=disk,
-            directory=directory,
-            state=state,
-            lessor=lessor,
-            cluster_id=log.metadata.cluster_id,
-            member_id=log.metadata.member_id,
-            clock=Clock(options.clock),
-            life=Life(Phase.READ_ONLY),
-        )
-        return _read_engine(core)
-    except BaseException:
-        backend.close()
-        raise
-
-
-def _check_known(directory: DataDir, kind: type[Backend]) -> None:
-    """Check a backend that may be a copy, and that nobody writes; a writer has checked its own when it opened it."""
-    said = StoreLock.said(directory)
-    if not said.place or not kind.persistent or not directory.db.is_file():
-        return
-    if said.is_known(directory) or StoreLock.is_held(directory) or StoreLock.said(directory) != said:
-        return
-    from kvstore.verification.copied import check_copied
-
-    check_backend(directory, kind)
-    check_copied(directory, kind)
-
-
-def _open_backend_read_only(directory: DataDir, options: Options) -> Backend:
-    """The backend's file, or one in memory if there is none: the snapshot and the log have everything."""
-    kind = find_backend(options.backend)
-    check_backend(directory, kind)
-    if not kind.persistent:
-        return kind.open(rescue.memory_file(directory, kind), TABLES)
-    if directory.db.is_file():
-        return kind.open(directory.db, TABLES, read_only=True)
-    if not layout.segments(directory.wal):
-        raise NotAStore(f"{directory.root} is not a store: it has no log", directory.root)
-    kind = find_backend("memory")
-    return kind.open(rescue.memory_file(directory, kind), TABLES)
 
 
 # --- backend ---------------------------------------------------------------------------
@@ -359,14 +312,6 @@ def _local_engine(core: Core) -> LocalEngine:
     from kvstore.observe.measuring import MeasuredEngine
 
     return MeasuredEngine(core)
-
-
-def _read_engine(core: ReadCore) -> ReadEngine:
-    if not core.options.metrics:
-        return ReadEngine(core)
-    from kvstore.observe.measuring import MeasuredReadEngine
-
-    return MeasuredReadEngine(core)
 
 
 def _write_identity(state: State, cluster_id: int, member_id: int, name: str) -> None:

@@ -231,6 +231,15 @@ class Store(Reader):
         """The oldest revision that can be read; -1 if nothing was ever compacted."""
         return self._engine.compact_revision
 
+    def refresh(self) -> int:
+        """Move a read-only handle to the newest durable revision of the process that writes; returns the revision.
+
+        Other threads read one whole revision before and another one after. If it raises, the handle is where it was,
+        and it may be called again: ``WrongStore``, ``StoreUnreachable``, ``Corruption``, ``DiskFailed``. A store that
+        is open for writing is at its newest revision already.
+        """
+        return embedded(self._engine, "refresh").refresh()
+
     # --- writing ----------------------------------------------------------------------
 
     def put(

@@ -112,9 +112,12 @@ class State:
 
     def publish(self, revision: int, compacted: int) -> None:
         """Let readers see everything up to here, which is durable now."""
+        if self._written_elsewhere:
+            compacted = max(compacted, self.compacted)  # the backend may be ahead
+        elif invariants.ON:
+            hold(7, compacted >= self.compacted, f"compacted to {compacted} after {self.compacted}")
         if invariants.ON:
             hold(2, revision >= self.published, f"published {revision} after {self.published}")
-            hold(7, compacted >= self.compacted, f"compacted to {compacted} after {self.compacted}")
         self.compacted = compacted
         self.published = revision
 
@@ -125,6 +128,31 @@ class State:
         self.head, self.head_compacted = other.head, other.head_compacted
         self.alarms = other.alarms
         self.carried = other.carried
+
+    def move_to(self, other: State) -> None:
+        """Go on from ``other``, a later state of the same store, perhaps over another file. Publishes nothing.
+
+        The backend comes first: it has all that the old generations lack, but the old one need not have what the new
+        generations do.
+        """
+        self.backend_revision = _ANY_REVISION
+        self._written_elsewhere = True
+        self.backend = other.backend
+        self.adopt(other)
+        self.marks, self.compact_finished = other.marks, other.compact_finished
+        self._written_elsewhere = other._written_elsewhere
+        self.backend_revision = other.backend_revision
+
+    def covered(self, index: int) -> None:
+        """The backend, written by another process, holds the entries up to ``index``: drop what is not needed for more.
+
+        Readers find every entry in the generations that they take, or in the view that they open after that.
+        """
+        if self.frozen is not None and self.frozen.last_index <= index:
+            self.applied_index = self.frozen.last_index
+            self.generations = self.generations[:1]
+        if self.frozen is None and self.active.size_bytes:
+            self.freeze()
 
     # --- checkpoints: what is in which generation, and what is in the backend ----------
 

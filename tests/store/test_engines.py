@@ -106,6 +106,7 @@ def test_the_asynchronous_store_is_served_by_it_too(elsewhere: Engine) -> None:
 LOCAL: dict[str, Callable[[Store], Any]] = {
     "history": lambda store: store.history(b"a"),
     "diff": lambda store: store.diff(1),
+    "refresh": lambda store: store.refresh(),
     "put_nowait": lambda store: store.put_nowait(b"a"),
     "wait": lambda store: store.wait(cast(Any, None)),
     "checkpoint": lambda store: store.checkpoint(),

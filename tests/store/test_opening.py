@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
+import signal
 import threading
 from pathlib import Path
 from typing import Any
@@ -78,6 +80,80 @@ def test_many_first_writers_begin_background_work_once(tmp_path: Path) -> None:
             writer.join()
         started = [thread.name for thread in set(threading.enumerate()) - before]
         assert sorted(started) == ["kvstore-maintenance", "kvstore-upkeep"]
+
+
+@pytest.mark.parametrize("count", [3, pytest.param(40, marks=pytest.mark.soak)])
+def test_an_opening_waits_for_the_lock(tmp_path: Path, count: int) -> None:
+    """Several wait at once; each gets its turn, and finds what those before it have written."""
+    path = tmp_path / "store"
+    holder = kvstore.open(path)
+    found: list[int] = []
+
+    def take_a_turn() -> None:
+        with kvstore.open(path, lock_timeout=TIMEOUT_SECONDS) as store:
+            found.append(store.revision)
+            store.put(b"k")
+
+    waiting = [threading.Thread(target=take_a_turn) for _ in range(count)]
+    for thread in waiting:
+        thread.start()
+    with pytest.raises(StoreLocked):
+        kvstore.open(path, lock_timeout="5ms")
+    assert found == []
+    holder.close()
+    for thread in waiting:
+        thread.join(TIMEOUT_SECONDS)
+    assert found == list(range(1, count + 1))
+
+
+class Interrupted(Exception):
+    """What a signal handler raises."""
+
+
+def test_a_wait_for_the_lock_can_be_interrupted(tmp_path: Path) -> None:
+    """A signal handler's exception ends it at once, and the store is not opened behind the caller's back."""
+
+    def interrupt(*_: object) -> None:
+        raise Interrupted
+
+    path, before = tmp_path / "store", signal.signal(signal.SIGALRM, interrupt)
+    try:
+        with kvstore.open(path):
+            signal.setitimer(signal.ITIMER_REAL, 0.05)
+            with pytest.raises(Interrupted):
+                kvstore.open(path, lock_timeout_seconds=1e6)
+            for thread in threading.enumerate():
+                if thread.name == "kvstore-shelter":
+                    thread.join(TIMEOUT_SECONDS)
+                    assert not thread.is_alive()
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    kvstore.open(path).close()
+
+
+def test_a_task_that_waits_for_the_lock_can_be_canceled(tmp_path: Path) -> None:
+    """The wait ends with the task; another task gets the lock as soon as it is free."""
+
+    async def wait() -> None:
+        path = tmp_path / "store"
+        async with kvstore.open_async(path):
+            task = asyncio.ensure_future(kvstore.open_async(path, lock_timeout_seconds=1e6)._open())
+            await asyncio.sleep(0.02)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            with pytest.raises(StoreLocked):
+                await kvstore.open_async(path, lock_timeout_seconds=0.01)
+            later = asyncio.ensure_future(
+                kvstore.open_async(path, lock_timeout_seconds=TIMEOUT_SECONDS)._open()
+            )
+        await (await later).close()
+
+    asyncio.run(wait())
+    for thread in threading.enumerate():
+        if thread.name == "kvstore-async":
+            thread.join(TIMEOUT_SECONDS)
+            assert not thread.is_alive()
 
 
 def test_the_lock_names_its_newest_holder(tmp_path: Path) -> None:

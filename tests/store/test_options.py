@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -75,6 +76,23 @@ def read_only(path: Path) -> None:
     open_store(path, "lmdb").close()
     with open_store(path, "lmdb", read_only=True) as store, pytest.raises(kvstore.ReadOnly):
         store.put(b"k")
+
+
+def refresh_interval_seconds(path: Path) -> None:
+    with open_store(path, "sqlite") as store:
+        with open_store(path, "sqlite", read_only=True, refresh_interval_seconds=0.01) as reader:
+            store.put(b"k")
+            assert until(lambda: reader.revision == 2)
+        with open_store(path, "sqlite", read_only=True) as reader, pytest.raises(kvstore.Unsupported):
+            reader.watch(prefix=b"")
+
+
+def lock_timeout_seconds(path: Path) -> None:
+    with open_store(path, "lmdb"), pytest.raises(kvstore.StoreLocked):
+        open_store(path, "lmdb", lock_timeout_seconds=0.01)
+    holder = open_store(path, "lmdb")
+    threading.Timer(0.05, holder.close).start()
+    open_store(path, "lmdb", lock_timeout_seconds=TIMEOUT_SECONDS).close()
 
 
 def durability(path: Path) -> None:
