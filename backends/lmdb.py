@@ -45,7 +45,7 @@ from kvstore.errors import Busy, Corruption, NotAStore, ReadOnly, StoreClosed, T
 from kvstore.files import hand_over
 from kvstore.readers import HANDLE, FolderLock, ForeignReader, Readers, held, view_byte
 
-from .lmdb_errors import typed
+from .lmdb_errors import note_opened, typed
 from .lmdb_file import META_BYTES, Meta, has_magic, is_cut_short, read_meta, verify_pages
 from .lmdb_map import LMDBMap
 from .lmdb_pins import Pins, leave_file_to_readers
@@ -143,6 +143,7 @@ class LMDBBackend:
         try:
             backend._immutable_meta = meta if immutable else None
             backend._handle = handle
+            note_opened(path, backend)
             if handle is not None:
                 backend._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
             if writable:

@@ -13,12 +13,14 @@ A write that has returned is on disk. Every write has a revision, and the past s
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Generator, Sequence
 from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from kvstore import _platform as _platform
 from kvstore._version import __version__ as __version__
 from kvstore.errors import (
     BadArgument,
@@ -101,6 +103,10 @@ if TYPE_CHECKING:
     from kvstore.store import Store, View
     from kvstore.verification.report import Report, Steps
 
+logging.getLogger("kvstore").addHandler(logging.NullHandler())  # nothing is said unless somebody listens
+
+if not os.path.isdir(os.path.join(__path__[0], "backends")):  # a checkout, where it lies beside this folder
+    __path__.append(os.path.dirname(__path__[0]))
 
 __all__ = [
     "AsyncStore",

@@ -11,6 +11,9 @@ Rules that hold for every user of this module:
 * a write that raises leaves the file's state unknown: stop using it (never retry a sync);
 * a created or renamed file is durable only after ``sync_dir`` of its directory;
 * files are 0600 and directories 0700.
+
+Not every system has every call. Without ``O_DIRECT`` and ``posix_fadvise`` (macOS) data goes through the page cache;
+where ``fsync`` only reaches the disk's own cache (macOS again), ``F_FULLFSYNC`` takes its place.
 """
 
 from __future__ import annotations
@@ -32,7 +35,9 @@ _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 NO_DESCRIPTORS = frozenset({errno.EMFILE, errno.ENFILE})
 _SCARCE = NO_DESCRIPTORS | {errno.ENOMEM, errno.EAGAIN}
 DISK_FAILURES = frozenset(
-    {errno.EIO, errno.ENXIO, errno.ENODEV, errno.EREMOTEIO, errno.ESTALE, errno.EUCLEAN}
+    getattr(errno, name)
+    for name in ("EIO", "ENXIO", "ENODEV", "EREMOTEIO", "ESTALE", "EUCLEAN")
+    if hasattr(errno, name)
 )
 """The errno values for a disk or file system that does not work any more."""
 OUT_OF_REACH = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
@@ -130,7 +135,7 @@ def typed(error: OSError) -> KVStoreError | OSError:
         return DiskFull(str(error))
     if error.errno in NO_DESCRIPTORS:
         return NoDescriptor(error.filename or "")
-    if error.errno in DISK_FAILURES and not isinstance(error, KVStoreError):
+    if error.errno is not None and error.errno in DISK_FAILURES and not isinstance(error, KVStoreError):
         return DiskFailed(str(error), error.errno)
     if _is_out_of_reach(error):
         return unreachable(error.filename, error.errno or errno.EACCES)
@@ -186,7 +191,7 @@ class OSFile:
 
     def sync(self) -> None:
         try:
-            os.fdatasync(self._fd)
+            _sync_data(self._fd)
         except OSError as error:
             raise typed(error) from error
 
@@ -221,7 +226,7 @@ class OSDisk:
 
     def create(self, path: Path, *, direct: bool = False) -> OSFile:
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL
-        if not direct:
+        if not direct or not hasattr(os, "O_DIRECT"):
             return OSFile(path, flags)
         try:
             return DirectFile(path, flags | os.O_DIRECT)
@@ -261,9 +266,51 @@ def _sync(path: Path, flags: int) -> None:
     with disk_full_is_typed():
         fd = os.open(path, flags | os.O_CLOEXEC)
     try:
-        os.fsync(fd)
+        _sync_all(fd)
     finally:
         os.close(fd)
+
+
+F_FULLFSYNC: int = getattr(fcntl, "F_FULLFSYNC", 0)
+"""The call, on systems that have it."""
+
+
+def _full_sync(fd: int) -> None:
+    """As far as the disk's medium. Where the file system cannot (a network's, mostly), as far as ``fsync`` goes."""
+    try:
+        fcntl.fcntl(fd, F_FULLFSYNC)
+    except OSError as error:
+        if error.errno not in (errno.ENOTSUP, errno.EINVAL, errno.ENOTTY):
+            raise
+        os.fsync(fd)
+
+
+def _sync_data(fd: int) -> None:
+    """Make the data of an open file durable, and of the rest of it what is needed to read that."""
+    if F_FULLFSYNC:
+        _full_sync(fd)
+    else:
+        os.fdatasync(fd)
+
+
+def _sync_all(fd: int) -> None:
+    """Make an open file or directory durable, its attributes too."""
+    if F_FULLFSYNC:
+        _full_sync(fd)
+    else:
+        os.fsync(fd)
+
+
+def forget_cached(fd: int) -> None:
+    """Have the page cache let go of a file, where the system can be asked to: the next read is from the disk."""
+    if hasattr(os, "posix_fadvise"):
+        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def read_ahead(fd: int) -> None:
+    """Say that a file will be read from beginning to end."""
+    if hasattr(os, "posix_fadvise"):
+        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_SEQUENTIAL)
 
 
 def hand_over(path: Path) -> None:

@@ -3,7 +3,9 @@
     store = kvstore.open("data", metrics=True)
     print(store.metrics())                                # the text format, without a server
     registry.register(kvstore.metrics.collector(store))   # or into a registry of your own
+    registry.register(kvstore.metrics.collector(jobs=a, cache=b))     # several stores, told apart by a label ``store``
 
+A store that is closed is left out from then on.
 Numbers that the store has anyway (sizes, revisions, counts) are read when asked for. Calls and durations have to be
 measured as they happen (``measuring``): they are there only with the option ``metrics``, and cover the process
 that was opened with it. Needs the package prometheus-client.
@@ -12,12 +14,12 @@ that was opened with it. Needs the package prometheus-client.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from kvstore.core import COMMIT, DEFRAGMENT, SNAPSHOT
 from kvstore.engine import LocalEngine
-from kvstore.errors import MissingDependency
-from kvstore.observe.measuring import HASH, SYNC, WRITE, Measured, MeasuredReads
+from kvstore.errors import BadArgument, ForkedStore, MissingDependency, StoreClosed
+from kvstore.observe.measuring import HASH, SYNC, WRITE, Histogram, Measured, MeasuredReads
 from kvstore.observe.status import Status
 from kvstore.reads import Reads
 
@@ -102,45 +104,78 @@ class Reporting(Protocol):
 
 
 class StoreCollector:
-    """A Prometheus collector of one store."""
+    """A Prometheus collector of one store, or of several under the values of a label ``store``.
 
-    def __init__(self, engine: Reporting) -> None:
-        self._engine = engine
+    Registries want each metric from one place, so stores that share a registry share a collector.
+    """
+
+    def __init__(self, engine: Reporting | None = None, **engines: Reporting) -> None:
+        self._labels = [] if engine is not None else ["store"]
+        self._engines = dict(engines)
+        if engine is not None:
+            self._engines[""] = engine
 
     def collect(self) -> Iterable[Metric]:
-        from prometheus_client.core import CounterMetricFamily
+        families = _Families(self._labels)
+        for name, engine in self._engines.items():
+            try:
+                status = engine.status()
+            except (StoreClosed, ForkedStore):
+                continue
+            families.of = [name] if self._labels else []
+            _facts(families, status)
+            if isinstance(engine, LocalEngine):
+                for metric, (text, value) in DONE.items():
+                    families.counter(metric, text, value(engine))
+            if isinstance(engine, MeasuredReads):
+                _measurements(families, engine.measured)
+        return families.made.values()
 
-        engine = self._engine
-        yield from _facts(engine.status())
-        if isinstance(engine, LocalEngine):
-            for name, (text, value) in DONE.items():
-                yield CounterMetricFamily(name, text, value=value(engine))
-        if isinstance(engine, MeasuredReads):
-            yield from _measurements(engine.measured)
+
+class _Families:
+    """Metrics by name; each has a sample from every store that has one."""
+
+    def __init__(self, labels: list[str]) -> None:
+        self.made: dict[str, Any] = {}
+        self.of: list[str] = []
+        """The values of the labels for what comes next."""
+        self._labels = labels
+
+    def _family(self, kind: str, name: str, text: str) -> Any:
+        from prometheus_client import metrics_core
+
+        if name not in self.made:
+            self.made[name] = getattr(metrics_core, kind)(name, text, labels=self._labels)
+        return self.made[name]
+
+    def info(self, name: str, text: str, value: dict[str, str]) -> None:
+        self._family("InfoMetricFamily", name, text).add_metric(self.of, value)
+
+    def gauge(self, name: str, text: str, value: float) -> None:
+        self._family("GaugeMetricFamily", name, text).add_metric(self.of, value)
+
+    def counter(self, name: str, text: str, value: float) -> None:
+        self._family("CounterMetricFamily", name, text).add_metric(self.of, value)
+
+    def histogram(self, name: str, text: str, durations: Histogram) -> None:
+        family = self._family("HistogramMetricFamily", name, text)
+        family.add_metric(self.of, durations.cumulative(), durations.sum_seconds)
 
 
-def _facts(status: Status) -> Iterable[Metric]:
-    from prometheus_client.core import GaugeMetricFamily, InfoMetricFamily
-
+def _facts(families: _Families, status: Status) -> None:
     names = ("version", "backend", "cluster_id", "member_id", "name")
-    labels = {label: str(getattr(status, label)) for label in names}
-    yield InfoMetricFamily("kvstore", "What is open.", value=labels)
+    families.info("kvstore", "What is open.", {label: str(getattr(status, label)) for label in names})
     for name, (text, value) in GAUGES.items():
-        yield GaugeMetricFamily(name, text, value=value(status))
+        families.gauge(name, text, value(status))
 
 
-def _measurements(measured: Measured) -> Iterable[Metric]:
-    from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
-
+def _measurements(families: _Families, measured: Measured) -> None:
     for name, (text, value) in COUNTERS.items():
-        yield CounterMetricFamily(name, text, value=value(measured))
+        families.counter(name, text, value(measured))
     for name, (text, value) in TOTALS.items():
-        yield GaugeMetricFamily(name, text, value=value(measured))
+        families.gauge(name, text, value(measured))
     for name, (text, work) in HISTOGRAMS.items():
-        durations = measured.durations[work]
-        yield HistogramMetricFamily(
-            name, text, buckets=durations.cumulative(), sum_value=durations.sum_seconds
-        )
+        families.histogram(name, text, measured.durations[work])
 
 
 class Opened(Protocol):
@@ -150,14 +185,19 @@ class Opened(Protocol):
     def engine(self) -> Reads: ...
 
 
-def collector(store: Opened) -> Collector:
-    """A collector to register with a Prometheus registry."""
+def collector(store: Opened | None = None, /, **stores: Opened) -> Collector:
+    """A collector to register with a Prometheus registry: of one store, or of several by name (label ``store``)."""
     _require()
-    return StoreCollector(store.engine)
+    if store is not None:
+        if stores:
+            raise BadArgument("collector takes one store, or several by name: collector(jobs=a, cache=b)")
+        return StoreCollector(store.engine)
+    return StoreCollector(**{name: each.engine for name, each in stores.items()})
 
 
 def render(store: Opened) -> str:
     """All metrics of a store in Prometheus' text format."""
+    store.engine.check_readable()
     return exposition(StoreCollector(store.engine)).decode()
 
 

@@ -3,17 +3,20 @@
 Meanwhile another process may write the store: release log segments, replace the backend's file, write the very record
 that is being read. A look that meets such a thing is made again; real damage is still there at the next one. The same
 look is taken by a handle that moves (following.py) when the log does not go on where it stands.
+
+Where a writer could not see this reader (``readers.ARE_SEEN``), the store's lock is held after all, and one that is
+open elsewhere is refused.
 """
 
 from __future__ import annotations
 
 from functools import partial
 
-from kvstore import layout
+from kvstore import layout, readers
 from kvstore.backend import Backend, find_backend
 from kvstore.clock import Clock
 from kvstore.core import ReadCore
-from kvstore.directory import check_backend, check_format, refuse_links
+from kvstore.directory import check_backend, check_format, hold_still, refuse_links
 from kvstore.errors import Corruption, NotAStore
 from kvstore.files import Disk
 from kvstore.following import FileId, Following, Look, file_id, sync_log
@@ -33,6 +36,19 @@ from kvstore.wal.replay import Replay
 
 def open_read_only(directory: DataDir, options: Options, disk: Disk) -> ReadEngine:
     """A handle of what is durable now, which moves as ``Options.refresh_interval_seconds`` says."""
+    if readers.ARE_SEEN:
+        return _opened(directory, options, disk)
+    release = hold_still(directory)
+    try:
+        engine = _opened(directory, options, disk)
+    except BaseException:
+        release()
+        raise
+    engine.lock = release
+    return engine
+
+
+def _opened(directory: DataDir, options: Options, disk: Disk) -> ReadEngine:
     found = _look(directory, options, disk, None)
     try:
         metadata = found.replay.metadata

@@ -11,6 +11,9 @@ for another; the writer only asks which bytes are locked:
 
 The pid is that of the reader's own namespace, and only for display. Each lock belongs to a descriptor
 of its own ("open file description" locks), so closing other descriptors of the same folder does not release it.
+
+Only Linux is known to have such locks (``ARE_SEEN``). Elsewhere one process at a time has a store open, for reading or
+for writing, so there is nobody to be seen.
 """
 
 from __future__ import annotations
@@ -31,6 +34,9 @@ WRITER = FROZEN + (1 << PID_BITS)
 _END = WRITER + (1 << PID_BITS)
 
 _LOCK = struct.Struct("@hhqqi4x")  # struct flock: type, whence, start, length, pid
+
+ARE_SEEN = hasattr(fcntl, "F_OFD_SETLK")
+"""Whether a writer can see readers in other processes."""
 
 
 class ReadCommit(NamedTuple):
@@ -62,7 +68,7 @@ class FolderLock:
 
     def take(self, byte: int) -> None:
         """Lock ``byte``, then release the previous one. Raises ``OpenError`` if folders cannot be locked."""
-        if byte == self._byte:
+        if byte == self._byte or not ARE_SEEN:
             return
         try:
             fcntl.fcntl(self._fd, fcntl.F_OFD_SETLK, _LOCK.pack(fcntl.F_RDLCK, os.SEEK_SET, byte, 1, 0))
@@ -137,7 +143,7 @@ class Readers:
     def _lowest(self, first: int, end: int) -> int | None:
         """The lowest locked byte in [first, end). The kernel names any one of them, so ask again below it."""
         lowest = None
-        while first < end:
+        while first < end and ARE_SEEN:
             asked = _LOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, first, end - first, 0)
             kind, _, start, _, _ = _LOCK.unpack(fcntl.fcntl(self._folder._fd, fcntl.F_OFD_GETLK, asked))
             if kind == fcntl.F_UNLCK:

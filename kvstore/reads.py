@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 import threading
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
@@ -282,6 +282,10 @@ class Reads:
                 self._stop_moving()
                 self._close_watches()
                 self.backend.close()
+                self._release()
+
+    def _release(self) -> None:
+        """Let go of what was held besides."""
 
     def _stop_moving(self) -> None:
         """Nothing moves here but by writing."""
@@ -305,6 +309,8 @@ class ReadEngine(Reads):
         """``following``: what moves a handle of a store that another process may be writing."""
         super().__init__(core)
         self.following = following
+        self.lock: Callable[[], None] | None = None
+        """Releases the store's lock, on a system where readers have to hold it."""
         self._planner = Planner(
             core.state, core.lessor, core.clock.lease_ms, core.options.lease_min_ttl_seconds
         )
@@ -350,6 +356,10 @@ class ReadEngine(Reads):
         """Ids of all leases, the next to expire first."""
         response: LeaseLeasesResponse = self._answer(LeaseLeasesRequest())
         return response
+
+    def _release(self) -> None:
+        if self.lock is not None:
+            self.lock()
 
     def _answer(self, request: Request) -> Any:
         self.check_readable()

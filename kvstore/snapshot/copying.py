@@ -34,7 +34,7 @@ from crc32c import crc32c
 
 from kvstore.backend import Progress
 from kvstore.errors import Corruption, NoThread
-from kvstore.files import BLOCK_BYTES, Disk, File, is_direct
+from kvstore.files import BLOCK_BYTES, Disk, File, forget_cached, is_direct
 
 CHUNK_BYTES = 1 << 20
 PIECE_BYTES = 128 << 10
@@ -119,7 +119,8 @@ class Copying:
         stages: list[threading.Thread] = []
         copied = False
         try:
-            fcntl.fcntl(writable, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
+            if hasattr(fcntl, "F_SETPIPE_SZ"):  # elsewhere a pipe is as large as it is
+                fcntl.fcntl(writable, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
             for _ in range(BUFFERS):
                 free.put(_aligned())
             stages.append(self._stage("digest", self._digest_pipe, readable, free, digested))
@@ -316,9 +317,9 @@ def _from_disk(path: Path) -> Iterator[int]:
     """A descriptor that reads past the page cache, or, if the file system cannot, after emptying it."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECT)
-    except OSError:
+    except (OSError, AttributeError):  # the file system cannot, or the system
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+        forget_cached(fd)
     try:
         yield fd
     finally:

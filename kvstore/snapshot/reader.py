@@ -19,7 +19,7 @@ from stat import S_ISREG
 
 from kvstore.backend import Backend, Progress, check_closed, find_backend, recognize_backend
 from kvstore.errors import Corruption, NotAStore, TooNew
-from kvstore.files import disk_full_is_typed
+from kvstore.files import disk_full_is_typed, read_ahead
 from kvstore.mvcc.marks import Marks
 from kvstore.mvcc.schema import FORMAT_VERSION, TABLES
 from kvstore.snapshot.manifest import (
@@ -103,7 +103,7 @@ def chunks(path: Path, size_bytes: int, progress: Progress | None = None) -> Ite
     """(offset, bytes) of the first ``size_bytes`` of a file; each piece is valid until the next one."""
     buffer = memoryview(bytearray(min(CHUNK_BYTES, max(size_bytes, 1))))
     with open(path, "rb", buffering=0) as file:
-        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_SEQUENTIAL)
+        read_ahead(file.fileno())
         offset = 0
         while offset < size_bytes:
             count = file.readinto(buffer[: min(CHUNK_BYTES, size_bytes - offset)])

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from kvstore import layout
+from kvstore import layout, readers
 from kvstore.backend import Backend, check_closed, find_backend
 from kvstore.directory import hold_still
 from kvstore.errors import NotAStore, StoreLocked
@@ -72,8 +72,8 @@ def _lock_if_free(directory: DataDir) -> Iterator[bool]:
     try:
         release = hold_still(directory)
     except StoreLocked as held:
-        if held.pid == os.getpid():  # opening and closing its files again could drop the first handle's locks
-            raise
+        if held.pid == os.getpid() or not readers.ARE_SEEN:
+            raise  # opening and closing its files again could drop the first handle's locks; or nobody would see us
         yield False
         return
     except PermissionError:

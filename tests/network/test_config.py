@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -369,3 +370,22 @@ def test_help_and_version_are_asked_for_as_of_etcd() -> None:
     assert "help" in read(["-h"], {"ETCD_MAX_WALS": "x"})
     assert "help" in read(["--help"], {})
     assert "version" in read(["--version"], {})
+
+
+def test_the_examples_of_a_service_and_a_container_are_understood(project: Path) -> None:
+    """What systemd and Docker start there is a command that `kvstore serve` takes."""
+    folder = project / "examples" / "serve"
+    started = re.search(
+        r"^ExecStart=/usr/bin/kvstore serve (.*)$", (folder / "kvstore.service").read_text(), re.M
+    )
+    assert started is not None
+    unit = told(*started[1].split())
+    assert (unit.data_dir, unit.listeners[0].path) == ("/var/lib/kvstore/data", "/run/kvstore/kv.sock")
+    lines = (folder / "Dockerfile").read_text().splitlines()
+    entry, more = (
+        json.loads(line.split(" ", 1)[1]) for line in lines if line.startswith(("ENTRYPOINT", "CMD"))
+    )
+    assert entry[:2] == ["kvstore", "serve"]
+    container = told(*entry[2:], *more)
+    assert (container.data_dir, container.listeners[0].port) == ("/data", 2379)
+    assert container.settings.advertised_urls == ("http://127.0.0.1:2379",)

@@ -10,7 +10,7 @@ from pathlib import Path
 from tests import PROJECT
 
 FLOORS = (
-    ("words", "_version errors invariants bell clock wire arguments protobuf"),
+    ("words", "_version _platform errors invariants bell clock wire arguments protobuf"),
     ("the machine", "plugins layout files options life readers held shelter loops twins backend"),
     ("values and requests", "keyvalue model"),
     ("the log", "wal"),

@@ -262,6 +262,34 @@ with kvstore.open(sys.argv[1], {backend!r}) as store:
     assert ended.returncode == 0, ended.stderr
 
 
+@pytest.mark.parametrize("backend", ["lmdb", "sqlite"])
+def test_a_forked_child_reads_its_parents_store_or_is_told_how(scratch: Path, backend: str) -> None:
+    """SQLite can open a file again; LMDB cannot, and the error says what does."""
+    program = f"""
+import os, sys, kvstore
+with kvstore.open(sys.argv[1], {backend!r}) as store:
+    store.put(b"k", b"v")
+    child = os.fork()
+    if not child:
+        try:
+            with kvstore.open(sys.argv[1], {backend!r}, read_only=True) as reader:
+                print("read", reader.get(b"k").value, flush=True)
+        except kvstore.ForkedStore as error:
+            print(error, flush=True)
+        os._exit(0)
+    os.waitpid(child, 0)
+    store.put(b"k", b"w")
+"""
+    ended = run_python(program, scratch / "data")
+    assert ended.returncode == 0, ended.stderr
+    if backend == "sqlite":
+        assert ended.stdout == "read b'v'\n"
+    else:
+        assert (
+            "(multiprocessing: 'spawn' or 'forkserver'), or fork before the store is opened" in ended.stdout
+        )
+
+
 def test_a_child_may_open_another_store(scratch: Path) -> None:
     """fork forbids the parent's handle, not the library."""
     program = """

@@ -240,3 +240,30 @@ def test_a_full_quota_is_unhealthy(tmp_path: Path) -> None:
             store.put(b"k", b"v")
         assert store.health().reasons == ("alarm NOSPACE",)
         assert store.status().alarms[0].startswith("NOSPACE")
+
+
+def test_several_stores_share_a_registry(tmp_path: Path) -> None:
+    """Under the values of a label; one that is closed is left out, and breaks no scrape."""
+    registry = prometheus.CollectorRegistry(auto_describe=True)
+    with kvstore.open(tmp_path / "jobs", metrics=True) as jobs:
+        with kvstore.open(tmp_path / "cache", "sqlite", metrics=True) as cache:
+            registry.register(metrics.collector(jobs=jobs, cache=cache))
+            cache.put(b"k")
+            told = values(prometheus.generate_latest(registry).decode())
+            for name, revision, puts in (("jobs", 1, 0), ("cache", 2, 1)):
+                assert told[f'etcd_debugging_mvcc_current_revision{{store="{name}"}}'] == revision
+                assert told[f'etcd_mvcc_put_total{{store="{name}"}}'] == puts
+                assert f'etcd_disk_wal_fsync_duration_seconds_count{{store="{name}"}}' in told
+        text = prometheus.generate_latest(registry).decode()
+        assert 'store="jobs"' in text and 'store="cache"' not in text
+    assert 'store="' not in prometheus.generate_latest(registry).decode()
+    with pytest.raises(kvstore.BadArgument, match="one store, or several by name"):
+        metrics.collector(jobs, cache=cache)
+
+
+def test_a_closed_store_has_no_metrics_of_its_own(tmp_path: Path) -> None:
+    """Asked itself it says that it is closed, as for everything else."""
+    store = kvstore.open(tmp_path / "data")
+    store.close()
+    with pytest.raises(kvstore.StoreClosed):
+        store.metrics()
