@@ -22,6 +22,7 @@ FLOORS = (
     ("opening and looking through", "observe.measuring snapshot.restore verification read_only recovery"),
     ("beside a store", "observe offline backend_move metrics"),
     ("faces", "protocol calls store opened awaited_writes aio foreign served"),
+    ("recipes", "recipes"),
     ("the network", "network"),
     ("kvstore", "testing"),
     ("the network", "network"),
