@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from random import Random
 
 import pytest
 
@@ -338,3 +339,126 @@ def test_what_is_no_answer_is_refused(message: bytes) -> None:
     watching.run()
     with pytest.raises(Corruption):
         watching.consumer.machine.received(message)
+
+
+class Storm:
+    """Anything in any order: single messages, cuts, writes, consumers that stop taking, watches that come and go."""
+
+    def __init__(self, seed: int) -> None:
+        self.random = Random(seed)
+        self.consumer = Consumer()
+        self.machine = self.consumer.machine
+        self.server = ScriptedServer(history(LAST))
+        self.watches: dict[int, tuple[RemoteWatch, WatchPosition]] = {}
+        self.canceled: set[int] = set()
+        self.is_open = False
+        self.moves = [self.create, self.cut, self.write, self.take, self.stop_taking, self.cancel, self.ask]
+
+    def run(self, steps: int) -> None:
+        for _ in range(steps):
+            if self.random.random() < 0.7:
+                self.step()
+            else:
+                self.random.choice(self.moves)()
+        self.settle()
+
+    def step(self) -> None:
+        """One message either way."""
+        if not self.is_open:
+            if self.machine.needs_stream:
+                self.server.connect()
+                self.machine.opened()
+                self.machine.trust_progress(True)
+                self.is_open = True
+        elif self.machine.out:
+            self.server.receive(self.machine.out.pop(0))
+        elif self.server.out:
+            self.machine.received(self.server.out.popleft())
+
+    def create(self) -> None:
+        number = len(self.watches)
+        request = self.random.choice([EVERYTHING, ONE_KEY, WatchRequest(b"k0", b"k2")])
+        start = WatchPosition(self.random.randrange(2, self.server.revision + 3))
+        watch = RemoteWatch(number, request, self.random.choice([50, 200, ROOM_BYTES]))
+        self.watches[number] = watch, start
+        self.machine.create(watch, start)
+
+    def cut(self) -> None:
+        self.machine.lost()
+        self.is_open = False
+
+    def write(self) -> None:
+        revision = self.server.revision + 1
+        changes = [(revision, b"k%d" % number, b"w") for number in range(3) if self.random.random() < 0.6]
+        if changes:
+            self.server.write(*changes)
+
+    def take(self) -> None:
+        self.consumer.takes = True
+        self.consumer.take()
+        for watch, _ in self.watches.values():
+            if watch.is_full and watch.has_room:
+                self.machine.drained(watch)
+
+    def stop_taking(self) -> None:
+        self.consumer.takes = False
+
+    def cancel(self) -> None:
+        if self.watches:
+            number = self.random.choice(list(self.watches))
+            self.canceled.add(number)
+            self.machine.cancel(number)
+
+    def ask(self) -> None:
+        self.machine.ask_progress()
+
+    def settle(self) -> None:
+        """Let everything come."""
+        quiet = 0
+        while quiet < 3:
+            self.take()
+            before = len(self.consumer.responses), len(self.server.log)
+            while self.is_talking() if self.is_open else self.machine.needs_stream:
+                self.step()
+            self.take()
+            quiet = quiet + 1 if before == (len(self.consumer.responses), len(self.server.log)) else 0
+
+    def is_talking(self) -> bool:
+        return bool(self.machine.out or self.server.out)
+
+
+def storm(seed: int) -> None:
+    """All changes, once, in order, of those that were not canceled; no more than a beginning of those of others."""
+    found = Storm(seed)
+    found.run(150)
+    for number, (watch, start) in found.watches.items():
+        key, end = watch.request.key, watch.request.range_end
+        due = [
+            change
+            for change in found.server.changes
+            if change[0] >= start.revision
+            and key <= change[1]
+            and (end == b"\0" or change[1] < (end or key + b"\0"))
+        ]
+        came = found.consumer.changes(number)
+        assert came == (due[: len(came)] if number in found.canceled else due), (
+            f"watch {number} of seed {seed}"
+        )
+        created = [each for of, each in found.consumer.responses if of == number and each.created]
+        assert len(created) <= 1
+    notices = [each.revision for of, each in found.consumer.responses if of == -1]
+    assert notices == sorted(notices)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_nothing_is_lost_or_repeated_in_a_storm(seed: int) -> None:
+    """Ten storms each."""
+    for number in range(10):
+        storm(10 * seed + number)
+
+
+@pytest.mark.soak
+def test_nothing_is_lost_or_repeated_in_many_storms() -> None:
+    """The same, for long."""
+    for seed in range(1_000, 11_000):
+        storm(seed)
