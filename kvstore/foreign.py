@@ -19,6 +19,7 @@ from kvstore import plugins
 from kvstore.backend import Progress
 
 if TYPE_CHECKING:
+    from kvstore.salvage.evidence import Evidence
     from kvstore.store import Reader, Store
 
 
@@ -93,6 +94,14 @@ class ForeignStores(Protocol):
 
     def export_store(self, store: Reader, path: Path, progress: Progress | None = None) -> Exported:
         """Write a file: all of it, or nothing."""
+
+    def evidence(self, source: Path, *, wal_dir: str = "") -> Evidence | None:
+        """What can be read of a damaged file or directory, for ``kvstore.salvage``; None if nothing in it looks like
+        this kind. Raises ``StoreLocked``."""
+
+    def look_at_pages(self, path: Path, page: int | None = None) -> dict[str, Any]:
+        """One page of a file, or (None) what the whole file is and what is wrong with it, as plain values. Works on
+        damaged files."""
 
     def dump_log(self, path: Path, *, wal_dir: str = "") -> Iterator[LogRecord]:
         """Every record of the log in a data directory. Raises ``Corruption`` if it is damaged."""

@@ -24,6 +24,7 @@ from kvstore.keyvalue import KeyValue
 from kvstore.snapshot.manifest import Member
 from kvstore.store import Reader, Store
 
+from .bbolt import register as register_bbolt
 from .command import (
     Settings,
     argument_bytes,
@@ -61,6 +62,7 @@ def register(app: typer.Typer) -> None:
         ("top", top),
     ):
         group.command(name)(command)
+    register_bbolt(group)
     app.add_typer(group, name="inspect")
 
 

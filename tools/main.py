@@ -28,6 +28,7 @@ COMMANDS = (
     "wal",
     "snapshot",
     "verify",
+    "salvage",
     "doctor",
     "import_store",
     "export_store",

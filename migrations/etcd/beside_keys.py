@@ -123,7 +123,12 @@ def identity(file: EtcdFile) -> tuple[int, int, str]:
 
     The cluster id is that of a cluster founded by these members; the log of a data directory knows the true one.
     """
-    members = sorted(file.members(), key=lambda member: member.id)
+    return founded_by(file.members())
+
+
+def founded_by(found: Iterable[rows.Member]) -> tuple[int, int, str]:
+    """(cluster id, member id, name) of a cluster founded by these members, as its first one; zeros without any."""
+    members = sorted(found, key=lambda member: member.id)
     if not members or not 0 <= members[0].id <= members[-1].id < 1 << 64:
         return 0, 0, ""
     founded = hashlib.sha1(b"".join(pack_u64(member.id) for member in members), usedforsecurity=False)

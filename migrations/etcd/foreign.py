@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from kvstore.backend import Progress
 from kvstore.foreign import Exported, Imported, ImportOptions, LogRecord
@@ -12,6 +12,9 @@ from kvstore.store import Reader, Store
 
 from .bbolt_read import is_bbolt
 from .wal_read import is_log
+
+if TYPE_CHECKING:
+    from kvstore.salvage.evidence import Evidence
 
 
 class EtcdStores:
@@ -46,6 +49,16 @@ class EtcdStores:
         from .export_store import export_store
 
         return export_store(store, path, progress)
+
+    def evidence(self, source: Path, *, wal_dir: str = "") -> Evidence | None:
+        from .salvage_sources import evidence
+
+        return evidence(source, wal_dir)
+
+    def look_at_pages(self, path: Path, page: int | None = None) -> dict[str, Any]:
+        from . import bbolt_view
+
+        return bbolt_view.look(path) if page is None else bbolt_view.page(path, page)
 
     def dump_log(self, path: Path, *, wal_dir: str = "") -> Iterator[LogRecord]:
         from .data_dir import find_log

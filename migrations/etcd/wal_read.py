@@ -256,7 +256,7 @@ def find_records_beyond(data: bytes | mmap.mmap, at: int, seen: _Seen) -> int | 
     budget_bytes = 4 * (size - at) + _CHUNK_BYTES
     last_write = _LastWrite(seen.last_index)
     chain = 0, 0  # where the record that continues what was found would start, and the checksum before it
-    for start in _record_starts(data, at + FRAME_ALIGN_BYTES):
+    for start in record_starts(data, at + FRAME_ALIGN_BYTES):
         budget_bytes -= _claimed_bytes(data, start)
         frame = _whole_frame(data, start, size)
         if frame is not None:
@@ -320,7 +320,7 @@ def _whole_frame(data: bytes | mmap.mmap, at: int, size: int) -> Frame | None:
     return frame if well_formed else None
 
 
-def _record_starts(data: bytes | mmap.mmap, at: int) -> Iterator[int]:
+def record_starts(data: bytes | mmap.mmap, at: int) -> Iterator[int]:
     """Offsets of frames whose record begins like one; all-zero stretches are skipped quickly."""
     size = len(data)
     while at < size:

@@ -21,7 +21,7 @@ FLOORS = (
     ("engines", "reads write.room upkeep engine"),
     ("opening and looking through", "observe.measuring snapshot.restore verification read_only recovery"),
     ("beside a store", "observe offline backend_move metrics"),
-    ("faces", "protocol calls store opened awaited_writes aio foreign served"),
+    ("faces", "protocol calls store opened awaited_writes aio foreign served salvage"),
     ("recipes", "recipes"),
     ("the network", "network"),
     ("kvstore", "testing"),

@@ -1,0 +1,110 @@
+"""What a damaged file was found to say: facts, each with how sure it is, and how far the reading was complete.
+
+A *fact* is one change of one key: "at revision 7.0, key a was put, with this value and these numbers", or "was
+deleted". Facts never contradict later ones, for nothing overwrites a revision. So an old copy of a page, left behind in
+free space, still tells the truth about its revisions, and three questions are separate:
+
+    is the fact true?             its level
+    is it still in the store?     a compaction may have removed it: only the covered ranges say
+    is it the newest of its key?  only if nothing that came later is missing
+
+Levels, from the surest:
+
+    CHECKSUM     a checksum over exactly these bytes (SHA-256 of a snapshot, CRC of a log record) holds
+    CONSISTENT   no checksum covers it, but it is where the file's own structure says it must be, and every rule
+                 that can be tried without a checksum holds. Damage inside a value passes all of them: a flipped
+                 bit, or an overflow page of a large value, which carries no number of its own
+    ALONE        it decodes as a row, and nothing else in the file vouches for it
+
+Only the first is *sure*.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import NamedTuple
+
+from kvstore.backend import Backend, Row
+
+Revision = tuple[int, int]
+"""(main, sub)."""
+
+NEVER_COMPACTED = -1
+
+
+class Level(IntEnum):
+    """How sure a fact is."""
+
+    ALONE = 1
+    CONSISTENT = 2
+    CHECKSUM = 3
+
+    @property
+    def meaning(self) -> str:
+        return _MEANINGS[self]
+
+
+_MEANINGS = {
+    Level.ALONE: "decodes as a row; nothing else in the file vouches for it",
+    Level.CONSISTENT: "where the file's structure says it must be; no checksum covers its bytes",
+    Level.CHECKSUM: "a checksum over exactly these bytes holds",
+}
+
+
+class Fact(NamedTuple):
+    """One change of one key. ``key_value`` is etcd's ``KeyValue``; None: the key was deleted."""
+
+    revision: Revision
+    key: bytes
+    key_value: bytes | None
+    level: Level
+    place: str
+    """Where it was read, for the report."""
+
+
+class Covered(NamedTuple):
+    """Revisions from ``start`` up to, not including, ``end`` (None: to the newest) of which every fact was read."""
+
+    start: Revision
+    end: Revision | None
+
+
+class LeaseFound(NamedTuple):
+    """A lease, with the seconds that it had left, or was granted."""
+
+    id: int
+    ttl_seconds: int
+    left_seconds: int
+
+
+@dataclass(slots=True)
+class Evidence:
+    """All that was read of a source."""
+
+    source: str
+    kind: str
+    facts: list[Fact] = field(default_factory=list)
+    covered: list[Covered] = field(default_factory=list)
+    compacted: int = NEVER_COMPACTED
+    """The highest compaction that any part of the file names."""
+    newest: int = 0
+    """The newest revision that the file names elsewhere than in its facts; 0: it does not."""
+    leases: list[LeaseFound] = field(default_factory=list)
+    carried: list[Row] = field(default_factory=list)
+    """Rows of ``meta`` that a store only keeps for who serves it: users, roles, members."""
+    index: int = 0
+    cluster_id: int = 0
+    member_id: int = 0
+    name: str = ""
+    unread: list[str] = field(default_factory=list)
+    """What could not be read, a line each."""
+    lost_later: list[str] = field(default_factory=list)
+    """What could not be read of a log after the facts: whatever it was, it came later."""
+    replay: Callable[[Backend], list[str]] | None = None
+    """Applies the log after the facts to a backend that holds them; returns notes. Only used if nothing is missing."""
+    warnings: list[str] = field(default_factory=list)
+    """What must be known before the result is used, such as that no checksum was checked."""
+    figures: dict[str, int] = field(default_factory=dict)
+    """Counts of pages or records, by what became of them."""

@@ -1,0 +1,281 @@
+"""Evidence in damaged stores of ours: the backend's file, the log, snapshots.
+
+    backend or snapshot, sound    every row of the tables                    CONSISTENT (a snapshot's SHA-256: CHECKSUM)
+    backend or snapshot, damaged  every page that still holds rows           ALONE (``own_pages``)
+    log                           the effects in each sound frame            CHECKSUM, wherever in the log they are
+
+Entries of our log carry effects with their revisions, so a frame beyond a damaged one still says what happened. The
+frame right after damage is checked by its header only, since the checksum of its data continues the one before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from kvstore import layout
+from kvstore.backend import Backend, check_closed, find_backend, recognize_backend
+from kvstore.errors import KVStoreError
+from kvstore.keyvalue import decode_row, encode_key_value, split_row
+from kvstore.layout import DataDir
+from kvstore.mvcc import effects
+from kvstore.mvcc.marks import Marks
+from kvstore.mvcc.schema import (
+    CHANGES,
+    DELETE,
+    HISTORY,
+    LATEST,
+    LEASE,
+    META,
+    META_CARRIED,
+    META_COMPACT_FINISHED,
+    META_COMPACT_SCHEDULED,
+    REVISION_BYTES,
+    REVISION_END,
+    TABLES,
+    escape,
+    parse_lease_key,
+    parse_revision,
+)
+from kvstore.salvage.evidence import Covered, Evidence, Fact, LeaseFound, Level
+from kvstore.salvage.own_pages import Pair, page_rows
+from kvstore.snapshot.reader import verify
+from kvstore.wal.inspect import Found, scan_segment
+from kvstore.wire import WireError, fields
+
+_MARKS = (META_COMPACT_SCHEDULED, META_COMPACT_FINISHED)
+
+
+def recognizes(source: Path) -> bool:
+    """Whether a path is a store of ours, or a file of one, as far as its names or first bytes say."""
+    if source.is_dir():
+        return (
+            bool(layout.segments(source)) or bool(layout.segments(DataDir.at(source).wal)) or _has_db(source)
+        )
+    return layout.segment_at(source) is not None or recognize_backend(source) is not None
+
+
+def _has_db(source: Path) -> bool:
+    db = DataDir.at(source).db
+    return db.is_file() and recognize_backend(db) is not None
+
+
+def read(source: Path, wal_dir: str) -> Evidence:
+    """All that can be read."""
+    found = Evidence(source=str(source), kind="store")
+    if layout.segment_at(source) is not None and not source.is_dir():
+        found.kind = "segment of a log"
+        _Log(found).read([source])
+        return found
+    if not source.is_dir():
+        found.kind = "backend file or snapshot"
+        _backend(found, source, alone=True)
+        return found
+    directory = DataDir.at(source, wal_dir or None)
+    segments = layout.segments(source) or layout.segments(directory.wal)
+    if directory.db.exists():
+        _backend(found, directory.db, alone=not segments)
+    elif directory.snap.is_dir():
+        found.unread.append(f"{directory.db}: the backend is missing")
+    for file in directory.snapshots() if found.unread else ():
+        _backend(found, file.path, alone=False)
+    _Log(found).read([file.path for file in segments])
+    return found
+
+
+# --- backend files ------------------------------------------------------------------------
+
+
+def _backend(found: Evidence, path: Path, *, alone: bool) -> None:
+    kind = recognize_backend(path)
+    level = Level.CONSISTENT
+    try:
+        info = verify(path)
+        level, kind = Level.CHECKSUM, find_backend(info.backend)
+    except (KVStoreError, OSError):
+        if alone:
+            found.warnings.append(
+                f"NO HASH WAS CHECKED: {path.name} has no SHA-256 that holds, so no value is covered by a checksum"
+            )
+    if kind is None:
+        found.unread.append(f"{path.name}: it does not begin like any backend's file")
+        return
+    try:
+        check_closed(kind, path)
+        backend = kind.open(path, TABLES, read_only=True, immutable=True)
+        try:
+            backend.check()
+            _tables(found, backend, level, path.name, alone=alone)
+        finally:
+            backend.close()
+    except (KVStoreError, WireError) as damage:
+        found.unread.append(f"{path.name}: {damage}")
+        _pages(found, kind, path)
+
+
+def _tables(found: Evidence, backend: Backend, level: Level, place: str, *, alone: bool) -> None:
+    """A sound backend: all of it."""
+    facts: list[Fact] = []
+    with backend.read() as tx:
+        marks = Marks.read(tx)
+        for table in (LATEST, HISTORY, CHANGES):
+            for pair in tx.scan(table):
+                fact = _fact(pair, level, place)
+                if fact is not None:
+                    facts.append(fact)
+        carried = [(key, value) for key, value in tx.scan(META) if key.startswith(META_CARRIED)]
+        leases = [lease for pair in tx.scan(LEASE) if (lease := _lease(pair)) is not None]
+    found.facts += facts
+    end = None if alone else (marks.revision + 1, 0)
+    found.covered.append(Covered((0, 0), end))
+    found.compacted = max(found.compacted, marks.compacted)
+    if marks.applied_index >= found.index:
+        found.index, found.newest = marks.applied_index, marks.revision
+        found.cluster_id, found.member_id, found.name = marks.cluster_id, marks.member_id, marks.name
+        found.carried, found.leases = carried, leases
+
+
+def _pages(found: Evidence, kind: type[Backend], path: Path) -> None:
+    """A damaged backend: every page by itself."""
+    pairs = rows = 0
+    for place, pair in page_rows(kind.name, path):
+        pairs += 1
+        if pair[0] in _MARKS and len(pair[1]) == 8:
+            number = int.from_bytes(pair[1], "big")
+            if number < REVISION_END:
+                found.compacted = max(found.compacted, number)
+        elif pair[0].startswith(META_CARRIED):
+            continue
+        elif (fact := _fact(pair, Level.ALONE, f"{path.name} {place}")) is not None:
+            rows += 1
+            found.facts.append(fact)
+    found.figures[f"rows in pages of {path.name}"] = pairs
+    found.figures[f"of them, versions and deletes in pages of {path.name}"] = rows
+    found.warnings.append(
+        f"users, roles and leases are not taken from the damaged {path.name}: check them before the store is served"
+    )
+
+
+def _fact(pair: Pair, level: Level, place: str) -> Fact | None:
+    """A row of ``latest`` or ``history``, or a delete of ``changes``, by its shape."""
+    key, value = pair
+    if len(key) == REVISION_BYTES and value[:1] == DELETE and len(value) > 1:
+        main, sub = parse_revision(key)
+        return Fact((main, sub), value[1:], None, level, place) if 1 < main < REVISION_END else None
+    try:
+        sub, key_value = split_row(value)
+        user_key, create, mod, version, content, lease = decode_row(key_value)
+    except (KVStoreError, WireError):
+        return None
+    if not user_key or encode_key_value(user_key, create, mod, version, content, lease) != key_value:
+        return None
+    if key != user_key and key[:-REVISION_BYTES] != escape(user_key):
+        return None
+    if not (1 <= create <= mod < REVISION_END and 1 <= version <= mod - create + 1 and sub < 1 << 20):
+        return None
+    return Fact((mod, sub), user_key, key_value, level, place)
+
+
+def _lease(pair: Pair) -> LeaseFound | None:
+    """A lease; its deadline is a time of day of the old store, so the new one grants the whole time again."""
+    try:
+        parts = dict(fields(pair[1]))
+    except WireError:
+        return None
+    ttl = parts.get(2, 0)
+    return LeaseFound(parse_lease_key(pair[0]), ttl, ttl) if isinstance(ttl, int) and ttl else None
+
+
+# --- the log ------------------------------------------------------------------------------
+
+
+class _Log:
+    """The effects in the sound frames of some segments, and which revisions they cover without a gap."""
+
+    def __init__(self, found: Evidence) -> None:
+        self.found = found
+        self.next_index = 0
+        """The entry that would continue the current run; 0: no run."""
+        self.run_from: tuple[int, int] | None = None
+        self.last = 0
+
+    def read(self, segments: list[Path]) -> None:
+        if not segments:
+            return
+        level, applied = Level.CHECKSUM, self.found.index
+        frames = 0
+        for path in segments:
+            for each in scan_segment(path):
+                if each.problem:
+                    self._break(f"{path.name}: byte {each.offset}: {each.problem}")
+                    level = Level.CONSISTENT if not each.kind else Level.CHECKSUM
+                    continue
+                if each.metadata is not None and not self.found.cluster_id:
+                    self.found.cluster_id, self.found.member_id = (
+                        each.metadata.cluster_id,
+                        each.metadata.member_id,
+                    )
+                if each.batch is not None:
+                    frames += 1
+                    self._batch(each, level, path.name)
+                level = Level.CHECKSUM
+        self.found.figures["sound frames of the log"] = frames
+        if self.run_from is not None:
+            self.found.covered.append(Covered(self.run_from, None))
+        elif self.next_index > applied:
+            self.found.covered.append(Covered((self.found.newest + 1, 0), None))
+        self.found.index = max(self.found.index, self.next_index - 1)
+
+    def _break(self, reason: str) -> None:
+        """Something is missing here: the run of revisions ends."""
+        self.found.unread.append(reason)
+        if self.run_from is not None:
+            self.found.covered.append(Covered(self.run_from, (self.last + 1, 0)))
+        self.run_from, self.next_index = None, 0
+
+    def _batch(self, frame: Found, level: Level, place: str) -> None:
+        batch = frame.batch
+        if batch is None:
+            return
+        if self.next_index and batch.first_index != self.next_index:
+            self._break(f"{place}: entries {self.next_index} to {batch.first_index - 1} are missing")
+        if self.run_from is None and self.found.index and batch.first_index <= self.found.index + 1:
+            self.run_from = (self.found.newest + 1, 0)
+        for number, entry in enumerate(batch.entries):
+            for fact in _facts_of(entry, level, f"{place} entry {batch.first_index + number}", self.found):
+                self.found.facts.append(fact)
+                self.last = fact.revision[0]
+                if self.run_from is None:
+                    self.run_from = fact.revision if fact.revision[0] > 2 else (0, 0)
+        self.next_index = batch.last_index + 1
+
+
+def _facts_of(entry: bytes, level: Level, place: str, found: Evidence) -> Iterator[Fact]:
+    main = sub = 0
+    try:
+        for number, value in fields(entry):
+            if number == effects.REVISION and isinstance(value, int):
+                main = value
+            elif number == effects.PUT and isinstance(value, bytes):
+                yield Fact((main, sub), decode_row(value)[0], value, level, place)
+                sub += 1
+            elif number == effects.DELETE and isinstance(value, bytes):
+                yield Fact((main, sub), value, None, level, place)
+                sub += 1
+            elif number == effects.COMPACT and isinstance(value, int):
+                found.compacted = max(found.compacted, value - 1)
+            else:
+                _beside(number, value, found)
+    except (WireError, KVStoreError):
+        found.unread.append(f"{place}: not an entry")
+
+
+def _beside(number: int, value: int | bytes, found: Evidence) -> None:
+    """Leases that the log grants and revokes."""
+    if number == effects.GRANT and isinstance(value, bytes):
+        parts = dict(fields(value))
+        ident, ttl = parts.get(1), parts.get(2)
+        if isinstance(ident, int) and isinstance(ttl, int):
+            found.leases.append(LeaseFound(ident, ttl, ttl))
+    elif number == effects.REVOKE and isinstance(value, int):
+        found.leases = [lease for lease in found.leases if lease.id != value]

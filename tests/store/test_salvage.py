@@ -1,0 +1,187 @@
+"""Salvage of damaged stores of ours: everything that is kept was once written, and nothing wrong is called sure."""
+
+import random
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+import kvstore
+from kvstore.errors import NotAStore
+from kvstore.layout import DataDir, segments
+from kvstore.recognition import backend_of
+from kvstore.salvage import Level, Salvaged, salvage
+from kvstore.verification import verify
+from tests.harness.command_line import run
+
+PAGE = 4096
+
+
+@dataclass(frozen=True)
+class Written:
+    """A closed store, and what was put into it."""
+
+    path: Path
+    backend: str
+    ever: frozenset[tuple[bytes, bytes]]
+    now: dict[bytes, bytes]
+
+
+@pytest.fixture(scope="module", params=["lmdb", "sqlite"])
+def written(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Written:
+    """A store of some hundred changes: small values, values longer than a page, deletes, a compaction."""
+    path = tmp_path_factory.mktemp("written") / "store"
+    draw, ever = random.Random(7), set()
+    with kvstore.open(path, backend=request.param, durability="off") as store:
+        for number in range(600):
+            key = b"/k/%03d" % draw.randrange(120)
+            if draw.random() < 0.1:
+                store.delete(key)
+                continue
+            value = b"%s at %d " % (key, number) * draw.choice([1, 5, 20, 20, 600])
+            store.put(key, value)
+            ever.add((key, value))
+            if number == 300:
+                store.compact(store.revision - 50)
+        store.snapshot()
+        now = {kv.key: kv.value for kv in store.scan(prefix=b"")}
+    return Written(path, request.param, frozenset(ever), now)
+
+
+@pytest.fixture
+def broken(written: Written, tmp_path: Path) -> Iterator[Path]:
+    """A copy to damage."""
+    yield shutil.copytree(written.path, tmp_path / "broken")
+
+
+def content(data_dir: Path) -> dict[bytes, bytes]:
+    kind = backend_of(DataDir.at(data_dir))
+    assert kind is not None
+    with kvstore.open(data_dir, backend=kind.name, read_only=True) as store:
+        return {kv.key: kv.value for kv in store.scan(prefix=b"")}
+
+
+def check(found: Salvaged, new: Path, written: Written) -> dict[bytes, bytes]:
+    """What is sure is as it was; what is small enough for one page was once written; the new store is sound."""
+    kept = content(new)
+    for key, value in kept.items():
+        assert not found.sure(key) or written.now.get(key) == value
+        assert (key, value) in written.ever or (
+            len(value) > PAGE // 4 and found.levels[key][0] == Level.ALONE
+        )
+    assert verify(new).ok
+    return kept
+
+
+def test_a_whole_store_is_whole_and_sure(written: Written, tmp_path: Path) -> None:
+    """The log vouches for what it has; nothing is missing."""
+    found = salvage(written.path, tmp_path / "new", backend=written.backend)
+    assert found.is_complete
+    assert check(found, tmp_path / "new", written) == written.now
+
+
+def test_a_store_without_its_backend_comes_from_snapshots_and_log(
+    written: Written, broken: Path, tmp_path: Path
+) -> None:
+    """The snapshot's SHA-256 covers its rows: all keys are sure."""
+    DataDir.at(broken).db.unlink()
+    found = salvage(broken, tmp_path / "new", backend=written.backend)
+    assert check(found, tmp_path / "new", written) == written.now
+    assert all(map(found.sure, written.now))
+
+
+@pytest.mark.parametrize("what", ["cut", "zeros", "flips"])
+def test_a_damaged_backend_gives_what_its_pages_hold(
+    written: Written, broken: Path, tmp_path: Path, what: str
+) -> None:
+    """The backend's file alone, cut, or with a third of its pages erased, or with flipped bits."""
+    db = DataDir.at(broken).db
+    data, draw = bytearray(db.read_bytes()), random.Random(what)
+    if what == "cut":
+        del data[len(data) * 6 // 10 :]
+    elif what == "zeros":
+        for page in draw.sample(range(2, len(data) // PAGE), len(data) // PAGE // 3):
+            data[page * PAGE : (page + 1) * PAGE] = bytes(PAGE)
+    else:
+        for _ in range(5):
+            data[draw.randrange(2 * PAGE, len(data))] ^= 1 << draw.randrange(8)
+    alone = tmp_path / "db"
+    alone.write_bytes(data)
+    found = salvage(alone, tmp_path / "new", backend=written.backend)
+    kept = content(tmp_path / "new")
+    assert kept and not any(map(found.sure, kept))
+    if what != "flips":
+        check(found, tmp_path / "new", written)
+
+
+def test_a_hole_in_the_log_leaves_what_is_on_both_sides(
+    written: Written, broken: Path, tmp_path: Path
+) -> None:
+    """Entries carry effects: those after the hole count, and keys that they wrote are sure."""
+    directory = DataDir.at(broken)
+    shutil.rmtree(directory.snap)
+    directory.snap.mkdir()
+    path = segments(directory.wal)[-1].path
+    data = bytearray(path.read_bytes())
+    end = len(bytes(data).rstrip(b"\0"))
+    data[end // 2 : end // 2 + 64] = bytes(64)
+    path.write_bytes(data)
+    found = salvage(directory.wal, tmp_path / "new", backend=written.backend)
+    kept = check(found, tmp_path / "new", written)
+    assert any(map(found.sure, kept)) and found.may_be_older and not found.is_complete
+
+
+def test_many_damages_of_a_whole_store(written: Written, tmp_path: Path) -> None:
+    """Backend and log are hit at once, some thirty times."""
+    for seed in range(30):
+        check_random_damage(written, tmp_path / str(seed), seed)
+
+
+@pytest.mark.soak
+def test_hundreds_of_damages_of_a_whole_store(written: Written, tmp_path: Path) -> None:
+    """The same for many more."""
+    for seed in range(30, 600):
+        check_random_damage(written, tmp_path / str(seed), seed)
+        shutil.rmtree(tmp_path / str(seed))
+
+
+def check_random_damage(written: Written, place: Path, seed: int) -> None:
+    draw = random.Random(f"{written.backend} {seed}")
+    broken = Path(shutil.copytree(written.path, place / "broken"))
+    directory = DataDir.at(broken)
+    for file in (
+        directory.db,
+        segments(directory.wal)[-1].path,
+        *(each.path for each in directory.snapshots()),
+    ):
+        if draw.random() < 0.3:
+            continue
+        data = bytearray(file.read_bytes())
+        end = len(bytes(data).rstrip(b"\0"))
+        for _ in range(draw.choice([1, 3, 10])):
+            at = draw.randrange(end)
+            data[at : at + 512] = bytes(min(512, len(data) - at))
+        file.write_bytes(data[: draw.randrange(end)] if draw.random() < 0.3 else data)
+    try:
+        found = salvage(broken, place / "new", backend=written.backend)
+    except NotAStore:
+        return
+    for key, value in content(place / "new").items():
+        assert not found.sure(key) or written.now.get(key) == value, key
+    assert verify(place / "new").ok
+
+
+def test_the_command_reports_and_makes_the_store(written: Written, broken: Path, tmp_path: Path) -> None:
+    """Exit code 4 where something is missing, 0 where nothing is; without a target only the report."""
+    assert run(tmp_path, "salvage", str(written.path)).code == 0
+    DataDir.at(broken).db.unlink()
+    done = run(
+        tmp_path, "salvage", str(broken), str(tmp_path / "new"), "--backend", written.backend, "--keys"
+    )
+    assert done.code == 4 and b"the backend is missing" in done.out
+    assert b"checksum" in done.out and b"/k/0" in done.out
+    assert content(tmp_path / "new") == written.now
+    done = run(tmp_path, "--json", "salvage", str(tmp_path / "nowhere"))
+    assert done.code == 1 and done.err.startswith("Error:")
