@@ -17,7 +17,6 @@ import hashlib
 from collections.abc import Iterable
 
 from kvstore.backend import Row
-from kvstore.keyvalue import decode_row, row_numbers
 from kvstore.mvcc.lessor import TTL_MAX_SECONDS, Lease
 from kvstore.mvcc.marks import Marks
 from kvstore.mvcc.schema import FORMAT_VERSION, META_CARRIED, lease_key, pack_u64
@@ -60,19 +59,6 @@ def lease_rows(file: EtcdFile, now_ms: int) -> list[Row]:
         )
         for each in found
     ]
-
-
-def attachment_rows(file: EtcdFile, live_rows: Iterable[bytes]) -> list[Row]:
-    """The live keys of each existing lease."""
-    known = {lease.id for lease in file.bare_leases()}
-    if not known:
-        return []
-    attached: list[Row] = []
-    for row in live_rows:
-        lease = row_numbers(row)[3]
-        if lease in known:
-            attached.append((lease_key(lease) + decode_row(row)[0], b""))
-    return attached
 
 
 def alarm_rows(file: EtcdFile) -> list[Row]:

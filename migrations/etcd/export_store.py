@@ -21,13 +21,13 @@ from kvstore.foreign import Exported
 from kvstore.mvcc.schema import META
 from kvstore.mvcc.state import State
 from kvstore.reads import Reads
+from kvstore.row_sort import RUN_BYTES, RowSorter
 from kvstore.store import Reader
 
 from . import rows
 from .bbolt_write import write_bbolt
 from .beside_keys import CARRIED_BUCKETS, carried_bucket
 from .key_rows import KeyRows
-from .row_sort import RUN_BYTES, RowSorter
 from .rows import Alarm, Lease, encode_alarm, encode_lease, encode_revision, encode_u64
 
 

@@ -20,6 +20,7 @@ from __future__ import annotations
 from array import array
 from bisect import bisect_left
 from collections.abc import Callable, Iterable
+from functools import cached_property
 from typing import NamedTuple
 
 from .bbolt_page import Span
@@ -110,6 +111,17 @@ class KeyIndex:
             row = self.before[row]
         rows.reverse()
         return rows
+
+    @cached_property
+    def past_keys(self) -> list[bytes]:
+        """Keys with a superseded or deleted version, ascending: a search among the past passes over no others."""
+        return [key for key in self.keys if self._has_past(key)]
+
+    def _has_past(self, key: bytes) -> bool:
+        row = self.before[self.newest[key]]
+        while row != ABSENT and self.subs[row] < 0:
+            row = self.before[row]
+        return row != ABSENT
 
     def is_live(self, key: bytes) -> bool:
         row = self.newest.get(key, ABSENT)

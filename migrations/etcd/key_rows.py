@@ -34,8 +34,8 @@ from kvstore.mvcc.schema import (
     revision_key,
 )
 from kvstore.mvcc.state import State
+from kvstore.row_sort import RowSorter
 
-from .row_sort import RowSorter
 from .rows import ROW_KEY, encode_revision
 
 PAGE_ROWS = 256

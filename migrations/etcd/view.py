@@ -28,6 +28,7 @@ from typing import ClassVar, Self
 from kvstore.backend import BackendDefaults, Progress, ReadTxDefaults, Row, WriteTx
 from kvstore.errors import Corruption, ReadOnly, StoreClosed
 from kvstore.keyvalue import make_row, row_numbers
+from kvstore.mvcc.kept import Kept, decode_kept
 from kvstore.mvcc.schema import (
     ALARM,
     ATTACHMENT,
@@ -43,6 +44,7 @@ from kvstore.mvcc.schema import (
     UPDATE,
     escape,
     history_key,
+    lease_key,
     parse_revision,
     revision_key,
     unescape,
@@ -51,9 +53,10 @@ from kvstore.mvcc.schema import KEY_END as ESCAPED_END
 from kvstore.wire import WireError
 
 from .bbolt_read import is_bbolt
-from .beside_keys import alarm_rows, attachment_rows, lease_rows, meta_rows
+from .beside_keys import alarm_rows, lease_rows, meta_rows
 from .etcd_file import EtcdFile
 from .key_index import KeyIndex, Place, kept_places
+from .rows import decode_revision
 
 SEARCHES_BEFORE_INDEX = 8
 
@@ -184,6 +187,22 @@ class EtcdView(BackendDefaults):
             raise Corruption(reason, self.file.path, place.start)
         return numbers
 
+    def kept_rows(self) -> Iterator[Kept]:
+        """Every row in revision order, straight from the file: no index is built or needed."""
+        self._check_open()
+        for span in self.file.spans_up_to(self.file.revision):
+            main, sub, is_tombstone = decode_revision(span.key)
+            key = self.file.user_key(span)
+            if not key:
+                continue
+            if is_tombstone:
+                yield Kept(main, sub, key)
+                continue
+            stored = self.file.data[span.value_start : span.value_end]
+            self.file.file.release_passed(len(stored))
+            self._numbers(stored, Place(main, sub, False, span.value_start, span.value_end))
+            yield decode_kept(make_row(stored, sub))
+
     # --- tables --------------------------------------------------------------------------------
 
     def scan(
@@ -221,7 +240,7 @@ class EtcdView(BackendDefaults):
                 yield rows[at][0], self.row(rows[at][1])
 
     def _keys_of_history(self, start: bytes, end: bytes | None, reverse: bool) -> Iterator[bytes]:
-        keys = self.index().keys
+        keys = self.index().past_keys
         low = bisect_left(keys, start, key=lambda key: escape(key) + REVISION_LIMIT)
         high = len(keys) if end is None else bisect_left(keys, end, key=escape)
         return map(keys.__getitem__, range(high - 1, low - 1, -1) if reverse else range(low, high))
@@ -280,8 +299,19 @@ class EtcdView(BackendDefaults):
         if table == META:
             return [*meta_rows(self.file), *self._extra_meta]
         if table == ATTACHMENT:
-            return attachment_rows(self.file, (row for _, row in self._walk_latest(LATEST, b"", None, False)))
+            return self._attachments()
         return []
+
+    def _attachments(self) -> list[Row]:
+        """The live keys of each existing lease. One walk, which remembers those keys only."""
+        known = {lease.id for lease in self.file.bare_leases()}
+        attached: dict[bytes, int] = {}
+        for row in self.kept_rows() if known else ():
+            if row.version and row.lease in known:
+                attached[row.key] = row.lease
+            else:
+                attached.pop(row.key, None)
+        return [(lease_key(lease) + key, b"") for key, lease in attached.items()]
 
     _Walk = Callable[["EtcdView", str, bytes, bytes | None, bool], Iterator[Row]]
     _walks: ClassVar[dict[str, _Walk]] = {

@@ -12,12 +12,12 @@ from unittest.mock import patch
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from kvstore.migrations.etcd import row_sort
 from kvstore.migrations.etcd.bbolt_check import check
 from kvstore.migrations.etcd.etcd_file import EtcdFile
 from kvstore.migrations.etcd.export_store import export_store
 
 import kvstore
+from kvstore import row_sort
 from kvstore.foreign import ImportOptions, find_foreign
 from kvstore.verification.run import verify
 from tests.etcd import etcd_servers as real
@@ -113,8 +113,8 @@ def test_rows_that_do_not_fit_in_memory_are_sorted_on_disk(
         store.compact(store.revision - 50)
         store.checkpoint()
         export_store(store, tmp_path / "at once.db")
-        monkeypatch.setattr("kvstore.migrations.etcd.row_sort.RUN_BYTES", 4000)
-        monkeypatch.setattr("kvstore.migrations.etcd.row_sort.BLOCK_BYTES", 600)
+        monkeypatch.setattr("kvstore.row_sort.RUN_BYTES", 4000)
+        monkeypatch.setattr("kvstore.row_sort.BLOCK_BYTES", 600)
         export_store(store, tmp_path / "in runs.db")
     assert (tmp_path / "at once.db").read_bytes() == (tmp_path / "in runs.db").read_bytes()
     assert (tmp_path / "in runs.db").stat().st_size > 100_000

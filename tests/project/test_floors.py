@@ -11,7 +11,7 @@ from tests import PROJECT
 
 FLOORS = (
     ("words", "_version _platform errors invariants bell clock wire arguments protobuf"),
-    ("the machine", "plugins layout files options life readers held shelter loops twins backend"),
+    ("the machine", "plugins layout files options life readers held shelter loops twins backend row_sort"),
     ("values and requests", "keyvalue model"),
     ("the log", "wal"),
     ("revisions", "mvcc ops pacing etcdpb auth"),

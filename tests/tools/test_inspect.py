@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import json
 import random
+import re
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,12 +14,14 @@ import pytest
 from kvstore.tools import export_store, import_store, inspect_store, migrate
 from kvstore.tools.command import ExitCode
 from kvstore.tools.command import run as run_command
-from kvstore.tools.inspect_store import stores_differ
-from kvstore.tools.inspection.survey import DEPTH_MAX, split_key, survey
+from kvstore.tools.inspection import page
+from kvstore.tools.inspection.differences import between_stores, with_values
+from kvstore.tools.inspection.survey import survey
+from kvstore.tools.inspection.tree import DEPTH_MAX, KeyFacts, Tree, split_key
 from kvstore.tools.inspection.values import describe
 
 import kvstore
-from kvstore.wire import bytes_field
+from kvstore.wire import bytes_field, int_field, varint
 
 BACKENDS = ("lmdb", "sqlite")
 
@@ -139,7 +143,7 @@ def test_two_stores_are_compared(tmp_path: Path, cli: CommandLine) -> None:
         two.put(b"b", b"other")
         found = [
             (key, before and before.value, after and after.value)
-            for key, before, after in stores_differ(one, two)
+            for key, before, after in with_values(between_stores(one, two), one, two)
         ]
         assert found == [
             (b"0", None, b"0"),
@@ -147,7 +151,7 @@ def test_two_stores_are_compared(tmp_path: Path, cli: CommandLine) -> None:
             (b"b", b"b", b"other"),
             (b"e", None, b"e"),
         ]
-        assert list(stores_differ(one, one)) == []
+        assert list(between_stores(one, one)) == []
     done = cli.run(tmp_path, "inspect", "diff", str(tmp_path / "one"), str(tmp_path / "two"))
     assert [line.split("\t")[:2] for line in done.out.decode().splitlines()] == [
         ["+", "0"],
@@ -209,6 +213,93 @@ def test_an_export_of_a_snapshot(tmp_path: Path, cli: CommandLine) -> None:
         assert snapshot.hash_kv().hash == hashed
 
 
+def lease_object(seconds: int) -> bytes:
+    """A Kubernetes Lease, renewed by a kubelet at a time."""
+    time = bytes_field(4, int_field(1, seconds))
+    entry = bytes_field(1, b"kubelet") + bytes_field(2, b"Update") + time
+    meta = bytes_field(1, b"node-1") + b"\x8a\x01%b%b" % (varint(len(entry)), entry)
+    body = bytes_field(1, meta) + bytes_field(2, bytes_field(1, b"node-1") + time)
+    type_meta = bytes_field(1, b"coordination.k8s.io/v1") + bytes_field(2, b"Lease")
+    return b"k8s\0" + bytes_field(1, type_meta) + bytes_field(2, body)
+
+
+def test_history_names_time_writer_and_change(tmp_path: Path, cli: CommandLine) -> None:
+    """Versions of an object do not read the same: the changed part is named, and shown by ``--content``."""
+    with kvstore.open(tmp_path / "store") as store:
+        store.put(b"lease", lease_object(1_000_000_000))
+        store.put(b"lease", lease_object(1_000_000_060))
+    lines = cli.inspect(tmp_path / "store", "history", "lease").out.decode().splitlines()
+    assert lines[1].split("\t")[3:] == ["2001-09-09 01:47:40", "kubelet", "spec.renewTime"]
+    shown = cli.inspect(tmp_path / "store", "history", "lease", "--content").out.decode()
+    assert '-  renewTime: "2001-09-09T01:46:40Z"\n+  renewTime: "2001-09-09T01:47:40Z"' in shown
+    got = cli.inspect(tmp_path / "store", "get", "lease").out.decode()
+    assert "spec:\n  holderIdentity: node-1\n" in got
+    managers = json_of(cli.inspect(tmp_path / "store", "top", "--json"))["managers"]
+    assert [(row["name"], row["puts"]) for row in managers] == [("kubelet", 2)]
+    assert b"last write\t2001-09-09 01:47:40" in cli.inspect(tmp_path / "store", "stats").out
+
+
+def test_differences_in_four_forms(place: Path, cli: CommandLine) -> None:
+    """By default with values, as keys, counted by prefix, and line by line; only one of them at a time."""
+    assert cli.inspect(place, "diff", "22", "24", "--keys-only").out == b"~\t/b\n+\t/gone\n"
+    summary = cli.inspect(place, "diff", "22", "24", "--summary", "--depth", "1").out
+    assert summary == b"+1\t-0\t~1\t+9 bytes\t/\n"
+    content = cli.inspect(place, "diff", "22", "24", "--content").out.decode().splitlines()
+    assert content == ["~ /b", "  @@ -1 +1 @@", "  -1", "  +22", "+ /gone", "  @@ -0,0 +1 @@", "  +333"]
+    backwards = cli.inspect(place, "diff", "24", "22", "--keys-only").out
+    assert backwards == b"~\t/b\n-\t/gone\n"
+    assert cli.inspect(place, "diff", "22", "24", "--content", "--summary").code == ExitCode.USAGE
+
+
+def test_leases_and_users_are_listed(place: Path, cli: CommandLine) -> None:
+    """A lease with its keys; no users, and that they do not count."""
+    assert json_of(cli.inspect(place, "leases", "--json"))["id"] == "5"
+    rows = cli.inspect(place, "leases", "--keys").out.decode().splitlines()
+    assert (rows[0].split("\t")[:2], rows[1].split("\t")[4]) == (["5", "1000"], "leased")
+    assert cli.inspect(place, "users").out == b"authentication is off\n"
+
+
+def test_a_page_names_every_key_and_spreads_versions(tmp_path: Path) -> None:
+    """Each key is there, also one without values; of many versions the page has some of every age, the newest too."""
+    with kvstore.open(tmp_path / "store") as store:
+        for number in range(1000):
+            store.put(b"hot", b"%d" % number)
+        for number in range(50):
+            store.put(b"key-%02d" % number, b"v")
+        text = page.render(store, "title", keys_max=9)
+    match = re.search(r'<script type="application/json" id="data">(.*?)</script>', text)
+    assert match is not None
+    keys = {key["name"]: key for key in json.loads(match[1])["keys"]}
+    assert len(keys) == 51
+    shown = [version["revision"] for version in keys["hot"]["versions"]]
+    assert (shown[0], shown[-1]) == (2, 1001)
+    assert max(later - earlier for earlier, later in pairwise(shown)) <= 1000 // (page.VERSIONS_MAX // 2)
+    assert keys["hot"]["more"] == 1000 - len(shown)
+    assert 0 < sum(bool(key["versions"]) for key in keys.values()) <= 9
+
+
+def test_a_sort_on_disk_changes_nothing(
+    place: Path, cli: CommandLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a pile of a few rows, so that all is sorted in temporary files, answers are the same."""
+    verbs = (("stats", "--json"), ("list",), ("diff", "3", "26"), ("top",))
+    whole = [cli.inspect(place, *verb).out for verb in verbs]
+    monkeypatch.setattr("kvstore.row_sort.RUN_BYTES", 600)
+    assert [cli.inspect(place, *verb).out for verb in verbs] == whole
+
+
+def test_a_tree_with_too_many_prefixes_keeps_the_largest() -> None:
+    """Small ones are folded away, and counted; sums above them stay whole."""
+    tree = Tree(b"/", nodes_max=20)
+    for number in range(200):
+        facts = KeyFacts()
+        facts.live_bytes = 1000 if number % 50 == 0 else 1
+        tree.add(b"%03d" % number, facts)
+    assert tree.root.keys == 200
+    assert {b"000", b"050", b"100", b"150"} <= set(tree.root.children)
+    assert len(tree.root.children) + tree.root.folded == 200
+
+
 # --- values -------------------------------------------------------------------------------------
 
 
@@ -241,6 +332,25 @@ def pod(name: bytes, namespace: bytes) -> bytes:
 def test_what_a_value_is(value: bytes, title: str) -> None:
     """Kubernetes objects by kind and name, JSON, text, bytes: as far as it is plain."""
     assert describe(value).title.strip() == title
+
+
+def test_protobuf_of_an_unknown_type_is_shown_by_field_numbers() -> None:
+    """Text, numbers, repeated fields and nested messages; also fields that a later Kubernetes added."""
+    nested = bytes_field(1, b"inner") + int_field(2, 7)
+    value = bytes_field(1, b"\xff\xfe") + bytes_field(2, nested) + int_field(3, 1) + int_field(3, 2)
+    assert describe(value).text.splitlines() == [
+        '"1": "<2 bytes: ff fe>"',
+        '"2":',
+        '  "1": inner',
+        '  "2": 7',
+        '"3":',
+        "- 1",
+        "- 2",
+    ]
+    body = bytes_field(1, bytes_field(1, b"web")) + bytes_field(9, bytes_field(1, b"new") + int_field(2, 1))
+    type_meta = bytes_field(1, b"v1") + bytes_field(2, b"Pod")
+    later = b"k8s\0" + bytes_field(1, type_meta) + bytes_field(2, body)
+    assert describe(later).data["9"] == {"1": "new", "2": 1}
 
 
 def test_no_value_makes_it_fail() -> None:
@@ -282,9 +392,10 @@ def test_the_walk_counts_what_is_there(tmp_path: Path, compacted: bool) -> None:
         fill(store)
         if compacted:
             store.compact(15, physical=True)
-        found = survey(store)
+        found = survey(store, count=1000)
         live = {kv.key: len(kv.key) + len(kv.value) for kv in store.scan(prefix=b"")}
-        assert {key: facts.live_bytes for key, facts in found.keys.items() if facts.live_bytes} == live
+        largest = found.tops["largest"].rows()
+        assert {key: facts.live_bytes for key, facts in largest if facts.live_bytes} == live
         assert (found.root.keys, found.root.live_bytes) == (len(live), sum(live.values()))
         assert found.growth[-1].live_bytes == sum(live.values())
         assert found.growth[-1].kept_bytes == found.root.total_bytes

@@ -4,8 +4,8 @@ Keys and values are hostile: they come as JSON in a block that is not a script, 
 escaped, and the script puts them into the page as text. A content security policy lets only this script and this style
 run, named by their hashes, and lets nothing be loaded.
 
-The page of a large store has its tree of prefixes, and the details of some keys: the largest, the most changed and
-the first of each prefix, up to ``keys_max``.
+The page names every key. Of a large store it has the values of some: the largest, the most changed, and others at even
+distances, up to ``keys_max``; of a key with many versions it has some from the whole time, the newest among them.
 """
 
 from __future__ import annotations
@@ -13,23 +13,31 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections import deque
-from collections.abc import Iterator
+import tempfile
+from pathlib import Path
 from typing import Any
 
+from kvstore.backend import Progress
+from kvstore.mvcc.kept import Kept
+from kvstore.mvcc.schema import revision_key
+from kvstore.row_sort import RowSorter
 from kvstore.store import Store
 
 from ..command import readable
+from .by_key import Version
+from .differences import Chosen, rows_of
 from .page_script import SCRIPT
 from .page_style import STYLE
 from .sources import kind_of
-from .survey import KeyFacts, Prefix, Survey
+from .survey import Survey, Top, survey
+from .tree import KeyFacts, Prefix
 from .values import describe
 
 KEYS_MAX = 3000
 VERSIONS_MAX = 40
 CHILDREN_MAX = 500
-TEXT_CHARS_MAX = 2000
+TEXT_CHARS_MAX = 20_000
+VALUE_BYTES_MAX = 1 << 16
 KEY_CHARS_MAX = 200
 TOP_COUNT = 15
 
@@ -58,23 +66,36 @@ aria-label="Find a key"><div id="tree"></div></section></div>
 """
 
 
-def render(store: Store, found: Survey, title: str, *, keys_max: int = KEYS_MAX) -> str:
-    """The page of a survey of ``store``."""
-    chosen = _choose(found, keys_max)
-    index = {key: number for number, key in enumerate(chosen)}
+def render(
+    store: Store,
+    title: str,
+    *,
+    separator: bytes = b"/",
+    keys_max: int = KEYS_MAX,
+    progress: Progress | None = None,
+) -> str:
+    """The page of a store, which is walked twice: for its numbers, and for the values that the page shows."""
+    pages = _Pages(store.compact_revision)
+    found = survey(
+        store, separator=separator, count=max(keys_max // 3, TOP_COUNT), visit=pages.add, progress=progress
+    )
+    chosen = set(_choose(found, sorted(pages.keys), keys_max))
+    shown = _values(store, [pages.versions[key] for key in chosen])
+    ordered = sorted(pages.keys)
+    index = {key: number for number, key in enumerate(ordered)}
     data = {
         "title": title,
-        "facts": _facts(store, found, len(chosen)),
-        "keys": [_key(store, key, found.keys[key]) for key in chosen],
-        "tree": _node(found.root, b"", found, index),
+        "facts": _facts(store, found, len(chosen), len(ordered)),
+        "keys": [_key(key, pages.keys[key], shown.get(key)) for key in ordered],
+        "tree": _node(found.root, b"", pages.keys, index),
         "growth": [
             {"revision": point.revision, "live": point.live_bytes, "kept": point.kept_bytes}
             for point in found.growth
         ],
         "top": {
-            "largest": _top(found.largest(TOP_COUNT), index, "live_bytes"),
-            "hottest": _top(found.hottest(TOP_COUNT), index, "changes"),
-            "wasteful": _top(found.wasteful(TOP_COUNT), index, "garbage_bytes"),
+            "largest": _top(found.tops["largest"], index, "live_bytes"),
+            "hottest": _top(found.tops["most changed"], index, "changes"),
+            "wasteful": _top(found.tops["largest past"], index, "garbage_bytes"),
         },
     }
     return _PAGE.format(
@@ -84,6 +105,43 @@ def render(store: Store, found: Survey, title: str, *, keys_max: int = KEYS_MAX)
         script=SCRIPT,
         data=embed_json(data),
     )
+
+
+class _Pages:
+    """What a survey comes by, for the page: each key's numbers, and some of its versions."""
+
+    def __init__(self, compacted: int) -> None:
+        self.keys: dict[bytes, KeyFacts] = {}
+        self.versions: dict[bytes, list[Version]] = {}
+        self._compacted = compacted
+        self._step = 1
+
+    def add(self, version: Version) -> None:
+        key = version.key
+        if key not in self.keys:
+            self.keys[key], self.versions[key], self._step = KeyFacts(), [], 1
+        facts, kept = self.keys[key], self.versions[key]
+        if kept and (facts.changes - 1) % self._step:
+            kept.pop()  # it was only there as the newest
+        facts.add(version, self._compacted)
+        kept.append(version)
+        if len(kept) > 2 * VERSIONS_MAX:
+            self._step *= 2
+            del kept[1::2]
+
+
+def _values(store: Store, chosen: list[list[Version]]) -> dict[bytes, list[Kept]]:
+    """The values of some versions, oldest first, by key."""
+    found: dict[bytes, list[Kept]] = {}
+    with RowSorter(Path(tempfile.gettempdir())) as sorter:
+        sorter.add([(revision_key(v.main, v.sub), b"") for versions in chosen for v in versions])
+        for row in rows_of(store, Chosen(sorter)):
+            kept = found.setdefault(row.key, [])
+            if (row.main, row.sub) not in ((other.main, other.sub) for other in kept[-2:]):
+                kept.append(row._replace(value=row.value[:VALUE_BYTES_MAX]))
+    for kept in found.values():
+        kept.sort(key=lambda row: row[:2])
+    return found
 
 
 def embed_json(value: object) -> str:
@@ -96,73 +154,62 @@ def _csp_hash(text: str) -> str:
     return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
 
-def _choose(found: Survey, keys_max: int) -> list[bytes]:
-    """The keys that the page shows in detail, ascending."""
-    if len(found.keys) <= keys_max:
-        return sorted(found.keys)
+def _choose(found: Survey, keys: list[bytes], keys_max: int) -> set[bytes]:
+    """The keys whose values the page shows."""
+    if len(keys) <= keys_max:
+        return set(keys)
     share = max(keys_max // 3, 1)
-    chosen = {key for key, _ in (*found.largest(share), *found.hottest(share))}
-    for key in _spread(found, keys_max):
+    chosen = {key for name in ("largest", "most changed") for key, _ in found.tops[name].rows()[:share]}
+    for key in keys[:: max(len(keys) // keys_max, 1)]:
         if len(chosen) >= keys_max:
             break
         chosen.add(key)
-    return sorted(chosen)
+    return chosen
 
 
-def _spread(found: Survey, count: int) -> Iterator[bytes]:
-    """Keys at even distances."""
-    keys = sorted(found.keys)
-    step = max(len(keys) // count, 1)
-    yield from keys[::step]
-
-
-def _facts(store: Store, found: Survey, shown: int) -> list[tuple[str, str]]:
+def _facts(store: Store, found: Survey, shown: int, keys: int) -> list[tuple[str, str]]:
     live = found.root.keys
     facts = [
         ("kind", kind_of(store)),
         ("revision", f"{found.revision:,}"),
         ("compacted at", f"{found.compact_revision:,}" if found.compact_revision >= 0 else "never"),
         ("keys", f"{live:,}"),
+        ("deleted keys", f"{found.root.deleted_keys:,}"),
         ("kept versions", f"{found.root.versions:,}"),
         ("superseded", f"{found.garbage_share:.0%} of the bytes"),
         ("leases", f"{len(store.leases()):,}"),
         ("cluster", f"{store.engine.cluster_id:016x}"),
     ]
-    if shown < len(found.keys):
-        facts.append(("in this page", f"{shown:,} of {len(found.keys):,} keys"))
+    if shown < keys:
+        facts.append(("values in this page", f"of {shown:,} of {keys:,} keys"))
     return facts
 
 
-def _key(store: Store, key: bytes, facts: KeyFacts) -> dict[str, Any]:
-    versions: deque[dict[str, Any]] = deque(maxlen=VERSIONS_MAX)
-    total = 0
-    for kv in store.history(key):
-        total += 1
-        described = describe(kv.value)
-        text = (
-            described.text if len(described.text) <= TEXT_CHARS_MAX else described.text[:TEXT_CHARS_MAX] + "…"
-        )
-        versions.append(
-            {
-                "revision": kv.mod_revision,
-                "version": kv.version,
-                "size": len(kv.value),
-                "title": described.title,
-                "text": text,
-            }
-        )
+def _key(key: bytes, facts: KeyFacts, shown: list[Kept] | None) -> dict[str, Any]:
     return {
         "name": readable(key, KEY_CHARS_MAX),
         "live": facts.live_bytes,
         "garbage": facts.garbage_bytes,
-        "versions": list(versions),
-        "more": total - len(versions),
+        "versions": [_version(row) for row in shown or ()],
+        "more": facts.changes - len(shown or ()),
     }
 
 
-def _node(prefix: Prefix, own: bytes, found: Survey, index: dict[bytes, int]) -> dict[str, Any]:
+def _version(row: Kept) -> dict[str, Any]:
+    described = describe(row.value)
+    text = described.text if len(described.text) <= TEXT_CHARS_MAX else described.text[:TEXT_CHARS_MAX] + "…"
+    return {
+        "revision": row.main,
+        "version": row.version,
+        "size": len(row.value),
+        "title": described.title,
+        "text": text,
+    }
+
+
+def _node(prefix: Prefix, own: bytes, keys: dict[bytes, KeyFacts], index: dict[bytes, int]) -> dict[str, Any]:
     """A prefix, or a key with nothing below it. A prefix that leads to only one other is merged with it."""
-    while len(prefix.children) == 1 and prefix.name not in found.keys:
+    while len(prefix.children) == 1 and prefix.name not in keys:
         ((name, prefix),) = prefix.children.items()
         own += name
     node: dict[str, Any] = {
@@ -176,17 +223,20 @@ def _node(prefix: Prefix, own: bytes, found: Survey, index: dict[bytes, int]) ->
         return node | {"key": index[prefix.name]}
     children = sorted(prefix.children.items(), key=lambda item: -item[1].total_bytes)
     shown = [
-        _node(child, name, found, index)
+        _node(child, name, keys, index)
         for name, child in children[:CHILDREN_MAX]
         if child.children or child.name in index
     ]
     if prefix.name in index:  # a key that is also a prefix of others
-        shown.insert(0, _own_key(prefix.name, own, found, index))
-    return node | {"children": shown, "more": len(prefix.children) - len(shown) + (prefix.name in index)}
+        shown.insert(0, _own_key(prefix.name, own, keys, index))
+    return node | {
+        "children": shown,
+        "more": len(prefix.children) + prefix.folded - len(shown) + (prefix.name in index),
+    }
 
 
-def _own_key(key: bytes, own: bytes, found: Survey, index: dict[bytes, int]) -> dict[str, Any]:
-    facts = found.keys[key]
+def _own_key(key: bytes, own: bytes, keys: dict[bytes, KeyFacts], index: dict[bytes, int]) -> dict[str, Any]:
+    facts = keys[key]
     return {
         "name": readable(own, KEY_CHARS_MAX),
         "full": readable(key, KEY_CHARS_MAX),
@@ -197,5 +247,6 @@ def _own_key(key: bytes, own: bytes, found: Survey, index: dict[bytes, int]) -> 
     }
 
 
-def _top(rows: list[tuple[bytes, KeyFacts]], index: dict[bytes, int], number: str) -> list[list[Any]]:
+def _top(top: Top, index: dict[bytes, int], number: str) -> list[list[Any]]:
+    rows = top.rows()[:TOP_COUNT]
     return [[index.get(key), readable(key, KEY_CHARS_MAX), getattr(facts, number)] for key, facts in rows]

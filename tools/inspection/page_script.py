@@ -95,12 +95,16 @@ function search(text) {
     return;
   }
   const list = make("ul", {});
+  const words = text.toLowerCase().split(/\s+/).filter((word) => word);
+  let found = 0;
   data.keys.forEach((key, index) => {
-    if (list.children.length >= 200 || !key.name.includes(text)) return;
+    const name = key.name.toLowerCase();
+    if (!words.every((word) => name.includes(word)) || ++found > 500) return;
     const row = treeRow(key.name, bytes(key.live + key.garbage), "", () => { choose(row); showKey(index); });
     list.append(make("li", {}, row));
   });
-  tree.append(list.children.length ? list : make("p", {class: "soft"}, "no key in this page has that in its name"));
+  const told = count(found) + " of " + count(data.keys.length) + " keys" + (found > 500 ? ", the first 500 shown" : "");
+  tree.append(make("p", {class: "soft", id: "found"}, told), list);
 }
 byId("search").addEventListener("input", (event) => search(event.target.value));
 
@@ -142,8 +146,10 @@ function showKey(index) {
   const newest = key.versions[key.versions.length - 1];
   value.textContent = newest ? newest.text : "";
   byId("key").replaceChildren(make("h2", {}, "Key"), make("div", {class: "key", id: "key-name"}, key.name), line,
-    make("table", {id: "versions"}, make("thead", {}, head), make("tbody", {}, ...rows)),
-    ...(key.more ? [make("p", {class: "soft"}, count(key.more) + " older versions are not in this page")] : []), value);
+    value, make("table", {id: "versions"}, make("thead", {}, head), make("tbody", {}, ...rows)),
+    ...(key.more ? [make("p", {class: "soft"}, key.versions.length
+      ? count(key.more) + " more versions, spread over the whole time, are not in this page"
+      : "this page does not have the values of this key")] : []));
 }
 
 /* map of sizes: each half of the space gets half of the bytes */
@@ -230,6 +236,11 @@ for (const [name, label] of [["largest", "Largest"], ["hottest", "Most changed"]
 }
 
 search("");
+for (let row = byId("tree").querySelector(".row"), rows = 1; row && rows === 1;) {  // a lone branch opens by itself
+  if (row.dataset.key !== undefined || row.closest("ul").children.length > 1) break;
+  row.click();
+  row = row.closest("li").querySelector("ul .row");
+}
 showMap(data.tree);
 showGrowth();
 showTop("largest");

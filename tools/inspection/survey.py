@@ -1,27 +1,32 @@
-"""One walk through a store, and what it shows: where the space is, what changes, how it grew.
+"""One walk through a store, and what it shows: where the space is, what changed, who wrote it, how it grew.
 
-    keys that were live at the compaction        }  the state before the first kept change
-    every change after it, in revision order     }  applied one by one: sizes, versions, growth
+    versions, key by key (``by_key``)      sizes, garbage and changes of each key; into the tree of prefixes, and into
+                                           the lists of the largest, the most changed, ...
+    each version's size and end            added to the growth at its revision, taken off where it ended
 
-Memory: a few numbers per key, never values.
+Memory: a tree of limited size, lists of limited length, and a hundred points of growth.
 """
 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from kvstore.backend import Progress
-from kvstore.keyvalue import KeyValue
-from kvstore.mvcc.changes import change_page
 from kvstore.store import Store
 
-PAGE_ROWS = 1000
+from .by_key import Version, versions_by_key
+from .tree import KeyFacts, Prefix, Tree
+
 GROWTH_POINTS = 100
-DEPTH_MAX = 32
-"""Maximum depth of the tree: keys made of separators would make it as deep as they are long."""
+TOP_COUNT = 10
+WRITERS_MAX = 10_000
+"""How many field managers, or leases, are told apart. What others wrote is counted together."""
+OTHERS = "(others)"
+
+Visit = Callable[[Version], None]
 
 
 class GrowthPoint(NamedTuple):
@@ -34,43 +39,38 @@ class GrowthPoint(NamedTuple):
     """Bytes of all versions kept today that had been written by then."""
     puts: int
     deletes: int
-
-
-class KeyFacts:
-    """What is known about one key."""
-
-    __slots__ = ("changes", "garbage_bytes", "live_bytes", "revision", "version")
-
-    def __init__(self) -> None:
-        self.live_bytes = 0
-        """Bytes of key and value of the live version; 0: there is none."""
-        self.garbage_bytes = 0
-        """Bytes of superseded versions and deletes: what a compaction at the newest revision would free."""
-        self.changes = 0
-        self.version = 0
-        self.revision = 0
+    written_bytes: int
+    seconds: int
+    """The latest time that a version written by then tells, in seconds since 1970; 0: none does."""
 
 
 @dataclass(slots=True)
-class Prefix:
-    """All keys that begin alike."""
+class Written:
+    """What one writer wrote, as far as it is kept."""
 
-    name: bytes
-    keys: int = 0
-    versions: int = 0
-    live_bytes: int = 0
-    garbage_bytes: int = 0
-    children: dict[bytes, Prefix] = field(default_factory=dict)
+    puts: int = 0
+    size_bytes: int = 0
 
-    def add(self, facts: KeyFacts) -> None:
-        self.keys += facts.live_bytes > 0
-        self.versions += facts.changes
-        self.live_bytes += facts.live_bytes
-        self.garbage_bytes += facts.garbage_bytes
+    def add(self, size_bytes: int) -> None:
+        self.puts += 1
+        self.size_bytes += size_bytes
 
-    @property
-    def total_bytes(self) -> int:
-        return self.live_bytes + self.garbage_bytes
+
+class Top:
+    """The keys with the largest of some number, greatest first."""
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+        self._heap: list[tuple[int, bytes, KeyFacts]] = []
+
+    def add(self, number: int, key: bytes, facts: KeyFacts) -> None:
+        if len(self._heap) < self._count:
+            heapq.heappush(self._heap, (number, key, facts))
+        elif self._heap and (number, key) > self._heap[0][:2]:
+            heapq.heapreplace(self._heap, (number, key, facts))
+
+    def rows(self) -> list[tuple[bytes, KeyFacts]]:
+        return [(key, facts) for _, key, facts in sorted(self._heap, key=lambda row: row[:2], reverse=True)]
 
 
 @dataclass(slots=True)
@@ -79,129 +79,110 @@ class Survey:
 
     revision: int
     compact_revision: int
-    keys: dict[bytes, KeyFacts]
     growth: list[GrowthPoint]
     root: Prefix
     separator: bytes
+    tops: dict[str, Top]
+    """By live bytes ("largest"), changes ("most changed"), superseded bytes ("largest past"), and bytes written."""
+    managers: dict[str, Written] = field(default_factory=dict)
+    """By Kubernetes field manager: the one that changed an object last, as its managed fields say."""
+    leases: dict[str, Written] = field(default_factory=dict)
+    """By the lease that versions were attached to, in hexadecimal."""
 
     @property
     def garbage_share(self) -> float:
         return self.root.garbage_bytes / self.root.total_bytes if self.root.total_bytes else 0.0
 
-    def largest(self, count: int) -> list[tuple[bytes, KeyFacts]]:
-        """Keys by the size of their live version."""
-        return heapq.nlargest(count, self.keys.items(), key=lambda item: (item[1].live_bytes, item[0]))
-
-    def hottest(self, count: int) -> list[tuple[bytes, KeyFacts]]:
-        """Keys by the number of kept changes."""
-        return heapq.nlargest(count, self.keys.items(), key=lambda item: (item[1].changes, item[0]))
-
-    def wasteful(self, count: int) -> list[tuple[bytes, KeyFacts]]:
-        """Keys by the size of their past."""
-        return heapq.nlargest(count, self.keys.items(), key=lambda item: (item[1].garbage_bytes, item[0]))
-
 
 def survey(
-    store: Store, *, separator: bytes = b"/", depth: int = 0, progress: Progress | None = None
+    store: Store,
+    *,
+    separator: bytes = b"/",
+    depth: int = 0,
+    count: int = TOP_COUNT,
+    visit: Visit | None = None,
+    progress: Progress | None = None,
 ) -> Survey:
-    """Walk through the store. ``depth``: that of the tree of prefixes; 0: as deep as the keys are."""
-    walk = _Walk(store)
-    walk.run(progress)
-    root = Prefix(b"")
-    for key in sorted(walk.keys):
-        add_to_tree(root, key, walk.keys[key], separator, min(depth, DEPTH_MAX))
-    return Survey(store.revision, store.compact_revision, walk.keys, walk.growth, root, separator)
+    """Walk through the store. ``depth``: that of the tree of prefixes; 0: as deep as the keys are.
+
+    ``visit`` is called with each version, in the order of keys, then revisions.
+    """
+    revision, compacted = store.revision, store.compact_revision
+    tree, growth = Tree(separator, depth), _Growth(compacted, revision)
+    tops = {name: Top(count) for name in ("largest", "most changed", "largest past", "most written")}
+    managers: dict[str, Written] = {}
+    leases: dict[str, Written] = {}
+    for key, versions in versions_by_key(store, last=revision, progress=progress):
+        facts = KeyFacts()
+        for version in versions:
+            growth.add(version, facts.live_bytes)
+            facts.add(version, compacted)
+            if version.writer:
+                _writer(managers, version.writer.decode("utf-8", "replace")).add(version.size_bytes)
+            if version.lease:
+                _writer(leases, f"{version.lease & (1 << 64) - 1:x}").add(version.size_bytes)
+            if visit is not None:
+                visit(version)
+        if not facts.changes:
+            continue
+        tree.add(key, facts)
+        numbers = (facts.live_bytes, facts.changes, facts.garbage_bytes, facts.written_bytes)
+        for top, number in zip(tops.values(), numbers, strict=True):
+            if number:
+                top.add(number, key, facts)
+    return Survey(
+        revision, compacted, growth.points(), tree.root, separator, tops, _by_puts(managers), _by_puts(leases)
+    )
 
 
-def add_to_tree(root: Prefix, key: bytes, facts: KeyFacts, separator: bytes, depth: int) -> None:
-    node = root
-    node.add(facts)
-    parts = split_key(key, separator)
-    if not depth and len(parts) > DEPTH_MAX:
-        parts[DEPTH_MAX - 1 :] = [b"".join(parts[DEPTH_MAX - 1 :])]
-    for part in parts[: depth or DEPTH_MAX]:
-        node = node.children.setdefault(part, Prefix(node.name + part))
-        node.add(facts)
+def _writer(writers: dict[str, Written], name: str) -> Written:
+    if name not in writers and len(writers) >= WRITERS_MAX:
+        name = OTHERS
+    return writers.setdefault(name, Written())
 
 
-def split_key(key: bytes, separator: bytes) -> list[bytes]:
-    """``/a/b/c`` as ``/``, ``a/``, ``b/``, ``c``: each part with the separator that ends it."""
-    if not separator:
-        return [key]
-    parts = key.split(separator)
-    return [part + separator for part in parts[:-1]] + ([parts[-1]] if parts[-1] else [])
+def _by_puts(writers: dict[str, Written]) -> dict[str, Written]:
+    return dict(sorted(writers.items(), key=lambda item: (-item[1].puts, -item[1].size_bytes, item[0])))
 
 
-class _Walk:
-    def __init__(self, store: Store) -> None:
-        self.keys: dict[bytes, KeyFacts] = {}
-        self.growth: list[GrowthPoint] = []
-        self._store = store
-        self._live_keys = self._live_bytes = self._kept_bytes = 0
-        self._puts = self._deletes = 0
+class _Growth:
+    """Sums by stretches of revisions, which versions may be added to in any order."""
 
-    def run(self, progress: Progress | None) -> None:
-        newest, compacted = self._store.revision, self._store.compact_revision
-        if compacted > 0:
-            for kv in self._store.scan(prefix=b"", revision=compacted):
-                self._put(kv, 0)
-        self._point(max(compacted, 1))
-        first = max(compacted, 0) + 1
-        step = max((newest - first + 1) // GROWTH_POINTS, 1)
-        following = first + step
-        for main, key, row in _changes(self._store, first, newest):
-            if main >= following:
-                self._point(main - 1)
-                following = main + step
-                if progress is not None:
-                    progress(main - first, newest - first)
-            if row is None:
-                self._delete(key, main)
-            else:
-                self._put(KeyValue.from_row(row), 1)
-        self._point(newest)
+    def __init__(self, compacted: int, newest: int) -> None:
+        self._first = max(compacted, 0) + 1
+        self._newest = newest
+        self._step = max((newest - self._first + 1) // GROWTH_POINTS, 1)
+        stretches = max(newest - self._first, 0) // self._step + 2
+        self._sums = [
+            [0] * 6 for _ in range(stretches)
+        ]  # keys, live bytes, kept bytes, puts, deletes, written
+        self._seconds = [0] * stretches
 
-    def _put(self, kv: KeyValue, changes: int) -> None:
-        facts = self._facts(kv.key)
-        size = len(kv.key) + len(kv.value)
-        self._live_keys += facts.live_bytes == 0
-        self._live_bytes += size - facts.live_bytes
-        self._kept_bytes += size
-        self._puts += changes
-        facts.garbage_bytes += facts.live_bytes
-        facts.live_bytes = size
-        facts.changes += 1
-        facts.version, facts.revision = kv.version, kv.mod_revision
+    def _stretch(self, revision: int) -> int:
+        """0: up to the compaction; 1: the first ``step`` revisions after it; ..."""
+        return 0 if revision < self._first else (revision - self._first) // self._step + 1
 
-    def _delete(self, key: bytes, revision: int) -> None:
-        facts = self._facts(key)
-        self._live_keys -= facts.live_bytes > 0
-        self._live_bytes -= facts.live_bytes
-        self._kept_bytes += len(key)
-        self._deletes += 1
-        facts.garbage_bytes += facts.live_bytes + len(key)
-        facts.live_bytes = 0
-        facts.changes += 1
-        facts.version, facts.revision = 0, revision
+    def add(self, version: Version, live_before_bytes: int) -> None:
+        size = version.size_bytes
+        live = size if version.version else 0
+        stretch = self._stretch(version.main)
+        sums = self._sums[stretch]
+        sums[0] += bool(live) - bool(live_before_bytes)
+        sums[1] += live - live_before_bytes
+        sums[2] += size
+        if stretch:
+            sums[3] += bool(live)
+            sums[4] += not live
+            sums[5] += size
+        self._seconds[stretch] = max(self._seconds[stretch], version.seconds)
 
-    def _facts(self, key: bytes) -> KeyFacts:
-        facts = self.keys.get(key)
-        if facts is None:
-            facts = self.keys[key] = KeyFacts()
-        return facts
-
-    def _point(self, revision: int) -> None:
-        self.growth.append(
-            GrowthPoint(
-                revision, self._live_keys, self._live_bytes, self._kept_bytes, self._puts, self._deletes
-            )
-        )
-        self._puts = self._deletes = 0
-
-
-def _changes(store: Store, first: int, newest: int) -> Iterator[tuple[int, bytes, bytes | None]]:
-    while first <= newest:
-        page, covered = change_page(store.engine.state, first, newest, PAGE_ROWS)
-        for main, _sub, key, row in page:
-            yield main, key, row
-        first = covered + 1
+    def points(self) -> list[GrowthPoint]:
+        found = []
+        keys = live_bytes = kept_bytes = seconds = 0
+        for stretch, (more_keys, live, kept, puts, deletes, written) in enumerate(self._sums):
+            keys, live_bytes, kept_bytes = keys + more_keys, live_bytes + live, kept_bytes + kept
+            seconds = max(seconds, self._seconds[stretch])
+            last = min(self._first + stretch * self._step - 1, self._newest)
+            point = GrowthPoint(max(last, 1), keys, live_bytes, kept_bytes, puts, deletes, written, seconds)
+            found.append(point)
+        return found

@@ -1,12 +1,7 @@
 """What a value is. Never fails: a value that is not recognized is text if it reads as text, else bytes.
 
-A Kubernetes object in protobuf, as its API server stores it:
-
-    "k8s\\0" | Unknown {1 TypeMeta {1 apiVersion, 2 kind}, 2 raw, 3 contentEncoding, 4 contentType}
-                                                           raw = the object; its field 1 is
-                                                           ObjectMeta {1 name, 3 namespace, 5 uid}
-
-With encryption at rest the value begins with "k8s:enc:" and says no more than that.
+Kubernetes objects are read as ``kubernetes`` describes, JSON as JSON; bytes that parse as a protobuf message are shown
+as one, without names. With encryption at rest a value begins with "k8s:enc:" and says no more than that.
 """
 
 from __future__ import annotations
@@ -15,22 +10,25 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from kvstore.wire import WireError, fields
+from kvstore.wire import WireError
 
-K8S_MAGIC = b"k8s\0"
-K8S_ENCRYPTED = b"k8s:enc:"
+from .generic_protobuf import as_hex, as_text, looks_like_protobuf
+from .kubernetes import ENCRYPTED, MAGIC, decode_object
+from .yaml_text import as_yaml
+
 JSON_BYTES_MAX = 4 << 20
-HEX_BYTES = 64
 
 
 @dataclass(frozen=True, slots=True)
 class Described:
-    """``kind``: that of the object, or ``json``, ``text``, ``bytes``, ``empty``; ``name``: the object's own name."""
+    """``kind``: that of the object, or ``json``, ``text``, ``protobuf``, ``bytes``, ``empty``."""
 
     kind: str
     name: str
     text: str
-    """A readable form: pretty JSON, text, or hex."""
+    """A readable form: YAML, pretty JSON, text, or hex."""
+    data: Any = None
+    """The same as plain values, if it is an object, JSON or protobuf."""
 
     @property
     def title(self) -> str:
@@ -40,74 +38,50 @@ class Described:
 def describe(value: bytes) -> Described:
     if not value:
         return Described("empty", "", "")
-    if value.startswith(K8S_MAGIC):
+    if value.startswith(MAGIC):
         return _kubernetes(value)
-    if value.startswith(K8S_ENCRYPTED):
-        provider = value[len(K8S_ENCRYPTED) : 80].split(b":")[0].decode("ascii", "replace")
+    if value.startswith(ENCRYPTED):
+        provider = value[len(ENCRYPTED) : 80].split(b":")[0].decode("ascii", "replace")
         return Described("encrypted Kubernetes object", provider, as_hex(value))
     if value.lstrip()[:1] in (b"{", b"[") and len(value) <= JSON_BYTES_MAX:
         found = _json(value)
         if found is not None:
             return found
     text = as_text(value)
-    return Described("bytes", "", as_hex(value)) if text is None else Described("text", "", text)
-
-
-def as_text(value: bytes) -> str | None:
-    """The value as text; None if it is not text."""
-    try:
-        text = value.decode()
-    except UnicodeDecodeError:
-        return None
-    return text if all(char.isprintable() or char in "\n\r\t" for char in text) else None
-
-
-def as_hex(value: bytes) -> str:
-    """The first bytes in hex, and how many there are in all."""
-    shown = value[:HEX_BYTES].hex(" ")
-    return shown if len(value) <= HEX_BYTES else f"{shown} … ({len(value)} bytes)"
+    if text is not None:
+        return Described("text", "", text)
+    message = looks_like_protobuf(value)
+    if message is None:
+        return Described("bytes", "", as_hex(value))
+    return Described("protobuf", "", as_yaml(message), message)
 
 
 def _json(value: bytes) -> Described | None:
     try:
         found = json.loads(value)
         pretty = json.dumps(found, indent=2, ensure_ascii=False)
+        if as_text(pretty.encode("utf-8", "surrogatepass")) is None:  # it could move a terminal's cursor
+            pretty = json.dumps(found, indent=2)
     except (ValueError, RecursionError):
         return None
     if not isinstance(found, dict):
-        return Described("json", "", pretty)
+        return Described("json", "", pretty, found)
     metadata = found.get("metadata")
     if not isinstance(found.get("kind"), str) or not isinstance(metadata, dict):
-        return Described("json", "", pretty)
+        return Described("json", "", pretty, found)
     kind = _kind(str(found.get("apiVersion", "")), found["kind"])
-    return Described(kind, _name(metadata.get("namespace"), metadata.get("name")), pretty)
+    return Described(kind, _name(metadata.get("namespace"), metadata.get("name")), pretty, found)
 
 
 def _kubernetes(value: bytes) -> Described:
     try:
-        unknown = _fields(value[len(K8S_MAGIC) :])
-        type_meta = _fields(_bytes(unknown, 1))
-        object_meta = _fields(_bytes(_fields(_bytes(unknown, 2)), 1))
-        kind = _kind(_str(type_meta, 1), _str(type_meta, 2))
-        name = _name(_str(object_meta, 3), _str(object_meta, 1))
-        return Described(kind or "Kubernetes object", name, as_hex(value))
+        found = decode_object(value)
     except WireError:
         return Described("Kubernetes object", "", as_hex(value))
-
-
-def _fields(message: bytes) -> dict[int, Any]:
-    return dict(fields(message))
-
-
-def _bytes(message: dict[int, Any], number: int) -> bytes:
-    value = message.get(number, b"")
-    if not isinstance(value, bytes):
-        raise WireError(f"field {number} is a number")
-    return value
-
-
-def _str(message: dict[int, Any], number: int) -> str:
-    return _bytes(message, number).decode("utf-8", "replace")
+    if not found.kind:
+        return Described("Kubernetes object", "", as_hex(value))
+    kind, name = _kind(found.api_version, found.kind), _name(found.namespace, found.name)
+    return Described(kind, name, as_yaml(found.body), found.body)
 
 
 def _kind(api_version: str, kind: str) -> str:
