@@ -25,8 +25,8 @@ from .long_keys import STORED_BYTES_MAX, DamagedRow, LongKeys
 if TYPE_CHECKING:
     from .lmdb import LMDBBackend
 
-FIRST_CHUNK_ROWS = 64
-CHUNK_ROWS_MAX = 1024  # a scan reads at most this many rows past its end
+CHUNK_ROWS = 64  # a scan reads fewer rows than this past its end
+COUNTED_ROWS = 1024  # the same for a count, which reads keys alone
 
 _Error = (lmdb.Error, DamagedRow)
 _key_of = itemgetter(0)
@@ -66,7 +66,7 @@ class LMDBReadTx:
             raise self._typed(error) from error
 
     def get_many(self, table: str, keys: Sequence[bytes]) -> list[bytes | None]:
-        if not all(0 < len(key) <= STORED_BYTES_MAX for key in keys):
+        if not _are_stored_as_they_are(keys):
             return [self.get(table, key) for key in keys]
         get, database = self._tx.get, self._backend.short[table]
         try:
@@ -97,13 +97,13 @@ class LMDBReadTx:
 
     def first_values(self, table: str, keys: Sequence[bytes]) -> list[bytes | None]:
         """The value of the first row at or after each key: one cursor for all of them."""
-        if self._backend.has_long[table] or not all(0 < len(key) <= STORED_BYTES_MAX for key in keys):
+        if self._backend.has_long[table] or not _are_stored_as_they_are(keys):
             scans = (self.scan(table, key, limit=1) for key in keys)
             return [rows[0][1] if rows else None for rows in scans]
         try:
-            with self._tx.cursor(self._backend.short[table]) as cursor:
-                seek, value = cursor.set_range, cursor.value
-                return [value() if seek(key) else None for key in keys]
+            cursor = self._tx.cursor(self._backend.short[table])
+            seek, value = cursor.set_range, cursor.value
+            return [value() if seek(key) else None for key in keys]
         except lmdb.Error as error:
             raise self._typed(error) from error
 
@@ -296,6 +296,10 @@ class LMDBWriteTx(LMDBReadTx):
             self.close()
 
 
+def _are_stored_as_they_are(keys: Sequence[bytes]) -> bool:
+    return all(keys) and max(map(len, keys), default=0) <= STORED_BYTES_MAX
+
+
 def _delete_range(cursor: lmdb.Cursor[bytes], start: bytes, end: bytes) -> int:
     """Delete rows up to ``end``. Deleting moves the cursor to the next row; after the last one its key is empty."""
     key, delete, deleted = cursor.key, cursor.delete, 0
@@ -322,22 +326,20 @@ def _scan(
     if bound is None:
         return list(islice(rows, limit or None))
     out: list[Row] = []
-    chunk_rows = FIRST_CHUNK_ROWS
     while True:
-        wanted = min(chunk_rows, limit - len(out)) if limit else chunk_rows
+        wanted = min(CHUNK_ROWS, limit - len(out)) if limit else CHUNK_ROWS
         chunk = list(islice(rows, wanted))
         if chunk and _is_beyond(chunk[-1][0], bound, reverse):
             return out + chunk[: _rows_within(chunk, bound, reverse)]
         out += chunk
         if len(chunk) < wanted or len(out) == limit:
             return out
-        chunk_rows = min(2 * chunk_rows, CHUNK_ROWS_MAX)
 
 
 def _count(cursor: lmdb.Cursor[bytes], start: bytes, end: bytes | None) -> int:
     total = 0
     keys = cursor.iternext(keys=True, values=False) if _seek(cursor, start) else iter(())
-    while chunk := list(islice(keys, CHUNK_ROWS_MAX)):
+    while chunk := list(islice(keys, COUNTED_ROWS)):
         if end is not None and chunk[-1] >= end:
             return total + bisect_left(chunk, end)
         total += len(chunk)

@@ -13,13 +13,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from operator import attrgetter
-from typing import Any, NoReturn, Self, overload
+from typing import Any, NoReturn, overload
 
 from kvstore.errors import Corruption
 from kvstore.shelter import import_sheltered
-from kvstore.wire import WireError, bytes_field, fields, int_field, read_varint, varint
+from kvstore.wire import WireError, bytes_field, counter, fields, int_field, read_varint, varint
 
-_new = object.__new__
 _SUB_TAG = 0x78
 _KEY, _VALUE = 1, 5
 _BYTES_NUMBERS = (_KEY, _VALUE)
@@ -44,17 +43,14 @@ def encode_key_value(
     """The canonical ``KeyValue`` bytes (zero fields omitted, ascending order)."""
     if not create_revision or not mod_revision or not version:
         return _encode_sparse(key, create_revision, mod_revision, version, value, lease)
-    modified = varint(mod_revision)
-    head = b"\n%b%b\x10%b\x18%b\x20%b" % (
-        varint(len(key)),
-        key,
-        modified if create_revision == mod_revision else varint(create_revision),
-        modified,
-        varint(version),
-    )
+    modified = counter(mod_revision)
+    created = modified if create_revision == mod_revision else counter(create_revision)
+    parts = [b"\n", varint(len(key)), key, b"\x10", created, b"\x18", modified, b"\x20", varint(version)]
     if value:
-        head = b"%b\x2a%b%b" % (head, varint(len(value)), value)
-    return head + b"\x30" + varint(lease) if lease else head
+        parts += (b"\x2a", varint(len(value)), value)
+    if lease:
+        parts += (b"\x30", varint(lease))
+    return b"".join(parts)
 
 
 def _encode_sparse(
@@ -113,6 +109,12 @@ def row_lease(row: bytes) -> int:
 def row_mod_revision(row: bytes) -> int:
     revision: int = _parse(row).mod_revision
     return revision
+
+
+def row_place(row: bytes) -> tuple[bytes, int]:
+    """(key, mod_revision)."""
+    kv = _parse(row)
+    return kv.key, kv.mod_revision
 
 
 def row_revision(row: bytes) -> tuple[int, int]:
@@ -201,18 +203,24 @@ _DecodeError: type[Exception] = BadRow
 """Protobuf's, once it is loaded; until then nothing raises it."""
 
 
-class KeyValue:
+class _Row:
+    """A ``KeyValue`` in the making: its fields can be assigned, until its class is."""
+
+    __slots__ = ("_message", "row")
+
+    row: bytes
+    _message: Any
+    """The parsed row; None until a field is asked for."""
+
+
+class KeyValue(_Row):
     """A key, its value and its numbers at one revision. Immutable; decoded on first use.
 
     ``create_revision``: revision of the put that began this life of the key; ``mod_revision``: of the put that
     wrote this value; ``version``: puts since creation, from 1; ``lease``: id of the attached lease, 0 for none.
     """
 
-    __slots__ = ("_message", "key", "row")
-
-    key: bytes
-    row: bytes
-    _message: Any
+    __slots__ = ()
 
     def __init__(
         self,
@@ -224,66 +232,59 @@ class KeyValue:
         lease: int = 0,
     ) -> None:
         _set_row(self, encode_key_value(key, create_revision, mod_revision, version, value, lease))
-        _set_key(self, key)
+        _set_message(self, None)
 
-    @classmethod
-    def from_row(cls, row: bytes) -> Self:
+    @staticmethod
+    def from_row(row: bytes) -> KeyValue:
         """Wrap a stored row; nothing is decoded yet."""
-        self = _new(cls)
-        _set_row(self, row)
-        return self
+        made = _Row()
+        made.row = row
+        made._message = None
+        made.__class__ = KeyValue
+        return made  # type: ignore[return-value]  # which it is by now
 
-    @classmethod
-    def decoded(cls, row: bytes) -> Self:
+    @staticmethod
+    def decoded(row: bytes) -> KeyValue:
         """Wrap a stored row and decode it at once. Raises ``BadRow``."""
-        self = _new(cls)
-        _set_row(self, row)
-        _set_message(self, _parse(row))
-        return self
+        made = _Row()
+        made.row = row
+        made._message = _parse(row)
+        made.__class__ = KeyValue
+        return made  # type: ignore[return-value]
 
-    @classmethod
-    def of(cls, key: bytes, row: bytes) -> Self:
-        """Wrap a stored row whose key is known already; the rest is not decoded yet."""
-        self = _new(cls)
-        _set_row(self, row)
-        _set_key(self, key)
-        return self
+    def _decode(self) -> Any:
+        message = _parse(self.row)
+        _set_message(self, message)
+        return message
 
-    def __getattr__(self, name: str) -> Any:
-        """Reached only while a slot is empty: the row is parsed when the first field is asked for."""
-        if name == "_message":
-            message = _parse(self.row)
-            _set_message(self, message)
-            return message
-        if name == "key":
-            key = self._message.key
-            _set_key(self, key)
-            return key
-        raise AttributeError(name)
+    @property
+    def key(self) -> bytes:
+        key: bytes = (self._message or self._decode()).key
+        return key
 
     @property
     def value(self) -> bytes:
-        value: bytes = self._message.value
+        value: bytes = (self._message or self._decode()).value
         return value
 
     @property
     def create_revision(self) -> int:
-        revision: int = self._message.create_revision
+        revision: int = (self._message or self._decode()).create_revision
         return revision
 
     @property
     def mod_revision(self) -> int:
-        revision: int = self._message.mod_revision
+        revision: int = (self._message or self._decode()).mod_revision
         return revision
 
     @property
     def version(self) -> int:
-        version: int = self._message.version
+        version: int = (self._message or self._decode()).version
         return version
 
     @property
     def lease(self) -> int:
-        lease: int = self._message.lease
+        lease: int = (self._message or self._decode()).lease
         return lease
 
     def to_protobuf(self) -> bytes:
@@ -315,9 +316,8 @@ class KeyValue:
 
 
 # The slots' own setters: the class refuses assignment, this module does not.
-_set_row = KeyValue.__dict__["row"].__set__
-_set_key = KeyValue.__dict__["key"].__set__
-_set_message = KeyValue.__dict__["_message"].__set__
+_set_row = _Row.__dict__["row"].__set__
+_set_message = _Row.__dict__["_message"].__set__
 
 
 def _tuple(kv: KeyValue) -> Fields:
@@ -349,7 +349,12 @@ class KeyValues(Sequence[KeyValue]):
         return KeyValue.from_row(self.rows[index])
 
     def __iter__(self) -> Iterator[KeyValue]:
-        return map(KeyValue.from_row, self.rows)
+        for row in self.rows:  # as ``from_row``, without a call for each
+            made = _Row()
+            made.row = row
+            made._message = None
+            made.__class__ = KeyValue
+            yield made  # type: ignore[misc]
 
     def __eq__(self, other: object) -> bool:
         if isinstance(other, KeyValues) and self.rows == other.rows:

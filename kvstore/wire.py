@@ -53,6 +53,22 @@ def varint(value: int) -> bytes:
     return _varint(value)
 
 
+_HIGH: dict[int, bytes] = {}
+_HIGH_KEPT = 256
+
+
+def counter(value: int) -> bytes:
+    """``varint`` of a number that grows in small steps: all but its low 14 bits are remembered."""
+    if value < 1 << 14:
+        return varint(value)
+    high = _HIGH.get(value >> 14)
+    if high is None:
+        if len(_HIGH) >= _HIGH_KEPT:
+            _HIGH.clear()
+        high = _HIGH[value >> 14] = varint(value >> 14)
+    return _MORE[value & 0x3FFF] + high
+
+
 def int_field(number: int, value: int) -> bytes:
     """A varint field (number < 16); empty for 0, the default."""
     return bytes((number << 3,)) + varint(value) if value else b""

@@ -21,12 +21,13 @@ must have the same result: see twin.py.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from kvstore.errors import Corruption, TooNew
 from kvstore.keyvalue import make_row, row_mod_revision
 from kvstore.mvcc.schema import META_CARRIED
-from kvstore.wire import WireError, bytes_field, fields, int_field, read_varint, signed, varint
+from kvstore.wire import WireError, bytes_field, counter, fields, int_field, read_varint, signed, varint
 
 if TYPE_CHECKING:
     from kvstore.mvcc.lessor import Lessor
@@ -41,6 +42,19 @@ def revision(main: int) -> bytes:
 
 def put(key_value: bytes) -> bytes:
     return b"\x12%b%b" % (varint(len(key_value)), key_value)
+
+
+def lone_put(main: int, key_value: bytes) -> bytes:
+    """``revision`` and ``put`` in one: the usual entry."""
+    return b"".join((b"\x08", counter(main), b"\x12", varint(len(key_value)), key_value))
+
+
+def puts(main: int, key_values: Sequence[bytes]) -> bytes:
+    """``revision``, and ``put`` for each."""
+    parts = [b"\x08", counter(main)]
+    for key_value in key_values:
+        parts += (b"\x12", varint(len(key_value)), key_value)
+    return b"".join(parts)
 
 
 def delete(*keys: bytes) -> bytes:

@@ -20,6 +20,7 @@ import copy
 import random
 import time
 from collections.abc import Callable, Collection, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 from kvstore import invariants
@@ -62,6 +63,7 @@ from kvstore.model import (
     LeaseRevokeResponse,
     LeaseTimeToLiveRequest,
     LeaseTimeToLiveResponse,
+    Op,
     PutRequest,
     PutResponse,
     PutWithTTLRequest,
@@ -101,6 +103,11 @@ class Plan(NamedTuple):
     """Carried out after the changes, in order."""
     is_part: bool = False
     """Whether more of the request is left, to be planned after this: there is no response yet."""
+
+
+_plan: Any = partial(tuple.__new__, Plan)
+_put_response: Any = partial(tuple.__new__, PutResponse)
+"""``Plan._make`` and ``PutResponse._make`` without their Python code."""
 
 
 class Path(NamedTuple):
@@ -207,8 +214,10 @@ class Planner:
             return draft.plan(draft.put(request))
         row = encode_key_value(key, create_revision, main, version + 1, value, 0)
         prev_kv = KeyValue.from_row(old) if want_prev and old is not None else None
-        entry = effects.revision(main) + effects.put(row)
-        return Plan(entry, PutResponse(main, prev_kv), main, state.index + 1, ((main, 0, key, row),))
+        entry = effects.lone_put(main, row)
+        response = _put_response((main, prev_kv))
+        plan: Plan = _plan((entry, response, main, state.index + 1, ((main, 0, key, row),), (), False))
+        return plan
 
     def _put_with_ttl(self, request: PutWithTTLRequest) -> Plan:
         """A put with a new lease of its own, in one log entry: both exist, or neither."""
@@ -232,6 +241,10 @@ class Planner:
     # --- transactions -----------------------------------------------------------------
 
     def _txn(self, request: TxnRequest) -> Plan:
+        if not (request.compare or request.failure):
+            plan = self._plain_puts(request.success)
+            if plan is not None:
+                return plan
         path = self.choose(request)
         if not is_read_only(request):
             self._check_puts(path)
@@ -239,6 +252,34 @@ class Planner:
         draft = self._draft()
         responses = self._run_path(draft, path)
         return draft.plan(TxnResponse(draft.revision, path.succeeded, responses))
+
+    def _plain_puts(self, ops: tuple[Op, ...]) -> Plan | None:
+        """The plan of nothing but puts, without leases, of different keys: the usual large transaction, in one pass.
+
+        None: these are others.
+        """
+        plain = [op for op in ops if isinstance(op, PutRequest) and not (op[2] or op[4] or op[5])]
+        keys = [op[0] for op in plain]
+        if not keys or len(set(keys)) < len(ops):
+            return None
+        state, main = self._state, self._state.head + 1
+        rows, changes, responses = [], [], []
+        for sub, (op, old) in enumerate(zip(plain, state.head_rows(keys), strict=True)):
+            key, value, _, want_prev, _, _ = op
+            create_revision, version, prev_kv = main, 0, None
+            if old is not None:
+                create_revision, _, version, old_lease = row_numbers(old)
+                if old_lease:
+                    return None
+                if want_prev:
+                    prev_kv = KeyValue.from_row(old)
+            row = encode_key_value(key, create_revision, main, version + 1, value, 0)
+            rows.append(row)
+            changes.append((main, sub, key, make_row(row, sub) if sub else row))
+            responses.append(_put_response((main, prev_kv)))
+        entry = effects.puts(main, rows)
+        size.check_entry(len(entry))
+        return Plan(entry, TxnResponse(main, True, tuple(responses)), main, state.index + 1, changes)
 
     def choose(self, request: TxnRequest) -> Path:
         """Evaluate every compare along the chosen branches, all against the state before the transaction."""
@@ -491,7 +532,10 @@ class _Draft:
                 self.detach(old_lease, [key])
             if lease:
                 self._attach(lease, key)
-        return PutResponse(main, KeyValue.from_row(old) if want_prev and old is not None else None)
+        response: PutResponse = _put_response(
+            (main, KeyValue.from_row(old) if want_prev and old is not None else None)
+        )
+        return response
 
     def delete(self, request: DeleteRangeRequest) -> DeleteRangeResponse:
         start, end = range_bounds(request.key, request.range_end)

@@ -43,6 +43,11 @@ def check_size(request: Write, max_bytes: int) -> None:
         _check_rows(request)
 
 
+def is_surely_small(puts: int, size_bytes: int, max_bytes: int) -> bool:
+    """Whether ``check_size`` passes so many puts, with keys and values of this size in all."""
+    return size_bytes + _OVERHEAD_BYTES * (puts + 1) <= min(max_bytes, ROW_BYTES_MAX // 3)
+
+
 def _request_bytes(request: Write) -> int:
     import_sheltered("kvstore.etcdpb.sizes")
     from kvstore.etcdpb.sizes import request_bytes

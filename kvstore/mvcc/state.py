@@ -15,13 +15,13 @@ a checkpoint commits, so a reader that finds it <= R after opening its transacti
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from kvstore import invariants
 from kvstore.backend import Backend, ReadTx
 from kvstore.errors import Compacted
 from kvstore.invariants import hold
-from kvstore.keyvalue import row_mod_revision
+from kvstore.keyvalue import row_mod_revision, row_place
 from kvstore.model import prefix_end
 from kvstore.mvcc.marks import Marks, compacted_at
 from kvstore.mvcc.overlay import ChangedRow, Generation, Generations, overlay_slice
@@ -235,6 +235,25 @@ class State:
             return self.row_at(key, self.head)
         return self.backend.get(LATEST, key)
 
+    def head_rows(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        """``head_row`` of each key, with one view of the backend for all of them."""
+        if self._written_elsewhere:
+            return [self.head_row(key) for key in keys]
+        found: dict[bytes, bytes | None] = {}
+        missing = []
+        for key in keys:
+            for generation in self.generations:
+                change = generation.newest.get(key)
+                if change is not None:
+                    found[key] = change[3]
+                    break
+            else:
+                missing.append(key)
+        if missing:
+            with self.backend.read() as tx:
+                found.update(zip(missing, tx.get_many(LATEST, missing), strict=True))
+        return [found[key] for key in keys]
+
     def row_at(self, key: bytes, revision: int) -> bytes | None:
         """The row of ``key`` as it was at ``revision``; None if it did not exist."""
         for generation in self.generations:
@@ -304,10 +323,11 @@ _CARRIED_END = prefix_end(META_CARRIED)
 
 def ended_row(tx: ReadTx, key: bytes, revision: int) -> bytes | None:
     """The version of ``key`` that was live at ``revision`` and has ended since: one seek, however many there are."""
-    ended = tx.scan(HISTORY, history_key(key, revision + 1, 0), escape(key) + REVISION_LIMIT, limit=1)
-    if ended and row_mod_revision(ended[0][1]) <= revision:
-        return ended[0][1]
-    return None
+    (row,) = tx.first_values(HISTORY, (history_key(key, revision + 1, 0),))
+    if row is None:
+        return None
+    of_key, mod_revision = row_place(row)
+    return row if of_key == key and mod_revision <= revision else None
 
 
 def past_rows(

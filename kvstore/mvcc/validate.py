@@ -80,6 +80,31 @@ def check_delete(request: DeleteRangeRequest) -> None:
         raise EmptyKey
 
 
+def plain_puts_bytes(request: TxnRequest) -> int:
+    """The bytes of keys and values of a transaction that ``check_txn`` would pass whatever its number of ops: puts of
+    different keys, without options. -1: it is something else, or something is wrong with it.
+    """
+    if request.compare or request.failure:
+        return -1
+    keys, size_bytes = set(), 0
+    for op in request.success:
+        if op.__class__ is not PutRequest:
+            return -1
+        key, value, lease, _, ignore_value, ignore_lease = op
+        if (
+            type(key) is not bytes
+            or type(value) is not bytes
+            or not key
+            or lease
+            or ignore_value
+            or ignore_lease
+        ):
+            return -1
+        keys.add(key)
+        size_bytes += len(key) + len(value)
+    return size_bytes if len(keys) == len(request.success) else -1
+
+
 def check_txn(request: TxnRequest, max_ops: int) -> None:
     """Check counts and ops, nested ones included; only then keys that two ops would write."""
     _check_ops(request, max_ops)

@@ -59,7 +59,6 @@ from kvstore.wal.replay import Replay, segments_from
 from kvstore.wal.writer import SegmentWriter, install_segment, prepare_segment
 
 Durability = Literal["always", "interval", "off"]
-_BATCH_BYTES_MAX = fmt.MAX_RECORD_BYTES - 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,11 +264,10 @@ class Log:
         if writer.end >= writer.size_limit_bytes:
             writer = self._finish_roll() if self._begun else self._roll_unless_full(writer)
         first = self.last_index + 1
-        data = fmt.encode_batch(first, time_ms, entries)
-        if len(data) > _BATCH_BYTES_MAX:
-            raise RequestTooLarge
         mark = (writer.first_index, writer.end, writer.chain, first)
-        frame, chain = writer.frame(data, self._always)
+        frame, chain = writer.frame(first, time_ms, entries, self._always)
+        if len(frame) > fmt.MAX_RECORD_BYTES:
+            raise RequestTooLarge
         if not writer.has_room(len(frame)):
             with self._poisoned_by_the_disk():
                 writer.make_room(len(frame))

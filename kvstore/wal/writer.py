@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Sequence
 
 from crc32c import crc32c
 
@@ -93,11 +94,16 @@ class SegmentWriter:
         self.end = self.synced = end
         self.chain = chain
 
-    def frame(self, data: bytes, synced_by_itself: bool) -> tuple[bytes, int]:
+    def frame(
+        self, first_index: int, time_ms: int, entries: Sequence[bytes], synced_by_itself: bool
+    ) -> tuple[bytes, int]:
         """The next batch frame, and the chain after it."""
-        chain = crc32c(data, self.chain)
         end = self.end
         synced = end if synced_by_itself else self.synced
+        if len(entries) == 1:
+            return fmt.encode_lone(self._seed, end, self.chain, synced, first_index, time_ms, entries[0])
+        data = fmt.encode_batch(first_index, time_ms, entries)
+        chain = crc32c(data, self.chain)
         return fmt.encode_frame(self._seed, end, fmt.BATCH, chain, synced, data), chain
 
     def _ahead(self) -> tuple[int, int]:

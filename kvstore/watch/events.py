@@ -16,7 +16,7 @@ from kvstore.model import Event, EventType, WatchPosition
 from kvstore.mvcc.overlay import ChangedRow
 
 _PUT, _DELETE = EventType.PUT, EventType.DELETE
-_of = KeyValue.of
+_of = KeyValue.from_row
 _make: Any = partial(tuple.__new__, Event)
 """``Event._make`` without its Python code."""
 
@@ -24,7 +24,7 @@ _make: Any = partial(tuple.__new__, Event)
 def _event(change: ChangedRow) -> Event:
     main, _, key, row = change
     event: Event = _make(
-        (_DELETE, KeyValue(key, mod_revision=main), None) if row is None else (_PUT, _of(key, row), None)
+        (_DELETE, KeyValue(key, mod_revision=main), None) if row is None else (_PUT, _of(row), None)
     )
     return event
 

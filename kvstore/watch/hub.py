@@ -2,7 +2,8 @@
 
 The commit leader only rings a bell. The thread reads what is new from the generations (the backend is not read as
 long as it keeps up) and routes it in pieces of at most 64 changes, with a short sleep between pieces, so that it never
-holds the GIL for long. While no watch is live it does nothing, and before the first watch there is no thread.
+holds the GIL for long. The whole revisions of a piece are one response, which all watchers of the same span share.
+While no watch is live it does nothing, and before the first watch there is no thread.
 
 ``taken`` is the last revision that the thread has begun to route. A watcher may join if its position is past that;
 earlier changes it reads from the store.
@@ -35,9 +36,9 @@ from kvstore.mvcc.changes import change_page
 from kvstore.mvcc.overlay import ChangedRow
 from kvstore.mvcc.state import State
 from kvstore.shelter import start
-from kvstore.watch.index import WatchIndex
+from kvstore.watch.index import Shares, WatchIndex
 from kvstore.watch.mailbox import Mailbox
-from kvstore.watch.watcher import FellBehind, Ready, Watcher
+from kvstore.watch.watcher import Box, FellBehind, Ready, Watcher, piece_of
 
 logger = logging.getLogger("kvstore")
 
@@ -64,9 +65,10 @@ class Hub:
         """Mailboxes by owner."""
         self._index: WatchIndex[Watcher] = WatchIndex()
         self._taken = state.published
-        self._partial: dict[Watcher, list[ChangedRow]] = {}
-        """The changes so far of the revision being routed, by watcher."""
-        self._partial_revision = 0
+        self._routed: Shares[Watcher] = {}
+        """What is routed and not handed out yet: part of a revision, or whole ones."""
+        self._first_routed = 0
+        """The first revision in that; 0 if there is none."""
         self._untold: set[tuple[Mailbox, int]] = set()
         """Requests for progress that cannot be answered yet: (mailbox, watch id; -1 for the whole stream)."""
         self._bell = Bell()
@@ -250,8 +252,8 @@ class Hub:
             and _pending_changes(self.state, position, published) is not None
         )
         self._taken = position - 1 if is_near else published
-        self._partial.clear()
-        self._partial_revision = 0
+        self._routed = {}
+        self._first_routed = 0
 
     def _take_out(self, watcher: Watcher) -> None:
         if watcher.live:
@@ -278,15 +280,19 @@ class Hub:
         if first > last:
             return False
         changes = self._changes(first, last)
-        for at in range(0, len(changes), PIECE_CHANGES):
+        at, count = 0, len(changes)
+        while at < count:
             if at:
                 time.sleep(PAUSE_SECONDS)
                 taken = self._taken
                 self._serve()
                 if self._taken != taken or not self._index:
                     return True  # all have left, and perhaps a new one has come
-            self._route(changes[at : at + PIECE_CHANGES])
-        self._finish_revision()
+            end = _piece_end(changes, at)
+            self._route(changes[at:end])
+            if end == count or changes[end][0] != self._taken:
+                self._hand_out()
+            at = end
         if not changes:
             self._taken = last
         return self._taken < self.state.published
@@ -299,33 +305,30 @@ class Hub:
         return changes
 
     def _route(self, piece: list[ChangedRow]) -> None:
-        find = self._index.find
-        partial = self._partial
-        for change in piece:
-            if change[0] != self._partial_revision:
-                self._finish_revision()
-                self._partial_revision = change[0]
-            for watcher in find(change[2]):
-                if watcher in partial:
-                    partial[watcher].append(change)
-                else:
-                    partial[watcher] = [change]
+        self._first_routed = self._first_routed or piece[0][0]
+        self._index.share(piece, self._routed)
         self._taken = piece[-1][0]
 
-    def _finish_revision(self) -> None:
-        """Deliver the revision that was routed last."""
-        for watcher, changes in self._partial.items():
-            if watcher.live and not watcher.offer(self._partial_revision, changes):
-                self._take_out(watcher)
-                self._send_behind(watcher)
-        self._partial.clear()
-        self._partial_revision = 0
+    def _hand_out(self) -> None:
+        """Deliver what is routed: whole revisions by now, up to ``_taken``."""
+        rung: set[Box] = set()
+        for group, changes in self._routed.items():
+            piece = piece_of(self._taken, changes)
+            for watcher in list(group.watchers):
+                if watcher.live and not watcher.offer(piece):
+                    self._take_out(watcher)
+                    self._send_behind(watcher)
+                rung.add(watcher.mailbox)
+        self._routed = {}
+        self._first_routed = 0
+        for mailbox in rung:
+            mailbox.bell.ring()
 
     def _begin_anew(self) -> None:
         """Something failed half way: every watch then reads the store itself, and meets the reason."""
-        unrouted = self._partial_revision or self._taken + 1
-        self._partial.clear()
-        self._partial_revision = 0
+        unrouted = self._first_routed or self._taken + 1
+        self._routed = {}
+        self._first_routed = 0
         self._index = WatchIndex()
         for watcher in self._all_watchers():
             if watcher.live:
@@ -382,3 +385,12 @@ def _span(changes: list[ChangedRow], first: int, last: int) -> tuple[int, int]:
     if changes[high - 1][0] > last:  # planned, but not durable yet
         high = bisect_left(changes, last + 1, low, high, key=_main_of)
     return low, high
+
+
+def _piece_end(changes: list[ChangedRow], at: int) -> int:
+    """The end of the piece that begins at ``at``: of whole revisions, unless one alone is too large."""
+    end = at + PIECE_CHANGES
+    if end >= len(changes):
+        return len(changes)
+    begun = bisect_left(changes, changes[end][0], at, end, key=_main_of)
+    return begun if begun > at else end

@@ -310,29 +310,33 @@ class WatchStream:
 
     def _step(self, count: int, may_read: bool) -> None:
         """Put what comes next into ``_ahead``, if there is anything: ``count`` live responses, or a page."""
-        queue = self._mailbox.queue
+        queue, ahead = self._mailbox.queue, self._ahead
         while queue or self._behind:
-            if not may_read and self._next_needs_store():
-                return
             if self._behind and (self._store_has_turn or not queue):
-                self._store_has_turn = False
-                self._catch_up()
+                if may_read:
+                    self._store_has_turn = False
+                    self._catch_up()
                 return
-            self._open(queue[0])
+            item = queue[0]
+            if item.__class__ is Batch:
+                watcher, (response, changes, size_bytes) = item
+                if not watcher.ended:
+                    if watcher.prev_kv:
+                        if not may_read:
+                            return
+                        response = response._replace(events=watcher.events(self._state, changes))
+                    watcher.quiet = False
+                    ahead.append((watcher.id, response))
+                watcher.taken_bytes += size_bytes
+            else:
+                self._open(item)
             queue.popleft()
-            if len(self._ahead) >= count:
+            if len(ahead) >= count:
                 self._store_has_turn = True
                 return
 
     def _open(self, item: Item) -> None:
-        if isinstance(item, Batch):
-            watcher, revision, changes, size_bytes = item
-            if not watcher.ended:
-                watcher.quiet = False
-                events = watcher.events(self._state, changes)
-                self._ahead.append((watcher.id, WatchResponse(revision, events)))
-            watcher.taken_bytes += size_bytes
-        elif isinstance(item, Ready):
+        if isinstance(item, Ready):
             self._ahead.append((item.watch_id, item.response))
         elif not item.watcher.ended:
             self._behind[item.watcher] = None

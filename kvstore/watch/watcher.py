@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import deque
-from typing import NamedTuple, Protocol
+from functools import partial
+from typing import Any, NamedTuple, Protocol
 
 from kvstore.bell import Ringing
 from kvstore.errors import Compacted
@@ -13,18 +15,34 @@ from kvstore.mvcc.overlay import ChangedRow
 from kvstore.mvcc.state import State
 from kvstore.mvcc.validate import range_bounds
 from kvstore.watch.events import Events
-from kvstore.watch.index import Span, WatchIndex
+from kvstore.watch.index import Shares, Span, WatchIndex
 
 _CHANGE_OVERHEAD_BYTES = 150
 
 
-class Batch(NamedTuple):
-    """The changes of one revision that a watcher wants."""
+class Piece(NamedTuple):
+    """Whole revisions, as far as a group of watchers wants them. They share it, unless they filter."""
 
-    watcher: Watcher
-    revision: int
+    response: WatchResponse
     changes: list[ChangedRow]
     size_bytes: int
+
+
+def piece_of(revision: int, changes: list[ChangedRow]) -> Piece:
+    """The piece of these changes; everything up to ``revision`` is in it."""
+    size_bytes = sum([len(row or key) + _CHANGE_OVERHEAD_BYTES for _, _, key, row in changes])
+    return Piece(WatchResponse(revision, Events(changes)), changes, size_bytes)
+
+
+class Batch(NamedTuple):
+    """A piece for one watcher."""
+
+    watcher: Watcher
+    piece: Piece
+
+
+_batch: Any = partial(tuple.__new__, Batch)
+"""``Batch._make`` without its Python code."""
 
 
 class FellBehind(NamedTuple):
@@ -63,6 +81,7 @@ class Watcher:
     __slots__ = (
         "_no_delete",
         "_no_put",
+        "_picks",
         "_room_bytes",
         "begins_now",
         "ended",
@@ -93,6 +112,7 @@ class Watcher:
         self.progress_notify = request.progress_notify
         self._no_put = request.no_put
         self._no_delete = request.no_delete
+        self._picks = bool(start.sub or request.no_put or request.no_delete)
         self._room_bytes = room_bytes
         self.queued_bytes = 0
         self.taken_bytes = 0
@@ -114,25 +134,26 @@ class Watcher:
         """The bytes waiting in the queue for this watch."""
         return self.queued_bytes - self.taken_bytes
 
-    def offer(self, revision: int, changes: list[ChangedRow]) -> bool:
-        """Queue the changes of one revision. False if the queue is full, or its consumer is gone."""
-        if revision < self.position:
+    def offer(self, piece: Piece) -> bool:
+        """Queue a piece; its mailbox has to be rung then. False if the queue is full, or its consumer is gone."""
+        response, changes, size_bytes = piece
+        if response.revision < self.position:
             return True  # it began later, or has read this from the store
         if self.ended:
             return False
-        changes = self.wanted(changes)
+        first = changes[0][0]
+        if first < self.position or self._picks:
+            changes = self.wanted(changes[bisect_left(changes, (self.position,)) :])
+            piece = piece_of(response.revision, changes)
+            size_bytes = piece.size_bytes
         if changes:
-            size_bytes = sum([len(row or key) + _CHANGE_OVERHEAD_BYTES for _, _, key, row in changes])
             buffered_bytes = self.queued_bytes - self.taken_bytes
             if buffered_bytes and buffered_bytes + size_bytes > self._room_bytes:
-                self.position = revision
+                self.position = max(self.position, first)
                 return False
             self.queued_bytes += size_bytes
-            self.mailbox.queue.append(Batch(self, revision, changes, size_bytes))
-            self.position = revision + 1
-            self.mailbox.bell.ring()
-        else:
-            self.position = revision + 1
+            self.mailbox.queue.append(_batch((self, piece)))
+        self.position = response.revision + 1
         return True
 
     def wanted(self, changes: list[ChangedRow]) -> list[ChangedRow]:
@@ -162,7 +183,7 @@ def _before(state: State, revision: int, key: bytes, row: bytes | None) -> KeyVa
         before = state.row_at(key, revision - 1)
     except Compacted:
         return None
-    return None if before is None else KeyValue.of(key, before)
+    return None if before is None else KeyValue.from_row(before)
 
 
 # --- several watchers over one page -------------------------------------------------------
@@ -179,8 +200,6 @@ def route(group: list[Watcher], changes: list[ChangedRow]) -> dict[Watcher, list
     index: WatchIndex[Watcher] = WatchIndex()
     for watcher in group:
         index.add(watcher.span, watcher)
-    shares: dict[Watcher, list[ChangedRow]] = {}
-    for change in changes:
-        for watcher in index.find(change[2]):
-            shares.setdefault(watcher, []).append(change)
-    return shares
+    shares: Shares[Watcher] = {}
+    index.share(changes, shares)
+    return {watcher: share for alike, share in shares.items() for watcher in alike.watchers}

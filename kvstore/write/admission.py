@@ -33,8 +33,8 @@ from kvstore.model import (
     TxnRequest,
 )
 from kvstore.mvcc.plan import is_read_only
-from kvstore.mvcc.size import check_size
-from kvstore.mvcc.validate import check_delete, check_number, check_put, check_txn
+from kvstore.mvcc.size import check_size, is_surely_small
+from kvstore.mvcc.validate import check_delete, check_number, check_put, check_txn, plain_puts_bytes
 from kvstore.options import Options
 
 PUT_COST_BYTES = 256
@@ -54,9 +54,16 @@ def check(request: Request, options: Options) -> int:
 
 
 def _put(request: PutRequest, options: Options) -> int:
-    check_put(request)
-    check_size(request, options.max_request_bytes)
-    return PUT_COST_BYTES + len(request.key) + len(request.value)
+    key, value, lease, _, ignore_value, ignore_lease = request
+    is_plain = (
+        type(key) is bytes and type(value) is bytes and key and not (lease or ignore_value or ignore_lease)
+    )
+    if not is_plain:
+        check_put(request)
+    size_bytes = len(key) + len(value)
+    if not is_surely_small(1, size_bytes, options.max_request_bytes):
+        check_size(request, options.max_request_bytes)
+    return PUT_COST_BYTES + size_bytes
 
 
 def _put_with_ttl(request: PutWithTTLRequest, options: Options) -> int:
@@ -75,6 +82,13 @@ def _delete(request: DeleteRangeRequest, options: Options) -> int:
 
 
 def _txn(request: TxnRequest, options: Options) -> int:
+    puts, size_bytes = len(request.success), plain_puts_bytes(request)
+    if (
+        size_bytes > 0
+        and puts <= options.max_txn_ops
+        and is_surely_small(puts, size_bytes, options.max_request_bytes)
+    ):
+        return PUT_COST_BYTES * puts + size_bytes
     check_txn(request, options.max_txn_ops)
     if is_read_only(request):
         return 0

@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar, cast
 
 import apsw
 import lmdb
@@ -20,7 +20,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 from kvstore.backends import lmdb as lmdb_module
-from kvstore.backends import sqlite
+from kvstore.backends import lmdb_tx, sqlite
 from kvstore.backends.lmdb import LMDBBackend
 from kvstore.backends.lmdb_file import parse_meta
 from kvstore.backends.long_keys import SLICE
@@ -654,4 +654,35 @@ def test_the_mirror_sees_a_difference(tmp_path: Path) -> None:
         for ask in (lambda: view.scan("latest"), lambda: view.count("latest")):
             with pytest.raises(Disagreement):
                 ask()
+    db.close()
+
+
+class _CountedCursor:
+    """A cursor that counts the rows that are read from it."""
+
+    def __init__(self, cursor: lmdb.Cursor[bytes]) -> None:
+        self._cursor = cursor
+        self.rows = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._cursor, name)
+
+    def iternext(self) -> Iterator[tuple[bytes, bytes]]:
+        for row in self._cursor.iternext():
+            self.rows += 1
+            yield row
+
+
+def test_a_long_scan_reads_little_beyond_its_end(tmp_path: Path) -> None:
+    """However many rows a scan returns, it reads less than one chunk past them."""
+    keys = [b"%05d" % number for number in range(3000)]
+    db = LMDBBackend.open(tmp_path / "db", TABLES)
+    with db.write() as batch:
+        batch.put_many("latest", [(key, b"v") for key in keys])
+    with db.environment.begin() as tx:
+        for end in (1, 64, 65, 1000, 1984):
+            cursor = _CountedCursor(tx.cursor(db.short["latest"]))
+            rows = lmdb_tx._scan(cast(Any, cursor), b"", keys[end], 0, False)
+            assert [key for key, _ in rows] == keys[:end]
+            assert cursor.rows <= end + lmdb_tx.CHUNK_ROWS
     db.close()

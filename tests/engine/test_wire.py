@@ -27,6 +27,7 @@ EDGES = [
 def test_varints_are_those_of_protobuf(value: int) -> None:
     """Encoding gives protobuf's bytes, and decoding gives the value and where it ends."""
     data = wire.varint(value)
+    assert wire.counter(value) == data
     assert data == encoder._VarintBytes(value)  # type: ignore[attr-defined]  # private, and the only one there is
     assert wire.read_varint(b"\xff" + data + b"\x01", 1) == (value, 1 + len(data))
     assert decoder._DecodeVarint(data, 0)[0] == value  # type: ignore[attr-defined]
@@ -36,6 +37,7 @@ def test_varints_are_those_of_protobuf(value: int) -> None:
 def test_negative_numbers_are_ten_byte_varints(value: int) -> None:
     """An int64 below zero is its two's complement, and comes back through ``signed``."""
     data = wire.varint(value)
+    assert wire.counter(value) == data
     assert len(data) == 10
     assert wire.signed(wire.read_varint(data, 0)[0]) == value
 

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 import kvstore
-from kvstore import KeyValue, Store, ops
+from kvstore import Store, ops
 from kvstore.aio import AsyncStore
 from tests.harness.checkers import linearizability, revision_order, store_model
 from tests.harness.checkers.linearizability import Recorder
@@ -320,7 +320,7 @@ def test_watches_keep_their_promises_while_everything_runs(tmp_path: Path, backe
             assert validate(recorded(request, responses), log) == []
 
 
-def _event(main: int, key: bytes, kv: KeyValue | Any) -> Event:
+def _event(main: int, key: bytes, kv: Any) -> Event:
     if kv is None:
         return Event("delete", store_model.KeyValue(key, mod_revision=main))
     return Event("put", store_model.KeyValue(*kv))

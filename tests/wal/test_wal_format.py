@@ -118,6 +118,18 @@ def test_a_batch_is_a_protobuf_message(first_index: int, time_ms: int, entries: 
     assert fmt.first_index(data) == first_index
 
 
+@given(U64, U64, st.integers(0, (1 << 32) - 1), U64, st.integers(1, 1 << 63), st.binary(max_size=300))
+def test_a_lone_entry_has_the_same_bytes(
+    seed: int, offset: int, chain: int, synced: int, index: int, entry: bytes
+) -> None:
+    """The short way to the frame of one entry is what the two general steps would write."""
+    data = fmt.encode_batch(index, 1_700_000_000_000, [entry])
+    expected = crc32c(data, chain)
+    frame = fmt.encode_frame(seed & 0xFFFF_FFFF, offset, fmt.BATCH, expected, synced, data)
+    lone = fmt.encode_lone(seed & 0xFFFF_FFFF, offset, chain, synced, index, 1_700_000_000_000, entry)
+    assert lone == (frame, expected)
+
+
 @given(U64, U64, U64, U64, st.binary())
 def test_metadata_is_a_protobuf_message(
     cluster_id: int, member_id: int, first_index: int, created_ms: int, extra: bytes

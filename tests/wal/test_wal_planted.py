@@ -60,7 +60,7 @@ def frames_that_claim_an_unsynced_past(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(
         writer.SegmentWriter,
         "frame",
-        lambda self, data, synced_by_itself: frame(self, data, synced_by_itself=True),
+        lambda self, first_index, time_ms, entries, _: frame(self, first_index, time_ms, entries, True),
     )
 
 

@@ -449,7 +449,7 @@ def test_no_thread_for_the_hub(store: Store, monkeypatch: pytest.MonkeyPatch) ->
         assert store.status().watchers == 1
 
 
-@pytest.mark.parametrize("place", ["_route", "_finish_revision", "_admit", "_pending", "offer", "ring"])
+@pytest.mark.parametrize("place", ["_route", "_hand_out", "_admit", "_pending", "offer", "ring"])
 def test_a_delivery_that_fails_is_made_up_for(
     store: Store, place: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

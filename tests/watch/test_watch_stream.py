@@ -2,14 +2,17 @@
 
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 import kvstore
+from kvstore.bell import Bell
 from kvstore.model import WatchRequest, WatchResponse
 from kvstore.store import Store
 from kvstore.watch import WatchStream
+from kvstore.watch.hub import Hub
 from tests.harness.watching import BACKENDS, TIMEOUT_SECONDS, hub_of, open_store, revisions, settle
 
 EVERYTHING = WatchRequest(kvstore.FROM_KEY, kvstore.FROM_KEY)
@@ -209,10 +212,14 @@ def test_progress_waits_for_a_future_watch(store: Store, stream: WatchStream) ->
     stream.request_progress()
     for _ in range(5):
         store.put(b"k", b"v")
-    seen = [following(stream) for _ in range(3)]
-    told = [response.revision for watch_id, response in seen if watch_id == -1]
-    assert told and min(told) >= 4
-    assert sorted(revision for _, r in seen for revision in revisions(r.events)) in ([5, 6], [5])
+    told: list[int] = []
+    seen: list[int] = []
+    while not told or len(seen) < 2:
+        watch_id, response = following(stream)
+        seen += revisions(response.events)
+        told += [response.revision] if watch_id == -1 else []
+    assert min(told) >= 4
+    assert seen == [5, 6]
 
 
 def test_periodic_progress(tmp_path: Path) -> None:
@@ -277,3 +284,56 @@ def test_cancel_and_close_may_race(store: Store) -> None:
     assert failures == []
     assert hub_of(store).watchers == 0
     assert len(hub_of(store)._index) == 0
+
+
+@contextmanager
+def stopped(hub: Hub) -> Iterator[None]:
+    """Inside, the hub's thread delivers nothing."""
+    begun, go_on = Bell(), Bell()
+
+    def stop(_: object) -> None:
+        begun.ring()
+        go_on.wait(TIMEOUT_SECONDS)
+
+    hub._ask(stop, None)
+    assert begun.wait(TIMEOUT_SECONDS)
+    try:
+        yield
+    finally:
+        go_on.ring()
+
+
+def test_a_live_watch_gets_all_that_is_new_as_one_response(store: Store, stream: WatchStream) -> None:
+    """Revisions that wait together for the hub's thread are handed out together, whole; nobody waits for more."""
+    stream.create(EVERYTHING)
+    following(stream)
+    with stopped(hub_of(store)):
+        tickets = [store.put_nowait(b"k%d" % number, b"v") for number in range(40)]
+        store.txn(success=[kvstore.ops.put(b"t%d" % number) for number in range(100)])
+        assert all(ticket.is_done() for ticket in tickets)
+    sizes: list[int] = []
+    last = 1
+    while sum(sizes) < 140:
+        _, response = following(stream)
+        got = revisions(response.events)
+        assert got[0] == last + 1 and got[-1] == response.revision
+        sizes.append(len(got))
+        last = response.revision
+    assert sizes == [40, 100]
+
+
+def test_a_watch_that_begins_amid_a_piece_gets_only_its_part(store: Store, stream: WatchStream) -> None:
+    """Two watches of one span share what is routed; one of them wants only the end of it."""
+    stream.create(EVERYTHING, 1)
+    stream.create(EVERYTHING._replace(start_revision=20), 2)
+    stream.create(EVERYTHING._replace(start_revision=12, start_sub=1, no_delete=True), 3)
+    stream.create(EVERYTHING._replace(start_revision=42), 4)
+    with stopped(hub_of(store)):
+        for number in range(30):
+            ticket = store.put_nowait(b"k%d" % number, b"v")
+        store.wait(ticket)
+    seen: dict[int, list[int]] = {1: [], 2: [], 3: [], 4: []}
+    while len(seen[1]) < 30 or len(seen[2]) < 12 or len(seen[3]) < 19:
+        watch_id, response = following(stream)
+        seen[watch_id] += revisions(response.events)
+    assert seen == {1: [*range(2, 32)], 2: [*range(20, 32)], 3: [*range(13, 32)], 4: []}
