@@ -15,13 +15,16 @@ from __future__ import annotations
 
 import logging
 import os
+import warnings
 from collections.abc import Callable, Generator, Sequence
-from functools import partial
+from functools import partial, wraps
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, Unpack
 
 from kvstore import _platform as _platform
+from kvstore import ops as ops
 from kvstore._version import __version__ as __version__
+from kvstore.codecs import BYTES, INTEGER, JSON, TEXT, Codec, Json
 from kvstore.errors import (
     BadArgument,
     Busy,
@@ -44,6 +47,7 @@ from kvstore.errors import (
     LeaseProvided,
     LeaseTTLTooLarge,
     MissingDependency,
+    NearlyFull,
     NoDescriptor,
     NotAStore,
     NoThread,
@@ -63,45 +67,72 @@ from kvstore.errors import (
     StoreLocked,
     StorePoisoned,
     StoreUnreachable,
+    TimeUnknown,
     TooManyOps,
     TooNew,
     TooOld,
     Unauthenticated,
     Unavailable,
+    UndecodableValue,
     Unsupported,
     ValueProvided,
     WatchCanceled,
+    WatchTimeout,
     WrongStore,
 )
 from kvstore.keyvalue import KeyValue, KeyValues
 from kvstore.model import (
     FROM_KEY,
+    Alarm,
     Change,
+    CompactionResponse,
     Compare,
+    DeleteRangeResponse,
     Event,
     EventType,
+    HashKVResponse,
+    LeaseGrantResponse,
+    LeaseKeepAliveResponse,
+    LeaseRevokeResponse,
+    LeaseTimeToLiveResponse,
+    Op,
+    PutResponse,
+    RangeResponse,
     SortOrder,
     SortTarget,
+    TxnResponse,
     WatchPosition,
+    WatchRequest,
     WatchResponse,
     prefix_end,
 )
-from kvstore.ops import create_revision, delete, get, lease, mod_revision, put, txn, value, version
-from kvstore.options import BadOption, Options
+from kvstore.ops import create_revision, lease, mod_revision, value, version
+from kvstore.options import BadOption, OpenOptions, Options
 from kvstore.shelter import Sheltered
 
 if TYPE_CHECKING:
     from kvstore import metrics as metrics
     from kvstore.aio import AsyncStore, AsyncView
     from kvstore.backend import Progress
+    from kvstore.compound import PutManyResponse
+    from kvstore.map_view import AsyncMapView, Changed, MapView, ReadMapView, Version
     from kvstore.observe.doctor import Fact
+    from kvstore.observe.estimates import CompactionEstimate, DefragmentEstimate
+    from kvstore.observe.status import Health, Status
     from kvstore.opened import Snapshot
     from kvstore.protocol import Engine
     from kvstore.recovery import Engine as LocalEngine
+    from kvstore.scans import AsyncScan, Scan
     from kvstore.served import AnyStore, AsyncServer, Server
+    from kvstore.snapshot.reader import SnapshotInfo
     from kvstore.snapshot.restore import Restored
     from kvstore.store import Store, View
+    from kvstore.upkeep.defragment import Defragmented
     from kvstore.verification.report import Report, Steps
+    from kvstore.watch.asynchronous import AsyncWatch, AsyncWatchStream
+    from kvstore.watch.iterators import CallbackWatch, Watch
+    from kvstore.watch.stream import WatchStream
+    from kvstore.write.ticket import Ticket
 
 logging.getLogger("kvstore").addHandler(logging.NullHandler())  # nothing is said unless somebody listens
 
@@ -109,18 +140,33 @@ if not os.path.isdir(os.path.join(__path__[0], "backends")):  # a checkout, wher
     __path__.append(os.path.dirname(__path__[0]))
 
 __all__ = [
+    "Alarm",
+    "AsyncMapView",
+    "AsyncScan",
+    "AsyncServer",
     "AsyncStore",
     "AsyncView",
+    "AsyncWatch",
+    "AsyncWatchStream",
+    "BYTES",
     "BadArgument",
     "BadOption",
-    "Change",
     "Busy",
+    "CallbackWatch",
+    "Change",
+    "Changed",
     "Code",
+    "Codec",
     "Compacted",
+    "CompactionEstimate",
+    "CompactionResponse",
     "Compare",
     "CorruptCluster",
     "Corruption",
     "DeadlineExceeded",
+    "DefragmentEstimate",
+    "Defragmented",
+    "DeleteRangeResponse",
     "DiskFailed",
     "DiskFull",
     "DuplicateKey",
@@ -128,52 +174,87 @@ __all__ = [
     "Event",
     "EventType",
     "FROM_KEY",
+    "Fact",
     "ForkedStore",
     "FutureRevision",
+    "HashKVResponse",
+    "Health",
+    "INTEGER",
     "InvalidSortOption",
+    "JSON",
+    "Json",
     "KVStoreError",
     "KeyNotFound",
     "KeyValue",
     "KeyValues",
     "LeaseExists",
+    "LeaseGrantResponse",
+    "LeaseKeepAliveResponse",
     "LeaseNotFound",
     "LeaseProvided",
+    "LeaseRevokeResponse",
     "LeaseTTLTooLarge",
+    "LeaseTimeToLiveResponse",
+    "MapView",
     "MissingDependency",
+    "NearlyFull",
     "NoDescriptor",
     "NoThread",
     "NotAStore",
+    "Op",
+    "OpenError",
+    "OpenOptions",
+    "Options",
     "OutcomeUnknown",
     "Overloaded",
-    "OpenError",
-    "Options",
     "PermissionDenied",
+    "PutManyResponse",
+    "PutResponse",
     "QuotaExceeded",
+    "RangeResponse",
+    "ReadMapView",
     "ReadOnly",
     "Reentered",
+    "Report",
     "RequestError",
     "RequestTooLarge",
+    "Restored",
     "RevisionsExhausted",
+    "Scan",
+    "Server",
+    "Snapshot",
+    "SnapshotInfo",
     "SortOrder",
     "SortTarget",
     "SpaceError",
     "StateError",
+    "Status",
     "Store",
     "StoreClosed",
     "StoreLocked",
     "StorePoisoned",
     "StoreUnreachable",
+    "TEXT",
+    "Ticket",
+    "TimeUnknown",
     "TooManyOps",
     "TooNew",
     "TooOld",
+    "TxnResponse",
     "Unauthenticated",
     "Unavailable",
+    "UndecodableValue",
     "Unsupported",
     "ValueProvided",
+    "Version",
     "View",
+    "Watch",
     "WatchCanceled",
     "WatchPosition",
+    "WatchRequest",
     "WatchResponse",
+    "WatchStream",
+    "WatchTimeout",
     "WrongStore",
     "connect",
     "connect_async",
@@ -198,15 +279,18 @@ __all__ = [
 ]
 
 
-def open(data_dir: str | os.PathLike[str], backend: str | None = None, **options: Any) -> Store:
+def open(
+    data_dir: str | os.PathLike[str], backend: str | None = None, **options: Unpack[OpenOptions]
+) -> Store:
     """Open the store in ``data_dir``, creating it if the directory is absent or empty.
 
-    ``backend``: ``"lmdb"`` (default), ``"sqlite"`` or ``"memory"``; ``options``: the fields of ``Options``.
+    ``backend``: ``"lmdb"``, ``"sqlite"`` or ``"memory"``; if none is named, that of the store that is there, for a new
+    one ``"lmdb"``. ``options``: the fields of ``Options``.
     Raises ``StoreLocked`` (held by another process; waits ``lock_timeout_seconds`` for it), ``NotAStore``,
     ``WrongStore`` (another backend's), ``TooNew``, ``Corruption``, ``BadOption``.
     """
     opening: Sheltered[Store] = Sheltered(
-        lambda: _open(data_dir, backend, options, opening.check), undo=lambda store: store.close()
+        lambda: _open(data_dir, backend, dict(options), opening.check), undo=lambda store: store.close()
     )
     try:
         return opening.run()
@@ -254,9 +338,11 @@ class _OpenAsync:
             await self._store.close()
 
 
-def open_async(data_dir: str | os.PathLike[str], backend: str | None = None, **options: Any) -> _OpenAsync:
+def open_async(
+    data_dir: str | os.PathLike[str], backend: str | None = None, **options: Unpack[OpenOptions]
+) -> _OpenAsync:
     """As ``open``, for asyncio: ``async with kvstore.open_async("data") as store`` or ``await`` it."""
-    return _OpenAsync(partial(_engine, data_dir, backend, options))
+    return _OpenAsync(partial(_engine, data_dir, backend, dict(options)))
 
 
 def _engine(
@@ -264,7 +350,22 @@ def _engine(
 ) -> LocalEngine:
     from kvstore.recovery import open_engine
 
-    return open_engine(data_dir, Options.load({"backend": backend, **options}), check=check)
+    chosen = Options.load({"backend": backend, **options})
+    if backend is None and os.environ.get("KVSTORE_BACKEND") is None:
+        chosen = _as_found(data_dir, chosen)
+    return open_engine(data_dir, chosen, check=check)
+
+
+def _as_found(data_dir: str | os.PathLike[str], chosen: Options) -> Options:
+    """The options, with the backend of the store that is there already, if its files tell."""
+    from kvstore.layout import DataDir
+    from kvstore.recognition import backend_of
+
+    try:
+        there = backend_of(DataDir.at(data_dir, chosen.wal_dir))
+    except (OSError, KVStoreError):
+        there = None  # opening says what is wrong
+    return chosen if there is None else chosen.with_(backend=there.name)
 
 
 def open_snapshot(path: str | os.PathLike[str], *, verify: bool = False) -> Snapshot:
@@ -384,18 +485,71 @@ def doctor(data_dir: str | os.PathLike[str], **options: Any) -> list[Fact]:
     return diagnose(data_dir, options=Options.load(options))
 
 
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+
+
+def _builds(make: Callable[_P, _T]) -> Callable[_P, _T]:
+    """A former name of a function of ``ops``: it only builds an operation, and looks as if it did something."""
+
+    @wraps(make)
+    def call(*args: _P.args, **kwargs: _P.kwargs) -> _T:
+        name = make.__name__
+        text = (
+            f"kvstore.{name} only builds an operation of a transaction: write kvstore.ops.{name} (or, to do it, "
+            f"store.{name})"
+        )
+        warnings.warn(text, DeprecationWarning, stacklevel=2)
+        return make(*args, **kwargs)
+
+    return call
+
+
+put = _builds(ops.put)
+get = _builds(ops.get)
+delete = _builds(ops.delete)
+txn = _builds(ops.txn)
+
+
 if not TYPE_CHECKING:  # a type checker sees the imports above, and that there is no kvstore.opne
+    _LATER = {
+        "Store": "kvstore.store",
+        "View": "kvstore.store",
+        "AsyncStore": "kvstore.aio",
+        "AsyncView": "kvstore.aio",
+        "MapView": "kvstore.map_view",
+        "ReadMapView": "kvstore.map_view",
+        "AsyncMapView": "kvstore.map_view",
+        "Version": "kvstore.map_view",
+        "Changed": "kvstore.map_view",
+        "Scan": "kvstore.scans",
+        "AsyncScan": "kvstore.scans",
+        "PutManyResponse": "kvstore.compound",
+        "Snapshot": "kvstore.opened",
+        "Watch": "kvstore.watch.iterators",
+        "CallbackWatch": "kvstore.watch.iterators",
+        "AsyncWatch": "kvstore.watch.asynchronous",
+        "AsyncWatchStream": "kvstore.watch.asynchronous",
+        "WatchStream": "kvstore.watch.stream",
+        "Status": "kvstore.observe.status",
+        "Health": "kvstore.observe.status",
+        "CompactionEstimate": "kvstore.observe.estimates",
+        "DefragmentEstimate": "kvstore.observe.estimates",
+        "Fact": "kvstore.observe.doctor",
+        "Defragmented": "kvstore.upkeep.defragment",
+        "SnapshotInfo": "kvstore.snapshot.reader",
+        "Restored": "kvstore.snapshot.restore",
+        "Report": "kvstore.verification.report",
+        "Ticket": "kvstore.write.ticket",
+        "Server": "kvstore.served",
+        "AsyncServer": "kvstore.served",
+    }
+    """What is loaded on first use, and from where."""
 
     def __getattr__(name: str) -> Any:
         """Load stores, views and ``metrics`` on first use: importing this package stays light."""
-        if name in ("Store", "View"):
-            from kvstore import store
-
-            return getattr(store, name)
         if name == "metrics":
             return import_module("kvstore.metrics")
-        if name in ("AsyncStore", "AsyncView"):
-            from kvstore import aio
-
-            return getattr(aio, name)
+        if name in _LATER:
+            return getattr(import_module(_LATER[name]), name)
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -13,16 +13,20 @@ which finishes in its thread; a store that an abandoned ``open_async`` opens is 
 from __future__ import annotations
 
 import threading
+from collections.abc import Generator
 from types import TracebackType
-from typing import TYPE_CHECKING, Self, cast
+from typing import TYPE_CHECKING, Any, NoReturn, Self, cast
 
 from kvstore import ops
+from kvstore.arguments import check_number
 from kvstore.awaited_writes import AwaitedWrites
-from kvstore.loops import Awaited
+from kvstore.loops import Awaited, in_thread
+from kvstore.model import LeaseKeepAliveResponse
 from kvstore.protocol import EmbeddedEngine, Engine
+from kvstore.scans import AsyncScan
 from kvstore.shelter import start
-from kvstore.store import Reader, Store, View
-from kvstore.twins import Twin, apart, at_once, streamed, threaded, twin, written
+from kvstore.store import Reader, Store, View, renewed
+from kvstore.twins import Twin, apart, at_once, composed, plain, streamed, threaded, twin, written
 
 if TYPE_CHECKING:
     from kvstore.engine import LocalEngine
@@ -52,16 +56,53 @@ class AsyncReader(Twin):
 
     range = threaded(Reader.range)
     count = threaded(Reader.count)
-    scan = streamed(Reader.scan)
+
+    @twin(Reader.scan)
+    def scan(
+        self,
+        key: bytes | None = None,
+        range_end: bytes | None = None,
+        *,
+        prefix: bytes | None = None,
+        revision: int = 0,
+        reverse: bool = False,
+        limit: int = 0,
+        keys_only: bool = False,
+        page_rows: int = 1000,
+    ) -> AsyncScan:
+        return AsyncScan(
+            self._twin.scan(
+                key,
+                range_end,
+                prefix=prefix,
+                revision=revision,
+                reverse=reverse,
+                limit=limit,
+                keys_only=keys_only,
+                page_rows=page_rows,
+            )
+        )
 
 
 class AsyncView(AsyncReader):
-    """The store as it was at one revision. Holds no resources; usable until that revision is compacted."""
+    """The store as it was at one revision. Holds no resources; usable until that revision is compacted.
+
+    ``await`` it right after ``at`` where that asks a server: the revision is then checked.
+    """
 
     def __init__(self, view: View) -> None:
         self._twin: View = view
 
+    def __await__(self) -> Generator[Any, None, AsyncView]:
+        return self._checked().__await__()
+
+    async def _checked(self) -> AsyncView:
+        await in_thread(self._twin.check)
+        return self
+
     get = threaded(View.get)
+    check = threaded(View.check)
+    diff = streamed(View.diff)
 
     @property
     def revision(self) -> int:
@@ -91,10 +132,16 @@ class AsyncStore(AsyncReader):
 
     @twin(Store.at)
     def at(self, revision: int) -> AsyncView:
-        return AsyncView(self._twin.at(revision))
+        if self._answers is not None:
+            return AsyncView(self._twin.at(revision))
+        check_number("revision", revision, 1)
+        return AsyncView(View(self._twin._engine, revision))  # awaiting it asks
 
     history = streamed(Store.history)
     diff = streamed(Store.diff)
+    time_of = threaded(Store.time_of)
+    revision_at = threaded(Store.revision_at)
+    times = streamed(Store.times)
     hash_kv = threaded(Store.hash_kv)
 
     @property
@@ -114,6 +161,10 @@ class AsyncStore(AsyncReader):
     put = written(Store.put)
     delete = written(Store.delete)
     txn = written(Store.txn)
+    put_many = composed(Store.put_many)
+    incr = composed(Store.incr)
+    put_nowait = plain(Store.put_nowait)
+    wait = threaded(Store.wait)
 
     # --- watching ---------------------------------------------------------------------
 
@@ -154,7 +205,12 @@ class AsyncStore(AsyncReader):
 
     grant_lease = threaded(Store.grant_lease)
     revoke_lease = threaded(Store.revoke_lease)
-    keep_alive = threaded(Store.keep_alive)
+    _renew = threaded(Store._renew)
+
+    @twin(Store.keep_alive)
+    async def keep_alive(self, lease: int) -> LeaseKeepAliveResponse:
+        return renewed(lease, await self._renew(lease))
+
     lease_time_to_live = threaded(Store.lease_time_to_live)
     leases = threaded(Store.leases)
 
@@ -177,6 +233,15 @@ class AsyncStore(AsyncReader):
         await Awaited(self._twin.close).wait()
         if self._answers is not None:
             self._answers.wake_all()
+
+    def __copy__(self) -> NoReturn:
+        self._twin.__copy__()
+
+    def __deepcopy__(self, _: object) -> NoReturn:
+        self._twin.__copy__()
+
+    def __reduce__(self) -> NoReturn:
+        self._twin.__reduce__()
 
     async def __aenter__(self) -> Self:
         return self

@@ -35,7 +35,7 @@ class AwaitedWrites:
         self._unwoken: list[Ticket] = []
         """Settled tickets whose loops may not have been told yet."""
 
-    def put(self, request: PutRequest, ttl_seconds: int = 0) -> Awaitable[Any]:
+    def put(self, request: PutRequest, ttl_seconds: float = 0) -> Awaitable[Any]:
         engine = self._engine
         asked: Request = PutWithTTLRequest(request, ttl_seconds) if ttl_seconds else request
         if engine.overloaded:

@@ -134,7 +134,7 @@ class LocalEngine(Reads):
     # then blocks until it is durable; ``submit`` plans it at once and returns a ticket; ``ask_soon`` puts it down for
     # the flusher, which plans it. The rest is the writer's.
 
-    def put(self, request: PutRequest, ttl_seconds: int = 0) -> PutResponse:
+    def put(self, request: PutRequest, ttl_seconds: float = 0) -> PutResponse:
         """Write a key. With ``ttl_seconds`` the same log entry grants the key a lease of its own."""
         response: PutResponse = self.ask(PutWithTTLRequest(request, ttl_seconds) if ttl_seconds else request)
         return response

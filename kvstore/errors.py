@@ -6,6 +6,8 @@
     |   |-- TooManyOps, DuplicateKey, RequestTooLarge
     |   |-- Compacted, FutureRevision
     |   |-- LeaseNotFound, LeaseExists, LeaseTTLTooLarge
+    |   |-- TimeUnknown           the log no longer says when that was
+    |   |-- UndecodableValue      a view's codec cannot read what is there
     |   |-- BadArgument           a value that means nothing; the message names the argument
     |   |-- PermissionDenied, Unauthenticated  a server with users: not allowed to, or not known
     |   `-- WatchCanceled
@@ -26,6 +28,7 @@
         |-- Unsupported           only a store on this machine can; the message says what to do instead
         |-- StoreUnreachable      its directory was renamed or removed, or this user may not use it
         |-- NoThread, NoDescriptor  not now: no thread, or no file descriptor, is available
+        |-- WatchTimeout          nothing came from a watch in time (also a TimeoutError)
         |-- Overloaded            not now: writers need the memory
         |-- Busy                  not now: another process locks or reads the backend's file
         |-- Unavailable           not now: no server can be reached that answers; nothing was written
@@ -33,8 +36,9 @@
         |-- OutcomeUnknown        no answer to a write: it was made, or it was not
         `-- Reentered             not here: this thread is in the middle of a write
 
-``code`` is the gRPC status code that etcd answers with, so one handler serves both. ``retryable`` says whether the
-same call may succeed later as it stands. The messages of request errors are etcd's, to the letter.
+``code`` is the gRPC status code that etcd answers with, so one handler serves both; ``etcd_text`` is etcd's message, to
+the letter, where etcd has one. ``retryable`` says whether the same call may succeed later as it stands. ``str(error)``
+begins with etcd's text, and goes on with what is wrong and what to do (``remedy``); the numbers in it are attributes.
 """
 
 from __future__ import annotations
@@ -71,9 +75,14 @@ class KVStoreError(Exception):
     code: Code = Code.UNKNOWN
     retryable: bool = False
     message: str = "kvstore error"
+    remedy: str = ""
+    """What to do about it; empty: that is plain, or not known."""
 
-    def __init__(self, message: str | None = None) -> None:
-        super().__init__(message if message is not None else self.message)
+    def __init__(self, message: str | None = None, *, detail: str = "") -> None:
+        text = message if message is not None else self.message
+        self.etcd_text = text if text.startswith("etcdserver: ") else ""
+        """What etcd says in its place; empty: etcd has no such error."""
+        super().__init__("; ".join(filter(None, (": ".join(filter(None, (text, detail))), self.remedy))))
 
 
 # --- the request was wrong -------------------------------------------------------------
@@ -87,63 +96,109 @@ class RequestError(KVStoreError):
 
 class EmptyKey(RequestError):
     message = "etcdserver: key is not provided"
+    remedy = 'a key has at least one byte (prefix=b"" stands for every key)'
 
 
 class KeyNotFound(RequestError):
-    """``ignore_value``/``ignore_lease`` on an absent key, or an empty transaction op."""
+    """``ignore_value``/``ignore_lease`` on an absent ``key``, or an empty transaction op."""
 
     message = "etcdserver: key not found"
+
+    def __init__(self, message: str | None = None, *, key: bytes = b"") -> None:
+        super().__init__(message, detail=_about(key, "there is nothing to keep the value or lease of"))
+        self.key = key
 
 
 class ValueProvided(RequestError):
     message = "etcdserver: value is provided"
+    remedy = "give either a value or ignore_value"
 
 
 class LeaseProvided(RequestError):
     message = "etcdserver: lease is provided"
+    remedy = "give one of lease, ttl and ignore_lease"
 
 
 class InvalidSortOption(RequestError):
     message = "etcdserver: invalid sort option"
+    remedy = "sort_order is a SortOrder, sort_target a SortTarget"
 
 
 class TooManyOps(RequestError):
+    """More than ``limit`` operations (``option``): ``size`` of them, or so many in a nested transaction."""
+
     message = "etcdserver: too many operations in txn request"
+    option = "max_txn_ops"
+    remedy = "write them in several transactions (put_many does), or open the store with a larger max_txn_ops"
+
+    def __init__(self, size: int = 0, limit: int = 0) -> None:
+        super().__init__(detail=f"{size} of them, {self.option} allows {limit}" if size else "")
+        self.size = size
+        self.limit = limit
 
 
 class DuplicateKey(RequestError):
+    """Two operations of one transaction write ``key``."""
+
     message = "etcdserver: duplicate key given in txn request"
+
+    def __init__(self, key: bytes = b"") -> None:
+        super().__init__(detail=_about(key, "is written twice"))
+        self.key = key
 
 
 class RequestTooLarge(RequestError):
-    """The request is larger than ``limit_bytes``; a note names the limit and the size."""
+    """The request takes ``size`` bytes, and ``option`` allows ``limit`` (also ``size_bytes``, ``limit_bytes``).
+
+    ``key``: what it puts, if that is one key.
+    """
 
     message = "etcdserver: request is too large"
 
-    def __init__(self, size_bytes: int = 0, limit_bytes: int = 0, limit: str = "max_request_bytes") -> None:
-        super().__init__()
-        self.size_bytes = size_bytes
-        self.limit_bytes = limit_bytes
-        if limit_bytes:
-            self.add_note(f"it takes {size_bytes} bytes; {limit} allows {limit_bytes}")
+    def __init__(
+        self, size_bytes: int = 0, limit_bytes: int = 0, limit: str = "max_request_bytes", key: bytes = b""
+    ) -> None:
+        if limit_bytes and limit == "max_request_bytes":
+            self.remedy = "split it, or open the store with a larger max_request_bytes"
+        of = f" for key {key!r:.80}" if key else ""
+        super().__init__(
+            detail=f"it takes {size_bytes} bytes{of}; {limit} allows {limit_bytes}" if limit_bytes else ""
+        )
+        self.size = self.size_bytes = size_bytes
+        self.limit = self.limit_bytes = limit_bytes
+        self.option = limit
+        self.key = key
 
 
 class Compacted(RequestError):
-    """The revision has been compacted; ``compact_revision`` is the oldest one still kept."""
+    """The ``revision`` has been compacted; ``compact_revision`` is the oldest one still kept. (0: not known.)"""
 
     code = Code.OUT_OF_RANGE
     message = "etcdserver: mvcc: required revision has been compacted"
 
-    def __init__(self, compact_revision: int = 0) -> None:
-        super().__init__()
+    def __init__(self, compact_revision: int = 0, revision: int = 0) -> None:
+        asked = f"revision {revision} was asked for, " if revision else ""
+        super().__init__(
+            detail=f"{asked}the oldest revision still kept is {compact_revision}"
+            if compact_revision > 0
+            else ""
+        )
         self.compact_revision = compact_revision
-        if compact_revision > 0:
-            self.add_note(f"the oldest revision still kept is {compact_revision}")
+        self.revision = revision
 
 
 class FutureRevision(RequestError):
+    """The ``revision`` is not there yet; ``newest`` is. (0: not known.)"""
+
     code = Code.OUT_OF_RANGE
     message = "etcdserver: mvcc: required revision is a future revision"
+
+    def __init__(self, revision: int = 0, newest: int = 0) -> None:
+        super().__init__(
+            detail=f"revision {revision} was asked for, the newest is {newest}" if revision else ""
+        )
+        self.revision = revision
+        self.newest = newest
 
 
 class BadArgument(RequestError, ValueError):
@@ -152,19 +207,61 @@ class BadArgument(RequestError, ValueError):
     message = "an argument has a meaningless value"
 
 
+class UndecodableValue(RequestError, ValueError):
+    """A codec cannot read what is stored under ``key``: it was written by something else, or by another codec."""
+
+    message = "a value cannot be decoded"
+    remedy = "read it as bytes (store.get), or with the codec that it was written with"
+
+    def __init__(self, key: bytes, reason: str) -> None:
+        super().__init__(f"key {key!r:.80}: {reason}")
+        self.key = key
+
+
+class TimeUnknown(RequestError):
+    """The log no longer has what was written then, and the times are only there."""
+
+    code = Code.OUT_OF_RANGE
+    message = "the log of that time is not kept"
+    remedy = "more of it is kept with max_wals=0, or moved to archive_dir"
+
+
 class LeaseNotFound(RequestError):
+    """There is no such ``lease``, or not any more."""
+
     code = Code.NOT_FOUND
     message = "etcdserver: requested lease not found"
 
+    def __init__(self, lease: int = 0) -> None:
+        if lease:
+            self.remedy = "it has expired, was revoked, or never was: grant another"
+        super().__init__(detail=f"lease {lease} ({lease & (1 << 64) - 1:x})" if lease else "")
+        self.lease = lease
+
 
 class LeaseExists(RequestError):
+    """There is a lease of this id (``lease``)."""
+
     code = Code.FAILED_PRECONDITION
     message = "etcdserver: lease already exists"
 
+    def __init__(self, lease: int = 0) -> None:
+        if lease:
+            self.remedy = "leave the id out, and one that is free is picked"
+        super().__init__(detail=f"lease {lease}" if lease else "")
+        self.lease = lease
+
 
 class LeaseTTLTooLarge(RequestError):
+    """A TTL of ``size`` seconds, where ``limit`` are the most."""
+
     code = Code.OUT_OF_RANGE
     message = "etcdserver: too large lease TTL"
+
+    def __init__(self, size: float = 0, limit: int = 0) -> None:
+        super().__init__(detail=f"{size} seconds, the most are {limit}" if limit else "")
+        self.size = size
+        self.limit = limit
 
 
 class WatchCanceled(RequestError):
@@ -203,19 +300,37 @@ class SpaceError(KVStoreError):
 
 
 class QuotaExceeded(SpaceError):
-    """The write would exceed the quota. ``used_bytes`` and ``quota_bytes`` say by how much."""
+    """The write would exceed the quota: ``used_bytes`` of ``quota_bytes`` are used (also ``size``, ``limit``)."""
 
     message = "etcdserver: mvcc: database space exceeded"
+    option = "quota_backend_bytes"
+    remedy = (
+        "drop the past with store.compact(store.revision) (auto_compaction_retention does that by itself), delete "
+        "keys, or open the store with a larger quota_backend_bytes (`kvstore inspect stats` shows what takes up the "
+        "space)"
+    )
 
     def __init__(self, used_bytes: int = 0, quota_bytes: int = 0) -> None:
-        super().__init__()
+        super().__init__(
+            detail=f"{used_bytes} of {quota_bytes} bytes are used by keys and their past"
+            if quota_bytes
+            else ""
+        )
+        self.size = self.used_bytes = used_bytes
+        self.limit = self.quota_bytes = quota_bytes
+
+
+class NearlyFull(UserWarning):
+    """A warning, not an error: ``used_bytes`` of ``quota_bytes`` are used, and at the quota writes will be refused."""
+
+    def __init__(self, used_bytes: int, quota_bytes: int) -> None:
+        super().__init__(
+            f"{used_bytes} of the {quota_bytes} bytes of quota_backend_bytes are used by keys and their past, and then "
+            "writes will be refused: drop the past with store.compact(store.revision) (auto_compaction_retention does "
+            "that by itself), delete keys, or raise the quota"
+        )
         self.used_bytes = used_bytes
         self.quota_bytes = quota_bytes
-        if quota_bytes:
-            self.add_note(
-                f"{used_bytes} of {quota_bytes} bytes are used; delete keys, compact old revisions or raise "
-                "quota_backend_bytes (`kvstore inspect stats` shows what takes up the space)"
-            )
 
 
 class DiskFull(SpaceError):
@@ -351,6 +466,18 @@ class Overloaded(StateError):
     message = "given up: writers need the memory; retry when there are fewer writes"
 
 
+class WatchTimeout(StateError, TimeoutError):
+    """Nothing came from a watch within ``timeout_seconds``. It goes on, and nothing is lost: ask again."""
+
+    code = Code.DEADLINE_EXCEEDED
+    retryable = True
+    message = "nothing came from the watch in time"
+
+    def __init__(self, timeout_seconds: float = 0) -> None:
+        super().__init__(detail=f"{timeout_seconds:g} seconds")
+        self.timeout_seconds = timeout_seconds
+
+
 class NoThread(StateError):
     """No thread could be started. Nothing was begun; everything works again once threads are available."""
 
@@ -468,6 +595,10 @@ class RevisionsExhausted(StateError):
 
     code = Code.FAILED_PRECONDITION
     message = "all 63-bit revisions are used up: the store can be read and exported, but no longer written"
+
+
+def _about(key: bytes, what: str) -> str:
+    return f"key {key!r:.80}: {what}" if key else ""
 
 
 def said_of(error: BaseException) -> str:

@@ -18,6 +18,8 @@ FROM_KEY = b"\0"
 
 def prefix_end(prefix: bytes) -> bytes:
     """The ``range_end`` that makes ``[prefix, end)`` all keys that begin with ``prefix``."""
+    if not isinstance(prefix, bytes):
+        raise TypeError(f"prefix must be bytes, not {type(prefix).__name__}")
     kept = prefix.rstrip(b"\xff")
     return kept[:-1] + bytes((kept[-1] + 1,)) if kept else FROM_KEY
 
@@ -157,7 +159,7 @@ class PutWithTTLRequest(NamedTuple):
     """A put with a lease of its own, of ``ttl_seconds``."""
 
     put: PutRequest
-    ttl_seconds: int
+    ttl_seconds: float
 
 
 class CompactionRequest(NamedTuple):

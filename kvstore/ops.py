@@ -1,18 +1,22 @@
 """Building transactions: compares and ops as expressions.
 
+from kvstore import ops
+
 store.txn(
-    compare=[kvstore.version(b"k") == 1, kvstore.value(b"lock") != b"held"],
-    success=[kvstore.put(b"k", b"w"), kvstore.get(b"other")],
-    failure=[kvstore.delete(b"k")],
+    compare=[ops.version(b"k") == 1, ops.value(b"lock") != b"held"],
+    success=[ops.put(b"k", b"w"), ops.get(b"other")],
+    failure=[ops.delete(b"k")],
 )
+
+They only build: nothing is read or written before the transaction is run.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypedDict, Unpack
 
-from kvstore.arguments import check_bounds, check_bytes
+from kvstore.arguments import Data, as_bytes, check_bounds, check_bytes
 from kvstore.errors import EmptyKey
 from kvstore.model import (
     FROM_KEY,
@@ -20,6 +24,7 @@ from kvstore.model import (
     CompareResult,
     CompareTarget,
     DeleteRangeRequest,
+    Op,
     PutRequest,
     RangeRequest,
     TxnRequest,
@@ -79,6 +84,21 @@ def _watch_start(start_revision: int, resume: tuple[int, int] | None) -> tuple[i
     check_number("resume", revision)
     check_number("resume", sub)
     return revision, sub
+
+
+class RangeOptions(TypedDict, total=False):
+    """What a range in a transaction may be given beside its keys; see ``Store.range``."""
+
+    limit: int
+    revision: int
+    sort_order: int
+    sort_target: int
+    keys_only: bool
+    count_only: bool
+    min_mod_revision: int
+    max_mod_revision: int
+    min_create_revision: int
+    max_create_revision: int
 
 
 class Target:
@@ -163,7 +183,7 @@ def lease(key: bytes | None = None, *, range_end: bytes | None = None, prefix: b
 
 def put(
     key: bytes,
-    value: bytes = b"",
+    value: Data = b"",
     *,
     lease: int = 0,
     prev_kv: bool = False,
@@ -171,7 +191,7 @@ def put(
     ignore_lease: bool = False,
 ) -> PutRequest:
     """A put, as an op of a transaction."""
-    return PutRequest(key, value, lease, prev_kv, ignore_value, ignore_lease)
+    return PutRequest(key, as_bytes("value", value), lease, prev_kv, ignore_value, ignore_lease)
 
 
 def get(
@@ -179,7 +199,7 @@ def get(
     *,
     range_end: bytes | None = None,
     prefix: bytes | None = None,
-    **options: Any,
+    **options: Unpack[RangeOptions],
 ) -> RangeRequest:
     """A range, as an op of a transaction; ``options`` are those of ``RangeRequest``."""
     request = RangeRequest(*key_range(key, range_end, prefix), **options)
@@ -206,7 +226,7 @@ def delete(
 
 
 def txn(
-    compare: Iterable[Compare] = (), success: Iterable[Any] = (), failure: Iterable[Any] = ()
+    compare: Iterable[Compare] = (), success: Iterable[Op] = (), failure: Iterable[Op] = ()
 ) -> TxnRequest:
     """A transaction, also for use as an op of another."""
     return TxnRequest(_listed("compare", compare), _listed("success", success), _listed("failure", failure))

@@ -15,7 +15,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from functools import cache
-from typing import Any, Self
+from typing import Any, Literal, Self, TypedDict
 
 from kvstore.errors import KVStoreError
 
@@ -31,6 +31,58 @@ NOSPACE_POLICIES = ("heals", "sticky")
 
 class BadOption(KVStoreError, ValueError):
     """An option has a value outside its range."""
+
+
+class OpenOptions(TypedDict, total=False):
+    """The keyword arguments of ``kvstore.open``: the fields of ``Options``, and etcd's names for those in seconds."""
+
+    wal_dir: str | os.PathLike[str]
+    archive_dir: str | os.PathLike[str]
+    read_only: bool
+    durability: Literal["always", "interval", "off"]
+    sync_interval_seconds: float
+    sync_interval: float | str
+    wal_file_size: int
+    wal_buffer_size: int
+    max_wals: int
+    snapshot_count: int
+    snapshot_interval_seconds: float
+    snapshot_interval: float | str
+    snapshot_size: int
+    max_snapshots: int
+    backend_batch_interval_seconds: float
+    backend_batch_interval: float | str
+    backend_batch_limit: int
+    overlay_limit: int
+    auto_compaction_mode: Literal["periodic", "revision"]
+    auto_compaction_retention: str | int | float
+    compaction_batch_limit: int
+    compaction_sleep_interval_seconds: float
+    compaction_sleep_interval: float | str
+    auto_defragment_ratio: float
+    auto_defragment_min: int
+    quota_backend_bytes: int
+    low_disk_bytes: int
+    nospace_policy: Literal["heals", "sticky"]
+    max_txn_ops: int
+    max_request_bytes: int
+    lease_min_ttl_seconds: float
+    lease_min_ttl: float | str
+    lease_restart_policy: Literal["count_downtime", "pause", "renew"]
+    watch_buffer: int
+    watch_progress_notify_interval_seconds: float
+    watch_progress_notify_interval: float | str
+    cluster_id: int
+    member_id: int
+    name: str
+    metrics: bool
+    background: bool
+    clock: Callable[[], float] | None
+    refresh_interval_seconds: float
+    refresh_interval: float | str
+    lock_timeout_seconds: float
+    lock_timeout: float | str
+    compaction_retention: str | int | float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,7 +157,8 @@ class Options:
     max_txn_ops: int = 128
     max_request_bytes: int = 1_572_864
 
-    lease_min_ttl_seconds: int = 2
+    lease_min_ttl_seconds: float = 2.0
+    """No key and no lease gets less time than this. (etcd's smallest; a cache of an embedded store may go below.)"""
     lease_restart_policy: str = "count_downtime"
     """``count_downtime``: time passes while the store is closed; ``pause``: leases keep the time they had left;
     ``renew``: each has its whole TTL again after an opening, as in etcd."""
@@ -220,7 +273,7 @@ _BOUNDS: dict[str, tuple[float, float]] = {
     "low_disk_bytes": (0, _BYTES_MAX),
     "max_txn_ops": (1, 1 << 24),
     "max_request_bytes": (1, 1 << 32),  # the log and the backend hold less: see mvcc/size.py
-    "lease_min_ttl_seconds": (1, 9_000_000_000),
+    "lease_min_ttl_seconds": (0, 9_000_000_000),
     "watch_buffer": (1, 1 << 40),
     "watch_progress_notify_interval_seconds": (0, _SECONDS_MAX),
     "cluster_id": (0, _ID_MAX),

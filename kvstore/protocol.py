@@ -96,8 +96,8 @@ class Engine(Protocol):
 
     # --- writes, durable on return ----------------------------------------------------
 
-    def put(self, request: PutRequest, ttl_seconds: int = 0) -> PutResponse:
-        """Write a key; with ``ttl_seconds`` under a lease of its own."""
+    def put(self, request: PutRequest, ttl_seconds: float = 0) -> PutResponse:
+        """Write a key; with ``ttl_seconds`` under a lease of its own. Fractions are kept, or rounded up."""
 
     def delete_range(self, request: DeleteRangeRequest) -> DeleteRangeResponse: ...
 
@@ -175,6 +175,9 @@ class EmbeddedEngine(Engine, Protocol):
     def row(self, key: bytes) -> tuple[int, bytes | None]:
         """Like ``get``, without an object: the newest revision, and the key's row as it is stored (``keyvalue``)."""
 
+    def page(self, request: RangeRequest) -> RangeResponse:
+        """Like ``range``, but what is beyond the limit is not counted (``count`` -1): that takes a step for each."""
+
     def range_pages(self, request: RangeRequest, encode: Encode) -> RangePages:
         """Like ``range``, encoded a page at a time, as often as needed; the size of all pages is known beforehand."""
 
@@ -185,6 +188,15 @@ class EmbeddedEngine(Engine, Protocol):
 
     def diff(self, older: int, newer: int, key: bytes, range_end: bytes) -> Iterator[Change]:
         """Keys of a range that differ between two revisions, ascending."""
+
+    def time_of(self, revision: int) -> int:
+        """The time of day in ms at which ``revision`` was written."""
+
+    def revision_at(self, time_ms: int) -> int:
+        """The newest revision at a time of day in ms."""
+
+    def times(self, first_revision: int, last_revision: int) -> Iterator[tuple[int, int]]:
+        """(revision, time of day in ms) of the revisions between two that the log still has, ascending."""
 
     # --- writes that are begun now and waited for later -------------------------------
     #
@@ -243,9 +255,15 @@ class EmbeddedEngine(Engine, Protocol):
 
 _OPEN_A_SNAPSHOT = "save a snapshot where it runs, and open that: kvstore.open_snapshot(path).{}(...)"
 _PUT_BESIDE = "call put, from as many threads or tasks as are to be under way at once"
+_TIMES_ARE_THERE = (
+    "times are in its log: open it read-only where that is, with kvstore.open(..., read_only=True)"
+)
 _LOCAL_WAY = {
     "history": _OPEN_A_SNAPSHOT.format("history"),
     "diff": _OPEN_A_SNAPSHOT.format("diff"),
+    "time_of": _TIMES_ARE_THERE,
+    "revision_at": _TIMES_ARE_THERE,
+    "times": _TIMES_ARE_THERE,
     "refresh": "every read asks the server, and is at its newest revision",
     "put_nowait": _PUT_BESIDE,
     "wait": _PUT_BESIDE,
@@ -259,6 +277,11 @@ _LOCAL_WAY = {
 """What to do instead, by the method of ``Store`` that an engine cannot serve."""
 _NEEDED = {"put_nowait": "submit"}
 """The engine method that a call needs, where its name differs."""
+
+
+def is_embedded(engine: Engine) -> bool:
+    """Whether it is a store in this process, which knows its revision and reads pages without asking anybody."""
+    return hasattr(engine, "page")
 
 
 def embedded(engine: Engine, call: str) -> EmbeddedEngine:

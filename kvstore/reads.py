@@ -18,6 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
+from kvstore import times
 from kvstore.backend import Backend, Progress
 from kvstore.core import ReadCore
 from kvstore.errors import Compacted, ReadOnly, Unsupported
@@ -134,6 +135,14 @@ class Reads:
         revision = read_revision(request.revision, newest, self.state.compacted)
         return answer_range(self.state, request, revision, newest)
 
+    def page(self, request: RangeRequest) -> RangeResponse:
+        """As ``range``, but what is beyond the limit is not counted (``count`` -1)."""
+        self.check_readable()
+        check_range(request)
+        newest = self.state.published
+        revision = read_revision(request.revision, newest, self.state.compacted)
+        return answer_range(self.state, request, revision, newest, counted=False)
+
     def range_pages(self, request: RangeRequest, encode: Encode) -> RangePages:
         """The same keys, encoded a page at a time: for large answers, whose size is known before they are sent."""
         self.check_readable()
@@ -168,6 +177,22 @@ class Reads:
         start, end = range_bounds(key, range_end)
         keys = changed_keys(self.state, min(older, newer) + 1, max(older, newer))
         return self._guarded(difference(self.state, start, end, older, newer, keys))
+
+    def time_of(self, revision: int) -> int:
+        """The time of day in ms at which ``revision`` was written."""
+        self.check_readable()
+        return times.time_of(self.core, read_revision(revision, self.state.published, -1))
+
+    def revision_at(self, time_ms: int) -> int:
+        """The newest revision at a time of day in ms."""
+        self.check_readable()
+        return min(times.revision_at(self.core, time_ms), self.state.published)
+
+    def times(self, first_revision: int, last_revision: int) -> Iterator[tuple[int, int]]:
+        """(revision, time of day in ms) of the revisions between two that the log still has, ascending."""
+        self.check_readable()
+        last = read_revision(last_revision, self.state.published, -1)
+        return self._guarded(times.times(self.core, first_revision, last))
 
     def hash_kv(self, revision: int = 0) -> HashKVResponse:
         """etcd's HashKV at ``revision`` (0: newest)."""

@@ -7,14 +7,25 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from datetime import datetime
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, cast, overload
+from typing import TYPE_CHECKING, NoReturn, Self, cast, overload
 
-from kvstore import ops
-from kvstore.arguments import Seconds, check_bounds, check_number, whole_seconds
+from kvstore import compound, ops
+from kvstore.arguments import (
+    Data,
+    Seconds,
+    as_bytes,
+    check_bounds,
+    check_bytes,
+    check_number,
+    seconds,
+    time_ms,
+    whole_seconds,
+)
 from kvstore.backend import Progress
-from kvstore.errors import KVStoreError
+from kvstore.errors import KVStoreError, LeaseNotFound
 from kvstore.keyvalue import KeyValue
 from kvstore.model import (
     Alarm,
@@ -28,15 +39,19 @@ from kvstore.model import (
     LeaseKeepAliveResponse,
     LeaseRevokeResponse,
     LeaseTimeToLiveResponse,
+    Op,
     PutRequest,
     PutResponse,
     RangeRequest,
     RangeResponse,
+    SortOrder,
     TxnResponse,
 )
-from kvstore.protocol import EmbeddedEngine, Engine, embedded, unsupported
+from kvstore.protocol import EmbeddedEngine, Engine, embedded, is_embedded, unsupported
+from kvstore.scans import Scan
 
 if TYPE_CHECKING:
+    from kvstore.compound import PutManyResponse
     from kvstore.engine import LocalEngine
     from kvstore.observe.estimates import CompactionEstimate, DefragmentEstimate
     from kvstore.observe.measuring import MeasuredEngine
@@ -87,11 +102,14 @@ class Reader:
         max_mod_revision: int = 0,
         min_create_revision: int = 0,
         max_create_revision: int = 0,
+        counted: bool = True,
     ) -> RangeResponse:
         """etcd's Range over a key, ``[key, range_end)`` or a prefix.
 
-        Revision 0 is the newest; a limit or bound of 0 means none. Raises ``Compacted`` or ``FutureRevision``,
-        ``EmptyKey``, ``InvalidSortOption``, ``BadArgument``.
+        Revision 0 is the newest; a limit or bound of 0 means none. ``counted`` false: if there are more keys than the
+        limit, they are not counted (a step for each), and ``count`` is -1; another store than an embedded one may count
+        them all the same. Raises ``Compacted`` or ``FutureRevision``, ``EmptyKey``, ``InvalidSortOption``,
+        ``BadArgument``.
         """
         start, end = ops.key_range(key, range_end, prefix)
         if (
@@ -110,22 +128,23 @@ class Reader:
                 min_create_revision=min_create_revision,
                 max_create_revision=max_create_revision,
             )
-        return self._engine.range(
-            RangeRequest(
-                start,
-                end,
-                limit,
-                revision or self._at,
-                sort_order,
-                sort_target,
-                keys_only,
-                count_only,
-                min_mod_revision,
-                max_mod_revision,
-                min_create_revision,
-                max_create_revision,
-            )
+        request = RangeRequest(
+            start,
+            end,
+            limit,
+            revision or self._at,
+            sort_order,
+            sort_target,
+            keys_only,
+            count_only,
+            min_mod_revision,
+            max_mod_revision,
+            min_create_revision,
+            max_create_revision,
         )
+        if not counted and is_embedded(self._engine):
+            return cast(EmbeddedEngine, self._engine).page(request)
+        return self._engine.range(request)
 
     def scan(
         self,
@@ -134,22 +153,37 @@ class Reader:
         *,
         prefix: bytes | None = None,
         revision: int = 0,
+        reverse: bool = False,
+        limit: int = 0,
+        keys_only: bool = False,
         page_rows: int = 1000,
-    ) -> Iterator[KeyValue]:
-        """The same keys as an iterator, in ascending order, all at one revision however long it takes.
+    ) -> Scan:
+        """The same keys as an iterator, in ascending order, all at one revision (``scan(...).revision``) however long
+        it takes.
 
-        Holds one page in memory at a time. Iteration raises ``Compacted`` if a compaction passes the revision.
+        ``reverse``: the greatest key first. ``limit``: at most so many (0: all). ``keys_only``: without values. Holds
+        one page in memory at a time. Iteration raises ``Compacted`` if a compaction passes the revision.
         """
         start, end = ops.key_range(key, range_end, prefix)
         check_number("revision", revision)
+        check_number("limit", limit)
         check_number("page_rows", page_rows, 1)
-        return self._engine.scan(start, end, revision or self._at, page_rows)
+        order = SortOrder.DESCEND if reverse else SortOrder.NONE
+        request = RangeRequest(
+            start, end, revision=revision or self._at, sort_order=order, keys_only=keys_only
+        )
+        return Scan(self._engine, request, limit, page_rows)
 
     def count(
-        self, key: bytes | None = None, range_end: bytes | None = None, *, prefix: bytes | None = None
+        self,
+        key: bytes | None = None,
+        range_end: bytes | None = None,
+        *,
+        prefix: bytes | None = None,
+        revision: int = 0,
     ) -> int:
-        """The number of keys in the range."""
-        return self.range(key, range_end, prefix=prefix, count_only=True).count
+        """The number of keys in the range, at the newest revision or at a past one."""
+        return self.range(key, range_end, prefix=prefix, revision=revision, count_only=True).count
 
     def __contains__(self, key: bytes) -> bool:
         return self.count(key) == 1
@@ -167,8 +201,35 @@ class View(Reader):
         """The key at this revision, or None. Raises ``Compacted``."""
         return self._engine.get_at(key, self._at)
 
+    def check(self) -> None:
+        """Raise ``Compacted`` or ``FutureRevision`` if this revision cannot be read."""
+        self.range(b"\0", count_only=True)
+
+    def diff(
+        self,
+        newer: int = 0,
+        *,
+        key: bytes | None = None,
+        range_end: bytes | None = None,
+        prefix: bytes | None = b"",
+    ) -> Iterator[Change]:
+        """What has changed since this view, up to ``newer`` (0: the newest revision), in key order.
+
+        Raises ``Compacted``.
+        """
+        start, end = ops.key_range(key, range_end, None if key is not None else prefix)
+        check_number("newer", newer)
+        return embedded(self._engine, "diff").diff(self._at, newer, start, end)
+
     def __repr__(self) -> str:
         return f"<kvstore.View at revision {self._at}>"
+
+
+def renewed(lease: int, response: LeaseKeepAliveResponse) -> LeaseKeepAliveResponse:
+    """The answer to a keep-alive. Raises ``LeaseNotFound`` if it says that the lease is gone."""
+    if response.ttl <= 0:
+        raise LeaseNotFound(lease)
+    return response
 
 
 class Store(Reader):
@@ -189,8 +250,9 @@ class Store(Reader):
     def at(self, revision: int) -> View:
         """A view of the past. Raises ``Compacted`` or ``FutureRevision`` now rather than later."""
         check_number("revision", revision, 1)
-        self.range(b"\0", revision=revision, count_only=True)
-        return View(self._engine, revision)
+        view = View(self._engine, revision)
+        view.check()
+        return view
 
     def history(self, key: bytes, *, since: int = 0, until: int = 0) -> Iterator[KeyValue]:
         """Every kept version of ``key``, oldest first; a delete shows as a ``KeyValue`` with version 0.
@@ -215,6 +277,31 @@ class Store(Reader):
         check_number("older", older, 1)
         check_number("newer", newer)
         return embedded(self._engine, "diff").diff(older, newer, start, end)
+
+    def time_of(self, revision: int) -> float:
+        """When a revision was written: seconds since 1970, by the clock of the machine at that time.
+
+        Only the log knows: as far back as segments are kept (``max_wals``, ``archive_dir``). Raises ``TimeUnknown``,
+        ``FutureRevision``.
+        """
+        check_number("revision", revision, 1)
+        return embedded(self._engine, "time_of").time_of(revision) / 1000
+
+    def revision_at(self, time: float | datetime) -> int:
+        """The newest revision at a time (seconds since 1970, or a datetime): ``store.at(store.revision_at(noon))``.
+
+        As far back as ``time_of``. Raises ``TimeUnknown``.
+        """
+        return embedded(self._engine, "revision_at").revision_at(time_ms("time", time))
+
+    def times(self, *, since: int = 0, until: int = 0) -> Iterator[tuple[int, float]]:
+        """(revision, time) of each revision that the log still has, oldest first; the bounds are those of ``history``.
+
+        With ``dict(store.times())`` every version in ``history`` has its time.
+        """
+        check_bounds(since=since, until=until)
+        rows = embedded(self._engine, "times").times(since, until)
+        return ((revision, written_ms / 1000) for revision, written_ms in rows)
 
     def hash_kv(self, revision: int = 0) -> HashKVResponse:
         """etcd's HashKV. Raises ``Compacted`` or ``FutureRevision``."""
@@ -245,7 +332,7 @@ class Store(Reader):
     def put(
         self,
         key: bytes,
-        value: bytes = b"",
+        value: Data = b"",
         *,
         lease: int = 0,
         ttl: Seconds | None = None,
@@ -255,26 +342,61 @@ class Store(Reader):
     ) -> PutResponse:
         """Write a key; durable on return.
 
-        ``ttl``: the key is deleted automatically after this many whole seconds (at least ``lease_min_ttl``). It gets
-        its own lease, granted in the same log entry (``get(key).lease`` is its id); another put, with or without
-        ``ttl``, takes the key off that lease.
+        ``value``: bytes, or a bytearray or memoryview, which is copied. ``ttl``: the key is deleted automatically after
+        this many seconds (at least ``lease_min_ttl``; another store than an embedded one rounds them up). It gets its
+        own lease, granted in the same log entry (``get(key).lease`` is its id); another put, with or without ``ttl``,
+        or a delete, ends that lease.
 
         Raises ``EmptyKey``, ``LeaseNotFound``, ``KeyNotFound`` (ignore_* on an absent key), ``QuotaExceeded``,
         ``RequestTooLarge``, ``BadArgument``.
         """
-        seconds = 0 if ttl is None else whole_seconds("ttl", ttl)
-        return self._engine.put(PutRequest(key, value, lease, prev_kv, ignore_value, ignore_lease), seconds)
+        if type(value) is not bytes:
+            value = as_bytes("value", value)
+        lasting: float = 0
+        if ttl is not None:
+            lasting = seconds("ttl", ttl)
+        return self._engine.put(PutRequest(key, value, lease, prev_kv, ignore_value, ignore_lease), lasting)
 
-    def put_nowait(self, key: bytes, value: bytes = b"", *, lease: int = 0) -> Ticket:
-        """Begin a put without waiting; ``wait(ticket)`` returns once it is durable. Order is kept."""
+    def put_many(
+        self, items: Mapping[bytes, Data] | Iterable[tuple[bytes, Data]], *, lease: int = 0
+    ) -> PutManyResponse:
+        """Put any number of keys, the last value of each: one revision, if that fits the limits of a transaction.
+
+        If not, they take several, in order, which the response tells (``revisions``); a failure then leaves the first
+        ones written. Raises as ``put``.
+        """
+        given = items.items() if isinstance(items, Mapping) else items
+        puts: dict[bytes, bytes] = {}
+        for key, value in given:
+            check_bytes("key", key)
+            puts[key] = as_bytes("value", value)
+        return compound.put_many(self._engine, puts, lease)
+
+    def incr(self, key: bytes, by: int = 1) -> int:
+        """Add to the key's value, a decimal number (``b"41"``; 0 if there is no such key), and return the sum.
+
+        Of several at the same time none is lost. A lease of the key stays. Raises ``BadArgument`` if it is no number.
+        """
+        ops.key_range(key, None, None)
+        if not isinstance(by, int) or isinstance(by, bool):
+            raise TypeError(f"by must be an int, not {by!r:.80}")
+        return compound.incr(self._engine, key, by)
+
+    def put_nowait(self, key: bytes, value: Data = b"", *, lease: int = 0) -> Ticket:
+        """Begin a put, and return a ticket for it: ``wait(ticket)`` returns once it is durable.
+
+        For many writes from one thread that share a sync. They take effect in the order in which they were begun; a
+        reader sees each once it is durable. A ticket that nobody waits for becomes durable all the same.
+        """
         engine = embedded(self._engine, "put_nowait")
-        ticket = engine.submit(PutRequest(key, value, lease))
+        ticket = engine.submit(PutRequest(key, as_bytes("value", value), lease))
         engine.flush_soon()
         return ticket
 
-    def wait(self, ticket: Ticket) -> Any:
-        """Wait until a write begun with ``put_nowait`` is durable; returns its response."""
-        return embedded(self._engine, "wait").wait(ticket)
+    def wait(self, ticket: Ticket) -> PutResponse:
+        """Wait until a put begun with ``put_nowait`` is durable; returns its response. Raises what ``put`` raises."""
+        response: PutResponse = embedded(self._engine, "wait").wait(ticket)
+        return response
 
     def delete(
         self,
@@ -288,7 +410,7 @@ class Store(Reader):
         return self._engine.delete_range(ops.delete(key, range_end=range_end, prefix=prefix, prev_kv=prev_kv))
 
     def txn(
-        self, compare: Iterable[Compare] = (), success: Iterable[Any] = (), failure: Iterable[Any] = ()
+        self, compare: Iterable[Compare] = (), success: Iterable[Op] = (), failure: Iterable[Op] = ()
     ) -> TxnResponse:
         """Run ``success`` if every compare holds, else ``failure``, as one revision; durable on return.
 
@@ -370,7 +492,7 @@ class Store(Reader):
     # --- leases -----------------------------------------------------------------------
 
     def grant_lease(self, ttl: Seconds, lease: int = 0) -> LeaseGrantResponse:
-        """Grant a lease of ``ttl`` whole seconds, or of ``lease_min_ttl`` if that is more; the response has its TTL.
+        """Grant a lease of ``ttl`` seconds, rounded up; of ``lease_min_ttl`` if that is more. The response has its TTL.
 
         ``lease`` 0 picks an id. Raises ``LeaseExists``, ``LeaseTTLTooLarge``, ``BadArgument``.
         """
@@ -384,7 +506,10 @@ class Store(Reader):
         return self._engine.lease_revoke(lease)
 
     def keep_alive(self, lease: int) -> LeaseKeepAliveResponse:
-        """Renew a lease for its full TTL; ``ttl`` 0 in the response means that there is no such lease."""
+        """Renew a lease for its full TTL. Raises ``LeaseNotFound`` if it has expired, or there never was one."""
+        return renewed(lease, self._renew(lease))
+
+    def _renew(self, lease: int) -> LeaseKeepAliveResponse:
         return self._engine.lease_keep_alive(lease)
 
     def lease_time_to_live(self, lease: int, *, keys: bool = False) -> LeaseTimeToLiveResponse:
@@ -476,6 +601,18 @@ class Store(Reader):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def __copy__(self) -> NoReturn:
+        raise TypeError("an open store cannot be copied: use this one, from any thread, or open another")
+
+    def __deepcopy__(self, _: object) -> NoReturn:
+        self.__copy__()
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            "an open store cannot be pickled: send its path, and open it there with read_only=True, or serve it "
+            "(kvstore.serve)"
+        )
 
     def __del__(self) -> None:
         # Only a warning: closing waits for the disk and for locks, which a garbage collection must not do.

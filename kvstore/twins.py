@@ -5,6 +5,7 @@ A class of asynchronous twins is a list of these, so it cannot drift:
     range = threaded(Store.range)          -> await store.range(prefix=b"a")
 
     threaded    awaited; runs in the loop's executor
+    composed    awaited; runs in the loop's executor, whoever answers: for what takes several requests
     apart       awaited; runs in a thread of its own: for long work
     at_once     awaited; runs on the loop, because it never waits (``threaded`` unless the store is embedded)
     written     awaited; planned on the loop and durable when it returns (``awaited_writes``)
@@ -49,6 +50,15 @@ def threaded(
     async def call(self: Twin, /, *args: P.args, **kwargs: P.kwargs) -> T:
         if self._calls is not None:
             return await _asked(method, self._calls, *args, **kwargs)
+        return await in_thread(partial(method, self._twin, *args, **kwargs))
+
+    return _named(call, method)
+
+
+def composed(
+    method: Callable[Concatenate[S, P], T],
+) -> Callable[Concatenate[Twin, P], Coroutine[Any, Any, T]]:
+    async def call(self: Twin, /, *args: P.args, **kwargs: P.kwargs) -> T:
         return await in_thread(partial(method, self._twin, *args, **kwargs))
 
     return _named(call, method)

@@ -317,5 +317,8 @@ def _say(error: Exception) -> None:
     if message.startswith("Usage:"):  # a command without any arguments
         print(message, file=sys.stderr)
         return
-    for line in [f"Error: {message}", *getattr(error, "__notes__", ())]:
+    etcd_text = getattr(error, "etcd_text", "")  # first and alone, as etcdctl has it
+    more = message.removeprefix(etcd_text).lstrip(":; ") if etcd_text else ""
+    said = [etcd_text, more] if more else [message]
+    for line in [f"Error: {said[0]}", *said[1:], *getattr(error, "__notes__", ())]:
         print(" ".join(line.split()), file=sys.stderr)

@@ -63,7 +63,7 @@ def keep_alive(ctx: typer.Context, lease: Annotated[str, typer.Argument()]) -> N
     """Renew a lease, once."""
     settings = Settings.of(ctx)
     with settings.open_existing() as store:
-        response = store.keep_alive(lease_id(lease))
+        response = store.engine.lease_keep_alive(lease_id(lease))
     if settings.json:
         write_json({"ID": response.id, "TTL": response.ttl})
     elif response.ttl:

@@ -126,4 +126,6 @@ def status_of(error: BaseException) -> tuple[Code, str]:
     for kind, text in _OURS.items():
         if isinstance(error, kind):
             return CODES[text], text
-    return error.code if isinstance(error, KVStoreError) else Code.UNKNOWN, str(error)
+    if isinstance(error, KVStoreError):
+        return error.code, error.etcd_text or str(error)
+    return Code.UNKNOWN, str(error)

@@ -4,6 +4,10 @@ A lease's deadline is a time of day (clock.py) and is in the log and the backend
 renews it: time that passes while the store is closed counts (policy ``count_downtime``), or does not (``pause``);
 with ``renew`` an opening renews all of them.
 ``Lessor`` holds the leases in memory (as etcd does); the attachments of a key are changed only by effects.
+
+A put with a TTL grants its key a lease of its own, which ends when no key is left to it: a key that is refreshed for
+ever has one lease, not one for each put. Such a lease is known by its id, whose lower half spells "ttls"; no other
+lease gets such an id unless somebody asks for it.
 """
 
 from __future__ import annotations
@@ -21,7 +25,19 @@ if TYPE_CHECKING:
     from kvstore.mvcc.overlay import Generation
 
 TTL_MAX_SECONDS = 9_000_000_000
+_OWN = int.from_bytes(b"ttls", "big")
+_OWN_MASK = (1 << 32) - 1
 STALE_DEADLINES_MAX = 1000
+
+
+def own_lease_id(number: int) -> int:
+    """The id of a lease that belongs to one key, from 31 bits."""
+    return number << 32 | _OWN
+
+
+def is_own_lease(ident: int) -> bool:
+    """Whether a put with a TTL granted it."""
+    return ident & _OWN_MASK == _OWN
 
 
 class Lease:

@@ -124,11 +124,7 @@ class Generation:
 
     def keys(self, start: bytes, end: bytes | None, limit: int) -> list[bytes]:
         """The first ``limit`` changed keys in [start, end), ascending."""
-        runs, taken = self._sorted
-        count = len(self.order)
-        if count > taken:  # writers go on appending; only what was counted is taken
-            runs = _with_run(runs, sorted(self.order[taken:count]))
-            self._sorted = runs, count
+        runs = self._runs()
         found: list[bytes] = []
         for run in runs:
             low = bisect_left(run, start) if start else 0
@@ -138,6 +134,24 @@ class Generation:
         if len(runs) > 1:
             found.sort()
         return found if len(found) <= limit else found[:limit]
+
+    def last_keys(self, start: bytes, end: bytes | None, limit: int) -> list[bytes]:
+        """The last ``limit`` changed keys in [start, end), ascending."""
+        found: list[bytes] = []
+        for run in self._runs():
+            low = bisect_left(run, start) if start else 0
+            high = len(run) if end is None else bisect_left(run, end, low)
+            found += run[max(low, high - limit) : high]
+        return sorted(found)[-limit:]
+
+    def _runs(self) -> _Runs:
+        """All changed keys, in sorted runs."""
+        runs, taken = self._sorted
+        count = len(self.order)
+        if count > taken:  # writers go on appending; only what was counted is taken
+            runs = _with_run(runs, sorted(self.order[taken:count]))
+            self._sorted = runs, count
+        return runs
 
 
 def _with_run(runs: _Runs, new: list[bytes]) -> _Runs:

@@ -17,6 +17,7 @@ that changes nothing has no revision and no log entry.
 from __future__ import annotations
 
 import copy
+import math
 import random
 import time
 from collections.abc import Callable, Collection, Sequence
@@ -76,7 +77,7 @@ from kvstore.model import (
     TxnResponse,
 )
 from kvstore.mvcc import effects, size
-from kvstore.mvcc.lessor import TTL_MAX_SECONDS, Lessor
+from kvstore.mvcc.lessor import TTL_MAX_SECONDS, Lessor, is_own_lease, own_lease_id
 from kvstore.mvcc.overlay import ChangedRow, Generation
 from kvstore.mvcc.read import answer_range, scan_keys, scan_rows
 from kvstore.mvcc.schema import META_CARRIED
@@ -126,7 +127,7 @@ class Planner:
         state: State,
         lessor: Lessor,
         now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
-        ttl_min_seconds: int = 0,
+        ttl_min_seconds: float = 0,
         nospace_policy: str = "heals",
     ) -> None:
         self._state = state
@@ -203,10 +204,10 @@ class Planner:
         key, value, lease, want_prev, ignore_value, ignore_lease = request
         state = self._state
         if lease and lease not in self._lessor.leases:
-            raise LeaseNotFound
+            raise LeaseNotFound(lease)
         old = state.head_row(key)
         if old is None and (ignore_value or ignore_lease):
-            raise KeyNotFound
+            raise KeyNotFound(key=key)
         main = state.head + 1
         create_revision, _, version, old_lease = (main, 0, 0, 0) if old is None else row_numbers(old)
         if lease or ignore_value or ignore_lease or old_lease:
@@ -223,12 +224,12 @@ class Planner:
         """A put with a new lease of its own, in one log entry: both exist, or neither."""
         put, ttl_seconds = request.put, max(request.ttl_seconds, self._ttl_min_seconds)
         if ttl_seconds > TTL_MAX_SECONDS:
-            raise LeaseTTLTooLarge
+            raise LeaseTTLTooLarge(ttl_seconds, TTL_MAX_SECONDS)
         if (put.ignore_value or put.ignore_lease) and self._state.head_row(put.key) is None:
-            raise KeyNotFound
+            raise KeyNotFound(key=put.key)
         draft = self._draft()
-        lease = self._new_lease_id()
-        draft.grant(lease, ttl_seconds, self._now_ms() + ttl_seconds * 1000)
+        lease = self._new_lease_id(is_own=True)
+        draft.grant(lease, math.ceil(ttl_seconds), self._now_ms() + math.ceil(ttl_seconds * 1000))
         return draft.plan(draft.put(put._replace(lease=lease)))
 
     def _delete(self, request: DeleteRangeRequest) -> Plan:
@@ -310,9 +311,9 @@ class Planner:
             if isinstance(op, PutRequest):
                 keeps = op.ignore_value or op.ignore_lease
                 if keeps and (self._state.head_row(op.key) is None or any_inside((op.key,), deleted)):
-                    raise KeyNotFound
+                    raise KeyNotFound(key=op.key)
                 if op.lease and op.lease not in self._lessor.leases:
-                    raise LeaseNotFound
+                    raise LeaseNotFound(op.lease)
             elif isinstance(op, DeleteRangeRequest):
                 deleted.append(range_bounds(op.key, op.range_end))
             elif at in path.nested:
@@ -322,9 +323,9 @@ class Planner:
         for at, op in enumerate(path.ops):
             if isinstance(op, RangeRequest):
                 if op.revision > self._state.head:
-                    raise FutureRevision
+                    raise FutureRevision(op.revision, self._state.head)
                 if op.revision != 0 and op.revision < self._state.head_compacted:
-                    raise Compacted(self._state.head_compacted)
+                    raise Compacted(self._state.head_compacted, op.revision)
             elif at in path.nested:
                 self._check_ranges(path.nested[at])
 
@@ -344,20 +345,20 @@ class Planner:
 
     # --- leases -----------------------------------------------------------------------
 
-    def _new_lease_id(self) -> int:
-        """A positive id that no lease has."""
+    def _new_lease_id(self, *, is_own: bool = False) -> int:
+        """A positive id that no lease has; ``is_own``: for a lease that belongs to one key."""
         while True:
-            ident = random.getrandbits(63)
-            if ident and ident not in self._lessor.leases:
+            ident = own_lease_id(random.getrandbits(31)) if is_own else random.getrandbits(63)
+            if ident and ident not in self._lessor.leases and is_own_lease(ident) == is_own:
                 return ident
 
     def _grant(self, request: LeaseGrantRequest) -> Plan:
         if request.ttl > TTL_MAX_SECONDS:
-            raise LeaseTTLTooLarge
+            raise LeaseTTLTooLarge(request.ttl, TTL_MAX_SECONDS)
         if request.id in self._lessor.leases:
-            raise LeaseExists
+            raise LeaseExists(request.id)
         lease = request.id or self._new_lease_id()
-        ttl_seconds = max(request.ttl, self._ttl_min_seconds)
+        ttl_seconds = math.ceil(max(request.ttl, self._ttl_min_seconds))
         draft = self._draft()
         draft.grant(lease, ttl_seconds, self._now_ms() + ttl_seconds * 1000)
         return draft.plan(LeaseGrantResponse(self._state.head, lease, ttl_seconds))
@@ -401,7 +402,7 @@ class Planner:
         """
         found = self._lessor.leases.get(request.id)
         if found is None:
-            raise LeaseNotFound
+            raise LeaseNotFound(request.id)
         keys = sorted(found.keys)
         piece = size.first_piece(keys)
         draft = self._draft()
@@ -435,9 +436,9 @@ class Planner:
     def _compact(self, request: CompactionRequest) -> Plan:
         state, revision = self._state, request.revision
         if revision <= state.head_compacted:
-            raise Compacted(state.head_compacted)
+            raise Compacted(state.head_compacted, revision)
         if revision > state.head:
-            raise FutureRevision
+            raise FutureRevision(revision, state.head)
         return self._step(effects.compact(revision), CompactionResponse(state.head), state.compact, revision)
 
     def _alarm(self, request: AlarmRequest) -> Plan:
@@ -504,6 +505,8 @@ class _Draft:
         self._effects: list[bytes] = []
         self._above: State | None = None
         """The state with the changes on top, once a range has asked for it."""
+        self._own: dict[int, set[bytes]] = {}
+        """The keys that are left to leases of a key's own, where that changes."""
 
     @property
     def revision(self) -> int:
@@ -522,7 +525,7 @@ class _Draft:
             if ignore_lease:
                 lease = old_lease
         elif ignore_value or ignore_lease:
-            raise KeyNotFound
+            raise KeyNotFound(key=key)
         key_value = encode_key_value(key, create_revision, main, version + 1, value, lease)
         self._effects.append(effects.put(key_value))
         row = rows[key] = make_row(key_value, sub) if sub else key_value
@@ -587,6 +590,9 @@ class _Draft:
     def plan(self, response: Any) -> Plan:
         """The finished plan."""
         state = self._state
+        for lease, left in self._own.items():
+            if not left and lease in self._lessor.leases:
+                self.revoke(lease)
         if not self._effects:
             return Plan(None, response, state.head, state.index)
         size.check_entry(sum(map(len, self._effects)))
@@ -605,11 +611,19 @@ class _Draft:
         self._above.active.add_missing(self._changes)
         return self._above
 
+    def _keys_of_own(self, lease: int) -> set[bytes]:
+        found = self._lessor.leases.get(lease)
+        return self._own.setdefault(lease, set(found.keys) if found is not None else set())
+
     def _attach(self, lease: int, key: bytes) -> None:
+        if is_own_lease(lease):
+            self._keys_of_own(lease).add(key)
         self._effects.append(effects.attach(lease, key))
         self._step(self._lessor.apply_attach, lease, key)
 
     def detach(self, lease: int, keys: list[bytes]) -> None:
+        if is_own_lease(lease):
+            self._keys_of_own(lease).difference_update(keys)
         self._effects.append(effects.detach(lease, *keys))
         self._step(self._lessor.apply_detach, lease, keys)
 

@@ -1,8 +1,8 @@
 """Range, answered as in etcd, and the reads that etcd lacks: history and differences.
 
 A range is answered in this order: bounds and revision, then filters, sort, limit. ``count`` is the number of keys
-in the range, whatever filters and limit say. Without a sort the limit is pushed down, so a limited range costs
-only its limit; a sort needs every row.
+in the range, whatever filters and limit say. Without a sort, or sorted by key in either direction, the limit is
+pushed down, so a limited range costs only its limit, and the count; any other sort needs every row.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from kvstore.backend import Row
 from kvstore.errors import Compacted, FutureRevision
 from kvstore.keyvalue import KeyValue, KeyValues, encode_key_value, row_mod_revision, row_numbers
 from kvstore.model import Change, RangeRequest, RangeResponse, SortOrder, SortTarget
+from kvstore.mvcc.backwards import last_rows
 from kvstore.mvcc.schema import (
     HISTORY,
     LATEST,
@@ -33,29 +34,40 @@ _HISTORY_FIRST_ROWS = 64
 def read_revision(asked: int, newest: int, compacted: int) -> int:
     """The revision that a read is answered at; raises ``FutureRevision`` or ``Compacted``."""
     if asked > newest:
-        raise FutureRevision
+        raise FutureRevision(asked, newest)
     if asked <= 0:
         return newest
     if asked < compacted:
-        raise Compacted(compacted)
+        raise Compacted(compacted, asked)
     return asked
 
 
-def answer_range(state: State, request: RangeRequest, revision: int, header_revision: int) -> RangeResponse:
-    """Answer a validated range request at ``revision``."""
+NOT_COUNTED = -1
+
+
+def answer_range(
+    state: State, request: RangeRequest, revision: int, header_revision: int, *, counted: bool = True
+) -> RangeResponse:
+    """Answer a validated range request at ``revision``.
+
+    ``counted`` false: the keys beyond a limit are not counted, and ``count`` is ``NOT_COUNTED`` where there are any.
+    """
     start, end = range_bounds(request.key, request.range_end)
     if request.count_only:
         return RangeResponse(header_revision, KeyValues([]), False, _count(state, request, revision))
     if not request.range_end:
         row = state.row_at(request.key, revision)
         rows, more, count = ([(request.key, row)] if row is not None else []), False, int(row is not None)
-    elif not is_as_stored(request):
+    elif is_as_stored(request) or _is_from_the_end(request):
+        read = first_rows if is_as_stored(request) else last_rows
+        rows, more = read(state, start, end, revision, request.limit)
+        count = len(rows)
+        if more:
+            count = state.count(start, end, revision) if counted else NOT_COUNTED
+    else:
         rows = _all_rows(state, start, end, revision)
         count = len(rows)
         rows, more = _sorted_and_limited(rows, request)
-    else:
-        rows, more = first_rows(state, start, end, revision, request.limit)
-        count = state.count(start, end, revision) if more else len(rows)
     if _filtered(request):
         rows = [row for row in rows if _passes(request, row[1])]
         if 0 < request.limit < len(rows):
@@ -72,6 +84,16 @@ def is_as_stored(request: RangeRequest) -> bool:
         and not request.count_only
         and request.sort_target == SortTarget.KEY
         and request.sort_order != SortOrder.DESCEND
+        and not _filtered(request)
+    )
+
+
+def _is_from_the_end(request: RangeRequest) -> bool:
+    """Whether it asks for the last keys of a range, so that the others need not be read."""
+    return (
+        request.limit > 0
+        and request.sort_target == SortTarget.KEY
+        and request.sort_order == SortOrder.DESCEND
         and not _filtered(request)
     )
 

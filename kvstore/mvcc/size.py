@@ -38,7 +38,7 @@ def check_size(request: Write, max_bytes: int) -> None:
     """Refuse a request that is larger than ``max_bytes``, or puts a row that no backend is sure to hold."""
     at_most = _at_most_bytes(request)
     if at_most > max_bytes and (size := _request_bytes(request)) > max_bytes:
-        raise RequestTooLarge(size, max_bytes)
+        raise RequestTooLarge(size, max_bytes, key=request.key if isinstance(request, PutRequest) else b"")
     if at_most > ROW_BYTES_MAX // 3:
         _check_rows(request)
 

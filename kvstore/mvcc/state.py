@@ -223,7 +223,7 @@ class State:
         if self._written_elsewhere and tx is not None:
             self.compacted = max(self.compacted, compacted_at(tx))
         if revision < self.compacted:
-            raise Compacted(self.compacted)
+            raise Compacted(self.compacted, revision)
 
     def head_row(self, key: bytes) -> bytes | None:
         """The row of ``key`` after everything planned so far; None if it does not exist."""

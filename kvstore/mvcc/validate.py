@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, NoReturn
 
+from kvstore.arguments import wrong_type
 from kvstore.errors import (
     BadArgument,
     DuplicateKey,
@@ -115,7 +116,7 @@ def check_txn(request: TxnRequest, max_ops: int) -> None:
 def _check_ops(request: TxnRequest, max_ops: int) -> None:
     ops = max(len(request.compare), len(request.success), len(request.failure))
     if ops > max_ops:
-        raise TooManyOps
+        raise TooManyOps(ops, max(max_ops, 0))
     for compare in request.compare:
         if not isinstance(compare, Compare):
             raise TypeError(f"a compare is written like version(k) == 1, not {compare!r:.80}")
@@ -170,14 +171,14 @@ def _check_branch(ops: Sequence[Op]) -> tuple[set[bytes], list[Interval]]:
         else_puts, else_deletes = _check_branch(op.failure)
         nested_puts = then_puts | else_puts
         if nested_puts & puts or any_inside(nested_puts, deletes):
-            raise DuplicateKey
+            raise DuplicateKey(min(nested_puts & puts, default=b""))
         puts |= nested_puts
         deletes += then_deletes + else_deletes
     own: set[bytes] = set()
     for op in ops:
         if isinstance(op, PutRequest):
             if op.key in puts or op.key in own or any_inside((op.key,), deletes):
-                raise DuplicateKey
+                raise DuplicateKey(op.key)
             own.add(op.key)
     return puts | own, deletes
 
@@ -201,7 +202,7 @@ def range_bounds(key: bytes, range_end: bytes) -> tuple[bytes, bytes | None]:
 
 def _bytes(name: str, value: Any) -> None:
     if type(value) is not bytes:
-        raise TypeError(f"{name} must be bytes, not {type(value).__name__}")
+        raise wrong_type(name, value)
 
 
 def check_number(name: str, value: Any) -> None:

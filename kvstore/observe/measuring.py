@@ -229,6 +229,10 @@ class MeasuredReads(Reads):
         self.measured.count_range()
         return super().range(request)
 
+    def page(self, request: RangeRequest) -> RangeResponse:
+        self.measured.count_range()
+        return super().page(request)
+
     def range_pages(self, request: RangeRequest, encode: Encode) -> RangePages:
         self.measured.count_range()
         return super().range_pages(request, encode)

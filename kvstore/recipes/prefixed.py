@@ -191,7 +191,7 @@ class PrefixedEngine:
 
     # --- writes -----------------------------------------------------------------------
 
-    def put(self, request: PutRequest, ttl_seconds: int = 0) -> PutResponse:
+    def put(self, request: PutRequest, ttl_seconds: float = 0) -> PutResponse:
         response: PutResponse = self._prefix.outside(
             self._engine.put(self._prefix.inside(request), ttl_seconds)
         )

@@ -146,10 +146,10 @@ class SessionSteps(Steps):
         except StoreClosed:
             self.lose("the store was closed before the session")
             raise
-        if renewed.ttl > 0:
-            self._until_seconds = began + renewed.ttl
-        else:
+        except LeaseNotFound:
             self.lose("the store has no such lease any more")
+        else:
+            self._until_seconds = began + renewed.ttl
         self.check()
 
     async def close_(self) -> None:

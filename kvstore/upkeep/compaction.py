@@ -206,9 +206,9 @@ class Compaction:
         state = self._core.state
         self._core.life.check_readable()
         if revision <= state.compacted:
-            raise Compacted(state.compacted)
+            raise Compacted(state.compacted, revision)
         if revision > state.published:
-            raise FutureRevision
+            raise FutureRevision(revision, state.published)
         self._checkpointer.run()
         floor, swept = revision_key(revision, 0), revision_key(state.compact_finished + 1, 0)
         changes = versions = 0

@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Any, Self, overload
 
 from kvstore.bell import Bell
-from kvstore.errors import WatchCanceled
+from kvstore.errors import WatchCanceled, WatchTimeout
 from kvstore.loops import call_soon
 from kvstore.model import Event, WatchRequest, WatchResponse
 from kvstore.twins import Twin, plain, twin
@@ -203,7 +203,7 @@ class AsyncWatch(OneWatch):
             return True
         try:
             if not await self._wait(timeout_seconds):
-                raise TimeoutError
+                raise WatchTimeout(timeout_seconds or 0)
         except WatchCanceled:
             return False
         self._take()

@@ -23,7 +23,7 @@ from types import TracebackType
 from typing import Protocol, Self, overload
 
 from kvstore.bell import Gate, Ringing
-from kvstore.errors import Compacted, NoThread, PermissionDenied, StoreClosed, WatchCanceled
+from kvstore.errors import Compacted, NoThread, PermissionDenied, StoreClosed, WatchCanceled, WatchTimeout
 from kvstore.model import Event, WatchPosition, WatchRequest, WatchResponse
 from kvstore.shelter import start
 from kvstore.watch.events import Events
@@ -254,7 +254,7 @@ class Watch(OneWatch):
     def get(self, timeout: float | None = None) -> Event:
         """The next event, within ``timeout`` seconds (None: no limit).
 
-        Raises ``TimeoutError``, and ``WatchCanceled`` once the watch was closed.
+        Raises ``WatchTimeout`` (a ``TimeoutError``), and ``WatchCanceled`` once the watch was closed.
         """
         while True:
             left = self._left
@@ -290,7 +290,7 @@ class Watch(OneWatch):
             return True
         try:
             if not self.stream.wait(timeout_seconds):
-                raise TimeoutError
+                raise WatchTimeout(timeout_seconds or 0)
         except WatchCanceled:
             return False
         self._take()

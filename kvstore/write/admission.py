@@ -10,6 +10,7 @@ A request that costs nothing is never refused for lack of room.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -67,9 +68,13 @@ def _put(request: PutRequest, options: Options) -> int:
 
 
 def _put_with_ttl(request: PutWithTTLRequest, options: Options) -> int:
-    put, ttl_seconds = request
+    put = request.put
+    ttl_seconds: object = request.ttl_seconds
     cost_bytes = _put(put, options) + GRANT_COST_BYTES
-    check_number("ttl", ttl_seconds)
+    if not isinstance(ttl_seconds, float):
+        check_number("ttl", ttl_seconds)
+    elif not 0 < ttl_seconds < math.inf:
+        raise BadArgument(f"ttl must be more than 0 seconds, not {ttl_seconds}")
     if put.lease or put.ignore_lease:
         raise LeaseProvided
     return cost_bytes

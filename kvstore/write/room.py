@@ -9,6 +9,10 @@ Whatever costs nothing (reads, deletes, compaction, revoking a lease) is never r
 room for its log records; if the disk is full all the same, there is the log's reserve (wal/writer.py), which a write
 that costs something may not touch. The decision comes before the write is planned, so a refused write leaves no trace.
 
+Nothing is dropped to make room unless the options say so: the past stays readable until it is compacted, and a store
+that forgot some of it by itself would break that. So there is a warning (``NearlyFull``, also logged) at ``WARN_SHARE``
+of the quota, which names the remedy, as the refusal does.
+
 ``NOSPACE`` is raised with the first refusal and clears itself once there is room again; it shows the state and does
 not cause it. (With the option ``nospace_policy`` "sticky" it does: it stays until it is cleared, and until then the
 planner refuses what puts or grants.) The backend is asked for its live bytes in the background and after each
@@ -24,10 +28,12 @@ whatever was planned but not logged is dropped by reading the state again from b
 from __future__ import annotations
 
 import logging
+import warnings
+from contextlib import suppress
 
 from kvstore import files
 from kvstore.core import Core
-from kvstore.errors import DiskFull, QuotaExceeded, SpaceError
+from kvstore.errors import DiskFull, NearlyFull, QuotaExceeded, SpaceError
 from kvstore.held import check_held
 from kvstore.model import NOSPACE, Alarm, AlarmRequest
 from kvstore.observe.status import alarms_of
@@ -37,6 +43,8 @@ from kvstore.write.writer import Writer
 logger = logging.getLogger("kvstore")
 
 POLL_INTERVAL_SECONDS = 1.0
+WARN_SHARE = 0.8
+CALM_SHARE = 0.7
 CLEAR_SHARE = 0.95
 CLEAR_LOG_BYTES = 1 << 16
 RESUME_BYTES = 1 << 20
@@ -52,6 +60,7 @@ class Room:
         self._low_disk_bytes = core.options.low_disk_bytes
         self._live_bytes = 0
         """Live bytes of the backend when last asked."""
+        self._is_warned = False
         self._disk_is_low = False
         self._log_is_full = False
         self.backend_is_full = False
@@ -71,7 +80,20 @@ class Room:
         """Ask the backend and the disk."""
         self._live_bytes = self._core.backend.in_use_bytes()
         self._disk_is_low = self._low_disk_bytes > 0 and self.free_bytes() < self._low_disk_bytes
+        self._warn_of_the_quota()
         self.reckon()
+
+    def _warn_of_the_quota(self) -> None:
+        """Say once that the quota will be reached, long before it is, and what to do."""
+        used, quota = self.used_bytes, self._quota_bytes
+        if self._is_warned:
+            self._is_warned = used > CALM_SHARE * quota
+        elif quota and used > WARN_SHARE * quota:
+            self._is_warned = True
+            warning = NearlyFull(used, quota)
+            logger.warning("%s", warning)
+            with suppress(NearlyFull):  # where warnings are made errors: this is no place for one
+                warnings.warn(warning, stacklevel=2)
 
     def reckon(self) -> None:
         """Work out how far writes may go without another check."""

@@ -32,7 +32,9 @@ class World:
     def write(self, **rows: bytes | None) -> int:
         """Put keys, and delete those that are None, in one revision."""
         made = [(name.encode(), value) for name, value in rows.items()]
-        steps = [kvstore.delete(key) if value is None else kvstore.put(key, value) for key, value in made]
+        steps = [
+            kvstore.ops.delete(key) if value is None else kvstore.ops.put(key, value) for key, value in made
+        ]
         revision: int = self.store.txn([], steps).revision
         self.events += [(revision, key, value) for key, value in made]
         return revision

@@ -57,18 +57,18 @@ def test_a_sticky_alarm_refuses_what_puts_or_grants(store: Store) -> None:
     store.put(b"gone")
     lease = store.grant_lease(60).id
     store.engine.ask(ON)
-    put = kvstore.put(b"new")
+    put = kvstore.ops.put(b"new")
     for call in (
         lambda: store.put(b"k"),
         lambda: store.put(b"k", ttl=60),
         lambda: store.put_nowait(b"k"),
         lambda: store.grant_lease(60),
-        lambda: store.txn(success=[kvstore.get(b"k")], failure=[put]),
-        lambda: store.txn(success=[kvstore.txn(success=[put])]),
+        lambda: store.txn(success=[kvstore.ops.get(b"k")], failure=[put]),
+        lambda: store.txn(success=[kvstore.ops.txn(success=[put])]),
     ):
         assert refused(call, QuotaExceeded) == f"8 {NO_SPACE}"
     assert store.get(b"k") is not None and store.range(b"k").count == 1
-    assert store.txn(success=[kvstore.get(b"k"), kvstore.delete(b"gone")]).succeeded
+    assert store.txn(success=[kvstore.ops.get(b"k"), kvstore.ops.delete(b"gone")]).succeeded
     assert store.delete(b"k").deleted == 1
     assert store.keep_alive(lease).ttl == 60
     store.compact(store.revision)
@@ -84,7 +84,13 @@ def test_a_ticket_behind_the_alarm_is_refused(store: Store) -> None:
     with store.engine.writer.planning:
         tickets = [
             store.engine.ask_soon(request, told.extend)
-            for request in (kvstore.put(b"before"), ON, kvstore.put(b"after"), OFF, kvstore.put(b"last"))
+            for request in (
+                kvstore.ops.put(b"before"),
+                ON,
+                kvstore.ops.put(b"after"),
+                OFF,
+                kvstore.ops.put(b"last"),
+            )
         ]
     for ticket in tickets:
         assert ticket is not None
@@ -143,7 +149,7 @@ def test_corrupt_stops_all_changes_and_no_read(tmp_path: Path, backend: str) -> 
             lambda: store.put(b"k"),
             lambda: store.put(b"k", ttl=60),
             lambda: store.delete(b"k"),
-            lambda: store.txn(success=[kvstore.delete(b"k")]),
+            lambda: store.txn(success=[kvstore.ops.delete(b"k")]),
             lambda: store.grant_lease(60),
             lambda: store.revoke_lease(7),
             lambda: store.compact(2),
@@ -151,7 +157,7 @@ def test_corrupt_stops_all_changes_and_no_read(tmp_path: Path, backend: str) -> 
             assert refused(call, CorruptCluster) == "15 etcdserver: corrupt cluster"
         assert store.revision == 2
         assert store.get(b"k") is not None and store.range(b"k").count == 1
-        assert store.txn(success=[kvstore.get(b"k")]).succeeded
+        assert store.txn(success=[kvstore.ops.get(b"k")]).succeeded
         assert store.engine.ask(LeaseKeepAliveRequest(7)).ttl == 60
         assert store.leases() == (7,) and store.health().reasons == ("alarm CORRUPT",)
         clock.advance(100)

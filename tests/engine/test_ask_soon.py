@@ -341,7 +341,7 @@ def test_a_store_that_only_reads_answers_at_once(tmp_path: Path) -> None:
 
 def test_a_row_is_what_get_makes_its_answer_of(store: Store) -> None:
     """The newest revision, and the bytes: of every change of a transaction, in memory and in the backend."""
-    store.txn(success=[kvstore.put(b"a", b"1"), kvstore.put(b"b", b"2")])
+    store.txn(success=[kvstore.ops.put(b"a", b"1"), kvstore.ops.put(b"b", b"2")])
     for _ in range(2):
         for key in (b"a", b"b"):
             revision, row = store.engine.row(key)

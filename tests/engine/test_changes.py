@@ -27,7 +27,7 @@ def write_at_random(store: Store, rng: random.Random, steps: int) -> None:
             store.delete(prefix=b"")
         elif kind < 0.9:
             chosen = rng.sample(KEYS, 4)
-            store.txn(success=[kvstore.put(key, b"%d" % step) for key in chosen])
+            store.txn(success=[kvstore.ops.put(key, b"%d" % step) for key in chosen])
         else:
             store.checkpoint()
 

@@ -47,7 +47,7 @@ def live(store: Store, seed: int, writes: int) -> None:
         elif kind < 0.8:
             store.delete(rng.choice(keys))
         elif kind < 0.9:
-            store.txn(success=[kvstore.put(key, b"t%d" % number) for key in rng.sample(keys, 4)])
+            store.txn(success=[kvstore.ops.put(key, b"t%d" % number) for key in rng.sample(keys, 4)])
         else:
             store.delete(prefix=b"a")
         if rng.random() < 0.1:
@@ -111,7 +111,7 @@ def test_a_hot_key_and_many_cold_ones(store: Store) -> None:
     for number in range(30):
         store.put(b"cold%d" % number, b"v")
     for number in range(300):
-        store.txn(success=[kvstore.put(b"hot", b"%d" % number)])
+        store.txn(success=[kvstore.ops.put(b"hot", b"%d" % number)])
     store.compact(store.revision, physical=True)
     assert len(rows(store, HISTORY)) == 0
     assert len(rows(store, LATEST)) == 31

@@ -34,7 +34,7 @@ def fill(store: Store, keys: int = 60, rounds: int = 5) -> None:
     """Keys with garbage behind them, all of it compacted away: most of the file is free."""
     for number in range(rounds):
         for at in range(0, keys, 20):
-            ops = [kvstore.put(b"k%03d" % key, b"%d" % number * 2000) for key in range(at, at + 20)]
+            ops = [kvstore.ops.put(b"k%03d" % key, b"%d" % number * 2000) for key in range(at, at + 20)]
             store.txn(success=ops)
     store.compact(store.revision, physical=True)
     store.checkpoint()
@@ -294,7 +294,9 @@ def test_it_happens_by_itself(tmp_path: Path) -> None:
         options = {"auto_defragment_min": 100_000, "auto_defragment_ratio": 0.5, "low_disk_bytes": 0}
         with open_store(tmp_path / backend, backend, **options) as store:
             for number in range(5):
-                store.txn(success=[kvstore.put(b"k%03d" % key, b"%d" % number * 5000) for key in range(40)])
+                store.txn(
+                    success=[kvstore.ops.put(b"k%03d" % key, b"%d" % number * 5000) for key in range(40)]
+                )
                 settle(store)
             store.engine.background.tend_upkeep()
             assert store.engine.defragmenter.count == 0

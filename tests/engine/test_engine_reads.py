@@ -40,10 +40,10 @@ class Past:
         for key in keys:
             if key in state and self._chance.random() < 0.3:
                 del state[key]
-                ops.append(kvstore.delete(key))
+                ops.append(kvstore.ops.delete(key))
             else:
                 state[key] = b"%d" % len(self.states)
-                ops.append(kvstore.put(key, state[key]))
+                ops.append(kvstore.ops.put(key, state[key]))
         revision = self.store.revision + 1
         self.states[revision] = state
         assert self.store.txn(success=ops).revision == revision
@@ -170,7 +170,7 @@ def test_reads_outside_what_is_kept_are_refused(scratch: Path, backend: str) -> 
                 store.at,
                 lambda revision: list(store.diff(revision)),
                 store.hash_kv,
-                lambda revision: store.txn(success=[kvstore.get(b"k", revision=revision)]),
+                lambda revision: store.txn(success=[kvstore.ops.get(b"k", revision=revision)]),
             ):
                 with pytest.raises(Compacted) as refused:
                     read(5)
@@ -303,7 +303,7 @@ GOLDEN_AT_NEWEST = {73: 1913897190, 145: 224860069, 217: 1565167519, 2508: 20177
 def golden_put(number: int) -> PutRequest:
     names = (b"alice", b"bob", b"celine", b"dominik", b"eve", b"frederica", b"gorge")
     name = b"zenek" if number % 142 == 30 else b"xavery" if number % 71 == 30 else names[number % 7]
-    return kvstore.put(name, b"%d" % number)
+    return kvstore.ops.put(name, b"%d" % number)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

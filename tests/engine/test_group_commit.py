@@ -219,7 +219,7 @@ def test_a_failed_sync_poisons_the_store(scratch: Path, disk: GatedDisk) -> None
     for write in (
         lambda: store.put(b"later"),
         lambda: store.delete(b"acknowledged"),
-        lambda: store.txn(success=[kvstore.put(b"later")]),
+        lambda: store.txn(success=[kvstore.ops.put(b"later")]),
         lambda: store.grant_lease(10),
         lambda: store.compact(2),
         lambda: store.put_nowait(b"later"),

@@ -54,10 +54,10 @@ def calls(store: Store, path: Path) -> dict[str, Callable[[], Any]]:
         return store.txn(
             [kvstore.version(b"x") == 0],
             [
-                kvstore.put(b"t1", b"1"),
-                kvstore.delete(b"k1"),
-                kvstore.get(prefix=b"t"),
-                kvstore.put(b"t2", b"%d" % next(number)),
+                kvstore.ops.put(b"t1", b"1"),
+                kvstore.ops.delete(b"k1"),
+                kvstore.ops.get(prefix=b"t"),
+                kvstore.ops.put(b"t2", b"%d" % next(number)),
             ],
         )
 

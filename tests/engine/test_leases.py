@@ -6,6 +6,7 @@ import asyncio
 import shutil
 import threading
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -122,11 +123,12 @@ def test_keep_alive_starts_the_time_anew(store: Store, clock: FakeClock) -> None
 
 
 def test_a_lease_that_is_due_is_never_renewed(store: Store, clock: FakeClock) -> None:
-    """Between the deadline and the revocation keep_alive answers ttl 0, and the keys still go."""
+    """Between the deadline and the revocation keep_alive finds none, and the keys still go."""
     lease = store.grant_lease(10).id
     store.put(b"k", b"v", lease=lease)
     clock.advance(10)
-    assert store.keep_alive(lease).ttl == 0
+    with pytest.raises(LeaseNotFound, match=f"lease {lease}"):
+        store.keep_alive(lease)
     assert store.lease_time_to_live(lease, keys=True)[2:] == (0, 10, (b"k",))
     clock.advance(1.5)
     assert store.lease_time_to_live(lease).ttl == -1
@@ -189,7 +191,9 @@ def test_unknown_leases(store: Store) -> None:
         store.put(b"k", b"v", lease=5)
     with pytest.raises(LeaseNotFound):
         store.revoke_lease(5)
-    assert store.keep_alive(5).ttl == 0
+    with pytest.raises(LeaseNotFound):
+        store.keep_alive(5)
+    assert store.engine.lease_keep_alive(5).ttl == 0  # as on the wire
     assert store.revision == before
 
 
@@ -246,7 +250,7 @@ def test_keep_alive_against_expiry(store: Store, clock: FakeClock) -> None:
 
         def renew(lease: int = lease, answers: list[int] = answers, both: threading.Barrier = both) -> None:
             both.wait()
-            answers.append(store.keep_alive(lease).ttl)
+            answers.append(store.engine.lease_keep_alive(lease).ttl)
 
         thread = threading.Thread(target=renew)
         thread.start()
@@ -282,6 +286,59 @@ def test_put_with_a_ttl_is_one_log_entry(store: Store) -> None:
     index, revision = store.engine.state.index, store.revision
     answer = store.put(b"k", b"v", ttl=30, prev_kv=True)
     assert (store.engine.state.index, answer.revision, answer.prev_kv) == (index + 1, revision + 1, None)
+
+
+def test_a_key_that_is_refreshed_for_ever_has_one_lease(store: Store, clock: FakeClock) -> None:
+    """Each put with a TTL ends the lease of the one before; a put without, a delete and an expiry leave none."""
+    for number in range(200):
+        store.put(b"k", b"%d" % number, ttl=30)
+        clock.advance(1)
+    kv = store.get(b"k")
+    assert kv is not None and store.leases() == (kv.lease,)
+    store.put(b"k", b"stays")
+    assert store.leases() == ()
+    store.put(b"k", b"v", ttl=30)
+    store.delete(prefix=b"k")
+    assert store.leases() == ()
+    store.put(b"k", b"v", ttl=30)
+    store.engine.checkpoint()
+    clock.advance(30)
+    assert store.engine.leasing.expire() == 1
+    assert store.leases() == () and b"k" not in store
+
+
+def test_a_lease_of_a_keys_own_stays_while_others_hold_it(store: Store) -> None:
+    """Whoever attaches more keys keeps it; within one transaction it is the end that counts."""
+    store.put(b"k", b"v", ttl=30)
+    own = store.leases()[0]
+    store.put(b"other", b"v", lease=own)
+    store.put(b"k", b"without")
+    assert store.leases() == (own,)
+    store.txn(success=[kvstore.ops.delete(b"other"), kvstore.ops.put(b"k", lease=own)])
+    assert store.lease_time_to_live(own, keys=True).keys == (b"k",)
+    granted = store.grant_lease(30).id
+    store.put(b"l", lease=granted)
+    store.delete(b"l")
+    assert granted in store.leases()  # somebody granted it, and may still want it
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_ttl_may_be_a_fraction_of_a_second(tmp_path: Path, backend: str) -> None:
+    """As long as ``lease_min_ttl`` allows it; a lease that is granted by itself has whole seconds, rounded up."""
+    clock = FakeClock()
+    with open_store(tmp_path, backend, clock=clock, lease_min_ttl=0) as store:
+        store.put(b"short", b"v", ttl=0.25)
+        store.put(b"long", b"v", ttl=timedelta(seconds=1.5))
+        assert store.grant_lease(1.5).ttl == 2
+        clock.advance(0.24)
+        assert store.engine.leasing.expire() == 0
+        clock.advance(0.02)
+        store.engine.leasing.expire()
+        assert [kv.key for kv in store.scan(prefix=b"")] == [b"long"]
+        clock.advance(1.3)
+        store.engine.leasing.expire()
+        assert store.count(prefix=b"") == 0
+        assert len(store.leases()) == 1
 
 
 def test_a_ttl_that_cannot_be(store: Store) -> None:

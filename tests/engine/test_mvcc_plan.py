@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 import kvstore
-from kvstore import KeyNotFound, delete, put, txn
-from kvstore.model import FROM_KEY, PutRequest, TxnRequest
+from kvstore import KeyNotFound
+from kvstore.model import FROM_KEY, DeleteRangeRequest, PutRequest, TxnRequest
+from kvstore.ops import delete, put, txn
 
 EVERYTHING = delete(FROM_KEY, range_end=FROM_KEY)
 
@@ -22,7 +23,7 @@ def test_a_put_that_keeps_what_the_transaction_has_deleted_is_refused_before_any
     """etcd overlooks such a put and stops half-way; here it is refused, and the deletes have not happened."""
     flags: dict[str, Any] = {flag: True}
     keep: PutRequest | TxnRequest = put(b"a", **flags)
-    remove: object = EVERYTHING
+    remove: DeleteRangeRequest | TxnRequest = EVERYTHING
     if nested in ("delete nested", "both nested"):
         remove = txn(success=[remove])
     if nested in ("put nested", "both nested"):

@@ -55,7 +55,7 @@ def test_a_value_compare_without_operand_compares_with_the_empty_value() -> None
 def test_a_wrong_type_inside_a_transaction_is_refused_before_planning(tmp_path: Path) -> None:
     """A revision or lease that is no number is a ``TypeError``, and the store goes on."""
     with kvstore.open(tmp_path / "data") as store:
-        for op in (RangeRequest(b"k", revision="x"), kvstore.put(b"k", lease="x")):  # type: ignore[arg-type]  # on purpose
+        for op in (RangeRequest(b"k", revision="x"), kvstore.ops.put(b"k", lease="x")):  # type: ignore[arg-type]  # on purpose
             with pytest.raises(TypeError):
-                store.txn(success=[op, kvstore.put(b"other", b"v")])
+                store.txn(success=[op, kvstore.ops.put(b"other", b"v")])
         assert store.put(b"k", b"v").revision == 2

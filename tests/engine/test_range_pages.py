@@ -34,7 +34,7 @@ def fill(store: Store, count: int = 500, value_bytes: int = 1000) -> None:
     """Rows in the backend and in memory, some of them not the first of their transaction."""
     for number in range(0, count, 2):
         store.txn(
-            success=[kvstore.put(b"%05d" % (number + each), b"v" * value_bytes) for each in (0, 1)],
+            success=[kvstore.ops.put(b"%05d" % (number + each), b"v" * value_bytes) for each in (0, 1)],
         )
         if number == count // 2:
             settle(store)

@@ -4,7 +4,8 @@ SyncPlayer        Store's methods                     PastPlayer        reads: t
 AsyncPlayer       AsyncStore's, awaited               BesidePlayer      reads: opened read-only beside the writer
                                                       SnapshotPlayer    reads: a snapshot, opened where it lies
 
-etcd takes some arguments for something else than they say (revision -1, a TTL of 0): refused here, the engine is asked.
+etcd takes some arguments for something else than they say (revision -1, a TTL of 0), and answers a keep-alive of a lost
+lease: refused here, the engine is asked.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from kvstore.tools.lab.replay import Player, replay_options
 import kvstore
 from kvstore import AsyncStore, Event, Store
 from kvstore.calls import answer
-from kvstore.errors import BadArgument, KVStoreError
+from kvstore.errors import BadArgument, KVStoreError, LeaseNotFound
 from kvstore.model import (
     CompactionRequest,
     DeleteRangeRequest,
@@ -84,7 +85,7 @@ class SyncPlayer(Player):
     def call(self, request: Request) -> object:
         try:
             return call(self.store, request)
-        except BadArgument:
+        except (BadArgument, LeaseNotFound):
             return super().call(request)
 
     def watch(self, request: WatchRequest) -> Message:
@@ -117,7 +118,7 @@ class AsyncPlayer(Player):
     def call(self, request: Request) -> object:
         try:
             return self._run(self._call(request))
-        except BadArgument:
+        except (BadArgument, LeaseNotFound):
             return super().call(request)
 
     def watch(self, request: WatchRequest) -> Message:

@@ -63,7 +63,7 @@ def live(store: Store, count: int, seed: int = 1) -> None:
             case 0:
                 store.delete(keys[0], keys[1]) if keys[0] < keys[1] else store.delete(keys[0])
             case 1:
-                store.txn(success=[kvstore.put(key, b"%d" % number) for key in sorted(set(keys))])
+                store.txn(success=[kvstore.ops.put(key, b"%d" % number) for key in sorted(set(keys))])
             case _:
                 store.put(keys[0], b"%d" % number)
 
@@ -481,16 +481,17 @@ def test_18667_a_range_that_is_compacted_refuses_the_whole_transaction_everywher
     tmp_path: Path, backend: str
 ) -> None:
     """Live, beside a compaction, and read-only, the answer is the same; replay has nothing left to decide."""
-    past = kvstore.get(b"k", revision=2)
+    past = kvstore.ops.get(b"k", revision=2)
     with open_store(tmp_path, backend) as store:
         live(store, 20)
         store.compact(10)
         revision = store.revision
-        for ops in (
-            [kvstore.put(b"n", b"v"), past],
-            [kvstore.txn(success=[past, kvstore.put(b"n", b"v")])],
+        branches: tuple[list[kvstore.Op], ...] = (
+            [kvstore.ops.put(b"n", b"v"), past],
+            [kvstore.ops.txn(success=[past, kvstore.ops.put(b"n", b"v")])],
             [past],
-        ):
+        )
+        for ops in branches:
             with pytest.raises(kvstore.Compacted):
                 store.txn(success=ops)
         assert (store.revision, store.get(b"n")) == (revision, None)
@@ -510,7 +511,11 @@ def test_21432_a_range_at_a_revision_inside_a_transaction_is_of_that_revision(tm
         store.put(b"k", b"old")
         store.put(b"k", b"new")
         for _ in range(2):
-            ops = [kvstore.put(b"k", b"own"), kvstore.get(b"k", revision=2), kvstore.get(b"k")]
+            ops: list[kvstore.Op] = [
+                kvstore.ops.put(b"k", b"own"),
+                kvstore.ops.get(b"k", revision=2),
+                kvstore.ops.get(b"k"),
+            ]
             _, past, now = store.txn(success=ops).responses
             assert isinstance(past, RangeResponse) and isinstance(now, RangeResponse)
             assert [past.kvs[0].value, now.kvs[0].value] == [b"old", b"own"]
@@ -536,7 +541,7 @@ def test_partial_write_txn_leaves_nothing(
 
         monkeypatch.setattr(plan, "encode_key_value", failing)
         with pytest.raises(MemoryError):
-            store.txn(success=[kvstore.put(b"a", b"1"), kvstore.put(b"b", b"2")])
+            store.txn(success=[kvstore.ops.put(b"a", b"1"), kvstore.ops.put(b"b", b"2")])
         monkeypatch.undo()
         assert content(store) == {b"a": (b"old", 2)}
         assert store.put(b"c", b"3").revision == 3
@@ -612,10 +617,10 @@ def test_renew_after_revoke_answers_that_the_lease_is_gone(tmp_path: Path) -> No
     with open_store(tmp_path, "memory", clock=clock) as store:
         lease = store.grant_lease(10).id
         store.revoke_lease(lease)
-        assert store.keep_alive(lease).ttl == 0
+        assert store.engine.lease_keep_alive(lease).ttl == 0
         lease = store.grant_lease(10).id
         clock.advance(10)
-        assert store.keep_alive(lease).ttl == 0
+        assert store.engine.lease_keep_alive(lease).ttl == 0
         assert lease in store.leases()
         store.engine.leasing.expire()
         assert store.leases() == ()
@@ -784,7 +789,7 @@ def test_12342_a_large_range_is_read_in_pages(tmp_path: Path) -> None:
     """A scan holds a page, whatever its range; it is not all made in memory first (also #14809)."""
     with open_store(tmp_path, "lmdb") as store:
         for part in range(10):
-            store.txn(success=[kvstore.put(b"%d/%03d" % (part, at), b"v" * 1000) for at in range(100)])
+            store.txn(success=[kvstore.ops.put(b"%d/%03d" % (part, at), b"v" * 1000) for at in range(100)])
         settle(store)
         asked: list[int] = []
         page = store.engine.state.page

@@ -43,8 +43,8 @@ def fill(store: kvstore.Store, seed: int, writes: int = 160) -> None:
         elif what < 0.9:
             store.delete(prefix=b"key/%d" % chance.randrange(3))
         else:
-            puts = [kvstore.put(each, b"txn %d" % number) for each in chance.sample(keys, 3)]
-            store.txn(success=[*puts, kvstore.delete(b"never there")])
+            puts = [kvstore.ops.put(each, b"txn %d" % number) for each in chance.sample(keys, 3)]
+            store.txn(success=[*puts, kvstore.ops.delete(b"never there")])
 
 
 def kept_hashes(store: kvstore.Store) -> dict[int, int]:
@@ -147,7 +147,7 @@ def test_an_export_is_of_one_revision_while_the_store_goes_on(backend: str, tmp_
     with kvstore.open(tmp_path / "store", backend, background=False) as store:
         keys = [b"%04d" % number for number in range(600)]
         for start in range(0, 600, 100):
-            store.txn(success=[kvstore.put(key, b"old") for key in keys[start : start + 100]])
+            store.txn(success=[kvstore.ops.put(key, b"old") for key in keys[start : start + 100]])
         store.delete(keys[7])
         store.engine.checkpoint()
         store.put(keys[8], b"not in the backend yet")
@@ -218,7 +218,9 @@ def test_a_delete_at_the_compaction_is_written_where_no_hash_tells(
 ) -> None:
     """A watch that starts there sees the delete, here and in etcd; HashKV is the same for old and new versions."""
     with kvstore.open(tmp_path / "store", background=False) as store:
-        store.txn(success=[kvstore.put(b"a", b"1"), kvstore.put(b"b", b"1"), kvstore.put(b"c", b"1")])
+        store.txn(
+            success=[kvstore.ops.put(b"a", b"1"), kvstore.ops.put(b"b", b"1"), kvstore.ops.put(b"c", b"1")]
+        )
         store.delete(b"a", b"c")
         store.compact(3)
         store.delete(b"x")
@@ -248,7 +250,7 @@ def test_a_delete_at_the_compaction_stays_behind_where_a_hash_would_tell(
 ) -> None:
     """Where no key lives at some kept revision, etcd before 3.4.34 would hash the tombstone."""
     with kvstore.open(tmp_path / "store", background=False) as store:
-        store.txn(success=[kvstore.put(b"a", b"1"), kvstore.put(b"b", b"1")])
+        store.txn(success=[kvstore.ops.put(b"a", b"1"), kvstore.ops.put(b"b", b"1")])
         store.delete(b"a")
         store.compact(3)
         store.delete(b"b")
@@ -321,7 +323,9 @@ def test_there_and_back_again(backend: str, tmp_path: Path) -> None:
 def test_etcd_has_our_alarms_and_our_deletes_at_the_compaction(tmp_path: Path) -> None:
     """Alarms are listed and refuse writes until they are disarmed; a tombstone at the compaction changes no HashKV."""
     with kvstore.open(tmp_path / "store", quota_backend_bytes=200_000, background=False) as store:
-        store.txn(success=[kvstore.put(b"a", b"1"), kvstore.put(b"b", b"1"), kvstore.put(b"c", b"1")])
+        store.txn(
+            success=[kvstore.ops.put(b"a", b"1"), kvstore.ops.put(b"b", b"1"), kvstore.ops.put(b"c", b"1")]
+        )
         store.delete(b"a", b"c")
         store.compact(store.revision)
         store.put(b"a", b"2")

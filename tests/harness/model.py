@@ -33,6 +33,7 @@ from kvstore.model import (
     WatchRequest,
 )
 from kvstore.mvcc import validate
+from kvstore.mvcc.lessor import is_own_lease
 
 
 class Lease(NamedTuple):
@@ -160,6 +161,10 @@ class Model:
         if run.changes:
             self.changes += run.changes
             self.states.append(run.state)
+            held = {kv.lease for kv in run.state.values()}
+            self.leases = {
+                lease: rest for lease, rest in self.leases.items() if lease in held or not is_own_lease(lease)
+            }
         return answer
 
     def _choose(self, request: TxnRequest) -> tuple[bool, list[Any]]:

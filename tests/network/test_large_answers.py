@@ -19,7 +19,7 @@ VALUE = bytes(range(256)) * 400
 
 def fill(store: kvstore.Store, count: int) -> None:
     for number in range(0, count, 10):
-        store.txn(success=[kvstore.put(b"%05d" % (number + each), VALUE) for each in range(10)])
+        store.txn(success=[kvstore.ops.put(b"%05d" % (number + each), VALUE) for each in range(10)])
 
 
 def key_values(message: bytes) -> list[tuple[bytes, bytes]]:

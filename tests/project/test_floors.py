@@ -11,17 +11,23 @@ from tests import PROJECT
 
 FLOORS = (
     ("words", "_version _platform errors invariants bell clock wire arguments protobuf"),
-    ("the machine", "plugins layout files options life readers held shelter loops twins backend row_sort"),
+    (
+        "the machine",
+        "plugins layout files options life readers held shelter loops twins backend row_sort codecs",
+    ),
     ("values and requests", "keyvalue model"),
     ("the log", "wal"),
     ("revisions", "mvcc ops pacing etcdpb auth"),
     ("what an open store shares", "store_lock core replay following"),
     ("watches, writes, snapshots", "watch write snapshot"),
-    ("what a store says", "observe.status observe.estimates recognition directory"),
+    ("what a store says", "observe.status observe.estimates recognition directory times"),
     ("engines", "reads write.room upkeep engine"),
     ("opening and looking through", "observe.measuring snapshot.restore verification read_only recovery"),
     ("beside a store", "observe offline backend_move metrics"),
-    ("faces", "protocol calls store opened awaited_writes aio foreign served salvage"),
+    (
+        "faces",
+        "protocol calls scans compound store opened awaited_writes aio map_view foreign served salvage",
+    ),
     ("recipes", "recipes"),
     ("the network", "network"),
     ("kvstore", "testing"),

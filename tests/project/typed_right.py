@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import assert_type
 
 import kvstore
-from kvstore import AsyncStore, Event, KeyValue, Store, View
+from kvstore import AsyncScan, AsyncStore, Event, KeyValue, Scan, Store, View
 
 
 def reads(folder: Path) -> None:
@@ -16,7 +15,8 @@ def reads(folder: Path) -> None:
         assert_type(store.get(b"key"), KeyValue | None)
         assert_type(store.get(b"key", revision=2), KeyValue | None)
         assert_type(store.range(prefix=b"k", limit=5).kvs[0], KeyValue)
-        assert_type(store.scan(prefix=b"k"), Iterator[KeyValue])
+        assert_type(store.scan(prefix=b"k"), Scan)
+        assert_type([kv.value for kv in store.scan(prefix=b"k", reverse=True)], list[bytes])
         assert_type(store.at(2), View)
         assert_type(store.count(prefix=b"k"), int)
         assert_type([kv.value for kv in store.history(b"key")], list[bytes])
@@ -31,8 +31,12 @@ def writes(store: Store) -> None:
     assert_type(store.delete(prefix=b"k").deleted, int)
     done = store.txn(
         compare=[kvstore.version(b"key") == 1, kvstore.value(b"key") != b"v", kvstore.lease(b"key") > 0],
-        success=[kvstore.put(b"key", b"w"), kvstore.get(b"key"), kvstore.txn(success=[kvstore.delete(b"a")])],
-        failure=(kvstore.delete(prefix=b"k"),),
+        success=[
+            kvstore.ops.put(b"key", b"w"),
+            kvstore.ops.get(b"key"),
+            kvstore.ops.txn(success=[kvstore.ops.delete(b"a")]),
+        ],
+        failure=(kvstore.ops.delete(prefix=b"k"),),
     )
     assert_type(done.succeeded, bool)
     lease = store.grant_lease(10).id
@@ -40,11 +44,30 @@ def writes(store: Store) -> None:
     assert_type(store.snapshot().path, Path)
 
 
+def objects(store: Store) -> None:
+    settings = kvstore.MapView(store, "settings/")
+    assert_type(settings["theme"], str)
+    counts = kvstore.MapView(store, "counts/", values=kvstore.INTEGER)
+    assert_type(counts.get("a"), int | None)
+    assert_type(counts.incr("a"), int)
+    assert_type([version.value for version in counts.history("a")], list[int | None])
+    points = kvstore.MapView(store, keys=kvstore.INTEGER, values=kvstore.Codec(str.encode, bytes.decode))
+    assert_type(dict(points.scan()), dict[int, str])
+    assert_type(store.put_many({b"a": bytearray(b"1")}).revisions, int)
+    assert_type(store.incr(b"n"), int)
+    assert_type(store.wait(store.put_nowait(b"k")).revision, int)
+    assert_type(store.scan(prefix=b"k", reverse=True, limit=1, keys_only=True).revision, int)
+    assert_type(store.at(store.revision_at(store.time_of(2))).count(prefix=b"k"), int)
+
+
 def errors(store: Store) -> int:
     try:
         return store.put(b"key").revision
     except kvstore.Compacted as compacted:
         return assert_type(compacted.compact_revision, int)
+    except kvstore.RequestTooLarge as large:
+        assert_type((large.size, large.limit, large.option, large.etcd_text), tuple[int, int, str, str])
+        return 0
     except kvstore.KVStoreError as error:
         assert_type(error.retryable, bool)
         return 0
@@ -63,8 +86,12 @@ async def asynchronous(folder: Path) -> None:
         assert_type(store, AsyncStore)
         assert_type((await store.put(b"key", b"value")).revision, int)
         assert_type(await store.get(b"key"), KeyValue | None)
-        assert_type(store.scan(prefix=b"k"), AsyncIterator[KeyValue])
+        assert_type(store.scan(prefix=b"k"), AsyncScan)
         async with store.watch(prefix=b"k") as events:
             async for event in events:
                 assert_type(event, Event)
+        numbers = kvstore.AsyncMapView(store, "n/", values=kvstore.INTEGER)
+        assert_type(await numbers.get("a"), int | None)
+        assert_type(await numbers.get("a", 0), int)
+        assert_type(await store.at(2), kvstore.AsyncView)
     assert_type(await kvstore.open_async("data"), AsyncStore)

@@ -27,9 +27,26 @@ def values(store: kvstore.Store) -> None:
     store.compact()  # type: ignore[call-arg]
 
 
+def options() -> None:
+    kvstore.open("data", durabilty="always")  # type: ignore[call-arg]
+    kvstore.open("data", durability="allways")  # type: ignore[arg-type]
+    kvstore.open_async("data", wal_file_size="large")  # type: ignore[arg-type]
+
+
+def objects(store: kvstore.Store) -> None:
+    counts = kvstore.MapView(store, "counts/", values=kvstore.INTEGER)
+    counts["a"] = "1"  # type: ignore[assignment]
+    counts[5] = 1  # type: ignore[index]
+    kvstore.MapView(store, "texts/").incr("a")  # type: ignore[misc]
+    store.scan(prefix=b"k", revers=True)  # type: ignore[call-arg]
+    store.put_many({"a": b"1"})  # type: ignore[arg-type]
+
+
 def transactions(store: kvstore.Store) -> None:
     store.txn(compare=[kvstore.version(b"key")])  # type: ignore[list-item]
     store.txn(compare=kvstore.version(b"key") == 1)  # type: ignore[arg-type]
+    store.txn(success=["put"])  # type: ignore[list-item]
+    store.txn(success=[kvstore.ops.get(b"key", limt=1)])  # type: ignore[call-arg]
 
 
 def watches(store: kvstore.Store) -> None:

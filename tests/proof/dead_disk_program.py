@@ -43,7 +43,7 @@ def say(name: str, call: Callable[[], Any]) -> None:
 
 def main(backend: str, first: str) -> None:
     data, flag = Path(os.environ["DEAD_UNDER"]) / "data", Path(os.environ["DEAD_FLAG"])
-    options = {"low_disk_bytes": 0, "background": False}
+    options: dict[str, Any] = {"low_disk_bytes": 0, "background": False}
     with kvstore.open(data, backend, **options) as store:
         for number in range(2000):
             store.put_nowait(b"k%05d" % number, b"v" * 3000)

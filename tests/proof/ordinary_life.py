@@ -102,7 +102,7 @@ class Life:
 
         def pair() -> None:
             value = b"%d" % chance.randrange(1 << 30)
-            self.store.txn(success=[kvstore.put(b"pair/%d" % each, value) for each in range(4)])
+            self.store.txn(success=[kvstore.ops.put(b"pair/%d" % each, value) for each in range(4)])
 
         def lease() -> None:
             self.store.put(b"lease/%d" % chance.randrange(50), b"v", ttl=1)

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,7 +19,12 @@ import kvstore
 from kvstore.errors import DiskFull, KVStoreError
 from tests.proof.failing_writer import BACKENDS, WRITER, check_acknowledged
 
-LIMITS = {"wal_file_size": 100_000, "max_wals": 1, "backend_batch_interval_seconds": 0.01, "max_snapshots": 1}
+LIMITS: dict[str, Any] = {
+    "wal_file_size": 100_000,
+    "max_wals": 1,
+    "backend_batch_interval_seconds": 0.01,
+    "max_snapshots": 1,
+}
 
 
 @contextmanager
@@ -121,7 +127,12 @@ def test_a_full_disk_loses_nothing_and_is_left_behind(small: Path, backend: str)
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_deletes_go_on_while_the_disk_is_full(small: Path, backend: str, background: bool) -> None:
     """Not one block is free: puts are refused; deletes, revocations and compaction go on, and all of them are there."""
-    options = {"low_disk_bytes": 0, "background": background, "snapshot_count": 0, "auto_defragment_ratio": 0}
+    options: dict[str, Any] = {
+        "low_disk_bytes": 0,
+        "background": background,
+        "snapshot_count": 0,
+        "auto_defragment_ratio": 0,
+    }
     (small / "room").write_bytes(os.urandom(2_500_000))
     with kvstore.open(small / "store", backend, **options) as store:
         leases = [store.grant_lease(1000).id for _ in range(5)]

@@ -34,6 +34,7 @@ from kvstore.model import (
     TxnRequest,
     WatchRequest,
 )
+from kvstore.mvcc.lessor import own_lease_id
 from kvstore.options import Options
 from kvstore.recovery import open_engine
 from kvstore.testing.fake_clock import FakeClock
@@ -94,7 +95,7 @@ def outcome(call: Callable[[], Any]) -> Any:
     try:
         return plain(call())
     except KVStoreError as error:
-        return type(error), str(error), getattr(error, "compact_revision", None)
+        return type(error), error.etcd_text or str(error), getattr(error, "compact_revision", None)
 
 
 def told_at(revision: int, model: Model) -> Any:
@@ -175,9 +176,9 @@ class Stores(RuleBasedStateMachine):
     def put_for(self, request: PutRequest, ttl: int) -> None:
         """A put with a lease of its own; both stores draw the same id."""
         self.made += 1
-        lease = DRAWN_LEASES + self.made
+        lease = own_lease_id(DRAWN_LEASES + self.made)
         for store in self.stores:
-            store.engine.planner._new_lease_id = lambda: lease  # type: ignore[method-assign]
+            store.engine.planner._new_lease_id = lambda **_: lease  # type: ignore[method-assign]
         self.check(
             lambda: self.model.put_for(request, lease, ttl),
             lambda store: store.engine.put(request, ttl),
@@ -203,7 +204,7 @@ class Stores(RuleBasedStateMachine):
     def keep_alive(self, lease: int) -> None:
         self.check(
             lambda: self.model.keep_alive(lease),
-            lambda store: store.keep_alive(lease),
+            lambda store: store.engine.lease_keep_alive(lease),
         )
 
     @rule(back=st.integers(-1, 6), physical=st.booleans())

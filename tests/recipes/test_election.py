@@ -71,7 +71,7 @@ def test_a_leader_paused_for_longer_than_its_lease_can_do_nothing(
     pass_time(store, clock)
     with Session(store, TTL_SECONDS) as session:
         Election(session, b"e").campaign(b"new")
-        assert not store.txn([was_leader], [kvstore.put(b"k")]).succeeded
+        assert not store.txn([was_leader], [kvstore.ops.put(b"k")]).succeeded
         with pytest.raises(LeaseLost):
             old.proclaim(b"I am still here")
 

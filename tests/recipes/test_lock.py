@@ -165,8 +165,8 @@ def test_a_holder_paused_for_longer_than_its_lease_changes_nothing(
     pass_time(store, clock)
     with Session(store, TTL_SECONDS) as session, Lock(session, b"l") as lock:
         assert lock.token > token
-        assert not store.txn([is_owner], [kvstore.put(b"k", b"slow")]).succeeded
-        assert store.txn([lock.is_owner], [kvstore.put(b"k", b"next")]).succeeded
+        assert not store.txn([is_owner], [kvstore.ops.put(b"k", b"slow")]).succeeded
+        assert store.txn([lock.is_owner], [kvstore.ops.put(b"k", b"next")]).succeeded
         for use in (slow.check, slow.release):
             with pytest.raises(LeaseLost):
                 use()

@@ -33,7 +33,7 @@ def asked(engine: Engine, request: Any) -> Any:
             return engine.delete_range(request)
         return engine.txn(request)
     except KVStoreError as error:
-        return type(error), str(error)
+        return type(error), error.etcd_text
 
 
 @settings(max_examples=20)
@@ -84,12 +84,12 @@ def test_keys_lie_under_the_prefix(store: kvstore.Store) -> None:
     part.put(b"k", b"1")
     part.put(b"k", b"2")
     assert [(kv.key, kv.value) for kv in part.history(b"k")] == [(b"k", b"1"), (b"k", b"2")]
-    assert part.txn([kvstore.value(b"k") == b"2"], [kvstore.delete(prefix=b"")]).succeeded
+    assert part.txn([kvstore.value(b"k") == b"2"], [kvstore.ops.delete(prefix=b"")]).succeeded
     Namespace(part, b"inner/").put(b"k")
     assert [kv.key for kv in store.scan(prefix=b"")] == [b"app/inner/k"]
     assert b"inner/k" in part
     with pytest.raises(EmptyKey):
-        part.txn(success=[kvstore.put(b"")])
+        part.txn(success=[kvstore.ops.put(b"")])
     with pytest.raises(BadArgument, match="prefix"):
         Namespace(store, b"")
 

@@ -130,8 +130,8 @@ def test_a_worker_paused_for_longer_than_its_lease_acknowledges_nothing(
     pass_time(store, clock)
     job = Queue(session, b"q").claim()
     assert (job.tries, job.token > slow.token) == (2, True)
-    assert not store.txn([slow.is_owner], [kvstore.put(b"result", b"slow")]).succeeded
-    assert store.txn([job.is_owner], [kvstore.put(b"result", b"next")]).succeeded
+    assert not store.txn([slow.is_owner], [kvstore.ops.put(b"result", b"slow")]).succeeded
+    assert store.txn([job.is_owner], [kvstore.ops.put(b"result", b"next")]).succeeded
     with pytest.raises(LeaseLost):
         slow.acknowledge()
     job.acknowledge()

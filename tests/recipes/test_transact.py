@@ -60,7 +60,7 @@ def test_all_reads_are_of_one_revision(store: kvstore.Store) -> None:
     def move(txn: Transaction) -> None:
         a = txn.get(b"a")
         if not seen:
-            store.txn(success=[kvstore.put(b"a", b"2"), kvstore.put(b"b", b"2")])
+            store.txn(success=[kvstore.ops.put(b"a", b"2"), kvstore.ops.put(b"b", b"2")])
         seen.append((a, txn.get(b"b")))
         txn.put(b"sum", b"done")
 

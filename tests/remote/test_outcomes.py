@@ -105,9 +105,9 @@ def test_a_transaction_that_only_reads_is_repeated(server: ScriptedServer) -> No
     """Whether a transaction may be repeated is told by its operations."""
     server.script("Txn", cut, ok(pb.TxnResponse(header=header(), succeeded=True)), cut)
     with connect(server) as store:
-        assert store.txn(success=[kvstore.get(b"k")]).succeeded
+        assert store.txn(success=[kvstore.ops.get(b"k")]).succeeded
         with pytest.raises(kvstore.OutcomeUnknown, match="Txn"):
-            store.txn(success=[kvstore.put(b"k")])
+            store.txn(success=[kvstore.ops.put(b"k")])
         with pytest.raises(kvstore.OutcomeUnknown, match="DeleteRange of b'k'"):
             server.script("DeleteRange", cut)
             store.delete(b"k")

@@ -246,14 +246,17 @@ def test_leases_live_on_over_connections_that_are_cut(tmp_path: Path) -> None:
 
 
 def test_a_lease_that_is_gone_has_no_time_left(tmp_path: Path) -> None:
-    """TTL 0, and no error."""
+    """TTL 0 on the wire, and an error for who asks through a store."""
     with served(tmp_path) as (store, elsewhere):
         remote = elsewhere.connect()
         lease = store.grant_lease(600).id
         assert remote.keep_alive(lease).ttl == 600
         store.revoke_lease(lease)
-        assert remote.keep_alive(lease).ttl == 0
-        assert remote.keep_alive(12345) == LeaseKeepAliveResponse(store.revision, 12345, 0)
+        for gone in (lease, 12345):
+            with pytest.raises(kvstore.LeaseNotFound, match=f"lease {gone}"):
+                remote.keep_alive(gone)
+            kept = remote._engine.lease_keep_alive(gone)
+            assert kept == LeaseKeepAliveResponse(store.revision, gone, 0)
 
 
 def test_threads_and_tasks_share_the_stream(tmp_path: Path) -> None:

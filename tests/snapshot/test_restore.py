@@ -262,7 +262,7 @@ class History:
         elif kind < 0.7:
             store.delete(key, b"k%d" % chance.randrange(8))
         elif kind < 0.85:
-            store.txn(success=[kvstore.put(b"a" + key, b"1"), kvstore.put(b"b" + key, b"2")])
+            store.txn(success=[kvstore.ops.put(b"a" + key, b"1"), kvstore.ops.put(b"b" + key, b"2")])
         else:
             lease = store.grant_lease(10_000).id
             store.put(key, b"leased", lease=lease)

@@ -127,7 +127,7 @@ def test_a_snapshot_cannot_be_written(stores: Any, tmp_path: Path, backend: str)
         ):
             with pytest.raises(kvstore.ReadOnly):
                 write()
-        (answer,) = snapshot.txn(success=[kvstore.get(b"a")]).responses
+        (answer,) = snapshot.txn(success=[kvstore.ops.get(b"a")]).responses
         assert isinstance(answer, RangeResponse) and answer.kvs[0].value == b"1"
         assert snapshot.info.revision == snapshot.revision == 2
     assert path.read_bytes() == before
@@ -211,7 +211,10 @@ def test_every_snapshot_under_load_is_one_moment_of_the_store(
         number = 0
         while not done.is_set():
             number += 1
-            pair = [kvstore.put(b"a" + name, b"%d" % number), kvstore.put(b"b" + name, b"%d" % number)]
+            pair = [
+                kvstore.ops.put(b"a" + name, b"%d" % number),
+                kvstore.ops.put(b"b" + name, b"%d" % number),
+            ]
             store.txn(success=pair)
 
     threads = [threading.Thread(target=write, args=(b"%d" % number,)) for number in range(3)]

@@ -26,7 +26,7 @@ def saved(path: Path, backend: str, keys: int = 3000, largest: int = 1_000_000) 
         for at in range(0, keys, 300):
             store.txn(
                 success=[
-                    kvstore.put(name, chance.randbytes(chance.randrange(60)), lease=lease * (number % 2))
+                    kvstore.ops.put(name, chance.randbytes(chance.randrange(60)), lease=lease * (number % 2))
                     for number, name in enumerate(names[at : at + 300])
                 ]
             )

@@ -40,7 +40,7 @@ def test_the_twin_answers_as_the_store_does(scratch: Path, backend: str) -> None
     async def main() -> None:
         async with kvstore.open_async(scratch / "data", backend) as store:
             first = (await store.put(b"a/1", b"x")).revision
-            await store.txn(success=[kvstore.put(b"a/2", b"y"), kvstore.put(b"b", b"z")])
+            await store.txn(success=[kvstore.ops.put(b"a/2", b"y"), kvstore.ops.put(b"b", b"z")])
             kv = await store.get(b"a/1")
             assert kv is not None
             assert kv.value == b"x"
@@ -79,12 +79,12 @@ def test_the_twin_answers_as_the_store_does(scratch: Path, backend: str) -> None
 
 
 def test_the_twin_has_every_call_of_the_store() -> None:
-    """What ``Store`` can do ``AsyncStore`` can, but for what a task does not need (it has tasks instead of tickets)."""
+    """What ``Store`` can do ``AsyncStore`` can."""
 
     def calls(kind: type) -> set[str]:
         return {name for name in dir(kind) if not name.startswith("_")}
 
-    assert calls(kvstore.Store) - calls(AsyncStore) == {"put_nowait", "wait"}
+    assert calls(kvstore.Store) - calls(AsyncStore) == set()
 
 
 def test_tasks_share_a_sync(scratch: Path) -> None:
@@ -154,7 +154,7 @@ def test_a_failed_sync_reaches_every_task(scratch: Path) -> None:
             for outcome in outcomes:
                 assert isinstance(outcome, StorePoisoned) and isinstance(outcome.__cause__, OSError)
             with pytest.raises(StorePoisoned):
-                await store.txn(success=[kvstore.put(b"later")])
+                await store.txn(success=[kvstore.ops.put(b"later")])
             assert await store.get(b"acknowledged") is not None
             assert store.revision == 2
         async with opened(scratch / "data", OSDisk()) as again:

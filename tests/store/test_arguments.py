@@ -29,7 +29,8 @@ def store(tmp_path: Path) -> Iterator[Store]:
         yield store
 
 
-version, value, put, get, delete = kvstore.version, kvstore.value, kvstore.put, kvstore.get, kvstore.delete
+version, value = kvstore.version, kvstore.value
+put, get, delete = kvstore.ops.put, kvstore.ops.get, kvstore.ops.delete
 
 # --- expressions -----------------------------------------------------------------------------------
 
@@ -53,7 +54,7 @@ EXPRESSIONS: list[Callable[[], Any]] = [
     lambda: put(b"a") and put(b"b"),
     lambda: get(b"a") or put(b"b"),  # type: ignore[unreachable]
     lambda: not delete(b"a"),
-    lambda: kvstore.txn() and put(b"b"),
+    lambda: kvstore.ops.txn() and put(b"b"),
     lambda: any([version(b"n") == 1]),
 ]
 
@@ -74,7 +75,7 @@ TRANSACTIONS: list[Callable[[Any], Any]] = [
     lambda store: store.txn(compare=[(version(b"n") == 1) + (version(b"n") == 2)]),
     lambda store: store.txn(success=put(b"a")),
     lambda store: store.txn(failure=get(b"a")),
-    lambda store: store.txn(success=kvstore.txn()),
+    lambda store: store.txn(success=kvstore.ops.txn()),
     lambda store: store.txn(success=[version(b"n") == 10]),
     lambda store: store.txn(success=[b"a"]),
 ]
@@ -146,7 +147,7 @@ def test_zero_is_refused_where_it_stands_for_nothing(store: Store) -> None:
         lambda: store.put(b"t", ttl=0),
         lambda: store.grant_lease(0),
     ):
-        with pytest.raises(BadArgument, match="at least"):
+        with pytest.raises(BadArgument, match=r"at least|more than 0"):
             call()
     assert store.get(b"n", revision=0) == store.get(b"n")
 
@@ -154,20 +155,17 @@ def test_zero_is_refused_where_it_stands_for_nothing(store: Store) -> None:
 @pytest.mark.parametrize(
     "ttl",
     [
-        0.5,
-        1.5,
         -0.5,
         math.nan,
         math.inf,
         -math.inf,
-        timedelta(milliseconds=1500),
         timedelta(0),
         timedelta(-1),
     ],
     ids=str,
 )
-def test_a_fraction_of_a_second_is_refused(store: Store, ttl: Any) -> None:
-    """Leases count whole seconds: nothing is rounded, up or down."""
+def test_a_time_that_is_none_is_refused(store: Store, ttl: Any) -> None:
+    """A time to live is finite, and more than nothing."""
     for call in (lambda: store.put(b"t", ttl=ttl), lambda: store.grant_lease(ttl)):
         with pytest.raises(BadArgument, match="ttl"):
             call()
@@ -264,7 +262,7 @@ def test_the_asynchronous_face_refuses_the_same(tmp_path: Path) -> None:
         async with kvstore.open_async(tmp_path / "data", "memory", background=False) as store:
             for call in (
                 lambda: store.put(b"t", ttl=-1),
-                lambda: store.put(b"t", ttl=1.5),
+                lambda: store.put(b"t", ttl=math.nan),
                 lambda: store.grant_lease(-5),
                 lambda: store.get(b"t", revision=-1),
                 lambda: store.range(b"t", revision=-1),

@@ -52,7 +52,7 @@ def test_the_store_is_served_by_what_an_etcd_has(elsewhere: Engine) -> None:
     with store.watch(prefix=b"") as events, store.watch_stream() as stream:
         stream.create(WatchRequest(b"b"))
         first = store.put(b"a", b"1", ttl=60).revision
-        store.txn([kvstore.version(b"a") == 1], success=[kvstore.put(b"b", b"2"), kvstore.get(b"a")])
+        store.txn([kvstore.version(b"a") == 1], success=[kvstore.ops.put(b"b", b"2"), kvstore.ops.get(b"a")])
         assert [events.get(TIMEOUT_SECONDS).kv.key for _ in range(2)] == [b"a", b"b"]
         assert [len(stream.next()[1].events) for _ in range(2)] == [0, 1]
     kv = store.get(b"a")
@@ -84,7 +84,7 @@ def test_the_asynchronous_store_is_served_by_it_too(elsewhere: Engine) -> None:
         async with AsyncStore(elsewhere) as store:
             cast(Elsewhere, elsewhere).asked_by.clear()
             revision = (await store.put(b"a", b"1")).revision
-            await store.txn(success=[kvstore.put(b"b", b"2")])
+            await store.txn(success=[kvstore.ops.put(b"b", b"2")])
             assert (await store.delete(b"b")).deleted == 1
             kv = await store.get(b"a")
             assert kv is not None
@@ -106,6 +106,9 @@ def test_the_asynchronous_store_is_served_by_it_too(elsewhere: Engine) -> None:
 LOCAL: dict[str, Callable[[Store], Any]] = {
     "history": lambda store: store.history(b"a"),
     "diff": lambda store: store.diff(1),
+    "time_of": lambda store: store.time_of(1),
+    "revision_at": lambda store: store.revision_at(1.0),
+    "times": lambda store: store.times(),
     "refresh": lambda store: store.refresh(),
     "put_nowait": lambda store: store.put_nowait(b"a"),
     "wait": lambda store: store.wait(cast(Any, None)),
@@ -137,7 +140,7 @@ def test_every_local_call_is_tried_here() -> None:
     """``LOCAL`` reaches all that ``EmbeddedEngine`` adds, but for what no synchronous store asks it."""
     begun = {"submit", "ask", "ask_soon", "flush_soon", "error_of"}
     room = {"overloaded", "check_room"}
-    served = {"row", "range_pages", "carried", "begin_term", "check", "watch_stream"}
+    served = {"row", "page", "range_pages", "carried", "begin_term", "check", "watch_stream"}
     assert members(EmbeddedEngine) - begun - room - served == set(LOCAL) - {"engine", "put_nowait"}
 
 

@@ -29,7 +29,7 @@ from tests.harness.watching import BACKENDS, TIMEOUT_SECONDS, take
 PERSISTENT = ("lmdb", "sqlite")
 SMALL = {"low_disk_bytes": 0, "wal_file_size": 20_000, "max_wals": 1, "max_snapshots": 1, "max_txn_ops": 1000}
 BY_HAND = {**SMALL, "background": False}
-STANDING = {"refresh_interval_seconds": 1e6}
+STANDING: dict[str, Any] = {"refresh_interval_seconds": 1e6}
 """Moves by itself, in principle: in a test only when it is told to."""
 
 WRITER = """
@@ -102,7 +102,7 @@ def content(store: Store) -> list[Any]:
 
 def in_transaction(store: Store, key: bytes, range_end: bytes | None = None) -> Sequence[Any]:
     """The keys of a range, read by a transaction."""
-    (answer,) = store.txn(success=[kvstore.get(key, range_end=range_end)]).responses
+    (answer,) = store.txn(success=[kvstore.ops.get(key, range_end=range_end)]).responses
     assert isinstance(answer, RangeResponse)
     return answer.kvs
 
@@ -147,7 +147,7 @@ def test_a_handle_stands_until_it_is_refreshed(tmp_path: Path, writer: Writer, b
 OPERATIONS: dict[str, str] = {
     "puts": "[store.put(b'k%d' % (n % 7), b'v' * 300 + b'%d' % n) for n in range(40)]",
     "deletes": "store.delete(prefix=b'k1')",
-    "transaction": "store.txn(success=[kvstore.put(b't%d' % n, b'x') for n in range(20)])",
+    "transaction": "store.txn(success=[kvstore.ops.put(b't%d' % n, b'x') for n in range(20)])",
     "leases": "(store.grant_lease(1000), store.put(b'l', b'', ttl=1000))",
     "checkpoint": "store.checkpoint()",
     "compaction": "(store.compact(store.put(b'c').revision, physical=True), store.checkpoint())",
@@ -251,7 +251,7 @@ def test_readers_meet_whole_revisions_while_their_handle_moves(
 ) -> None:
     """Every key has the same value in each answer, and a scan ends at the revision at which it began."""
     writer.open(tmp_path / "data", backend)
-    change = "store.txn(success=[kvstore.put(b'%03d' % n, value) for n in range(300)])"
+    change = "store.txn(success=[kvstore.ops.put(b'%03d' % n, value) for n in range(300)])"
     writer.tell(f"!value = b'0'; {change}")
     ended, failures = threading.Event(), list[object]()
     with kvstore.open(tmp_path / "data", backend, read_only=True) as reader:

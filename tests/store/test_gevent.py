@@ -22,7 +22,7 @@ with kvstore.open(path + "/data", backend) as store:
         writers = [gevent.spawn(write, number) for number in range(5)]
         gevent.joinall(writers, raise_error=True)
         assert [events.get(20).kv.mod_revision for _ in range(100)] == list(range(2, 102))
-    assert store.txn([kvstore.version(b"0/0") == 1], [kvstore.put(b"t", b"1")]).succeeded
+    assert store.txn([kvstore.version(b"0/0") == 1], [kvstore.ops.put(b"t", b"1")]).succeeded
     lease = store.grant_lease(60).id
     store.put(b"leased", lease=lease)
     store.revoke_lease(lease)

@@ -12,7 +12,7 @@ import threading
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -70,8 +70,8 @@ CALLS: list[Callable[[Store], Any]] = [
     lambda store: store.put(b"k"),
     lambda store: store.put_nowait(b"k"),
     lambda store: store.delete(b"k"),
-    lambda store: store.txn(success=[kvstore.put(b"k")]),
-    lambda store: store.txn(success=[kvstore.get(b"k")]),
+    lambda store: store.txn(success=[kvstore.ops.put(b"k")]),
+    lambda store: store.txn(success=[kvstore.ops.get(b"k")]),
     lambda store: store.grant_lease(10),
     lambda store: store.revoke_lease(1),
     lambda store: store.keep_alive(1),
@@ -130,7 +130,7 @@ calls = [
     lambda: store.hash_kv(),
     lambda: list(store.history(b"00500")),
     lambda: store.put(b"k", b"v"),
-    lambda: store.txn(success=[kvstore.put(b"k"), kvstore.get(b"l")]),
+    lambda: store.txn(success=[kvstore.ops.put(b"k"), kvstore.ops.get(b"l")]),
 ]
 threads = [threading.Thread(target=work, args=(call,)) for call in calls]
 for thread in threads:
@@ -364,12 +364,12 @@ def test_a_read_only_handle_sees_all_that_is_durable(scratch: Path, backend: str
             assert reader.ask("list(reader.scan(prefix=b''))") == repr(list(store.scan(prefix=b"")))
             assert reader.ask("reader.hash_kv()") == repr(store.hash_kv())
             assert reader.ask("reader.leases()") == repr((lease,))
-            count = "reader.txn(success=[kvstore.get(b'in the log')]).responses[0].count"
+            count = "reader.txn(success=[kvstore.ops.get(b'in the log')]).responses[0].count"
             assert reader.ask(count) == "1"
             for write in (
                 "reader.put(b'k')",
                 "reader.delete(b'in the log')",
-                "reader.txn(success=[kvstore.put(b'k')])",
+                "reader.txn(success=[kvstore.ops.put(b'k')])",
                 "reader.grant_lease(10)",
                 "reader.compact(2)",
             ):
@@ -616,8 +616,8 @@ BAD_ARGUMENTS: list[Callable[[Any], Any]] = [
     lambda store: store.grant_lease(10, 1 << 64),
     lambda store: store.compact("2"),
     lambda store: store.compact(1.5),
-    lambda store: store.txn(success=[kvstore.get(b"k", revision="2")]),
-    lambda store: store.txn(success=[kvstore.put(b"k"), kvstore.get(b"l", limit="2")]),
+    lambda store: store.txn(success=[kvstore.ops.get(b"k", revision=cast(Any, "2"))]),
+    lambda store: store.txn(success=[kvstore.ops.put(b"k"), kvstore.ops.get(b"l", limit=cast(Any, "2"))]),
     lambda store: store.txn(success=["put"]),
     lambda store: store.txn(compare=[kvstore.version(b"k") == "1"]),
     lambda store: store.txn(compare=[kvstore.version(b"k") > 1.5]),

@@ -38,7 +38,7 @@ def test_calls_and_durations_are_counted_under_etcds_names(tmp_path: Path, backe
         store.get(b"k1")
         store.range(prefix=b"k")
         store.delete(b"k0")
-        store.txn(success=[kvstore.put(b"t", b"v")])
+        store.txn(success=[kvstore.ops.put(b"t", b"v")])
         store.checkpoint()
         store.snapshot()
         store.defragment()
@@ -85,10 +85,10 @@ def test_operations_are_counted_as_etcd_counts_them(tmp_path: Path) -> None:
         store.put(b"a", b"1")
         store.get(b"a")
         assert counted() == [1, 0, 1, 0]
-        puts = [kvstore.put(b"b", b"1"), kvstore.put(b"c", b"2")]
-        store.txn(success=[*puts, kvstore.get(b"a"), kvstore.delete(b"zzz")])
+        puts = [kvstore.ops.put(b"b", b"1"), kvstore.ops.put(b"c", b"2")]
+        store.txn(success=[*puts, kvstore.ops.get(b"a"), kvstore.ops.delete(b"zzz")])
         assert counted() == [3, 1, 2, 1]
-        store.txn(compare=[kvstore.version(b"a") > 0], success=[kvstore.put(b"b", b"1")])
+        store.txn(compare=[kvstore.version(b"a") > 0], success=[kvstore.ops.put(b"b", b"1")])
         assert counted() == [4, 1, 2, 1]
         store.delete(prefix=b"")
         assert counted() == [4, 2, 2, 1]
@@ -102,7 +102,7 @@ def test_operations_are_counted_as_etcd_counts_them(tmp_path: Path) -> None:
         assert shown["etcd_debugging_mvcc_total_put_size_in_bytes"] == 13
         leases = [shown[f"etcd_debugging_lease_{what}_total"] for what in ("granted", "renewed", "revoked")]
         assert leases == [1, 1, 1]
-        nested = kvstore.txn(success=[kvstore.put(b"n", b"1"), kvstore.get(b"n")])
+        nested = kvstore.ops.txn(success=[kvstore.ops.put(b"n", b"1"), kvstore.ops.get(b"n")])
         store.txn(success=[nested])
         assert counted() == [7, 4, 3, 3]
 
@@ -110,7 +110,7 @@ def test_operations_are_counted_as_etcd_counts_them(tmp_path: Path) -> None:
 def test_compaction_leases_and_watches_have_their_metrics(tmp_path: Path) -> None:
     """Debt and progress of a compaction, leases that ran out, watches that are behind."""
     clock = FakeClock()
-    options = {"metrics": True, "background": False, "clock": clock}
+    options: dict[str, Any] = {"metrics": True, "background": False, "clock": clock}
     with kvstore.open(tmp_path / "data", "memory", **options) as store:
         for number in range(20):
             store.put(b"k", b"%d" % number)

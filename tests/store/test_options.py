@@ -8,14 +8,16 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import fields
 from pathlib import Path
+from typing import get_args, get_type_hints
 
 import pytest
 from kvstore.tools.command import Settings
 
 import kvstore
+from kvstore import options
 from kvstore.model import Alarm
 from kvstore.mvcc.schema import CHANGES
-from kvstore.options import BadOption, Options
+from kvstore.options import BadOption, OpenOptions, Options
 from kvstore.store import Store
 from kvstore.testing.fake_clock import FakeClock
 from kvstore.wal.inspect import scan_segment
@@ -129,7 +131,7 @@ def wal_file_size(path: Path) -> None:
 def wal_buffer_size(path: Path) -> None:
     for folder, size_bytes, records in (("a", 32_000_000, 1), ("b", 2500, 3)):
         with open_store(path / folder, "lmdb", wal_buffer_size=size_bytes) as store:
-            tickets = [store.engine.submit(kvstore.put(b"%d" % number, VALUE)) for number in range(6)]
+            tickets = [store.engine.submit(kvstore.ops.put(b"%d" % number, VALUE)) for number in range(6)]
             store.wait(tickets[-1])
             segment = next((path / folder / "data" / "wal").glob("*.wal"))
             assert sum(found.kind == "batch" for found in scan_segment(segment)) == records
@@ -288,7 +290,7 @@ def nospace_policy(path: Path) -> None:
 
 def max_txn_ops(path: Path) -> None:
     with open_store(path, "memory", max_txn_ops=1) as store, pytest.raises(kvstore.TooManyOps):
-        store.txn(success=[kvstore.put(b"a"), kvstore.put(b"b")])
+        store.txn(success=[kvstore.ops.put(b"a"), kvstore.ops.put(b"b")])
 
 
 def max_request_bytes(path: Path) -> None:
@@ -464,3 +466,36 @@ def test_what_means_nothing_is_refused(wrong: str, value: object) -> None:
     """An unknown name, a text of the wrong kind, a value out of range."""
     with pytest.raises(BadOption):
         Options.load({wrong: value}, {})
+
+
+def test_what_type_checkers_know_are_the_options() -> None:
+    """``OpenOptions`` has every field, and etcd's name of those in seconds; the words of a choice are its choices."""
+    known = get_type_hints(OpenOptions)
+    names = {field.name for field in fields(Options)} - {"backend"}
+    short = {name.removesuffix("_seconds") for name in names if name.endswith("_seconds")}
+    assert set(known) == names | short | {"compaction_retention"}
+    for name, choices in (
+        ("durability", options.DURABILITIES),
+        ("auto_compaction_mode", options.COMPACTION_MODES),
+        ("lease_restart_policy", options.LEASE_POLICIES),
+        ("nospace_policy", options.NOSPACE_POLICIES),
+    ):
+        assert get_args(known[name]) == choices
+
+
+@pytest.mark.parametrize("backend", ["sqlite", "memory", "lmdb"])
+def test_a_store_is_opened_with_the_backend_that_it_has(
+    tmp_path: Path, backend: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If none is named, by an argument or in the environment; one that is named must be the right one."""
+    monkeypatch.delenv("KVSTORE_BACKEND", raising=False)
+    with kvstore.open(tmp_path / "data", backend) as store:
+        store.put(b"k", b"v")
+    with kvstore.open(tmp_path / "data") as store:
+        assert store.status().backend == backend and b"k" in store
+    other = "lmdb" if backend == "sqlite" else "sqlite"
+    with pytest.raises(kvstore.WrongStore, match=backend):
+        kvstore.open(tmp_path / "data", other)
+    monkeypatch.setenv("KVSTORE_BACKEND", other)
+    with pytest.raises(kvstore.WrongStore):
+        kvstore.open(tmp_path / "data")

@@ -93,7 +93,7 @@ assert looked or how == "reading"
 def write(store: Store, number: int) -> None:
     """All keys, with one value, in one revision."""
     value = b"%06d" % number * 200
-    store.txn(success=[kvstore.put(b"k%03d" % key, value) for key in range(KEYS)])
+    store.txn(success=[kvstore.ops.put(b"k%03d" % key, value) for key in range(KEYS)])
     store.checkpoint()
 
 

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -57,7 +58,7 @@ def test_everything_a_store_makes_is_for_its_owner_alone(tmp_path: Path, backend
     root = tmp_path / "root"
     with umask(0):
         root.mkdir(mode=0o700)
-        options = {"wal_file_size": 2000, "max_wals": 1, "archive_dir": str(root / "archive")}
+        options: dict[str, Any] = {"wal_file_size": 2000, "max_wals": 1, "archive_dir": str(root / "archive")}
         with kvstore.open(root / "store", backend, **options) as store:
             for number in range(40):
                 store.put(b"%d" % number, b"v" * 200)

@@ -24,7 +24,7 @@ from tests.harness.watching import BACKENDS, TIMEOUT_SECONDS
 PAIRS = [(Store, AsyncStore), (View, AsyncView), (Watch, AsyncWatch), (WatchStream, AsyncWatchStream)]
 
 NEEDLESS = {
-    Store: {"put_nowait", "wait"},  # there are tasks instead of tickets
+    Store: set(),
     View: set(),
     Watch: set(),
     WatchStream: {
@@ -45,11 +45,13 @@ NEEDLESS = {
 
 WRAPPED = {
     "View": "AsyncView",
+    "Scan": "AsyncScan",
     "Watch": "AsyncWatch",
     "Watch | CallbackWatch": "AsyncWatch",
     "ResponseStream": "AsyncWatchStream",
     "Iterator[KeyValue]": "AsyncIterator[KeyValue]",
     "Iterator[Change]": "AsyncIterator[Change]",
+    "Iterator[tuple[int, float]]": "AsyncIterator[tuple[int, float]]",
     "Iterator[WatchResponse]": "AsyncIterator[WatchResponse]",
 }
 """What a twin hands out instead of something whose use would block."""
@@ -121,8 +123,8 @@ async def use(store: kvstore.AsyncStore) -> None:
     store.put(b"k").revision  # refused
     await store.delete(prefix=b"a")
     await store.delete(prefix="a")  # refused
-    await store.txn(success=[kvstore.put(b"k")])
-    await store.txn(then=[kvstore.put(b"k")])  # refused
+    await store.txn(success=[kvstore.ops.put(b"k")])
+    await store.txn(then=[kvstore.ops.put(b"k")])  # refused
     kv = await store.get(b"k", revision=3)
     kv.value  # refused
     await store.get(b"k", revison=3)  # refused
@@ -213,10 +215,10 @@ LONG: dict[str, tuple[str, Callable[[AsyncStore], Any]]] = {
     "scan": ("scan", lambda store: listed(store.scan(prefix=b""))),
     "history": ("history", lambda store: listed(store.history(b"k"))),
     "diff": ("diff", lambda store: listed(store.diff(1))),
-    "txn over a range": ("txn", lambda store: store.txn(success=[kvstore.get(prefix=b"")])),
+    "txn over a range": ("txn", lambda store: store.txn(success=[kvstore.ops.get(prefix=b"")])),
     "txn in a txn": (
         "txn",
-        lambda store: store.txn(success=[kvstore.txn([], [kvstore.delete(prefix=b"k")])]),
+        lambda store: store.txn(success=[kvstore.ops.txn([], [kvstore.ops.delete(prefix=b"k")])]),
     ),
     "txn that compares a range": ("txn", lambda store: store.txn([kvstore.version(prefix=b"k") > 0])),
     "delete of a range": ("delete_range", lambda store: store.delete(prefix=b"k")),
@@ -332,9 +334,9 @@ def test_a_view_is_of_its_revision(tmp_path: Path) -> None:
 
 def test_a_transaction_nested_too_deep_is_refused_as_by_the_store(tmp_path: Path) -> None:
     """However deep: looking whether it is large finds an end."""
-    request = kvstore.txn()
+    request = kvstore.ops.txn()
     for _ in range(5000):
-        request = kvstore.txn(success=[request])
+        request = kvstore.ops.txn(success=[request])
 
     async def main() -> None:
         async with kvstore.open_async(tmp_path / "data", "memory") as store:
@@ -399,7 +401,7 @@ def test_a_watch_waits_as_long_as_it_is_told(tmp_path: Path) -> None:
                     await events.get(timeout=0.01)
                 await store.put(b"a", b"1")
                 assert (await events.get(timeout=TIMEOUT_SECONDS)).kv.value == b"1"
-                await store.txn(success=[kvstore.put(b"a", b"2"), kvstore.put(b"b", b"2")])
+                await store.txn(success=[kvstore.ops.put(b"a", b"2"), kvstore.ops.put(b"b", b"2")])
                 response = await events.get_response(timeout=TIMEOUT_SECONDS)
                 assert [event.kv.key for event in response.events] == [b"a", b"b"]
                 with pytest.raises(TimeoutError):

@@ -53,7 +53,7 @@ def test_a_memory_store_is_known_by_its_files(tmp_path: Path, released: bool, ma
     """Opened as another kind it is refused by name, for writing and reading, and stays what it is."""
     data = memory_store(tmp_path, released=released, marked=marked)
     before = tree(data)
-    for options in ({}, {"backend": "sqlite"}, {"read_only": True}):
+    for options in ({"backend": "lmdb"}, {"backend": "sqlite"}, {"backend": "lmdb", "read_only": True}):
         with pytest.raises(kvstore.WrongStore, match="a store on memory"):
             kvstore.open(data, **options)
     assert tree(data) == before
@@ -105,8 +105,8 @@ def test_a_restored_memory_store_is_known_too(tmp_path: Path) -> None:
     assert kvstore.restore(tmp_path / "first", tmp_path / "second").backend == "memory"
     for folder in ("first", "second"):
         with pytest.raises(kvstore.WrongStore, match="memory"):
-            kvstore.open(tmp_path / folder)
-        with kvstore.open(tmp_path / folder, "memory") as store:
+            kvstore.open(tmp_path / folder, "lmdb")
+        with kvstore.open(tmp_path / folder) as store:
             assert store.count(b"k") == 1
 
 
@@ -188,7 +188,7 @@ def test_a_store_at_the_end_of_revisions_is_read_and_not_written(
                 lambda: store.delete(b"k"),
                 lambda: store.grant_lease(60),
                 lambda: store.compact(revision),
-                lambda: store.txn(success=[kvstore.put(b"k")]),
+                lambda: store.txn(success=[kvstore.ops.put(b"k")]),
             ):
                 with pytest.raises(kvstore.RevisionsExhausted):
                     write()

@@ -6,8 +6,8 @@ import pytest
 from kvstore.tools.txn_text import BadTxn, parse_compare, parse_op, parse_txn, split_words
 from kvstore.tools.usage import UsageError
 
-from kvstore import create_revision, delete, get, lease, mod_revision, put, txn, value, version
 from kvstore.model import FROM_KEY, Compare, RangeRequest, SortOrder, SortTarget
+from kvstore.ops import create_revision, delete, get, lease, mod_revision, put, txn, value, version
 
 
 def test_three_sections_are_divided_by_empty_lines() -> None:

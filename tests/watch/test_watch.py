@@ -93,7 +93,7 @@ def test_atomic_per_revision(store: Store, start_revision: int) -> None:
     """All events of a transaction come in one response, live or from the store."""
     with store.watch(prefix=b"k", start_revision=start_revision) as events:
         for round_ in range(3):
-            store.txn(success=[kvstore.put(b"k%d" % number, b"%d" % round_) for number in range(100)])
+            store.txn(success=[kvstore.ops.put(b"k%d" % number, b"%d" % round_) for number in range(100)])
         if start_revision:
             settle(store)
         parts: dict[int, int] = {}
@@ -106,7 +106,7 @@ def test_atomic_per_revision(store: Store, start_revision: int) -> None:
 def test_a_revision_larger_than_every_limit_is_still_whole(cramped: Store) -> None:
     """A delete of 3000 keys is one response, both live and when it is read from the store."""
     for number in range(30):
-        cramped.txn(success=[kvstore.put(b"k%02d%02d" % (number, sub), b"") for sub in range(100)])
+        cramped.txn(success=[kvstore.ops.put(b"k%02d%02d" % (number, sub), b"") for sub in range(100)])
     live = cramped.watch(prefix=b"k")
     revision = cramped.delete(prefix=b"k").revision
     assert len(live.get_response(TIMEOUT_SECONDS).events) == 3000
@@ -178,7 +178,9 @@ def test_all_promises_while_others_write(
                 if number % 5 == 4:
                     store.delete(key)
                 elif number % 7 == 6:
-                    store.txn(success=[kvstore.put(some, b"%d" % number) for some in keys[seed : seed + 3]])
+                    store.txn(
+                        success=[kvstore.ops.put(some, b"%d" % number) for some in keys[seed : seed + 3]]
+                    )
                 else:
                     store.put(key, b"%d" % number)
 

@@ -90,7 +90,7 @@ def test_prev_kv_and_whole_responses(tmp_path: Path) -> None:
         async with kvstore.open_async(tmp_path / "data", "sqlite") as store:
             await store.put(b"a", b"1")
             async with store.watch(prefix=b"", prev_kv=True) as events:
-                await store.txn(success=[kvstore.put(b"a", b"2"), kvstore.put(b"b", b"2")])
+                await store.txn(success=[kvstore.ops.put(b"a", b"2"), kvstore.ops.put(b"b", b"2")])
                 async for response in events.responses():
                     assert revisions(response.events) == [3, 3]
                     assert [kv and kv.value for kv in (e.prev_kv for e in response.events)] == [b"1", None]

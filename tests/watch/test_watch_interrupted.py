@@ -46,7 +46,7 @@ def changed(store: Store) -> list[tuple[int, bytes]]:
     for number in range(4):
         told.append((store.put(b"k%d" % number, b"v").revision, b"k%d" % number))
         keys = [b"k%d/%d" % (number, sub) for sub in range(5)]
-        revision = store.txn(success=[kvstore.put(key, b"%d" % number) for key in keys]).revision
+        revision = store.txn(success=[kvstore.ops.put(key, b"%d" % number) for key in keys]).revision
         told += [(revision, key) for key in keys]
     gone = sorted(key for _, key in told if key.startswith(b"k2"))
     told += [(store.delete(prefix=b"k2").revision, key) for key in gone]
@@ -160,7 +160,7 @@ def test_a_position_that_a_compaction_has_passed_is_told_so(store: Store) -> Non
 
 def test_what_is_left_of_a_response_comes_whole(store: Store) -> None:
     """Events one by one and responses may be mixed: the rest of a response is a response."""
-    store.txn(success=[kvstore.put(b"k%d" % number) for number in range(5)])
+    store.txn(success=[kvstore.ops.put(b"k%d" % number) for number in range(5)])
     store.put(b"k", b"v")
     with store.watch(prefix=b"k", start_revision=1) as events:
         assert names(take(events, 2)) == [(2, b"k0"), (2, b"k1")]
@@ -172,8 +172,8 @@ def test_what_is_left_of_a_response_comes_whole(store: Store) -> None:
 @pytest.mark.parametrize("taken", [0, 1, 63, 64, 65, 100, 128, 129, 149, 150])
 def test_a_long_response_is_handed_out_a_part_at_a_time(store: Store, taken: int) -> None:
     """Wherever a part ends, the position is exact, and what is left comes whole or one by one."""
-    store.txn(success=[kvstore.put(b"k%03d" % number) for number in range(100)])
-    store.txn(success=[kvstore.put(b"k%03d" % number) for number in range(50)])
+    store.txn(success=[kvstore.ops.put(b"k%03d" % number) for number in range(100)])
+    store.txn(success=[kvstore.ops.put(b"k%03d" % number) for number in range(50)])
     told = [(2, b"k%03d" % number) for number in range(100)] + [
         (3, b"k%03d" % number) for number in range(50)
     ]

@@ -205,7 +205,7 @@ def test_17247_events_of_concurrent_transactions_come_once(store: Store) -> None
 
         def write(seed: int) -> None:
             for _ in range(20):
-                store.txn(success=[kvstore.put(b"k%d%d" % (seed, sub), b"v") for sub in range(3)])
+                store.txn(success=[kvstore.ops.put(b"k%d%d" % (seed, sub), b"v") for sub in range(3)])
 
         writers = [threading.Thread(target=write, args=(seed,)) for seed in range(4)]
         for writer in writers:

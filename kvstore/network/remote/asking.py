@@ -7,6 +7,7 @@ an awaitable. Lazy reads are generators too, which also yield pages of their ite
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable, Coroutine, Generator
 from functools import partial
@@ -196,9 +197,9 @@ class Asking:
 
     # --- writes -------------------------------------------------------------------------
 
-    def put(self, request: PutRequest, ttl_seconds: int = 0) -> Any:
+    def put(self, request: PutRequest, ttl_seconds: float = 0) -> Any:
         if ttl_seconds:
-            return self._run(self._put_with_ttl(request, ttl_seconds))
+            return self._run(self._put_with_ttl(request, math.ceil(ttl_seconds)))
         return self._ask(_put(request))
 
     def _put_with_ttl(self, request: PutRequest, ttl_seconds: int) -> Steps:
