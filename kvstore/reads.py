@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 from kvstore import times
 from kvstore.backend import Backend, Progress
 from kvstore.core import ReadCore
-from kvstore.errors import Compacted, ReadOnly, Unsupported
+from kvstore.errors import Compacted, ReadOnly
 from kvstore.files import disk_full_is_typed
 from kvstore.following import Following
 from kvstore.keyvalue import KeyValue
@@ -321,9 +321,9 @@ class Reads:
 
 
 _NO_WATCH = (
-    "this read-only handle does not move, so a watch would wait for ever: open it with "
+    "this read-only handle does not move, so a watch would now wait for ever: open it with "
     "refresh_interval_seconds=0.05, or call refresh() and history() or diff()",
-    "nothing changes in this file, so a watch would wait for ever: history() and diff() have its past",
+    "nothing changes in this file, so a watch would now wait for ever: history() and diff() have its past",
 )
 
 
@@ -413,11 +413,16 @@ class ReadEngine(Reads):
         return [*self.life.reasons(), *(self.following.errors if self.following is not None else ())]
 
     def watch_stream(self) -> WatchStream:
-        """A stream of responses. Raises ``Unsupported`` unless the handle moves by itself."""
+        """A stream of responses. Unless the handle moves by itself, of those that are there (``watch/standing.py``)."""
+        if self.following is not None and self.following.is_automatic:
+            return super().watch_stream()
+        from kvstore.watch.standing import StandingStream
+
         self.check_readable()
-        if self.following is None or not self.following.is_automatic:
-            raise Unsupported(_NO_WATCH[self.following is None])
-        return super().watch_stream()
+        hub = self.hub or self._make_hub()
+        return StandingStream(
+            hub, self.options.watch_progress_notify_interval_seconds, _NO_WATCH[self.following is None]
+        )
 
     def _listen(self, hub: Hub) -> None:
         if self.following is not None:

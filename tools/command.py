@@ -4,9 +4,12 @@ A command is a module with ``register(app)``; ``main.py`` lists them. These opti
 the name of a command:
 
     --data-dir DIR     the store            (else KVSTORE_DATA_DIR)
+    --endpoint URL     or one that is served: etcd://host:2379, unix:///run/kv.sock (else KVSTORE_ENDPOINT)
     --backend NAME     its backend          (else the one whose files are there, else KVSTORE_BACKEND, else lmdb)
-    --set NAME=VALUE   any other option of the store, e.g. --set wal-dir=/fast/wal (else KVSTORE_<NAME>)
-    --json             answers as JSON, with etcdctl's field names: keys and values in base64
+    --set NAME=VALUE   any other option of the store, e.g. --set wal-dir=/fast/wal (else KVSTORE_<NAME>);
+                       with --endpoint those of a client, e.g. --set user=alice (docs/remote.md)
+    --json, -w json    answers as JSON, with etcdctl's field names: keys and values in base64
+    -v                 log what happens behind the answer, on stderr
 
 Exit codes: the members of ``ExitCode``. A failure is one line on stderr, never a traceback.
 """
@@ -26,7 +29,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from kvstore.errors import Corruption, KVStoreError, NotAStore, OpenError
+from kvstore._version import __version__
+from kvstore.errors import (
+    Corruption,
+    KVStoreError,
+    NotAStore,
+    OpenError,
+    OutcomeUnknown,
+    Unauthenticated,
+    Unavailable,
+)
 from kvstore.options import ENV_PREFIX, BadOption, Options, option_called
 
 from .requests import key_and_end
@@ -34,6 +46,7 @@ from .usage import UsageError
 
 if TYPE_CHECKING:
     from kvstore.layout import DataDir
+    from kvstore.protocol import Engine
     from kvstore.store import Store
 
     from .answers import Style
@@ -53,6 +66,8 @@ class ExitCode(IntEnum):
     """The store is in use by another process, not a store, another store, or newer than this version."""
     DAMAGED = 4
     """Bytes on disk are damaged."""
+    UNKNOWN = 5
+    """A write was sent, and whether it was done is not known."""
     INTERRUPTED = 130
     PIPE_CLOSED = 141
     """The reader of the output closed it. Silent, as usual."""
@@ -60,7 +75,8 @@ class ExitCode(IntEnum):
 
 EXIT_CODES = (
     "Exit codes: 0 done; 1 refused, or a file could not be read or written; 2 wrong command line; 3 the store cannot "
-    "be opened (in use, not a store, another store, too new); 4 damaged; 130 interrupted; 141 output closed early."
+    "be opened or reached (in use, not a store, another store, too new, nobody answers); 4 damaged; 5 a write was "
+    "sent, and whether it was done is not known; 130 interrupted; 141 output closed early."
 )
 
 
@@ -69,9 +85,12 @@ class Settings:
     """The values of the shared options."""
 
     data_dir: str = ""
+    endpoint: str = ""
     backend: str = ""
     json: bool = False
+    write_out: str = ""
     options: list[str] = field(default_factory=list)
+    verbose: bool = False
 
     @classmethod
     def of(cls, ctx: typer.Context) -> Settings:
@@ -79,13 +98,37 @@ class Settings:
         assert isinstance(settings, cls)
         return settings
 
+    def settle(self) -> None:
+        """Have effect what has been said so far."""
+        if self.write_out not in ("", "json", "simple"):
+            raise UsageError(f"-w {self.write_out}: there are json and simple")
+        self.json = self.json or self.write_out == "json"
+        if self.verbose:
+            import logging
+
+            logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=logging.DEBUG)
+
+    @property
+    def url(self) -> str:
+        """Where the store is served, if it is one that is; what is said with a flag counts before the environment."""
+        if self.endpoint and self.data_dir:
+            raise UsageError("--data-dir is a store here, --endpoint one elsewhere: give one of them")
+        return self.endpoint or ("" if self.data_dir else os.environ.get("KVSTORE_ENDPOINT", ""))
+
     @property
     def directory(self) -> Path:
         """The data directory. Raises ``UsageError`` if none was given."""
+        if self.url:
+            raise UsageError("this works on the files of a store: give --data-dir instead of --endpoint")
         name = self.data_dir or os.environ.get("KVSTORE_DATA_DIR", "")
         if not name:
-            raise UsageError("which store? give --data-dir or set KVSTORE_DATA_DIR")
+            raise UsageError("which store? give --data-dir or --endpoint, or set KVSTORE_DATA_DIR")
         return Path(name)
+
+    @property
+    def where(self) -> str:
+        """The store, in a few words."""
+        return self.url or str(self.directory)
 
     def load_options(self, **changes: Any) -> Options:
         """The store's options: from the environment, ``--set`` and ``changes``."""
@@ -107,15 +150,46 @@ class Settings:
         return kind.name if kind else None
 
     def open(self, *, read_only: bool = False, **changes: Any) -> Store:
-        """The store; with ``read_only`` even while another process writes it."""
+        """The store; with ``read_only`` even while another process writes it. One elsewhere takes no ``changes``."""
+        if self.url:
+            return self._connect()
         from kvstore.recovery import open_engine
         from kvstore.store import Store
 
-        return Store(open_engine(self.directory, self.load_options(read_only=read_only, **changes)))
+        try:
+            return Store(open_engine(self.directory, self.load_options(read_only=read_only, **changes)))
+        except NotAStore as error:
+            self._advise(error)
+            raise
+
+    def _advise(self, error: NotAStore) -> None:
+        """Say what reads the directory, if it is another program's."""
+        from kvstore.foreign import recognize_foreign
+
+        foreign = recognize_foreign(self.directory)
+        if foreign is not None:
+            where = self.directory
+            error.add_note(
+                f"it is a store of {foreign.name}: `kvstore inspect list {where}` looks into it, "
+                f"`kvstore import {foreign.name} {where} --data-dir NEW` makes one of ours of it"
+            )
+
+    def _connect(self) -> Store:
+        import kvstore
+
+        options: dict[str, Any] = {}
+        for assignment in self.options:
+            name, equals, value = assignment.partition("=")
+            if not equals:
+                raise UsageError(f"--set {assignment}: not NAME=VALUE")
+            name = name.replace("-", "_")
+            options[name] = _as_a_client_takes_it(name, value)
+        return kvstore.connect(self.url, **options)
 
     def open_existing(self, **changes: Any) -> Store:
-        """An existing store for writing: a misspelt name must not become a new, empty store."""
-        self.check_exists()
+        """An existing store, mostly for writing: a misspelt name must not become a new, empty store."""
+        if not self.url:
+            self.check_exists()
         return self.open(**changes)
 
     def check_exists(self) -> DataDir:
@@ -126,6 +200,19 @@ class Settings:
         if not directory.snap.is_dir():
             raise NotAStore(f"{directory.root} is not a store", directory.root)
         return directory
+
+
+def _as_a_client_takes_it(name: str, value: str) -> Any:
+    """An option of a client, from its text."""
+    from kvstore.network.remote.options import ClientOptions
+
+    default = getattr(ClientOptions(), name, "")
+    if isinstance(default, bool):
+        return {"true": True, "false": False}.get(value.lower(), value)
+    try:
+        return type(default)(value)
+    except ValueError:
+        return value  # refused by name
 
 
 _META = "kvstore"
@@ -163,6 +250,22 @@ def write_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     Console().print(table)
 
 
+def number_text(number: int) -> str:
+    """A number for people, or plain in a pipe."""
+    return f"{number:,}" if sys.stdout.isatty() else str(number)
+
+
+def size_text(size_bytes: int) -> str:
+    """A number of bytes likewise."""
+    if not sys.stdout.isatty():
+        return str(size_bytes)
+    if size_bytes < 1 << 10:
+        return f"{size_bytes} B"
+    units = ("KiB", "MiB", "GiB", "TiB")
+    power = min((size_bytes.bit_length() - 1) // 10, len(units))
+    return f"{size_bytes / (1 << 10 * power):.1f} {units[power - 1]}"
+
+
 def readable(data: bytes, length_max: int = 60) -> str:
     """Bytes for a human reader: text as text, the rest as ``\\x..``; long values are cut."""
     text = "".join(_readable(char) for char in data[: length_max * 4].decode("utf-8", "surrogateescape"))
@@ -175,10 +278,16 @@ def _readable(char: str) -> str:
     return char if char.isprintable() and char != "\\" else char.encode("unicode_escape").decode()
 
 
+def engine_of(store: Store) -> Engine:
+    """Takes requests as they are, wherever the store is."""
+    return store._engine
+
+
 def etcdctl_style_of(store: Store) -> Style:
     from .answers import etcdctl_style
 
-    return etcdctl_style(store.engine.cluster_id, store.engine.member_id)
+    engine = engine_of(store)
+    return etcdctl_style(engine.cluster_id, engine.member_id)
 
 
 def argument_bytes(argument: str) -> bytes:
@@ -200,6 +309,14 @@ _SHARED: dict[str, Any] = {
     "data_dir": Annotated[
         str, typer.Option("--data-dir", metavar="DIR", help="The store's directory. [env: KVSTORE_DATA_DIR]")
     ],
+    "endpoint": Annotated[
+        str,
+        typer.Option(
+            "--endpoint",
+            metavar="URL",
+            help="A store that is served: etcd://host:2379. [env: KVSTORE_ENDPOINT]",
+        ),
+    ],
     "backend": Annotated[
         str,
         typer.Option(
@@ -210,7 +327,10 @@ _SHARED: dict[str, Any] = {
         list[str], typer.Option("--set", metavar="NAME=VALUE", help="Any other option of the store.")
     ],
     "json": Annotated[bool, typer.Option("--json", help="Answer in JSON, as etcdctl does.")],
+    "write_out": Annotated[str, typer.Option("-w", "--write-out", metavar="FORMAT", hidden=True)],
+    "verbose": Annotated[bool, typer.Option("-v", "--verbose", help="Log what happens, on stderr.")],
 }
+_FLAGS = ("json", "verbose")
 
 
 class App(typer.Typer):
@@ -221,12 +341,12 @@ class App(typer.Typer):
         return lambda function: add(accept_shared_options(function))
 
 
-def new_app(help_text: str) -> App:
+def new_app(help_text: str, *, completes: bool = False) -> App:
     """An app in the style of this command, for ``run`` or for a group of sub-commands."""
     return App(
         help=help_text,
         no_args_is_help=True,
-        add_completion=False,
+        add_completion=completes,
         rich_markup_mode=None,
         pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["-h", "--help"]},
@@ -238,7 +358,7 @@ def accept_shared_options(function: Callable[..., Any]) -> Callable[..., Any]:
     parameters = dict(inspect.signature(function, eval_str=True).parameters)
     context = next(name for name, kind in parameters.items() if kind.annotation is typer.Context)
     for name, annotation in _SHARED.items():
-        default: Any = [] if name == "options" else False if name == "json" else ""
+        default: Any = [] if name == "options" else False if name in _FLAGS else ""
         parameters[f"shared_{name}"] = inspect.Parameter(
             f"shared_{name}", inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation
         )
@@ -249,6 +369,7 @@ def accept_shared_options(function: Callable[..., Any]) -> Callable[..., Any]:
         for name in _SHARED:
             if said := arguments.pop(f"shared_{name}"):
                 setattr(settings, name, said)
+        settings.settle()
         try:
             function(**arguments)
             sys.stdout.flush()
@@ -261,7 +382,18 @@ def accept_shared_options(function: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
-def _before_the_command(ctx: typer.Context) -> None:
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        write_line(f"kvstore {__version__}")
+        raise typer.Exit
+
+
+def _before_the_command(
+    ctx: typer.Context,
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_show_version, help="Show the version.")
+    ] = False,
+) -> None:
     """The shared options, if given before the name of the command."""
 
 
@@ -273,7 +405,10 @@ def run(*registers: Register, prog_name: str = "") -> int:
 
     ``prog_name``: the name of the whole; empty: one command runs alone, under the name of its script.
     """
-    app = new_app("An embedded, durable, multi-version key-value store, from the command line.")
+    app = new_app(
+        "An embedded, durable, multi-version key-value store, from the command line.",
+        completes=bool(prog_name),
+    )
     app.info.epilog = EXIT_CODES
     if prog_name:
         app.callback()(accept_shared_options(_before_the_command))
@@ -303,7 +438,9 @@ def exit_code(error: Exception) -> ExitCode | None:
     match error:
         case UsageError() | BadOption():
             return ExitCode.USAGE
-        case OpenError():
+        case OutcomeUnknown():
+            return ExitCode.UNKNOWN
+        case OpenError() | Unavailable() | Unauthenticated():
             return ExitCode.CANNOT_OPEN
         case Corruption():
             return ExitCode.DAMAGED

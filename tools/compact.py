@@ -38,7 +38,10 @@ def compact(
         bool, typer.Option("--physical", hidden=True, help="Always on here; accepted for etcdctl scripts.")
     ] = True,
 ) -> None:
-    """Delete the versions superseded at or before a revision."""
+    """Delete the versions superseded at or before a revision.
+
+    Example: kvstore compact 1000 --dry-run
+    """
     settings = Settings.of(ctx)
     with settings.open_existing(background=False) as store:
         if dry_run:
@@ -51,7 +54,8 @@ def compact(
                     f"{found.versions:,} versions and {found.changes:,} changes"
                 )
             return
-        with progress_bar("compacting", unit="revisions") as progress:
+        with progress_bar("compacting", unit="revisions") as bar:
+            progress = None if settings.url else bar  # a server does not say how far it is
             response = store.compact(revision, physical=physical, progress=progress)
         if settings.json:
             write_json(etcdctl_style_of(store).answer(response))

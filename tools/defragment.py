@@ -40,8 +40,7 @@ def defragment(
 ) -> None:
     """Give free pages back to the file system."""
     settings = Settings.of(ctx)
-    settings.check_exists()
-    with settings.open(read_only=dry_run, background=False) as store:
+    with settings.open_existing(read_only=dry_run, background=False) as store:
         if dry_run:
             found = store.defragment_estimate()
             if settings.json:

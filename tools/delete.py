@@ -8,7 +8,7 @@ import typer
 
 from kvstore.model import DeleteRangeRequest, DeleteRangeResponse, RangeRequest
 
-from .command import Settings, etcdctl_style_of, range_of, write_json
+from .command import Settings, engine_of, etcdctl_style_of, range_of, write_json
 from .kv_text import Printer
 
 
@@ -30,18 +30,20 @@ def delete(
     ] = False,
     as_hex: Annotated[bool, typer.Option("--hex", help="Print bytes as \\x...")] = False,
 ) -> None:
-    """Delete keys and print how many."""
+    """Delete keys and print how many.
+
+    Example: kvstore del tmp/ --prefix --dry-run
+    """
     start, end = range_of(key, range_end, prefix=prefix, from_key=from_key)
     settings = Settings.of(ctx)
-    settings.check_exists()
-    with settings.open(read_only=dry_run) as store:
+    with settings.open_existing(read_only=dry_run) as store:
         if dry_run:
-            found = store.engine.range(
+            found = engine_of(store).range(
                 RangeRequest(start, end, keys_only=not prev_kv, count_only=not prev_kv)
             )
             response = DeleteRangeResponse(found.revision, found.count, found.kvs)
         else:
-            response = store.engine.delete_range(DeleteRangeRequest(start, end, prev_kv))
+            response = engine_of(store).delete_range(DeleteRangeRequest(start, end, prev_kv))
         if settings.json:
             write_json(etcdctl_style_of(store).answer(response))
         else:

@@ -24,6 +24,8 @@ def diff(
     """Show the keys that differ between two revisions.
 
     In key order; + added, - deleted, ~ changed.
+
+    Example: kvstore diff 42 --prefix config/
     """
     settings = Settings.of(ctx)
     with settings.open(read_only=True) as store:

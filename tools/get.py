@@ -8,7 +8,7 @@ import typer
 
 from kvstore.model import RangeRequest
 
-from .command import Settings, etcdctl_style_of, range_of, write_json, write_line
+from .command import Settings, engine_of, etcdctl_style_of, range_of, write_json, write_line
 from .kv_text import Printer
 from .requests import sort_order, sort_target
 
@@ -36,7 +36,10 @@ def get(
     ] = False,
     as_hex: Annotated[bool, typer.Option("--hex", help="Print bytes as \\x...")] = False,
 ) -> None:
-    """Read keys."""
+    """Read keys.
+
+    Example: kvstore get config/ --prefix --rev 42
+    """
     start, end = range_of(key, range_end, prefix=prefix, from_key=from_key)
     request = RangeRequest(
         start,
@@ -50,7 +53,7 @@ def get(
     )
     settings = Settings.of(ctx)
     with settings.open(read_only=True) as store:
-        response = store.engine.range(request)
+        response = engine_of(store).range(request)
         if settings.json:
             write_json(etcdctl_style_of(store).answer(response))
         elif count_only:

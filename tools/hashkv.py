@@ -24,4 +24,4 @@ def hashkv(
         if settings.json:
             write_json(etcdctl_style_of(store).answer(response))
         else:
-            write_line(f"{settings.directory}, {response.hash}")
+            write_line(f"{settings.where}, {response.hash}")

@@ -22,6 +22,8 @@ def history(
     """Show every kept version of a key, oldest first.
 
     Columns: revision, version (0: deleted), lease, value.
+
+    Example: kvstore history config/theme
     """
     settings = Settings.of(ctx)
     with settings.open(read_only=True) as store:

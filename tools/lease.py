@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from .command import Settings, etcdctl_style_of, new_app, readable, write_json, write_line
+from .command import Settings, engine_of, etcdctl_style_of, new_app, readable, write_json, write_line
 from .requests import lease_id
 
 
@@ -29,7 +29,10 @@ def grant(
     ttl: Annotated[int, typer.Argument(help="Seconds.")],
     ident: Annotated[str, typer.Option("--id", help="Id of the new lease. [default: random]")] = "0",
 ) -> None:
-    """Grant a lease."""
+    """Grant a lease.
+
+    Example: kvstore lease grant 60, then kvstore put key value --lease ID
+    """
     settings = Settings.of(ctx)
     with settings.open() as store:
         response = store.grant_lease(ttl, lease_id(ident))
@@ -63,7 +66,7 @@ def keep_alive(ctx: typer.Context, lease: Annotated[str, typer.Argument()]) -> N
     """Renew a lease, once."""
     settings = Settings.of(ctx)
     with settings.open_existing() as store:
-        response = store.engine.lease_keep_alive(lease_id(lease))
+        response = engine_of(store).lease_keep_alive(lease_id(lease))
     if settings.json:
         write_json({"ID": response.id, "TTL": response.ttl})
     elif response.ttl:

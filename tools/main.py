@@ -35,6 +35,8 @@ COMMANDS = (
     "inspect_store",
     "migrate",
     "serve",
+    "dump",
+    "lock",
 )
 
 
@@ -44,6 +46,8 @@ MODULES = {
     "import": "import_store",
     "export": "export_store",
     "inspect": "inspect_store",
+    "load": "dump",
+    "elect": "lock",
 }
 """Verbs whose module has another name."""
 
@@ -56,7 +60,10 @@ def main() -> None:
     except ModuleNotFoundError as error:
         if error.name not in ("typer", "rich"):
             raise
-        sys.exit("Error: the command line needs two more packages: pip install 'kvstore-mvcc[cli]'")
+        sys.exit(
+            "Error: the command line needs two more packages: pip install 'kvstore-mvcc[cli]' "
+            "(in a checkout: pip install '.[cli]')"
+        )
     names = needed(sys.argv[1:])
     registers = [import_module(f".{name}", __package__).register for name in names]
     sys.exit(run(*registers, prog_name="kvstore"))

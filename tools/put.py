@@ -29,7 +29,10 @@ def put(
     ignore_lease: Annotated[bool, typer.Option("--ignore-lease", help="Keep the current lease.")] = False,
     as_hex: Annotated[bool, typer.Option("--hex", help="Print bytes as \\x...")] = False,
 ) -> None:
-    """Write a key."""
+    """Write a key.
+
+    Example: kvstore put config/theme dark --data-dir data
+    """
     settings = Settings.of(ctx)
     if value is not None:
         data = argument_bytes(value)

@@ -68,10 +68,18 @@ def save(
         ),
     ] = None,
 ) -> None:
-    """Write a verified snapshot of everything durable now."""
+    """Write a verified snapshot of everything durable now.
+
+    Example: kvstore snapshot save backup.snap --data-dir data
+    """
     settings = Settings.of(ctx)
-    directory = settings.check_exists()
-    beside = file is not None and directory.db.exists()  # a store in memory has no file to copy
+    if settings.url:
+        if file is None:
+            raise UsageError("a snapshot of a store elsewhere needs a FILE to be written to")
+        beside = True
+    else:
+        directory = settings.check_exists()
+        beside = file is not None and directory.db.exists()  # a store in memory has no file to copy
     with settings.open(read_only=beside) as store, progress_bar("saving") as progress:
         info = store.snapshot(file, progress=progress)
     if settings.json:

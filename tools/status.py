@@ -6,7 +6,7 @@ from typing import Any
 
 import typer
 
-from .command import Settings, write_json, write_table
+from .command import Settings, number_text, size_text, write_json, write_table
 
 
 def register(app: typer.Typer) -> None:
@@ -14,7 +14,10 @@ def register(app: typer.Typer) -> None:
 
 
 def status(ctx: typer.Context) -> None:
-    """Show what the store holds and how large it is. Works while another process writes the store."""
+    """Show what the store holds and how large it is. Works while another process writes the store.
+
+    Example: kvstore status --endpoint unix:///run/kv.sock
+    """
     settings = Settings.of(ctx)
     with settings.open(read_only=True) as store:
         facts = {**store.status().as_dict(), "keys": store.count(prefix=b"")}
@@ -29,9 +32,11 @@ def status(ctx: typer.Context) -> None:
 def _shown(name: str, value: Any) -> str:
     if name in ("wal", "snapshots"):
         size_bytes = sum(file["size_bytes"] for file in value)
-        return f"{len(value)} files, {size_bytes:,} bytes" if value else "none"
+        return f"{len(value)} files, {size_text(size_bytes)}" if value else "none"
+    if name.endswith("_bytes") and isinstance(value, int):
+        return size_text(value)
     if isinstance(value, list | tuple):
         return ", ".join(value) or "none"
     if name == "compact_revision" and value < 0:
         return "never compacted"
-    return f"{value:,}" if isinstance(value, int) else str(value) or "none"
+    return number_text(value) if isinstance(value, int) else str(value) or "none"

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from .command import Settings, etcdctl_style_of, write_json
+from .command import Settings, engine_of, etcdctl_style_of, write_json
 from .kv_text import Printer
 from .txn_text import parse_txn
 
@@ -30,7 +30,7 @@ def txn(
     settings = Settings.of(ctx)
     request = parse_txn(_ask() if interactive else sys.stdin.buffer.read())
     with settings.open() as store:
-        response = store.engine.txn(request)
+        response = engine_of(store).txn(request)
         if settings.json:
             write_json(etcdctl_style_of(store).answer(response))
         else:

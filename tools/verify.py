@@ -6,6 +6,7 @@
                                             sound and ahead of its log, start a new log after it; if it has what
                                             the damaged part of the log held, set that part aside
     kvstore verify backup.snap              a snapshot file
+    kvstore verify DIR                      as --data-dir DIR
 
 Works beside the process that writes the store; ``--heal`` does not. Exit code 4: damaged.
 """
@@ -33,7 +34,8 @@ def register(app: typer.Typer) -> None:
 def verify_command(
     ctx: typer.Context,
     file: Annotated[
-        Path | None, typer.Argument(help="Check this snapshot file instead of the store.")
+        Path | None,
+        typer.Argument(help="Check this snapshot file, or this data directory, instead of the store."),
     ] = None,
     deep: Annotated[
         bool, typer.Option("--deep", help="Compare every row with what snapshot and log say it should be.")
@@ -49,8 +51,13 @@ def verify_command(
         Path | None, typer.Option(help="Where --deep builds its copy. [default: beside the backend]")
     ] = None,
 ) -> None:
-    """Look for damage in the store or in a snapshot file."""
+    """Look for damage in the store or in a snapshot file.
+
+    Example: kvstore verify --deep --data-dir data
+    """
     settings = Settings.of(ctx)
+    if file is not None and file.is_dir():  # a store, named as if it were a snapshot
+        settings.data_dir, file = str(file), None
     if file is not None and (heal_it or deep):
         raise UsageError("--deep and --heal need a store: a snapshot file has no log beside it")
     report = _look(settings, file, deep, scratch_dir)

@@ -99,7 +99,12 @@ def test_every_verb_is_documented_and_no_other() -> None:
         of_row = {" ".join(words[: 2 if words[0] in groups else 1]) for words in said}
         documented |= of_row
         assert of_row <= known.keys(), cells[0]
-        options = {name for verb in of_row for parameter in known[verb].params for name in parameter.opts}
+        options = {
+            name
+            for verb in of_row
+            for parameter in known[verb].params
+            for name in (*parameter.opts, *parameter.secondary_opts)
+        }
         assert set(re.findall(r"--[\w-]+", " ".join(cells))) <= options, cells[0]
     assert documented == known.keys()
 

@@ -29,8 +29,7 @@ FLOORS = (
         "protocol calls scans compound store opened awaited_writes aio map_view foreign served salvage",
     ),
     ("recipes", "recipes"),
-    ("the network", "network"),
-    ("kvstore", "testing"),
+    ("kvstore", "testing __main__"),
     ("the network", "network"),
 )
 """From the ground up. A module that is named lives there, others where their folder does."""

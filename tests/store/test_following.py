@@ -327,11 +327,58 @@ def test_a_watch_that_would_wait_for_ever_is_refused(tmp_path: Path) -> None:
         info = store.snapshot()
         store.put(b"k")
     with kvstore.open(tmp_path / "data", read_only=True) as reader:
-        for ask in (lambda: reader.watch(prefix=b""), reader.watch_stream):
+        for first in (0, 3):
             with pytest.raises(Unsupported, match="refresh_interval_seconds"):
-                ask()
+                reader.watch(prefix=b"", start_revision=first)
+        with reader.watch_stream() as stream, pytest.raises(Unsupported):
+            stream.next(0)
     with kvstore.open_snapshot(info.path) as snapshot, pytest.raises(Unsupported, match="history"):
         snapshot.watch(prefix=b"")
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_watch_of_what_stands_still_ends_with_what_is_there(tmp_path: Path, backend: str) -> None:
+    """It hands out the kept past, then says that nothing will come; moved by ``refresh``, it goes on."""
+    with kvstore.open(tmp_path / "data", backend) as store:
+        store.put(b"a")
+        store.delete(b"a")
+        info = store.snapshot()
+        with kvstore.open_snapshot(info.path) as snapshot, snapshot.watch(b"a", start_revision=2) as past:
+            assert [next(past).kv.mod_revision for _ in range(2)] == [2, 3]
+            past.request_progress()
+            assert past.get_response().revision == 3
+            for _ in range(2):
+                with pytest.raises(Unsupported, match="history"):
+                    next(past)
+    with (
+        kvstore.open(tmp_path / "data", backend, read_only=True) as reader,
+        reader.watch(b"a", start_revision=3) as seen,
+    ):
+        assert next(seen).kv.mod_revision == 3
+        with pytest.raises(Unsupported, match="refresh_interval_seconds"):
+            seen.get(30)
+        if backend == "sqlite":  # LMDB has a file once in a process
+            with kvstore.open(tmp_path / "data", backend) as store:
+                store.put(b"a")
+            reader.refresh()
+            assert next(seen).kv.mod_revision == 4
+
+
+def test_a_task_is_told_that_nothing_will_come(tmp_path: Path) -> None:
+    """Instead of waiting on its loop."""
+    with kvstore.open(tmp_path / "data") as store:
+        store.put(b"a")
+
+    async def read() -> None:
+        async with (
+            kvstore.open_async(tmp_path / "data", read_only=True) as reader,
+            reader.watch(b"a", start_revision=2) as seen,
+        ):
+            assert (await anext(seen)).kv.mod_revision == 2
+            with pytest.raises(Unsupported):
+                await anext(seen)
+
+    asyncio.run(asyncio.wait_for(read(), TIMEOUT_SECONDS))
 
 
 @pytest.mark.parametrize("rounds", [1, pytest.param(30, marks=pytest.mark.soak)])

@@ -37,10 +37,10 @@ def run(data: Path, *arguments: str, code: int = 0, apart: bool = False) -> str:
 
 def test_watch_shows_the_past_in_order_and_ends(data: Path) -> None:
     """Events from a revision on, as etcdctl prints them."""
-    assert run(data, "watch", "", "--prefix", "--rev", "3") == (
+    assert run(data, "watch", "", "--prefix", "--rev", "3", "--no-follow") == (
         "PUT\nb\n2\nPUT\na\n3\nDELETE\nb\n\nPUT\nleased\n4\n"
     )
-    last = json.loads(run(data, "watch", "a", "--rev", "4", "--prev-kv", "--json"))
+    last = json.loads(run(data, "watch", "a", "--rev", "4", "--prev-kv", "--json", "--no-follow"))
     assert last["revision"] >= 4
     assert len(last["events"]) == 1
 

@@ -1,0 +1,107 @@
+"""What one expects of any command: a version, completion, examples, help that helps."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from kvstore.tools import command
+
+import kvstore
+from tests.harness.command_line import KVSTORE, run, run_apart
+
+
+def test_the_version_is_told(tmp_path: Path) -> None:
+    """Under the command's name, and as a module."""
+    assert run(tmp_path, "--version").out.decode() == f"kvstore {kvstore.__version__}\n"
+    done = subprocess.run([sys.executable, "-m", "kvstore", "--version"], capture_output=True, check=True)
+    assert done.stdout.decode() == f"kvstore {kvstore.__version__}\n"
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_shells_can_complete(tmp_path: Path, shell: str) -> None:
+    """The script to source, and what it asks: the verbs."""
+    script = run_apart(tmp_path, "--show-completion", shell)
+    assert script.code == 0 and b"_KVSTORE_COMPLETE" in script.out.upper().replace(b".PY", b""), script
+
+
+@pytest.mark.parametrize(
+    "verb", ["put", "get", "del", "history", "diff", "watch", "compact", "dump", "load", "lock", "elect"]
+)
+def test_help_has_an_example(tmp_path: Path, verb: str) -> None:
+    """One that can be typed."""
+    assert b"Example: kvstore " in run(tmp_path, verb, "--help").out
+
+
+def test_a_command_runs_for_each_event(tmp_path: Path) -> None:
+    """With etcdctl's variables, quoted as there."""
+    with kvstore.open(tmp_path / "data") as store:
+        store.put(b'k"\n\xff', "é\x01".encode())
+        store.delete(b'k"\n\xff')
+    shown = "echo $ETCD_WATCH_REVISION $ETCD_WATCH_EVENT_TYPE; printf '%s\\n' \"$ETCD_WATCH_KEY$ETCD_WATCH_VALUE\""
+    watch = ["watch", "", "--prefix", "--rev", "1", "--no-follow", "--", "sh", "-c", shown]
+    done = run_apart(tmp_path / "data", *watch)
+    assert done.out.decode() == '2 "PUT"\n"k\\"\\n\\xff""é\\x01"\n3 "DELETE"\n"k\\"\\n\\xff"""\n'
+
+
+def test_a_watch_follows_until_it_is_interrupted(tmp_path: Path) -> None:
+    """By itself, while another process writes."""
+    with kvstore.open(tmp_path / "data") as store:
+        store.put(b"k", b"0")
+        environ = {**os.environ, "KVSTORE_DATA_DIR": str(tmp_path / "data")}
+        with subprocess.Popen(
+            [*KVSTORE, "watch", "k", "--rev", "2"], stdout=subprocess.PIPE, env=environ
+        ) as watching:
+            assert watching.stdout is not None
+            for number in range(3):
+                if number:
+                    store.put(b"k", b"%d" % number)
+                lines = [watching.stdout.readline() for _ in range(3)]
+                assert lines == [b"PUT\n", b"k\n", b"%d\n" % number]
+            watching.send_signal(2)
+            assert watching.wait(30) == 130
+
+
+def test_a_directory_of_etcds_says_what_reads_it(tmp_path: Path) -> None:
+    """Nothing of it is touched."""
+    (tmp_path / "member" / "snap").mkdir(parents=True)
+    (tmp_path / "member" / "wal").mkdir()
+    for verb in ("get", "put"):
+        done = run(tmp_path, verb, "k")
+        assert done.code == 3 and "kvstore inspect list" in done.err and "kvstore import etcd" in done.err, (
+            done
+        )
+    assert not (tmp_path / "snap").exists()
+
+
+def test_verify_takes_the_directory_of_a_store(tmp_path: Path) -> None:
+    """As its argument, as if it had been given with --data-dir; --heal heals it."""
+    with kvstore.open(tmp_path / "data") as store:
+        for number in range(200):
+            store.put(b"%d" % number, b"v" * 100)
+    assert run(tmp_path / "no", "verify", str(tmp_path / "data"), "--deep").code == 0
+    file = tmp_path / "data" / "snap" / "db"
+    damaged = bytearray(file.read_bytes())
+    damaged[12288:] = bytes(len(damaged) - 12288)
+    file.write_bytes(damaged)
+    assert run(tmp_path / "no", "verify", str(tmp_path / "data")).code == 4
+    assert run(tmp_path / "no", "verify", str(tmp_path / "data"), "--heal").code == 0
+    with kvstore.open(tmp_path / "data") as store:
+        assert store.count(prefix=b"") == 200
+
+
+def test_people_get_units_and_pipes_get_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a script reads is never rounded."""
+    assert (command.size_text(3 << 20), command.number_text(1234567)) == ("3145728", "1234567")
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    assert [command.size_text(size) for size in (1000, 1536, 3 << 20, 5 << 40, 5 << 50)] == [
+        "1000 B",
+        "1.5 KiB",
+        "3.0 MiB",
+        "5.0 TiB",
+        "5120.0 TiB",
+    ]
+    assert command.number_text(1234567) == "1,234,567"
