@@ -2,7 +2,8 @@
 
 SyncPlayer        Store's methods                     PastPlayer        reads: the view at the revision
 AsyncPlayer       AsyncStore's, awaited               BesidePlayer      reads: opened read-only beside the writer
-                                                      SnapshotPlayer    reads: a snapshot, opened where it lies
+RemotePlayer, AsyncRemotePlayer                       SnapshotPlayer    reads: a snapshot, opened where it lies
+                  both of ``kvstore.connect``
 
 etcd takes some arguments for something else than they say (revision -1, a TTL of 0), and answers a keep-alive of a lost
 lease: refused here, the engine is asked.
@@ -12,13 +13,13 @@ from __future__ import annotations
 
 import asyncio
 import multiprocessing
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from kvstore.tools.lab.conversation import RECORDED, Message, Request, refusal, watched
-from kvstore.tools.lab.replay import Player, replay_options
+from kvstore.tools.lab.conversation import RECORDED, Exchange, Message, Request, refusal, watched
+from kvstore.tools.lab.replay import Pace, Player, Result, replay_options
 
 import kvstore
 from kvstore import AsyncStore, Event, Store
@@ -30,6 +31,8 @@ from kvstore.model import (
     HashKVRequest,
     LeaseGrantRequest,
     LeaseKeepAliveRequest,
+    LeaseLeasesRequest,
+    LeaseLeasesResponse,
     LeaseRevokeRequest,
     LeaseTimeToLiveRequest,
     PutRequest,
@@ -40,6 +43,10 @@ from kvstore.model import (
 from kvstore.mvcc.plan import is_read_only
 from kvstore.protocol import Engine
 from kvstore.recovery import open_engine
+
+WAIT_SECONDS = 60.0
+SILENT_SECONDS = 0.05
+"""For what should not come."""
 
 
 def call(store: Any, request: Request) -> Any:
@@ -205,6 +212,77 @@ class SnapshotPlayer(ReaderPlayer):
         self.engine.snapshots.take(path)
         with kvstore.open_snapshot(path) as snapshot:
             return _ask(snapshot.engine, request)
+
+
+class RemotePlayer(SyncPlayer):
+    """``Store``'s methods, of a store that is somewhere else: new, and not to be closed with the player.
+
+    What a watch has delivered at its end nobody can be asked: an etcd of this age says so too early. It is read until
+    as many events have come as were recorded, or it is canceled as recorded, and then for a moment more.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._pace = Pace()
+        self._played = 0
+        self._stream = None
+        self._due_events = 0
+        self.store = kvstore.connect(url, timeout_seconds=WAIT_SECONDS)
+        self.engine = cast(Any, self.store)._engine
+
+    def play(self, conversation: Iterable[Exchange]) -> Result:
+        return super().play(self._told(conversation))
+
+    def _told(self, conversation: Iterable[Exchange]) -> Iterator[Exchange]:
+        for exchange in conversation:
+            due = exchange.response or {}
+            self._due_events = 1 << 60 if "canceled" in due else len(due.get("events", ()))
+            yield exchange
+
+    def call(self, request: Request) -> object:
+        if isinstance(request, LeaseLeasesRequest):
+            return LeaseLeasesResponse(self.store.revision, tuple(sorted(self.store.leases())))
+        return super().call(request)
+
+    def watch(self, request: WatchRequest) -> Message:
+        events: list[Event] = []
+        with self.engine.watch(request) as watch:
+            while True:
+                try:
+                    is_due = len(events) < self._due_events
+                    response = watch.get_response(WAIT_SECONDS if is_due else SILENT_SECONDS)
+                except TimeoutError:
+                    return watched(events, None)
+                events += response.events
+                if response.canceled:
+                    return watched(events, response)
+
+    def close(self) -> None:
+        self.store.close()
+
+
+class AsyncRemotePlayer(RemotePlayer):
+    """The same with ``AsyncStore``'s methods, each awaited on the player's own loop."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url)
+        self._loop = asyncio.new_event_loop()
+        self._async_store = self._loop.run_until_complete(kvstore.connect_async(url))
+
+    def call(self, request: Request) -> object:
+        if isinstance(request, LeaseLeasesRequest):
+            return super().call(request)
+        try:
+            return self._loop.run_until_complete(self._call(request))
+        except BadArgument:
+            return super().call(request)
+
+    async def _call(self, request: Request) -> Any:
+        return await call(self._async_store, request)
+
+    def close(self) -> None:
+        self._loop.run_until_complete(self._async_store.close())
+        self._loop.close()
+        super().close()
 
 
 def _ask_beside(data_dir: Path, backend: str, request: Request) -> Message:

@@ -164,6 +164,7 @@ def test_files_that_are_cited_exist() -> None:
     """Every path of ours that a page, a docstring or a comment names; and what the pages run with ``python -m``."""
     files = {str(path.relative_to(PROJECT)) for folder in FOLDERS for path in (PROJECT / folder).rglob("*")}
     files |= {path.name for path in PROJECT.iterdir()} | {f"docs/{page.name}" for page in PAGES}
+    files |= {str(path.relative_to(PROJECT)) for path in (PROJECT / "examples").rglob("*")}
     sources = [path for folder in FOLDERS[:4] for path in (PROJECT / folder).rglob("*.py")]
     cited: dict[str, str] = {}
     for page in PAGES:

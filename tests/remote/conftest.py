@@ -1,4 +1,4 @@
-"""Stores elsewhere: served by this process from each backend, and by one real etcd."""
+"""Stores elsewhere: served by this process from each backend, by one real etcd, and by three of them."""
 
 import shutil
 from collections.abc import Iterator
@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 import kvstore
+from tests.etcd.etcd_cluster import HAS_ETCD, Cluster, running_cluster
 from tests.etcd.etcd_servers import etcd
 
 
@@ -18,6 +19,20 @@ def etcd_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     folder = tmp_path_factory.mktemp("etcd")
     with etcd(folder / "data", folder / "log") as server:
         yield server.endpoint.replace("http://", "etcd://")
+
+
+@pytest.fixture(scope="session")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """Three etcds, for all tests of a run: each leaves them in good health."""
+    if not HAS_ETCD:
+        pytest.skip("no etcd on PATH")
+    with running_cluster(tmp_path_factory.mktemp("cluster")) as running:
+        yield running
+
+
+@pytest.fixture
+def cluster_url(cluster: Cluster) -> str:
+    return cluster.url
 
 
 @pytest.fixture(params=["lmdb", "sqlite", "memory", "etcd"])

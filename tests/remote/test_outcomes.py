@@ -44,7 +44,7 @@ def left(store: kvstore.Store) -> kvstore.Store:
     engine = store._engine
     assert isinstance(engine, RemoteEngine)
     deadline = time.monotonic() + 20
-    while engine._client._connection is not None and time.monotonic() < deadline:
+    while engine._client.connection is not None and time.monotonic() < deadline:
         time.sleep(0.001)
     return store
 

@@ -11,78 +11,9 @@ from typing import Any
 import pytest
 
 import kvstore
-from kvstore import KeyValue
-from kvstore.model import LeaseKeepAliveResponse, RangeResponse
 from kvstore.network.http2.frames import CANCEL
 from kvstore.network.remote.past import tells_progress
 from tests.remote.scripted import ScriptedServer, silent
-
-
-def numbers(versions: Any) -> list[tuple[int, int, bytes]]:
-    return [(kv.version, kv.mod_revision, kv.value) for kv in versions]
-
-
-def test_put_get_delete(remote: kvstore.Store) -> None:
-    """The calls that nearly all programs are made of, with everything they may ask for."""
-    first = remote.put(b"pgd", b"1").revision
-    assert remote.get(b"pgd") == KeyValue(b"pgd", b"1", first, first, 1)
-    second = remote.put(b"pgd", b"2", prev_kv=True)
-    assert second.prev_kv is not None
-    assert second.prev_kv.value == b"1"
-    assert remote.get(b"pgd", revision=first) == KeyValue(b"pgd", b"1", first, first, 1)
-    assert b"pgd" in remote
-    assert remote.put(b"pgd", b"").revision == second.revision + 1
-    assert remote.get(b"pgd") == KeyValue(b"pgd", b"", first, second.revision + 1, 3)
-    deleted = remote.delete(b"pgd", prev_kv=True)
-    assert (deleted.deleted, deleted.prev_kvs[0].version) == (1, 3)
-    assert remote.get(b"pgd") is None
-    assert remote.revision == deleted.revision
-
-
-def test_ranges_and_views(remote: kvstore.Store) -> None:
-    """Limits, orders, counts, pages and the past."""
-    for number in range(25):
-        revision = remote.put(b"rv/%02d" % number, b"v").revision
-    remote.delete(prefix=b"rv/1")
-    found = remote.range(prefix=b"rv/", limit=3, sort_order=kvstore.SortOrder.DESCEND)
-    assert ([kv.key for kv in found.kvs], found.more, found.count) == (
-        [b"rv/24", b"rv/23", b"rv/22"],
-        True,
-        15,
-    )
-    assert remote.count(prefix=b"rv/") == 15
-    assert [kv.key for kv in remote.scan(prefix=b"rv/", page_rows=4)] == [
-        b"rv/%02d" % number for number in (*range(10), *range(20, 25))
-    ]
-    view = remote.at(revision)
-    assert view.count(prefix=b"rv/") == 25
-    assert [kv.key for kv in view.scan(prefix=b"rv/", page_rows=7)] == [b"rv/%02d" % n for n in range(25)]
-    with pytest.raises(kvstore.FutureRevision):
-        remote.at(revision + 1000)
-
-
-def test_transactions(remote: kvstore.Store) -> None:
-    """Compares, branches, nested ones, and what each operation answers."""
-    remote.put(b"tx", b"1")
-    inner = kvstore.ops.txn([kvstore.value(b"tx") == b"1"], [kvstore.ops.get(b"tx")], [])
-    done = remote.txn(
-        [kvstore.version(b"tx") > 0, kvstore.lease(b"tx") == 0],
-        [inner, kvstore.ops.put(b"tx", b"2", prev_kv=True), kvstore.ops.delete(b"tx2")],
-        [kvstore.ops.get(b"tx")],
-    )
-    assert done.succeeded
-    responses: tuple[Any, ...] = done.responses
-    nested, put, deleted = responses
-    assert nested.responses[0].kvs[0].value == b"1"
-    assert put.prev_kv.value == b"1"
-    assert deleted.deleted == 0
-    lost = remote.txn(
-        [kvstore.value(b"tx") == b"1"], [kvstore.ops.put(b"tx", b"3")], [kvstore.ops.get(b"tx")]
-    )
-    assert not lost.succeeded
-    (read,) = lost.responses
-    assert isinstance(read, RangeResponse)
-    assert read.kvs[0].value == b"2"
 
 
 def test_a_transaction_nested_deeper_than_protobuf_decodes(tmp_path: Path) -> None:
@@ -101,74 +32,6 @@ def test_a_transaction_nested_deeper_than_protobuf_decodes(tmp_path: Path) -> No
         assert answer.responses[0].revision == remote.revision
 
 
-def test_errors_are_those_of_a_local_store(remote: kvstore.Store) -> None:
-    """The same classes, before anything is sent where it can be told, else as the server says."""
-    with pytest.raises(kvstore.EmptyKey):
-        remote.put(b"", b"v")
-    with pytest.raises(TypeError, match="value must be bytes"):
-        remote.put(b"k", "text")  # type: ignore[arg-type]
-    with pytest.raises(kvstore.LeaseNotFound):
-        remote.put(b"k", b"v", lease=12345)
-    with pytest.raises(kvstore.KeyNotFound):
-        remote.put(b"absent", ignore_value=True)
-    with pytest.raises(kvstore.DuplicateKey):
-        remote.txn(success=[kvstore.ops.put(b"k"), kvstore.ops.put(b"k")])
-    with pytest.raises(kvstore.TooManyOps):
-        remote.txn(success=[kvstore.ops.put(b"k%d" % number) for number in range(129)])
-    with pytest.raises(kvstore.RequestTooLarge):
-        remote.put(b"k", b"v" * 2_000_000)
-    with pytest.raises(kvstore.FutureRevision):
-        remote.get(b"k", revision=remote.revision + 1000)
-
-
-def test_leases(remote: kvstore.Store) -> None:
-    """Granted, attached, kept alive, looked at, revoked; and a put with a time to live of its own."""
-    granted = remote.grant_lease(60)
-    remote.put(b"le", b"v", lease=granted.id)
-    kept = remote.keep_alive(granted.id)
-    assert isinstance(kept, LeaseKeepAliveResponse)
-    assert kept.ttl == 60
-    left = remote.lease_time_to_live(granted.id, keys=True)
-    assert (left.granted_ttl, left.keys) == (60, (b"le",))
-    assert granted.id in remote.leases()
-    remote.revoke_lease(granted.id)
-    assert remote.get(b"le") is None
-    assert remote.lease_time_to_live(granted.id).ttl == -1
-    with pytest.raises(kvstore.LeaseNotFound):
-        remote.keep_alive(granted.id)
-    with pytest.raises(kvstore.LeaseNotFound):
-        remote.revoke_lease(granted.id)
-    remote.put(b"le", b"v", ttl=60)
-    found = remote.get(b"le")
-    assert found is not None
-    assert remote.lease_time_to_live(found.lease).granted_ttl == 60
-    remote.revoke_lease(found.lease)
-
-
-def test_the_past_of_a_key(remote: kvstore.Store) -> None:
-    """Each version and each end, whether the key exists now or not; from a compaction on, the version that lived."""
-    revisions = [remote.put(b"hi", b"%d" % number).revision for number in range(3)]
-    revisions.append(remote.delete(b"hi").revision)
-    revisions.append(remote.put(b"hi", b"again").revision)
-    all_of_it = [
-        (1, revisions[0], b"0"),
-        (2, revisions[1], b"1"),
-        (3, revisions[2], b"2"),
-        (0, revisions[3], b""),
-        (1, revisions[4], b"again"),
-    ]
-    assert numbers(remote.history(b"hi", since=revisions[0])) == all_of_it
-    assert numbers(remote.history(b"hi", since=revisions[1], until=revisions[3])) == all_of_it[1:4]
-    assert numbers(remote.history(b"hi", since=revisions[4] + 1)) == []
-    gone = remote.delete(b"hi").revision
-    assert numbers(remote.history(b"hi", since=revisions[4])) == [*all_of_it[4:], (0, gone, b"")]
-    remote.compact(revisions[1])
-    assert remote.compact_revision == revisions[1]
-    assert numbers(remote.history(b"hi")) == [*all_of_it[1:], (0, gone, b"")]
-    with pytest.raises(kvstore.Compacted):
-        remote.get(b"hi", revision=revisions[0])
-
-
 def test_the_past_of_a_key_page_by_page(remote: kvstore.Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """A long past takes several watches, each where the last ended."""
     monkeypatch.setattr("kvstore.network.remote.past.PAGE_BYTES", 100)
@@ -176,23 +39,6 @@ def test_the_past_of_a_key_page_by_page(remote: kvstore.Store, monkeypatch: pyte
     for _ in range(9):
         remote.put(b"hp", b"v" * 60)
     assert [kv.version for kv in remote.history(b"hp", since=first)] == list(range(1, 11))
-
-
-def test_differences(remote: kvstore.Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two revisions, read a page at a time."""
-    monkeypatch.setattr("kvstore.network.remote.differences.PAGE_ROWS", 2)
-    for number in range(7):
-        older = remote.put(b"di/%d" % number, b"old").revision
-    remote.put(b"di/1", b"new")
-    remote.delete(b"di/3")
-    remote.put(b"di/9", b"new")
-    found = [(change.key, change.before, change.after) for change in remote.diff(older, prefix=b"di/")]
-    assert [(key, old and old.value, new and new.value) for key, old, new in found] == [
-        (b"di/1", b"old", b"new"),
-        (b"di/3", b"old", None),
-        (b"di/9", None, b"new"),
-    ]
-    assert list(remote.diff(older, older, prefix=b"di/")) == []
 
 
 def test_snapshot(remote: kvstore.Store, tmp_path: Path) -> None:

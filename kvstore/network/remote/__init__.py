@@ -9,7 +9,8 @@
                      encoding       requests as messages, answers as ours; messages: what a client reads of an answer
                      past           history out of a watch;  differences: two revisions, merged
                      snapshots      a snapshot, streamed into a file and verified;  members: work on each of a cluster
-    how              client         deadlines, repetition, tokens, which server
+    how              client         deadlines, repetition, who waits
+                     connecting     the way to a server of this cluster;  tokens: who we are to it
                      outcome        what a status means for what was asked, and whose error it is
                      calls          one call, one stream, and who waits for it
                      endpoints      whose turn it is;  options: the URL and the options

@@ -21,7 +21,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import ssl
 import threading
 import weakref
 from collections import deque
@@ -36,36 +35,29 @@ from kvstore.errors import (
     DeadlineExceeded,
     KVStoreError,
     OutcomeUnknown,
-    PermissionDenied,
     Reentered,
-    RequestError,
     StoreClosed,
-    Unauthenticated,
     Unavailable,
-    WrongStore,
     said_of,
 )
-from kvstore.etcdpb.messages import etcdserverpb
 from kvstore.life import Life, Phase
 from kvstore.network.grpc import framed
-from kvstore.network.http2.hpack import encode
 from kvstore.network.remote.calls import Asked, Call, StreamCall
-from kvstore.network.remote.connection import Connection, dial, tls_context
+from kvstore.network.remote.connecting import Connecting
+from kvstore.network.remote.connection import Connection
 from kvstore.network.remote.endpoints import Endpoints
 from kvstore.network.remote.keepalives import KeepAlives
-from kvstore.network.remote.members import listed
-from kvstore.network.remote.methods import AUTHENTICATE, MEMBER_LIST, STATUS, Kind, Method
-from kvstore.network.remote.options import Address, ClientOptions, Target
-from kvstore.network.remote.outcome import NOT_ENABLED, Outcome, error_of, is_members, outcome_of, wants_token
+from kvstore.network.remote.methods import Kind, Method
+from kvstore.network.remote.options import ClientOptions, Target
+from kvstore.network.remote.outcome import Outcome, error_of, is_members, outcome_of, wants_token
 from kvstore.network.remote.streams import Receiver, Stream, Timer, backoff
 from kvstore.network.remote.thread import LoopThread
+from kvstore.network.remote.tokens import Tokens
 from kvstore.network.remote.watches import Watches
-from kvstore.options import BadOption
 
 logger = logging.getLogger("kvstore.remote")
 
 _clients: weakref.WeakSet[Client] = weakref.WeakSet()
-SECRET = frozenset((b"token",))
 
 
 class Client:
@@ -83,13 +75,10 @@ class Client:
         self.revision_seen = 0
         self.version = ""
         """Of the server that the connection leads to."""
-        self._context = _context(target, options)
-        self._connection: Connection | None = None
-        self._connections: set[Connection] = set()
-        """Those that are not over."""
-        self._connecting: asyncio.Task[None] | None = None
-        self._why_not: KVStoreError = Unavailable()
-        """Why there is no connection."""
+        self.tokens = Tokens(self)
+        self.connecting = Connecting(self)
+        self.connection: Connection | None = None
+        """To where calls go now."""
         self._open: dict[Call, None] = {}
         """Calls that are not done; those with the usual time are in the order of their deadlines."""
         self._streams: dict[StreamCall, None] = {}
@@ -98,18 +87,14 @@ class Client:
         self._told: dict[asyncio.AbstractEventLoop, list[Call]] = {}
         """Calls that are done, by the loop that their callers wait on."""
         self._timer: asyncio.TimerHandle | None = None
-        self._token = b""
-        self._renewing: asyncio.Task[None] | None = None
         self._running: set[Running] = set()
         self.watches = Watches(self, self.check, options.watch_buffer)
         self.keepalives = KeepAlives(self)
         self._thread = LoopThread(self._take)
         self.loop = self._thread.loop
         self.endpoints = Endpoints(target.addresses, self.loop.time)
-        self._is_tls = target.addresses[0].is_tls
-        self._syncing: asyncio.Task[None] | None = None
         if options.auto_sync_seconds:
-            self.soon(self._begin_sync)
+            self.soon(self.connecting.begin_sync)
         _clients.add(self)
 
     # --- from any thread --------------------------------------------------------------
@@ -204,9 +189,9 @@ class Client:
         if self.life.read_refusal is not None:
             self.loop.call_soon(stream.end, self.life.read_refusal())
             return stream
-        connection = self._connection
+        connection = self.connection
         if connection is not None and connection.takes_calls:
-            stream.begin(connection, self._block(connection, path, is_stream=True))
+            stream.begin(connection, self.tokens.block(connection, path, is_stream=True))
         else:
             stream.deadline = self.loop.time() + self.options.timeout_seconds
             self.loop.call_later(self.options.timeout_seconds, self._expire_stream, stream)
@@ -227,9 +212,7 @@ class Client:
         return self.loop.call_later(delay_seconds, call)
 
     async def reauthenticate(self) -> None:
-        if not self.options.user:
-            raise Unauthenticated
-        await asyncio.shield(self._renew())
+        await self.tokens.reauthenticate()
 
     def _expire_stream(self, stream: StreamCall) -> None:
         if stream.stream is None:
@@ -239,7 +222,7 @@ class Client:
 
     def _take(self, put_down: deque[Call]) -> None:
         """Begin what was put down, and write it at once."""
-        connection = self._connection
+        connection = self.connection
         if connection is not None:
             connection.is_flush_due = True
         while put_down:
@@ -271,7 +254,7 @@ class Client:
     def _attempt(self, call: Call) -> None:
         if call.is_done:
             return
-        connection = self._connection
+        connection = self.connection
         if connection is None or not connection.takes_calls:
             self._wait(call)
             return
@@ -281,11 +264,13 @@ class Client:
         call.seen_revision = self.revision_seen
         call.sent_at = connection.heard_at
         path = call.method.path
-        connection.begin(call, connection.blocks.get(path) or self._block(connection, path), call.data, True)
+        connection.begin(
+            call, connection.blocks.get(path) or self.tokens.block(connection, path), call.data, True
+        )
 
     def _wait(self, item: Call | StreamCall) -> None:
         self._waiting.append(item)
-        self._connect_soon()
+        self.connecting.soon()
 
     def answered(self, call: Call) -> None:
         """A call has ended with OK."""
@@ -305,8 +290,8 @@ class Client:
             if not header.cluster_id:
                 return True  # an answer of etcd 3.4 that says nothing of where it comes from
             if self.cluster_id:
-                self._leave(call.connection, self._wrong(header.cluster_id))
-                self._fail(call, self._wrong(header.cluster_id))
+                self._leave(call.connection, self.connecting.wrong(header.cluster_id))
+                self._fail(call, self.connecting.wrong(header.cluster_id))
                 return False
             self.cluster_id = header.cluster_id
         self.member_id = header.member_id
@@ -338,7 +323,7 @@ class Client:
         """A call has ended with another status."""
         if wants_token(code, text) and self.options.user and not call.has_new_token:
             call.has_new_token = True
-            self._after(self._renew(), call)
+            self._after(self.tokens.renew(), call)
             return
         error = error_of(code, text)
         if is_members(code, text) and self.endpoints.has_others:
@@ -406,8 +391,8 @@ class Client:
 
     def turn(self) -> None:
         """What came in one turn has been passed on: tell each loop of its tasks' answers, all at once."""
-        if self._waiting and self._connection is not None and self._connection.takes_calls:
-            self._use(self._connection)
+        if self._waiting and self.connection is not None and self.connection.takes_calls:
+            self.use(self.connection)
         if self._told:
             told, self._told = self._told, {}
             for loop, calls in told.items():
@@ -470,29 +455,29 @@ class Client:
         connection.close(str(error))
 
     def _unreached(self) -> KVStoreError:
-        why = self._why_not
+        why = self.connecting.why_not
         return why if not isinstance(why, Unavailable) else Unavailable(f"{self.target}: {why}")
 
-    # --- connections --------------------------------------------------------------------
+    # --- connections: what `connecting` and they themselves say -------------------------
 
     def leaving(self, connection: Connection) -> None:
         """A connection takes no further calls, by the server's will or because it is over."""
-        if connection is self._connection:
-            self._connection = None
-            self._why_not = Unavailable(connection.reason or "the server is going away")
+        if connection is self.connection:
+            self.connection = None
+            self.connecting.why_not = Unavailable(connection.reason or "the server is going away")
             self.endpoints.failed(connection.address)
         if connection.http2.dead:
-            self._connections.discard(connection)
+            self.connecting.all.discard(connection)
         if self._waiting:
-            self._connect_soon()
+            self.connecting.soon()
 
     def _leave(self, connection: Connection | None, error: KVStoreError) -> None:
         """Go elsewhere. Calls on the connection may still be answered; streams begin anew."""
-        if connection is None or connection is not self._connection:
+        if connection is None or connection is not self.connection:
             return
         logger.info("%s: leaving %s: %s", self.target, connection.address, error)
-        self._connection = None
-        self._why_not = error
+        self.connection = None
+        self.connecting.why_not = error
         self.endpoints.failed(connection.address)
         for stream in [each for each in self._streams if each.connection is connection]:
             stream.end(Unavailable(f"{connection.address} is left: {error}"))
@@ -500,124 +485,13 @@ class Client:
                 connection.cancel(stream.stream)
         connection.retire()
 
-    def _connect_soon(self) -> None:
-        if self._connecting is None and self._connection is None and self.life.read_refusal is None:
-            self._connecting = self.loop.create_task(self._connect())
-
-    async def _connect(self) -> None:
-        """Make a connection, as long as somebody waits for one."""
-        attempts = 0
-        wrong: set[Address] = set()
-        try:
-            while self._is_awaited():
-                address = self.endpoints.next()
-                try:
-                    connection = await self.connected(address)
-                except (OSError, KVStoreError) as error:
-                    self.endpoints.failed(address)
-                    is_final = isinstance(error, RequestError)
-                    if isinstance(error, WrongStore):
-                        wrong.add(address)
-                        is_final = wrong.issuperset(self.endpoints.addresses)
-                    if not wrong or isinstance(error, WrongStore):
-                        self._why_not = (
-                            error if isinstance(error, KVStoreError) else _unreachable(address, error)
-                        )
-                    if is_final:
-                        self._fail_waiting(self._why_not)
-                    elif self.endpoints.all_down:
-                        attempts += 1
-                        await asyncio.sleep(backoff(attempts))
-                    continue
-                self.endpoints.works(address)
-                if self.options.prefer == "leader" and not connection.is_leader:
-                    connection = await self._leaders(connection)
-                self._use(connection)
-                return
-        finally:
-            self._connecting = None
-            if self._waiting and self._connection is None:
-                self._connect_soon()
-
-    async def _leaders(self, first: Connection) -> Connection:
-        """A connection to the leader, if it is among the servers and can be reached; otherwise the first one."""
-        for address in self.endpoints.addresses:
-            if address == first.address:
-                continue
-            try:
-                other = await self.connected(address)
-            except (OSError, KVStoreError):
-                continue
-            if other.is_leader:
-                first.close("the leader is preferred")
-                return other
-            other.close("the leader is preferred")
-        return first
-
-    def _begin_sync(self) -> None:
-        self._syncing = self.loop.create_task(self._sync())
-
-    async def _sync(self) -> None:
-        """Bring the list of servers up to date with the cluster's members, from time to time."""
-        while True:
-            await asyncio.sleep(self.options.auto_sync_seconds)
-            connection = self._connection
-            if connection is None:
-                continue
-            try:
-                answer = MEMBER_LIST.parse(await self.ask_on(connection, MEMBER_LIST, b""))
-            except (KVStoreError, DecodeError) as error:
-                logger.info("%s: the members are not known: %s", self.target, error)
-                continue
-            found = listed(answer, self.endpoints.addresses)
-            addresses = [each for urls in found.values() for each in urls if each.is_tls == self._is_tls]
-            if addresses:
-                self.endpoints.replace(addresses)
-
-    def _is_awaited(self) -> bool:
+    def is_awaited(self) -> bool:
         while self._waiting and self._waiting[0].is_done:
             self._waiting.popleft()
         return bool(self._waiting)
 
-    async def connected(self, address: Address) -> Connection:
-        """A connection to a server of this cluster, to which we are known. Raises ``OSError``, ``KVStoreError``."""
-        connection = await dial(address, self._context, self.options, self)
-        self._connections.add(connection)
-        connection.is_leader = False
-        try:
-            if self.options.user and not self._token:
-                await self._authenticate(connection)
-            await self._identify(connection)
-            if connection.is_leaving:
-                raise Unavailable(connection.reason or "the server is going away")
-        except BaseException:
-            connection.close("not the right one")
-            self._connections.discard(connection)
-            raise
-        return connection
-
-    async def _identify(self, connection: Connection) -> None:
-        """Find out whose server it is. One that may not say is taken on trust; its answers will be looked at."""
-        try:
-            status = STATUS.parse(await self.ask_on(connection, STATUS, b""))
-        except (PermissionDenied, Unauthenticated):
-            return
-        found = status.header.cluster_id
-        if self.cluster_id and found != self.cluster_id:
-            raise self._wrong(found)
-        self.cluster_id = found
-        self.member_id = status.header.member_id
-        self.version = status.version
-        connection.is_leader = status.leader == status.header.member_id
-
-    def _wrong(self, cluster_id: int) -> WrongStore:
-        return WrongStore(
-            f"{self.target}: a server belongs to cluster {cluster_id:016x}, not to {self.cluster_id:016x} as before: "
-            "it is another store, or was restored from a backup; connect anew to use it"
-        )
-
-    def _use(self, connection: Connection) -> None:
-        self._connection = connection
+    def use(self, connection: Connection) -> None:
+        self.connection = connection
         waiting, self._waiting = self._waiting, deque()
         connection.is_flush_due = True
         for item in waiting:
@@ -626,12 +500,12 @@ class Client:
             if isinstance(item, Call):
                 self._attempt(item)
             elif connection.takes_calls:
-                item.begin(connection, self._block(connection, item.path, is_stream=True))
+                item.begin(connection, self.tokens.block(connection, item.path, is_stream=True))
             else:
                 self._waiting.append(item)
         connection.flush()
 
-    def _fail_waiting(self, error: KVStoreError) -> None:
+    def fail_waiting(self, error: KVStoreError) -> None:
         """There is no point in waiting."""
         waiting, self._waiting = self._waiting, deque()
         for item in waiting:
@@ -640,32 +514,6 @@ class Client:
             else:
                 item.end(error)
         self.turn()
-
-    def _block(
-        self, connection: Connection, path: bytes, *, is_stream: bool = False, has_token: bool = True
-    ) -> bytes:
-        """The header block of a request, kept for the next one."""
-        known = b"!" + path if is_stream else path
-        block = connection.blocks.get(known)
-        if block is None or not has_token:
-            address = connection.address
-            headers = [
-                (b":method", b"POST"),
-                (b":scheme", b"https" if address.is_tls else b"http"),
-                (b":path", path),
-                (b":authority", b"localhost" if address.path else str(address).encode()),
-                (b"content-type", b"application/grpc"),
-                (b"te", b"trailers"),
-                (b"user-agent", b"kvstore"),
-            ]
-            if is_stream:
-                headers.append((b"hasleader", b"true"))
-            if self._token and has_token:
-                headers.append((b"token", self._token))
-            block = encode(headers, SECRET)
-            if has_token:
-                connection.blocks[known] = block
-        return block
 
     async def ask_on(
         self,
@@ -683,7 +531,7 @@ class Client:
         future: asyncio.Future[bytes] = self.loop.create_future()
         asked = Asked(future)
         connection.begin(
-            asked, self._block(connection, method.path, has_token=has_token), framed(message), True
+            asked, self.tokens.block(connection, method.path, has_token=has_token), framed(message), True
         )
         try:
             async with asyncio.timeout(seconds):
@@ -692,33 +540,6 @@ class Client:
             raise Unavailable(f"{method.name}: no answer in {seconds:g} seconds") from None
         finally:
             asked.cancel()
-
-    # --- tokens -------------------------------------------------------------------------
-
-    def _renew(self) -> asyncio.Task[None]:
-        """Get another token; those who want one at the same time share it."""
-        if self._renewing is None:
-            self._renewing = self.loop.create_task(self._authenticate(self._connection))
-            self._renewing.add_done_callback(self._renewed)
-        return self._renewing
-
-    def _renewed(self, _: object) -> None:
-        self._renewing = None
-
-    async def _authenticate(self, connection: Connection | None) -> None:
-        if connection is None:
-            raise Unavailable("no connection")
-        request = etcdserverpb.AuthenticateRequest(name=self.options.user, password=self.options.password)
-        try:
-            answer = await self.ask_on(connection, AUTHENTICATE, request.SerializeToString(), has_token=False)
-        except RequestError as error:
-            if str(error) != NOT_ENABLED:
-                raise
-            self._token = b""
-        else:
-            self._token = AUTHENTICATE.parse(answer).token.encode()
-        for each in self._connections:
-            each.blocks.clear()
 
     # --- the end ------------------------------------------------------------------------
 
@@ -734,13 +555,12 @@ class Client:
             if stream.stream is not None and stream.connection is not None:
                 stream.connection.cancel(stream.stream)
             stream.end(StoreClosed())
-        for task in (self._renewing, self._syncing):
-            if task is not None:
-                task.cancel()
+        self.tokens.cancel()
+        self.connecting.cancel()
         for running in list(self._running):
             running.cancel()
-        self._connection = None
-        for connection in list(self._connections):
+        self.connection = None
+        for connection in list(self.connecting.all):
             connection.retire()
             connection.flush()
         self.turn()
@@ -748,7 +568,7 @@ class Client:
 
     def _cut(self) -> None:
         self.loop.call_soon(self._thread.stop)
-        for connection in list(self._connections):
+        for connection in list(self.connecting.all):
             connection.close("closed")
 
 
@@ -810,27 +630,6 @@ def _tell(calls: list[Call]) -> None:
             future.set_result(call.answer)
         else:
             future.set_exception(call.error)
-
-
-def _unreachable(address: Address, error: OSError) -> Unavailable:
-    reason = said_of(error)
-    if isinstance(error, TimeoutError):
-        reason = "no connection in time"
-    elif error.errno and not isinstance(error, ssl.SSLError):
-        reason = os.strerror(error.errno)
-    found = Unavailable(f"{address}: {reason}")
-    found.__cause__ = error
-    return found
-
-
-def _context(target: Target, options: ClientOptions) -> ssl.SSLContext | None:
-    if not target.addresses[0].is_tls:
-        return None
-    try:
-        return tls_context(options)
-    except (OSError, ValueError) as error:
-        names = " and ".join(name for name in ("ca", "cert", "key") if getattr(options, name))
-        raise BadOption(f"{names or 'ca'} cannot be used for TLS: {said_of(error)}") from error
 
 
 def _refuse_in_child() -> None:

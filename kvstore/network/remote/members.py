@@ -19,12 +19,19 @@ LONG_SECONDS = 600.0
 """A member that is being defragmented answers nothing until it is done."""
 
 
+class Connecting(Protocol):
+    """Who makes its connections."""
+
+    async def connected(self, address: Address) -> Connection: ...
+
+
 class Client(Protocol):
     """The client, as far as work on members needs it. Everything is called on its loop."""
 
     endpoints: Endpoints
 
-    async def connected(self, address: Address) -> Connection: ...
+    @property
+    def connecting(self) -> Connecting: ...
 
     async def ask_on(
         self, connection: Connection, method: Method, message: bytes, *, timeout_seconds: float = 0.0
@@ -107,7 +114,7 @@ async def defragment(
 
 async def _meet(client: Client, address: Address, members: dict[int, Member]) -> None:
     try:
-        connection = await client.connected(address)
+        connection = await client.connecting.connected(address)
         status = STATUS.parse(await client.ask_on(connection, STATUS, b""))
     except (OSError, KVStoreError):
         return
