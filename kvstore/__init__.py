@@ -266,6 +266,8 @@ __all__ = [
     "mod_revision",
     "open",
     "open_async",
+    "open_memory",
+    "open_memory_async",
     "open_snapshot",
     "prefix_end",
     "put",
@@ -366,6 +368,29 @@ def _as_found(data_dir: str | os.PathLike[str], chosen: Options) -> Options:
     except (OSError, KVStoreError):
         there = None  # opening says what is wrong
     return chosen if there is None else chosen.with_(backend=there.name)
+
+
+def open_memory(**options: Unpack[OpenOptions]) -> Store:
+    """A new store in memory, which touches no disk and is gone when it is closed. All else is as with ``open``.
+
+    ``options``: the fields of ``Options`` but for those about files. Raises ``BadOption``. Times of revisions are not
+    known, for there is no log; ``snapshot`` needs a path.
+    """
+    from kvstore.in_memory import open_in_memory
+    from kvstore.store import Store
+
+    return Store(open_in_memory(dict(options)))
+
+
+def open_memory_async(**options: Unpack[OpenOptions]) -> _OpenAsync:
+    """As ``open_memory``, for asyncio: ``async with kvstore.open_memory_async() as store`` or ``await`` it."""
+
+    def engine(_check: Callable[[], None]) -> LocalEngine:
+        from kvstore.in_memory import open_in_memory
+
+        return open_in_memory(dict(options))
+
+    return _OpenAsync(engine)
 
 
 def open_snapshot(path: str | os.PathLike[str], *, verify: bool = False) -> Snapshot:

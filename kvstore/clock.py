@@ -54,6 +54,12 @@ class Clock:
         """How far the time of day is ahead of ``lease_ms``."""
         return self.now_ms() - self.lease_ms()
 
+    def when_moved(self, follow: Callable[[], object]) -> None:
+        """Have a method called whenever a clock that tests move (``testing.fake_clock``) has been moved."""
+        followed_by = getattr(self._wall, "followed_by", None)
+        if followed_by is not None:
+            followed_by(self.elapsed_ms, follow)
+
     def following(self, drift_ms: int) -> Callable[[], None]:
         """A call that moves ``lease_ms`` by that much, at most once. The caller moves all deadlines with it."""
         base_ms = self._base_ms + drift_ms

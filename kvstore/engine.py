@@ -344,6 +344,7 @@ class LocalEngine(Reads):
         """Begin background work, unless the option ``background`` is off."""
         if self.options.background:
             self.background.start()
+            self.clock.when_moved(self.leasing.catch_up)
 
     # --- the handle -------------------------------------------------------------------
 

@@ -78,7 +78,7 @@ class Reads:
         self.hub: Hub | None = None
         """The watch hub; None until the first watch."""
         self._closing = threading.Lock()
-        _open_engines.add(self)
+        open_engines.add(self)
 
     @property
     def backend(self) -> Backend:
@@ -471,13 +471,14 @@ class ReadEngine(Reads):
         return ticket.error or ReadOnly()
 
 
-_open_engines: weakref.WeakSet[Reads] = weakref.WeakSet()
+open_engines: weakref.WeakSet[Reads] = weakref.WeakSet()
+"""The engines of this process, and those that were closed a moment ago."""
 _kept_in_child: list[Reads] = []
 """The parent's engines, in a forked child. Never collected, because closing their files could hurt the parent."""
 
 
 def _after_fork() -> None:
-    for engine in list(_open_engines):
+    for engine in list(open_engines):
         engine.refuse_in_child()
 
 

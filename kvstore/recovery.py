@@ -98,9 +98,9 @@ def _open_engine(data_dir: str | os.PathLike[str], options: Options, disk: Disk)
     directory = DataDir.at(data_dir, options.wal_dir or None)
     options = _held(directory, options)
     if options.read_only:
-        return open_read_only(directory, options, _measured(disk, options))
+        return open_read_only(directory, options, measured(disk, options))
     make_directories(directory, disk)
-    disk = _measured(HeldDisk(disk, directory), options)
+    disk = measured(HeldDisk(disk, directory), options)
     lock = StoreLock(directory)
     lock.acquire()
     opened = ExitStack()  # if one of them fails to close, the others are still closed
@@ -132,7 +132,8 @@ def _open_engine(data_dir: str | os.PathLike[str], options: Options, disk: Disk)
     return engine
 
 
-def _measured(disk: Disk, options: Options) -> Disk:
+def measured(disk: Disk, options: Options) -> Disk:
+    """The disk; one that measures, if the options ask for it."""
     if not options.metrics:
         return disk
     from kvstore.observe.measuring import MeasuredDisk
@@ -286,9 +287,9 @@ def _recover(
         member_id=member_id,
         clock=Clock(options.clock),
         life=Life(),
-        timed=_timed(disk),
+        timed=timed(disk),
     )
-    engine = _local_engine(core)
+    engine = local_engine(core)
     if options.lease_restart_policy == "pause":
         engine.leasing.resume(last_alive_ms(core, last_record_ms))
     elif options.lease_restart_policy == "renew":
@@ -300,13 +301,15 @@ def _recover(
     return engine
 
 
-def _timed(disk: Disk) -> Callable[[str], AbstractContextManager[None]]:
+def timed(disk: Disk) -> Callable[[str], AbstractContextManager[None]]:
+    """What times background work: the disk, if it measures."""
     """The timer of the metrics, if the disk has one."""
     measured = getattr(disk, "measured", None)
     return untimed if measured is None else measured.time
 
 
-def _local_engine(core: Core) -> LocalEngine:
+def local_engine(core: Core) -> LocalEngine:
+    """The engine over a core; one that measures, if the options ask for it."""
     if not core.options.metrics:
         return LocalEngine(core)
     from kvstore.observe.measuring import MeasuredEngine

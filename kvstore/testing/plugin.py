@@ -3,12 +3,18 @@
     def test_a_greeting_is_kept(kvstore_store):
         kvstore_store.put(b"greeting", b"hello")
 
+    async def test_a_greeting_is_kept_meanwhile(kvstore_async_store):
+        await kvstore_async_store.put(b"greeting", b"hello")
+
     def test_a_session_ends(kvstore_store, kvstore_clock):
-        lease = kvstore_store.grant_lease(60).id
-        kvstore_clock.advance(61)
+        kvstore_store.put(b"session", b"x", ttl=60)
+        kvstore_clock.advance(61)                       # and it is gone
 
     def test_a_client_of_etcd_reads_it(kvstore_server, kvstore_store):
         client = Client(kvstore_server.endpoints[0])    # what it writes is in kvstore_store
+
+Each test has a store of its own, in its own ``tmp_path``, so workers of pytest-xdist do not meet. The fixtures are
+plain ones: they need no plugin for asyncio, and work with each.
 
 pytest loads every plugin at each start, so whatever a fixture needs is imported inside it.
 """
@@ -22,7 +28,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from kvstore import Store
+    from kvstore import AsyncStore, Store
     from kvstore.served import Server
     from kvstore.testing.fake_clock import FakeClock
 
@@ -43,11 +49,25 @@ def kvstore_clock() -> FakeClock:
 
 @pytest.fixture
 def kvstore_store(kvstore_dir: Path, kvstore_clock: FakeClock) -> Iterator[Store]:
-    """A new store in ``kvstore_dir``, closed when the test ends. Writes are not synced, which makes it fast."""
-    import kvstore
+    """A new store in ``kvstore_dir``, closed when the test ends. Its syncs wait for no disk, which makes it fast."""
+    from kvstore.options import Options
+    from kvstore.recovery import open_engine
+    from kvstore.store import Store
+    from kvstore.testing.recording_disk import UnsyncedDisk
 
-    with kvstore.open(kvstore_dir, durability="off", clock=kvstore_clock) as store:
+    options = Options.load({"clock": kvstore_clock})
+    with Store(open_engine(kvstore_dir, options, UnsyncedDisk())) as store:
         yield store
+
+
+@pytest.fixture
+def kvstore_async_store(kvstore_store: Store) -> Iterator[AsyncStore]:
+    """``kvstore_store`` for asyncio: what one writes, the other reads. Closed with it."""
+    from kvstore.aio import AsyncStore
+
+    store = AsyncStore(kvstore_store.engine)
+    yield store
+    store.engine.close()
 
 
 @pytest.fixture

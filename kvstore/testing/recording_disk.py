@@ -443,7 +443,7 @@ class _RecordingFile:
 # --- a disk in a hurry --------------------------------------------------------------------------
 
 
-class _UnsyncedFile(OSFile):
+class UnsyncedFile(OSFile):
     def sync(self) -> None:
         pass
 
@@ -452,10 +452,10 @@ class UnsyncedDisk(OSDisk):
     """The real disk without the syncs, for tests in which no power is cut."""
 
     def create(self, path: AnyPath, *, direct: bool = False) -> OSFile:
-        return _UnsyncedFile(path, os.O_RDWR | os.O_CREAT | os.O_EXCL)
+        return UnsyncedFile(path, os.O_RDWR | os.O_CREAT | os.O_EXCL)
 
     def open(self, path: AnyPath) -> OSFile:
-        return _UnsyncedFile(path, os.O_RDWR)
+        return UnsyncedFile(path, os.O_RDWR)
 
     def sync_dir(self, path: AnyPath) -> None:
         pass

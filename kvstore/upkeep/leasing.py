@@ -26,8 +26,10 @@ ahead, leases end early: that looks the same as time that has passed.
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from kvstore.core import Core
-from kvstore.errors import LeaseNotFound
+from kvstore.errors import LeaseNotFound, SpaceError
 from kvstore.model import ClampRequest, ExpireRequest, RenewAllRequest, ShiftRequest
 from kvstore.mvcc.marks import Marks
 from kvstore.mvcc.schema import META, META_CLOSED_MS, pack_u64
@@ -76,6 +78,15 @@ class Leasing:
         if ticket is not None:
             self._writer.wait(ticket)
         return expired
+
+    def catch_up(self) -> None:
+        """Revoke all that is due, and return once no reader sees it any more."""
+        if self._core.life.refuses_writes:
+            return
+        with suppress(SpaceError):  # background work tries again
+            while self.expire() == EXPIRED_PER_PASS:
+                pass
+            self._writer.barrier()
 
     def tend(self) -> float:
         """Expire what is due. Returns the seconds until it should be called again."""

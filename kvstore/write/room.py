@@ -112,6 +112,7 @@ class Room:
             return min(files.free_bytes(directory.wal), files.free_bytes(directory.snap))
         except (
             FileNotFoundError,
+            NotADirectoryError,
             PermissionError,
         ):  # unreachable by name: open files are still written to
             return 1 << 62

@@ -22,14 +22,17 @@ FLOORS = (
     ("watches, writes, snapshots", "watch write snapshot"),
     ("what a store says", "observe.status observe.estimates recognition directory times"),
     ("engines", "reads write.room upkeep engine"),
-    ("opening and looking through", "observe.measuring snapshot.restore verification read_only recovery"),
+    (
+        "opening and looking through",
+        "observe.measuring snapshot.restore verification read_only recovery in_memory",
+    ),
     ("beside a store", "observe offline backend_move metrics"),
     (
         "faces",
         "protocol calls scans compound store opened awaited_writes aio map_view foreign served salvage",
     ),
     ("recipes", "recipes"),
-    ("kvstore", "testing __main__"),
+    ("kvstore", "testing adapters __main__"),
     ("the network", "network"),
 )
 """From the ground up. A module that is named lives there, others where their folder does."""

@@ -1,0 +1,191 @@
+"""A cache as diskcache has it, a mapping as shelve has it, and what comes over from both."""
+
+from __future__ import annotations
+
+import pickle
+import shelve
+import threading
+from collections.abc import Iterator
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import kvstore
+from kvstore.adapters.cache import Cache, open_cache
+from kvstore.adapters.conversion import from_diskcache, from_shelf
+from kvstore.testing.fake_clock import FakeClock
+
+VALUES: list[Any] = ["text", "", b"\0bytes", 0, -1, 2.5, True, None, [1, {"a": None}], {"ключ": "значение"}]
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    """The cache's time."""
+    return FakeClock()
+
+
+@pytest.fixture
+def cache(clock: FakeClock) -> Iterator[Cache]:
+    """A cache beside other keys of its store."""
+    with kvstore.open_memory(clock=clock) as store:
+        store.put(b"c", b"mine")
+        store.put(b"c0", b"mine")
+        yield Cache(store, "c/")
+        assert store.get(b"c") is not None and store.get(b"c0") is not None
+
+
+def test_values_are_read_as_they_were_written(cache: Cache) -> None:
+    """Text, bytes and what JSON has, each as itself."""
+    for number, value in enumerate(VALUES):
+        cache[str(number)] = value
+    for number, value in enumerate(VALUES):
+        found = cache[str(number)]
+        assert found == value and type(found) is type(value)
+    with pytest.raises(TypeError):
+        cache["x"] = date(2026, 1, 1)
+    assert "x" not in cache
+
+
+def test_it_is_a_mapping(cache: Cache) -> None:
+    """What ``dict`` can do, in the order of keys."""
+    cache.update({"b": 2, "a": 1})
+    assert list(cache) == ["a", "b"] and len(cache) == 2 and dict(cache.items()) == {"a": 1, "b": 2}
+    assert cache.get("c", 3) == 3 and cache.setdefault("c", 4) == 4
+    del cache["a"]
+    with pytest.raises(KeyError):
+        del cache["a"]
+    with pytest.raises(KeyError):
+        _ = cache["a"]
+    with pytest.raises(TypeError, match="takes str"):
+        cache[1] = 1  # type: ignore[index]
+    assert "1" not in cache
+    assert cache.clear() == 2 and not cache
+
+
+def test_entries_expire_and_are_touched(cache: Cache, clock: FakeClock) -> None:
+    """Each by its own time; ``touch`` begins anew, or ends the expiry."""
+    cache.set("a", 1, expire=10)
+    cache.set("b", 1, expire=9.5)
+    cache.set("c", 1)
+    assert cache.expires_in("a") == 10 and cache.expires_in("c") is None
+    clock.advance(9)
+    assert cache.touch("a", expire=10) and cache.touch("b") and not cache.touch("none", 5)
+    clock.advance(9)
+    assert set(cache) == {"a", "b", "c"} and cache["a"] == 1
+    clock.advance(1)
+    assert set(cache) == {"b", "c"}
+
+
+def test_add_sets_only_what_is_not_there(cache: Cache, clock: FakeClock) -> None:
+    """Like a lock that ends by itself; a refused one leaves no lease."""
+    assert cache.add("lock", "one", expire=10)
+    assert not cache.add("lock", "two", expire=10)
+    assert cache["lock"] == "one" and len(cache.store.leases()) == 1
+    clock.advance(10)
+    assert cache.add("lock", "two")
+
+
+def test_counting_loses_nothing_and_keeps_the_expiry(cache: Cache, clock: FakeClock) -> None:
+    """Of several threads at once, and for a number that has a time to live."""
+    cache.set("n", 0, expire=100)
+
+    def count() -> None:
+        for _ in range(50):
+            cache.incr("n", 2)
+            cache.decr("n")
+
+    threads = [threading.Thread(target=count) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert cache["n"] == 200 and cache.expires_in("n") == 100
+    assert cache.incr("new", default=5) == 6
+    with pytest.raises(KeyError):
+        cache.incr("none", default=None)
+    cache["text"] = "x"
+    with pytest.raises(TypeError, match="whole number"):
+        cache.incr("text")
+
+
+def test_pop_gives_a_value_once(cache: Cache) -> None:
+    """To one of those who ask."""
+    cache["a"] = None
+    assert cache.pop("a", "none") is None
+    assert cache.pop("a", "none") == "none" and cache.pop("a") is None
+
+
+def test_a_codec_of_ones_own(cache: Cache) -> None:
+    """Any ``kvstore.Codec``; a value that it cannot read names its key."""
+    codec = kvstore.Codec(
+        lambda day: day.isoformat().encode(), lambda data: date.fromisoformat(data.decode())
+    )
+    dates = Cache(cache.store, "dates/", codec)
+    dates["birth"] = date(1815, 12, 10)
+    assert dates["birth"] == date(1815, 12, 10) and len(cache) == 0
+    cache.store.put(b"dates/none", b"?")
+    with pytest.raises(kvstore.UndecodableValue, match="none"):
+        _ = dates["none"]
+
+
+def test_a_cache_of_its_own_is_there_the_next_time(tmp_path: Path) -> None:
+    """As with ``shelve.open``."""
+    with open_cache(tmp_path / "data") as cache:
+        cache["a"] = [1]
+        cache.sync()
+    with open_cache(tmp_path / "data", durability="off") as cache:
+        assert cache["a"] == [1]
+
+
+# --- conversion ----------------------------------------------------------------------------------
+
+
+def test_a_shelf_comes_over(cache: Cache, tmp_path: Path) -> None:
+    """All that a codec takes; the rest is named, with the reason."""
+    with shelve.open(str(tmp_path / "shelf")) as shelf:  # noqa: S301  # written here
+        shelf.update({"a": "text", "b": [1, 2], "day": date(2026, 1, 1)})
+    converted = from_shelf(tmp_path / "shelf", cache, loads=pickle.loads)
+    assert converted.copied == 2 and dict(cache.items()) == {"a": "text", "b": [1, 2]}
+    assert [key for key, _ in converted.left] == ["day"] and "codec" in converted.left[0][1]
+    with pytest.raises(kvstore.NotAStore):
+        from_shelf(tmp_path / "none", cache, loads=pickle.loads)
+
+
+def test_a_diskcache_comes_over_with_its_times_and_without_its_pickles(cache: Cache, tmp_path: Path) -> None:
+    """Rows and files, text and bytes; a pickle only when the caller says how to read it."""
+    diskcache = pytest.importorskip("diskcache", reason="diskcache is not installed (the extra bench)")
+    large_text, large_bytes = "t" * 100_000, b"b" * 100_000
+    with diskcache.Cache(str(tmp_path), cull_limit=0) as old:
+        for key, value in {"text": "x", "bytes": b"y", "n": 7, "T": large_text, "B": large_bytes}.items():
+            old.set(key, value)
+        old.set("soon", 1, expire=1000)
+        old.set("late", 1, expire=-1)
+        old.set("pickled", {"a": [1]})
+        old.set(5, "number")
+        old.set(("tuple",), "other")
+    converted = from_diskcache(tmp_path, cache)
+    assert dict(cache.items()) == {
+        "text": "x",
+        "bytes": b"y",
+        "n": 7,
+        "T": large_text,
+        "B": large_bytes,
+        "soon": 1,
+    }
+    assert converted.copied == 6 and converted.expired == 1
+    assert {key for key, _ in converted.left} > {"pickled", "5"} and len(converted.left) == 3
+    left = cache.expires_in("soon")
+    assert left is not None and 900 < left <= 1000
+    assert from_diskcache(tmp_path, cache, loads=pickle.loads).copied == 7
+    assert cache["pickled"] == {"a": [1]}
+
+
+def test_what_is_no_diskcache_is_refused(cache: Cache, tmp_path: Path) -> None:
+    """An empty folder, and a file that is something else."""
+    with pytest.raises(kvstore.NotAStore, match="holds no diskcache"):
+        from_diskcache(tmp_path, cache)
+    (tmp_path / "cache.db").write_bytes(b"something else" * 100)
+    with pytest.raises(kvstore.NotAStore, match="not the table"):
+        from_diskcache(tmp_path, cache)
