@@ -8,7 +8,7 @@
 
 Every open store follows the clock that it was given: it counts the time, and ends the leases that are due, in the
 caller's thread. That holds on an event loop as well, where the call takes as long as the deletes. (With the option
-``background`` off a store counts the time, and leaves the leases until it is told to expire them.)
+``background`` off a store does not follow: to it a step of more than an hour is a jump of the time of day.)
 """
 
 from __future__ import annotations
