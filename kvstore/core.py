@@ -31,6 +31,24 @@ def untimed(_work: str) -> AbstractContextManager[None]:
     return nullcontext()
 
 
+@dataclass(frozen=True, slots=True)
+class BackupStatus:
+    """How far a backup that goes on is."""
+
+    generation: str
+    """Empty: there is none yet."""
+    revision: int
+    """The newest that is at the target."""
+    complete_at_ms: int
+    """What was durable then is at the target; 0: nothing yet."""
+    lag_seconds: float
+    """Since then; since the start, if there is nothing yet."""
+    held_bytes: int
+    """Room on the disk of segments that the store has released, and the target does not have."""
+    error: str
+    """Why the last step failed; empty: it did not."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class ReadCore:
     """What an engine reads from."""
@@ -45,6 +63,13 @@ class ReadCore:
     member_id: int
     clock: Clock
     life: Life
+    backups: list[Callable[[], BackupStatus]] = field(default_factory=list)
+    """Those that go on in this process."""
+
+    @property
+    def backup_errors(self) -> list[str]:
+        """Why they do not, where their last step failed."""
+        return [f"the backup waits: {status.error}" for ask in self.backups if (status := ask()).error]
 
     @property
     def backend(self) -> Backend:

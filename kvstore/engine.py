@@ -368,7 +368,7 @@ class LocalEngine(Reads):
             found.append(f"no snapshot was taken: {self.snapshots.last_error}")
         if self.snapshots.archive_error is not None:
             found.append(f"the log grows, its segments cannot be archived: {self.snapshots.archive_error}")
-        return [*found, *self.background.errors]
+        return [*found, *self.background.errors, *self.core.backup_errors]
 
     def refuse_in_child(self) -> None:
         super().refuse_in_child()

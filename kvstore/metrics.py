@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Protocol
 
-from kvstore.core import COMMIT, DEFRAGMENT, SNAPSHOT
+from kvstore.core import COMMIT, DEFRAGMENT, SNAPSHOT, BackupStatus
 from kvstore.engine import LocalEngine
 from kvstore.errors import BadArgument, ForkedStore, MissingDependency, StoreClosed
 from kvstore.observe.measuring import HASH, SYNC, WRITE, Histogram, Measured, MeasuredReads
@@ -61,6 +61,20 @@ GAUGES: dict[str, tuple[str, Callable[[Status], float]]] = {
         lambda s: not s.alarms and not s.errors,
     ),
 }
+BACKUPS: dict[str, tuple[str, Callable[[BackupStatus], float]]] = {
+    "kvstore_backup_lag_seconds": (
+        "What was durable that long ago is in the backup.",
+        lambda b: b.lag_seconds,
+    ),
+    "kvstore_backup_last_success_timestamp_seconds": (
+        "When the backup was complete last; 0: never.",
+        lambda b: b.complete_at_ms / 1000,
+    ),
+    "kvstore_backup_revision": ("Newest revision in the backup.", lambda b: b.revision),
+    "kvstore_backup_held_bytes": ("Released log kept until the backup has it.", lambda b: b.held_bytes),
+    "kvstore_backup_failing": ("1: the last step failed.", lambda b: bool(b.error)),
+}
+"""Only with a backup that goes on in this process; of several, the one that lags most."""
 DONE: dict[str, tuple[str, Callable[[LocalEngine], float]]] = {
     "etcd_debugging_server_lease_expired": ("Leases that ran out.", lambda e: e.leasing.expired),
     "kvstore_compaction_rows_deleted": ("Rows that compaction deleted.", lambda e: e.compaction.rows_deleted),
@@ -167,6 +181,9 @@ def _facts(families: _Families, status: Status) -> None:
     families.info("kvstore", "What is open.", {label: str(getattr(status, label)) for label in names})
     for name, (text, value) in GAUGES.items():
         families.gauge(name, text, value(status))
+    for name, (text, of) in BACKUPS.items():
+        if status.backups:
+            families.gauge(name, text, of(max(status.backups, key=lambda backup: backup.lag_seconds)))
 
 
 def _measurements(families: _Families, measured: Measured) -> None:

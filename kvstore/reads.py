@@ -410,7 +410,8 @@ class ReadEngine(Reads):
         return health_of(self.state, self._errors())
 
     def _errors(self) -> list[str]:
-        return [*self.life.reasons(), *(self.following.errors if self.following is not None else ())]
+        following = self.following.errors if self.following is not None else []
+        return [*self.life.reasons(), *following, *self.core.backup_errors]
 
     def watch_stream(self) -> WatchStream:
         """A stream of responses. Unless the handle moves by itself, of those that are there (``watch/standing.py``)."""

@@ -27,6 +27,7 @@ COMMANDS = (
     "hashkv",
     "wal",
     "snapshot",
+    "backup",
     "verify",
     "salvage",
     "doctor",

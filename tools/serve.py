@@ -19,6 +19,7 @@ import sys
 import textwrap
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -174,12 +175,22 @@ class Process:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._signaled)
         try:
-            with asyncio.Runner(loop_factory=loop_factory()) as runner:
+            with self._backup(), asyncio.Runner(loop_factory=loop_factory()) as runner:
                 code = runner.run(self._serve())
         finally:
             self._store.close()
         logger.info("closed", extra={"path": self._config.data_dir})
         return code
+
+    def _backup(self) -> AbstractContextManager[object]:
+        config = self._config
+        if not config.backup_to:
+            return nullcontext()
+        from kvstore import backup
+
+        key = backup.read_key(config.backup_key_file) if config.backup_key_file else None
+        keep = backup.Keep.parse(config.backup_keep) if config.backup_keep else None
+        return backup.follow(self._store, config.backup_to, key=key, keep=keep)
 
     def _signaled(self, number: int, _frame: FrameType | None) -> None:
         if self._was_signaled:

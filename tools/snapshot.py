@@ -238,7 +238,7 @@ def restore(
             settings.directory,
             archives=archive or (),
             to_revision=to_revision,
-            to_time=_seconds(to_time),
+            to_time=seconds_of(to_time),
             progress=progress,
             backend=settings.backend,
             cluster_id=_identity(cluster_id),
@@ -267,7 +267,7 @@ def restore(
         )
 
 
-def _seconds(text: str) -> float:
+def seconds_of(text: str) -> float:
     if not text:
         return 0.0
     try:

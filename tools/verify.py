@@ -62,10 +62,10 @@ def verify_command(
         raise UsageError("--deep and --heal need a store: a snapshot file has no log beside it")
     report = _look(settings, file, deep, scratch_dir)
     if heal_it and any(finding.area in (BACKEND, AHEAD, LOG) for finding in report.findings):
-        _show(settings, report)
+        show_report(settings, report)
         _heal(settings)
         report = _look(settings, file, deep, scratch_dir)
-    _show(settings, report)
+    show_report(settings, report)
     if not report.ok:
         raise typer.Exit(ExitCode.DAMAGED)
 
@@ -91,7 +91,7 @@ def _heal(settings: Settings) -> None:
         write_line(healed.what)
 
 
-def _show(settings: Settings, report: Report) -> None:
+def show_report(settings: Settings, report: Report) -> None:
     if settings.json:
         write_json(report_facts(report))
         return

@@ -51,6 +51,9 @@ class Config:
     reuse_port: bool = False
     is_backend_given: bool = False
     """Else the one whose files are there counts."""
+    backup_to: str = ""
+    backup_keep: str = ""
+    backup_key_file: str = ""
     remarks: tuple[str, ...] = ()
     """What to warn of."""
 
@@ -244,6 +247,9 @@ def config_of(given: Given, environ: Mapping[str, str] = os.environ) -> Config:
         verify_first=given.get("initial-corrupt-check", False),
         reuse_port=given.get("socket-reuse-port", False),
         is_backend_given="backend" in given,
+        backup_to=given.get("backup-to", ""),
+        backup_keep=given.get("backup-keep", ""),
+        backup_key_file=given.get("backup-key-file", ""),
         remarks=tuple(given.remarks),
     )
 

@@ -250,6 +250,16 @@ OURS = (
     Flag("durability", one_of(*DURABILITIES), "When a write is on disk.", "options.durability", is_ours=True),
     Flag("archive-dir", TEXT, "Released log segments move here.", "options.archive_dir", is_ours=True),
     Flag(
+        "backup-to",
+        TEXT,
+        "A path or URL: the store is backed up there as it is written.",
+        "",
+        "",
+        is_ours=True,
+    ),
+    Flag("backup-keep", TEXT, "What is kept there: 48h,14d,8w; empty: all.", "", "", is_ours=True),
+    Flag("backup-key-file", TEXT, "The key that it is encrypted with, in hexadecimal.", "", "", is_ours=True),
+    Flag(
         "lease-restart-policy",
         one_of(*LEASE_POLICIES),
         "What a restart does to leases; etcd's renews them.",

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from kvstore import layout
 from kvstore._version import __version__
-from kvstore.core import ReadCore
+from kvstore.core import BackupStatus, ReadCore
 from kvstore.model import Alarm
 from kvstore.mvcc.marks import Marks
 from kvstore.mvcc.schema import parse_u64
@@ -73,6 +73,8 @@ class Status:
     errors: tuple[str, ...]
     set_aside: tuple[str, ...]
     """Damaged files that an opening or a repair set aside; their replacements are sound."""
+    backups: tuple[BackupStatus, ...] = ()
+    """Those that go on in this process (``kvstore.backup.follow``)."""
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
@@ -121,6 +123,7 @@ def status_of(core: ReadCore, hub: Hub | None) -> Status:
         failure=repr(life.failure) if life.failure is not None else "",
         errors=tuple(life.reasons()),
         set_aside=tuple(path.name for path in directory.set_aside()) if directory else (),
+        backups=tuple(ask() for ask in core.backups),
     )
 
 

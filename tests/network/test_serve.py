@@ -15,6 +15,7 @@ import pytest
 from kvstore.tools import serve as verb
 
 import kvstore
+from kvstore import backup
 from kvstore.network import logs
 from kvstore.network.config import load
 from kvstore.network.flags import FLAGS
@@ -62,6 +63,14 @@ def test_a_server_is_ready_and_stops_when_it_is_told_to(tmp_path: Path, number: 
     with kvstore.open(tmp_path / "d", backend) as store:
         assert store.revision == 2
         assert store.get(b"k").value == b"v"  # type: ignore[union-attr]
+
+
+def test_a_served_store_is_backed_up_as_it_is_written(tmp_path: Path) -> None:
+    """What was written before the server ended is in the backup."""
+    with serve(tmp_path / "d", f"--backup-to={tmp_path / 'to'}", "--backup-keep=48h") as server:
+        assert server.ctl("put", "k", "v")["header"]["revision"] == 2
+        assert server.stop() == 0
+    assert backup.restore(tmp_path / "to", tmp_path / "made").revision == 2
 
 
 def test_what_was_acknowledged_survives_a_kill(tmp_path: Path) -> None:

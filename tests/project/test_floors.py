@@ -32,6 +32,7 @@ FLOORS = (
         "protocol calls scans compound store opened awaited_writes aio map_view foreign served salvage",
     ),
     ("recipes", "recipes"),
+    ("backups", "backup"),
     ("kvstore", "testing adapters __main__"),
     ("the network", "network"),
 )

@@ -1,0 +1,188 @@
+"""From a target to a new store: a generation is chosen, fetched, and restored like any snapshot and its log.
+
+    generations   |s====================|      |s=============|   |s======
+    restore to                    *               *                       the newest moment
+
+A moment or revision is restored from the newest generation whose snapshot is before it and whose log reaches it. One
+that lies in no generation is refused; the nearest that can be had are named.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from kvstore import layout, verification
+from kvstore.backup.catalogue import Catalogue, Generation, Piece
+from kvstore.backup.errors import NotCovered
+from kvstore.errors import Corruption
+from kvstore.files import Disk, OSDisk
+from kvstore.mvcc.schema import REVISION_END
+from kvstore.options import Options, check_bounds
+from kvstore.snapshot.building import check_target
+from kvstore.snapshot.restore import TO_TIME_MAX, NewStore, Restored, restore
+from kvstore.verification.report import Report
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """A point to restore to; all zero: the newest."""
+
+    revision: int = 0
+    time_ms: int = 0
+
+    def __str__(self) -> str:
+        return f"revision {self.revision}" if self.revision else shown(self.time_ms)
+
+
+def shown(time_ms: int) -> str:
+    """A time, as people read it."""
+    return datetime.fromtimestamp(time_ms / 1000, UTC).isoformat(timespec="milliseconds")
+
+
+def covers(generation: Generation, moment: Moment) -> bool:
+    if moment.revision:
+        return generation.snapshot.revision <= moment.revision <= generation.revision
+    if moment.time_ms:
+        return generation.snapshot.time_ms <= moment.time_ms <= generation.complete_at_ms
+    return True
+
+
+def choose(generations: list[Generation], moment: Moment) -> Generation:
+    """The newest generation that covers the moment. Raises ``NotCovered``.
+
+    One whose snapshot is exactly at the revision comes last: it may hold a compaction that came after it.
+    """
+    if not generations:
+        raise NotCovered("there is no complete backup there")
+    usable = [each for each in generations if covers(each, moment)]
+    if not usable:
+        raise NotCovered(f"{moment} is in no generation; there are {', '.join(map(span, generations))}")
+    return max(usable, key=lambda each: (each.snapshot.revision != moment.revision, each.snapshot.index))
+
+
+def span(generation: Generation) -> str:
+    return (
+        f"revisions {generation.snapshot.revision} to {generation.revision} "
+        f"({shown(generation.snapshot.time_ms)} to {shown(generation.complete_at_ms)})"
+    )
+
+
+def fetch(shelf: Catalogue, generation: Generation, moment: Moment, folder: Path, disk: Disk) -> Path:
+    """Write the snapshot and the segments up to the moment into ``folder``. Returns the snapshot's path."""
+    snapshot = folder / "snapshot"
+    _write(disk, snapshot, (shelf.get(chunk.name, chunk.sha256) for chunk in generation.snapshot.chunks))
+    by_segment: dict[int, list[Piece]] = {}
+    for piece in generation.pieces:
+        by_segment.setdefault(piece.segment, []).append(piece)
+        if (
+            moment.revision
+            and piece.revision >= moment.revision
+            and piece.last_index > generation.snapshot.index
+        ):
+            break
+    for segment, pieces in by_segment.items():
+        path = folder / layout.segment_name(generation.snapshot.cluster_id, segment)
+        _write(disk, path, (shelf.get(piece.name, piece.sha256) for piece in pieces))
+    return snapshot
+
+
+def _write(disk: Disk, path: Path, parts: Iterator[bytes]) -> None:
+    file = disk.create(path)
+    try:
+        offset = 0
+        for part in parts:
+            file.pwrite(part, offset)
+            offset += len(part)
+    finally:
+        file.close()
+
+
+@contextmanager
+def scratch(disk: Disk, beside: Path) -> Iterator[Path]:
+    """A new directory that is removed with the files in it."""
+    folder = beside / f"kvstore-fetched-{os.urandom(4).hex()}"
+    disk.make_dir(folder)
+    try:
+        yield folder
+    finally:
+        with suppress(OSError):
+            remove_tree(disk, folder)
+
+
+def remove_tree(disk: Disk, folder: Path) -> None:
+    with os.scandir(folder) as entries:
+        found = list(entries)
+    for entry in found:
+        if entry.is_dir(follow_symlinks=False):
+            remove_tree(disk, Path(entry.path))
+        else:
+            disk.remove(entry.path)
+    disk.remove_dir(folder)
+
+
+def restore_from(
+    shelf: Catalogue,
+    data_dir: str | os.PathLike[str],
+    *,
+    to_revision: int = 0,
+    to_time: float = 0.0,
+    generation: str = "",
+    work_dir: str | os.PathLike[str] = "",
+    new: NewStore | None = None,
+    disk: Disk | None = None,
+) -> Restored:
+    """Make the new store ``data_dir``; see ``kvstore.backup.restore``."""
+    check_bounds("to_revision", to_revision, 0, REVISION_END)
+    check_bounds("to_time", to_time, 0, TO_TIME_MAX)
+    check_target(Path(os.path.abspath(data_dir)))
+    disk = disk or OSDisk()
+    moment = Moment(to_revision, int(to_time * 1000))
+    contents = shelf.contents()
+    if contents.broken and not contents.generations:
+        raise Corruption(contents.broken[-1].reason, contents.broken[-1].name)
+    chosen = choose([each for each in contents.generations if generation in ("", each.name)], moment)
+    newer = [each for each in contents.broken if each.claimed_ms > chosen.complete_at_ms]
+    if newer and moment == Moment() and not generation:
+        raise Corruption(
+            f"a newer generation cannot be read ({newer[-1].reason}); the newest that can, by its name: "
+            f"{chosen.name} with {span(chosen)}",
+            newer[-1].name,
+        )
+    if chosen.damage and moment == Moment():
+        raise Corruption(
+            f"a part of it cannot be read ({chosen.damage[0]}); what can: {span(chosen)}, with --to-revision",
+            chosen.name,
+        )
+    beside = Path(work_dir or Path(os.path.abspath(data_dir)).parent)
+    with scratch(disk, beside) as folder:
+        snapshot = fetch(shelf, chosen, moment, folder, disk)
+        made = restore(
+            snapshot,
+            data_dir,
+            new,
+            archives=[folder],
+            to_revision=to_revision,
+            to_time=to_time if chosen.pieces else 0.0,
+            disk=disk,
+        )
+    if moment == Moment() and made.revision != chosen.revision:
+        raise Corruption(
+            f"it ends at revision {made.revision}, its manifests say {chosen.revision}", chosen.name
+        )
+    return replace(made, base=Path(chosen.name))
+
+
+def verify_from(
+    shelf: Catalogue, *, generation: str = "", work_dir: str | os.PathLike[str] = "", disk: Disk | None = None
+) -> Report:
+    """Restore a generation into a scratch directory and check every row of that; see ``kvstore.backup.verify``."""
+    disk = disk or OSDisk()
+    with scratch(disk, Path(work_dir or tempfile.gettempdir())) as folder:
+        made = restore_from(shelf, folder / "store", generation=generation, disk=disk)
+        return verification.verify(made.data_dir, deep=True, options=Options(backend=made.backend))

@@ -1,0 +1,70 @@
+"""What is backed up: a store that is open in this process, or a data directory that another process may be writing."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+from kvstore import layout
+from kvstore.core import BackupStatus
+from kvstore.errors import NotAStore, Unsupported
+from kvstore.layout import DataDir
+from kvstore.options import Options
+from kvstore.recognition import backend_of
+from kvstore.recovery import open_engine
+from kvstore.snapshot.reader import SnapshotInfo
+from kvstore.store import Store
+
+
+class Source(Protocol):
+    @property
+    def directory(self) -> DataDir: ...
+    @property
+    def cluster_id(self) -> int: ...
+    @property
+    def watched_by(self) -> list[Callable[[], BackupStatus]]:
+        """Where the store looks how far its backups are."""
+
+    def snapshot(self, path: Path) -> SnapshotInfo: ...
+
+
+class OpenStore:
+    """A store that is open in this process, for writing or reading."""
+
+    def __init__(self, store: Store) -> None:
+        directory = getattr(store.engine, "directory", None)
+        if directory is None:
+            raise Unsupported("a backup follows a store with a data directory; this one has none")
+        self._store = store
+        self.directory: DataDir = directory
+        self.cluster_id: int = store.engine.cluster_id
+        self.watched_by: list[Callable[[], BackupStatus]] = store.engine.core.backups
+
+    def snapshot(self, path: Path) -> SnapshotInfo:
+        return self._store.snapshot(path)
+
+
+class Directory:
+    """A data directory. It is opened, for reading only, while a snapshot is taken."""
+
+    def __init__(self, path: str | os.PathLike[str], options: dict[str, Any]) -> None:
+        self.directory = DataDir.at(path, Options.load(options).wal_dir or None)
+        segments = layout.segments(self.directory.wal)
+        if not segments:
+            raise NotAStore(f"{self.directory.root} is not a store: it has no log", self.directory.root)
+        kind = backend_of(self.directory)
+        self._options = {**({"backend": kind.name} if kind else {}), **options, "read_only": True}
+        self.cluster_id = segments[-1].cluster_id
+        self.watched_by: list[Callable[[], BackupStatus]] = []
+
+    def snapshot(self, path: Path) -> SnapshotInfo:
+        with Store(open_engine(self.directory.root, Options.load(self._options))) as store:
+            return store.snapshot(path)
+
+
+def source_of(source: Store | str | os.PathLike[str], options: dict[str, Any]) -> Source:
+    if isinstance(source, Store):
+        return OpenStore(source)
+    return Directory(source, options)
