@@ -21,6 +21,11 @@ the file without it, and each of their views locks a byte of the directory (``kv
 the writer looks for such locks, and while there are any it keeps a view of its own open, as old as theirs
 (``lmdb_pins``).
 
+A ``get`` begins no transaction of its own if one of the same commit is to be had: it takes a spare one, and puts it
+back. The spares belong to one commit. Whatever makes another, or maps the file anew, replaces their list, and a ``get``
+under way puts its transaction into the list that it took it from, which nobody reads any more. So a spare is of the
+newest commit, and keeps no page that the writer would not keep anyhow.
+
 fork: py-lmdb does not touch the parent's transactions from a child. An environment must not be used
 across a fork; the engine refuses that.
 """
@@ -108,6 +113,8 @@ class LMDBBackend:
         """Open views. Adding and discarding are atomic, and a view that is gone, however it ended, does not count."""
         self._growing = False
         self._begin = environment.begin
+        self._spares: list[lmdb.Transaction[bytes]] = []
+        """Transactions of the newest commit that no ``get`` is using."""
         self._immutable_meta: Meta | None = None
         self._map: LMDBMap | None = None
         self._pins: Pins | None = None
@@ -244,9 +251,14 @@ class LMDBBackend:
         if self._handle is not None:
             with self.read() as view:
                 return view.get(table, key)
+        spares = self._spares
         try:
-            with self._begin(self.short[table]) as tx:
-                value = tx.get(key)
+            try:
+                tx = spares.pop()
+            except IndexError:
+                tx = self._begin()
+            value = tx.get(key, None, self.short[table])
+            spares.append(tx)
             if value is not None or len(key) <= STORED_BYTES_MAX:
                 return value
         except lmdb.Error:  # the map is growing (a view waits for that), or damage (a view reports it)
@@ -272,6 +284,10 @@ class LMDBBackend:
             self._reclaim_at = time.monotonic() + RECLAIM_SECONDS
             self.environment.reader_check()
         return self.environment.begin(write=True)
+
+    def drop_spares(self) -> None:
+        """Let every ``get`` from now on begin anew: there is another commit, or there will be another map."""
+        self._spares = []
 
     def begin_view(self, view: LMDBReadTx) -> lmdb.Transaction[bytes]:
         """The read transaction of that view, which calls ``end_view`` when it is closed."""
@@ -349,6 +365,7 @@ class LMDBBackend:
                 if time.monotonic() > deadline:
                     raise Busy(f"{self.path} has to grow, but another process is reading it")
                 time.sleep(0.001)
+            self.drop_spares()
             self.environment.set_mapsize(map_bytes)
         except lmdb.Error as error:
             raise typed(error, self.path) from error
@@ -371,6 +388,7 @@ class LMDBBackend:
 
     def settle(self) -> list[Path]:
         self.sync()
+        self.drop_spares()
         return []  # the lock file is removed after the rename: see ``stale_helpers``
 
     def copy_to(self, path: Path) -> None:
@@ -429,6 +447,7 @@ class LMDBBackend:
     def close(self) -> None:
         """Refuse new reads, let those under way end, then unmap the file."""
         self._begin = _refuse
+        self.drop_spares()
         self._map = None  # the views that were handed out keep it
         if self._pins is not None:
             self._pins.close()

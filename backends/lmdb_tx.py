@@ -269,8 +269,11 @@ class LMDBWriteTx(LMDBReadTx):
                 return
 
     def _commit(self) -> None:
-        while not self._fits(self._tx.commit):
-            self._replay()
+        try:
+            while not self._fits(self._tx.commit):
+                self._replay()
+        finally:  # even if it failed: it may be in the file
+            self._backend.drop_spares()
 
     def _drop(self) -> None:
         """End the transaction without a commit.

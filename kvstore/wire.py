@@ -14,7 +14,7 @@ hold the bytes against the ``protobuf`` package. Negative integers are 64-bit tw
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
 
@@ -42,15 +42,22 @@ _MORE = [low + high for high in _WITH_MORE for low in _WITH_MORE]
 """Two bytes of a longer varint: 14 bits, with more to follow."""
 
 
-def varint(value: int) -> bytes:
-    """The varint of an int64 or uint64."""
-    if 0 <= value < 1 << 14:
-        return SMALL_VARINTS[value]
-    if 0 < value < 1 << 28:
-        return _MORE[value & 0x3FFF] + SMALL_VARINTS[value >> 14]
-    if 0 < value < 1 << 42:
-        return _MORE[value & 0x3FFF] + _MORE[value >> 14 & 0x3FFF] + SMALL_VARINTS[value >> 28]
-    return _varint(value)
+class _Varints(dict[int, bytes]):
+    """Varints by their number. Those up to 16383, which lengths and versions nearly always are, are remembered."""
+
+    def __missing__(self, value: int) -> bytes:
+        if 0 <= value < 1 << 14:
+            made = self[value] = SMALL_VARINTS[value]
+            return made
+        if 0 < value < 1 << 28:
+            return _MORE[value & 0x3FFF] + SMALL_VARINTS[value >> 14]
+        if 0 < value < 1 << 42:
+            return _MORE[value & 0x3FFF] + _MORE[value >> 14 & 0x3FFF] + SMALL_VARINTS[value >> 28]
+        return _varint(value)
+
+
+varint: Callable[[int], bytes] = _Varints().__getitem__
+"""The varint of an int64 or uint64. One that is remembered costs no step of Python's."""
 
 
 _HIGH: dict[int, bytes] = {}
@@ -60,7 +67,7 @@ _HIGH_KEPT = 256
 def counter(value: int) -> bytes:
     """``varint`` of a number that grows in small steps: all but its low 14 bits are remembered."""
     if value < 1 << 14:
-        return varint(value)
+        return SMALL_VARINTS[value] if value >= 0 else varint(value)
     high = _HIGH.get(value >> 14)
     if high is None:
         if len(_HIGH) >= _HIGH_KEPT:

@@ -93,9 +93,9 @@ def test_an_entry_that_does_something_else_than_its_plan_is_seen(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Invariant 9: a log entry that would be replayed into another row than the write left behind."""
-    wrong = effects.put(encode_key_value(b"k", 3, 3, 1, b"another", 0))
+    wrong, entry_of = encode_key_value(b"k", 3, 3, 1, b"another", 0), effects.lone_put
     store.put(b"a", b"")
-    monkeypatch.setattr(effects, "put", lambda _: wrong)
+    monkeypatch.setattr(effects, "lone_put", lambda main, _: entry_of(main, wrong))
     with pytest.raises(InvariantBroken, match="invariant 9"):
         store.engine.submit(PutRequest(b"k", b"v"))
     engine_of(store).life.poison(OSError(5, "planted"))
