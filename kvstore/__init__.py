@@ -107,7 +107,7 @@ from kvstore.model import (
     prefix_end,
 )
 from kvstore.ops import create_revision, lease, mod_revision, value, version
-from kvstore.options import BadOption, OpenOptions, Options
+from kvstore.options import SHARED_ONLY, BadOption, OpenOptions, Options, SharedOptions
 from kvstore.shelter import Sheltered
 
 if TYPE_CHECKING:
@@ -282,17 +282,27 @@ __all__ = [
 
 
 def open(
-    data_dir: str | os.PathLike[str], backend: str | None = None, **options: Unpack[OpenOptions]
+    data_dir: str | os.PathLike[str],
+    backend: str | None = None,
+    *,
+    shared: bool = False,
+    **options: Unpack[SharedOptions],
 ) -> Store:
     """Open the store in ``data_dir``, creating it if the directory is absent or empty.
 
     ``backend``: ``"lmdb"``, ``"sqlite"`` or ``"memory"``; if none is named, that of the store that is there, for a new
     one ``"lmdb"``. ``options``: the fields of ``Options``.
+
+    ``shared``: other processes may open it so, too, and all may write: one serves the others, on a socket in the
+    directory, and another one when it leaves or dies (docs/remote.md). ``user``, ``password`` and ``timeout_seconds``
+    are those of ``connect``.
+
     Raises ``StoreLocked`` (held by another process; waits ``lock_timeout_seconds`` for it), ``NotAStore``,
     ``WrongStore`` (another backend's), ``TooNew``, ``Corruption``, ``BadOption``.
     """
     opening: Sheltered[Store] = Sheltered(
-        lambda: _open(data_dir, backend, dict(options), opening.check), undo=lambda store: store.close()
+        lambda: _open(data_dir, backend, shared, dict(options), opening.check),
+        undo=lambda store: store.close(),
     )
     try:
         return opening.run()
@@ -302,11 +312,15 @@ def open(
 
 
 def _open(
-    data_dir: str | os.PathLike[str], backend: str | None, options: dict[str, Any], check: Callable[[], None]
+    data_dir: str | os.PathLike[str],
+    backend: str | None,
+    shared: bool,
+    options: dict[str, Any],
+    check: Callable[[], None],
 ) -> Store:
     from kvstore.store import Store
 
-    return Store(_engine(data_dir, backend, options, check))
+    return Store(_engine(data_dir, backend, shared, options, check))
 
 
 class _OpenAsync:
@@ -341,20 +355,36 @@ class _OpenAsync:
 
 
 def open_async(
-    data_dir: str | os.PathLike[str], backend: str | None = None, **options: Unpack[OpenOptions]
+    data_dir: str | os.PathLike[str],
+    backend: str | None = None,
+    *,
+    shared: bool = False,
+    **options: Unpack[SharedOptions],
 ) -> _OpenAsync:
     """As ``open``, for asyncio: ``async with kvstore.open_async("data") as store`` or ``await`` it."""
-    return _OpenAsync(partial(_engine, data_dir, backend, dict(options)))
+    return _OpenAsync(partial(_engine, data_dir, backend, shared, dict(options)))
 
 
 def _engine(
-    data_dir: str | os.PathLike[str], backend: str | None, options: dict[str, Any], check: Callable[[], None]
-) -> LocalEngine:
-    from kvstore.recovery import open_engine
-
-    chosen = Options.load({"backend": backend, **options})
+    data_dir: str | os.PathLike[str],
+    backend: str | None,
+    shared: bool,
+    options: dict[str, Any],
+    check: Callable[[], None],
+) -> LocalEngine | Engine:
+    given = {"backend": backend, **options}
+    if shared:
+        asking = {name: given.pop(name) for name in SHARED_ONLY if name in given}
+        given.setdefault("lease_restart_policy", os.environ.get("KVSTORE_LEASE_RESTART_POLICY", "renew"))
+    chosen = Options.load(given)
     if backend is None and os.environ.get("KVSTORE_BACKEND") is None:
         chosen = _as_found(data_dir, chosen)
+    if shared:
+        from kvstore.served import find_network
+
+        return find_network().share(data_dir, chosen, asking, check)
+    from kvstore.recovery import open_engine
+
     return open_engine(data_dir, chosen, check=check)
 
 

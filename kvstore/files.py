@@ -23,6 +23,7 @@ import fcntl
 import os
 import shutil
 import stat
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Protocol
@@ -322,7 +323,8 @@ def hand_over(path: Path) -> None:
         return
     owner = os.stat(os.path.dirname(os.path.abspath(path)))
     made = os.lstat(path)
-    is_single = stat.S_ISDIR(made.st_mode) or (stat.S_ISREG(made.st_mode) and made.st_nlink == 1)
+    is_file = stat.S_ISREG(made.st_mode) or stat.S_ISSOCK(made.st_mode)
+    is_single = stat.S_ISDIR(made.st_mode) or (is_file and made.st_nlink == 1)
     if is_single and made.st_uid == 0 and (owner.st_uid, owner.st_gid) != (made.st_uid, made.st_gid):
         os.chown(path, owner.st_uid, owner.st_gid, follow_symlinks=False)
 
@@ -341,6 +343,28 @@ def free_bytes(path: Path) -> int:
 
 
 _NO_LOCKS_ON_FOLDERS = frozenset({errno.EBADF, errno.EINVAL, errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS})
+
+
+_locks: weakref.WeakSet[FolderLock | FileLock] = weakref.WeakSet()
+"""All that were ever taken here."""
+
+
+def _let_go_in_child() -> None:
+    """A forked child has the parent's descriptors, and with them its locks, which would outlive the parent."""
+    for lock in list(_locks):
+        lock.let_go()
+
+
+os.register_at_fork(after_in_child=_let_go_in_child)
+
+
+def let_go(descriptor: int) -> None:
+    """Give up a descriptor that a forked child has got of its parent. Its number stays taken: somebody may close it."""
+    nothing = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        os.dup2(nothing, descriptor, inheritable=False)
+    finally:
+        os.close(nothing)
 
 
 class FolderLock:
@@ -366,7 +390,13 @@ class FolderLock:
                     return False
                 raise
         self._fd = fd
+        _locks.add(self)
         return True
+
+    def let_go(self) -> None:
+        """In a forked child: the lock is the parent's."""
+        if self._fd >= 0:
+            let_go(self._fd)
 
     def release(self) -> None:
         if self._fd >= 0:
@@ -401,6 +431,7 @@ class FileLock:
                 self._folder.release()
                 return self.read()
             self._fd = fd
+            _locks.add(self)
             self.before = os.pread(fd, self.HOLDER_BYTES, 0)
             hand_over(self._path)
             self.write(holder)
@@ -436,6 +467,11 @@ class FileLock:
             return os.pread(fd, self.HOLDER_BYTES, 0)
         finally:
             os.close(fd)
+
+    def let_go(self) -> None:
+        """In a forked child: the lock is the parent's."""
+        if self._fd >= 0:
+            let_go(self._fd)
 
     def write(self, holder: bytes) -> None:
         """Record the holder."""

@@ -1,6 +1,7 @@
 """The place and name of every file in a data directory. No other module spells a name.
 
     <data-dir>/LOCK                                   exclusive lock: pid and host of the holder
+    <data-dir>/SOCKET                                 where the process that serves a shared store listens
     <data-dir>/wal/<cluster-id>-<first-index>.wal     log segments (the folder may be elsewhere: --wal-dir)
     <data-dir>/wal/<...>.wal.tmp                      the next segment, being zero-filled; removed at open
     <data-dir>/wal/<...>.wal.broken                   a copy of a segment whose torn tail was cut
@@ -71,6 +72,10 @@ class DataDir:
     @cached_property
     def lock(self) -> Path:
         return self.root / "LOCK"
+
+    @cached_property
+    def socket(self) -> Path:
+        return self.root / "SOCKET"
 
     @cached_property
     def snap(self) -> Path:

@@ -85,6 +85,17 @@ class OpenOptions(TypedDict, total=False):
     compaction_retention: str | int | float
 
 
+class SharedOptions(OpenOptions, total=False):
+    """The keyword arguments of ``kvstore.open(shared=True)``: those, and some of ``kvstore.connect``."""
+
+    user: str
+    password: str
+    timeout_seconds: float
+
+
+SHARED_ONLY = ("user", "password", "timeout_seconds")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
     """How a store is opened. Sizes in bytes, times in seconds."""

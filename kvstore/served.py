@@ -5,11 +5,13 @@ An entry of the group ``kvstore.network`` does. Ours (``etcd``) speaks etcd's AP
     serve          from a thread of its own
     serve_async    on the loop that is running
     connect        an engine that asks a server
+    share          an engine that serves the store of a directory, or asks the process that does
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self, TypeAlias
 
@@ -17,6 +19,7 @@ from kvstore import plugins
 
 if TYPE_CHECKING:
     from kvstore.aio import AsyncStore
+    from kvstore.options import Options
     from kvstore.protocol import Engine
     from kvstore.store import Store
 
@@ -72,6 +75,14 @@ class Network(Protocol):
     ) -> AsyncServer: ...
 
     def connect(self, url: str, **options: Any) -> Engine: ...
+
+    def share(
+        self,
+        data_dir: str | os.PathLike[str],
+        options: Options,
+        asking: dict[str, Any],
+        check: Callable[[], None],
+    ) -> Engine: ...
 
 
 def find_network(name: str = "etcd") -> Network:

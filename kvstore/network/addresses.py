@@ -40,6 +40,8 @@ class Listener:
     path: str = ""
     """Of a Unix socket; then there is no host."""
     serves: Serves = Serves.ALL
+    mode: int = 0
+    """Permissions of the socket's file; 0: as the process's umask has it."""
 
     @property
     def is_tls(self) -> bool:

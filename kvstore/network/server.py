@@ -13,10 +13,13 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
+import os
 import resource
 import socket
+import weakref
 from typing import Any, Protocol, cast
 
+from kvstore.files import let_go
 from kvstore.network import limits
 from kvstore.network.addresses import Listener, Serves
 from kvstore.network.call import Peer
@@ -32,6 +35,19 @@ ACCEPT_PAUSE_SECONDS = 1.0
 _EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+
+
+_servers: weakref.WeakSet[Server] = weakref.WeakSet()
+
+
+def _let_go_in_child() -> None:
+    """A forked child has the parent's sockets: clients would go on waiting for a parent that is gone."""
+    for server in list(_servers):
+        for descriptor in server.descriptors():
+            let_go(descriptor)
+
+
+os.register_at_fork(after_in_child=_let_go_in_child)
 
 
 class Speaker(Protocol):
@@ -72,6 +88,13 @@ class Server:
         self._has_room.set()
         self._all_closed = asyncio.Event()
         self.is_draining = False
+        _servers.add(self)
+
+    def descriptors(self) -> list[int]:
+        """Those of all sockets that are open."""
+        sockets = [bound.socket for bound in self._bound]
+        sockets += [found for each in self.connections if (found := each.socket) is not None]
+        return [descriptor for each in sockets if (descriptor := each.fileno()) >= 0]
 
     async def listen(self, bound: Bound, tls: TLS | None = None) -> None:
         """Accept connections there from now on. ``tls``: needed where the listener speaks it."""
@@ -218,6 +241,10 @@ class Connection(asyncio.Protocol):
         address = self._transport.get_extra_info("peername")
         user = self._tls.user_of(self._transport.get_extra_info("peercert")) if self._tls is not None else ""
         return Peer(address[0] if isinstance(address, tuple) else "", self._tls is not None, user)
+
+    @property
+    def socket(self) -> Any:
+        return self._transport.get_extra_info("socket")
 
     def pause_writing(self) -> None:
         if self._speaker is not None:

@@ -9,8 +9,9 @@ What listens is bound first: the endpoint then knows where it can be reached.
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import fields, replace
 from types import TracebackType
@@ -25,7 +26,7 @@ from kvstore.network.endpoint import Endpoint, Settings
 from kvstore.network.server import Server
 from kvstore.network.sockets import Bound, bind_all
 from kvstore.network.tls import TLS, TLSSettings
-from kvstore.options import BadOption
+from kvstore.options import BadOption, Options
 from kvstore.protocol import EmbeddedEngine, Engine
 from kvstore.served import GRACE_SECONDS, AnyStore
 from kvstore.shelter import start
@@ -158,6 +159,26 @@ class EtcdNetwork:
         from kvstore.network.remote.engine import connect
 
         return connect(url, options)
+
+    def share(
+        self,
+        data_dir: str | os.PathLike[str],
+        options: Options,
+        asking: dict[str, Any],
+        check: Callable[[], None],
+    ) -> Engine:
+        from kvstore.network.shared import share
+
+        return share(data_dir, options, asking, check, _serve_its_user)
+
+
+def _serve_its_user(engine: LocalEngine, path: str) -> ThreadedServing:
+    """Serve a store on a socket that only this user may connect to."""
+    url = f"unix://{path}"
+    settings = Settings(
+        name=engine.options.name, max_request_bytes=engine.options.max_request_bytes, advertised_urls=(url,)
+    )
+    return ThreadedServing(engine, [Listener(url, "unix", path=path, mode=0o600)], settings, TLSSettings())
 
 
 def _how(

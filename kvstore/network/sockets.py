@@ -57,7 +57,7 @@ def bind_all(listeners: Iterable[Listener], disk: Disk, *, reuse_port: bool = Fa
 
 def bind(listener: Listener, disk: Disk, *, reuse_port: bool = False) -> Bound:
     try:
-        made = _at_path(listener.path, disk) if listener.path else _at_port(listener, reuse_port)
+        made = _at_path(listener, disk) if listener.path else _at_port(listener, reuse_port)
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno else str(error)
         raise OSError(error.errno, f"cannot listen at {listener.url}: {reason}") from error
@@ -83,11 +83,13 @@ def _at_port(listener: Listener, reuse_port: bool) -> socket.socket:
     raise AssertionError("there is a host")
 
 
-def _at_path(path: str, disk: Disk) -> socket.socket:
-    _remove_stale(path, disk)
+def _at_path(listener: Listener, disk: Disk) -> socket.socket:
+    _remove_stale(listener.path, disk)
     made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        made.bind(path)
+        made.bind(listener.path)
+        if listener.mode:
+            os.chmod(listener.path, listener.mode)  # nobody can connect before it listens
         made.listen(BACKLOG)
     except BaseException:
         made.close()

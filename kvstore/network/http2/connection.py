@@ -234,6 +234,8 @@ class ClientConnection(Receiver):
         self._next = 1
         self._streams_max = STREAMS_BEFORE_SETTINGS
         self._untaken: list[Stream] = []
+        self._taken: list[Stream] = []
+        """Of which something was in what was taken last, and in nothing before."""
         """Requests whose bytes are in `out`."""
 
     @property
@@ -261,8 +263,12 @@ class ClientConnection(Receiver):
         return stream
 
     def take(self) -> bytes:
-        self._untaken.clear()
+        self._taken, self._untaken = self._untaken, []
         return super().take()
+
+    def not_sent(self) -> None:
+        """Nothing of what was taken last was sent, and nothing will be."""
+        self._untaken += self._taken
 
     def _on_block(self, stream_id: int, ended: bool, data: bytes) -> None:
         block = self._decoder.decode(data)

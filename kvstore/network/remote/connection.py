@@ -223,6 +223,8 @@ class Connection(asyncio.Protocol):
         data = self.http2.take()
         if data:
             transport.write(data)
+            if transport.is_closing() and not self.address.is_tls:  # the server was gone already
+                self.http2.not_sent()
         if self._is_closing and not transport.is_closing():  # twice is too much for one of TLS
             transport.close()
 
