@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-FOLDERS = ("kvstore", "backends", "migrations", "tools", "tests", "docs")
+FOLDERS = ("kvstore", "backends", "migrations", "tools", "tests", "docs", "examples")
 FILES = ("pyproject.toml", "setup.py", "MANIFEST.in", "Makefile", "LICENSE", ".gitignore", ".ci/run")
 SHORT = [
     "tests/backends/test_contract.py::TestMemory",

@@ -1,6 +1,6 @@
 """mypy over the tree as it is once installed: one package ``kvstore``, with backends, migrations and tools inside.
 
-    python -m tests.project.type_check [file ...]      without files: everything, the tests included
+    python -m tests.project.type_check [file ...]      without files: everything, tests and examples included
 
 In the checkout the four folders lie side by side, and only an installed finder knows that ``kvstore.backends`` is
 ``backends``. Here links show it to mypy too, so that every import resolves, and what is said of a file is said under
@@ -25,7 +25,7 @@ def as_installed() -> Path:
     package = folder / "kvstore"
     package.mkdir(parents=True, exist_ok=True)
     here = [path for path in (PROJECT / "kvstore").iterdir() if path.name != "__pycache__"]
-    wanted = {folder / "tests": PROJECT / "tests"}
+    wanted = {folder / name: PROJECT / name for name in ("tests", "examples")}
     wanted |= {package / path.name: path for path in [*here, *(PROJECT / name for name in INSIDE)]}
     for link in [*folder.iterdir(), *package.iterdir()]:
         if link.is_symlink() and link not in wanted:
@@ -43,6 +43,6 @@ def mypy(files: Sequence[str | Path]) -> subprocess.CompletedProcess[str]:
 
 
 if __name__ == "__main__":
-    done = mypy(sys.argv[1:] or ["kvstore", "tests"])
+    done = mypy(sys.argv[1:] or ["kvstore", "tests", "examples"])
     print(done.stdout + done.stderr, end="")
     sys.exit(done.returncode)
