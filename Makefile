@@ -8,6 +8,8 @@ PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3
 # Every one of these that is on PATH, and runs: `make test-all` takes them all.
 PYTHONS = $(shell for version in 3.11 3.12 3.13 3.14 3.15; do \
 	python$$version -c '' 2>/dev/null && echo $$version; done; true)
+# Two for each core: about half of what a test does is waiting for a disk, a process or a clock.
+WORKERS ?= $(shell expr 2 \* $$(getconf _NPROCESSORS_ONLN))
 # What the targets with tests run: all of them, or TESTS=tests/wal, or TESTS="-k power tests/wal".
 TESTS ?=
 # The heart of each area, without sweeps over crashes and flipped bits, processes, or random lives.
@@ -40,7 +42,7 @@ lint: $(VENV)/ready-test ## Linters and types only.
 	$(BIN)/python -m tests.project.type_check
 
 check: $(VENV)/ready-test ## The test suite only.
-	$(BIN)/python -m pytest -n auto $(TESTS)
+	$(BIN)/python -m pytest -n $(WORKERS) $(TESTS)
 
 test-all: ## The test suite on every Python from 3.11 on that is on PATH; says on which.
 	@for version in $(PYTHONS); do echo "--- Python $$version"; \
@@ -48,20 +50,20 @@ test-all: ## The test suite on every Python from 3.11 on that is on PATH; says o
 	@echo "run on Python: $(PYTHONS)"
 
 fast: $(VENV)/ready-test ## About a minute of tests, for while you work: the plain ones of each area.
-	$(BIN)/python -m pytest -n auto $(FAST)
+	$(BIN)/python -m pytest -n $(WORKERS) $(FAST)
 
 cover: $(VENV)/ready-cover ## Coverage of the test suite, its processes included: a summary, and htmlcov/ to browse.
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest -n auto $(TESTS)
+	$(BIN)/coverage run -m pytest -n $(WORKERS) $(TESTS)
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage html --quiet
 	$(BIN)/coverage report --skip-covered --sort=cover
 
 soak: $(VENV)/ready-test ## The long runs, whose figures the documents give.
-	$(BIN)/python -m pytest -n auto -m soak --timeout 0 $(TESTS)
+	$(BIN)/python -m pytest -n $(WORKERS) -m soak --timeout 0 $(TESTS)
 
 compare: $(VENV)/ready-test ## Compare with the etcd on PATH (or KVSTORE_ETCD=...), tens of thousands of requests.
-	$(BIN)/python -m pytest -n auto -m "soak or not soak" --timeout 0 tests/etcd/test_against_etcd.py
+	$(BIN)/python -m pytest -n $(WORKERS) -m "soak or not soak" --timeout 0 tests/etcd/test_against_etcd.py
 
 bench: $(VENV)/ready-bench ## Measure against other stores.
 	$(BIN)/python -m kvstore.tools.lab.bench
