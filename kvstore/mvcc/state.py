@@ -21,7 +21,7 @@ from kvstore import invariants
 from kvstore.backend import Backend, ReadTx
 from kvstore.errors import Compacted
 from kvstore.invariants import hold
-from kvstore.keyvalue import row_mod_revision, row_place
+from kvstore.keyvalue import row_mod_revision
 from kvstore.model import prefix_end
 from kvstore.mvcc.marks import Marks, compacted_at
 from kvstore.mvcc.overlay import ChangedRow, Generation, Generations, overlay_slice
@@ -323,11 +323,10 @@ _CARRIED_END = prefix_end(META_CARRIED)
 
 def ended_row(tx: ReadTx, key: bytes, revision: int) -> bytes | None:
     """The version of ``key`` that was live at ``revision`` and has ended since: one seek, however many there are."""
-    (row,) = tx.first_values(HISTORY, (history_key(key, revision + 1, 0),))
-    if row is None:
-        return None
-    of_key, mod_revision = row_place(row)
-    return row if of_key == key and mod_revision <= revision else None
+    ended = tx.scan(HISTORY, history_key(key, revision + 1, 0), escape(key) + REVISION_LIMIT, limit=1)
+    if ended and row_mod_revision(ended[0][1]) <= revision:
+        return ended[0][1]
+    return None
 
 
 def past_rows(

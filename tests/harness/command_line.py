@@ -21,6 +21,9 @@ from kvstore.tools.command import Register
 from kvstore.tools.main import main
 
 KVSTORE = [sys.executable, "-m", "kvstore.tools.main"]
+_HEED = "import os, signal, sys; signal.signal(2, signal.SIG_DFL); os.execv(sys.executable, sys.argv[1:])"
+INTERRUPTIBLE = [sys.executable, "-c", _HEED, *KVSTORE]
+"""The same, for what is to be interrupted: where tests run in the background, SIGINT is ignored."""
 
 
 class Done(NamedTuple):

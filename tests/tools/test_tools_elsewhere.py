@@ -11,7 +11,7 @@ import pytest
 from kvstore.tools.command import ExitCode
 
 import kvstore
-from tests.harness.command_line import KVSTORE, Done, run
+from tests.harness.command_line import INTERRUPTIBLE, KVSTORE, Done, run
 
 
 @pytest.fixture(scope="module")
@@ -177,7 +177,7 @@ def test_a_lock_of_a_killed_holder_is_free_after_its_lease(url: str) -> None:
 def test_an_election_is_led_and_listened_to(url: str) -> None:
     """As with etcdctl: the key, then the proposal."""
     with subprocess.Popen(
-        [*KVSTORE, "elect", "e", "host-7", "--endpoint", url], stdout=subprocess.PIPE
+        [*INTERRUPTIBLE, "elect", "e", "host-7", "--endpoint", url], stdout=subprocess.PIPE
     ) as leads:
         assert leads.stdout is not None
         key, proposal = leads.stdout.readline(), leads.stdout.readline()

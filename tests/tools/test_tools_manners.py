@@ -11,7 +11,7 @@ import pytest
 from kvstore.tools import command
 
 import kvstore
-from tests.harness.command_line import KVSTORE, run, run_apart
+from tests.harness.command_line import INTERRUPTIBLE, run, run_apart
 
 
 def test_the_version_is_told(tmp_path: Path) -> None:
@@ -53,7 +53,9 @@ def test_a_watch_follows_until_it_is_interrupted(tmp_path: Path) -> None:
         store.put(b"k", b"0")
         environ = {**os.environ, "KVSTORE_DATA_DIR": str(tmp_path / "data")}
         with subprocess.Popen(
-            [*KVSTORE, "watch", "k", "--rev", "2"], stdout=subprocess.PIPE, env=environ
+            [*INTERRUPTIBLE, "watch", "k", "--rev", "2"],
+            stdout=subprocess.PIPE,
+            env=environ,
         ) as watching:
             assert watching.stdout is not None
             for number in range(3):
