@@ -26,6 +26,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from kvstore.bell import Bell, Gate
 from kvstore.directory import make_directories
 from kvstore.engine import LocalEngine
 from kvstore.errors import KVStoreError, NoThread, OpenError, StoreLocked
@@ -73,8 +74,8 @@ class Seat:
         self._serve = serve
         self._serving: Server | None = None
         self._lock = FolderLock(self.directory.snap)
-        self._wanted = threading.Event()
-        self._closing = threading.Event()
+        self._wanted = Bell()
+        self._closing = Gate()
         self._pid = os.getpid()
         self._thread = threading.Thread(target=self._look_after, name="kvstore-seat", daemon=True)
 
@@ -119,14 +120,14 @@ class Seat:
 
     def look(self) -> None:
         """Somebody may be needed in the seat. For any thread; never waits."""
-        self._wanted.set()
+        self._wanted.ring()
 
     def close(self) -> None:
         """Leave the seat to others. Idempotent; in a forked child, nothing is here to leave."""
-        if os.getpid() != self._pid or self._closing.is_set():
+        if os.getpid() != self._pid or self._closing.is_open:
             return
-        self._closing.set()
-        self._wanted.set()
+        self._closing.open()
+        self._wanted.ring()
         if self._thread.ident is not None:
             self._thread.join()
         try:
@@ -138,16 +139,15 @@ class Seat:
     # --- the thread ---------------------------------------------------------------------
 
     def _look_after(self) -> None:
-        while not self._closing.is_set():
+        while not self._closing.is_open:
             self._wanted.wait(LOOK_SECONDS if self.local is not None else None)
-            self._wanted.clear()
             if self.local is not None and self.local.life.phase is Phase.POISONED:
                 logger.warning(
                     "%s: the store is opened anew: %s", self.directory.root, self.local.life.failure
                 )
                 self._leave()
             pause_seconds = PAUSE_SECONDS
-            while not self._closing.is_set() and not self._is_settled():
+            while not self._closing.is_open and not self._is_settled():
                 self._closing.wait(pause_seconds)
                 pause_seconds = min(2 * pause_seconds, LONGEST_PAUSE_SECONDS)
 

@@ -51,7 +51,15 @@ from kvstore.bell import Bell
 from kvstore.errors import DiskFull, KVStoreError, NoDescriptor, NoThread, Reentered, StoreUnreachable, again
 from kvstore.invariants import held, hold
 from kvstore.life import Life
-from kvstore.model import BarrierRequest, GuardedRequest, Request
+from kvstore.model import (
+    BarrierRequest,
+    DeleteRangeRequest,
+    GuardedRequest,
+    PutRequest,
+    PutWithTTLRequest,
+    Request,
+    TxnRequest,
+)
 from kvstore.mvcc.plan import Plan, Planner
 from kvstore.mvcc.state import State
 from kvstore.shelter import on_main_thread, start
@@ -60,6 +68,8 @@ from kvstore.write.ticket import UNPLANNED, Notify, Ticket
 logger = logging.getLogger("kvstore")
 
 BARRIER = BarrierRequest()
+WHOLE = frozenset({PutRequest, PutWithTTLRequest, DeleteRangeRequest, TxnRequest})
+"""Requests that are always one entry, and may be decided before it is known who carries them out."""
 RETRY_SECONDS = 0.05
 NOTHING_WRITTEN = (DiskFull, NoDescriptor, StoreUnreachable)
 """The log's errors after which it is exactly as it was before the append."""
@@ -304,7 +314,8 @@ class Writer:
         """
         life, log, queue = self._life, self._log, self._queue
         with self.planning:
-            is_free = life.write_refusal is None and not queue and self._decided is None
+            is_whole = type(ticket.request) in WHOLE
+            is_free = is_whole and life.write_refusal is None and not queue and self._decided is None
             plan = self.planner.decide(ticket.request) if is_free else None
             if plan is None or plan.is_part:
                 self.asked.append(ticket)

@@ -15,7 +15,7 @@ def test_the_python_in_the_text_runs(project: Path, tmp_path: Path, monkeypatch:
     """All blocks in order, in an empty folder; the restored stores hold what they should."""
     text = (project / "docs" / "backup.md").read_text()
     blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
-    assert len(blocks) == 4
+    assert len(blocks) == 5
     monkeypatch.chdir(tmp_path)
     names: dict[str, object] = {}
     for block in blocks:
