@@ -17,7 +17,7 @@ from kvstore.network.http2.hpack import encode
 from kvstore.network.http2.limits import LIMITS, Limits
 from kvstore.network.http2.stream import Stream
 
-TIMEOUT_SECONDS = 20.0
+TIMEOUT_SECONDS = 60.0
 
 
 class Refused(Exception):
