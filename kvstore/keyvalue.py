@@ -250,7 +250,7 @@ class KeyValue(_Row):
         made.row = row
         made._message = _parse(row)
         made.__class__ = KeyValue
-        return made  # type: ignore[return-value]
+        return made  # type: ignore[return-value]  # likewise
 
     def _decode(self) -> Any:
         message = _parse(self.row)
@@ -354,7 +354,7 @@ class KeyValues(Sequence[KeyValue]):
             made.row = row
             made._message = None
             made.__class__ = KeyValue
-            yield made  # type: ignore[misc]
+            yield made  # type: ignore[misc]  # likewise
 
     def __eq__(self, other: object) -> bool:
         if isinstance(other, KeyValues) and self.rows == other.rows:

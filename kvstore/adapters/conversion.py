@@ -51,7 +51,7 @@ def from_shelf(path: str | os.PathLike[str], cache: Cache, *, loads: Loads) -> C
     with shelf:
         for key in shelf.keys():  # noqa: SIM118  # not every kind of dbm can be iterated over
             name = key.decode() if isinstance(key, bytes) else key
-            _copy(converted, cache, name, lambda key=key: loads(shelf[key]), None)  # type: ignore[misc]
+            _copy(converted, cache, name, lambda key=key: loads(shelf[key]), None)  # type: ignore[misc]  # a default
     return converted
 
 

@@ -103,7 +103,7 @@ def _key(number: int) -> bytes:
 def _clients(path: Path, count: int, server: str) -> None:
     if server == "etcd" and shutil.which("etcd") is None:
         sys.exit("there is no etcd on PATH")
-    with _served(path, server) as (process, port), contextlib.ExitStack() as stack:
+    with served(path, server) as (process, port), contextlib.ExitStack() as stack:
         first = stack.enter_context(_Client(port))
         first.range()
         before = _rss_bytes(process.pid)
@@ -121,7 +121,7 @@ def _clients(path: Path, count: int, server: str) -> None:
 
 
 @contextlib.contextmanager
-def _served(path: Path, server: str) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
+def served(path: Path, server: str) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
     port, peer = (_free_port() for _ in range(2))
     url, peers = f"http://127.0.0.1:{port}", f"http://127.0.0.1:{peer}"
     command = [sys.executable, "-m", "kvstore", "serve"] if server == "kvstore" else ["etcd"]
