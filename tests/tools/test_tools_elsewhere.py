@@ -87,9 +87,9 @@ def test_one_store_at_a_time(url: str, tmp_path: Path) -> None:
 
 def test_options_of_a_client(url: str, tmp_path: Path) -> None:
     """Those of ``kvstore.connect``, each as its type; unknown ones are refused by name."""
-    assert said(
-        url, "get", "a", "--set", "timeout-seconds=2", "--set", "serializable=true", "--set", "user=7"
-    )
+    options = ["--set", "timeout-seconds=2", "--set", "serializable=true", "--set", "user=7"]
+    assert said(url, "put", "options", "taken", *options) == "OK\n"
+    assert said(url, "get", "options", *options) == "options\ntaken\n"
     done = at(url, "get", "a", "--set", "no_such=1")
     assert done.code == ExitCode.USAGE and "no_such" in done.err
     done = at(f"unix://{tmp_path}/none.sock", "get", "a", "--set", "timeout_seconds=0.2")
