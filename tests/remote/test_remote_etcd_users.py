@@ -32,6 +32,7 @@ def guarded(cluster: Cluster) -> Iterator[Cluster]:
 def test_a_user_may_do_what_its_roles_allow(guarded: Cluster) -> None:
     """Everything else is refused, in every kind of call, and the client goes on."""
     with kvstore.connect(guarded.url, **BOB) as store:
+        store.delete(b"a", b"c")
         revision = store.put(b"a", b"v").revision
         assert store.get(b"a") is not None
         with store.watch(b"a", start_revision=revision) as watch:
@@ -107,9 +108,9 @@ def test_clients_show_a_certificate(secured: Cluster, authority: Authority, bob:
     """With it every call goes; without one, or with the certificate of somebody else's authority, none does."""
     with (
         kvstore.connect(secured.url, ca=authority.file, cert=bob.cert, key=bob.key) as store,
-        store.watch(b"tls") as watch,
+        store.watch(b"b") as watch,  # bob may use it, should the cluster ask by now
     ):
-        store.put(b"tls", b"v" * 100_000)
+        store.put(b"b", b"v" * 100_000)
         assert len(take(watch, 1)[0].kv.value) == 100_000
     with pytest.raises(Unavailable):
         kvstore.connect(secured.url, ca=authority.file, timeout_seconds=1)

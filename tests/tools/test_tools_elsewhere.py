@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -14,11 +15,17 @@ import kvstore
 from tests.harness.command_line import INTERRUPTIBLE, KVSTORE, Done, run
 
 
-@pytest.fixture(scope="module")
-def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    path = tmp_path_factory.mktemp("served")
+@contextmanager
+def served(path: Path) -> Iterator[str]:
     with kvstore.open(path / "data") as store, kvstore.serve(store, f"unix://{path}/kv.sock") as server:
         yield server.endpoints[0]
+
+
+@pytest.fixture(scope="module")
+def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A store for all tests here: who counts keys or revisions takes one of its own."""
+    with served(tmp_path_factory.mktemp("served")) as url:
+        yield url
 
 
 def at(url: str, *arguments: str, stdin: bytes = b"") -> Done:
@@ -31,32 +38,33 @@ def said(url: str, *arguments: str, stdin: bytes = b"") -> str:
     return done.out.decode()
 
 
-def test_every_verb_of_a_store_works_elsewhere(url: str, tmp_path: Path) -> None:
+def test_every_verb_of_a_store_works_elsewhere(tmp_path: Path) -> None:
     """With the output that it has here."""
-    assert said(url, "put", "a", "1") == "OK\n"
-    assert said(url, "put", "a", "2", "--prev-kv") == "OK\na\n1\n"
-    assert said(url, "get", "a") == "a\n2\n"
-    assert said(url, "get", "a", "--rev", "2") == "a\n1\n"
-    assert said(url, "history", "a") == "2\t1\t\t1\n3\t2\t\t2\n"
-    assert said(url, "diff", "2") == "~\ta\t1\t2\n"
-    assert said(url, "watch", "a", "--rev", "2", "--no-follow") == "PUT\na\n1\nPUT\na\n2\n"
-    assert said(url, "txn", stdin=b'value("a") = "2"\n\nput b 3\n\nput b 4\n').startswith("SUCCESS")
-    assert said(url, "del", "b", "--dry-run") == "1\n"
-    assert said(url, "del", "b") == "1\n"
-    granted = said(url, "lease", "grant", "60").split()[1]
-    assert said(url, "lease", "keep-alive", granted).endswith("keepalived with TTL(60)\n")
-    assert said(url, "lease", "list") == f"found 1 leases\n{granted}\n"
-    assert said(url, "lease", "timetolive", granted).startswith(f"lease {granted} granted with TTL(60s)")
-    assert said(url, "lease", "revoke", granted) == f"lease {granted} revoked\n"
-    assert said(url, "health") == "healthy\n"
-    assert said(url, "alarm", "list") == said(url, "alarm", "disarm") == ""
-    assert said(url, "hashkv").startswith(f"{url}, ")
-    assert said(url, "compact", "3") == "compacted revision 3\n"
-    assert said(url, "defragment").startswith("defragmented: ")
-    assert f"data dir\t{url}\n" in said(url, "status")
-    saved = tmp_path / "s.snap"
-    assert said(url, "snapshot", "save", str(saved)).startswith("saved revision 5 as ")
-    assert run(tmp_path, "inspect", "get", str(saved), "a").code == 0
+    with served(tmp_path) as url:
+        assert said(url, "put", "a", "1") == "OK\n"
+        assert said(url, "put", "a", "2", "--prev-kv") == "OK\na\n1\n"
+        assert said(url, "get", "a") == "a\n2\n"
+        assert said(url, "get", "a", "--rev", "2") == "a\n1\n"
+        assert said(url, "history", "a") == "2\t1\t\t1\n3\t2\t\t2\n"
+        assert said(url, "diff", "2") == "~\ta\t1\t2\n"
+        assert said(url, "watch", "a", "--rev", "2", "--no-follow") == "PUT\na\n1\nPUT\na\n2\n"
+        assert said(url, "txn", stdin=b'value("a") = "2"\n\nput b 3\n\nput b 4\n').startswith("SUCCESS")
+        assert said(url, "del", "b", "--dry-run") == "1\n"
+        assert said(url, "del", "b") == "1\n"
+        granted = said(url, "lease", "grant", "60").split()[1]
+        assert said(url, "lease", "keep-alive", granted).endswith("keepalived with TTL(60)\n")
+        assert said(url, "lease", "list") == f"found 1 leases\n{granted}\n"
+        assert said(url, "lease", "timetolive", granted).startswith(f"lease {granted} granted with TTL(60s)")
+        assert said(url, "lease", "revoke", granted) == f"lease {granted} revoked\n"
+        assert said(url, "health") == "healthy\n"
+        assert said(url, "alarm", "list") == said(url, "alarm", "disarm") == ""
+        assert said(url, "hashkv").startswith(f"{url}, ")
+        assert said(url, "compact", "3") == "compacted revision 3\n"
+        assert said(url, "defragment").startswith("defragmented: ")
+        assert f"data dir\t{url}\n" in said(url, "status")
+        saved = tmp_path / "s.snap"
+        assert said(url, "snapshot", "save", str(saved)).startswith("saved revision 5 as ")
+        assert run(tmp_path, "inspect", "get", str(saved), "a").code == 0
 
 
 def test_answers_in_json_name_the_members_of_the_server(url: str) -> None:
