@@ -61,7 +61,7 @@ def parse_url(url: str) -> tuple[str, str, int, str]:
     """(scheme, host, port, path of a socket) of a URL. Raises ``BadOption``."""
     try:
         parts = urlsplit(url)
-        port = parts.port
+        port = None if parts.scheme in ("unix", "unixs") else parts.port
     except ValueError as error:
         raise BadOption(f"{url!r:.200} is not a URL: {error}") from None
     if parts.scheme not in SCHEMES:

@@ -158,7 +158,10 @@ class JWTTokens:
         ttl_seconds: float = JWT_TTL_SECONDS,
         now: Now = time.time,
     ) -> None:
-        """Keys are PEM, or the secret itself for HMAC; without a public one, that of the private one is used."""
+        """Keys are PEM, or the secret itself for HMAC; without a public one, that of the private one is used.
+
+        The public one may be a certificate, as for etcd.
+        """
         if ttl_seconds <= 0:
             raise BadOption(f"auth_token: ttl must be positive, not {ttl_seconds}")
         self._method = method
@@ -175,7 +178,9 @@ class JWTTokens:
         self._jwt: Any = jwt
         try:
             self._private = None if private is None else algorithm.prepare_key(private)
-            self._public = algorithm.prepare_key(public) if public is not None else _public_of(self._private)
+            self._public = (
+                _public_of(self._private) if public is None else algorithm.prepare_key(_key_of(public))
+            )
         except (ValueError, TypeError, jwt.exceptions.InvalidKeyError) as error:
             raise BadOption(f"auth_token: this is no key for {method}: {error}") from None
         self._claims = lru_cache(REMEMBERED)(self._verified)
@@ -219,6 +224,14 @@ class JWTTokens:
 
     def forget(self) -> None:
         """Neither: users are off."""
+
+
+def _key_of(public: bytes) -> Any:
+    if b"-----BEGIN CERTIFICATE-----" not in public:
+        return public
+    from cryptography.x509 import load_pem_x509_certificate
+
+    return load_pem_x509_certificate(public).public_key()
 
 
 def _public_of(private: Any) -> Any:

@@ -61,6 +61,16 @@ def test_the_socket_of_a_killed_server_is_replaced(tmp_path: Path) -> None:
     assert not path.exists()
 
 
+def test_a_socket_may_be_named_like_a_host_with_a_port(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A number that no port can have is part of the name, too."""
+    monkeypatch.chdir(tmp_path)
+    bound = bind(listener("unix://localhost:4734833275914284419"), DISK)
+    assert (tmp_path / "localhost:4734833275914284419").is_socket()
+    bound.close(DISK)
+
+
 def test_a_socket_in_use_and_other_files_stay(tmp_path: Path) -> None:
     """A second server is refused at the socket of the first, and no file of somebody's is removed."""
     url = f"unix://{tmp_path / 'kv.sock'}"

@@ -131,6 +131,21 @@ def test_a_jwt_says_who_and_by_which_rules(keys: dict[str, tuple[Path, Path]], m
             checker.assign(*ALICE, 1)
 
 
+def test_a_public_key_may_be_a_certificate(keys: dict[str, tuple[Path, Path]], tmp_path: Path) -> None:
+    """As etcd takes it: the server's own certificate will do."""
+    from tests.network.certificates import Authority
+
+    pair = Authority(tmp_path).sign("server", "127.0.0.1")
+    checker = tokens(f"jwt,sign-method=ES256,priv-key={pair.key},pub-key={pair.cert}", 300)
+    assert checker.caller(checker.assign(*ALICE, 1), 9) == ALICE
+    assert (
+        checker.caller(tokens(f"jwt,sign-method=ES256,priv-key={keys['ES256'][0]}", 300).assign(*ALICE, 1), 9)
+        is None
+    )
+    with pytest.raises(BadOption, match="no key for RS256"):
+        tokens(f"jwt,sign-method=RS256,pub-key={pair.cert}", 300)
+
+
 def test_a_jwt_ends(keys: dict[str, tuple[Path, Path]]) -> None:
     """At the time that it names, also once it is known."""
     clock = Clock()
