@@ -13,6 +13,7 @@ that was opened with it. Needs the package prometheus-client.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -218,6 +219,10 @@ def render(store: Opened) -> str:
     return exposition(StoreCollector(store.engine)).decode()
 
 
+_FLOAT_OF_INTEGER = re.compile(rb'(?m)(?:(?<= )(?=\d+\.0$)|(?<=le=")(?=\d+\.0"))(\d+)\.0')
+"""Values and buckets that the client for Python writes as 1.0, and that for Go, as scripts know it from etcd, as 1."""
+
+
 def exposition(*collectors: Collector) -> bytes:
     """What collectors say, in Prometheus' text format."""
     _require()
@@ -226,7 +231,7 @@ def exposition(*collectors: Collector) -> bytes:
     registry = CollectorRegistry()
     for each in collectors:
         registry.register(each)
-    return generate_latest(registry)
+    return _FLOAT_OF_INTEGER.sub(rb"\1", generate_latest(registry))
 
 
 def _require() -> None:

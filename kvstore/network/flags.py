@@ -190,7 +190,7 @@ SECURITY = (
     Flag("key-file", TEXT, "Its key.", "tls.key_file"),
     Flag("trusted-ca-file", TEXT, "Clients need a certificate by one of these.", "tls.trusted_ca_file"),
     Flag("client-cert-auth", BOOL, "They need one, and its name is their user.", "tls.client_cert_auth"),
-    Flag("client-crl-file", TEXT, "Revoked certificates of clients (PEM).", "tls.crl_file"),
+    Flag("client-crl-file", TEXT, "Revoked certificates of clients (PEM or DER).", "tls.crl_file"),
     Flag(
         "client-cert-allowed-hostname",
         WORDS,

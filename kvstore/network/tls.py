@@ -12,13 +12,17 @@ them written) change nothing yet.
 
 from __future__ import annotations
 
+import base64
 import logging
 import os
 import re
 import ssl
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from ipaddress import ip_address
+from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import Any
 
 from kvstore.options import BadOption
@@ -43,7 +47,7 @@ class TLSSettings:
     client_cert_auth: bool = False
     """The common name of a client's certificate is its user, where users are enabled."""
     crl_file: str = ""
-    """Certificates of clients that are not accepted any more."""
+    """Certificates of clients that are not accepted any more; PEM or DER."""
     allowed_hostnames: tuple[str, ...] = ()
     """A client's certificate must be for one of these; empty: for any."""
     cipher_suites: tuple[str, ...] = ()
@@ -149,9 +153,22 @@ def new_context(settings: TLSSettings) -> ssl.SSLContext:
         _load(context.load_verify_locations, settings.trusted_ca_file)
         context.verify_mode = ssl.CERT_REQUIRED
     if settings.crl_file:
-        _load(context.load_verify_locations, settings.crl_file)
+        _load(partial(_load_revoked, context), settings.crl_file)
         context.verify_flags |= ssl.VERIFY_CRL_CHECK_LEAF
     return context
+
+
+def _load_revoked(context: ssl.SSLContext, file: str) -> None:
+    """Load a list of revoked certificates, PEM or DER. OpenSSL reads PEM alone."""
+    content = Path(file).read_bytes()
+    if b"-----BEGIN" in content:
+        context.load_verify_locations(file)
+        return
+    text = base64.encodebytes(content)
+    with NamedTemporaryFile(suffix=".pem") as pem:
+        pem.write(b"-----BEGIN X509 CRL-----\n" + text + b"-----END X509 CRL-----\n")
+        pem.flush()
+        context.load_verify_locations(pem.name)
 
 
 def _load(load: Any, *files: str) -> None:

@@ -2,8 +2,9 @@
 
 The commit leader only rings a bell. The thread reads what is new from the generations (the backend is not read as
 long as it keeps up) and routes it in pieces of at most 64 changes, with a short sleep between pieces, so that it never
-holds the GIL for long. The whole revisions of a piece are one response, which all watchers of the same span share.
-While no watch is live it does nothing, and before the first watch there is no thread.
+holds the GIL for long. The whole revisions of a piece are one response, which all watchers of the same span share. As
+long as it is few revisions behind, each is a response of its own, as a live watch of etcd's has it. While no watch is
+live it does nothing, and before the first watch there is no thread.
 
 ``taken`` is the last revision that the thread has begun to route. A watcher may join if its position is past that;
 earlier changes it reads from the store.
@@ -43,6 +44,8 @@ from kvstore.watch.watcher import Box, FellBehind, Ready, Watcher, piece_of
 logger = logging.getLogger("kvstore")
 
 PIECE_CHANGES = 64
+FEW_REVISIONS = 8
+"""So many at once are not put together in a response."""
 PAUSE_SECONDS = 0.00005
 RETRY_SECONDS = 0.05
 _SPAN_CHANGES = 1024
@@ -280,15 +283,20 @@ class Hub:
         if first > last:
             return False
         changes = self._changes(first, last)
-        at, count = 0, len(changes)
+        are_few = last - first < FEW_REVISIONS
+        at, count, rested_at = 0, len(changes), 0
         while at < count:
             if at:
-                time.sleep(PAUSE_SECONDS)
+                if not are_few or at - rested_at >= PIECE_CHANGES:
+                    time.sleep(PAUSE_SECONDS)
+                    rested_at = at
                 taken = self._taken
                 self._serve()
                 if self._taken != taken or not self._index:
                     return True  # all have left, and perhaps a new one has come
             end = _piece_end(changes, at)
+            if are_few:
+                end = bisect_left(changes, changes[at][0] + 1, at, end, key=_main_of)
             self._route(changes[at:end])
             if end == count or changes[end][0] != self._taken:
                 self._hand_out()

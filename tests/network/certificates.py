@@ -79,7 +79,7 @@ class Authority:
         )
         return made
 
-    def revoke(self, *pairs: Pair) -> str:
+    def revoke(self, *pairs: Pair, encoding: Any = serialization.Encoding.PEM) -> str:
         """A file with the list of what does not count any more."""
         now = datetime.now(UTC)
         builder = (
@@ -94,7 +94,7 @@ class Authority:
             )
             builder = builder.add_revoked_certificate(revoked)
         file = self._folder / "revoked.pem"
-        file.write_bytes(builder.sign(self._key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM))
+        file.write_bytes(builder.sign(self._key, hashes.SHA256()).public_bytes(encoding))
         return str(file)
 
 

@@ -14,7 +14,7 @@ from kvstore.files import OSDisk
 from kvstore.network.self_signed import self_signed
 from kvstore.network.tls import TLS, TLSSettings, common_name, is_for, openssl_name
 from kvstore.options import BadOption
-from tests.network.certificates import Authority, Pair
+from tests.network.certificates import Authority, Pair, serialization
 
 
 @pytest.fixture
@@ -156,6 +156,8 @@ def test_a_revoked_certificate_is_turned_away(
     assert (arrives(alice), arrives(bob)) == (True, False)
     authority.revoke(alice)
     assert (arrives(alice), arrives(bob)) == (False, True)
+    authority.revoke(bob, encoding=serialization.Encoding.DER)
+    assert (arrives(alice), arrives(bob)) == (True, False)
 
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])

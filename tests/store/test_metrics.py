@@ -24,6 +24,20 @@ def values(text: str) -> dict[str, float]:
     }
 
 
+def test_whole_numbers_are_written_as_go_does(tmp_path: Path) -> None:
+    """Scripts look for ``etcd_mvcc_put_total 1``; what a label says stays as it is."""
+    with kvstore.open(tmp_path / "data", "memory", metrics=True) as store:
+        store.put(b"k", b"v")
+        lines = metrics.render(store).splitlines()
+    assert "etcd_mvcc_put_total 1" in lines
+    buckets = prometheus.Histogram("h", "1.0", ["a"], buckets=(1, 2.5), registry=None)
+    buckets.labels("1.0").observe(1.5)
+    shown = metrics.exposition(buckets).decode().splitlines()
+    assert 'h_bucket{a="1.0",le="1"} 0' in shown
+    assert 'h_bucket{a="1.0",le="2.5"} 1' in shown
+    assert 'h_sum{a="1.0"} 1.5' in shown
+
+
 @pytest.fixture(params=["lmdb", "sqlite", "memory"])
 def backend(request: pytest.FixtureRequest) -> str:
     return str(request.param)

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 import kvstore
+from kvstore import ops
 from kvstore.model import EventType, WatchRequest, WatchResponse
 from kvstore.store import Store
 from kvstore.watch import CallbackWatch, Watch
@@ -389,6 +390,25 @@ def test_live_delivery_that_checkpoints_overtook_reads_the_store(store: Store) -
                 settle(store)
         gate.set()
         assert revisions(take(events, 300)) == list(range(2, 302))
+
+
+@pytest.mark.parametrize(("count", "is_apart"), [(3, True), (50, False)])
+def test_few_revisions_are_responses_of_their_own(store: Store, count: int, is_apart: bool) -> None:
+    """As a live watch of etcd's has it; what has piled up is put together."""
+    with store.engine.watch(WatchRequest(b"k")) as watch:
+        gate = threading.Event()
+
+        def stand_still(_: Any) -> None:
+            gate.wait()
+
+        hub_of(store)._ask(stand_still, None)
+        for _ in range(count):
+            store.txn(success=[ops.put(b"k", b"v"), ops.put(b"l", b"v")])
+        gate.set()
+        responses = list(responses_until(watch, count + 1))
+    assert sum(len(response.events) for response in responses) == count
+    assert (len(responses) == count) is is_apart
+    assert all(response.events[-1].kv.mod_revision == response.revision for response in responses)
 
 
 # --- the end ------------------------------------------------------------------------------
