@@ -1,0 +1,1 @@
+"""etcd's own tests, written in Go, run against ``kvstore serve``."""
