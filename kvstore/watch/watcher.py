@@ -121,8 +121,8 @@ class Watcher:
         self.joins = False
         """Whether the hub has been asked to take it, and has not refused."""
         self.ended = False
-        self.quiet = False
-        """Whether a tick has passed since the consumer last got events."""
+        self.quiet = True
+        """Whether its consumer has had no events since the last tick, or the beginning."""
 
     @property
     def is_behind(self) -> bool:

@@ -288,7 +288,7 @@ def test_a_stream_with_another_bell_is_not_waited_for(store: Store) -> None:
 
 
 def test_one_timer_tells_the_quiet_watches_of_all_streams(store: Store) -> None:
-    """Those that want notices and had nothing since the last time; the others not; and never ahead of an event."""
+    """Those that want notices and had nothing since the last time, or the beginning; and never ahead of an event."""
     server = Server(store)
     streams = [server.open() for _ in range(10)]
     for stream in streams:
@@ -300,6 +300,8 @@ def test_one_timer_tells_the_quiet_watches_of_all_streams(store: Store) -> None:
     while any(not watcher.live for watcher in hub._all_watchers()):
         pass  # the hub takes them
     hub.ask_quiet()
+    told = server.serve(20)
+    assert {said for _, said in told} == {(1, WatchResponse(1)), (2, WatchResponse(1))}
     store.put(b"busy")
     server.serve(10)
     hub.ask_quiet()
