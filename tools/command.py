@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from kvstore._version import __version__
+from kvstore.decoding.readable import readable as readable  # noqa: PLC0414  # for all commands
 from kvstore.errors import (
     Corruption,
     KVStoreError,
@@ -264,18 +265,6 @@ def size_text(size_bytes: int) -> str:
     units = ("KiB", "MiB", "GiB", "TiB")
     power = min((size_bytes.bit_length() - 1) // 10, len(units))
     return f"{size_bytes / (1 << 10 * power):.1f} {units[power - 1]}"
-
-
-def readable(data: bytes, length_max: int = 60) -> str:
-    """Bytes for a human reader: text as text, the rest as ``\\x..``; long values are cut."""
-    text = "".join(_readable(char) for char in data[: length_max * 4].decode("utf-8", "surrogateescape"))
-    return text if len(text) <= length_max else f"{text[: length_max - 1]}…"
-
-
-def _readable(char: str) -> str:
-    if "\udc80" <= char <= "\udcff":
-        return f"\\x{ord(char) - 0xDC00:02x}"
-    return char if char.isprintable() and char != "\\" else char.encode("unicode_escape").decode()
 
 
 def engine_of(store: Store) -> Engine:

@@ -21,6 +21,8 @@ from typing import Annotated, Any, cast
 
 import typer
 
+from kvstore.decoding.kubernetes import last_writer
+from kvstore.decoding.values import describe
 from kvstore.errors import KeyNotFound
 from kvstore.etcdpb.json import base64_text
 from kvstore.files import OSDisk
@@ -51,11 +53,9 @@ from .inspection.differences import (
     by_prefix,
     with_values,
 )
-from .inspection.kubernetes import last_writer
 from .inspection.sources import kind_of, open_path
 from .inspection.survey import GrowthPoint, Survey, Visit, Written, survey
 from .inspection.tree import KeyFacts, Line, Prefix, Tree, listed
-from .inspection.values import describe
 from .progress import progress_bar
 from .usage import UsageError
 

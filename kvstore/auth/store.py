@@ -108,6 +108,13 @@ class Rules:
             if not (permissions.is_root or covers(permissions.spans[what], span)):
                 raise Refused("permission denied")
 
+    def spans(self, caller: Caller, what: int = READ) -> list[Span]:
+        """The keys that the caller may read, or write, ascending."""
+        if not self.enabled:
+            return [(b"", None)]
+        permissions = self._current(caller)
+        return [(b"", None)] if permissions.is_root else list(permissions.spans[what])
+
     def check_user(self, caller: Caller) -> None:
         """Refuse who is nobody, or a user no more."""
         if self.enabled:

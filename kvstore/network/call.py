@@ -40,16 +40,21 @@ class Peer:
     """Whether it speaks JSON. A certificate names no user there."""
 
 
-class Call(Protocol):
-    """What a service sees of a request."""
+class Asking(Protocol):
+    """Whose request it is."""
 
     peer: Peer
-    alive: bool
-    """False once the last answer was given, or the client has gone. Answers after that are dropped."""
 
     @property
     def metadata(self) -> Mapping[str, str]:
         """What came beside the request, by names in lower case: ``token``, ``hasleader`` ..."""
+
+
+class Call(Asking, Protocol):
+    """What a service sees of a request."""
+
+    alive: bool
+    """False once the last answer was given, or the client has gone. Answers after that are dropped."""
 
     @property
     def is_blocked(self) -> bool:

@@ -24,7 +24,7 @@ from kvstore.errors import Code, KVStoreError, NoThread
 from kvstore.etcdpb.responses import Header, SharedEvents, encode
 from kvstore.model import RangeRequest, Request
 from kvstore.network.budget import Budget
-from kvstore.network.call import Call, Failed, Running
+from kvstore.network.call import Asking, Call, Failed, Running
 from kvstore.network.dialect import V3_5, Dialect
 from kvstore.network.fanout import Fanout
 from kvstore.network.http2.limits import STREAMS_MAX, Limits
@@ -33,6 +33,7 @@ from kvstore.network.slowness import Slowness
 from kvstore.network.tokens import Tokens, tokens
 from kvstore.network.traffic import Traffic
 from kvstore.network.users import Users
+from kvstore.options import BadOption
 from kvstore.protocol import EmbeddedEngine
 from kvstore.write.ticket import Ticket
 
@@ -95,6 +96,10 @@ class Settings:
     """Whether calls over JSON are served."""
     cors: tuple[str, ...] = ("*",)
     """Origins that browsers may come from."""
+    has_ui: bool = False
+    """Whether there is a page to look at the store with."""
+    ui_writes: bool = False
+    """Whether it may also change the store."""
     host_whitelist: tuple[str, ...] = ("*",)
     """Host names that HTTP without TLS is answered for."""
     auth_token: str = "simple"
@@ -108,6 +113,12 @@ class Settings:
     """A write that takes longer to be durable is logged."""
     warning_unary_request_seconds: float = 0.3
     """So is a call that takes longer to be answered."""
+
+    def __post_init__(self) -> None:
+        if self.has_ui and not self.has_gateway:
+            raise BadOption("--ui needs the JSON gateway: leave --enable-grpc-gateway as it is")
+        if self.ui_writes and not self.has_ui:
+            raise BadOption("--ui-writes allows the page of --ui to write: give both")
 
     @property
     def http2_limits(self) -> Limits:
@@ -187,11 +198,13 @@ class Endpoint:
             request = self.users.guarded(call, request)
         self.ask_for(request, partial(self._answer, call))
 
-    def guarded(self, call: Call, request: Request, name: str = "") -> Request:
+    def guarded(self, call: Asking, request: Request, name: str = "") -> Request:
         """The request of a call: its user has to be allowed it when it is planned. ``name``: as what (``access``)."""
         return self.users.guarded(call, request, name) if self.users_are_on else request
 
-    def reading(self, call: Call, request: Request | RangeRequest, read: Callable[[], T]) -> Callable[[], T]:
+    def reading(
+        self, call: Asking, request: Request | RangeRequest, read: Callable[[], T]
+    ) -> Callable[[], T]:
         """``read``, for a call whose user may read what the request asks for. Raises what refuses it."""
         return self.users.reading(call, request, read) if self.users_are_on else read
 

@@ -249,6 +249,8 @@ OURS = (
     ),
     Flag("durability", one_of(*DURABILITIES), "When a write is on disk.", "options.durability", is_ours=True),
     Flag("archive-dir", TEXT, "Released log segments move here.", "options.archive_dir", is_ours=True),
+    Flag("ui", BOOL, "Serve a page to look at the store with, at /ui/.", "settings.has_ui", is_ours=True),
+    Flag("ui-writes", BOOL, "The page may also put and delete.", "settings.ui_writes", is_ours=True),
     Flag(
         "backup-to",
         TEXT,

@@ -21,12 +21,13 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, TypeVar
 
+from kvstore.auth.permissions import Span
 from kvstore.auth.store import NOBODY, Caller, Refused, Rules
 from kvstore.errors import Code
 from kvstore.model import GuardedRequest, KeysOfLease, RangeRequest, Request
 from kvstore.mvcc.validate import check_range
 from kvstore.network import access, limits
-from kvstore.network.call import Call, Failed, Peer
+from kvstore.network.call import Asking, Call, Failed, Peer
 from kvstore.network.dialect import V3_6, Dialect
 from kvstore.network.http2.limits import Bucket
 from kvstore.network.tokens import Tokens, hashed, is_password
@@ -75,7 +76,7 @@ class Users:
 
     # --- whose call it is -------------------------------------------------------------
 
-    def caller(self, call: Call) -> Caller:
+    def caller(self, call: Asking) -> Caller:
         """Whose call it is. Raises ``Refused`` for a token that is none."""
         rules = self.rules
         if not rules.enabled:
@@ -107,7 +108,7 @@ class Users:
         if rule is not None:
             self._checked(rule, call, request)
 
-    def _checked(self, rule: access.Rule, call: Call, request: Any) -> Caller:
+    def _checked(self, rule: access.Rule, call: Asking, request: Any) -> Caller:
         try:
             caller = self.caller(call)
             rule.check(self.rules, caller, request, _no_keys)
@@ -115,7 +116,7 @@ class Users:
         except Refused as refusal:
             raise access.bare(refusal) if rule.is_bare else refusal from None
 
-    def guarded(self, call: Call, request: Request, name: str = "") -> Request:
+    def guarded(self, call: Asking, request: Request, name: str = "") -> Request:
         """The request, to be checked when it is planned. Raises what refuses it already.
 
         ``name``: its row in the table, where that is not its own name.
@@ -144,14 +145,20 @@ class Users:
     ) -> None:
         check(self._rules_of(rows), caller, request, keys_of_lease)
 
-    def reading(self, call: Call, request: Any, read: Callable[[], T]) -> Callable[[], T]:
+    def reading(self, call: Asking, request: Any, read: Callable[[], T]) -> Callable[[], T]:
         """``read``, for a call that may read what the request asks for. Raises what refuses it."""
         if isinstance(request, RangeRequest):
             check_range(request)
         else:
             self._engine.check(request)
-        caller = self._checked(access.KEYS, call, request)
+        return self._rechecked(self._checked(access.KEYS, call, request), read)
 
+    def reading_allowed(self, call: Asking, read: Callable[[list[Span]], T]) -> Callable[[], T]:
+        """``read``, given the spans of keys that a call may read. Raises what refuses the call as a whole."""
+        caller = self.caller(call)
+        return self._rechecked(caller, partial(read, self.rules.spans(caller)))
+
+    def _rechecked(self, caller: Caller, read: Callable[[], T]) -> Callable[[], T]:
         def checked() -> T:
             found = read()
             if caller.revision and caller.revision != self.rules.revision:

@@ -2,7 +2,8 @@
 
 Http1Peer  (h11)  --.                                            .--> pages     answered at once, or by a thread
                     |--> Web.open(request, reply) --> Exchange --|
-HTTP/2 over TLS   --'      <-- answer | begin, write, finish --   '--> gateway  calls of services
+HTTP/2 over TLS   --'      <-- answer | begin, write, finish --   |--> gateway  calls of services
+                                                                  '--> ui       the page to look at the store with
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ This requirement has been added to help prevent "DNS Rebinding" attacks (CVE-201
 _CERTIFICATE_NAME = (
     "CommonName of client sending a request against gateway will be ignored and not used as expected\n"
 )
-V3, V3_BETA = "/v3/", "/v3beta/"
+V3, V3_BETA, UI = "/v3/", "/v3beta/", "/ui"
 
 
 class Web:
@@ -49,11 +50,16 @@ class Web:
         if refusal is not None:
             reply.answer(*refusal)
             return Exchange()
+        settings = self._endpoint.settings
+        if settings.has_ui and not self._is_for_monitors and (path == UI or path.startswith(f"{UI}/")):
+            from kvstore.network import ui  # with what it shows values with: of no use without the page
+
+            return ui.open_ui(self._endpoint, request, path, reply)
         answer = _Allowing(reply, self._cors(request))
         if request.method == "OPTIONS":
             answer.answer(200, [], b"")
             return Exchange()
-        if path.startswith(V3) and self._endpoint.settings.has_gateway and not self._is_for_monitors:
+        if path.startswith(V3) and settings.has_gateway and not self._is_for_monitors:
             return gateway.open_call(self._endpoint, request, path, answer)
         return pages.open_page(self._endpoint, request, path, answer, is_for_monitors=self._is_for_monitors)
 

@@ -27,6 +27,7 @@ FLOORS = (
         "observe.measuring snapshot.restore verification read_only recovery in_memory",
     ),
     ("beside a store", "observe offline backend_move metrics"),
+    ("what people see", "decoding ui"),
     (
         "faces",
         "protocol calls scans compound store opened awaited_writes aio map_view foreign served salvage",

@@ -272,7 +272,7 @@ def test_a_spelt_file_name_is_seen() -> None:
 
 
 def test_a_wheel_installs_nothing_but_kvstore(tmp_path: Path) -> None:
-    """A built wheel holds kvstore/, with every module of the four folders but the lab, py.typed, and metadata.
+    """A built wheel holds kvstore/, all modules of the four folders but the lab, the page, py.typed, and metadata.
 
     Its version is the one that the package tells: it is written down in one place.
     """
@@ -287,7 +287,9 @@ def test_a_wheel_installs_nothing_but_kvstore(tmp_path: Path) -> None:
     assert wheel.name.split("-")[1] == kvstore.__version__
     names = zipfile.ZipFile(wheel).namelist()
     assert {name.split("/")[0].partition("-")[0] for name in names} == {"kvstore", "kvstore_mvcc"}
-    expected = {"kvstore/py.typed"}
+    page = [path for kind in ("css", "js") for path in (PROJECT / "kvstore/ui").glob(f"*.{kind}")]
+    expected = {"kvstore/py.typed", *(path.relative_to(PROJECT).as_posix() for path in page)}
+    assert len(page) > 1
     for folder in FOLDERS:
         prefix = "" if folder == "kvstore" else "kvstore/"
         expected |= {

@@ -18,9 +18,9 @@ from kvstore.tools.inspection import page
 from kvstore.tools.inspection.differences import between_stores, with_values
 from kvstore.tools.inspection.survey import survey
 from kvstore.tools.inspection.tree import DEPTH_MAX, KeyFacts, Tree, split_key
-from kvstore.tools.inspection.values import describe
 
 import kvstore
+from kvstore.decoding.values import describe
 from kvstore.wire import bytes_field, int_field, varint
 
 BACKENDS = ("lmdb", "sqlite")

@@ -18,13 +18,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from kvstore.backend import Progress
+from kvstore.decoding.kubernetes import last_writer
 from kvstore.mvcc.kept import Kept, kept_rows
 from kvstore.mvcc.read import read_revision
 from kvstore.mvcc.schema import history_key, split_history_key
 from kvstore.row_sort import RowSorter
 from kvstore.store import Store
-
-from .kubernetes import last_writer
 
 DIGEST_BYTES = 16
 _BATCH_ROWS = 256

@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Iterator
 from typing import Any
 
-from .values import Described, describe
+from kvstore.decoding.values import Described, describe
 
 PATHS_MAX = 3
 NOT_NEWS = ("metadata.managedFields", "metadata.resourceVersion", "metadata.generation")

@@ -1,6 +1,6 @@
-"""Makes ``tools/inspection/kubernetes_types.py`` from the published protobuf definitions of Kubernetes.
+"""Makes ``kvstore/decoding/kubernetes_types.py`` from the published protobuf definitions of Kubernetes.
 
-    python -m kvstore.tools.lab.kubernetes_types FOLDER > tools/inspection/kubernetes_types.py
+    python -m kvstore.tools.lab.kubernetes_types FOLDER > kvstore/decoding/kubernetes_types.py
 
 FOLDER holds checkouts of kubernetes/api, apimachinery, apiextensions-apiserver and kube-aggregator, of which each
 ``generated.proto`` is read, and the ``types.go`` beside it: only that says which messages JSON has no level for
