@@ -49,6 +49,25 @@ class BackupStatus:
     """Why the last step failed; empty: it did not."""
 
 
+@dataclass(frozen=True, slots=True)
+class ReplicaStatus:
+    """How far a replica is behind its source."""
+
+    source: str
+    revision: int
+    """The newest that is here."""
+    source_revision: int
+    """The newest that the source was seen to have; 0: it was not reached yet."""
+    complete_at_ms: int
+    """What the source had durably written then is here; 0: that is not known yet."""
+    lag_seconds: float
+    """Since then; since the start, if that is not known yet."""
+    missing: tuple[tuple[int, int], ...]
+    """Revisions, first and last, that the source had compacted before they came here."""
+    error: str
+    """Why the last step failed; empty: it did not."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class ReadCore:
     """What an engine reads from."""
@@ -65,11 +84,14 @@ class ReadCore:
     life: Life
     backups: list[Callable[[], BackupStatus]] = field(default_factory=list)
     """Those that go on in this process."""
+    follows: list[Callable[[], ReplicaStatus]] = field(default_factory=list)
+    """How far it is, if it is a replica."""
 
     @property
     def backup_errors(self) -> list[str]:
-        """Why they do not, where their last step failed."""
-        return [f"the backup waits: {status.error}" for ask in self.backups if (status := ask()).error]
+        """Why they do not go on, and a replica does not, where their last step failed."""
+        backups = [f"the backup waits: {status.error}" for ask in self.backups if (status := ask()).error]
+        return backups + [f"the replica waits: {said.error}" for ask in self.follows if (said := ask()).error]
 
     @property
     def backend(self) -> Backend:

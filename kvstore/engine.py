@@ -85,7 +85,8 @@ class LocalEngine(Reads):
     """An open data directory. Thread-safe. Made by ``recovery.open_engine``."""
 
     core: Core
-    _planner_kind = Planner
+    _planner_kind: type[Planner] = Planner
+    _leasing_kind = Leasing
 
     def __init__(self, core: Core) -> None:
         super().__init__(core)
@@ -101,7 +102,7 @@ class LocalEngine(Reads):
         )
         self.room = room = Room(core, writer)
         self.checkpointer = checkpointer = Checkpointer(core, writer, room)
-        self.leasing = Leasing(core, writer)
+        self.leasing = self._leasing_kind(core, writer)
         self.compaction = Compaction(core, writer, checkpointer, room)
         self.defragmenter = Defragmenter(core, writer, checkpointer, room)
         self.snapshots = SnapshotKeeper(core, writer, checkpointer, room)

@@ -23,7 +23,9 @@
     |   `-- MissingDependency     the backend's package is absent or too old
     |-- Corruption                "damaged": path, offset and last good revision say where
     `-- StateError                the handle cannot do this, now or ever
-        |-- StoreClosed, StorePoisoned, ForkedStore, ReadOnly, RevisionsExhausted
+        |-- StoreClosed, StorePoisoned, ForkedStore, RevisionsExhausted
+        |-- ReadOnly
+        |   `-- IsReplica         its source takes the writes
         |-- CorruptCluster      until the alarm CORRUPT is put out
         |-- Unsupported           only a store on this machine can; the message says what to do instead
         |-- StoreUnreachable      its directory was renamed or removed, or this user may not use it
@@ -549,6 +551,13 @@ class Busy(StateError):
 class ReadOnly(StateError):
     code = Code.FAILED_PRECONDITION
     message = "the store is open read-only"
+
+
+class IsReplica(ReadOnly):
+    """A replica takes no writes: its source does. (etcd's learners answer the same.)"""
+
+    message = "etcdserver: rpc not supported for learner"
+    remedy = "this store is a replica: write to its source, or promote it (`kvstore replica promote`)"
 
 
 class CorruptCluster(StateError):

@@ -13,6 +13,8 @@
     <data-dir>/snap/<...>.snap.tmp                    a snapshot in the making; removed at open
     <data-dir>/tls/cert.pem, key.pem                  a server's own certificate (network/self_signed.py)
     <data-dir>/snap/etcd.<number>.tmp                 a snapshot for an etcd client, until it is open; removed at open
+    <data-dir>/replica/source                         what the store is a replica of (replica/mark.py)
+    <data-dir>/replica/LOCK, seed                     who follows it; a snapshot of the source, until it is in
     <data-dir>.restoring, <data-dir>/.restoring       a restore in the making (snapshot/building.py)
 
 Ids and indexes are 16 lower-case hex digits, so names sort like numbers.
@@ -34,8 +36,9 @@ SNAPSHOT_SUFFIX = ".snap"
 TEMP_SUFFIX = ".tmp"
 BROKEN_SUFFIX = ".broken"
 
-NOT_OURS = frozenset({"lost+found"})
-"""What an empty directory may contain if it is the root of a file system."""
+REPLICA = "replica"
+NOT_OURS = frozenset({"lost+found", REPLICA})
+"""What a directory without a store may contain: it is the root of a file system, or is to become a replica."""
 
 _TEMPORARY = re.compile(r"\.tmp(-[a-z]+)?$")  # with the side files that a backend keeps
 _NAME = re.compile(r"([0-9a-f]{16})-([0-9a-f]{16})(\.wal|\.snap)")
@@ -88,6 +91,22 @@ class DataDir:
     @cached_property
     def tls(self) -> Path:
         return self.root / "tls"
+
+    @cached_property
+    def replica(self) -> Path:
+        return self.root / REPLICA
+
+    @cached_property
+    def replica_mark(self) -> Path:
+        return self.replica / "source"
+
+    @cached_property
+    def replica_lock(self) -> Path:
+        return self.replica / "LOCK"
+
+    @cached_property
+    def replica_seed(self) -> Path:
+        return self.replica / "seed"
 
     @cached_property
     def db_temp(self) -> Path:

@@ -17,7 +17,7 @@ import re
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Protocol
 
-from kvstore.core import COMMIT, DEFRAGMENT, SNAPSHOT, BackupStatus
+from kvstore.core import COMMIT, DEFRAGMENT, SNAPSHOT, BackupStatus, ReplicaStatus
 from kvstore.engine import LocalEngine
 from kvstore.errors import BadArgument, ForkedStore, MissingDependency, StoreClosed
 from kvstore.observe.measuring import HASH, SYNC, WRITE, Histogram, Measured, MeasuredReads
@@ -76,6 +76,20 @@ BACKUPS: dict[str, tuple[str, Callable[[BackupStatus], float]]] = {
     "kvstore_backup_failing": ("1: the last step failed.", lambda b: bool(b.error)),
 }
 """Only with a backup that goes on in this process; of several, the one that lags most."""
+REPLICA: dict[str, tuple[str, Callable[[ReplicaStatus], float]]] = {
+    "kvstore_replica_lag_seconds": ("What the source had that long ago is here.", lambda r: r.lag_seconds),
+    "kvstore_replica_last_complete_timestamp_seconds": (
+        "When everything that the source had was here last; 0: not known yet.",
+        lambda r: r.complete_at_ms / 1000,
+    ),
+    "kvstore_replica_revision": ("Newest revision here.", lambda r: r.revision),
+    "kvstore_replica_source_revision": (
+        "Newest revision that the source was seen to have.",
+        lambda r: r.source_revision,
+    ),
+    "kvstore_replica_failing": ("1: the last step failed.", lambda r: bool(r.error)),
+}
+"""Only of a replica."""
 DONE: dict[str, tuple[str, Callable[[LocalEngine], float]]] = {
     "etcd_debugging_server_lease_expired": ("Leases that ran out.", lambda e: e.leasing.expired),
     "kvstore_compaction_rows_deleted": ("Rows that compaction deleted.", lambda e: e.compaction.rows_deleted),
@@ -185,6 +199,9 @@ def _facts(families: _Families, status: Status) -> None:
     for name, (text, of) in BACKUPS.items():
         if status.backups:
             families.gauge(name, text, of(max(status.backups, key=lambda backup: backup.lag_seconds)))
+    for name, (text, look) in REPLICA.items():
+        if status.replica is not None:
+            families.gauge(name, text, look(status.replica))
 
 
 def _measurements(families: _Families, measured: Measured) -> None:

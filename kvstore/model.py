@@ -232,6 +232,35 @@ class RenewAllRequest(NamedTuple):
     """The time of every lease starts anew, also of those that are due."""
 
 
+class RevisionRequest(NamedTuple):
+    """A replica's: make the next revision what it was at the source, or raise ``WrongStore``.
+
+    ``changes``: (main, sub, key, KeyValue bytes or None) in order. ``leases``: those that the changes name and that are
+    not known here, as in ``LeasesCopyRequest``.
+    """
+
+    revision: int
+    changes: Sequence[tuple[int, int, bytes, bytes | None]]
+    leases: Mapping[int, tuple[int, int]]
+
+
+class LeasesCopyRequest(NamedTuple):
+    """A replica's: have the leases of the source, as id -> (granted TTL, seconds left).
+
+    ``gone``: those that the source has no more. One with keys stays until the source's deletes have come.
+    """
+
+    leases: Mapping[int, tuple[int, int]]
+    gone: Collection[int] = ()
+
+
+class EntryRequest(NamedTuple):
+    """A replica's: take over an entry of the source's log, which has number ``at`` there and here."""
+
+    at: int
+    entry: bytes
+
+
 class RowsRequest(NamedTuple):
     """Change rows that the store only carries (``META_CARRIED``): users, members, a term.
 
@@ -274,6 +303,9 @@ Request = (
     | ShiftRequest
     | ClampRequest
     | RenewAllRequest
+    | RevisionRequest
+    | LeasesCopyRequest
+    | EntryRequest
     | RowsRequest
     | GuardedRequest
     | BarrierRequest

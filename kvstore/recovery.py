@@ -73,17 +73,19 @@ def open_engine(
     options: Options,
     disk: Disk | None = None,
     check: Callable[[], None] | None = None,
+    make: Callable[[Core], LocalEngine] | None = None,
 ) -> Engine:
     """Open the store in ``data_dir``, creating it if the directory is absent or empty.
 
     Waits up to ``lock_timeout_seconds`` for whoever has it open; ``check`` is called meanwhile, and may give up.
+    ``make``: another engine than the usual one, as a replica has.
     """
     deadline = time.monotonic() + options.lock_timeout_seconds
     pause_seconds = FIRST_PAUSE_SECONDS
     while True:
         try:
             with disk_full_is_typed():
-                return _open_engine(data_dir, options, disk or OSDisk())
+                return _open_engine(data_dir, options, disk or OSDisk(), make)
         except StoreLocked:
             left_seconds = deadline - time.monotonic()
             if left_seconds <= 0:
@@ -94,11 +96,22 @@ def open_engine(
         pause_seconds = min(2 * pause_seconds, LAST_PAUSE_SECONDS)
 
 
-def _open_engine(data_dir: str | os.PathLike[str], options: Options, disk: Disk) -> Engine:
+def _open_engine(
+    data_dir: str | os.PathLike[str],
+    options: Options,
+    disk: Disk,
+    make: Callable[[Core], LocalEngine] | None,
+) -> Engine:
     directory = DataDir.at(data_dir, options.wal_dir or None)
     options = _held(directory, options)
     if options.read_only:
         return open_read_only(directory, options, measured(disk, options))
+    if make is None and directory.replica_mark.exists():
+        raise WrongStore(
+            f"{directory.root} is a replica of another store: open it with read_only=True, or have it promoted first "
+            f"(`kvstore replica promote {directory.root}`)",
+            directory.root,
+        )
     make_directories(directory, disk)
     disk = measured(HeldDisk(disk, directory), options)
     lock = StoreLock(directory)
@@ -121,7 +134,7 @@ def _open_engine(data_dir: str | os.PathLike[str], options: Options, disk: Disk)
         if not is_new:
             log = _open_log(directory, options, disk, state, has_log)
             opened.callback(log.close)
-        engine = _recover(directory, options, disk, lock, log, state)
+        engine = _recover(directory, options, disk, lock, log, state, make or local_engine)
         lock.note_open()
         for folder in (directory.snap, directory.wal):  # files that backends have made themselves
             hand_over_all(folder)
@@ -260,6 +273,7 @@ def _recover(
     lock: StoreLock,
     log: Log,
     state: State,
+    make: Callable[[Core], LocalEngine],
 ) -> LocalEngine:
     cluster_id, member_id = log.metadata.cluster_id, log.metadata.member_id
     known = state.marks.cluster_id
@@ -289,7 +303,7 @@ def _recover(
         life=Life(),
         timed=timed(disk),
     )
-    engine = local_engine(core)
+    engine = make(core)
     if options.lease_restart_policy == "pause":
         engine.leasing.resume(last_alive_ms(core, last_record_ms))
     elif options.lease_restart_policy == "renew":

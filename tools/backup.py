@@ -1,6 +1,7 @@
 """``kvstore backup follow|restore|status|verify|prune``: backups that go on, to a folder or an object store.
 
     kvstore backup follow --data-dir DIR --to URL          beside the process that writes DIR, until SIGTERM
+    kvstore backup follow --from etcd://h1,h2 --to URL     a cluster of etcd's; DIR then keeps a copy of it
     kvstore backup status URL                              generations, lag; --max-lag 60s for a monitor
     kvstore backup restore URL --data-dir NEW --to-time T  a new store; also --to-revision, or the newest
     kvstore backup verify URL                              restores into a scratch directory, and checks every row
@@ -29,6 +30,7 @@ import typer
 from kvstore import backup
 from kvstore.backup.restoring import shown
 from kvstore.options import parse_duration
+from kvstore.replica.endpoint import is_endpoint
 
 from .command import ExitCode, Settings, new_app, run, write_json, write_line, write_table
 from .snapshot import seconds_of
@@ -71,6 +73,15 @@ def _key(path: Path | None) -> bytes | None:
 def follow(
     ctx: typer.Context,
     to: Annotated[str, typer.Option("--to", metavar="URL", help="Where the backup goes.")],
+    source: Annotated[
+        str,
+        typer.Option(
+            "--from",
+            metavar="URL",
+            help="An etcd cluster or a served store, etcd://h1,h2,h3; --data-dir then keeps a copy, from which the "
+            "next run goes on. [default: the store in --data-dir]",
+        ),
+    ] = "",
     once: Annotated[bool, typer.Option("--once", help="Bring it up to date, and end.")] = False,
     interval: Annotated[str, typer.Option(help="How often to look at the log.")] = "1s",
     snapshot_every: Annotated[str, typer.Option(help="How often a new generation begins.")] = "24h",
@@ -85,14 +96,10 @@ def follow(
 ) -> None:
     """Bring a store's snapshots and log to URL, beside the process that writes it, until told to stop."""
     settings = Settings.of(ctx)
-    settings.check_exists()
-    options = settings.load_options(read_only=True)
-    chosen = {name: getattr(options, name) for name in ("backend", "wal_dir") if getattr(options, name)}
     follower = backup.new_follower(
-        settings.directory,
-        to,
+        to=to,
         key=_key(key_file),
-        options=chosen,
+        **(_cluster(settings, source) if source else _store(settings)),
         interval_seconds=parse_duration(interval),
         snapshot_seconds=parse_duration(snapshot_every),
         keep=backup.Keep.parse(keep) if keep else None,
@@ -112,6 +119,27 @@ def follow(
         write_line(f"{to} has revision {done.revision} (generation {done.generation or 'none'})")
     if done.error:
         raise typer.Exit(ExitCode.FAILED)
+
+
+def _store(settings: Settings) -> dict[str, Any]:
+    """What ``new_follower`` takes for a store here."""
+    settings.check_exists()
+    options = settings.load_options(read_only=True)
+    chosen = {name: getattr(options, name) for name in ("backend", "wal_dir") if getattr(options, name)}
+    return {"source": settings.directory, "options": chosen}
+
+
+def _cluster(settings: Settings, url: str) -> dict[str, Any]:
+    """What ``new_follower`` takes for a store elsewhere."""
+    if not is_endpoint(url):
+        raise UsageError(f"--from {url}: not the URL of a server, such as etcd://127.0.0.1:2379")
+    kind = {"backend": settings.backend} if settings.backend else {}
+    return {
+        "source": url,
+        "data_dir": settings.data_dir,
+        "options": kind,
+        "connect": settings.client_options(),
+    }
 
 
 def restore(

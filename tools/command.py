@@ -178,14 +178,11 @@ class Settings:
     def _connect(self) -> Store:
         import kvstore
 
-        options: dict[str, Any] = {}
-        for assignment in self.options:
-            name, equals, value = assignment.partition("=")
-            if not equals:
-                raise UsageError(f"--set {assignment}: not NAME=VALUE")
-            name = name.replace("-", "_")
-            options[name] = _as_a_client_takes_it(name, value)
-        return kvstore.connect(self.url, **options)
+        return kvstore.connect(self.url, **self.client_options())
+
+    def client_options(self) -> dict[str, Any]:
+        """What ``--set`` says of a client."""
+        return client_options(self.options)
 
     def open_existing(self, **changes: Any) -> Store:
         """An existing store, mostly for writing: a misspelt name must not become a new, empty store."""
@@ -201,6 +198,18 @@ class Settings:
         if not directory.snap.is_dir():
             raise NotAStore(f"{directory.root} is not a store", directory.root)
         return directory
+
+
+def client_options(assignments: Iterable[str]) -> dict[str, Any]:
+    """Options of a client, from NAME=VALUE."""
+    options: dict[str, Any] = {}
+    for assignment in assignments:
+        name, equals, value = assignment.partition("=")
+        if not equals:
+            raise UsageError(f"--set {assignment}: not NAME=VALUE")
+        name = name.replace("-", "_")
+        options[name] = _as_a_client_takes_it(name, value)
+    return options
 
 
 def _as_a_client_takes_it(name: str, value: str) -> Any:

@@ -36,6 +36,7 @@ COMMANDS = (
     "inspect_store",
     "migrate",
     "serve",
+    "replica",
     "dump",
     "lock",
 )
@@ -54,8 +55,11 @@ MODULES = {
 
 
 def main() -> None:
-    if sys.argv[1:2] == ["serve"]:  # reads its command line itself, and needs no package for that
-        sys.exit(import_module(".serve", __package__).run(sys.argv[2:]))
+    if sys.argv[1:2] in (
+        ["serve"],
+        ["replica"],
+    ):  # they read their command line themselves, without other packages
+        sys.exit(import_module(f".{sys.argv[1]}", __package__).run(sys.argv[2:]))
     try:
         from .command import run
     except ModuleNotFoundError as error:

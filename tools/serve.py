@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 import kvstore
 from kvstore import verification
+from kvstore.engine import LocalEngine
 from kvstore.errors import Corruption, KVStoreError, NotAStore, StoreLocked
 from kvstore.files import OSDisk
 from kvstore.foreign import recognize_foreign
@@ -96,13 +97,13 @@ def run(arguments: Sequence[str]) -> int:
     try:
         return Process(config).run()
     except (KVStoreError, OSError) as error:
-        logger.critical("cannot serve", extra={"error": str(error), **_notes(error)})
+        logger.critical("cannot serve", extra={"error": str(error), **notes_of(error)})
         return 1
     except KeyboardInterrupt:
         return 130
 
 
-def _notes(error: BaseException) -> dict[str, Any]:
+def notes_of(error: BaseException) -> dict[str, Any]:
     notes = getattr(error, "__notes__", [])
     return {"help": "; ".join(notes)} if notes else {}
 
@@ -165,10 +166,16 @@ class Process:
 
     def __init__(self, config: Config) -> None:
         self._config = config
-        self._store = open_store(config)
+        self._open()
         self._stop: Callable[[], object] | None = None
         """Called by the first signal."""
         self._was_signaled = False
+
+    def _open(self) -> None:
+        self._store = open_store(self._config)
+
+    def _close(self) -> None:
+        self._store.close()
 
     def run(self) -> int:
         """Serve until a signal, or until the store is poisoned; the exit code."""
@@ -178,7 +185,7 @@ class Process:
             with self._backup(), asyncio.Runner(loop_factory=loop_factory()) as runner:
                 code = runner.run(self._serve())
         finally:
-            self._store.close()
+            self._close()
         logger.info("closed", extra={"path": self._config.data_dir})
         return code
 
@@ -206,29 +213,40 @@ class Process:
         self._stop = lambda: loop.call_soon_threadsafe(stop.set)
         if self._was_signaled:
             stop.set()
-        config, engine = self._config, self._store.engine
-        serving = await Serving.begin(
-            engine, config.listeners, config.settings, self._tls(), reuse_port=config.reuse_port
-        )
-        logger.info("ready to serve client requests", extra={"addresses": serving.endpoints})
-        systemd.notify(systemd.READY)
-        failure = await self._stopped(stop)
-        systemd.notify(systemd.STOPPING)
-        await serving.stop(GRACE_SECONDS)
+        failure = await self._served(stop)
         if failure is not None:
             logger.critical("the store takes no writes any more", extra={"error": repr(failure)})
         return 0 if failure is None else 1
 
+    async def _served(self, stop: asyncio.Event) -> BaseException | None:
+        """Serve until told to stop, or until the store is poisoned: then what it was poisoned by."""
+        serving = await self._begin(self._store.engine)
+        systemd.notify(systemd.READY)
+        failure = await self._stopped(stop)
+        systemd.notify(systemd.STOPPING)
+        await serving.stop(GRACE_SECONDS)
+        return failure
+
+    async def _begin(self, engine: LocalEngine) -> Serving:
+        config = self._config
+        serving = await Serving.begin(
+            engine, config.listeners, config.settings, self._tls(), reuse_port=config.reuse_port
+        )
+        logger.info("ready to serve client requests", extra={"addresses": serving.endpoints})
+        return serving
+
     async def _stopped(self, stop: asyncio.Event) -> BaseException | None:
         """Wait for the end; what poisoned the store, if that was it."""
-        life = self._store.engine.core.life
-        while life.failure is None:
+        while (failure := self._failure()) is None:
             try:
                 await asyncio.wait_for(stop.wait(), FAILURE_POLL_SECONDS)
                 return None
             except TimeoutError:
                 continue
-        return life.failure
+        return failure
+
+    def _failure(self) -> BaseException | None:
+        return self._store.engine.core.life.failure
 
     def _tls(self) -> TLSSettings:
         config = self._config

@@ -12,6 +12,8 @@ catalogue    what lies at a target
 pieces       the log, read as it grows
 sources      an open store, or the directory of one that another process writes
 follower     bringing one to the other
+cluster      the same for a cluster elsewhere, by way of a replica of it
+followed     what a replica takes from a target
 keeping      which generations to keep
 restoring    the way back
 
@@ -27,6 +29,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from kvstore.backup.catalogue import Broken, Catalogue, Generation
+from kvstore.backup.cluster import ClusterFollower
 from kvstore.backup.errors import NoSuchObject, NotCovered, TargetFailed, WrongKey
 from kvstore.backup.follower import Follower, Settings
 from kvstore.backup.follower import prune as _prune
@@ -36,6 +39,8 @@ from kvstore.backup.sealing import read_key
 from kvstore.backup.sources import source_of
 from kvstore.backup.targets import Target, open_target
 from kvstore.core import BackupStatus
+from kvstore.options import BadOption
+from kvstore.replica.endpoint import is_endpoint
 from kvstore.snapshot.restore import NewStore, Restored
 from kvstore.store import Store
 from kvstore.verification.report import Report
@@ -43,6 +48,7 @@ from kvstore.verification.report import Report
 __all__ = [
     "BackupStatus",
     "Broken",
+    "ClusterFollower",
     "Follower",
     "Generation",
     "Keep",
@@ -77,9 +83,17 @@ def new_follower(
     *,
     key: bytes | None = None,
     options: Mapping[str, Any] | None = None,
+    data_dir: str | os.PathLike[str] = "",
+    connect: Mapping[str, Any] | None = None,
     **settings: Any,
-) -> Follower:
+) -> Follower | ClusterFollower:
     """A follower that has not begun: call ``step`` for one step, ``run`` for all. See ``follow``."""
+    if isinstance(source, str) and is_endpoint(source):
+        chosen = Settings(**settings)
+        place = os.fspath(data_dir)
+        return ClusterFollower(source, _shelf(to, key), chosen, place, connect or {}, options or {})
+    if data_dir or connect:
+        raise BadOption("data_dir and connect are for the backup of a cluster: give its URL as the source")
     return Follower(source_of(source, dict(options or {})), _shelf(to, key), Settings(**settings))
 
 
@@ -89,16 +103,22 @@ def follow(
     *,
     key: bytes | None = None,
     options: Mapping[str, Any] | None = None,
+    data_dir: str | os.PathLike[str] = "",
+    connect: Mapping[str, Any] | None = None,
     **settings: Any,
-) -> Follower:
+) -> Follower | ClusterFollower:
     """Back up a store continuously, on a thread of its own, until the answer is closed.
 
     ``source``: an open store, or the data directory of one that another process may be writing (``options``: of its
-    opening, such as ``wal_dir``). ``key``: 32 bytes to encrypt with. ``settings``: the fields of ``Settings``. What
-    goes wrong later is in ``status()``, is logged, and is tried again. Raises ``NotAStore``, ``MissingDependency``,
-    ``BadOption``, ``NoThread``.
+    opening, such as ``wal_dir``); or the URL of an etcd cluster or a served store, such as ``etcd://h1,h2,h3``. Of
+    that a copy is kept in ``data_dir`` (empty: a temporary one; ``options``: of the copy, such as ``backend``), and
+    ``connect`` has options of ``kvstore.connect``.
+
+    ``key``: 32 bytes to encrypt with. ``settings``: the fields of ``Settings``. What goes wrong later is in
+    ``status()``, is logged, and is tried again. Raises ``NotAStore``, ``MissingDependency``, ``BadOption``,
+    ``NoThread``.
     """
-    made = new_follower(source, to, key=key, options=options, **settings)
+    made = new_follower(source, to, key=key, options=options, data_dir=data_dir, connect=connect, **settings)
     made.begin()
     return made
 

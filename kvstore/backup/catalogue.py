@@ -109,6 +109,8 @@ class Generation:
     """What the store had durably written by then is here."""
     damage: list[str] = field(default_factory=list)
     """Manifests that cannot be read, so what they name is left out."""
+    newest_manifest: str = ""
+    """The one that reaches furthest, which may still grow; empty: there is none."""
 
     @property
     def revision(self) -> int:
@@ -214,6 +216,13 @@ class Catalogue:
             raise Corruption(found.broken[-1].reason, found.broken[-1].name)
         return found.generations
 
+    def log_manifest(self, name: str) -> LogManifest | None:
+        """A manifest of pieces as it is now; None if it is not there. Raises ``Corruption``."""
+        try:
+            return self._manifest(name, _log_of)
+        except NoSuchObject:
+            return None
+
     def _claimed_ms(self, generation: str, names: list[str]) -> int:
         """The newest moment that any manifest of a broken generation speaks of."""
         claimed_ms = begun_ms(generation)
@@ -225,12 +234,15 @@ class Catalogue:
 
     def _generation(self, name: str, names: list[str]) -> Generation:
         generation = Generation(name, self._manifest(snapshot_manifest_name(name), _snapshot_of))
-        manifests = []
+        manifests: list[LogManifest] = []
         for manifest in names:
             if not _is_log_manifest(manifest, name):
                 continue
             try:
-                manifests.append(self._manifest(manifest, _log_of))
+                found = self._manifest(manifest, _log_of)
+                if not manifests or found.complete_at_ms >= max(each.complete_at_ms for each in manifests):
+                    generation.newest_manifest = manifest
+                manifests.append(found)
             except NoSuchObject:
                 continue
             except Corruption as error:
@@ -278,6 +290,12 @@ def chunk_name(generation: str, number: int) -> str:
 
 def log_manifest_name(generation: str, run: str, part: int) -> str:
     return f"{generation}/log-{run}-{part:06d}.json"
+
+
+def next_log_manifest_name(name: str) -> str:
+    """That of the manifest which the same run puts when one is full."""
+    begin, number = name[: -len("000000.json")], int(name[-len("000000.json") : -len(".json")])
+    return f"{begin}{number + 1:06d}.json"
 
 
 def piece_name(generation: str, run: str, number: int, first_index: int) -> str:

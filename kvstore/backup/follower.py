@@ -54,6 +54,7 @@ LOG_BYTES_LEAST = 256 << 20
 HEARTBEAT_SECONDS = 30.0
 """How often a manifest is put when there is nothing new, so that others see that the backup is complete."""
 RETRY_SECONDS_MAX = 60.0
+STALE_MS = 60_000
 PRUNE_SECONDS = 600.0
 
 
@@ -222,15 +223,15 @@ class Follower:
         """Put everything that the log has after the last piece, and say so."""
         going = self._going
         assert going is not None
-        now_ms = self._now_ms()
+        as_of_ms = self._source.as_of_ms(self._now_ms())
         files, limit = self._log.look(), self._settings.piece_bytes
         is_new = False
         for content in read_pieces(files, going.snapshot.index, going.snapshot.revision, going.place, limit):
             is_new = True
             self._publish(going, self._put_piece(going, content), content.place)
         if is_new or time.monotonic() - self._claimed_at >= HEARTBEAT_SECONDS:
-            self._claim(going, now_ms, going.pieces)
-        going.complete_at_ms = max(now_ms, going.complete_at_ms)
+            self._claim(going, max(as_of_ms, going.complete_at_ms), going.pieces)
+        going.complete_at_ms = max(as_of_ms, going.complete_at_ms)
         self._complete_at_ms = max(going.complete_at_ms, self._complete_at_ms)
         if going.place is not None and self._draft is None:
             self._log.let_go(going.place.segment)
@@ -271,6 +272,8 @@ class Follower:
     def _is_old(self, going: _Going) -> bool:
         if going.place is None or going.place.last_index <= going.snapshot.index:
             return False
+        if self._now_ms() - self._source.as_of_ms(self._now_ms()) > STALE_MS:
+            return False  # a copy whose source is away: a generation begins when it is complete again
         if self._now_ms() - going.snapshot.time_ms >= self._settings.snapshot_seconds * 1000:
             return True
         return going.log_bytes >= max(LOG_BYTES_LEAST, LOG_SHARE * going.snapshot.size_bytes)

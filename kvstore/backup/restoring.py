@@ -63,7 +63,12 @@ def choose(generations: list[Generation], moment: Moment) -> Generation:
     usable = [each for each in generations if covers(each, moment)]
     if not usable:
         raise NotCovered(f"{moment} is in no generation; there are {', '.join(map(span, generations))}")
-    return max(usable, key=lambda each: (each.snapshot.revision != moment.revision, each.snapshot.index))
+    return max(usable, key=lambda each: (each.snapshot.revision != moment.revision, *_age(each)))
+
+
+def _age(generation: Generation) -> tuple[int, int]:
+    """Higher for a newer one: entries are numbered anew where the copy of a cluster was made anew, revisions never."""
+    return generation.snapshot.revision, generation.snapshot.index
 
 
 def span(generation: Generation) -> str:

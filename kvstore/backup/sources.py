@@ -1,4 +1,8 @@
-"""What is backed up: a store that is open in this process, or a data directory that another process may be writing."""
+"""What is backed up: a store that is open in this process, or a data directory that another process may be writing.
+
+Or a copy of a cluster, which a replica keeps (``kvstore.replica``): its log is what goes to the target, and what it
+says of when it was complete is about the cluster.
+"""
 
 from __future__ import annotations
 
@@ -9,11 +13,12 @@ from typing import Any, Protocol
 
 from kvstore import layout
 from kvstore.core import BackupStatus
-from kvstore.errors import NotAStore, Unsupported
+from kvstore.errors import NotAStore, StoreUnreachable, Unsupported
 from kvstore.layout import DataDir
 from kvstore.options import Options
 from kvstore.recognition import backend_of
 from kvstore.recovery import open_engine
+from kvstore.replica.replica import Replica
 from kvstore.snapshot.reader import SnapshotInfo
 from kvstore.store import Store
 
@@ -26,6 +31,9 @@ class Source(Protocol):
     @property
     def watched_by(self) -> list[Callable[[], BackupStatus]]:
         """Where the store looks how far its backups are."""
+
+    def as_of_ms(self, now_ms: int) -> int:
+        """What was written by then is in the directory's log, durably or about to be synced; asked before a look."""
 
     def snapshot(self, path: Path) -> SnapshotInfo: ...
 
@@ -41,6 +49,9 @@ class OpenStore:
         self.directory: DataDir = directory
         self.cluster_id: int = store.engine.cluster_id
         self.watched_by: list[Callable[[], BackupStatus]] = store.engine.core.backups
+
+    def as_of_ms(self, now_ms: int) -> int:
+        return now_ms
 
     def snapshot(self, path: Path) -> SnapshotInfo:
         return self._store.snapshot(path)
@@ -59,9 +70,31 @@ class Directory:
         self.cluster_id = segments[-1].cluster_id
         self.watched_by: list[Callable[[], BackupStatus]] = []
 
+    def as_of_ms(self, now_ms: int) -> int:
+        return now_ms
+
     def snapshot(self, path: Path) -> SnapshotInfo:
         with Store(open_engine(self.directory.root, Options.load(self._options))) as store:
             return store.snapshot(path)
+
+
+class Copy:
+    """The store of a replica, which has the cluster id of its source. It is there once the replica has caught up."""
+
+    def __init__(self, replica: Replica) -> None:
+        self._replica = replica
+        self.directory: DataDir = replica.directory
+        self.cluster_id = replica.source_cluster_id
+        self.watched_by: list[Callable[[], BackupStatus]] = []
+
+    def as_of_ms(self, now_ms: int) -> int:
+        return min(self._replica.complete_at_ms, now_ms)
+
+    def snapshot(self, path: Path) -> SnapshotInfo:
+        store = self._replica.store
+        if store is None:
+            raise StoreUnreachable(self.directory.root, "is made anew")
+        return store.snapshot(path)
 
 
 def source_of(source: Store | str | os.PathLike[str], options: dict[str, Any]) -> Source:

@@ -249,7 +249,7 @@ class MeasuredReadEngine(MeasuredReads, ReadEngine):
 class MeasuredEngine(MeasuredReads, LocalEngine):
     """An engine that counts its calls. (Its work is timed through ``Core.timed``.)"""
 
-    _planner_kind = MeasuredPlanner
+    _planner_kind: type[Planner] = MeasuredPlanner
 
     def _make_planner(self, core: Core) -> Planner:
         planner = super()._make_planner(core)

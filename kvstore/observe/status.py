@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from kvstore import layout
 from kvstore._version import __version__
-from kvstore.core import BackupStatus, ReadCore
+from kvstore.core import BackupStatus, ReadCore, ReplicaStatus
 from kvstore.model import Alarm
 from kvstore.mvcc.marks import Marks
 from kvstore.mvcc.schema import parse_u64
@@ -75,6 +75,8 @@ class Status:
     """Damaged files that an opening or a repair set aside; their replacements are sound."""
     backups: tuple[BackupStatus, ...] = ()
     """Those that go on in this process (``kvstore.backup.follow``)."""
+    replica: ReplicaStatus | None = None
+    """How far it is behind its source, if it is a replica that is open in this process."""
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
@@ -124,6 +126,7 @@ def status_of(core: ReadCore, hub: Hub | None) -> Status:
         errors=tuple(life.reasons()),
         set_aside=tuple(path.name for path in directory.set_aside()) if directory else (),
         backups=tuple(ask() for ask in core.backups),
+        replica=core.follows[0]() if core.follows else None,
     )
 
 

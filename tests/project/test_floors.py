@@ -33,7 +33,7 @@ FLOORS = (
         "protocol calls scans compound store opened awaited_writes aio map_view foreign served salvage",
     ),
     ("recipes", "recipes"),
-    ("backups", "backup"),
+    ("backups and replicas", "backup replica"),
     ("kvstore", "testing adapters __main__"),
     ("the network", "network"),
 )

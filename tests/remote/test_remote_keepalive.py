@@ -177,6 +177,9 @@ class _ScriptedStream:
                 self._receiver.received, pb.LeaseKeepAliveResponse(ID=lease, TTL=60).SerializeToString()
             )
 
+    def hold(self, is_held: bool) -> None:
+        """Nobody asks for that."""
+
     def cancel(self) -> None:
         self._is_over = True
 

@@ -121,8 +121,16 @@ class Receiver(Sender):
         self.holding = False
         self._give()
         for stream in self.streams.values():
-            if stream.owed_bytes > self._give_stream_bytes:
-                self._give_stream(stream)
+            self.give_stream_back(stream)
+
+    def give_stream_back(self, stream: Stream) -> None:
+        """Give back what a stream owes, unless it is to wait."""
+        if (
+            stream.owed_bytes > self._give_stream_bytes
+            and stream.remote_open
+            and not (self.holding or stream.holding)
+        ):
+            self._give_stream(stream)
 
     # --- the loop --------------------------------------------------------------------------------------------
 
@@ -206,8 +214,8 @@ class Receiver(Sender):
             self._spend()
         stream.owed_bytes += size
         self.handler.data(stream, payload, False)
-        if stream.owed_bytes > self._give_stream_bytes and stream.remote_open and not self.holding:
-            self._give_stream(stream)
+        if stream.owed_bytes > self._give_stream_bytes:
+            self.give_stream_back(stream)
 
     def _on_late_data(self, stream_id: int, stream: Stream | None) -> None:
         """DATA for a stream that is not open on the peer's side."""

@@ -12,6 +12,7 @@ class Stream:
     __slots__ = (
         "answered",
         "ending",
+        "holding",
         "id",
         "local_open",
         "open",
@@ -45,6 +46,8 @@ class Stream:
         self.receive_window = receive_window
         self.owed_bytes = 0
         """What was received and not yet given back with WINDOW_UPDATE."""
+        self.holding = False
+        """While true, its window is not given back: the peer stops sending when that is used up."""
         self.remaining_bytes = -1
         """What content-length still promises; -1 without one."""
 

@@ -148,6 +148,10 @@ class StreamCall(Exchange):
         if self.connection is not None and self.stream is not None:
             self.connection.finish(self.stream)
 
+    def hold(self, is_held: bool) -> None:
+        if self.connection is not None and self.stream is not None and not self.is_done:
+            self.connection.hold(self.stream, is_held)
+
     def cancel(self) -> None:
         self.is_done = True
         self._client.forget(self)

@@ -33,6 +33,7 @@ from google.protobuf.message import DecodeError
 from kvstore.errors import (
     Corruption,
     DeadlineExceeded,
+    IsReplica,
     KVStoreError,
     OutcomeUnknown,
     Reentered,
@@ -326,6 +327,9 @@ class Client:
             self._after(self.tokens.renew(), call)
             return
         error = error_of(code, text)
+        if isinstance(error, IsReplica) and len(self.endpoints) == 1:
+            self._fail(call, error)  # there is no other server that might take it
+            return
         if is_members(code, text) and self.endpoints.has_others:
             self._leave(call.connection, error)
         self._ended(call, outcome_of(code, text), error)

@@ -152,6 +152,13 @@ class Connection(asyncio.Protocol):
             self.http2.finish(stream)
             self._flush_soon()
 
+    def hold(self, stream: Stream, is_held: bool) -> None:
+        """Have the server stop sending more of an answer, or go on."""
+        stream.holding = is_held
+        if stream.open and not is_held:
+            self.http2.give_stream_back(stream)
+            self._flush_soon()
+
     def cancel(self, stream: Stream) -> None:
         if stream.open:
             stream.owner = None

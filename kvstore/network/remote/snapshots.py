@@ -29,6 +29,8 @@ from kvstore.snapshot.reader import SnapshotInfo
 DIGEST_BYTES = 32
 SILENT_SECONDS = 60.0
 """In which a part has to come. A server may write the whole file before it sends the first."""
+WAITING_BYTES = 4 << 20
+"""What may wait for the disk before the server is told to stop, until half of it is written."""
 
 
 class Client(Streams, Protocol):
@@ -38,12 +40,47 @@ class Client(Streams, Protocol):
 class Download:
     """The parts as they come: received on the client's loop, taken by the thread that writes."""
 
-    def __init__(self) -> None:
-        self.bell = Bell()
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self._bell = Bell()
+        self._stream: Stream | None = None
         self._parts: deque[bytes] = deque()
         self._error: KVStoreError | None = None
         self._has_ended = False
+        self._received_bytes = self._taken_bytes = 0
+        """Each is counted by one thread."""
+        self._is_held = False
         self.remaining_bytes = 0
+
+    def start(self) -> None:
+        self._client.soon(self._open)
+
+    def cancel(self) -> None:
+        self._client.soon(self._cancel)
+
+    @property
+    def waiting_bytes(self) -> int:
+        """What was received and is not taken."""
+        return self._received_bytes - self._taken_bytes
+
+    # --- on the client's loop ---------------------------------------------------------
+
+    def _open(self) -> None:
+        self._stream = self._client.open(SNAPSHOT, self)
+        self._stream.send(b"")
+        self._stream.finish()
+
+    def _cancel(self) -> None:
+        if self._stream is not None:
+            self._stream.cancel()
+
+    def _hold(self) -> None:
+        """Have the server stop, or go on."""
+        is_full = self.waiting_bytes > (WAITING_BYTES // 2 if self._is_held else WAITING_BYTES)
+        if self._stream is not None and is_full is not self._is_held:
+            self._is_held = is_full
+            self._stream.hold(is_full)
+            self._bell.ring()  # whoever takes has perhaps taken everything meanwhile
 
     def received(self, message: bytes) -> None:
         try:
@@ -52,26 +89,38 @@ class Download:
             self.ended(Corruption(f"a part of the snapshot is no message: {error}", "the server"))
             return
         self.remaining_bytes = part.remaining_bytes
+        self._received_bytes += len(part.blob)
         self._parts.append(part.blob)
-        self.bell.ring()
+        self._bell.ring()
+        self._hold()
 
     def ended(self, error: KVStoreError | None) -> None:
         self._error = self._error or error
         self._has_ended = True
-        self.bell.ring()
+        self._bell.ring()
+
+    # --- on the thread that writes ----------------------------------------------------
 
     def next(self) -> bytes:
         """The next part; empty at the end. Waits. Raises what ended it early."""
         while True:
             has_ended = self._has_ended
             if self._parts:
-                return self._parts.popleft()
+                part = self._parts.popleft()
+                self._taken_bytes += len(part)
+                self._go_on()
+                return part
             if has_ended:
                 if self._error is not None:
                     raise self._error
                 return b""
-            if not self.bell.wait(SILENT_SECONDS):
+            self._go_on()
+            if not self._bell.wait(SILENT_SECONDS):
                 raise Unavailable(f"no part of the snapshot in {SILENT_SECONDS:g} seconds")
+
+    def _go_on(self) -> None:
+        if self._is_held and self.waiting_bytes <= WAITING_BYTES // 2:
+            self._client.soon(self._hold)
 
 
 def take(
@@ -99,23 +148,12 @@ def take(
 
 
 def _download(client: Client, path: Path, progress: Progress | None, disk: Disk) -> None:
-    download = Download()
-    opened: list[Stream] = []
-
-    def begin() -> None:
-        opened.append(client.open(SNAPSHOT, download))
-        opened[0].send(b"")
-        opened[0].finish()
-
-    def cancel() -> None:
-        for stream in opened:
-            stream.cancel()
-
+    download = Download(client)
     if os.path.lexists(path):
         disk.remove(path)
     file = disk.create(path)
     try:
-        client.soon(begin)
+        download.start()
         digest, tail, offset = hashlib.sha256(), b"", 0
         while part := download.next():
             file.pwrite(part, offset)
@@ -131,5 +169,5 @@ def _download(client: Client, path: Path, progress: Progress | None, disk: Disk)
             )
         file.sync()
     finally:
-        client.soon(cancel)
+        download.cancel()
         file.close()

@@ -47,6 +47,9 @@ class Stream(Protocol):
     def finish(self) -> None:
         """No more messages from us: a server that has been asked for a list waits for that."""
 
+    def hold(self, is_held: bool) -> None:
+        """Whether the server is to stop once what may be under way (``Limits.stream_window_bytes``) has come."""
+
     def cancel(self) -> None:
         """RST_STREAM with CANCEL. ``ended`` is not called any more."""
 

@@ -43,6 +43,7 @@ def _status(endpoint: Endpoint) -> bytes:
         raftAppliedIndex=found.last_index,
         errors=[f"memberID:{alarm.member_id} alarm:{alarm.alarm} " for alarm in alarms],
         dbSizeInUse=found.in_use_bytes,
+        isLearner=found.replica is not None,
     )
     if dialect >= V3_6:
         response.storageVersion = dialect.cluster_version
