@@ -26,7 +26,7 @@ BIN := $(VENV)/bin
 PACKAGE := pyproject.toml setup.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all fast lint check cover soak compare bench etcd clean
+.PHONY: help demo test test-all fast lint check cover soak compare bench bench-quick etcd clean
 
 help: ## This list.
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -65,8 +65,11 @@ soak: $(VENV)/ready-test ## The long runs, whose figures the documents give.
 compare: $(VENV)/ready-test ## Compare with the etcd on PATH (or KVSTORE_ETCD=...), tens of thousands of requests.
 	$(BIN)/python -m pytest -n $(WORKERS) -m "soak or not soak" --timeout 0 tests/etcd/test_against_etcd.py
 
-bench: $(VENV)/ready-bench ## Measure against other stores.
-	$(BIN)/python -m kvstore.tools.lab.bench
+bench: $(VENV)/ready-bench ## Measure against other stores, and write docs/measured.md.
+	$(BIN)/python -m kvstore.tools.lab.bench --page docs
+
+bench-quick: $(VENV)/ready-bench ## The same, tiny: to see that it works.
+	$(BIN)/python -m kvstore.tools.lab.bench --quick
 
 etcd: ## Install etcd and etcdctl (Debian, as root) for the tests that ask a real one.
 	@command -v etcd >/dev/null && command -v etcdctl >/dev/null && echo "etcd is installed" || \

@@ -8,11 +8,14 @@ from typing import Any
 import pytest
 from kvstore.tools.command import ExitCode, run
 from kvstore.tools.lab.bench import register
+from kvstore.tools.lab.benchmarks import contest as contest_module
 from kvstore.tools.lab.benchmarks.catalogue import ROWS
 from kvstore.tools.lab.benchmarks.contest import Contest, Sample, Settings, hold, row
 from kvstore.tools.lab.benchmarks.etcd_load import EventCounter, MessageCounter, revision_of, update_message
 from kvstore.tools.lab.benchmarks.http2 import grpc_message, prepared
+from kvstore.tools.lab.benchmarks.machine import _ours
 from kvstore.tools.lab.benchmarks.place import Place
+from kvstore.tools.lab.benchmarks.rows_life import _paced
 from kvstore.tools.lab.benchmarks.server import RANGE
 
 from kvstore.etcdpb.messages import etcdserverpb as pb
@@ -85,6 +88,39 @@ def test_a_picture_is_drawn(tmp_path: Path) -> None:
     picture = tmp_path / "result.png"
     _run(tmp_path, "--only", "checkpoint-p99", "--backend", "lmdb", "--plot", str(picture))
     assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_page_is_written_with_a_picture_for_each_area(tmp_path: Path) -> None:
+    """``--page`` writes where it was measured, on which build of Python and of ours, a line for each
+    contestant and goal, and an SVG of each area, small enough to keep."""
+    pytest.importorskip("matplotlib")
+    _run(
+        tmp_path,
+        "--only",
+        "checkpoint-p99",
+        "--only",
+        "watch-delay",
+        "--backend",
+        "lmdb",
+        "--page",
+        str(tmp_path),
+    )
+    text = (tmp_path / "measured.md").read_text()
+    assert "PGO" in text and f"kvstore at {_ours()}" in text and "fdatasync p50" in text
+    assert "**`checkpoint-p99`**" in text and "| kvstore/lmdb, without |" in text and "≤ 1.3x" in text
+    pictures = {path.name: path.read_text() for path in (tmp_path / "measured").iterdir()}
+    assert set(pictures) == {"open.svg", "watch.svg"} and all(f"measured/{name}" in text for name in pictures)
+    assert all("<svg" in picture and len(picture) < 60_000 for picture in pictures.values())
+
+
+def test_paced_work_is_called_as_often_as_the_pace_says() -> None:
+    """So many calls in the time, at least five, and one before the clock runs."""
+    calls = list[None]()
+    assert _paced(500, 0.02, lambda: calls.append(None)).value >= 0
+    assert len(calls) == 1 + 10
+    calls.clear()
+    _paced(500, 0.002, lambda: calls.append(None))
+    assert len(calls) == 1 + 5
 
 
 def test_an_unknown_row_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:
@@ -237,3 +273,12 @@ def test_the_load_generator_counts_messages_whatever_the_pieces(size: int) -> No
     assert counter.messages == 2
     counter.feed(stream[-1:])
     assert counter.messages == 3
+
+
+@pytest.mark.parametrize(("implementation", "bound"), [("python", 2), ("native", 4)])
+def test_a_goal_may_have_another_bound_with_the_native_core(
+    monkeypatch: pytest.MonkeyPatch, implementation: str, bound: float
+) -> None:
+    """Which one applies is decided by what runs."""
+    monkeypatch.setattr(contest_module, "IMPLEMENTATION", implementation)
+    assert contest_module.reachable(2, 4) == bound

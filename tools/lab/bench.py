@@ -4,6 +4,7 @@
     python -m kvstore.tools.lab.bench --quick               small and short: a look, not a result
     python -m kvstore.tools.lab.bench --only get --only put-1 --json-file result.json --plot result.png
     python -m kvstore.tools.lab.bench --sync-delay-ms 10    as on a slow disk
+    python -m kvstore.tools.lab.bench --page docs           what docs/measured.md holds
 
 What is measured, and how to read it: docs/benchmarks.md. The exit code is 1 if a row failed; a missed goal is a result.
 """
@@ -51,6 +52,9 @@ def bench(
     ] = None,
     json_file: Annotated[Path | None, typer.Option(help="Write all figures to this file, as JSON.")] = None,
     plot: Annotated[Path | None, typer.Option(help="Write a plot to this file (PNG).")] = None,
+    page: Annotated[
+        Path | None, typer.Option(help="Write measured.md, with a plot for each area, to this folder.")
+    ] = None,
 ) -> None:
     """Measure this store against others, in turns. With --json the figures go to stdout, the table to stderr."""
     from .benchmarks import session
@@ -73,6 +77,7 @@ def bench(
         Sizes(**sizes, sync_delay_ms=sync_delay_ms, backends=backends),  # type: ignore[arg-type]  # pairs is whole
         directory,
         plot=plot,
+        page_in=page,
         on_stderr=settings.json,
     )
     if json_file is not None:

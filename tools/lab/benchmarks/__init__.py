@@ -8,5 +8,5 @@ peers      LMDB, SQLite, LevelDB ... behind one small face
 server, etcd_server     ours and a real etcd on the network, each in a process of its own
 etcd_load, load_loop, http2                             a load generator that is cheap enough: jobs, loop, frames
 rows_*     the rows (catalogue lists them): each function sets up one contest; its docstring says what is measured
-machine    where it ran                                 report     table, JSON, picture
+machine    where it ran          report     table, JSON, picture          page     the page of docs, with its pictures
 """

@@ -1,16 +1,25 @@
 """Jobs that need a process of their own: ``python -m kvstore.tools.lab.benchmarks.child '{...}'``.
 
 {"job": "memory", "path": ..., "backend": ..., "keys": N}   open, read, print the anonymous memory in bytes
+{"job": "written", "path": ..., "backend": ..., "keys": N, "puts": M}
+                                                            M updates; print what anonymous memory grew by
+{"job": "peer_written", "path": ..., "peer": ..., "keys": N, "puts": M}            the same, of a peer
+{"job": "idle", "path": ..., "backend": ..., "keys": N, "watched": ..., "written": ..., "seconds": S}
+                                                            do nothing; print CPU and wake-ups, both a second
 {"job": "victim", "path": ..., "backend": ..., "keys": N, "puts": M, "options": {...}}
                                                             write, print a line after M puts, write on until killed
 """
 
 from __future__ import annotations
 
+import gc
 import json
+import resource
 import signal
 import subprocess
 import sys
+import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +27,10 @@ from kvstore.model import PutRequest
 
 from . import ours
 from .contest import Settings
-from .workload import Workload
+from .peers import PEERS
+from .workload import PREFIX, TXN_PUTS, Workload
 
+SETTLE_SECONDS = 1.0
 _IN_FLIGHT = 64
 
 
@@ -37,6 +48,12 @@ def result(job: str, **arguments: Any) -> float:
     """Run a job that prints one number."""
     output, _ = start(job, **arguments).communicate()
     return float(output)
+
+
+def results(job: str, **arguments: Any) -> list[float]:
+    """Run a job that prints some numbers."""
+    output, _ = start(job, **arguments).communicate()
+    return [float(number) for number in output.split()]
 
 
 def kill_while_writing(path: Path, backend: str, keys: int, puts: int, **options: Any) -> None:
@@ -68,6 +85,42 @@ def _memory(job: dict[str, Any]) -> None:
         print(anonymous_bytes())
 
 
+def _written(job: dict[str, Any]) -> None:
+    workload = Workload(job["keys"])
+    before = anonymous_bytes()
+    with ours.open_store(Settings(), Path(job["path"]), job["backend"], quota_backend_bytes=0) as store:
+        for _ in range(job["puts"] // TXN_PUTS):
+            ours.put_all(store, workload.batch())
+        store.checkpoint()
+        gc.collect()
+        print(anonymous_bytes() - before)
+
+
+def _peer_written(job: dict[str, Any]) -> None:
+    workload = Workload(job["keys"])
+    before = anonymous_bytes()
+    peer = PEERS[job["peer"]](Path(job["path"]))
+    for _ in range(job["puts"] // TXN_PUTS):
+        peer.put_batch(workload.batch())
+    gc.collect()
+    print(anonymous_bytes() - before)
+    peer.close()
+
+
+def _idle(job: dict[str, Any]) -> None:
+    with ours.open_store(Settings(), Path(job["path"]), job["backend"]) as store, ExitStack() as stack:
+        if job["watched"]:
+            stack.enter_context(store.watch(prefix=PREFIX))
+        if job["written"]:
+            store.put(*Workload(job["keys"]).pair())
+        time.sleep(SETTLE_SECONDS)
+        before = resource.getrusage(resource.RUSAGE_SELF)
+        time.sleep(job["seconds"])
+        after = resource.getrusage(resource.RUSAGE_SELF)
+        cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+        print(cpu / job["seconds"], (after.ru_nvcsw - before.ru_nvcsw) / job["seconds"])
+
+
 def _victim(job: dict[str, Any]) -> None:
     workload, puts = Workload(job["keys"]), job["puts"]
     engine = ours.engine_of(Settings(), Path(job["path"]), job["backend"], **job["options"])
@@ -83,7 +136,14 @@ def _victim(job: dict[str, Any]) -> None:
 
 def main() -> None:
     job = json.loads(sys.argv[1])
-    {"memory": _memory, "victim": _victim}[job["job"]](job)
+    jobs = {
+        "memory": _memory,
+        "written": _written,
+        "peer_written": _peer_written,
+        "idle": _idle,
+        "victim": _victim,
+    }
+    jobs[job["job"]](job)
 
 
 if __name__ == "__main__":

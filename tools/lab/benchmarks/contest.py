@@ -21,7 +21,17 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
 
+import kvstore
+
 from .place import Place
+
+IMPLEMENTATION: str = getattr(kvstore, "__impl__", "python")
+"""What kvstore's hot paths are written in here: "python", or "native"."""
+
+
+def reachable(python: float, native: float) -> float:
+    """The bound of a goal, which is another one with the native core."""
+    return native if IMPLEMENTATION == "native" else python
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,6 +206,11 @@ class Row:
     title: str
     unit: str
     prepare: Callable[[Contest], None]
+
+    @property
+    def area(self) -> str:
+        """The module that it is in, without "rows"."""
+        return self.prepare.__module__.rpartition("rows_")[2]
 
     @property
     def what(self) -> str:

@@ -16,7 +16,8 @@ Takes one job as JSON and prints what it measured as JSON. ``clients`` calls are
     {"job": "fill",   "keys": 100000}                      every key once, in transactions of 100
     {"job": "single", "count": 100000, "keys": 1000}       ``count`` puts, one revision each
     {"job": "replay", "events": 1000000}                   watch from revision 1 until ``events`` events have come
-    {"job": "live",   "events": 200000, "clients": 4}      watch while transactions of 100 puts are written
+    {"job": "live",   "events": 200000, "clients": 4, "together": 100}
+                                           watch while transactions of 100 puts (1: single puts) are written
 """
 
 from __future__ import annotations
@@ -302,7 +303,8 @@ def live(job: Job) -> Result:
     loop = _watching(job, counter, start_revision=0)
     loop.run([], lambda: False, until=lambda: not counter.created)
     workload = Workload(job["keys"])
-    calls = (_txn(workload) for _ in range(expected // TXN_PUTS))
+    write, together = (_put, 1) if job["together"] == 1 else (_txn, TXN_PUTS)
+    calls = (write(workload) for _ in range(expected // together))
     clients = [Client(calls, []) for _ in range(job["clients"])]
     with loop.measured():
         loop.run(clients, lambda: True, until=lambda: counter.events < expected)

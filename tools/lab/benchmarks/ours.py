@@ -21,7 +21,7 @@ from kvstore.store import Store
 
 from .contest import Sample, Settings
 from .place import Place
-from .timing import per_second, rate
+from .timing import per_second, percentile, rate
 from .workload import Pair, Workload
 
 
@@ -152,19 +152,25 @@ def put_from_threads(store: Store, keys: int, threads: int, seconds: float) -> S
 def put_from_tasks(engine: LocalEngine, keys: int, tasks: int, seconds: float) -> Sample:
     """Each asyncio task puts, and puts again when that has returned. Closes the engine."""
 
-    async def write(store: AsyncStore, workload: Workload, end: float) -> int:
-        done = 0
-        while time.perf_counter() < end:
+    async def write(store: AsyncStore, workload: Workload, end: float) -> list[float]:
+        took, now = list[float](), time.perf_counter()
+        while now < end:
+            begun = now
             await store.put(*workload.pair())
-            done += 1
-        return done
+            now = time.perf_counter()
+            took.append(now - begun)
+        return took
 
     async def run() -> Sample:
         async with AsyncStore(engine) as store:
             workload = Workload(keys)
             cpu, begin = time.process_time(), time.perf_counter()
-            counts = await asyncio.gather(*(write(store, workload, begin + seconds) for _ in range(tasks)))
-            return per_second(sum(counts), time.perf_counter() - begin, time.process_time() - cpu)
+            all_took = await asyncio.gather(*(write(store, workload, begin + seconds) for _ in range(tasks)))
+            seconds_taken, cpu_taken = time.perf_counter() - begin, time.process_time() - cpu
+        took = [each for some in all_took for each in some]
+        sample = per_second(len(took), seconds_taken, cpu_taken)
+        p99_ms = percentile(took, 99) * 1000
+        return Sample(sample.value, {**sample.details, "p99_ms": p99_ms})
 
     return asyncio.run(run())
 

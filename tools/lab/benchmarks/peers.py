@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import sqlite3
 import time
 from collections.abc import Callable
 from importlib import import_module
@@ -137,6 +138,38 @@ class SQLite:
         self.db.close()
 
 
+class StandardSQLite:
+    """sqlite3 of the standard library: WAL mode, synchronous=FULL, one WITHOUT ROWID table."""
+
+    def __init__(self, path: Path) -> None:
+        self._db = sqlite3.connect(path / "db", isolation_level=None)
+        for pragma in ("journal_mode=wal", "synchronous=full"):
+            self._db.execute(f"pragma {pragma}")
+        self._db.execute("create table if not exists kv (key blob primary key, value blob) without rowid")
+
+    def put(self, key: bytes, value: bytes) -> None:
+        self._db.execute("insert or replace into kv values (?, ?)", (key, value))
+
+    def put_batch(self, pairs: list[Pair]) -> None:
+        self._db.execute("begin immediate")
+        self._db.executemany("insert or replace into kv values (?, ?)", pairs)
+        self._db.execute("commit")
+
+    def get_each(self, keys: list[bytes]) -> None:
+        execute = self._db.execute
+        for key in keys:
+            execute("select value from kv where key = ?", (key,)).fetchone()
+
+    def range(self, start: bytes, end: bytes) -> int:
+        rows = self._db.execute(
+            "select key, value from kv where key >= ? and key < ? order by key", (start, end)
+        )
+        return len(rows.fetchall())
+
+    def close(self) -> None:
+        self._db.close()
+
+
 class LevelDB:
     """plyvel with its defaults; writes with sync=True."""
 
@@ -259,6 +292,7 @@ class ZODB:
 PEERS: dict[str, Open] = {
     "lmdb": LMDB,
     "apsw": SQLite,
+    "sqlite3": StandardSQLite,
     "plyvel": LevelDB,
     "rocksdict": RocksDB,
     "diskcache": DiskCache,

@@ -1,4 +1,4 @@
-"""What a run found: a table, JSON, a picture."""
+"""What a run found: a table, JSON, a picture of all goals. (A page of docs: page.py.)"""
 
 from __future__ import annotations
 
@@ -28,17 +28,23 @@ def to_json(machine: dict[str, Any], settings: Settings, outcomes: Sequence[Outc
 
 
 def print_machine(console: Console, machine: dict[str, Any], settings: Settings) -> None:
+    for line in where_and_how(machine, settings):
+        console.print(line, highlight=False)
+    console.print()
+
+
+def where_and_how(machine: dict[str, Any], settings: Settings) -> list[str]:
+    """The machine, what ran on it, and the size of the run: a line each."""
     sync, versions = machine["fdatasync_us"], machine["versions"]
-    console.print(
+    slow = f", {settings.sync_delay_ms:g} ms added to every sync" if settings.sync_delay_ms else ""
+    size = "" if settings.scale == 1 else f", all sizes × {settings.scale:g}"
+    return [
         f"{machine['date']} · {machine['cpu']}, {machine['cores']} cores, {machine['memory_gb']} GB "
         f"(load {machine['load_average']:.1f}) · {machine['kernel']} · {machine['file_system']}, "
         f"fdatasync p50 {sync['p50']} µs, p99 {sync['p99']} µs · {machine['python']}",
-        highlight=False,
-    )
-    console.print(", ".join(f"{name} {which}" for name, which in versions.items()), highlight=False)
-    slow = f", {settings.sync_delay_ms:g} ms added to every sync" if settings.sync_delay_ms else ""
-    size = "" if settings.scale == 1 else f", all sizes × {settings.scale:g}"
-    console.print(f"{settings.pairs} rounds, medians (smallest … largest){size}{slow}\n", highlight=False)
+        f"kvstore at {machine['kvstore']} · {', '.join(f'{name} {which}' for name, which in versions.items())}",
+        f"{settings.pairs} rounds of {settings.seconds:g} s, medians (smallest … largest){size}{slow}",
+    ]
 
 
 def print_outcome(console: Console, outcome: Outcome) -> None:
@@ -59,25 +65,29 @@ def print_outcome(console: Console, outcome: Outcome) -> None:
 
 
 def _add_lines(table: Table, contest: Contest, contestant: Contestant) -> None:
+    for *cells, mark in lines(contest, contestant):
+        color = {"met": "green", "missed": "red"}.get(mark)
+        table.add_row(*map(escape, cells), f"[{color}]{mark}[/{color}]" if color else mark)
+
+
+def lines(contest: Contest, contestant: Contestant) -> list[list[str]]:
+    """A contestant's cells: name, figure, details, reference, ratio, goal, outcome; a line for each goal."""
     values = contestant.values
     figure = f"{number(contestant.median)} ({number(min(values))} … {number(max(values))})"
-    start = [escape(contestant.name), figure, _details(contestant)]
+    start = [contestant.name, figure, _details(contestant)]
     verdicts = [verdict for verdict in contest.verdicts() if verdict.goal.subject == contestant.name]
-    for verdict in verdicts:
-        table.add_row(*start, *_judgement(verdict))
-        start = ["", "", ""]
-    if not verdicts:
-        table.add_row(*start)
+    judged = [_judgement(verdict) for verdict in verdicts] or [["", "", "", ""]]
+    return [(["", "", ""] if at else start) + cells for at, cells in enumerate(judged)]
 
 
 def _judgement(verdict: Verdict) -> list[str]:
     goal = verdict.goal
     spread = f"{verdict.ratio:.2f} ({verdict.lowest:.2f} … {verdict.highest:.2f})" if goal.reference else ""
-    mark = "[green]met[/green]" if verdict.met else "[red]missed[/red]"
-    return [escape(goal.reference or ""), spread, f"{_NAMES.get(goal.of, goal.of)} {goal}".strip(), mark]
+    name = _NAMES.get(goal.of, goal.of)
+    return [goal.reference or "", spread, f"{name} {goal}".strip(), "met" if verdict.met else "missed"]
 
 
-_NAMES = {SERVER_CPU: "CPU"}
+_NAMES = {SERVER_CPU: "CPU", "p99_ms": "p99"}
 """Of details that goals are about."""
 _SHORT = {
     "cpu_us_per_op": "CPU {:.1f} µs/op",

@@ -17,6 +17,7 @@ from .workload import Workload, key
 
 MANY_KEYS = 1_000_000
 OPENS = 11
+WRITTEN_PUTS = 480_000
 SEGMENT_PUTS = 180_000
 """Nearly as many puts as fill a log segment of the default size."""
 NEVER_CHECKPOINT: dict[str, Any] = {
@@ -103,6 +104,25 @@ def memory(contest: Contest) -> None:
 
     for name in add_ours(contest, measure, contest.settings.count(MANY_KEYS, at_least=2000)):
         contest.goal(name, at_most=2)
+
+
+@row("memory-written", "anonymous memory that writing leaves", "MB")
+def memory_written(contest: Contest) -> None:
+    """RssAnon of a process after it has opened a store of 100,000 keys and written 480,000 random updates, in durable
+    transactions of 100, minus that before it opened it. Nothing waits for a checkpoint any more. What is left is what
+    the backend keeps for the next commit. Peers: the same batches."""
+    keys, puts = contest.settings.count(KEYS), contest.settings.count(WRITTEN_PUTS)
+
+    def measure(backend: str, path: Path, keys: int) -> Sample:
+        return Sample(child.result("written", path=str(path), backend=backend, keys=keys, puts=puts) / 1e6)
+
+    def measure_peer(name: str, path: Path) -> Sample:
+        return Sample(child.result("peer_written", path=str(path), peer=name, keys=keys, puts=puts) / 1e6)
+
+    add_ours(contest, measure, keys)
+    for name in PEERS:
+        if (path := peer_store(contest, name, keys)) is not None:
+            contest.add(name, partial(measure_peer, name, path))
 
 
 @row("checkpoint-p99", "put p99 while checkpoints run", "ms")

@@ -89,7 +89,7 @@ def snapshot(contest: Contest) -> None:
         add_etcd(contest, ETCD, partial(measure_etcd, path))
     for name in names:
         contest.goal(name, ETCD, at_least=8)
-        contest.goal(name, COPY, at_least=0.8)
+        contest.goal(name, COPY, at_least=0.7)
 
 
 def _snapshot_of(contest: Contest, keys: int) -> Path:

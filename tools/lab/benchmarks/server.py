@@ -82,6 +82,11 @@ class Server(ABC):
                 connection.close()
         raise Absent(f"{self.name} did not answer within {START_SECONDS_MAX:g} s")
 
+    def cpu_seconds(self) -> float:
+        """User and system time that it has taken so far."""
+        assert self._process is not None
+        return cpu_seconds(self._process.pid)
+
     def load(self, job: str, **arguments: Any) -> Sample:
         """Have the load generator do a job. Returns operations per second, with the CPU time of both sides."""
         assert self._process is not None

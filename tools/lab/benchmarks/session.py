@@ -7,9 +7,9 @@ from typing import Any
 
 from rich.console import Console
 
-from . import machine, report
+from . import machine, page, report
 from .catalogue import ROWS
-from .contest import Absent, Outcome, Settings, hold
+from .contest import Absent, Settings, hold
 from .place import Place
 
 QUICK = {"pairs": 2, "scale": 0.02, "seconds": 0.3}
@@ -26,9 +26,18 @@ def unknown(names: list[str]) -> list[str]:
 
 
 def measure(
-    names: list[str], settings: Settings, directory: Path | None, *, plot: Path | None, on_stderr: bool
+    names: list[str],
+    settings: Settings,
+    directory: Path | None,
+    *,
+    plot: Path | None,
+    page_in: Path | None = None,
+    on_stderr: bool,
 ) -> dict[str, Any]:
-    """Hold the named rows (none named: all) and print their outcomes. Returns everything again, for JSON."""
+    """Hold the named rows (none named: all) and print their outcomes. Returns everything again, for JSON.
+
+    ``plot``: a picture of all goals. ``page_in``: a folder for a page of them, with a picture for each area.
+    """
     console = Console(stderr=on_stderr)
     if not console.is_terminal:
         console.width = _WIDTH_OF_A_FILE
@@ -44,13 +53,11 @@ def measure(
                     outcomes.append(hold(row, settings, place))
                 report.print_outcome(console, outcomes[-1])
     console.print(report.summary(outcomes), highlight=False)
-    if plot is not None:
-        _draw(console, plot, outcomes)
-    return report.to_json(where, settings, outcomes)
-
-
-def _draw(console: Console, path: Path, outcomes: list[Outcome]) -> None:
     try:
-        report.write_plot(path, outcomes)
+        if plot is not None:
+            report.write_plot(plot, outcomes)
+        if page_in is not None:
+            page.write(page_in, where, settings, outcomes)
     except Absent as reason:
         console.print(f"no picture: {reason}", highlight=False)
+    return report.to_json(where, settings, outcomes)
