@@ -39,6 +39,7 @@ import threading
 import time
 import weakref
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from types import FrameType
 from typing import ClassVar, NoReturn, Self
@@ -48,7 +49,7 @@ import lmdb
 from kvstore.backend import Progress
 from kvstore.errors import Busy, Corruption, NotAStore, ReadOnly, StoreClosed, TooNew
 from kvstore.files import hand_over
-from kvstore.readers import HANDLE, FolderLock, ForeignReader, Readers, held, view_byte
+from kvstore.readers import HANDLE, FolderLock, ForeignReader, Readers, held, own_pid, view_byte
 
 from .lmdb_errors import note_opened, typed
 from .lmdb_file import META_BYTES, Meta, has_magic, is_cut_short, read_meta, verify_pages
@@ -470,10 +471,12 @@ class LMDBBackend:
             os.close(self._fd)
 
     def foreign_readers(self) -> list[ForeignReader]:
-        """Processes that read the file that this process writes."""
-        if self._pins is None:
+        """Other processes that read the file."""
+        if self._handle is None and self._pins is None:
             return []
-        return self._pins.readers.foreign(self.environment.info()["last_txnid"])
+        with closing(Readers(self.path.parent)) as readers:
+            found = readers.foreign(self.environment.info()["last_txnid"])
+        return [reader for reader in found if self._pins is not None or reader.pid != own_pid()]
 
     @classmethod
     def stale_helpers(cls, path: Path) -> list[Path]:

@@ -56,6 +56,7 @@ from .sqlite_file import (
     MAGIC,
     check_header,
     check_tables,
+    in_transactions,
     is_utf8,
     open_beside,
     table_sql,
@@ -478,17 +479,16 @@ class SQLiteBackend(BackendDefaults):
         return True
 
     def foreign_readers(self) -> list[ForeignReader]:
-        """Processes that read the file that this process writes. SQLite does not say which commit they read."""
-        if self._writer is None:
+        """Other processes that read the file. Which commit it is that they read, SQLite does not say."""
+        if self._role is None:
             return []
         try:
-            readers = Readers(self.path.parent)
+            with closing(Readers(self.path.parent)) as readers:
+                others = [pid for pid in readers.handles() if self._writer is not None or pid != own_pid()]
+            reading = in_transactions(self.path) if others else set()
         except OSError:
             return []  # the folder was moved away
-        try:
-            return readers.foreign(0)
-        finally:
-            readers.close()
+        return [ForeignReader(pid, 0 if pid in reading else -1) for pid in others]
 
     @classmethod
     def versions(cls) -> dict[str, str]:

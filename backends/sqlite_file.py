@@ -48,11 +48,29 @@ APPLICATION_ID = int.from_bytes(b"kvst", "big")
 FORMAT = 1
 LOOK_SECONDS = 1.0
 LOOK_BYTES = 1 << 20
+_READ_LOCKS = range(123, 128)
 
 
 def wal_path(path: Path) -> Path:
     """The log beside the file."""
     return path.with_name(path.name + "-wal")
+
+
+def in_transactions(path: Path) -> set[int]:
+    """Processes that have a read transaction open now, where the kernel tells (``/proc/locks``).
+
+    Each holds a lock on one of five bytes of the file of shared memory.
+    """
+    try:
+        inode = path.with_name(path.name + "-shm").stat().st_ino
+        locks = [line.split() for line in Path("/proc/locks").read_text().splitlines()]
+    except OSError:
+        return set()
+    return {
+        int(lock[4])
+        for lock in locks
+        if lock[1] == "POSIX" and lock[5].endswith(f":{inode}") and int(lock[6]) in _READ_LOCKS
+    }
 
 
 def uri_of(path: Path) -> str:

@@ -117,8 +117,8 @@ if TYPE_CHECKING:
     from kvstore.backend import Progress
     from kvstore.compound import PutManyResponse
     from kvstore.map_view import AsyncMapView, Changed, MapView, ReadMapView, Version
-    from kvstore.observe.doctor import Fact
     from kvstore.observe.estimates import CompactionEstimate, DefragmentEstimate
+    from kvstore.observe.facts import Fact
     from kvstore.observe.status import Health, Status
     from kvstore.opened import Snapshot
     from kvstore.protocol import Engine
@@ -592,7 +592,7 @@ if not TYPE_CHECKING:  # a type checker sees the imports above, and that there i
         "Health": "kvstore.observe.status",
         "CompactionEstimate": "kvstore.observe.estimates",
         "DefragmentEstimate": "kvstore.observe.estimates",
-        "Fact": "kvstore.observe.doctor",
+        "Fact": "kvstore.observe.facts",
         "Defragmented": "kvstore.upkeep.defragment",
         "SnapshotInfo": "kvstore.snapshot.reader",
         "Restored": "kvstore.snapshot.restore",

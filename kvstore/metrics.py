@@ -13,6 +13,7 @@ that was opened with it. Needs the package prometheus-client.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Protocol
@@ -36,7 +37,10 @@ GAUGES: dict[str, tuple[str, Callable[[Status], float]]] = {
     "etcd_debugging_mvcc_db_total_size_in_bytes": ("Size of the backend's files.", lambda s: s.size_bytes),
     "etcd_db_total_size_in_bytes": ("Size of the backend's files.", lambda s: s.size_bytes),
     "etcd_mvcc_db_total_size_in_use_in_bytes": ("Live part of the backend.", lambda s: s.in_use_bytes),
-    "etcd_server_quota_backend_bytes": ("Quota on live bytes; -1: none.", lambda s: s.quota_bytes or -1),
+    "etcd_server_quota_backend_bytes": (
+        "Quota on live bytes; +Inf: none (etcd says -1, and its alert on growth then always fires).",
+        lambda s: s.quota_bytes or math.inf,
+    ),
     "etcd_server_has_leader": ("1: not refusing writes until it is reopened.", lambda s: not s.failure),
     "etcd_server_proposals_committed_total": ("Log entries.", lambda s: s.last_index),
     "etcd_server_proposals_applied_total": ("Log entries in the backend.", lambda s: s.applied_index),
@@ -48,6 +52,11 @@ GAUGES: dict[str, tuple[str, Callable[[Status], float]]] = {
     "etcd_debugging_mvcc_slow_watcher_total": ("Watches that read the past.", lambda s: s.slow_watchers),
     "etcd_debugging_server_alarms": ("Alarms that are raised.", lambda s: len(s.alarms)),
     "kvstore_leases": ("Leases.", lambda s: s.leases),
+    "kvstore_readers": ("Other processes that have the backend open.", lambda s: len(s.readers)),
+    "kvstore_reader_commits_behind": (
+        "How far behind the slowest of them reads; what it may see is not reused.",
+        lambda s: max((reader.commits_behind for reader in s.readers), default=0),
+    ),
     "kvstore_waiting_bytes": ("Changes in memory before their checkpoint.", lambda s: s.waiting_bytes),
     "kvstore_compaction_debt_revisions": ("Revisions still to be swept.", lambda s: s.compaction_debt),
     "kvstore_compaction_swept_revision": (
@@ -91,6 +100,10 @@ REPLICA: dict[str, tuple[str, Callable[[ReplicaStatus], float]]] = {
 }
 """Only of a replica."""
 DONE: dict[str, tuple[str, Callable[[LocalEngine], float]]] = {
+    "etcd_server_proposals_failed": (
+        "Writes that were planned and did not reach the disk.",
+        lambda e: e.writer.failed,
+    ),
     "etcd_debugging_server_lease_expired": ("Leases that ran out.", lambda e: e.leasing.expired),
     "kvstore_compaction_rows_deleted": ("Rows that compaction deleted.", lambda e: e.compaction.rows_deleted),
     "kvstore_defragmentations": ("Defragmentations.", lambda e: e.defragmenter.count),

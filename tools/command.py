@@ -48,6 +48,7 @@ from .usage import UsageError
 if TYPE_CHECKING:
     from kvstore.layout import DataDir
     from kvstore.protocol import Engine
+    from kvstore.snapshot.hash_state import HashState
     from kvstore.store import Store
 
     from .answers import Style
@@ -92,6 +93,8 @@ class Settings:
     write_out: str = ""
     options: list[str] = field(default_factory=list)
     verbose: bool = False
+    hash_check: HashState | None = None
+    """Of the files that the answer rests on, the worst; None: there is none that carries a hash."""
 
     @classmethod
     def of(cls, ctx: typer.Context) -> Settings:
@@ -237,6 +240,11 @@ def write_bytes(data: bytes) -> None:
 
 def write_line(text: str) -> None:
     sys.stdout.buffer.write(text.encode("utf-8", "surrogateescape") + b"\n")
+
+
+def warn(text: str) -> None:
+    """Say what has to be said beside the answer."""
+    print(f"WARNING: {text}", file=sys.stderr)
 
 
 def write_json(value: object) -> None:

@@ -27,6 +27,7 @@ from kvstore.errors import KeyNotFound
 from kvstore.etcdpb.json import base64_text
 from kvstore.files import OSDisk
 from kvstore.keyvalue import KeyValue
+from kvstore.snapshot.hash_state import worst
 from kvstore.snapshot.manifest import Member
 from kvstore.store import Store
 
@@ -37,6 +38,7 @@ from .command import (
     etcdctl_style_of,
     new_app,
     readable,
+    warn,
     write_bytes,
     write_json,
     write_line,
@@ -53,7 +55,7 @@ from .inspection.differences import (
     by_prefix,
     with_values,
 )
-from .inspection.sources import kind_of, open_path
+from .inspection.sources import hash_of, kind_of, open_path
 from .inspection.survey import GrowthPoint, Survey, Visit, Written, survey
 from .inspection.tree import KeyFacts, Line, Prefix, Tree, listed
 from .progress import progress_bar
@@ -85,16 +87,37 @@ def register(app: typer.Typer) -> None:
     app.add_typer(group, name="inspect")
 
 
+# --- opening and answering -----------------------------------------------------------------
+
+
+def _open(path: Path, settings: Settings) -> Store:
+    """Open a path, and say at once, beside the answer, if no hash vouches for its bytes."""
+    store = open_path(path, settings)
+    state = hash_of(path)
+    if state is not None:
+        settings.hash_check = worst(settings.hash_check, state)
+        if state.caution:
+            warn(f"{path}: {state.caution}")
+    return store
+
+
+def _write_json(settings: Settings, facts: dict[str, Any]) -> None:
+    """With the state of the hash of what the answer rests on."""
+    state = settings.hash_check
+    write_json(facts if state is None else facts | {"hash_check": state.value})
+
+
 # --- what it is ------------------------------------------------------------------------
 
 
 def meta(ctx: typer.Context, path: PathArgument) -> None:
     """Show what the store is, and what it holds besides keys."""
     settings = Settings.of(ctx)
-    with open_path(path, settings) as store:
+    with _open(path, settings) as store:
         facts: dict[str, Any] = {
             "path": str(path),
             "kind": kind_of(store),
+            **_hash_facts(settings),
             "revision": store.revision,
             "compact_revision": store.compact_revision,
             "cluster_id": f"{store.engine.cluster_id:016x}",
@@ -110,10 +133,19 @@ def meta(ctx: typer.Context, path: PathArgument) -> None:
             "members": [f"{member.id:x} {member.name}" for member in _members(store)],
         }
         if settings.json:
-            write_json(facts)
+            _write_json(settings, facts)
             return
         facts["leases"] = f"{len(facts['leases'])}"
         write_table(("", ""), [(name, _plain(value)) for name, value in facts.items()])
+
+
+def _hash_facts(settings: Settings) -> dict[str, str]:
+    state = settings.hash_check
+    return (
+        {}
+        if state is None
+        else {"hash_check": state.value if settings.json else state.caution or state.value}
+    )
 
 
 def _lease_id(lease: int) -> str:
@@ -141,18 +173,19 @@ def leases(
     The time left is that of a server that would start now: an etcd file holds no deadlines.
     """
     settings = Settings.of(ctx)
-    with open_path(path, settings) as store:
+    with _open(path, settings) as store:
         found = [(lease, store.lease_time_to_live(lease, keys=True)) for lease in store.leases()]
         if settings.json:
             for lease, left in found:
                 attached = [base64_text(key) for key in sorted(left.keys)]
-                write_json(
+                _write_json(
+                    settings,
                     {
                         "id": _lease_id(lease),
                         "granted_ttl": left.granted_ttl,
                         "ttl": left.ttl,
                         "keys": attached,
-                    }
+                    },
                 )
             return
         rows = []
@@ -165,10 +198,10 @@ def leases(
 def users(ctx: typer.Context, path: PathArgument) -> None:
     """Show users with their roles, and roles with their permissions. Never passwords."""
     settings = Settings.of(ctx)
-    with open_path(path, settings) as store:
+    with _open(path, settings) as store:
         found = access_of(store.engine.state.carried)
     if settings.json:
-        write_json(found.as_json())
+        _write_json(settings, found.as_json())
         return
     write_line(f"authentication is {'on' if found.enabled else 'off'}")
     write_table(("", "name", "roles or permissions"), _access_rows(found))
@@ -196,9 +229,9 @@ def list_keys(
 ) -> None:
     """List keys as a tree by prefix, with counts and sizes."""
     settings = Settings.of(ctx)
-    with open_path(path, settings) as store:
+    with _open(path, settings) as store:
         if html is not None:
-            _write_page(store, path, html, separator)
+            _write_page(settings, store, path, html, separator)
             return
         live = live_versions(store, prefix=argument_bytes(prefix), revision=rev)
         if settings.json:
@@ -207,7 +240,7 @@ def list_keys(
                 facts = KeyFacts()
                 facts.add(version, store.revision)
                 tree.add(version.key, facts)
-            write_json(_tree_json(tree.root))
+            _write_json(settings, _tree_json(tree.root))
             return
         keys = ((version.key, version.size_bytes) for version in live)
         write_table(("keys", "bytes", "key"), map(_line, listed(keys, argument_bytes(separator), depth)))
@@ -240,7 +273,7 @@ def get(
 ) -> None:
     """Show one key: its revisions, and its value decoded where possible."""
     settings = Settings.of(ctx)
-    with open_path(path, settings) as store:
+    with _open(path, settings) as store:
         kv = store.get(argument_bytes(key), revision=rev)
         if kv is None:
             raise KeyNotFound(f"no key {readable(argument_bytes(key))} at revision {rev or store.revision}")
@@ -248,7 +281,7 @@ def get(
             write_bytes(kv.value)
             return
         if settings.json:
-            write_json(etcdctl_style_of(store).key_value(kv) | {"kind": describe(kv.value).title})
+            _write_json(settings, etcdctl_style_of(store).key_value(kv) | {"kind": describe(kv.value).title})
             return
         write_line(readable(kv.key, 1000))
         write_line(
@@ -273,12 +306,12 @@ def history(
     Time and writer are those that a Kubernetes object names in its managed fields.
     """
     settings = Settings.of(ctx)
-    with open_path(path, settings) as store:
+    with _open(path, settings) as store:
         versions = store.history(argument_bytes(key))
         if settings.json:
             style = etcdctl_style_of(store)
             for kv in versions:
-                write_json(style.key_value(kv))
+                _write_json(settings, style.key_value(kv))
             return
         if content:
             _write_history_content(versions)
@@ -349,14 +382,14 @@ def diff(
     if summary + keys_only + content > 1:
         raise UsageError("choose one of --summary, --keys-only and --content")
     wanted = argument_bytes(prefix)
-    with open_path(path, settings) as store:
+    with _open(path, settings) as store:
         if older.isdecimal():
             one = other = store
             found = between_revisions(store, int(older), newer, wanted)
         else:
             if newer:
                 raise UsageError("two stores are compared as they are, not at a revision")
-            one, other = store, open_path(Path(older), settings)
+            one, other = store, _open(Path(older), settings)
             found = between_stores(one, other, wanted)
         with other:
             if summary:
@@ -379,7 +412,7 @@ def _write_diff_summary(
             "bytes_after": row.bytes_after,
         }
         if settings.json:
-            write_json({"prefix": base64_text(row.prefix), **numbers})
+            _write_json(settings, {"prefix": base64_text(row.prefix), **numbers})
         else:
             grown = row.bytes_after - row.bytes_before
             counts = f"+{row.added}\t-{row.deleted}\t~{row.changed}\t{grown:+} bytes"
@@ -390,7 +423,9 @@ def _write_diff_keys(settings: Settings, found: Iterable[Difference]) -> None:
     for key, before, after in found:
         sizes = before and before.value_bytes, after and after.value_bytes
         if settings.json:
-            write_json({"key": base64_text(key), "bytes_before": sizes[0], "bytes_after": sizes[1]})
+            _write_json(
+                settings, {"key": base64_text(key), "bytes_before": sizes[0], "bytes_after": sizes[1]}
+            )
         else:
             write_line(f"{_sign(before, after)}\t{readable(key, 1000)}")
 
@@ -401,7 +436,7 @@ def _write_diff(settings: Settings, store: Store, changes: Iterable[Change], con
         for key, before, after in changes:
             sides = {"before": before, "after": after}
             found = {name: style.key_value(kv) for name, kv in sides.items() if kv is not None}
-            write_json({"key": base64_text(key), **found})
+            _write_json(settings, {"key": base64_text(key), **found})
         return
     if content:
         for key, before, after in changes:
@@ -441,15 +476,15 @@ def stats(
 ) -> None:
     """Show sizes, counts and versions by prefix, the share of garbage, and growth over revisions."""
     settings = Settings.of(ctx)
-    with open_path(path, settings) as store:
+    with _open(path, settings) as store:
         if html is not None:
-            _write_page(store, path, html, separator)
+            _write_page(settings, store, path, html, separator)
             return
         found = _survey(store, path, separator, depth)
     if settings.json:
-        write_json(_stats_json(found))
+        _write_json(settings, _stats_json(found))
         return
-    write_table(("", ""), _stats_rows(found))
+    write_table(("", ""), [*_hash_facts(settings).items(), *_stats_rows(found)])
     rows = (
         (node.keys, node.versions, node.live_bytes, node.garbage_bytes, name)
         for name, node in _flat(found.root)
@@ -525,16 +560,18 @@ def top(
     Writers are prefixes, Kubernetes field managers, leases and stretches of revisions.
     """
     settings = Settings.of(ctx)
-    with open_path(path, settings) as store:
+    with _open(path, settings) as store:
         if html is not None:
-            _write_page(store, path, html, "/")
+            _write_page(settings, store, path, html, "/")
             return
         found = _survey(store, path, "/", depth, count)
     lists = {name: top.rows() for name, top in found.tops.items()}
     writers = _writers(found, count)
     if settings.json:
         keys = {name: [_facts_json(*row) for row in rows] for name, rows in lists.items()}
-        write_json(keys | {name: [_written_json(*row) for row in rows] for name, rows in writers.items()})
+        _write_json(
+            settings, keys | {name: [_written_json(*row) for row in rows] for name, rows in writers.items()}
+        )
         return
     for name, rows in lists.items():
         write_table(
@@ -604,12 +641,14 @@ def _written_json(name: str, written: Written) -> dict[str, Any]:
     return {"name": name, "puts": written.puts, "bytes": written.size_bytes}
 
 
-def _write_page(store: Store, path: Path, target: Path, separator: str) -> None:
+def _write_page(settings: Settings, store: Store, path: Path, target: Path, separator: str) -> None:
     """Write a file under a temporary name and rename it once it is complete."""
     from .inspection.page import render
 
     with progress_bar(f"walking {path.name}", "revisions") as progress:
-        page = render(store, str(path), separator=argument_bytes(separator), progress=progress).encode()
+        caution = settings.hash_check.caution if settings.hash_check is not None else ""
+        wanted = argument_bytes(separator)
+        page = render(store, str(path), separator=wanted, caution=caution, progress=progress).encode()
     disk = OSDisk()
     part = target.with_name(target.name + ".part")
     disk.remove(part)

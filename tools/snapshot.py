@@ -33,6 +33,7 @@ from kvstore.engine import LocalEngine
 from kvstore.errors import KVStoreError
 from kvstore.reads import Reads
 from kvstore.snapshot.formats import inspect
+from kvstore.snapshot.hash_state import HashState, state_after_check
 from kvstore.snapshot.reader import SnapshotInfo, read_info
 from kvstore.upkeep.snapshots import own_snapshots, surplus_of
 
@@ -83,7 +84,7 @@ def save(
     with settings.open(read_only=beside) as store, progress_bar("saving") as progress:
         info = store.snapshot(file, progress=progress)
     if settings.json:
-        write_json(facts(info))
+        write_json(facts(info, state_after_check(info)))
     else:
         write_line(f"saved revision {info.revision} as {info.path} ({info.size_bytes} bytes)")
 
@@ -108,7 +109,10 @@ def status(
             worst = max(worst, exit_code(error) or ExitCode.FAILED)
             _show(settings, {"path": str(file), "damage": str(error)})
         else:
-            _show(settings, facts(info))
+            state = state_after_check(info)
+            _show(settings, facts(info, state))
+            if state.caution and not settings.json:
+                write_line(f"WARNING: {state.caution}")
     if worst:
         raise typer.Exit(worst)
 
@@ -155,13 +159,13 @@ def prune(
 
 def _facts_or_damage(path: Path) -> dict[str, Any]:
     try:
-        return facts(read_info(path))
+        return facts(read_info(path), HashState.SKIPPED)
     except (KVStoreError, OSError) as error:
         return {"path": str(path), "damage": str(error)}
 
 
-def facts(info: SnapshotInfo) -> dict[str, Any]:
-    """All fields of a manifest, by name."""
+def facts(info: SnapshotInfo, state: HashState) -> dict[str, Any]:
+    """All fields of a manifest, by name, and whether the SHA-256 among them was checked."""
     return {
         "path": str(info.path),
         "backend": info.backend,
@@ -177,6 +181,7 @@ def facts(info: SnapshotInfo) -> dict[str, Any]:
         "members": [{"id": f"{member.id:016x}", "name": member.name} for member in info.members],
         "size_bytes": info.size_bytes,
         "sha256": info.sha256.hex(),
+        "hash_check": state.value,
         **info.said_by_others,
     }
 

@@ -101,6 +101,8 @@ def show_report(settings: Settings, report: Report) -> None:
         write_line(f"... and {report.findings_total - len(report.findings)} more")
     if report.first_divergent_revision:
         write_line(f"the backend differs from revision {report.first_divergent_revision} on")
+    for caution in report.cautions:
+        write_line(f"WARNING  {caution}")
     for note in report.notes:
         write_line(f"note     {note}")
     looked = ", ".join(f"{count:,} {name}" for name, count in report.counts.items() if count)
@@ -116,6 +118,7 @@ def report_facts(report: Report) -> dict[str, Any]:
         "findings": [_finding_facts(finding) for finding in report.findings],
         "first_divergent_revision": report.first_divergent_revision,
         "notes": list(report.notes),
+        "cautions": list(report.cautions),
         "counts": report.counts,
     }
 

@@ -1,65 +1,51 @@
-"""Doctor: examines the environment of a store without touching the store, and gives advice in plain words.
+"""Doctor: examines a store and what it stands on without changing it, and gives advice in plain words.
 
-    versions      of this library, of Python, of the backends' libraries
-    environment   kernel, file system, free space, how long a sync takes
-    store         which process has it open, how far the backend is behind the log, clocks, room under the quota
+    diagnose          a directory, whether nobody has it open, or another process has
+    diagnose_served   a store elsewhere: what its server says of itself
 
-A fact has a level: ``ok``; ``advice``: something could be better; ``warning``: something will cause trouble.
+What is wrong with a number, and what to do about it, is in ``complaints``; here is where the numbers come from.
 """
 
 from __future__ import annotations
 
+import math
 import os
-import platform
-import re
+import socket
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
-from enum import StrEnum
-from pathlib import Path
+from contextlib import suppress
+from email.utils import parsedate_to_datetime
+from itertools import pairwise
+from typing import Protocol
 
-from kvstore import files, layout
-from kvstore.backend import backend_names, check_closed, find_backend, recognize_backend
-from kvstore.directory import hold_still
-from kvstore.errors import KVStoreError, MissingDependency, NotAStore, StoreLocked
+from kvstore import layout
+from kvstore.backend import Backend, check_closed, recognize_backend
+from kvstore.directory import check_format, hold_still
+from kvstore.errors import Corruption, KVStoreError, NotAStore, RequestError, StoreLocked, TooNew
 from kvstore.files import Disk, OSDisk, disk_full_is_typed
 from kvstore.layout import DataDir
+from kvstore.model import Alarm, LeaseTimeToLiveResponse
+from kvstore.mvcc.lessor import Lessor
 from kvstore.mvcc.marks import Marks
-from kvstore.mvcc.schema import TABLES
+from kvstore.mvcc.schema import ALARM, TABLES
+from kvstore.observe import complaints, processes
+from kvstore.observe.facts import Fact, Level
+from kvstore.observe.scrape import Scrape
+from kvstore.observe.status import Status
+from kvstore.observe.surroundings import surroundings
 from kvstore.options import Options
 from kvstore.snapshot.reader import read_info
-from kvstore.wal.format import Mark
+from kvstore.wal.format import BATCH, BadFrame, Mark, decode_batch
 from kvstore.wal.reader import SegmentReader
+from kvstore.wire import WireError
 
-SYNCS = 50
-SYNC_BYTES = 4096
-SLOW_SYNC_SECONDS = 0.02
-FAST_SYNC_SECONDS = 0.00002
-"""A disk that syncs faster than this keeps nothing."""
-CLOCK_SLACK_MS = 1000
 LONG_REPLAY_BYTES = 256 << 20
-
-IN_MEMORY = frozenset({"tmpfs", "ramfs", "devtmpfs"})
-OVER_NETWORK = frozenset(
-    {"nfs", "nfs4", "cifs", "smb3", "9p", "ceph", "fuse.sshfs", "glusterfs", "fuse.glusterfs", "afs"}
-)
-LAYERED = frozenset({"overlay", "aufs"})
-
-
-class Level(StrEnum):
-    OK = "ok"
-    ADVICE = "advice"
-    WARNING = "warning"
-
-
-@dataclass(frozen=True, slots=True)
-class Fact:
-    """One thing that was examined."""
-
-    name: str
-    value: str
-    level: Level = Level.OK
-    advice: str = ""
+TIMES_BYTES = 4 << 20
+"""The end of the log in which the times are compared."""
+LEASES_ASKED = 1000
+"""How many of a server's leases are asked for their keys."""
+LOOKS = 20
+LOOK_SECONDS = 0.05
 
 
 @disk_full_is_typed()
@@ -74,159 +60,18 @@ def diagnose(
     directory = DataDir.at(data_dir, options.wal_dir or None)
     if not directory.root.is_dir():
         raise NotAStore(f"{directory.root} is not a directory", directory.root)
-    is_store = directory.snap.is_dir()
-    facts = [*_versions(), _kernel(directory.root)]
-    for name, path in (("data", directory.root), ("log", directory.wal)):
-        if path.is_dir() and (name == "data" or not _same_device(path, directory.root)):
-            facts += [_file_system(name, path), _room(name, path, options)]
-    facts.append(_sync_latency(directory.wal if directory.wal.is_dir() else directory.root, disk or OSDisk()))
-    if is_store:
+    facts = list(surroundings(directory, options, disk or OSDisk()))
+    if directory.snap.is_dir():
         facts += _store(directory, options)
     return facts
 
 
-# --- versions ----------------------------------------------------------------------------
-
-
-def _versions() -> Iterator[Fact]:
-    from kvstore._version import __version__
-
-    yield Fact("kvstore", __version__)
-    yield Fact("Python", platform.python_version())
-    for name in backend_names():
-        try:
-            kind = find_backend(name)
-        except MissingDependency as error:
-            yield Fact(f"backend {name}", "not installed", Level.ADVICE, str(error))
-            continue
-        shown = ", ".join(f"{library} {version}" for library, version in kind.versions().items())
-        yield Fact(f"backend {name}", shown or "installed")
-
-
-# --- the machine -------------------------------------------------------------------------
-
-
-def _kernel(path: Path) -> Fact:
-    release = platform.release()
-    if file_system_of(path)[0] == "ext4" and has_fast_commit_bug(release):
-        advice = "ext4 with fast commits can lose synced data on this kernel; use 5.10.94, 5.15.27 or later"
-        return Fact("kernel", release, Level.WARNING, advice)
-    return Fact("kernel", release)
-
-
-def has_fast_commit_bug(release: str) -> bool:
-    """Whether this is a kernel 5.10 to 5.16 from before the fix for ext4's fast commits reached its series."""
-    match = re.match(r"(\d+)\.(\d+)(?:\.(\d+))?", release)
-    if match is None:
-        return False
-    major, minor, patch = (int(part or 0) for part in match.groups())
-    repaired = {10: 94, 15: 27}
-    return major == 5 and 10 <= minor <= 16 and patch < repaired.get(minor, 1 << 30)
-
-
-def file_system_of(path: Path) -> tuple[str, str]:
-    """(type, mount point) of the file system of ``path``; empty if the system does not say."""
-    try:
-        mounts = Path("/proc/self/mountinfo").read_text().splitlines()
-    except OSError:
-        return "", ""
-    return find_mount(mounts, path.resolve())
-
-
-def find_mount(mounts: list[str], path: Path) -> tuple[str, str]:
-    """The line of /proc/self/mountinfo with the longest mount point above ``path``; the last one of equals."""
-    best = ("", "")
-    for line in mounts:
-        before, _, after = line.partition(" - ")
-        point = re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), before.split(" ")[4])
-        if path.is_relative_to(point) and len(point) >= len(best[1]):
-            best = after.split(" ")[0], point
-    return best
-
-
-def _same_device(path: Path, other: Path) -> bool:
-    return path.stat().st_dev == other.stat().st_dev
-
-
-def _file_system(name: str, path: Path) -> Fact:
-    kind, point = file_system_of(path)
-    value = f"{kind or 'unknown'} at {point or '?'}"
-    level, advice = judge_file_system(kind)
-    return Fact(f"file system of the {name}", value, level, advice)
-
-
-def judge_file_system(kind: str) -> tuple[Level, str]:
-    if kind in IN_MEMORY:
-        return Level.WARNING, "it is in memory: everything is lost when the machine stops"
-    if kind in OVER_NETWORK:
-        return (
-            Level.WARNING,
-            "locks, memory maps and syncs are unreliable over a network: use a local disk",
-        )
-    if kind in LAYERED:
-        return (
-            Level.ADVICE,
-            "inside a container's own layer: it is deleted with the container; mount a volume",
-        )
-    return Level.OK, ""
-
-
-def _room(name: str, path: Path, options: Options) -> Fact:
-    free = files.free_bytes(path)
-    value = f"{free:,} bytes free"
-    if free < options.low_disk_bytes:
-        return Fact(
-            f"room for the {name}", value, Level.WARNING, "writes are refused (low_disk_bytes): make room"
-        )
-    if options.quota_bytes and free < options.quota_bytes:
-        advice = f"less than the quota ({options.quota_bytes:,} bytes): the disk will fill up first"
-        return Fact(f"room for the {name}", value, Level.ADVICE, advice)
-    return Fact(f"room for the {name}", value)
-
-
-def _sync_latency(folder: Path, disk: Disk) -> Fact:
-    """Median and 99th percentile of syncs like the log's."""
-    path = layout.temporary(folder / "doctor")
-    try:
-        seconds = sorted(_syncs(path, disk))
-    except (OSError, KVStoreError) as error:
-        return Fact("sync", "not measured", Level.ADVICE, f"cannot write a file in {folder}: {error}")
-    median, slow = seconds[len(seconds) // 2], seconds[len(seconds) * 99 // 100]
-    value = f"{median * 1000:.2f} ms median, {slow * 1000:.2f} ms 99th percentile"
-    if median < FAST_SYNC_SECONDS:
-        return Fact("sync", value, Level.WARNING, "implausibly fast: something here does not sync at all")
-    if slow > SLOW_SYNC_SECONDS:
-        return Fact(
-            "sync", value, Level.ADVICE, "every write waits for one sync: group writes, or use a faster disk"
-        )
-    return Fact("sync", value)
-
-
-def _syncs(path: Path, disk: Disk) -> Iterator[float]:
-    disk.remove(path)
-    file = disk.create(path)
-    try:
-        file.pwrite(bytes(SYNCS * SYNC_BYTES), 0)
-        file.sync()
-        for number in range(SYNCS):
-            file.pwrite(os.urandom(SYNC_BYTES), number * SYNC_BYTES)
-            began = time.perf_counter()
-            file.sync()
-            yield time.perf_counter() - began
-    finally:
-        file.close()
-        disk.remove(path)
-
-
-# --- the store ---------------------------------------------------------------------------
+# --- a directory --------------------------------------------------------------------------
 
 
 def _store(directory: DataDir, options: Options) -> Iterator[Fact]:
     holder = _holder(directory)
-    if holder is None:
-        yield Fact("held by", "nobody")
-    else:
-        yield Fact("held by", f"process {holder.pid} on {holder.host}" if holder.pid else "another process")
+    yield _held_by(holder)
     yield _log(directory)
     yield _snapshots(directory)
     yield from _backend(directory, options, holder)
@@ -242,6 +87,19 @@ def _holder(directory: DataDir) -> StoreLocked | None:
     except PermissionError:
         pass
     return None
+
+
+def _pid_here(holder: StoreLocked | None) -> int:
+    """The holder's number, if it is a process of this machine; else 0."""
+    return holder.pid if holder is not None and holder.host == socket.gethostname() else 0
+
+
+def _held_by(holder: StoreLocked | None) -> Fact:
+    if holder is None:
+        return complaints.held_by("", is_stopped=False)
+    pid = _pid_here(holder)
+    who = processes.described(pid) if pid else f"process {holder.pid}" if holder.pid else "another process"
+    return complaints.held_by(f"{who} on {holder.host}" if holder.host else who, processes.is_stopped(pid))
 
 
 def _log(directory: DataDir) -> Fact:
@@ -284,30 +142,56 @@ def _backend(directory: DataDir, options: Options, holder: StoreLocked | None) -
         if holder is None:
             check_closed(kind, directory.db)
         backend = kind.open(directory.db, TABLES, read_only=True)
+    except TooNew as error:
+        yield complaints.version(str(error))
+        return
     except (KVStoreError, OSError) as error:
         yield Fact("backend", kind.name, Level.WARNING, f"it cannot be opened: {error}; see kvstore verify")
         return
+    yield Fact("backend", kind.name)
     try:
-        with backend.read() as tx:
-            marks = Marks.read(tx)
-        size_bytes, live_bytes = backend.size_bytes(), backend.in_use_bytes()
+        yield from _content(directory, backend, options, holder)
+    except TooNew as error:
+        yield complaints.version(str(error))
+    except (Corruption, WireError) as error:
+        yield Fact("content", "damaged", Level.WARNING, f"{error}; see kvstore verify")
     finally:
         backend.close()
-    yield _size(kind.name, size_bytes, live_bytes, options)
+
+
+def _content(
+    directory: DataDir, backend: Backend, options: Options, holder: StoreLocked | None
+) -> Iterator[Fact]:
+    marks = check_format(backend, directory.db)
+    size_bytes, in_use_bytes = backend.size_bytes(), backend.in_use_bytes()
+    with backend.read() as tx:
+        alarms = [key[8:].decode("ascii", "replace") for key, _ in tx.scan(ALARM)]
+    yield complaints.quota(in_use_bytes, options.quota_bytes, alarms)
+    yield complaints.space(size_bytes, in_use_bytes, options.auto_defragment_min)
+    pid = _pid_here(holder)
+    if pid or holder is None:
+        yield complaints.map_(size_bytes, processes.mapped_bytes(pid or os.getpid(), directory.db))
+    found = Lessor.loaded(backend).leases.values()
+    yield complaints.leases(len(found), sum(not lease.keys for lease in found))
+    yield _readers(backend)
     yield _behind(directory, marks)
-    yield _clock(marks.closed_ms, int((options.clock or time.time)() * 1000))
+    now_ms = int((options.clock or time.time)() * 1000)
+    yield complaints.clock(marks.closed_ms - now_ms, _largest_step_back_ms(directory))
 
 
-def _size(name: str, size_bytes: int, live_bytes: int, options: Options) -> Fact:
-    value = f"{name}, {size_bytes:,} bytes, {live_bytes:,} in use"
-    if options.quota_bytes and live_bytes > options.quota_bytes * 0.8:
-        advice = f"more than 80 % of the quota ({options.quota_bytes:,} bytes): compact, delete, or raise it"
-        return Fact("backend", value, Level.WARNING, advice)
-    if size_bytes > 2 * live_bytes and size_bytes > options.auto_defragment_min:
-        return Fact(
-            "backend", value, Level.ADVICE, "more than half of it is free: defragment to give it back"
-        )
-    return Fact("backend", value)
+def _readers(backend: Backend) -> Fact:
+    """A process that has a view open whenever one looks has left it open: reads of ours take a page at a time."""
+    found = backend.foreign_readers()
+    open_ = len(found)
+    for _ in range(LOOKS):
+        found = [reader for reader in found if reader.commits_behind >= 0]
+        if not found:
+            break
+        time.sleep(LOOK_SECONDS)
+        before = {reader.pid for reader in found}
+        found = [reader for reader in backend.foreign_readers() if reader.pid in before]
+    behind = [(processes.described(reader.pid), max(reader.commits_behind, 0)) for reader in found]
+    return complaints.readers(behind, open_, any(processes.is_stopped(reader.pid) for reader in found))
 
 
 def _behind(directory: DataDir, marks: Marks) -> Fact:
@@ -329,12 +213,21 @@ def _behind(directory: DataDir, marks: Marks) -> Fact:
     return Fact("checkpoint", value)
 
 
-def _clock(written_ms: int, now_ms: int) -> Fact:
-    if written_ms > now_ms + CLOCK_SLACK_MS:
-        ahead = (written_ms - now_ms) / 1000
-        advice = "the clock was set back: leases live that much longer, and times in the log are out of order"
-        return Fact("clock", f"{ahead:.0f} s behind the store's last checkpoint", Level.WARNING, advice)
-    return Fact("clock", "not behind the store's last checkpoint")
+def _largest_step_back_ms(directory: DataDir) -> int:
+    """Between two batches at the end of the log, by the times that they carry."""
+    segments = layout.segments(directory.wal)
+    if not segments:
+        return 0
+    file, times = segments[-1], []
+    with SegmentReader(file.path) as reader, suppress(BadFrame, WireError):
+        reader.expect(file.cluster_id, file.index)
+        first = max(reader.content_end(0) - TIMES_BYTES, 0)
+        offset = next(reader.later_frames(first), (0, 0))[0] if first else 0
+        while (frame := reader.frame_anew(offset)) is not None:
+            if frame.kind == BATCH:
+                times.append(decode_batch(frame.data).time_ms)
+            offset = frame.end
+    return max((before - after for before, after in pairwise(times)), default=0)
 
 
 def _left_behind(directory: DataDir) -> Iterator[Fact]:
@@ -346,3 +239,60 @@ def _left_behind(directory: DataDir) -> Iterator[Fact]:
             + ", ".join(map(str, broken))
         )
         yield Fact("set aside", f"{len(broken)} files", Level.ADVICE, advice)
+
+
+# --- a store elsewhere --------------------------------------------------------------------
+
+
+class Served(Protocol):
+    """A store that is connected to, as far as it is examined."""
+
+    def status(self) -> Status: ...
+
+    def alarms(self) -> tuple[Alarm, ...]: ...
+
+    def leases(self) -> tuple[int, ...]: ...
+
+    def lease_time_to_live(self, lease: int, *, keys: bool = False) -> LeaseTimeToLiveResponse: ...
+
+
+def diagnose_served(store: Served, metrics: str = "", date: str = "") -> list[Fact]:
+    """Examine a store by what its server says: its status, its leases and, if given, its page of metrics.
+
+    ``date``: the server's clock, as its answer over HTTP had it just now.
+    """
+    status, alarms = store.status(), [alarm.alarm for alarm in store.alarms()]
+    scrape = Scrape(metrics)
+    facts = [Fact("server", f"{status.version} at {status.data_dir}, revision {status.revision:,}")]
+    told_bytes = scrape.sum("etcd_server_quota_backend_bytes") or 0
+    quota_bytes = status.quota_bytes or (int(told_bytes) if 0 < told_bytes < math.inf else 0)
+    is_ours = scrape.sum("kvstore_info") is not None
+    counted_bytes = status.in_use_bytes if is_ours else status.size_bytes
+    facts.append(complaints.quota(counted_bytes, quota_bytes, alarms))
+    facts.append(complaints.space(status.size_bytes, status.in_use_bytes, Options().auto_defragment_min))
+    facts.append(_served_leases(store))
+    if (slow_seconds := scrape.quantile(0.99, "etcd_disk_wal_fsync_duration_seconds")) is not None:
+        facts.append(complaints.sync(float("nan"), slow_seconds))
+    if (count := scrape.sum("etcd_debugging_mvcc_watcher_total")) is not None:
+        slow = scrape.sum("etcd_debugging_mvcc_slow_watcher_total") or 0
+        facts.append(complaints.watchers(int(count), int(slow)))
+    if (commits := scrape.sum("kvstore_reader_commits_behind")) is not None:
+        far = [("a process beside the server", int(commits))] * (commits >= complaints.FAR_BEHIND_COMMITS)
+        facts.append(complaints.readers(far, int(scrape.sum("kvstore_readers") or 0), is_stopped=False))
+    if date:
+        facts.append(complaints.clocks(parsedate_to_datetime(date).timestamp() - time.time()))
+    if not metrics:
+        advice = "watchers, readers and syncs are not known without the page /metrics of the server"
+        facts.append(Fact("metrics", "not to be had", Level.ADVICE, advice))
+    return facts
+
+
+def _served_leases(store: Served) -> Fact:
+    """Of many leases a part is asked for their keys, and taken for the whole."""
+    found = store.leases()
+    asked = found[:: len(found) // LEASES_ASKED + 1]
+    idle = 0
+    for lease in asked:
+        with suppress(RequestError):  # it has ended meanwhile
+            idle += not store.lease_time_to_live(lease, keys=True).keys
+    return complaints.leases(len(found), idle * len(found) // max(len(asked), 1))

@@ -38,7 +38,7 @@ from kvstore.mvcc.schema import (
     parse_revision,
 )
 from kvstore.salvage.evidence import Covered, Evidence, Fact, LeaseFound, Level
-from kvstore.salvage.own_pages import Pair, page_rows
+from kvstore.salvage.own_pages import BY_PAGES, Pair, page_rows
 from kvstore.snapshot.reader import verify
 from kvstore.wal.inspect import Found, scan_segment
 from kvstore.wire import WireError, fields
@@ -99,6 +99,7 @@ def _backend(found: Evidence, path: Path, *, alone: bool) -> None:
             )
     if kind is None:
         found.unread.append(f"{path.name}: it does not begin like any backend's file")
+        _pages(found, _kind_by_pages(path), path)
         return
     try:
         check_closed(kind, path)
@@ -110,7 +111,22 @@ def _backend(found: Evidence, path: Path, *, alone: bool) -> None:
             backend.close()
     except (KVStoreError, WireError) as damage:
         found.unread.append(f"{path.name}: {damage}")
-        _pages(found, kind, path)
+        _pages(found, kind.name, path)
+
+
+def _kind_by_pages(path: Path) -> str:
+    """The backend in whose way most rows can be read from the pages of a file that has lost its beginning."""
+    return max(BY_PAGES, key=lambda name: sum(1 for _, pair in page_rows(name, path) if _is_row(pair)))
+
+
+def _is_row(pair: Pair) -> bool:
+    return _fact(pair, Level.ALONE, "") is not None
+
+
+def has_pages(path: Path) -> bool:
+    """Whether a file that does not begin like any store's, or the one of a directory, holds pages of one of ours."""
+    file = DataDir.at(path).db if path.is_dir() else path
+    return file.is_file() and any(_is_row(pair) for name in BY_PAGES for _, pair in page_rows(name, file))
 
 
 def _tables(found: Evidence, backend: Backend, level: Level, place: str, *, alone: bool) -> None:
@@ -135,10 +151,10 @@ def _tables(found: Evidence, backend: Backend, level: Level, place: str, *, alon
         found.carried, found.leases = carried, leases
 
 
-def _pages(found: Evidence, kind: type[Backend], path: Path) -> None:
+def _pages(found: Evidence, backend: str, path: Path) -> None:
     """A damaged backend: every page by itself."""
     pairs = rows = 0
-    for place, pair in page_rows(kind.name, path):
+    for place, pair in page_rows(backend, path):
         pairs += 1
         if pair[0] in _MARKS and len(pair[1]) == 8:
             number = int.from_bytes(pair[1], "big")

@@ -17,6 +17,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+BY_PAGES = ("lmdb", "sqlite")
+"""Whose pages are known here."""
 Pair = tuple[bytes, bytes]
 """Key and value of a row."""
 

@@ -54,10 +54,12 @@ def _read(source: Path, wal_dir: str) -> Evidence:
 
     if own.recognizes(source):
         return own.read(source, wal_dir)
-    for name in foreign_names():
-        evidence = find_foreign(name).evidence(source, wal_dir=wal_dir)
-        if evidence is not None:
-            return evidence
+    others = [find_foreign(name).evidence(source, wal_dir=wal_dir) for name in foreign_names()]
+    found = [each for each in others if each is not None]
+    if not any(each.facts or each.replay for each in found) and own.has_pages(source):
+        return own.read(source, wal_dir)
+    if found:
+        return found[0]
     raise NotAStore(f"{source} holds nothing of a store of ours or of a known other kind", source)
 
 

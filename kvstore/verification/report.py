@@ -60,6 +60,8 @@ class Report:
     """How much was checked: rows by table, log entries, segments, snapshots."""
     first_divergent_revision: int = 0
     """The lowest revision at which a deep verification found the backend to differ; 0: none."""
+    cautions: tuple[str, ...] = ()
+    """What could not be checked, and has to be said beside "in order": a file that carries no hash."""
 
     @property
     def ok(self) -> bool:
@@ -83,6 +85,7 @@ class Collector:
     findings: list[Finding] = field(default_factory=list)
     total: int = 0
     notes: list[str] = field(default_factory=list)
+    cautions: list[str] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
     first_divergent_revision: int = 0
 
@@ -143,4 +146,5 @@ class Collector:
             notes=tuple(self.notes),
             counts=dict(self.counts),
             first_divergent_revision=self.first_divergent_revision,
+            cautions=tuple(self.cautions),
         )

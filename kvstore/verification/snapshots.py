@@ -10,6 +10,7 @@ from kvstore.errors import TooNew, TooOld
 from kvstore.layout import DataDir
 from kvstore.mvcc.schema import CHANGES, LATEST, LEASE
 from kvstore.snapshot import formats as opened
+from kvstore.snapshot.hash_state import state_after_check
 from kvstore.snapshot.manifest import Manifest
 from kvstore.snapshot.reader import SnapshotInfo
 from kvstore.verification.report import DAMAGE, SNAPSHOT, Collector
@@ -47,6 +48,8 @@ def check_snapshot(path: Path, found: Collector, *, with_tables: bool) -> Snapsh
     except (*DAMAGE, TooNew, TooOld) as error:  # a snapshot that cannot be used is worth a finding
         found.add_error(SNAPSHOT, error, path)
         return None
+    if caution := state_after_check(info).caution:
+        found.cautions.append(caution)
     try:
         _check_counts(backend, info, path, found)
         if with_tables and opened.find_format(path) is None:

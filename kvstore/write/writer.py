@@ -123,6 +123,8 @@ class Writer:
         planned: Callable[[], None],
     ) -> None:
         self._log = log
+        self.failed = 0
+        """Writes that were planned and did not reach the disk."""
         self._state = state
         self.planner = planner
         self._life = life
@@ -302,8 +304,10 @@ class Writer:
         """Publish the front of the queue, or tell what it failed with; settle it."""
         if error is None:
             self._publish(batch[-1])
-        elif error is self._life.stalled_by:
-            batch = self._queue[:]
+        else:
+            if error is self._life.stalled_by:
+                batch = self._queue[:]
+            self.failed += len(batch)
         self._settle(batch, error)
         del self._queue[: len(batch)]
 

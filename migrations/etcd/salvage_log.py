@@ -133,6 +133,12 @@ class SalvagedLog:
         )
         return any(0 < index < first or (index and not first) for index in self._snapshots)
 
+    def makes_all(self, index: int) -> bool:
+        """Whether nothing but the log is needed for a store that had at least entry ``index``."""
+        last = max(self.entries, default=0)
+        has_gap = self.unread or self.begins_with_a_restore or len(self.entries) != last
+        return not has_gap and last >= index
+
     def after(self, index: int, *, alone: bool) -> tuple[list[LogEntry], int]:
         """Committed entries that follow ``index`` without a gap, and how many there are beyond the gap.
 

@@ -3,6 +3,9 @@
 a file                        a snapshot, or a copy of ``member/snap/db``
 a data directory, ``member``  the database, and what the log adds to it
 a directory of segments       the log alone, if it begins with the first entry
+
+A log that begins with the first entry and has no gap makes the whole store, with a checksum over every byte. So a
+database beside it that is damaged is not used at all.
 """
 
 from __future__ import annotations
@@ -38,7 +41,12 @@ def evidence(source: Path, wal_dir: str) -> Evidence | None:
     else:
         found = _nothing_yet(source)
     if has_segments(log):
-        _add_log(found, log)
+        entries = SalvagedLog(log)
+        if found.unread and entries.makes_all(found.index):
+            found = _nothing_yet(source)
+            found.kind = "etcd log from its first entry on; the database is damaged, and was not needed"
+            return _with_log(found, entries)
+        _with_log(found, entries)
     else:
         found.unread.append(
             f"there is no log in {log}: what etcd had not yet written to its database is lost"
@@ -53,8 +61,7 @@ def _nothing_yet(source: Path) -> Evidence:
     return Evidence(source=str(source), kind="etcd log, without a database", covered=[Covered((0, 0), None)])
 
 
-def _add_log(found: Evidence, wal_dir: Path) -> None:
-    log = SalvagedLog(wal_dir)
+def _with_log(found: Evidence, log: SalvagedLog) -> Evidence:
     last = max(log.entries, default=found.index)
     if last < found.index:
         found.lost_later.append(f"the log ends with entry {last}, though the database holds {found.index}")
@@ -76,6 +83,7 @@ def _add_log(found: Evidence, wal_dir: Path) -> None:
     if following:
         found.figures["log entries after the database"] = len(following)
         found.replay = partial(apply_entries, entries=following)
+    return found
 
 
 def _looks_like_bbolt(path: Path) -> bool:

@@ -244,10 +244,24 @@ def test_the_log_after_an_intact_database_is_applied(tmp_path: Path) -> None:
     assert found.revision == 1501 and found.keys[Level.CHECKSUM] > 0
 
 
-def test_a_log_is_not_applied_to_a_damaged_database(tmp_path: Path) -> None:
-    """What its entries did depends on keys that may be missing."""
+def damaged_database() -> bytes:
+    """An earlier database, two pages of which are zeros."""
     data = bytearray(truth().earlier[:-32])
     data[20 * PAGE : 22 * PAGE] = bytes(2 * PAGE)
-    found = salvage(log_directory(tmp_path, log(), bytes(data)), tmp_path / "new")
+    return bytes(data)
+
+
+def test_a_log_is_not_applied_to_a_damaged_database(tmp_path: Path) -> None:
+    """What its entries did depends on keys that may be missing."""
+    with_gap = bytearray(log())
+    with_gap[len(with_gap) // 10] ^= 4
+    found = salvage(log_directory(tmp_path, bytes(with_gap), damaged_database()), tmp_path / "new")
     assert any("not applied" in line for line in found.unread)
     assert found.may_be_older == len(found.levels) > 0
+
+
+def test_a_damaged_database_is_not_needed_beside_a_whole_log(tmp_path: Path) -> None:
+    """A log that begins with the first entry makes everything, and all of it is sure."""
+    found = salvage(log_directory(tmp_path, log(), damaged_database()), tmp_path / "new")
+    assert content(tmp_path / "new") == truth().now and "not needed" in found.kind
+    assert found.is_complete and all(found.sure(key) for key in truth().now)

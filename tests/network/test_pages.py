@@ -132,21 +132,21 @@ def test_metrics(tmp_path: Path) -> None:
         labels = 'grpc_method="Put",grpc_service="etcdserverpb.KV",grpc_type="unary"'
         lines = answer.body.decode().splitlines()
         assert {
-            f"grpc_server_started_total{{{labels}}} 2.0",
-            f'grpc_server_handled_total{{grpc_code="OK",{labels}}} 1.0',
-            f'grpc_server_handled_total{{grpc_code="InvalidArgument",{labels}}} 1.0',
-            f"grpc_server_msg_received_total{{{labels}}} 2.0",
-            f"grpc_server_msg_sent_total{{{labels}}} 1.0",
-            'etcd_server_client_requests_total{client_api_version="unknown",type="unary"} 2.0',
-            f'etcd_server_id{{server_id="{store.engine.member_id:x}"}} 1.0',
-            f'etcd_server_version{{server_version="{V3_5.version}"}} 1.0',
-            'etcd_cluster_version{cluster_version="3.5"} 1.0',
-            "etcd_server_is_leader 1.0",
-            "etcd_server_has_leader 1.0",
-            "etcd_server_leader_changes_seen_total 1.0",
-            "etcd_server_health_success 1.0",
-            "etcd_server_health_failures 0.0",
-            "etcd_mvcc_put_total 1.0",
+            f"grpc_server_started_total{{{labels}}} 2",
+            f'grpc_server_handled_total{{grpc_code="OK",{labels}}} 1',
+            f'grpc_server_handled_total{{grpc_code="InvalidArgument",{labels}}} 1',
+            f"grpc_server_msg_received_total{{{labels}}} 2",
+            f"grpc_server_msg_sent_total{{{labels}}} 1",
+            'etcd_server_client_requests_total{client_api_version="unknown",type="unary"} 2',
+            f'etcd_server_id{{server_id="{store.engine.member_id:x}"}} 1',
+            f'etcd_server_version{{server_version="{V3_5.version}"}} 1',
+            'etcd_cluster_version{cluster_version="3.5"} 1',
+            "etcd_server_is_leader 1",
+            "etcd_server_has_leader 1",
+            "etcd_server_leader_changes_seen_total 1",
+            "etcd_server_health_success 1",
+            "etcd_server_health_failures 0",
+            "etcd_mvcc_put_total 1",
         } <= set(lines)
         names = {line.partition(" ")[0].partition("{")[0] for line in lines}
         assert {"process_resident_memory_bytes", "etcd_mvcc_db_total_size_in_bytes"} <= names

@@ -13,6 +13,7 @@ import kvstore
 from kvstore import metrics
 from kvstore.engine import LocalEngine
 from kvstore.observe.measuring import Histogram, MeasuredDisk
+from kvstore.testing import faults
 from kvstore.testing.fake_clock import FakeClock
 
 prometheus = pytest.importorskip("prometheus_client")
@@ -193,10 +194,10 @@ def test_etcds_dashboards_find_what_they_ask_for(tmp_path: Path, beside: bool) -
     assert f'backend="lmdb",cluster_id="{store.engine.cluster_id:016x}"' in text
 
 
-def test_no_quota_is_shown_as_etcd_shows_it(tmp_path: Path) -> None:
-    """A share of a quota that does not exist is negative, so no alert fires."""
+def test_no_quota_is_shown_as_an_infinite_one(tmp_path: Path) -> None:
+    """No share of it is near, and nothing grows towards it: none of etcd's alerts fires."""
     with kvstore.open(tmp_path / "data", quota_backend_bytes=-1) as store:
-        assert values(store.metrics())["etcd_server_quota_backend_bytes"] == -1
+        assert values(store.metrics())["etcd_server_quota_backend_bytes"] == float("inf")
 
 
 def test_a_poisoned_store_has_no_leader(tmp_path: Path) -> None:
@@ -206,6 +207,18 @@ def test_a_poisoned_store_has_no_leader(tmp_path: Path) -> None:
         shown = values(store.metrics())
         assert (shown["etcd_server_has_leader"], shown["kvstore_healthy"]) == (0, 0)
         assert "the disk said no" in store.status().failure
+
+
+def test_writes_that_did_not_reach_the_disk_are_failed_proposals(tmp_path: Path) -> None:
+    """What was planned when the sync failed; what is refused before it is planned is no proposal."""
+    with kvstore.open(tmp_path / "data", background=False) as store:
+        store.put(b"k", b"v")
+        with pytest.raises(kvstore.EmptyKey):
+            store.put(b"", b"v")
+        assert values(store.metrics())["etcd_server_proposals_failed_total"] == 0
+        with faults.failed_sync(), pytest.raises(kvstore.KVStoreError):
+            store.put(b"k", b"w")
+        assert values(store.metrics())["etcd_server_proposals_failed_total"] == 1
 
 
 def test_histogram_counts_are_cumulative() -> None:

@@ -14,6 +14,7 @@ from kvstore.layout import DataDir, segments
 from kvstore.recognition import backend_of
 from kvstore.salvage import Level, Salvaged, salvage
 from kvstore.verification import verify
+from tests.etcd.file_damage import OF_PAGES, WITHIN, Damage, wrong_metas
 from tests.harness.command_line import run
 
 PAGE = 4096
@@ -25,6 +26,17 @@ class Written:
 
     path: Path
     backend: str
+    ever: frozenset[tuple[bytes, bytes]]
+    now: dict[bytes, bytes]
+
+
+@dataclass(frozen=True)
+class Grown:
+    """A backend's file by itself, and what was put into its store."""
+
+    backend: str
+    data: bytes
+    earlier: bytes
     ever: frozenset[tuple[bytes, bytes]]
     now: dict[bytes, bytes]
 
@@ -185,3 +197,81 @@ def test_the_command_reports_and_makes_the_store(written: Written, broken: Path,
     assert content(tmp_path / "new") == written.now
     done = run(tmp_path, "--json", "salvage", str(tmp_path / "nowhere"))
     assert done.code == 1 and done.err.startswith("Error:")
+
+
+# --- generated damage ---------------------------------------------------------------------
+
+KINDS = tuple(each for each in (*OF_PAGES, *WITHIN) if each is not wrong_metas)  # those are of bbolt
+
+
+@pytest.fixture(scope="module", params=["lmdb", "sqlite"])
+def grown(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Grown:
+    """A backend's file of some hundred pages, and the same file when the store was younger."""
+    path = tmp_path_factory.mktemp("grown") / "store"
+    draw, ever = random.Random(11), set()
+    for half in range(2):  # closed after each, so that the file itself has everything
+        earlier = DataDir.at(path).db.read_bytes() if half else b""
+        with kvstore.open(path, backend=request.param, durability="off", background=False) as store:
+            for number in range(1500 * half, 1500 * (half + 1)):
+                key = b"/k/%04d" % draw.randrange(700)
+                if draw.random() < 0.1:
+                    store.delete(key)
+                    continue
+                value = b"%s at %d " % (key, number) * draw.choice([1, 5, 20, 40])
+                store.put(key, value)
+                ever.add((key, value))
+            now = {kv.key: kv.value for kv in store.scan(prefix=b"")}
+    return Grown(request.param, DataDir.at(path).db.read_bytes(), earlier, frozenset(ever), now)
+
+
+def check_generated_damage(grown: Grown, place: Path, damage: Damage, seed: int) -> None:
+    """No checksum covers it: nothing is sure. What is kept was written; and some is, where a tenth is whole."""
+    draw = random.Random(f"{damage.__name__} {seed}")
+    data = damage(grown.data, grown.earlier, draw)
+    whole = sum(
+        data[at : at + PAGE] == grown.data[at : at + PAGE] and any(data[at : at + PAGE])
+        for at in range(0, len(data), PAGE)
+    )
+    place.mkdir()
+    (place / "db").write_bytes(data)
+    try:
+        found = salvage(place / "db", place / "new", backend=grown.backend)
+    except NotAStore:
+        assert whole * 10 < len(grown.data) // PAGE, "nothing, though a tenth of the pages is whole"
+        return
+    kept = content(place / "new")
+    assert kept or whole * 10 < len(grown.data) // PAGE
+    assert not any(map(found.sure, kept))
+    if damage in OF_PAGES:
+        assert {pair for pair in kept.items() if pair not in grown.ever} == set()
+    assert verify(place / "new").ok
+    shutil.rmtree(place)
+
+
+def test_a_backend_that_has_lost_its_beginning_is_known_by_its_pages(grown: Grown, tmp_path: Path) -> None:
+    """By itself or in its directory: the first pages are erased, and rows elsewhere are found."""
+    store = tmp_path / "store" / "snap"
+    store.mkdir(parents=True)
+    for place in (tmp_path / "db", store / "db"):
+        place.write_bytes(bytes(2 * PAGE) + grown.data[2 * PAGE :])
+    (tmp_path / "store" / "wal").mkdir()
+    for number, source in enumerate((tmp_path / "db", tmp_path / "store")):
+        found = salvage(source, tmp_path / f"new-{number}", backend=grown.backend)
+        kept = content(tmp_path / f"new-{number}")
+        assert set(kept.items()) <= grown.ever and not any(map(found.sure, kept))
+        assert len(kept.items() & grown.now.items()) > len(grown.now) * 0.9
+
+
+@pytest.mark.parametrize("damage", KINDS)
+def test_generated_damages_of_a_backend(grown: Grown, tmp_path: Path, damage: Damage) -> None:
+    """A few of each kind."""
+    for seed in range(3):
+        check_generated_damage(grown, tmp_path / str(seed), damage, seed)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("damage", KINDS)
+def test_hundreds_of_generated_damages_of_a_backend(grown: Grown, tmp_path: Path, damage: Damage) -> None:
+    """The same for many more."""
+    for seed in range(3, 103):
+        check_generated_damage(grown, tmp_path / str(seed), damage, seed)

@@ -76,7 +76,7 @@ def test_answers_in_json_name_the_members_of_the_server(url: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [("verify",), ("doctor",), ("snapshot", "list"), ("wal", "dump"), ("migrate", "format")]
+    "arguments", [("verify",), ("snapshot", "list"), ("wal", "dump"), ("migrate", "format")]
 )
 def test_verbs_for_files_say_that_they_need_them(url: str, arguments: tuple[str, ...]) -> None:
     """A server's files are the server's."""

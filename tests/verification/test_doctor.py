@@ -12,8 +12,10 @@ from kvstore.tools.command import ExitCode
 
 from kvstore import NotAStore, Options, Store
 from kvstore.files import OSDisk
-from kvstore.observe import doctor as diagnosis
-from kvstore.observe.doctor import Fact, Level, diagnose, find_mount, has_fast_commit_bug, judge_file_system
+from kvstore.observe import surroundings as ground
+from kvstore.observe.doctor import diagnose
+from kvstore.observe.facts import Fact, Level
+from kvstore.observe.surroundings import find_mount, has_fast_commit_bug, judge_file_system
 from kvstore.recovery import open_engine
 from kvstore.testing.recording_disk import UnsyncedDisk
 from tests.harness.command_line import command_line
@@ -78,7 +80,7 @@ def test_what_it_warns_of(tmp_path: Path) -> None:
     assert level_of(path, "clock", clock=lambda: 4e9 + 1) == Level.OK
     assert level_of(path, "room for the data", low_disk_bytes=1 << 60) == Level.WARNING
     assert level_of(path, "room for the data", quota_backend_bytes=1 << 60) == Level.ADVICE
-    assert level_of(path, "backend", quota_backend_bytes=60_000) == Level.WARNING
+    assert level_of(path, "quota", quota_backend_bytes=60_000) == Level.WARNING
     snapshot.write_bytes(snapshot.read_bytes()[:-3])
     assert level_of(path, "snapshots") == Level.WARNING
     snapshot.rename(snapshot.with_suffix(".broken"))
@@ -134,7 +136,7 @@ def test_the_mount_of_a_path_is_found() -> None:
     assert find_mount(mounts, Path("/mnt/a b/c")) == ("xfs", "/mnt/a b")
     assert find_mount(mounts, Path("/mnt/a/c")) == ("nfs4", "/mnt/a")
     assert find_mount(mounts, Path("/mnt")) == ("ext4", "/")
-    assert diagnosis.file_system_of(Path("/proc"))[0] == "proc"
+    assert ground.file_system_of(Path("/proc"))[0] == "proc"
 
 
 def test_file_systems_to_beware_of() -> None:

@@ -11,6 +11,7 @@ from kvstore.errors import NotAStore
 from kvstore.foreign import recognize_foreign
 from kvstore.layout import DataDir
 from kvstore.opened import open_snapshot
+from kvstore.snapshot.hash_state import HashState, hash_state
 from kvstore.store import Store
 
 from ..command import Settings
@@ -27,6 +28,13 @@ def open_path(path: Path, settings: Settings) -> Store:
         settings.data_dir = str(path)
         return settings.open(read_only=True)
     raise NotAStore(f"{path} is neither a store of ours nor of a known other kind", path)
+
+
+def hash_of(path: Path) -> HashState | None:
+    """Whether the file's hash holds. None: a data directory of ours, which has checksums in its log alone."""
+    if not path.is_dir():
+        return hash_state(path)
+    return None if recognize_foreign(path) is None else HashState.NONE
 
 
 def kind_of(store: Store) -> str:

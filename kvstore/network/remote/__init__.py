@@ -9,6 +9,7 @@
                      encoding       requests as messages, answers as ours; messages: what a client reads of an answer
                      past           history out of a watch;  differences: two revisions, merged
                      snapshots      a snapshot, streamed into a file and verified;  members: work on each of a cluster
+                     page           a page over HTTP/1.1, such as that of metrics
     how              client         deadlines, repetition, who waits
                      connecting     the way to a server of this cluster;  tokens: who we are to it
                      outcome        what a status means for what was asked, and whose error it is

@@ -1,0 +1,229 @@
+"""Alert rules and dashboards, etcd's and ours, evaluated over the page of metrics of a served store.
+
+Times are those of the scrapes, which are made as fast as they can be. A rule is silent over a healthy store, and fires
+once the number that it is about has changed: so it is wired to the metric, with its labels.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from http.client import HTTPConnection
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+import kvstore
+from kvstore.backup import follow
+from kvstore.core import COMMIT
+from kvstore.observe.measuring import MeasuredEngine
+from kvstore.testing import faults
+from tests import PROJECT
+from tests.harness.promql import Series, evaluate, selectors
+from tests.network.etcd_mixin import ALERTS, PANELS
+
+HERE = PROJECT / "examples" / "serve" / "monitoring"
+STEP_SECONDS = 60
+SCRAPES = 4
+TARGET = {"job": "etcd", "instance": "here"}
+COUNTERS = {"rate", "increase"}
+
+OTHERS_ONLY = "etcd_network_peer_"
+"""Of members to each other. An etcd that is alone shows none of these, either."""
+ETCDS_GAUGES = {
+    "etcd_server_proposals_committed_total",
+    "etcd_server_proposals_applied_total",
+    "etcd_debugging_mvcc_current_revision",
+}
+"""They only grow, and are gauges in etcd as well."""
+
+
+def own_rules() -> dict[str, str]:
+    (group,) = yaml.safe_load((HERE / "alerts.yaml").read_text())["groups"]
+    return {rule["alert"]: rule["expr"] for rule in group["rules"]}
+
+
+def own_panels() -> dict[str, str]:
+    panels = json.loads((HERE / "dashboard.json").read_text())["panels"]
+    found = {
+        f"{panel['title']}: {each['legendFormat']}": each["expr"]
+        for panel in panels
+        for each in panel["targets"]
+    }
+    replaced = {"$job": "etcd", "$instance": "here", "$__rate_interval": "2m"}
+    for name, expression in found.items():
+        for variable, value in replaced.items():
+            expression = expression.replace(variable, value)
+        found[name] = expression
+    return found
+
+
+def page_of(url: str) -> str:
+    connection = HTTPConnection(url.removeprefix("http://"), timeout=60)
+    connection.request("GET", "/metrics")
+    text = connection.getresponse().read().decode()
+    connection.close()
+    return text
+
+
+class Scraped:
+    """What a Prometheus has of a store."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._now = -STEP_SECONDS
+        self.series = Series()
+
+    def scrape(self) -> None:
+        self._now += STEP_SECONDS
+        self.series.scrape(self._now, page_of(self._url), **TARGET)
+        self.series.add(self._now, "up", 1.0, TARGET)
+
+    def found(self, name: str, **changes: float) -> Any:
+        """What a rule or panel evaluates to now; ``changes``: had the last scrape had these values."""
+        return evaluate(EVERYTHING[name], self.series.changed(changes), self._now)
+
+
+@pytest.fixture(scope="module")
+def scraped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scraped]:
+    folder = tmp_path_factory.mktemp("scraped")
+    with (
+        kvstore.open(folder / "s", metrics=True, quota_backend_bytes=1 << 30, low_disk_bytes=0) as store,
+        follow(store, folder / "backup"),
+        kvstore.serve(store, "http://127.0.0.1:0", metrics="extensive") as server,
+    ):
+        found = Scraped(server.endpoints[0])
+        with kvstore.connect(server.endpoints[0]) as client, client.watch(b"watched"):
+            for number in range(SCRAPES):
+                client.put(b"k%d" % number, b"v")
+                client.get(b"k")
+                store.checkpoint()
+                found.scrape()
+        yield found
+
+
+RULES = {**ALERTS, **own_rules()}
+SHOWN = {**PANELS, **own_panels()}
+EVERYTHING = {**RULES, **SHOWN}
+DURATIONS = {name for name, expression in RULES.items() if "histogram_quantile" in expression}
+CALLS = {name for name, expression in RULES.items() if "grpc_code=" in expression}
+AMONG_MEMBERS = {name for name in DURATIONS if OTHERS_ONLY in RULES[name]}
+
+
+@pytest.mark.parametrize("name", EVERYTHING)
+def test_every_metric_that_is_asked_for_is_there_and_of_its_kind(scraped: Scraped, name: str) -> None:
+    """With the labels that are selected; what is rated is a counter, what has quantiles a histogram."""
+    series, found = scraped.series, selectors(EVERYTHING[name])
+    assert found
+    for selector, function in found:
+        if selector.name.startswith(OTHERS_ONLY):
+            continue
+        without_codes = [matcher for matcher in selector.matchers.matchers if matcher.name == "grpc_code"]
+        assert series.select(selector) or without_codes, f"{selector.name} is not shown"
+        kind = series.types.get(selector.name, "gauge")
+        if selector.name.endswith("_bucket"):
+            assert kind == "histogram"
+        elif function in COUNTERS and selector.name not in ETCDS_GAUGES:
+            assert kind == "counter", f"{selector.name} is a {kind}"
+
+
+def test_metrics_of_the_page_are_shown(scraped: Scraped) -> None:
+    """docs/monitoring.md names no other."""
+    page = (PROJECT / "docs" / "monitoring.md").read_text()
+    named = set(re.findall(r"`((?:etcd|kvstore)_[a-z_]+[a-z])`", page))
+    shown = {re.sub("_(bucket|sum|count)$", "", name) for name in scraped.series.samples}
+    assert named and named - shown == set()
+
+
+@pytest.mark.parametrize("name", SHOWN)
+def test_every_panel_shows_something(scraped: Scraped, name: str) -> None:
+    """A number, or several; but for the traffic of members, of which there is one, and for calls that failed."""
+    found = scraped.found(name)
+    if OTHERS_ONLY in SHOWN[name] or "grpc_code=" in SHOWN[name] or "grpc_code!~" in SHOWN[name]:
+        assert found == {}
+    else:
+        assert found and all(value == value for value in found.values()), found
+
+
+@pytest.mark.parametrize("name", sorted(set(RULES) - DURATIONS))
+def test_no_rule_fires_over_a_healthy_store(scraped: Scraped, name: str) -> None:
+    """(How long things take here is this machine's own affair.)"""
+    assert scraped.found(name) == {}
+
+
+MANY = 1e12
+FIRES: dict[str, dict[str, float]] = {
+    "etcdMembersDown": {"up": 0},
+    "etcdInsufficientMembers": {"up": 0},
+    "etcdNoLeader": {"etcd_server_has_leader": 0},
+    "etcdHighNumberOfLeaderChanges": {"etcd_server_leader_changes_seen_total": 9},
+    "etcdHighNumberOfFailedProposals": {"etcd_server_proposals_failed_total": 1e5},
+    "etcdDatabaseQuotaLowSpace": {"etcd_mvcc_db_total_size_in_bytes": 1.2e9},
+    "etcdExcessiveDatabaseGrowth": {"etcd_mvcc_db_total_size_in_bytes": 9e8},
+    "etcdDatabaseHighFragmentationRatio": {
+        "etcd_mvcc_db_total_size_in_use_in_bytes": 2e8,
+        "etcd_mvcc_db_total_size_in_bytes": 5e8,
+    },
+    "KvstoreDown": {"up": 0},
+    "KvstoreWritesEnded": {"etcd_server_has_leader": 0},
+    "KvstoreAlarm": {"etcd_debugging_server_alarms": 1},
+    "KvstoreUnhealthy": {"kvstore_healthy": 0},
+    "KvstoreQuotaNear": {"etcd_mvcc_db_total_size_in_use_in_bytes": 9e8},
+    "KvstoreQuotaInADay": {"etcd_mvcc_db_total_size_in_use_in_bytes": 9e8},
+    "KvstoreSpaceNotGivenBack": {"etcd_mvcc_db_total_size_in_bytes": 1e8},
+    "KvstoreCheckpointsLag": {"kvstore_waiting_bytes": MANY},
+    "KvstoreCompactionLags": {"kvstore_compaction_debt_revisions": MANY},
+    "KvstoreReaderLeftOpen": {"kvstore_reader_commits_behind": MANY},
+    "KvstoreManyWatchers": {"etcd_debugging_mvcc_watcher_total": MANY},
+    "KvstoreSlowWatchers": {"etcd_debugging_mvcc_slow_watcher_total": MANY},
+    "KvstoreLeasesPileUp": {"kvstore_leases": MANY},
+    "KvstoreBackupLags": {"kvstore_backup_lag_seconds": MANY},
+    "KvstoreBackupFails": {"kvstore_backup_failing": 1},
+}
+"""Which numbers make a rule fire. Rules about durations and calls are provoked in tests of their own."""
+
+
+@pytest.mark.parametrize("name", FIRES)
+def test_a_rule_fires_when_its_number_changes(scraped: Scraped, name: str) -> None:
+    """And names the instance, where it is about one."""
+    found = scraped.found(name, **FIRES[name])
+    assert len(found) == 1
+    if name not in ("etcdMembersDown", "etcdInsufficientMembers", "etcdHighNumberOfLeaderChanges"):
+        assert ("instance", "here") in next(iter(found))
+
+
+@pytest.mark.filterwarnings("ignore::kvstore.NearlyFull")
+def test_rules_about_durations_and_failures_fire_in_earnest(tmp_path: Path) -> None:
+    """A sync takes a second, and so does its call; a checkpoint is said to have; on a full quota every put fails."""
+    assert set(FIRES) | DURATIONS | CALLS == set(RULES)
+    with (
+        kvstore.open(tmp_path / "s", metrics=True, background=False, quota_backend_bytes=1 << 20) as store,
+        kvstore.serve(store, "http://127.0.0.1:0", metrics="extensive") as server,
+        kvstore.connect(server.endpoints[0]) as client,
+    ):
+        found = Scraped(server.endpoints[0])
+        client.put(b"k", b"v")
+        with pytest.raises(kvstore.QuotaExceeded):
+            client.put(b"k", bytes(1_200_000))
+        found.scrape()
+        with pytest.raises(kvstore.QuotaExceeded):
+            client.put(b"k", bytes(1_200_000))
+        with faults.slow_sync(1.1):
+            client.delete(b"k")
+        assert isinstance(store.engine, MeasuredEngine)
+        store.engine.measured.durations[COMMIT].observe(3.0)
+        found.scrape()
+    for name in sorted(DURATIONS | CALLS):
+        assert bool(found.found(name)) == (name not in AMONG_MEMBERS), name
+
+
+def test_the_page_says_what_each_alert_means() -> None:
+    """docs/monitoring.md has each of our rules with its severity, and names no metric that is not shown."""
+    page = (PROJECT / "docs" / "monitoring.md").read_text()
+    (group,) = yaml.safe_load((HERE / "alerts.yaml").read_text())["groups"]
+    rows = [line.split("|") for line in page.splitlines() if line.startswith("| Kvstore")]
+    told = {name.strip(): row[2].strip() for row in rows for name in row[1].split(",")}
+    assert told == {rule["alert"]: rule["labels"]["severity"] for rule in group["rules"]}
