@@ -26,7 +26,7 @@ BIN := $(VENV)/bin
 PACKAGE := pyproject.toml setup.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all fast lint check cover soak compare bench bench-quick etcd clean
+.PHONY: help demo test test-all fast lint check docs cover soak compare bench bench-quick etcd clean
 
 help: ## This list.
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -51,6 +51,9 @@ test-all: ## The test suite on every Python from 3.11 on that is on PATH; says o
 
 fast: $(VENV)/ready-test ## About a minute of tests, for while you work: the plain ones of each area.
 	$(BIN)/python -m pytest -n $(WORKERS) $(FAST)
+
+docs: $(VENV)/ready-docs ## The documents as a site, in site/: reference from docstrings, every link checked.
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet
 
 cover: $(VENV)/ready-cover ## Coverage of the test suite, its processes included: a summary, and htmlcov/ to browse.
 	$(BIN)/coverage erase
@@ -77,7 +80,7 @@ etcd: ## Install etcd and etcdctl (Debian, as root) for the tests that ask a rea
 	apt-get install -q -y --no-install-recommends etcd-server etcd-client; }
 
 clean: ## Remove what builds and tests left behind, .venv included.
-	rm -rf $(VENV) .venv-* build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage* htmlcov
+	rm -rf $(VENV) .venv-* build dist site *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage* htmlcov
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(BIN)/python:
@@ -92,3 +95,4 @@ $(VENV)/ready-run: EXTRAS := cli
 $(VENV)/ready-test: EXTRAS := test
 $(VENV)/ready-cover: EXTRAS := test,cover
 $(VENV)/ready-bench: EXTRAS := cli,bench
+$(VENV)/ready-docs: EXTRAS := docs

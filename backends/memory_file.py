@@ -20,9 +20,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from stat import S_ISREG
 
-from crc32c import crc32c
-
 from kvstore.backend import Row, recognize_backend
+from kvstore.checksum import crc32c
 from kvstore.errors import Corruption, NotAStore, TooNew, WrongStore
 from kvstore.files import OSDisk
 

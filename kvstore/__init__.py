@@ -15,112 +15,112 @@ from __future__ import annotations
 
 import logging
 import os
-import warnings
 from collections.abc import Callable, Generator, Sequence
-from functools import partial, wraps
+from functools import partial
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
 from kvstore import _platform as _platform
-from kvstore import ops as ops
 from kvstore._version import __version__ as __version__
-from kvstore.codecs import BYTES, INTEGER, JSON, TEXT, Codec, Json
-from kvstore.errors import (
-    BadArgument,
-    Busy,
-    Code,
-    Compacted,
-    CorruptCluster,
-    Corruption,
-    DeadlineExceeded,
-    DiskFailed,
-    DiskFull,
-    DuplicateKey,
-    EmptyKey,
-    ForkedStore,
-    FutureRevision,
-    InvalidSortOption,
-    IsReplica,
-    KeyNotFound,
-    KVStoreError,
-    LeaseExists,
-    LeaseNotFound,
-    LeaseProvided,
-    LeaseTTLTooLarge,
-    MissingDependency,
-    NearlyFull,
-    NoDescriptor,
-    NotAStore,
-    NoThread,
-    OpenError,
-    OutcomeUnknown,
-    Overloaded,
-    PermissionDenied,
-    QuotaExceeded,
-    ReadOnly,
-    Reentered,
-    RequestError,
-    RequestTooLarge,
-    RevisionsExhausted,
-    SpaceError,
-    StateError,
-    StoreClosed,
-    StoreLocked,
-    StorePoisoned,
-    StoreUnreachable,
-    TimeUnknown,
-    TooManyOps,
-    TooNew,
-    TooOld,
-    Unauthenticated,
-    Unavailable,
-    UndecodableValue,
-    Unsupported,
-    ValueProvided,
-    WatchCanceled,
-    WatchTimeout,
-    WrongStore,
-)
-from kvstore.keyvalue import KeyValue, KeyValues
-from kvstore.model import (
-    FROM_KEY,
-    Alarm,
-    Change,
-    CompactionResponse,
-    Compare,
-    DeleteRangeResponse,
-    Event,
-    EventType,
-    HashKVResponse,
-    LeaseGrantResponse,
-    LeaseKeepAliveResponse,
-    LeaseRevokeResponse,
-    LeaseTimeToLiveResponse,
-    Op,
-    PutResponse,
-    RangeResponse,
-    SortOrder,
-    SortTarget,
-    TxnResponse,
-    WatchPosition,
-    WatchRequest,
-    WatchResponse,
-    prefix_end,
-)
-from kvstore.ops import create_revision, lease, mod_revision, value, version
-from kvstore.options import SHARED_ONLY, BadOption, OpenOptions, Options, SharedOptions
 from kvstore.shelter import Sheltered
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # what is loaded on first use
     from kvstore import metrics as metrics
+    from kvstore import ops as ops
     from kvstore.aio import AsyncStore, AsyncView
     from kvstore.backend import Progress
+    from kvstore.codecs import BYTES, INTEGER, JSON, TEXT, Codec, Json
     from kvstore.compound import PutManyResponse
+    from kvstore.errors import (
+        BadArgument,
+        Busy,
+        Code,
+        Compacted,
+        CorruptCluster,
+        Corruption,
+        DeadlineExceeded,
+        DiskFailed,
+        DiskFull,
+        DuplicateKey,
+        EmptyKey,
+        ForkedStore,
+        FutureRevision,
+        InvalidSortOption,
+        IsReplica,
+        KeyNotFound,
+        KVStoreError,
+        LeaseExists,
+        LeaseNotFound,
+        LeaseProvided,
+        LeaseTTLTooLarge,
+        MissingDependency,
+        NearlyFull,
+        NoDescriptor,
+        NotAStore,
+        NoThread,
+        OpenError,
+        OutcomeUnknown,
+        Overloaded,
+        PermissionDenied,
+        QuotaExceeded,
+        ReadOnly,
+        Reentered,
+        RequestError,
+        RequestTooLarge,
+        RevisionsExhausted,
+        SpaceError,
+        StateError,
+        StoreClosed,
+        StoreLocked,
+        StorePoisoned,
+        StoreUnreachable,
+        TimeUnknown,
+        TooManyOps,
+        TooNew,
+        TooOld,
+        Unauthenticated,
+        Unavailable,
+        UndecodableValue,
+        Unsupported,
+        ValueProvided,
+        WatchCanceled,
+        WatchTimeout,
+        WrongStore,
+    )
+    from kvstore.former import delete, get, put, txn
+    from kvstore.keyvalue import KeyValue, KeyValues
     from kvstore.map_view import AsyncMapView, Changed, MapView, ReadMapView, Version
+    from kvstore.model import (
+        FROM_KEY,
+        Alarm,
+        Change,
+        CompactionResponse,
+        Compare,
+        DeleteRangeResponse,
+        Event,
+        EventType,
+        HashKVResponse,
+        LeaseGrantResponse,
+        LeaseKeepAliveResponse,
+        LeaseRevokeResponse,
+        LeaseTimeToLiveResponse,
+        Op,
+        PutResponse,
+        RangeResponse,
+        SortOrder,
+        SortTarget,
+        TxnResponse,
+        WatchPosition,
+        WatchRequest,
+        WatchResponse,
+        prefix_end,
+    )
     from kvstore.observe.estimates import CompactionEstimate, DefragmentEstimate
     from kvstore.observe.facts import Fact
     from kvstore.observe.status import Health, Status
     from kvstore.opened import Snapshot
+    from kvstore.ops import create_revision, lease, mod_revision, value, version
+    from kvstore.options import BadOption, OpenOptions, Options, SharedOptions
     from kvstore.protocol import Engine
     from kvstore.recovery import Engine as LocalEngine
     from kvstore.scans import AsyncScan, Scan
@@ -300,7 +300,8 @@ def open(
     are those of ``connect``.
 
     Raises ``StoreLocked`` (held by another process; waits ``lock_timeout_seconds`` for it), ``NotAStore``,
-    ``WrongStore`` (another backend's), ``TooNew``, ``Corruption``, ``BadOption``.
+    ``WrongStore`` (another backend's), ``TooNew``, ``Corruption``, ``BadOption``, ``BadArgument`` (a URL, which is for
+    ``connect``).
     """
     opening: Sheltered[Store] = Sheltered(
         lambda: _open(data_dir, backend, shared, dict(options), opening.check),
@@ -374,6 +375,13 @@ def _engine(
     options: dict[str, Any],
     check: Callable[[], None],
 ) -> LocalEngine | Engine:
+    from kvstore.errors import BadArgument
+    from kvstore.options import SHARED_ONLY, Options
+
+    if isinstance(data_dir, str) and data_dir.partition("://")[0] in _SCHEMES:
+        raise BadArgument(
+            f"{data_dir} is the URL of a store that is served, not a directory: use kvstore.connect"
+        )
     given = {"backend": backend, **options}
     if shared:
         asking = {name: given.pop(name) for name in SHARED_ONLY if name in given}
@@ -390,8 +398,12 @@ def _engine(
     return open_engine(data_dir, chosen, check=check)
 
 
+_SCHEMES = ("etcd", "etcds", "http", "https", "unix", "unixs")
+
+
 def _as_found(data_dir: str | os.PathLike[str], chosen: Options) -> Options:
     """The options, with the backend of the store that is there already, if its files tell."""
+    from kvstore.errors import KVStoreError
     from kvstore.layout import DataDir
     from kvstore.recognition import backend_of
 
@@ -478,6 +490,7 @@ def verify(
     (what, done, total); ``options``: the fields of ``Options``. Damage is in the report, not raised.
     """
     from kvstore import verification
+    from kvstore.options import Options
 
     chosen = Options.load(options)
     return verification.verify(path, deep=deep, options=chosen, scratch_dir=scratch_dir, progress=progress)
@@ -538,75 +551,62 @@ def connect_async(url: str, **options: Any) -> _OpenAsync:
 def doctor(data_dir: str | os.PathLike[str], **options: Any) -> list[Fact]:
     """Facts about a store's environment, with advice: versions, file system, sync speed, free space, clocks."""
     from kvstore.observe.doctor import diagnose
+    from kvstore.options import Options
 
     return diagnose(data_dir, options=Options.load(options))
 
 
-_P = ParamSpec("_P")
-_T = TypeVar("_T")
-
-
-def _builds(make: Callable[_P, _T]) -> Callable[_P, _T]:
-    """A former name of a function of ``ops``: it only builds an operation, and looks as if it did something."""
-
-    @wraps(make)
-    def call(*args: _P.args, **kwargs: _P.kwargs) -> _T:
-        name = make.__name__
-        text = (
-            f"kvstore.{name} only builds an operation of a transaction: write kvstore.ops.{name} (or, to do it, "
-            f"store.{name})"
-        )
-        warnings.warn(text, DeprecationWarning, stacklevel=2)
-        return make(*args, **kwargs)
-
-    return call
-
-
-put = _builds(ops.put)
-get = _builds(ops.get)
-delete = _builds(ops.delete)
-txn = _builds(ops.txn)
-
-
 if not TYPE_CHECKING:  # a type checker sees the imports above, and that there is no kvstore.opne
-    _LATER = {
-        "Store": "kvstore.store",
-        "View": "kvstore.store",
-        "AsyncStore": "kvstore.aio",
-        "AsyncView": "kvstore.aio",
-        "MapView": "kvstore.map_view",
-        "ReadMapView": "kvstore.map_view",
-        "AsyncMapView": "kvstore.map_view",
-        "Version": "kvstore.map_view",
-        "Changed": "kvstore.map_view",
-        "Scan": "kvstore.scans",
-        "AsyncScan": "kvstore.scans",
-        "PutManyResponse": "kvstore.compound",
-        "Snapshot": "kvstore.opened",
-        "Watch": "kvstore.watch.iterators",
-        "CallbackWatch": "kvstore.watch.iterators",
-        "AsyncWatch": "kvstore.watch.asynchronous",
-        "AsyncWatchStream": "kvstore.watch.asynchronous",
-        "WatchStream": "kvstore.watch.stream",
-        "Status": "kvstore.observe.status",
-        "Health": "kvstore.observe.status",
-        "CompactionEstimate": "kvstore.observe.estimates",
-        "DefragmentEstimate": "kvstore.observe.estimates",
-        "Fact": "kvstore.observe.facts",
-        "Defragmented": "kvstore.upkeep.defragment",
-        "SnapshotInfo": "kvstore.snapshot.reader",
-        "Restored": "kvstore.snapshot.restore",
-        "Report": "kvstore.verification.report",
-        "Ticket": "kvstore.write.ticket",
-        "Server": "kvstore.served",
-        "AsyncServer": "kvstore.served",
+    _NAMES = {
+        "kvstore.aio": "AsyncStore AsyncView",
+        "kvstore.codecs": "BYTES INTEGER JSON TEXT Codec Json",
+        "kvstore.compound": "PutManyResponse",
+        "kvstore.errors": """
+            BadArgument Busy Code Compacted CorruptCluster Corruption DeadlineExceeded DiskFailed
+            DiskFull DuplicateKey EmptyKey ForkedStore FutureRevision InvalidSortOption IsReplica KeyNotFound
+            KVStoreError LeaseExists LeaseNotFound LeaseProvided LeaseTTLTooLarge MissingDependency
+            NearlyFull NoDescriptor NotAStore NoThread OpenError OutcomeUnknown Overloaded
+            PermissionDenied QuotaExceeded ReadOnly Reentered RequestError RequestTooLarge
+            RevisionsExhausted SpaceError StateError StoreClosed StoreLocked StorePoisoned
+            StoreUnreachable TimeUnknown TooManyOps TooNew TooOld Unauthenticated Unavailable
+            UndecodableValue Unsupported ValueProvided WatchCanceled WatchTimeout WrongStore
+        """,
+        "kvstore.former": "delete get put txn",
+        "kvstore.keyvalue": "KeyValue KeyValues",
+        "kvstore.map_view": "MapView ReadMapView AsyncMapView Version Changed",
+        "kvstore.model": """
+            FROM_KEY Alarm Change CompactionResponse Compare DeleteRangeResponse Event EventType
+            HashKVResponse LeaseGrantResponse LeaseKeepAliveResponse LeaseRevokeResponse
+            LeaseTimeToLiveResponse Op PutResponse RangeResponse SortOrder SortTarget TxnResponse
+            WatchPosition WatchRequest WatchResponse prefix_end
+        """,
+        "kvstore.observe.estimates": "CompactionEstimate DefragmentEstimate",
+        "kvstore.observe.facts": "Fact",
+        "kvstore.observe.status": "Status Health",
+        "kvstore.opened": "Snapshot",
+        "kvstore.ops": "create_revision lease mod_revision value version",
+        "kvstore.options": "BadOption OpenOptions Options SharedOptions",
+        "kvstore.scans": "Scan AsyncScan",
+        "kvstore.served": "Server AsyncServer",
+        "kvstore.snapshot.reader": "SnapshotInfo",
+        "kvstore.snapshot.restore": "Restored",
+        "kvstore.store": "Store View",
+        "kvstore.upkeep.defragment": "Defragmented",
+        "kvstore.verification.report": "Report",
+        "kvstore.watch.asynchronous": "AsyncWatch AsyncWatchStream",
+        "kvstore.watch.iterators": "Watch CallbackWatch",
+        "kvstore.watch.stream": "WatchStream",
+        "kvstore.write.ticket": "Ticket",
     }
-    """What is loaded on first use, and from where."""
+    """What is loaded on first use, by where it comes from."""
+
+    _LATER = {name: module for module, names in _NAMES.items() for name in names.split()}
 
     def __getattr__(name: str) -> Any:
-        """Load stores, views and ``metrics`` on first use: importing this package stays light."""
-        if name == "metrics":
-            return import_module("kvstore.metrics")
-        if name in _LATER:
-            return getattr(import_module(_LATER[name]), name)
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        """Load a name on first use: importing this package stays light."""
+        if name in ("metrics", "ops"):
+            return import_module(f"kvstore.{name}")
+        if name not in _LATER:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        found = globals()[name] = getattr(import_module(_LATER[name]), name)
+        return found

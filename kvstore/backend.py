@@ -258,8 +258,8 @@ def find_backend(name: str) -> type[Backend]:
 
 def recognize_backend(path: Path) -> type[Backend] | None:
     """The backend that the file at ``path`` belongs to, or None."""
-    for name in backend_names():
-        backend = find_backend(name)
+    backend: type[Backend]
+    for backend in plugins.each(plugins.BACKENDS):
         if backend.recognizes(path):
             return backend
     return None

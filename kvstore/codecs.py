@@ -28,7 +28,9 @@ class Codec(Generic[T]):
     """``encode`` makes bytes of a value, ``decode`` the value of the bytes."""
 
     encode: Callable[[T], bytes]
+    """From an object to bytes."""
     decode: Callable[[bytes], T]
+    """From bytes to an object."""
 
 
 def _encode_text(text: str) -> bytes:

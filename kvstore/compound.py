@@ -26,8 +26,11 @@ class PutManyResponse(NamedTuple):
     """``revision``: of the last put. ``revisions``: how many they took; 1: all of them are one revision."""
 
     revision: int
+    """The revision of the last of them."""
     puts: int
+    """How many keys were put."""
     revisions: int
+    """How many revisions, so transactions, it took: 1 where all fitted one."""
 
 
 def put_many(engine: Engine, items: Mapping[bytes, bytes], lease: int) -> PutManyResponse:

@@ -75,8 +75,11 @@ class KVStoreError(Exception):
     """The root of the tree. ``str(error)`` is the message."""
 
     code: Code = Code.UNKNOWN
+    """gRPC's code for it, as etcd answers."""
     retryable: bool = False
+    """Whether the same call may succeed later, with nothing done about it."""
     message: str = "kvstore error"
+    """What is said if nothing else is."""
     remedy: str = ""
     """What to do about it; empty: that is plain, or not known."""
 
@@ -97,6 +100,8 @@ class RequestError(KVStoreError):
 
 
 class EmptyKey(RequestError):
+    """A key is empty."""
+
     message = "etcdserver: key is not provided"
     remedy = 'a key has at least one byte (prefix=b"" stands for every key)'
 
@@ -112,16 +117,22 @@ class KeyNotFound(RequestError):
 
 
 class ValueProvided(RequestError):
+    """A value was given where the present one is to be kept."""
+
     message = "etcdserver: value is provided"
     remedy = "give either a value or ignore_value"
 
 
 class LeaseProvided(RequestError):
+    """A lease was given where the present one is to be kept."""
+
     message = "etcdserver: lease is provided"
     remedy = "give one of lease, ttl and ignore_lease"
 
 
 class InvalidSortOption(RequestError):
+    """A sort order or target that there is not."""
+
     message = "etcdserver: invalid sort option"
     remedy = "sort_order is a SortOrder, sort_target a SortTarget"
 
@@ -443,6 +454,8 @@ class StateError(KVStoreError):
 
 
 class StoreClosed(StateError):
+    """The store has been closed."""
+
     message = "the store is closed"
 
 
@@ -549,6 +562,8 @@ class Busy(StateError):
 
 
 class ReadOnly(StateError):
+    """The store is open for reading only."""
+
     code = Code.FAILED_PRECONDITION
     message = "the store is open read-only"
 

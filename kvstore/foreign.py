@@ -119,8 +119,8 @@ def find_foreign(name: str) -> ForeignStores:
 
 def recognize_foreign(path: str | os.PathLike[str]) -> ForeignStores | None:
     """The adapter whose store is at ``path``, or None."""
-    for name in foreign_names():
-        adapter = find_foreign(name)
+    for kind in plugins.each(plugins.FOREIGN):
+        adapter: ForeignStores = kind()
         if adapter.recognizes(Path(path)):
             return adapter
     return None

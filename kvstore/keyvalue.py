@@ -259,31 +259,37 @@ class KeyValue(_Row):
 
     @property
     def key(self) -> bytes:
+        """The key."""
         key: bytes = (self._message or self._decode()).key
         return key
 
     @property
     def value(self) -> bytes:
+        """The value of this version."""
         value: bytes = (self._message or self._decode()).value
         return value
 
     @property
     def create_revision(self) -> int:
+        """The revision at which this life of the key began."""
         revision: int = (self._message or self._decode()).create_revision
         return revision
 
     @property
     def mod_revision(self) -> int:
+        """The revision that wrote this version."""
         revision: int = (self._message or self._decode()).mod_revision
         return revision
 
     @property
     def version(self) -> int:
+        """How many times the key was put since it began, from 1."""
         version: int = (self._message or self._decode()).version
         return version
 
     @property
     def lease(self) -> int:
+        """The id of the lease that it hangs on; 0: none."""
         lease: int = (self._message or self._decode()).lease
         return lease
 

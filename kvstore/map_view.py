@@ -34,16 +34,22 @@ class Version(NamedTuple, Generic[V]):
     """A value that a key had: from ``revision`` on. ``value`` None and ``deleted``: it was deleted then."""
 
     revision: int
+    """The revision that wrote it, or deleted the key."""
     value: V | None
+    """The value; None where the key was deleted."""
     deleted: bool = False
+    """Whether this is a deletion."""
 
 
 class Changed(NamedTuple, Generic[K, V]):
     """A key that differs between two revisions; None where it did not exist."""
 
     key: K
+    """The key, decoded."""
     before: V | None
+    """Its value at the earlier revision; None if there was none."""
     after: V | None
+    """Its value at the later one; likewise."""
 
 
 class _Coded(Generic[K, V]):

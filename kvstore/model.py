@@ -25,12 +25,16 @@ def prefix_end(prefix: bytes) -> bytes:
 
 
 class SortOrder(IntEnum):
+    """Which way a range is sorted."""
+
     NONE = 0
     ASCEND = 1
     DESCEND = 2
 
 
 class SortTarget(IntEnum):
+    """By what a range is sorted."""
+
     KEY = 0
     VERSION = 1
     CREATE = 2
@@ -54,6 +58,8 @@ class CompareTarget(IntEnum):
 
 
 class EventType(IntEnum):
+    """What an event says."""
+
     PUT = 0
     DELETE = 1
 
@@ -95,18 +101,23 @@ class Compare(NamedTuple):
     """True if ``result`` holds between every key of the range (a missing key counts as zeros) and ``operand``."""
 
     key: bytes
+    """The key, or the first of a range."""
     target: int = CompareTarget.VERSION
+    """What of it is compared: a ``CompareTarget``."""
     result: int = CompareResult.EQUAL
+    """How: a ``CompareResult``."""
     operand: int | bytes = 0
+    """With what: bytes for a value, else a number."""
     range_end: bytes = b""
+    """The end of a range; empty: the one key."""
 
 
 class TxnRequest(NamedTuple):
     """Run ``success`` if all of ``compare`` hold, else ``failure``. ``None`` stands for an op that was not set."""
 
     compare: tuple[Compare, ...] = ()
-    success: tuple[Any, ...] = ()
-    failure: tuple[Any, ...] = ()
+    success: tuple[Op, ...] = ()
+    failure: tuple[Op, ...] = ()
 
 
 Op = RangeRequest | PutRequest | DeleteRangeRequest | TxnRequest | None
@@ -119,20 +130,30 @@ class WatchPosition(NamedTuple):
     """
 
     revision: int
+    """The revision."""
     sub: int = 0
+    """The change in it."""
 
 
 class WatchRequest(NamedTuple):
     """``start_sub``: skip the changes of ``start_revision`` before this one (etcd has no such field)."""
 
     key: bytes = FROM_KEY
+    """The key, or the first of a range."""
     range_end: bytes = b""
+    """The end of the range."""
     start_revision: int = 0
+    """The first revision to tell; 0: from now on."""
     prev_kv: bool = False
+    """Whether events carry what was before."""
     no_put: bool = False
+    """Leave out puts."""
     no_delete: bool = False
+    """Leave out deletes."""
     progress_notify: bool = False
+    """Say now and then how far it is, though nothing happens."""
     start_sub: int = 0
+    """The first change to tell of ``start_revision``."""
 
 
 def _refuse_truth(of: object) -> NoReturn:
@@ -320,60 +341,98 @@ class RangeResponse(NamedTuple):
     """``revision`` is the newest one; ``count`` is the number of keys in the range, whatever limit and filters say."""
 
     revision: int
+    """The store's revision when it answered."""
     kvs: KeyValues
+    """The keys with their values, in order."""
     more: bool
+    """Whether ``limit`` left some out."""
     count: int  # type: ignore[assignment]  # etcd's field name; it hides tuple.count
+    """How many keys the range has."""
 
 
 class PutResponse(NamedTuple):
+    """The answer to a put."""
+
     revision: int
+    """The revision of the write; the store's, if it changed nothing."""
     prev_kv: KeyValue | None = None
+    """What was there before, if it was asked for and there was something."""
 
 
 class DeleteRangeResponse(NamedTuple):
+    """The answer to a delete."""
+
     revision: int
+    """The revision of the write; the store's, if it changed nothing."""
     deleted: int
+    """How many keys were deleted."""
     prev_kvs: KeyValues
+    """What they were, if it was asked for."""
 
 
 class TxnResponse(NamedTuple):
     """``responses`` match the ops of the branch that ran. A nested response has revision 0, as in etcd."""
 
     revision: int
+    """The revision of the write; the store's, if it changed nothing."""
     succeeded: bool
-    responses: tuple[RangeResponse | PutResponse | DeleteRangeResponse | Any, ...]
+    """Whether all compares held, so that ``success`` was run."""
+    responses: tuple[OpResponse, ...]
+    """One for each op that was run, in order."""
+
+
+OpResponse = RangeResponse | PutResponse | DeleteRangeResponse | TxnResponse
 
 
 class CompactionResponse(NamedTuple):
+    """The answer to a compaction."""
+
     revision: int
+    """The store's revision when it answered."""
 
 
 class LeaseGrantResponse(NamedTuple):
+    """The answer to ``grant_lease``."""
+
     revision: int
+    """The store's revision when it answered."""
     id: int
+    """The lease's id: what keys are put with."""
     ttl: int
+    """Its length in seconds, which may be longer than what was asked for."""
 
 
 class LeaseRevokeResponse(NamedTuple):
+    """The answer to ``revoke_lease``: its keys are deleted."""
+
     revision: int
+    """The revision of the write; the store's, if it changed nothing."""
 
 
 class LeaseKeepAliveResponse(NamedTuple):
     """``ttl`` 0: there is no such lease, or it has expired."""
 
     revision: int
+    """The store's revision when it answered."""
     id: int
+    """The lease's id."""
     ttl: int
+    """The seconds that it has from now on."""
 
 
 class LeaseTimeToLiveResponse(NamedTuple):
     """``ttl``: whole seconds left, -1 for an unknown lease; ``keys`` only on request."""
 
     revision: int
+    """The store's revision when it answered."""
     id: int
+    """The lease's id."""
     ttl: int
+    """The seconds left."""
     granted_ttl: int
+    """The seconds that it was granted."""
     keys: tuple[bytes, ...]
+    """The keys that hang on it."""
 
 
 class LeaseLeasesResponse(NamedTuple):
@@ -385,16 +444,22 @@ class HashKVResponse(NamedTuple):
     """``hash``: etcd's HashKV, a CRC-32C over the rows that etcd would keep at ``hash_revision``."""
 
     revision: int
+    """The store's revision when it answered."""
     hash: int
+    """The hash."""
     compact_revision: int
+    """The revision below which the past is gone, as it was hashed."""
     hash_revision: int
+    """The revision up to which it goes."""
 
 
 class Alarm(NamedTuple):
     """``alarm``: "NOSPACE" or "CORRUPT"."""
 
     member_id: int
+    """Whose alarm it is."""
     alarm: str
+    """Which one."""
 
 
 class AlarmResponse(NamedTuple):
@@ -408,8 +473,11 @@ class Event(NamedTuple):
     """One change. A delete's ``kv`` carries only key and mod_revision."""
 
     type: EventType
+    """PUT or DELETE."""
     kv: KeyValue
+    """The key as it is since."""
     prev_kv: KeyValue | None = None
+    """The key as it was before, if it was asked for and was there."""
 
 
 class WatchResponse(NamedTuple):
@@ -421,16 +489,25 @@ class WatchResponse(NamedTuple):
     """
 
     revision: int
+    """How far the watch is."""
     events: Sequence[Event] = ()
+    """What changed, in order."""
     canceled: bool = False
+    """Whether this is the last response."""
     compact_revision: int = 0
+    """If what it was to tell is gone: the first revision that is kept."""
     cancel_reason: str = ""
+    """Why it ended."""
     created: bool = False
+    """Whether this is the first response of a stream's watch."""
 
 
 class Change(NamedTuple):
     """A key that differs between two revisions; ``before`` or ``after`` is None if it did not exist."""
 
     key: bytes
+    """The key."""
     before: KeyValue | None
+    """Its version at the earlier revision."""
     after: KeyValue | None
+    """Its version at the later one."""

@@ -119,6 +119,7 @@ class Options:
     ``interval``: synced every ``sync_interval_seconds``; a power cut loses up to that much (a killed process nothing).
     ``off``: synced when the operating system decides to; a power cut loses an unknown tail, in whole transactions."""
     sync_interval_seconds: float = 0.1
+    """How often the log is synced with durability ``interval``."""
 
     wal_file_size: int = 64_000_000
     """A log segment is closed once it has grown past this."""
@@ -146,6 +147,7 @@ class Options:
     """Writers wait for the checkpoint when this many bytes of changes are waiting in memory."""
 
     auto_compaction_mode: str = "periodic"
+    """``periodic`` or ``revision``: what the retention counts."""
     auto_compaction_retention: str = "0"
     """``periodic``: hours (``1``) or a duration (``10m``); ``revision``: how many to keep; ``0``: off."""
     compaction_batch_limit: int = 20_000
@@ -166,7 +168,9 @@ class Options:
     grants is refused until the alarm ``NOSPACE`` is put out by hand, also after a restart, as in etcd."""
 
     max_txn_ops: int = 128
+    """The most operations in a transaction."""
     max_request_bytes: int = 1_572_864
+    """The largest request, in bytes."""
 
     lease_min_ttl_seconds: float = 2.0
     """No key and no lease gets less time than this. (etcd's smallest; a cache of an embedded store may go below.)"""
@@ -177,11 +181,14 @@ class Options:
     watch_buffer: int = 4 * MIB
     """Bytes of events buffered for one watch; a watch that falls further behind reads from the store."""
     watch_progress_notify_interval_seconds: float = 600.0
+    """How often a watch that asked for it is told how far it is."""
 
     cluster_id: int = 0
     """Identity of a new store; 0: random. For an existing store it must match."""
     member_id: int = 0
+    """The id of a new store's member; 0: made up."""
     name: str = "default"
+    """The member's name."""
 
     metrics: bool = False
     """Measure calls and durations for ``Store.metrics`` (sizes and counts are always there)."""
@@ -238,6 +245,7 @@ class Options:
         return cls(**chosen)
 
     def with_(self, **changes: Any) -> Self:
+        """These options with some changed."""
         return replace(self, **changes)
 
 

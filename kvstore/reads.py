@@ -50,12 +50,11 @@ from kvstore.mvcc.validate import check_key, check_number, check_range, check_tx
 from kvstore.observe.estimates import DefragmentEstimate, estimate_defragment
 from kvstore.observe.status import Health, Status, alarms_of, health_of, status_of
 from kvstore.shelter import Sheltered, import_sheltered, run_with_progress, sheltered
-from kvstore.snapshot.live_copy import take_beside
-from kvstore.snapshot.reader import SnapshotInfo
 from kvstore.write.admission import check
 from kvstore.write.ticket import Notify, Ticket
 
 if TYPE_CHECKING:
+    from kvstore.snapshot.reader import SnapshotInfo
     from kvstore.watch import Hub, Watch, WatchStream
 
 T = TypeVar("T")
@@ -451,6 +450,8 @@ class ReadEngine(Reads):
             raise ReadOnly
 
         def take(tell: Progress | None) -> SnapshotInfo:
+            from kvstore.snapshot.live_copy import take_beside
+
             return take_beside(disk, directory, backend, self.now_ms, Path(path), tell)
 
         with disk_full_is_typed():

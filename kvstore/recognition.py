@@ -16,14 +16,16 @@ from kvstore.errors import KVStoreError
 from kvstore.files import Disk
 from kvstore.layout import DataDir
 from kvstore.mvcc.schema import TABLES
-from kvstore.snapshot.reader import read_info
 
 
 def backend_of(directory: DataDir) -> type[Backend] | None:
     """The kind of backend; None if no file tells."""
     if directory.db.is_file() and directory.db.stat().st_size:
         return recognize_backend(directory.db)
-    for file in reversed(directory.snapshots()):
+    snapshots = directory.snapshots()
+    if snapshots:
+        from kvstore.snapshot.reader import read_info
+    for file in reversed(snapshots):
         with suppress(KVStoreError, OSError):
             kind = find_backend(read_info(file.path).backend)
             return None if kind.persistent else kind

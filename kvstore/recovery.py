@@ -21,13 +21,13 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
 
 from kvstore import layout
 from kvstore.backend import Backend, check_closed, find_backend
 from kvstore.clock import Clock
 from kvstore.core import Core, untimed
 from kvstore.directory import check_backend, check_format, make_directories
-from kvstore.engine import LocalEngine
 from kvstore.errors import (
     Corruption,
     NotAStore,
@@ -56,8 +56,10 @@ from kvstore.recognition import leave_mark
 from kvstore.replay import replay
 from kvstore.snapshot import rescue
 from kvstore.store_lock import Said, StoreLock, place_of
-from kvstore.upkeep.leasing import last_alive_ms
 from kvstore.wal import Log, LogOptions
+
+if TYPE_CHECKING:
+    from kvstore.engine import LocalEngine
 
 logger = logging.getLogger("kvstore")
 
@@ -65,7 +67,7 @@ logger = logging.getLogger("kvstore")
 FIRST_PAUSE_SECONDS, LAST_PAUSE_SECONDS = 0.002, 0.032
 """Between two attempts to lock a store that is in use. A lock that waited in the kernel could not be given up."""
 
-Engine = LocalEngine | ReadEngine
+Engine: TypeAlias = "LocalEngine | ReadEngine"
 
 
 def open_engine(
@@ -305,6 +307,8 @@ def _recover(
     )
     engine = make(core)
     if options.lease_restart_policy == "pause":
+        from kvstore.upkeep.leasing import last_alive_ms
+
         engine.leasing.resume(last_alive_ms(core, last_record_ms))
     elif options.lease_restart_policy == "renew":
         engine.leasing.renew()
@@ -325,6 +329,8 @@ def timed(disk: Disk) -> Callable[[str], AbstractContextManager[None]]:
 def local_engine(core: Core) -> LocalEngine:
     """The engine over a core; one that measures, if the options ask for it."""
     if not core.options.metrics:
+        from kvstore.engine import LocalEngine  # which a handle for reading only does without
+
         return LocalEngine(core)
     from kvstore.observe.measuring import MeasuredEngine
 

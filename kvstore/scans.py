@@ -15,7 +15,6 @@ from itertools import islice
 from typing import cast
 
 from kvstore.keyvalue import KeyValue
-from kvstore.loops import pages
 from kvstore.model import RangeRequest, RangeResponse, SortOrder
 from kvstore.protocol import EmbeddedEngine, Engine, is_embedded
 
@@ -90,6 +89,8 @@ class AsyncScan(AsyncIterator[KeyValue]):
     """The keys of a range, all of one revision, however long the iteration takes."""
 
     def __init__(self, scan: Scan) -> None:
+        from kvstore.loops import pages
+
         self._scan = scan
         self._rows = pages(iter(scan))
 

@@ -52,8 +52,10 @@ class AsyncServer(Protocol):
     """The same on a running loop: ``async with``, or ``await stop()``."""
 
     endpoints: tuple[str, ...]
+    """Where clients connect to."""
 
-    async def stop(self, grace_seconds: float = GRACE_SECONDS) -> None: ...
+    async def stop(self, grace_seconds: float = GRACE_SECONDS) -> None:
+        """As ``Server.stop``."""
 
     async def __aenter__(self) -> Self: ...
 

@@ -2,30 +2,29 @@
 
 from __future__ import annotations
 
-import typer
-
 from kvstore.model import Alarm
 
+from .app import App, Context
 from .command import Settings, new_app, write_json, write_line
 
 
-def register(app: typer.Typer) -> None:
+def register(app: App) -> None:
     group = new_app(
         "Alarms. NOSPACE clears itself once there is room again, unless nospace_policy is sticky."
     )
     group.command("list")(list_)
     group.command("disarm")(disarm)
-    app.add_typer(group, name="alarm")
+    app.add_group(group, "alarm")
 
 
-def list_(ctx: typer.Context) -> None:
+def list_(ctx: Context) -> None:
     """List the raised alarms."""
     settings = Settings.of(ctx)
     with settings.open(read_only=True) as store:
         _show(settings, store.alarms())
 
 
-def disarm(ctx: typer.Context) -> None:
+def disarm(ctx: Context) -> None:
     """Clear all alarms."""
     settings = Settings.of(ctx)
     with settings.open_existing() as store:

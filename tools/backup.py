@@ -25,40 +25,39 @@ import signal
 from pathlib import Path
 from typing import Annotated, Any
 
-import typer
-
 from kvstore import backup
 from kvstore.backup.restoring import shown
 from kvstore.options import parse_duration
 from kvstore.replica.endpoint import is_endpoint
 
+from .app import App, Argument, Context, Exit, Option
 from .command import ExitCode, Settings, new_app, run, write_json, write_line, write_table
 from .snapshot import seconds_of
 from .usage import UsageError
 from .verify import show_report
 
-URL = Annotated[str, typer.Argument(metavar="URL", help="A path, file:///path, s3://bucket/folder ...")]
+URL = Annotated[str, Argument(metavar="URL", help="A path, file:///path, s3://bucket/folder ...")]
 KeyFile = Annotated[
     Path | None,
-    typer.Option(
+    Option(
         "--key-file",
         envvar="KVSTORE_BACKUP_KEY_FILE",
         help="A file with the key: 32 bytes in hexadecimal. [default: not encrypted]",
     ),
 ]
 WorkDir = Annotated[
-    str, typer.Option("--work-dir", metavar="DIR", help="For temporary files as large as the store.")
+    str, Option("--work-dir", metavar="DIR", help="For temporary files as large as the store.")
 ]
-OneGeneration = Annotated[str, typer.Option("--generation", metavar="NAME", help="Only from this one.")]
+OneGeneration = Annotated[str, Option("--generation", metavar="NAME", help="Only from this one.")]
 
 
-def register(app: typer.Typer) -> None:
+def register(app: App) -> None:
     group = new_app("Back up continuously, and restore to any moment.")
     register_verbs(group)
-    app.add_typer(group, name="backup")
+    app.add_group(group, "backup")
 
 
-def register_verbs(app: typer.Typer) -> None:
+def register_verbs(app: App) -> None:
     app.command("follow")(follow)
     app.command("restore")(restore)
     app.command("status")(status)
@@ -71,26 +70,23 @@ def _key(path: Path | None) -> bytes | None:
 
 
 def follow(
-    ctx: typer.Context,
-    to: Annotated[str, typer.Option("--to", metavar="URL", help="Where the backup goes.")],
+    ctx: Context,
+    to: Annotated[str, Option("--to", metavar="URL", help="Where the backup goes.")],
     source: Annotated[
         str,
-        typer.Option(
+        Option(
             "--from",
             metavar="URL",
             help="An etcd cluster or a served store, etcd://h1,h2,h3; --data-dir then keeps a copy, from which the "
             "next run goes on. [default: the store in --data-dir]",
         ),
     ] = "",
-    once: Annotated[bool, typer.Option("--once", help="Bring it up to date, and end.")] = False,
-    interval: Annotated[str, typer.Option(help="How often to look at the log.")] = "1s",
-    snapshot_every: Annotated[str, typer.Option(help="How often a new generation begins.")] = "24h",
-    keep: Annotated[
-        str, typer.Option(metavar="48h,14d,8w", help="Which generations to keep. [default: all]")
-    ] = "",
-    hold_bytes: Annotated[
-        int, typer.Option(help="Released log kept on the disk while the target is away.")
-    ] = 1 << 30,
+    once: Annotated[bool, Option("--once", help="Bring it up to date, and end.")] = False,
+    interval: Annotated[str, Option(help="How often to look at the log.")] = "1s",
+    snapshot_every: Annotated[str, Option(help="How often a new generation begins.")] = "24h",
+    keep: Annotated[str, Option(metavar="48h,14d,8w", help="Which generations to keep. [default: all]")] = "",
+    hold_bytes: Annotated[int, Option(help="Released log kept on the disk while the target is away.")] = 1
+    << 30,
     key_file: KeyFile = None,
     work_dir: WorkDir = "",
 ) -> None:
@@ -118,7 +114,7 @@ def follow(
     else:
         write_line(f"{to} has revision {done.revision} (generation {done.generation or 'none'})")
     if done.error:
-        raise typer.Exit(ExitCode.FAILED)
+        raise Exit(ExitCode.FAILED)
 
 
 def _store(settings: Settings) -> dict[str, Any]:
@@ -143,11 +139,11 @@ def _cluster(settings: Settings, url: str) -> dict[str, Any]:
 
 
 def restore(
-    ctx: typer.Context,
+    ctx: Context,
     url: URL,
-    to_revision: Annotated[int, typer.Option(min=0, help="The state right after this revision.")] = 0,
+    to_revision: Annotated[int, Option(min=0, help="The state right after this revision.")] = 0,
     to_time: Annotated[
-        str, typer.Option(help="The state at this time: ISO 8601 (UTC if no zone) or Unix seconds.")
+        str, Option(help="The state at this time: ISO 8601 (UTC if no zone) or Unix seconds.")
     ] = "",
     generation: OneGeneration = "",
     key_file: KeyFile = None,
@@ -182,11 +178,9 @@ def restore(
 
 
 def status(
-    ctx: typer.Context,
+    ctx: Context,
     url: URL,
-    max_lag: Annotated[
-        str, typer.Option(metavar="DURATION", help="Exit with 1 if the backup lags by more.")
-    ] = "",
+    max_lag: Annotated[str, Option(metavar="DURATION", help="Exit with 1 if the backup lags by more.")] = "",
     key_file: KeyFile = None,
 ) -> None:
     """Show what can be restored, and how far the backup has come."""
@@ -218,7 +212,7 @@ def status(
             write_line("there is no complete backup there")
     is_late = limit_seconds is not None and not 0 <= found.lag_seconds <= limit_seconds
     if is_late or found.broken or any(row["damage"] for row in rows):
-        raise typer.Exit(ExitCode.FAILED)
+        raise Exit(ExitCode.FAILED)
 
 
 def _facts(generation: backup.Generation) -> dict[str, Any]:
@@ -235,7 +229,7 @@ def _facts(generation: backup.Generation) -> dict[str, Any]:
 
 
 def verify(
-    ctx: typer.Context,
+    ctx: Context,
     url: URL,
     generation: OneGeneration = "",
     key_file: KeyFile = None,
@@ -246,13 +240,13 @@ def verify(
     report = backup.verify(url, generation=generation, key=_key(key_file), work_dir=work_dir)
     show_report(settings, report)
     if not report.ok:
-        raise typer.Exit(ExitCode.DAMAGED)
+        raise Exit(ExitCode.DAMAGED)
 
 
 def prune(
-    ctx: typer.Context,
+    ctx: Context,
     url: URL,
-    keep: Annotated[str, typer.Option(metavar="48h,14d,8w", help="Hours, days and weeks to keep.")],
+    keep: Annotated[str, Option(metavar="48h,14d,8w", help="Hours, days and weeks to keep.")],
     key_file: KeyFile = None,
 ) -> None:
     """Delete generations that need not be kept."""

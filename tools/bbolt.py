@@ -9,25 +9,22 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
 from kvstore.foreign import find_foreign
 
+from .app import App, Argument, Context, Exit
 from .command import ExitCode, Settings, new_app, write_json, write_line, write_table
 
-FileArgument = Annotated[
-    Path, typer.Argument(metavar="FILE", help="A snapshot, or a copy of member/snap/db.")
-]
+FileArgument = Annotated[Path, Argument(metavar="FILE", help="A snapshot, or a copy of member/snap/db.")]
 
 
-def register(app: typer.Typer) -> None:
+def register(app: App) -> None:
     group = new_app("The pages of an etcd's database file.")
     group.command("check")(check)
     group.command("page")(page)
-    app.add_typer(group, name="bbolt")
+    app.add_group(group, "bbolt")
 
 
-def check(ctx: typer.Context, file: FileArgument) -> None:
+def check(ctx: Context, file: FileArgument) -> None:
     """Show what the file is, whether its checksum holds, and everything that is wrong with it."""
     settings = Settings.of(ctx)
     found = find_foreign("etcd").look_at_pages(file)
@@ -39,12 +36,10 @@ def check(ctx: typer.Context, file: FileArgument) -> None:
         for problem in problems or ["nothing is wrong with its pages"]:
             write_line(problem)
     if problems:
-        raise typer.Exit(ExitCode.DAMAGED)
+        raise Exit(ExitCode.DAMAGED)
 
 
-def page(
-    ctx: typer.Context, file: FileArgument, number: Annotated[int, typer.Argument(metavar="N", min=0)]
-) -> None:
+def page(ctx: Context, file: FileArgument, number: Annotated[int, Argument(metavar="N", min=0)]) -> None:
     """Show one page."""
     settings = Settings.of(ctx)
     found = find_foreign("etcd").look_at_pages(file, number)

@@ -16,8 +16,6 @@ Exit codes: the members of ``ExitCode``. A failure is one line on stderr, never 
 
 from __future__ import annotations
 
-import functools
-import inspect
 import json
 import os
 import sys
@@ -25,11 +23,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-import typer
-
-from kvstore._version import __version__
 from kvstore.decoding.readable import readable as readable  # noqa: PLC0414  # for all commands
 from kvstore.errors import (
     Corruption,
@@ -42,6 +37,8 @@ from kvstore.errors import (
 )
 from kvstore.options import ENV_PREFIX, BadOption, Options, option_called
 
+from . import quick
+from .app import App, Command, Context, Exit, Option, Parameter
 from .requests import key_and_end
 from .usage import UsageError
 
@@ -53,7 +50,7 @@ if TYPE_CHECKING:
 
     from .answers import Style
 
-Register = Callable[[typer.Typer], None]
+Register = Callable[[App], None]
 
 
 class ExitCode(IntEnum):
@@ -97,7 +94,7 @@ class Settings:
     """Of the files that the answer rests on, the worst; None: there is none that carries a hash."""
 
     @classmethod
-    def of(cls, ctx: typer.Context) -> Settings:
+    def of(cls, ctx: Context) -> Settings:
         settings = ctx.meta.setdefault(_META, cls())
         assert isinstance(settings, cls)
         return settings
@@ -311,96 +308,60 @@ def range_of(
 
 # --- shared options --------------------------------------------------------------------
 
-_SHARED: dict[str, Any] = {
-    "data_dir": Annotated[
-        str, typer.Option("--data-dir", metavar="DIR", help="The store's directory. [env: KVSTORE_DATA_DIR]")
-    ],
-    "endpoint": Annotated[
+SHARED = (
+    Parameter(
+        "data_dir",
         str,
-        typer.Option(
+        Option("--data-dir", metavar="DIR", help="The store's directory. [env: KVSTORE_DATA_DIR]"),
+        "",
+    ),
+    Parameter(
+        "endpoint",
+        str,
+        Option(
             "--endpoint",
             metavar="URL",
             help="A store that is served: etcd://host:2379. [env: KVSTORE_ENDPOINT]",
         ),
-    ],
-    "backend": Annotated[
+        "",
+    ),
+    Parameter(
+        "backend",
         str,
-        typer.Option(
-            "--backend", metavar="NAME", help="lmdb, sqlite or memory (detected for an existing store)."
-        ),
-    ],
-    "options": Annotated[
-        list[str], typer.Option("--set", metavar="NAME=VALUE", help="Any other option of the store.")
-    ],
-    "json": Annotated[bool, typer.Option("--json", help="Answer in JSON, as etcdctl does.")],
-    "write_out": Annotated[str, typer.Option("-w", "--write-out", metavar="FORMAT", hidden=True)],
-    "verbose": Annotated[bool, typer.Option("-v", "--verbose", help="Log what happens, on stderr.")],
-}
-_FLAGS = ("json", "verbose")
-
-
-class App(typer.Typer):
-    """A typer app all of whose commands accept the shared options."""
-
-    def command(self, *arguments: Any, **attributes: Any) -> Callable[[Any], Any]:
-        add = super().command(*arguments, **attributes)
-        return lambda function: add(accept_shared_options(function))
+        Option("--backend", metavar="NAME", help="lmdb, sqlite or memory (detected for an existing store)."),
+        "",
+    ),
+    Parameter(
+        "options",
+        list[str],
+        Option("--set", metavar="NAME=VALUE", help="Any other option of the store."),
+        [],
+    ),
+    Parameter("json", bool, Option("--json", help="Answer in JSON, as etcdctl does."), False),
+    Parameter("write_out", str, Option("-w", "--write-out", metavar="FORMAT", hidden=True), ""),
+    Parameter("verbose", bool, Option("-v", "--verbose", help="Log what happens, on stderr."), False),
+)
+"""The fields of ``Settings``, as options."""
 
 
 def new_app(help_text: str, *, completes: bool = False) -> App:
-    """An app in the style of this command, for ``run`` or for a group of sub-commands."""
-    return App(
-        help=help_text,
-        no_args_is_help=True,
-        add_completion=completes,
-        rich_markup_mode=None,
-        pretty_exceptions_enable=False,
-        context_settings={"help_option_names": ["-h", "--help"]},
-    )
+    """An app for ``run``, or for a group of sub-commands."""
+    return App(help_text, completes=completes)
 
 
-def accept_shared_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function with the shared options added for typer; ``Settings.of(ctx)`` has their values."""
-    parameters = dict(inspect.signature(function, eval_str=True).parameters)
-    context = next(name for name, kind in parameters.items() if kind.annotation is typer.Context)
-    for name, annotation in _SHARED.items():
-        default: Any = [] if name == "options" else False if name in _FLAGS else ""
-        parameters[f"shared_{name}"] = inspect.Parameter(
-            f"shared_{name}", inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation
-        )
-
-    @functools.wraps(function)
-    def call(**arguments: Any) -> None:
-        settings = Settings.of(arguments[context])
-        for name in _SHARED:
-            if said := arguments.pop(f"shared_{name}"):
-                setattr(settings, name, said)
+def carry_out(command: Command, ctx: Any, arguments: dict[str, Any], said: dict[str, Any]) -> None:
+    """Call a command's function. ``said``: the shared options that were given with it. Raises ``Exit``."""
+    if not command.takes_all:
+        settings = Settings.of(ctx)
+        for name, value in said.items():
+            setattr(settings, name, getattr(settings, name) + value if name == "options" else value)
         settings.settle()
-        try:
-            function(**arguments)
-            sys.stdout.flush()
-        except BrokenPipeError:
-            _forget_stdout()
-            raise typer.Exit(ExitCode.PIPE_CLOSED) from None
-
-    call.__signature__ = inspect.Signature(list(parameters.values()))  # type: ignore[attr-defined]  # PEP 362
-    call.__annotations__ = {name: parameter.annotation for name, parameter in parameters.items()}
-    return call
-
-
-def _show_version(wanted: bool) -> None:
-    if wanted:
-        write_line(f"kvstore {__version__}")
-        raise typer.Exit
-
-
-def _before_the_command(
-    ctx: typer.Context,
-    version: Annotated[
-        bool, typer.Option("--version", is_eager=True, callback=_show_version, help="Show the version.")
-    ] = False,
-) -> None:
-    """The shared options, if given before the name of the command."""
+    try:
+        command.function(ctx, **arguments)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _forget_stdout()
+        raise Exit(ExitCode.PIPE_CLOSED) from None
 
 
 # --- running ---------------------------------------------------------------------------
@@ -415,16 +376,20 @@ def run(*registers: Register, prog_name: str = "") -> int:
         "An embedded, durable, multi-version key-value store, from the command line.",
         completes=bool(prog_name),
     )
-    app.info.epilog = EXIT_CODES
-    if prog_name:
-        app.callback()(accept_shared_options(_before_the_command))
+    app.epilog = EXIT_CODES
     for register in registers:
         register(app)
-    command = typer.main.get_command(app)
     try:
-        code = command.main(prog_name=prog_name or Path(sys.argv[0]).name, standalone_mode=False)
-        return int(code or 0)
-    except (KeyboardInterrupt, typer.Abort):
+        plain = quick.read(app, sys.argv[1:], SHARED) if prog_name and _COMPLETING not in os.environ else None
+        if plain is None:
+            from . import full
+
+            return full.run(app, prog_name or Path(sys.argv[0]).name, is_one_of_many=bool(prog_name))
+        carry_out(plain.command, Context(), plain.arguments, plain.shared)
+        return ExitCode.OK
+    except Exit as end:
+        return end.code
+    except KeyboardInterrupt:
         return ExitCode.INTERRUPTED
     except Exception as error:
         code = exit_code(error)
@@ -432,6 +397,10 @@ def run(*registers: Register, prog_name: str = "") -> int:
             raise
         _say(error)
         return code
+
+
+_COMPLETING = "_KVSTORE_COMPLETE"
+"""Set by a shell that asks for completions."""
 
 
 def _forget_stdout() -> None:

@@ -18,24 +18,23 @@ if __name__ == "__main__" and not __package__:
 
 from typing import Annotated
 
-import typer
-
+from .app import App, Argument, Context, Option
 from .command import Settings, etcdctl_style_of, run, write_json, write_line
 from .progress import progress_bar
 
 
-def register(app: typer.Typer) -> None:
+def register(app: App) -> None:
     app.command("compact")(compact)
 
 
 def compact(
-    ctx: typer.Context,
-    revision: Annotated[int, typer.Argument(help="This revision and all newer ones stay readable.")],
+    ctx: Context,
+    revision: Annotated[int, Argument(help="This revision and all newer ones stay readable.")],
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Report what would be deleted, without doing it.")
+        bool, Option("--dry-run", help="Report what would be deleted, without doing it.")
     ] = False,
     physical: Annotated[
-        bool, typer.Option("--physical", hidden=True, help="Always on here; accepted for etcdctl scripts.")
+        bool, Option("--physical", hidden=True, help="Always on here; accepted for etcdctl scripts.")
     ] = True,
 ) -> None:
     """Delete the versions superseded at or before a revision.

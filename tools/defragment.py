@@ -17,25 +17,24 @@ if __name__ == "__main__" and not __package__:
 
 from typing import Annotated
 
-import typer
-
+from .app import App, Context, Option
 from .command import Settings, run, write_json, write_line
 from .progress import progress_bar
 
 
-def register(app: typer.Typer) -> None:
+def register(app: App) -> None:
     register_alone(app)
     app.command("defrag", hidden=True)(defragment)
 
 
-def register_alone(app: typer.Typer) -> None:
+def register_alone(app: App) -> None:
     app.command("defragment")(defragment)
 
 
 def defragment(
-    ctx: typer.Context,
+    ctx: Context,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Report what would be reclaimed, without doing it.")
+        bool, Option("--dry-run", help="Report what would be reclaimed, without doing it.")
     ] = False,
 ) -> None:
     """Give free pages back to the file system."""

@@ -4,31 +4,30 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import typer
-
 from kvstore.model import DeleteRangeRequest, DeleteRangeResponse, RangeRequest
 
+from .app import App, Argument, Context, Option
 from .command import Settings, engine_of, etcdctl_style_of, range_of, write_json
 from .kv_text import Printer
 
 
-def register(app: typer.Typer) -> None:
+def register(app: App) -> None:
     app.command("del")(delete)
 
 
 def delete(
-    ctx: typer.Context,
-    key: Annotated[str, typer.Argument()],
+    ctx: Context,
+    key: Annotated[str, Argument()],
     range_end: Annotated[
-        str | None, typer.Argument(help="Delete the keys from KEY up to this one, exclusive.")
+        str | None, Argument(help="Delete the keys from KEY up to this one, exclusive.")
     ] = None,
-    prefix: Annotated[bool, typer.Option("--prefix", help="All keys that begin with KEY.")] = False,
-    from_key: Annotated[bool, typer.Option("--from-key", help="All keys from KEY on.")] = False,
-    prev_kv: Annotated[bool, typer.Option("--prev-kv", help="Also print the deleted versions.")] = False,
+    prefix: Annotated[bool, Option("--prefix", help="All keys that begin with KEY.")] = False,
+    from_key: Annotated[bool, Option("--from-key", help="All keys from KEY on.")] = False,
+    prev_kv: Annotated[bool, Option("--prev-kv", help="Also print the deleted versions.")] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Report what would be deleted, without doing it.")
+        bool, Option("--dry-run", help="Report what would be deleted, without doing it.")
     ] = False,
-    as_hex: Annotated[bool, typer.Option("--hex", help="Print bytes as \\x...")] = False,
+    as_hex: Annotated[bool, Option("--hex", help="Print bytes as \\x...")] = False,
 ) -> None:
     """Delete keys and print how many.
 

@@ -4,22 +4,21 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import typer
-
 from kvstore.model import Change
 
+from .app import App, Argument, Context, Option
 from .command import Settings, argument_bytes, etcdctl_style_of, readable, write_json, write_table
 
 
-def register(app: typer.Typer) -> None:
+def register(app: App) -> None:
     app.command("diff")(diff)
 
 
 def diff(
-    ctx: typer.Context,
-    older: Annotated[int, typer.Argument(help="A revision.")],
-    newer: Annotated[int, typer.Argument(help="The newer revision; 0: the newest there is.")] = 0,
-    prefix: Annotated[str, typer.Option(help="Only keys that begin with this prefix.")] = "",
+    ctx: Context,
+    older: Annotated[int, Argument(help="A revision.")],
+    newer: Annotated[int, Argument(help="The newer revision; 0: the newest there is.")] = 0,
+    prefix: Annotated[str, Option(help="Only keys that begin with this prefix.")] = "",
 ) -> None:
     """Show the keys that differ between two revisions.
 

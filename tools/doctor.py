@@ -10,22 +10,21 @@ Exit code 1: there is a warning.
 
 from __future__ import annotations
 
-import typer
-
 from kvstore.errors import KVStoreError
 from kvstore.observe.doctor import diagnose, diagnose_served
 from kvstore.observe.facts import Fact, Level
 
+from .app import App, Context, Exit
 from .command import ExitCode, Settings, write_json, write_line, write_table
 
 _SIGNS = {Level.OK: "note", Level.ADVICE: "advice", Level.WARNING: "warning"}
 
 
-def register(app: typer.Typer) -> None:
+def register(app: App) -> None:
     app.command("doctor")(doctor)
 
 
-def doctor(ctx: typer.Context) -> None:
+def doctor(ctx: Context) -> None:
     """Check a store and what it depends on, and give advice."""
     settings = Settings.of(ctx)
     facts = _of_server(settings) if settings.url else _of_directory(settings)
@@ -40,7 +39,7 @@ def doctor(ctx: typer.Context) -> None:
             if fact.advice:
                 write_line(f"{_SIGNS[fact.level]}: {fact.name}: {fact.advice}")
     if any(fact.level == Level.WARNING for fact in facts):
-        raise typer.Exit(ExitCode.FAILED)
+        raise Exit(ExitCode.FAILED)
 
 
 def _of_directory(settings: Settings) -> list[Fact]:

@@ -18,13 +18,12 @@ import sys
 from collections.abc import Iterable, Iterator
 from typing import Annotated, Any
 
-import typer
-
 from kvstore import ops
 from kvstore.keyvalue import KeyValue
 from kvstore.model import Compare, PutRequest
 from kvstore.store import Store
 
+from .app import App, Context, Option
 from .command import Settings, argument_bytes, write_json, write_line
 from .usage import UsageError
 
@@ -32,15 +31,15 @@ OPS_A_TRANSACTION = 128
 BYTES_A_TRANSACTION = 512 << 10
 
 
-def register(app: typer.Typer) -> None:
+def register(app: App) -> None:
     app.command("dump")(dump)
     app.command("load")(load)
 
 
 def dump(
-    ctx: typer.Context,
-    prefix: Annotated[str, typer.Option(help="Only keys that begin with this prefix.")] = "",
-    rev: Annotated[int, typer.Option(help="As of this revision; 0: the newest.")] = 0,
+    ctx: Context,
+    prefix: Annotated[str, Option(help="Only keys that begin with this prefix.")] = "",
+    rev: Annotated[int, Option(help="As of this revision; 0: the newest.")] = 0,
 ) -> None:
     """Write keys and values as lines of JSON.
 
@@ -54,10 +53,10 @@ def dump(
 
 
 def load(
-    ctx: typer.Context,
+    ctx: Context,
     overwrite: Annotated[
         bool,
-        typer.Option("--overwrite", help="Write keys that exist, too. Without it they are left and counted."),
+        Option("--overwrite", help="Write keys that exist, too. Without it they are left and counted."),
     ] = False,
 ) -> None:
     """Write the keys of such lines from stdin.

@@ -7,25 +7,24 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
 from kvstore.foreign import find_foreign
 from kvstore.opened import open_snapshot
 
+from .app import App, Argument, Context, Option
 from .command import Settings, write_json, write_line
 from .progress import progress_bar
 
 
-def register(app: typer.Typer) -> None:
+def register(app: App) -> None:
     app.command("export")(export)
 
 
 def export(
-    ctx: typer.Context,
-    kind: Annotated[str, typer.Argument(metavar="KIND", help="Format to write: etcd.")],
-    path: Annotated[Path, typer.Argument(metavar="PATH", help="File to write; it must not exist.")],
+    ctx: Context,
+    kind: Annotated[str, Argument(metavar="KIND", help="Format to write: etcd.")],
+    path: Annotated[Path, Argument(metavar="PATH", help="File to write; it must not exist.")],
     snapshot: Annotated[
-        Path | None, typer.Option("--from", help="A snapshot file to export, instead of --data-dir.")
+        Path | None, Option("--from", help="A snapshot file to export, instead of --data-dir.")
     ] = None,
 ) -> None:
     """Write the store, or a snapshot, as a file of another store. Works while another process writes the store."""

@@ -4,37 +4,36 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import typer
-
 from kvstore.model import RangeRequest
 
+from .app import App, Argument, Context, Option
 from .command import Settings, engine_of, etcdctl_style_of, range_of, write_json, write_line
 from .kv_text import Printer
 from .requests import sort_order, sort_target
 
 
-def register(app: typer.Typer) -> None:
+def register(app: App) -> None:
     app.command("get")(get)
 
 
 def get(
-    ctx: typer.Context,
-    key: Annotated[str, typer.Argument()],
+    ctx: Context,
+    key: Annotated[str, Argument()],
     range_end: Annotated[
-        str | None, typer.Argument(help="Read the keys from KEY up to this one, exclusive.")
+        str | None, Argument(help="Read the keys from KEY up to this one, exclusive.")
     ] = None,
-    prefix: Annotated[bool, typer.Option("--prefix", help="All keys that begin with KEY.")] = False,
-    from_key: Annotated[bool, typer.Option("--from-key", help="All keys from KEY on.")] = False,
-    rev: Annotated[int, typer.Option(help="Read as of this revision; 0: the newest.")] = 0,
-    limit: Annotated[int, typer.Option(help="Return at most this many keys (0 = no limit).")] = 0,
-    order: Annotated[str, typer.Option(help="ASCEND or DESCEND.")] = "",
-    sort_by: Annotated[str, typer.Option(help="KEY, VERSION, CREATE, MODIFY or VALUE.")] = "",
-    keys_only: Annotated[bool, typer.Option("--keys-only", help="Leave out the values.")] = False,
-    count_only: Annotated[bool, typer.Option("--count-only", help="Print only the number of keys.")] = False,
+    prefix: Annotated[bool, Option("--prefix", help="All keys that begin with KEY.")] = False,
+    from_key: Annotated[bool, Option("--from-key", help="All keys from KEY on.")] = False,
+    rev: Annotated[int, Option(help="Read as of this revision; 0: the newest.")] = 0,
+    limit: Annotated[int, Option(help="Return at most this many keys (0 = no limit).")] = 0,
+    order: Annotated[str, Option(help="ASCEND or DESCEND.")] = "",
+    sort_by: Annotated[str, Option(help="KEY, VERSION, CREATE, MODIFY or VALUE.")] = "",
+    keys_only: Annotated[bool, Option("--keys-only", help="Leave out the values.")] = False,
+    count_only: Annotated[bool, Option("--count-only", help="Print only the number of keys.")] = False,
     print_value_only: Annotated[
-        bool, typer.Option("--print-value-only", help="Print values without keys.")
+        bool, Option("--print-value-only", help="Print values without keys.")
     ] = False,
-    as_hex: Annotated[bool, typer.Option("--hex", help="Print bytes as \\x...")] = False,
+    as_hex: Annotated[bool, Option("--hex", help="Print bytes as \\x...")] = False,
 ) -> None:
     """Read keys.
 

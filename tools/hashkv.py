@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import typer
-
+from .app import App, Context, Option
 from .command import Settings, etcdctl_style_of, write_json, write_line
 
 
-def register(app: typer.Typer) -> None:
+def register(app: App) -> None:
     app.command("hashkv")(hashkv)
 
 
 def hashkv(
-    ctx: typer.Context,
-    rev: Annotated[int, typer.Option(help="Up to this revision; 0: the newest.")] = 0,
+    ctx: Context,
+    rev: Annotated[int, Option(help="Up to this revision; 0: the newest.")] = 0,
 ) -> None:
     """Print etcd's HashKV of the store."""
     settings = Settings.of(ctx)

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import typer
-
+from .app import App, Context, Exit
 from .command import ExitCode, Settings, write_json, write_line
 
 
-def register(app: typer.Typer) -> None:
+def register(app: App) -> None:
     app.command("health")(health)
 
 
-def health(ctx: typer.Context) -> None:
+def health(ctx: Context) -> None:
     """Tell whether writes are accepted, and if not, why."""
     settings = Settings.of(ctx)
     with settings.open(read_only=True) as store:
@@ -21,4 +20,4 @@ def health(ctx: typer.Context) -> None:
     else:
         write_line("healthy" if found.healthy else "unhealthy: " + "; ".join(found.reasons))
     if not found.healthy:
-        raise typer.Exit(ExitCode.FAILED)
+        raise Exit(ExitCode.FAILED)

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import typer
-
+from .app import App, Argument, Context, Option
 from .command import Settings, argument_bytes, etcdctl_style_of, readable, write_json, write_table
 
 
-def register(app: typer.Typer) -> None:
+def register(app: App) -> None:
     app.command("history")(history)
 
 
 def history(
-    ctx: typer.Context,
-    key: Annotated[str, typer.Argument()],
-    since: Annotated[int, typer.Option(help="First revision; 0: the oldest kept.")] = 0,
-    until: Annotated[int, typer.Option(help="Last revision; 0: the newest.")] = 0,
+    ctx: Context,
+    key: Annotated[str, Argument()],
+    since: Annotated[int, Option(help="First revision; 0: the oldest kept.")] = 0,
+    until: Annotated[int, Option(help="Last revision; 0: the newest.")] = 0,
 ) -> None:
     """Show every kept version of a key, oldest first.
 

@@ -6,30 +6,27 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
 from kvstore.foreign import ImportOptions, find_foreign
 
+from .app import App, Argument, Context, Option
 from .command import Settings, write_json, write_line
 from .progress import progress_bar
 
 
-def register(app: typer.Typer) -> None:
+def register(app: App) -> None:
     app.command("import")(import_)
 
 
 def import_(
-    ctx: typer.Context,
-    kind: Annotated[str, typer.Argument(metavar="KIND", help="Format of the source: etcd.")],
-    path: Annotated[Path, typer.Argument(metavar="PATH", help="A snapshot file or a data directory.")],
-    wal_dir: Annotated[str, typer.Option(help="Its log directory, if it is elsewhere.")] = "",
+    ctx: Context,
+    kind: Annotated[str, Argument(metavar="KIND", help="Format of the source: etcd.")],
+    path: Annotated[Path, Argument(metavar="PATH", help="A snapshot file or a data directory.")],
+    wal_dir: Annotated[str, Option(help="Its log directory, if it is elsewhere.")] = "",
     skip_hash_check: Annotated[
         bool,
-        typer.Option("--skip-hash-check", help="Accept a snapshot whose SHA-256 is missing or wrong."),
+        Option("--skip-hash-check", help="Accept a snapshot whose SHA-256 is missing or wrong."),
     ] = False,
-    cluster_id: Annotated[
-        str, typer.Option(help="Cluster id in hexadecimal. [default: that of the source]")
-    ] = "",
+    cluster_id: Annotated[str, Option(help="Cluster id in hexadecimal. [default: that of the source]")] = "",
 ) -> None:
     """Create the store --data-dir from another store's files: every kept revision, leases, identity."""
     settings = Settings.of(ctx)

@@ -19,8 +19,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, cast
 
-import typer
-
 from kvstore.decoding.kubernetes import last_writer
 from kvstore.decoding.values import describe
 from kvstore.errors import KeyNotFound
@@ -31,6 +29,7 @@ from kvstore.snapshot.hash_state import worst
 from kvstore.snapshot.manifest import Member
 from kvstore.store import Store
 
+from .app import App, Argument, Context, Option
 from .bbolt import register as register_bbolt
 from .command import (
     Settings,
@@ -61,15 +60,15 @@ from .inspection.tree import KeyFacts, Line, Prefix, Tree, listed
 from .progress import progress_bar
 from .usage import UsageError
 
-PathArgument = Annotated[Path, typer.Argument(metavar="PATH", help="A data directory or a snapshot file.")]
-SeparatorOption = Annotated[str, typer.Option(help="The character that separates the parts of a key.")]
+PathArgument = Annotated[Path, Argument(metavar="PATH", help="A data directory or a snapshot file.")]
+SeparatorOption = Annotated[str, Option(help="The character that separates the parts of a key.")]
 HtmlOption = Annotated[
     Path | None,
-    typer.Option("--html", metavar="FILE", help="Write an HTML page that can be browsed offline."),
+    Option("--html", metavar="FILE", help="Write an HTML page that can be browsed offline."),
 ]
 
 
-def register(app: typer.Typer) -> None:
+def register(app: App) -> None:
     group = new_app("Look into a store, a snapshot, or etcd's files.")
     for name, command in (
         ("meta", meta),
@@ -84,7 +83,7 @@ def register(app: typer.Typer) -> None:
     ):
         group.command(name)(command)
     register_bbolt(group)
-    app.add_typer(group, name="inspect")
+    app.add_group(group, "inspect")
 
 
 # --- opening and answering -----------------------------------------------------------------
@@ -110,7 +109,7 @@ def _write_json(settings: Settings, facts: dict[str, Any]) -> None:
 # --- what it is ------------------------------------------------------------------------
 
 
-def meta(ctx: typer.Context, path: PathArgument) -> None:
+def meta(ctx: Context, path: PathArgument) -> None:
     """Show what the store is, and what it holds besides keys."""
     settings = Settings.of(ctx)
     with _open(path, settings) as store:
@@ -164,9 +163,9 @@ def _plain(value: object) -> str:
 
 
 def leases(
-    ctx: typer.Context,
+    ctx: Context,
     path: PathArgument,
-    keys: Annotated[bool, typer.Option("--keys", help="Show the attached keys.")] = False,
+    keys: Annotated[bool, Option("--keys", help="Show the attached keys.")] = False,
 ) -> None:
     """List leases: id, granted TTL, time left, and how many keys are attached.
 
@@ -195,7 +194,7 @@ def leases(
         write_table(("lease", "granted TTL", "TTL", "keys", "key"), rows)
 
 
-def users(ctx: typer.Context, path: PathArgument) -> None:
+def users(ctx: Context, path: PathArgument) -> None:
     """Show users with their roles, and roles with their permissions. Never passwords."""
     settings = Settings.of(ctx)
     with _open(path, settings) as store:
@@ -219,11 +218,11 @@ def _access_rows(found: Access) -> Iterator[tuple[str, str, str]]:
 
 
 def list_keys(
-    ctx: typer.Context,
+    ctx: Context,
     path: PathArgument,
-    prefix: Annotated[str, typer.Option(help="Only keys that begin with this prefix.")] = "",
-    rev: Annotated[int, typer.Option(help="Read as of this revision; 0: the newest.")] = 0,
-    depth: Annotated[int, typer.Option(help="Parts of the key to show; 0: all.")] = 0,
+    prefix: Annotated[str, Option(help="Only keys that begin with this prefix.")] = "",
+    rev: Annotated[int, Option(help="Read as of this revision; 0: the newest.")] = 0,
+    depth: Annotated[int, Option(help="Parts of the key to show; 0: all.")] = 0,
     separator: SeparatorOption = "/",
     html: HtmlOption = None,
 ) -> None:
@@ -265,11 +264,11 @@ def _tree_json(node: Prefix) -> dict[str, Any]:
 
 
 def get(
-    ctx: typer.Context,
+    ctx: Context,
     path: PathArgument,
-    key: Annotated[str, typer.Argument()],
-    rev: Annotated[int, typer.Option(help="Read as of this revision; 0: the newest.")] = 0,
-    raw: Annotated[bool, typer.Option("--raw", help="Print only the bytes of the value.")] = False,
+    key: Annotated[str, Argument()],
+    rev: Annotated[int, Option(help="Read as of this revision; 0: the newest.")] = 0,
+    raw: Annotated[bool, Option("--raw", help="Print only the bytes of the value.")] = False,
 ) -> None:
     """Show one key: its revisions, and its value decoded where possible."""
     settings = Settings.of(ctx)
@@ -294,12 +293,10 @@ def get(
 
 
 def history(
-    ctx: typer.Context,
+    ctx: Context,
     path: PathArgument,
-    key: Annotated[str, typer.Argument()],
-    content: Annotated[
-        bool, typer.Option("--content", help="Show what each version changed, by lines.")
-    ] = False,
+    key: Annotated[str, Argument()],
+    content: Annotated[bool, Option("--content", help="Show what each version changed, by lines.")] = False,
 ) -> None:
     """Show every kept version of a key, oldest first: who wrote it, and what it changed.
 
@@ -364,17 +361,15 @@ def _value(kv: KeyValue | None) -> str:
 
 
 def diff(
-    ctx: typer.Context,
+    ctx: Context,
     path: PathArgument,
-    older: Annotated[
-        str, typer.Argument(metavar="OLDER|OTHER", help="A revision, or the path of another store.")
-    ],
-    newer: Annotated[int, typer.Argument(help="A revision; 0: the newest.")] = 0,
-    prefix: Annotated[str, typer.Option(help="Only keys that begin with this prefix.")] = "",
-    summary: Annotated[bool, typer.Option("--summary", help="Count by prefix.")] = False,
-    keys_only: Annotated[bool, typer.Option("--keys-only", help="Show keys and sizes only.")] = False,
-    content: Annotated[bool, typer.Option("--content", help="Show what changed, by lines.")] = False,
-    depth: Annotated[int, typer.Option(help="Parts of the key that make a prefix.")] = 3,
+    older: Annotated[str, Argument(metavar="OLDER|OTHER", help="A revision, or the path of another store.")],
+    newer: Annotated[int, Argument(help="A revision; 0: the newest.")] = 0,
+    prefix: Annotated[str, Option(help="Only keys that begin with this prefix.")] = "",
+    summary: Annotated[bool, Option("--summary", help="Count by prefix.")] = False,
+    keys_only: Annotated[bool, Option("--keys-only", help="Show keys and sizes only.")] = False,
+    content: Annotated[bool, Option("--content", help="Show what changed, by lines.")] = False,
+    depth: Annotated[int, Option(help="Parts of the key that make a prefix.")] = 3,
     separator: SeparatorOption = "/",
 ) -> None:
     """Show the keys that differ between two revisions or two stores: + added, - deleted, ~ changed."""
@@ -467,11 +462,11 @@ def _sign(before: object, after: object) -> str:
 
 
 def stats(
-    ctx: typer.Context,
+    ctx: Context,
     path: PathArgument,
-    depth: Annotated[int, typer.Option(help="Parts of the key to count by.")] = 3,
+    depth: Annotated[int, Option(help="Parts of the key to count by.")] = 3,
     separator: SeparatorOption = "/",
-    growth: Annotated[bool, typer.Option("--growth", help="Show growth over revisions, and times.")] = False,
+    growth: Annotated[bool, Option("--growth", help="Show growth over revisions, and times.")] = False,
     html: HtmlOption = None,
 ) -> None:
     """Show sizes, counts and versions by prefix, the share of garbage, and growth over revisions."""
@@ -549,10 +544,10 @@ def _flat(node: Prefix, level: int = 0) -> Iterator[tuple[str, Prefix]]:
 
 
 def top(
-    ctx: typer.Context,
+    ctx: Context,
     path: PathArgument,
-    count: Annotated[int, typer.Option(help="How many to show of each.")] = 10,
-    depth: Annotated[int, typer.Option(help="Parts of the key that make a prefix.")] = 4,
+    count: Annotated[int, Option(help="How many to show of each.")] = 10,
+    depth: Annotated[int, Option(help="Parts of the key that make a prefix.")] = 4,
     html: HtmlOption = None,
 ) -> None:
     """Show the largest keys, the most changed ones, those with the largest history, and who wrote most.

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import typer
-
+from .app import App, Argument, Context, Exit, Option
 from .command import Settings, engine_of, etcdctl_style_of, new_app, readable, write_json, write_line
 from .requests import lease_id
 
 
-def register(app: typer.Typer) -> None:
+def register(app: App) -> None:
     group = new_app("Leases: keys that expire. Ids are hexadecimal, as etcdctl's.")
     group.command("grant")(grant)
     group.command("revoke")(revoke)
     group.command("keep-alive")(keep_alive)
     group.command("timetolive")(time_to_live)
     group.command("list")(list_)
-    app.add_typer(group, name="lease")
+    app.add_group(group, "lease")
 
 
 def _hex(lease: int) -> str:
@@ -25,9 +24,9 @@ def _hex(lease: int) -> str:
 
 
 def grant(
-    ctx: typer.Context,
-    ttl: Annotated[int, typer.Argument(help="Seconds.")],
-    ident: Annotated[str, typer.Option("--id", help="Id of the new lease. [default: random]")] = "0",
+    ctx: Context,
+    ttl: Annotated[int, Argument(help="Seconds.")],
+    ident: Annotated[str, Option("--id", help="Id of the new lease. [default: random]")] = "0",
 ) -> None:
     """Grant a lease.
 
@@ -43,10 +42,10 @@ def grant(
 
 
 def revoke(
-    ctx: typer.Context,
-    lease: Annotated[str, typer.Argument()],
+    ctx: Context,
+    lease: Annotated[str, Argument()],
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Report which keys would be deleted, without doing it.")
+        bool, Option("--dry-run", help="Report which keys would be deleted, without doing it.")
     ] = False,
 ) -> None:
     """End a lease and delete its keys."""
@@ -62,7 +61,7 @@ def revoke(
             write_line(f"lease {_hex(lease_id(lease))} revoked")
 
 
-def keep_alive(ctx: typer.Context, lease: Annotated[str, typer.Argument()]) -> None:
+def keep_alive(ctx: Context, lease: Annotated[str, Argument()]) -> None:
     """Renew a lease, once."""
     settings = Settings.of(ctx)
     with settings.open_existing() as store:
@@ -74,13 +73,13 @@ def keep_alive(ctx: typer.Context, lease: Annotated[str, typer.Argument()]) -> N
     else:
         write_line(f"lease {_hex(response.id)} expired or revoked.")
     if not response.ttl:
-        raise typer.Exit(1)
+        raise Exit(1)
 
 
 def time_to_live(
-    ctx: typer.Context,
-    lease: Annotated[str, typer.Argument()],
-    keys: Annotated[bool, typer.Option("--keys", help="Also print the attached keys.")] = False,
+    ctx: Context,
+    lease: Annotated[str, Argument()],
+    keys: Annotated[bool, Option("--keys", help="Also print the attached keys.")] = False,
 ) -> None:
     """Show how much time a lease has left."""
     _show_time_to_live(Settings.of(ctx), lease, keys=keys)
@@ -102,7 +101,7 @@ def _show_time_to_live(settings: Settings, lease: str, *, keys: bool) -> None:
         write_line(f"lease {_hex(response.id)} already expired")
 
 
-def list_(ctx: typer.Context) -> None:
+def list_(ctx: Context) -> None:
     """List all leases, the next to expire first."""
     settings = Settings.of(ctx)
     with settings.open(read_only=True) as store:

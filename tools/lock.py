@@ -14,10 +14,9 @@ import sys
 import threading
 from typing import Annotated
 
-import typer
-
 from kvstore.recipes import Election, Lock, Session
 
+from .app import App, Argument, Context, Exit, Option
 from .command import Settings, argument_bytes, write_line
 from .kv_text import Printer
 from .usage import UsageError
@@ -25,21 +24,19 @@ from .usage import UsageError
 TTL_SECONDS = 60
 LOOK_SECONDS = 0.2
 
-Name = Annotated[str, typer.Argument(show_default=False)]
-TTL = Annotated[int, typer.Option(help="Seconds after which what a dead holder holds is free.")]
+Name = Annotated[str, Argument(show_default=False)]
+TTL = Annotated[int, Option(help="Seconds after which what a dead holder holds is free.")]
 
 
-def register(app: typer.Typer) -> None:
+def register(app: App) -> None:
     app.command("lock")(lock)
     app.command("elect")(elect)
 
 
 def lock(
-    ctx: typer.Context,
+    ctx: Context,
     name: Name,
-    command: Annotated[
-        list[str] | None, typer.Argument(metavar="[-- COMMAND...]", show_default=False)
-    ] = None,
+    command: Annotated[list[str] | None, Argument(metavar="[-- COMMAND...]", show_default=False)] = None,
     ttl: TTL = TTL_SECONDS,
 ) -> None:
     """Hold a lock while a command runs; without one, until interrupted.
@@ -60,7 +57,7 @@ def lock(
             code = 0
         held.release()
     if code:
-        raise typer.Exit(code)
+        raise Exit(code)
 
 
 def _run(command: list[str], lost: threading.Event, **environ: str) -> int:
@@ -82,11 +79,11 @@ def _run(command: list[str], lost: threading.Event, **environ: str) -> int:
 
 
 def elect(
-    ctx: typer.Context,
+    ctx: Context,
     name: Name,
-    proposal: Annotated[str | None, typer.Argument(show_default=False)] = None,
+    proposal: Annotated[str | None, Argument(show_default=False)] = None,
     listen: Annotated[
-        bool, typer.Option("-l", "--listen", help="Only show who leads, each time it changes.")
+        bool, Option("-l", "--listen", help="Only show who leads, each time it changes.")
     ] = False,
     ttl: TTL = TTL_SECONDS,
 ) -> None:

@@ -60,23 +60,26 @@ def main() -> None:
         ["replica"],
     ):  # they read their command line themselves, without other packages
         sys.exit(import_module(f".{sys.argv[1]}", __package__).run(sys.argv[2:]))
+    from .command import run
+
+    registers = [import_module(f".{name}", __package__).register for name in needed(sys.argv[1:])]
     try:
-        from .command import run
+        sys.exit(run(*registers, prog_name="kvstore"))
     except ModuleNotFoundError as error:
         if error.name not in ("typer", "rich"):
             raise
         sys.exit(
-            "Error: the command line needs two more packages: pip install 'kvstore-mvcc[cli]' "
-            "(in a checkout: pip install '.[cli]')"
+            f"Error: this needs a package that is not installed ({error.name}): "
+            "pip install 'kvstore-mvcc[cli]' (in a checkout: pip install '.[cli]')"
         )
-    names = needed(sys.argv[1:])
-    registers = [import_module(f".{name}", __package__).register for name in names]
-    sys.exit(run(*registers, prog_name="kvstore"))
 
 
 def needed(arguments: Sequence[str]) -> Sequence[str]:
-    """The modules to load. If the command line begins with a verb, only its module: starting is faster."""
-    first = arguments[0] if arguments else ""
+    """The modules to load. If the command line has a verb, only its module: starting is faster."""
+    from .command import SHARED
+    from .quick import verb
+
+    first = verb(arguments, SHARED)
     module = MODULES.get(first, first)
     return (module,) if module in COMMANDS else COMMANDS
 

@@ -6,16 +6,15 @@ the store open shows its own (``store.metrics()``).
 
 from __future__ import annotations
 
-import typer
-
+from .app import App, Context
 from .command import Settings, write_line
 
 
-def register(app: typer.Typer) -> None:
+def register(app: App) -> None:
     app.command("metrics")(metrics)
 
 
-def metrics(ctx: typer.Context) -> None:
+def metrics(ctx: Context) -> None:
     """Print sizes, revisions and counts as metrics, under etcd's names where they mean the same."""
     with Settings.of(ctx).open(read_only=True, metrics=True) as store:
         write_line(store.metrics().rstrip("\n"))

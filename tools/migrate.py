@@ -10,34 +10,31 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
 from kvstore.mvcc.schema import FORMAT_VERSION
 from kvstore.offline import migration
 from kvstore.offline.backend_move import move_backend
 
+from .app import App, Context, Option
 from .command import Settings, new_app, write_json, write_line
 from .progress import progress_bar
 
 
-def register(app: typer.Typer) -> None:
+def register(app: App) -> None:
     group = new_app("Change the format of a store, or its backend.")
     group.command("format")(format_)
     group.command("backend")(backend)
-    app.add_typer(group, name="migrate")
+    app.add_group(group, "migrate")
 
 
 def format_(
-    ctx: typer.Context,
-    to: Annotated[
-        int, typer.Option(help="Format to migrate to. [default: the current one]")
-    ] = FORMAT_VERSION,
+    ctx: Context,
+    to: Annotated[int, Option(help="Format to migrate to. [default: the current one]")] = FORMAT_VERSION,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Report what would be done, without doing it.")
+        bool, Option("--dry-run", help="Report what would be done, without doing it.")
     ] = False,
     into: Annotated[
         Path | None,
-        typer.Option(help="Leave the store alone and migrate a verified copy into this new directory."),
+        Option(help="Leave the store alone and migrate a verified copy into this new directory."),
     ] = None,
 ) -> None:
     """Migrate a cleanly closed store to another format, step by step."""
@@ -55,9 +52,7 @@ def format_(
         write_line(f"format {step.older} <-> {step.newer}: {step.summary}{' (not done)' if dry_run else ''}")
 
 
-def backend(
-    ctx: typer.Context, to: Annotated[str, typer.Option(help="Backend to move to: lmdb or sqlite.")]
-) -> None:
+def backend(ctx: Context, to: Annotated[str, Option(help="Backend to move to: lmdb or sqlite.")]) -> None:
     """Move the store to another backend: copied, verified by HashKV, then swapped."""
     settings = Settings.of(ctx)
     with progress_bar(f"moving to {to}") as progress:

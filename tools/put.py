@@ -5,29 +5,28 @@ from __future__ import annotations
 import sys
 from typing import Annotated
 
-import typer
-
+from .app import App, Argument, Context, Option
 from .command import Settings, argument_bytes, etcdctl_style_of, write_json
 from .kv_text import Printer
 from .requests import lease_id
 
 
-def register(app: typer.Typer) -> None:
+def register(app: App) -> None:
     app.command("put")(put)
 
 
 def put(
-    ctx: typer.Context,
-    key: Annotated[str, typer.Argument()],
-    value: Annotated[str | None, typer.Argument(help="Read from stdin if absent.")] = None,
-    lease: Annotated[str, typer.Option(help="Id of a lease to attach, in hexadecimal.")] = "0",
+    ctx: Context,
+    key: Annotated[str, Argument()],
+    value: Annotated[str | None, Argument(help="Read from stdin if absent.")] = None,
+    lease: Annotated[str, Option(help="Id of a lease to attach, in hexadecimal.")] = "0",
     ttl: Annotated[
-        int | None, typer.Option(help="Delete the key after this many seconds (by a lease of its own).")
+        int | None, Option(help="Delete the key after this many seconds (by a lease of its own).")
     ] = None,
-    prev_kv: Annotated[bool, typer.Option("--prev-kv", help="Also print the previous version.")] = False,
-    ignore_value: Annotated[bool, typer.Option("--ignore-value", help="Keep the current value.")] = False,
-    ignore_lease: Annotated[bool, typer.Option("--ignore-lease", help="Keep the current lease.")] = False,
-    as_hex: Annotated[bool, typer.Option("--hex", help="Print bytes as \\x...")] = False,
+    prev_kv: Annotated[bool, Option("--prev-kv", help="Also print the previous version.")] = False,
+    ignore_value: Annotated[bool, Option("--ignore-value", help="Keep the current value.")] = False,
+    ignore_lease: Annotated[bool, Option("--ignore-lease", help="Keep the current lease.")] = False,
+    as_hex: Annotated[bool, Option("--hex", help="Print bytes as \\x...")] = False,
 ) -> None:
     """Write a key.
 

@@ -20,7 +20,7 @@ import os
 import sys
 from collections.abc import Sequence
 from concurrent.futures import Future
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 from kvstore import replica
 from kvstore.backup import read_key
@@ -34,10 +34,8 @@ from kvstore.replica.endpoint import is_endpoint
 from kvstore.served import GRACE_SECONDS
 from kvstore.store import Store
 
+from .app import App, Context, Exit
 from .serve import Process, notes_of
-
-if TYPE_CHECKING:
-    import typer
 
 logger = logging.getLogger("kvstore.replica")
 
@@ -59,26 +57,19 @@ Follow a source, and serve it, read-only, at the source's revisions.
 """
 
 
-def register(app: typer.Typer) -> None:
+def register(app: App) -> None:
     """For ``kvstore --help``, and for options given before the verb."""
-    import typer
+    app.command("replica", takes_all=True, options_metavar="[FLAGS]")(follow)
 
-    takes_all = {"ignore_unknown_options": True, "allow_extra_args": True, "allow_interspersed_args": False}
-    add = typer.Typer.command(
-        app, "replica", context_settings=takes_all, add_help_option=False, options_metavar="[FLAGS]"
-    )
 
-    def follow(ctx: typer.Context) -> None:
-        """Follow a source, and serve it read-only; or promote. `kvstore replica --help` has the flags."""
-        from .command import Settings
+def follow(ctx: Context) -> None:
+    """Follow a source, and serve it read-only; or promote. `kvstore replica --help` has the flags."""
+    from .command import Settings
 
-        settings = Settings.of(ctx)
-        before = [f"--data-dir={settings.data_dir}"] if settings.data_dir else []
-        before += [f"--backend={settings.backend}"] if settings.backend else []
-        raise typer.Exit(run([*before, *ctx.args]))
-
-    follow.__annotations__["ctx"] = typer.Context  # which is not known to the whole module
-    add(follow)
+    settings = Settings.of(ctx)
+    before = [f"--data-dir={settings.data_dir}"] if settings.data_dir else []
+    before += [f"--backend={settings.backend}"] if settings.backend else []
+    raise Exit(run([*before, *ctx.args]))
 
 
 class _Parser(argparse.ArgumentParser):

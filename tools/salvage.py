@@ -15,32 +15,31 @@ import os
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
 from kvstore.etcdpb.json import base64_text
 from kvstore.options import ENV_PREFIX
 from kvstore.salvage import Salvaged, salvage
 
+from .app import App, Argument, Context, Exit, Option
 from .command import ExitCode, Settings, readable, write_json, write_line, write_table
 
 BACKEND = f"{ENV_PREFIX}BACKEND"
 
 
-def register(app: typer.Typer) -> None:
+def register(app: App) -> None:
     app.command("salvage")(salvage_command)
 
 
 def salvage_command(
-    ctx: typer.Context,
+    ctx: Context,
     source: Annotated[
-        Path, typer.Argument(metavar="SOURCE", help="A file, data directory or log of an etcd, or of ours.")
+        Path, Argument(metavar="SOURCE", help="A file, data directory or log of an etcd, or of ours.")
     ],
     target: Annotated[
-        Path | None, typer.Argument(metavar="[TARGET-DIR]", help="The new data directory; none: only report.")
+        Path | None, Argument(metavar="[TARGET-DIR]", help="The new data directory; none: only report.")
     ] = None,
-    wal_dir: Annotated[str, typer.Option(help="The source's log directory, if it is elsewhere.")] = "",
-    keys: Annotated[bool, typer.Option("--keys", help="List every live key with its level.")] = False,
-    all_lines: Annotated[bool, typer.Option("--all", help="List everything that could not be read.")] = False,
+    wal_dir: Annotated[str, Option(help="The source's log directory, if it is elsewhere.")] = "",
+    keys: Annotated[bool, Option("--keys", help="List every live key with its level.")] = False,
+    all_lines: Annotated[bool, Option("--all", help="List everything that could not be read.")] = False,
 ) -> None:
     """Make a new store from what can be read of a damaged one, and say how sure it is."""
     settings = Settings.of(ctx)
@@ -59,7 +58,7 @@ def salvage_command(
                 ),
             )
     if not found.is_complete:
-        raise typer.Exit(ExitCode.DAMAGED)
+        raise Exit(ExitCode.DAMAGED)
 
 
 def _levels_json(found: Salvaged) -> list[dict[str, object]]:

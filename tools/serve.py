@@ -22,7 +22,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import kvstore
 from kvstore import verification
@@ -44,8 +44,7 @@ from kvstore.recovery import Engine, open_engine
 from kvstore.served import GRACE_SECONDS
 from kvstore.store import Store
 
-if TYPE_CHECKING:
-    import typer
+from .app import App, Context, Exit
 
 logger = logging.getLogger("kvstore.serve")
 
@@ -55,26 +54,19 @@ LOCK_POLL_SECONDS = 0.1
 FAILURE_POLL_SECONDS = 0.5
 
 
-def register(app: typer.Typer) -> None:
+def register(app: App) -> None:
     """For ``kvstore --help``, and for options given before the verb."""
-    import typer
+    app.command("serve", takes_all=True, options_metavar="[ETCD'S FLAGS]")(serve)
 
-    takes_all = {"ignore_unknown_options": True, "allow_extra_args": True, "allow_interspersed_args": False}
-    add = typer.Typer.command(
-        app, "serve", context_settings=takes_all, add_help_option=False, options_metavar="[ETCD'S FLAGS]"
-    )
 
-    def serve(ctx: typer.Context) -> None:
-        """Serve the store to every client of etcd's API v3. `kvstore serve --help` has the flags."""
-        from .command import Settings
+def serve(ctx: Context) -> None:
+    """Serve the store to every client of etcd's API v3. `kvstore serve --help` has the flags."""
+    from .command import Settings
 
-        settings = Settings.of(ctx)
-        before = [f"--data-dir={settings.data_dir}"] if settings.data_dir else []
-        before += [f"--backend={settings.backend}"] if settings.backend else []
-        raise typer.Exit(run([*before, *ctx.args]))
-
-    serve.__annotations__["ctx"] = typer.Context  # which is not known to the whole module
-    add(serve)
+    settings = Settings.of(ctx)
+    before = [f"--data-dir={settings.data_dir}"] if settings.data_dir else []
+    before += [f"--backend={settings.backend}"] if settings.backend else []
+    raise Exit(run([*before, *ctx.args]))
 
 
 def run(arguments: Sequence[str]) -> int:

@@ -26,8 +26,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
-import typer
-
 import kvstore
 from kvstore.engine import LocalEngine
 from kvstore.errors import KVStoreError
@@ -37,18 +35,19 @@ from kvstore.snapshot.hash_state import HashState, state_after_check
 from kvstore.snapshot.reader import SnapshotInfo, read_info
 from kvstore.upkeep.snapshots import own_snapshots, surplus_of
 
+from .app import App, Argument, Context, Exit, Option
 from .command import ExitCode, Settings, exit_code, new_app, run, write_json, write_line, write_table
 from .progress import progress_bar
 from .usage import UsageError
 
 
-def register(app: typer.Typer) -> None:
+def register(app: App) -> None:
     group = new_app("Save, check, list and restore snapshots.")
     register_verbs(group)
-    app.add_typer(group, name="snapshot")
+    app.add_group(group, "snapshot")
 
 
-def register_verbs(app: typer.Typer) -> None:
+def register_verbs(app: App) -> None:
     app.command("save")(save)
     app.command("status")(status)
     app.command("list")(list_)
@@ -60,10 +59,10 @@ def register_verbs(app: typer.Typer) -> None:
 
 
 def save(
-    ctx: typer.Context,
+    ctx: Context,
     file: Annotated[
         Path | None,
-        typer.Argument(
+        Argument(
             metavar="[FILE]",
             help="Default: among the store's own snapshots; no other process may have the store open.",
         ),
@@ -93,8 +92,8 @@ def save(
 
 
 def status(
-    ctx: typer.Context,
-    files: Annotated[list[Path], typer.Argument(metavar="FILE...")],
+    ctx: Context,
+    files: Annotated[list[Path], Argument(metavar="FILE...")],
 ) -> None:
     """Check every byte of a snapshot file and show what it holds."""
     settings = Settings.of(ctx)
@@ -114,10 +113,10 @@ def status(
             if state.caution and not settings.json:
                 write_line(f"WARNING: {state.caution}")
     if worst:
-        raise typer.Exit(worst)
+        raise Exit(worst)
 
 
-def list_(ctx: typer.Context) -> None:
+def list_(ctx: Context) -> None:
     """List the store's own snapshots, oldest first. Only their manifests are read."""
     settings = Settings.of(ctx)
     directory = settings.check_exists()
@@ -130,12 +129,12 @@ def list_(ctx: typer.Context) -> None:
 
 
 def prune(
-    ctx: typer.Context,
+    ctx: Context,
     keep: Annotated[
-        int | None, typer.Option(min=1, help="How many to keep. [default: the option max-snapshots]")
+        int | None, Option(min=1, help="How many to keep. [default: the option max-snapshots]")
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Report which would be removed, without doing it.")
+        bool, Option("--dry-run", help="Report which would be removed, without doing it.")
     ] = False,
 ) -> None:
     """Remove all but the newest of the store's own snapshots, as taking a new one does by itself."""
@@ -211,28 +210,28 @@ def _time_text(time_ms: int) -> str:
 
 
 def restore(
-    ctx: typer.Context,
-    source: Annotated[Path, typer.Argument(metavar="SOURCE", help="A snapshot file or a data directory.")],
+    ctx: Context,
+    source: Annotated[Path, Argument(metavar="SOURCE", help="A snapshot file or a data directory.")],
     to_revision: Annotated[
-        int, typer.Option(min=0, help="Restore the state right after this revision was written.")
+        int, Option(min=0, help="Restore the state right after this revision was written.")
     ] = 0,
     to_time: Annotated[
-        str, typer.Option(help="Restore the state at this time: ISO 8601 (UTC if no zone) or Unix seconds.")
+        str, Option(help="Restore the state at this time: ISO 8601 (UTC if no zone) or Unix seconds.")
     ] = "",
     archive: Annotated[
         list[Path] | None,
-        typer.Option(help="A directory of archived log segments; may be repeated.", metavar="DIR"),
+        Option(help="A directory of archived log segments; may be repeated.", metavar="DIR"),
     ] = None,
-    name: Annotated[str, typer.Option(help="Name of the new member.")] = "default",
+    name: Annotated[str, Option(help="Name of the new member.")] = "default",
     cluster_id: Annotated[
-        str, typer.Option(help="Cluster id of the new store, in hexadecimal. [default: random]")
+        str, Option(help="Cluster id of the new store, in hexadecimal. [default: random]")
     ] = "0",
     member_id: Annotated[
-        str, typer.Option(help="Member id of the new store, in hexadecimal. [default: random]")
+        str, Option(help="Member id of the new store, in hexadecimal. [default: random]")
     ] = "0",
-    bump_revision: Annotated[int, typer.Option(help="Raise the revision by this much.")] = 0,
+    bump_revision: Annotated[int, Option(help="Raise the revision by this much.")] = 0,
     mark_compacted: Annotated[
-        bool, typer.Option("--mark-compacted", help="With --bump-revision: mark the past as compacted.")
+        bool, Option("--mark-compacted", help="With --bump-revision: mark the past as compacted.")
     ] = False,
 ) -> None:
     """Create a new store (--data-dir) from SOURCE, which is not changed."""

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-import typer
-
+from .app import App, Context
 from .command import Settings, number_text, size_text, write_json, write_table
 
 
-def register(app: typer.Typer) -> None:
+def register(app: App) -> None:
     app.command("status")(status)
 
 
-def status(ctx: typer.Context) -> None:
+def status(ctx: Context) -> None:
     """Show what the store holds and how large it is. Works while another process writes the store.
 
     Example: kvstore status --endpoint unix:///run/kv.sock

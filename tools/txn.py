@@ -5,23 +5,22 @@ from __future__ import annotations
 import sys
 from typing import Annotated
 
-import typer
-
+from .app import App, Context, Option
 from .command import Settings, engine_of, etcdctl_style_of, write_json
 from .kv_text import Printer
 from .txn_text import parse_txn
 
 
-def register(app: typer.Typer) -> None:
+def register(app: App) -> None:
     app.command("txn")(txn)
 
 
 def txn(
-    ctx: typer.Context,
+    ctx: Context,
     interactive: Annotated[
-        bool, typer.Option("-i", "--interactive", help="Prompt for each part; an empty line ends it.")
+        bool, Option("-i", "--interactive", help="Prompt for each part; an empty line ends it.")
     ] = False,
-    as_hex: Annotated[bool, typer.Option("--hex", help="Print bytes as \\x...")] = False,
+    as_hex: Annotated[bool, Option("--hex", help="Print bytes as \\x...")] = False,
 ) -> None:
     """Run a transaction from stdin.
 

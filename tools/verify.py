@@ -16,39 +16,38 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any
 
-import typer
-
 from kvstore.etcdpb.json import base64_text
 from kvstore.verification import Finding, Report, heal, verify
 from kvstore.verification.report import AHEAD, BACKEND, LOG
 
+from .app import App, Argument, Context, Exit, Option
 from .command import ExitCode, Settings, write_json, write_line
 from .progress import progress_bar
 from .usage import UsageError
 
 
-def register(app: typer.Typer) -> None:
+def register(app: App) -> None:
     app.command("verify")(verify_command)
 
 
 def verify_command(
-    ctx: typer.Context,
+    ctx: Context,
     file: Annotated[
         Path | None,
-        typer.Argument(help="Check this snapshot file, or this data directory, instead of the store."),
+        Argument(help="Check this snapshot file, or this data directory, instead of the store."),
     ] = None,
     deep: Annotated[
-        bool, typer.Option("--deep", help="Compare every row with what snapshot and log say it should be.")
+        bool, Option("--deep", help="Compare every row with what snapshot and log say it should be.")
     ] = False,
     heal_it: Annotated[
         bool,
-        typer.Option(
+        Option(
             "--heal",
             help="Rebuild a damaged backend, or start a new log if it ends too early; old files are kept as *.broken.",
         ),
     ] = False,
     scratch_dir: Annotated[
-        Path | None, typer.Option(help="Where --deep builds its copy. [default: beside the backend]")
+        Path | None, Option(help="Where --deep builds its copy. [default: beside the backend]")
     ] = None,
 ) -> None:
     """Look for damage in the store or in a snapshot file.
@@ -67,7 +66,7 @@ def verify_command(
         report = _look(settings, file, deep, scratch_dir)
     show_report(settings, report)
     if not report.ok:
-        raise typer.Exit(ExitCode.DAMAGED)
+        raise Exit(ExitCode.DAMAGED)
 
 
 def _look(settings: Settings, file: Path | None, deep: bool, scratch_dir: Path | None) -> Report:

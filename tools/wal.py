@@ -17,8 +17,6 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
-import typer
-
 from kvstore import layout
 from kvstore.errors import NotAStore
 from kvstore.etcdpb.json import base64_text
@@ -29,6 +27,7 @@ from kvstore.mvcc import effects
 from kvstore.wal.inspect import Found, scan_segment
 from kvstore.wire import WireError, fields, signed
 
+from .app import App, Context, Exit, Option
 from .command import ExitCode, Settings, new_app, readable, write_json, write_line
 from .wal_repair import repair
 
@@ -47,17 +46,17 @@ _NAMES = {
 }
 
 
-def register(app: typer.Typer) -> None:
+def register(app: App) -> None:
     wal = new_app("Look at the write-ahead log and repair it.")
     wal.command("dump")(dump)
     wal.command("repair")(repair)
-    app.add_typer(wal, name="wal")
+    app.add_group(wal, "wal")
 
 
 def dump(
-    ctx: typer.Context,
-    after_index: Annotated[int, typer.Option(help="Only entries after this index.")] = 0,
-    frames_only: Annotated[bool, typer.Option("--frames-only", help="Leave out the entries.")] = False,
+    ctx: Context,
+    after_index: Annotated[int, Option(help="Only entries after this index.")] = 0,
+    frames_only: Annotated[bool, Option("--frames-only", help="Leave out the entries.")] = False,
 ) -> None:
     """Print every record of the log, oldest first."""
     settings = Settings.of(ctx)
@@ -79,7 +78,7 @@ def dump(
             if found.batch is None or found.batch.last_index > after_index:
                 show(str(segment.path), found, after_index, frames_only)
     if damaged:
-        raise typer.Exit(ExitCode.DAMAGED)
+        raise Exit(ExitCode.DAMAGED)
 
 
 def _dump_foreign(foreign: ForeignStores, settings: Settings) -> None:

@@ -18,8 +18,6 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
-import typer
-
 from kvstore import layout
 from kvstore.backend import check_closed, recognize_backend
 from kvstore.directory import take_lock
@@ -33,6 +31,7 @@ from kvstore.wal.inspect import Repair
 from kvstore.wal.inspect import repair as repair_log
 from kvstore.wal.restart import begin_anew
 
+from .app import Context, Exit, Option
 from .command import ExitCode, Settings, write_json, write_line
 
 
@@ -65,13 +64,13 @@ class Plan:
 
 
 def repair(
-    ctx: typer.Context,
+    ctx: Context,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Report what would be done, without doing it.")
+        bool, Option("--dry-run", help="Report what would be done, without doing it.")
     ] = False,
     to_last_good: Annotated[
         bool,
-        typer.Option(
+        Option(
             "--to-last-good", help="Give up every entry after the damage, although they were acknowledged."
         ),
     ] = False,
@@ -103,7 +102,7 @@ def repair(
         for line in explain(plan, is_done=is_done, may_do=may_do):
             write_line(line)
     if not may_do:
-        raise typer.Exit(ExitCode.DAMAGED)
+        raise Exit(ExitCode.DAMAGED)
 
 
 def make_plan(directory: DataDir) -> Plan:

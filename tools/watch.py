@@ -14,12 +14,11 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import Annotated, Any
 
-import typer
-
 from kvstore.errors import Compacted
 from kvstore.model import Event, WatchRequest, WatchResponse
 from kvstore.watch import Watch
 
+from .app import App, Argument, Context, Option
 from .command import Settings, engine_of, etcdctl_style_of, range_of, write_json, write_line
 from .kv_text import Printer
 from .usage import UsageError
@@ -27,21 +26,21 @@ from .usage import UsageError
 REFRESH_SECONDS = 0.1
 
 
-def register(app: typer.Typer) -> None:
+def register(app: App) -> None:
     app.command("watch")(watch)
 
 
 def watch(
-    ctx: typer.Context,
-    words: Annotated[list[str], typer.Argument(metavar="KEY [END] [-- COMMAND...]", show_default=False)],
-    prefix: Annotated[bool, typer.Option("--prefix", help="All keys that begin with KEY.")] = False,
-    rev: Annotated[int, typer.Option(help="First revision to show; 0: only new events.")] = 0,
-    prev_kv: Annotated[bool, typer.Option("--prev-kv", help="Also print the previous version.")] = False,
+    ctx: Context,
+    words: Annotated[list[str], Argument(metavar="KEY [END] [-- COMMAND...]", show_default=False)],
+    prefix: Annotated[bool, Option("--prefix", help="All keys that begin with KEY.")] = False,
+    rev: Annotated[int, Option(help="First revision to show; 0: only new events.")] = 0,
+    prev_kv: Annotated[bool, Option("--prev-kv", help="Also print the previous version.")] = False,
     follow: Annotated[
         bool,
-        typer.Option("--follow/--no-follow", "-f", help="Until interrupted, or up to the newest revision."),
+        Option("--follow/--no-follow", "-f", help="Until interrupted, or up to the newest revision."),
     ] = True,
-    as_hex: Annotated[bool, typer.Option("--hex", help="Print bytes as \\x...")] = False,
+    as_hex: Annotated[bool, Option("--hex", help="Print bytes as \\x...")] = False,
 ) -> None:
     """Print the events of keys, in order; or run a command for each. A delete prints only its key.
 

@@ -15,8 +15,7 @@ import heapq
 import struct
 from collections.abc import Iterator
 
-from crc32c import crc32c
-
+from kvstore.checksum import crc32c
 from kvstore.errors import Corruption
 from kvstore.keyvalue import encode_key_value, row_mod_revision, split_row
 from kvstore.mvcc.changes import change_page

@@ -65,10 +65,12 @@ from kvstore.model import (
     LeaseTimeToLiveRequest,
     LeaseTimeToLiveResponse,
     Op,
+    OpResponse,
     PutRequest,
     PutResponse,
     PutWithTTLRequest,
     RangeRequest,
+    RangeResponse,
     RenewAllRequest,
     Request,
     RowsRequest,
@@ -329,8 +331,8 @@ class Planner:
             elif at in path.nested:
                 self._check_ranges(path.nested[at])
 
-    def _run_path(self, draft: _Draft, path: Path) -> tuple[object, ...]:
-        responses: list[object] = []
+    def _run_path(self, draft: _Draft, path: Path) -> tuple[OpResponse, ...]:
+        responses: list[OpResponse] = []
         for at, op in enumerate(path.ops):
             if isinstance(op, PutRequest):
                 responses.append(draft.put(op))
@@ -571,7 +573,7 @@ class _Draft:
         for lease, keys in attached.items():
             self.detach(lease, keys)
 
-    def range(self, request: RangeRequest) -> object:
+    def range(self, request: RangeRequest) -> RangeResponse:
         revision = request.revision if request.revision > 0 else self.revision
         return answer_range(self._seen(), request, revision, self.revision)
 

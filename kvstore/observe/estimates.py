@@ -15,24 +15,33 @@ class CompactionEstimate(NamedTuple):
     """What a compaction to ``revision`` would delete."""
 
     revision: int
+    """The revision that was asked about."""
     changes: int
+    """How many rows of the index of changes it would delete."""
     versions: int
+    """How many versions of keys."""
 
 
 class DefragmentEstimate(NamedTuple):
     """What a defragment would do. Until it is done it takes ``needed_bytes`` of the disk's ``free_bytes``."""
 
     size_bytes: int
+    """The backend's file as it is."""
     in_use_bytes: int
+    """What of it holds something."""
     needed_bytes: int
+    """The room on the disk that defragmenting takes meanwhile."""
     free_bytes: int
+    """The room that the disk has."""
 
     @property
     def reclaimable_bytes(self) -> int:
+        """How much shorter the file would become."""
         return max(self.size_bytes - self.in_use_bytes, 0)
 
     @property
     def free_share(self) -> float:
+        """The part of the file that would go, from 0 to 1."""
         return self.reclaimable_bytes / self.size_bytes if self.size_bytes else 0.0
 
 

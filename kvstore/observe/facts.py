@@ -17,6 +17,10 @@ class Fact:
     """One thing that was examined. ``advice``: what to do; with level ok, what to know."""
 
     name: str
+    """What it is about."""
     value: str
+    """What was found."""
     level: Level = Level.OK
+    """Whether something should be done."""
     advice: str = ""
+    """What to do."""

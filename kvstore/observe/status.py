@@ -38,39 +38,59 @@ class Status:
     """Facts about a store. Sizes in bytes; ``quota_bytes`` 0: no quota."""
 
     version: str
+    """kvstore's version."""
     data_dir: str
+    """The store's directory."""
     backend: str
+    """The backend's name."""
     cluster_id: str
+    """The id of the store's cluster, which is in all its files."""
     member_id: str
+    """The id of this member."""
     name: str
+    """The member's name."""
     phase: str
     """The phase of the handle: see ``life.py``."""
     revision: int
+    """The newest revision."""
     compact_revision: int
+    """The revision below which the past is gone."""
     size_bytes: int
+    """The backend's file."""
     in_use_bytes: int
+    """What of it holds something."""
     waiting_bytes: int
     """Changes in memory that no checkpoint has moved into the backend yet (the log has them)."""
     quota_bytes: int
+    """The size beyond which writes are refused."""
     applied_index: int
+    """The last entry whose effects are in the backend."""
     last_index: int
+    """The last entry of the log."""
     compaction_debt: int
     """Revisions below the compaction mark whose rows are still to be deleted."""
     wal: tuple[StoredFile, ...]
+    """The segments of the log."""
     snapshots: tuple[StoredFile, ...]
+    """The snapshots in the directory, oldest first."""
     pending: int
     """Writes that are planned but not durable yet."""
     readers: tuple[ForeignReader, ...]
     """Other processes that have the backend open, and how many commits behind they read."""
     watchers: int
+    """How many watches."""
     watch_streams: int
+    """How many streams they are on."""
     slow_watchers: int
     """Watches that read the past from the store because they have fallen behind the live events."""
     leases: int
+    """How many leases there are."""
     alarms: tuple[str, ...]
+    """The alarms that are raised."""
     failure: str
     """What poisoned the store, which then refuses writes until it is reopened. Empty: not poisoned."""
     errors: tuple[str, ...]
+    """What is wrong now, a line each."""
     set_aside: tuple[str, ...]
     """Damaged files that an opening or a repair set aside; their replacements are sound."""
     backups: tuple[BackupStatus, ...] = ()
@@ -88,7 +108,9 @@ class Health:
     """``healthy`` is false if writes are refused or background work fails; ``reasons`` say why."""
 
     healthy: bool
+    """Whether writes are accepted."""
     reasons: tuple[str, ...]
+    """Why not."""
 
 
 def status_of(core: ReadCore, hub: Hub | None) -> Status:

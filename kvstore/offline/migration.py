@@ -76,7 +76,7 @@ class Plan:
 
 
 def installed_steps() -> list[Migration]:
-    return [step() for step in plugins.found(plugins.MIGRATIONS)]
+    return [step() for step in plugins.each(plugins.MIGRATIONS)]
 
 
 @disk_full_is_typed()

@@ -29,6 +29,8 @@ from kvstore.store import Store
 
 
 class BarrierSteps:
+    """Stops those who wait until somebody takes it away."""
+
     def __init__(self, of: SessionSteps | Store | AsyncStore, name: bytes) -> None:
         self._session = of if isinstance(of, SessionSteps) else None
         self._access = of.access if isinstance(of, SessionSteps) else Access(of)
@@ -86,6 +88,8 @@ class Barrier(BarrierSteps):
 
 
 class DoubleBarrierSteps(Steps):
+    """Lets a number of clients begin together, and end together."""
+
     def __init__(self, session: SessionSteps, name: bytes, count: int) -> None:
         check_number("count", count, 1)
         self._session = session

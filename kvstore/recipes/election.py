@@ -30,6 +30,8 @@ INFINITY = float("inf")
 
 
 class ElectionSteps(Steps):
+    """One of many leads, until it resigns or its session ends."""
+
     def __init__(self, of: SessionSteps | Store | AsyncStore, name: bytes) -> None:
         self._prefix = checked_name(name) + b"/"
         self._candidate = Line(of, name) if isinstance(of, SessionSteps) else None

@@ -69,9 +69,11 @@ def iterating(
 class Steps:
     """What a recipe does on the way into a block and out of it."""
 
-    async def enter_block(self) -> None: ...
+    async def enter_block(self) -> None:
+        """What a ``with`` block begins with."""
 
-    async def leave_block(self, error: BaseException | None) -> None: ...
+    async def leave_block(self, error: BaseException | None) -> None:
+        """What it ends with. ``error``: what came out of it."""
 
 
 class Block(Steps):

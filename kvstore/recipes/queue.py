@@ -57,8 +57,12 @@ class Names:
 
 
 class DeadJob(NamedTuple):
+    """A job that was tried too often."""
+
     ident: bytes
+    """What ``revive`` and ``discard`` take."""
     payload: bytes
+    """What was put."""
 
 
 class JobSteps(Steps):
@@ -135,6 +139,8 @@ J = TypeVar("J", bound=JobSteps)
 
 
 class QueueSteps(Generic[J]):
+    """Jobs in order, each claimed by one worker at a time."""
+
     _job: type[J]
 
     def __init__(self, of: SessionSteps | Store | AsyncStore, name: bytes, tries_max: int = 10) -> None:
@@ -146,6 +152,7 @@ class QueueSteps(Generic[J]):
 
     @property
     def session(self) -> SessionSteps:
+        """The session whose lease claims hang on."""
         if self._session is None:
             raise BadArgument("a worker needs a session: Queue(session, name)")
         return self._session

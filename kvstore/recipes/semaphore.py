@@ -15,6 +15,8 @@ from kvstore.recipes.session import AsyncSession, Session, SessionSteps
 
 
 class SemaphoreSteps(HeldSteps):
+    """A number of holders at a time."""
+
     def __init__(self, session: SessionSteps, name: bytes, places: int) -> None:
         check_number("places", places, 1)
         super().__init__(session, name, places)

@@ -18,6 +18,8 @@ from kvstore.store import Store
 
 
 class SequenceSteps:
+    """Numbers, each given out once."""
+
     def __init__(self, store: AnyStore, name: bytes) -> None:
         """``name``: the key that holds the last number."""
         self._access = Access(store)

@@ -241,6 +241,7 @@ class SessionSteps(Steps):
             )
 
     def end(self, key: bytes) -> None:
+        """Stop keeping the lease alive."""
         self._keys.pop(key, None)
 
 

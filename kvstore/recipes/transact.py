@@ -93,6 +93,7 @@ class TransactionSteps:
         return self._read[key]
 
     async def commit(self) -> Settled:
+        """Write what was put, if nothing that was read has changed since."""
         for key in self._written:
             await self.version_of(key)
         unchanged: list[Compare] = [mod_revision(key) == _revision(kv) for key, kv in self._read.items()]

@@ -30,9 +30,8 @@ from pathlib import Path
 from queue import SimpleQueue
 from types import BuiltinFunctionType
 
-from crc32c import crc32c
-
 from kvstore.backend import Progress
+from kvstore.checksum import crc32c
 from kvstore.errors import Corruption, NoThread
 from kvstore.files import BLOCK_BYTES, Disk, File, forget_cached, is_direct
 

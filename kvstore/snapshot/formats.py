@@ -38,7 +38,7 @@ def find_format(path: Path) -> SnapshotFormat | None:
     if has_footer(read_tail(path)[0]):
         return None
     kind: SnapshotFormat
-    for kind in plugins.found(plugins.SNAPSHOTS):
+    for kind in plugins.each(plugins.SNAPSHOTS):
         if kind.recognizes(path):
             return kind
     return None

@@ -33,8 +33,7 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass
 
-from crc32c import crc32c
-
+from kvstore.checksum import crc32c
 from kvstore.wire import WireError, bytes_field, fields, int_field, signed
 
 MAGIC = b"KVSNAP\r\n"
@@ -60,18 +59,31 @@ class Manifest:
     """What a snapshot holds, and which store it was taken from."""
 
     backend: str
+    """The kind of backend in it."""
     index: int
+    """The last entry of the log that is in it."""
     revision: int
+    """The revision that it is of."""
     compact_revision: int
+    """The revision below which the past is gone."""
     created_ms: int
+    """When it was made: milliseconds since 1970."""
     cluster_id: int
+    """Whose it is: the cluster."""
     member_id: int
+    """Whose it is: the member."""
     members: tuple[Member, ...] = ()
+    """The members of the cluster, where an etcd's are known."""
     keys: int
+    """How many keys."""
     changes: int
+    """How many changes it keeps."""
     leases: int
+    """How many leases."""
     backend_bytes: int
+    """How long that part is."""
     sha256: bytes
+    """The hash of the content."""
 
 
 class BadTail(ValueError):

@@ -40,12 +40,15 @@ class SnapshotInfo(Manifest):
     """A manifest and the file that it describes."""
 
     path: Path
+    """The file."""
     size_bytes: int
+    """How long it is."""
     said_by_others: dict[str, int | str] = field(default_factory=dict)
     """What the program that wrote the file prints about it, under that program's names; empty for our own files."""
 
     @classmethod
     def of(cls, manifest: Manifest, path: Path, size_bytes: int) -> SnapshotInfo:
+        """What a manifest says of the file at ``path``."""
         known = {field.name: getattr(manifest, field.name) for field in fields(Manifest)}
         return cls(**known, path=path, size_bytes=size_bytes)
 

@@ -89,14 +89,21 @@ class Restored:
     """What was restored."""
 
     data_dir: Path
+    """The new store's directory."""
     backend: str
+    """Its backend."""
     base: Path | None
     """The snapshot it was made from; None if from the log alone."""
     index: int
+    """The last entry of the log that is in it."""
     revision: int
+    """Its newest revision."""
     compact_revision: int
+    """The revision below which its past is gone."""
     cluster_id: int
+    """Its cluster's id."""
     member_id: int
+    """Its member's id."""
 
 
 @dataclass(slots=True)

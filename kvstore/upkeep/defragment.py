@@ -58,7 +58,9 @@ class Defragmented(NamedTuple):
     """Sizes of the backend's file before and after."""
 
     before_bytes: int
+    """The backend's file before."""
     after_bytes: int
+    """And after."""
 
 
 class Defragmenter:

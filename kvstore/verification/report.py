@@ -51,7 +51,9 @@ class Report:
     """The outcome. ``findings`` is empty if everything that was checked is in order."""
 
     path: str
+    """What was looked at."""
     findings: tuple[Finding, ...]
+    """What was found, in order."""
     findings_total: int
     """More than ``len(findings)`` if there were too many to keep."""
     notes: tuple[str, ...]
@@ -65,6 +67,7 @@ class Report:
 
     @property
     def ok(self) -> bool:
+        """Whether nothing is wrong."""
         return not self.findings_total
 
     def raise_if_damaged(self) -> None:

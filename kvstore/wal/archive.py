@@ -19,9 +19,8 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from crc32c import crc32c
-
 from kvstore import layout, wire
+from kvstore.checksum import crc32c
 from kvstore.errors import KVStoreError, OpenError, WrongStore
 from kvstore.files import Disk, FolderLock
 from kvstore.layout import NumberedFile

@@ -18,8 +18,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from crc32c import crc32c
-
+from kvstore.checksum import crc32c
 from kvstore.wal import format as fmt
 from kvstore.wal.reader import SegmentReader
 

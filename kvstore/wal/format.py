@@ -39,9 +39,8 @@ from collections.abc import Callable, Sequence
 from struct import Struct
 from typing import NamedTuple
 
-from crc32c import crc32c
-
 from kvstore import wire
+from kvstore.checksum import crc32c
 
 METADATA = 1
 BATCH = 2

@@ -15,9 +15,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from crc32c import crc32c
-
 from kvstore import layout, wire
+from kvstore.checksum import crc32c
 from kvstore.errors import Corruption, NotAStore
 from kvstore.files import Disk, disk_full_is_typed
 from kvstore.wal import format as fmt

@@ -14,9 +14,8 @@ import re
 from collections.abc import Iterator
 from types import TracebackType
 
-from crc32c import crc32c
-
 from kvstore import wire
+from kvstore.checksum import crc32c
 from kvstore.errors import Corruption, NotAStore, TooNew
 from kvstore.wal import format as fmt
 

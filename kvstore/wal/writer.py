@@ -19,9 +19,8 @@ import os
 import threading
 from collections.abc import Sequence
 
-from crc32c import crc32c
-
 from kvstore import layout
+from kvstore.checksum import crc32c
 from kvstore.errors import DiskFull
 from kvstore.files import Disk, File
 from kvstore.wal import format as fmt

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from importlib import metadata
 from importlib.metadata import EntryPoint, EntryPoints
 
 import pytest
@@ -15,12 +16,13 @@ from kvstore.foreign import find_foreign, foreign_names
 
 @pytest.fixture
 def installed(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[EntryPoint]]:
-    """The entry points that there are."""
+    """The entry points that there are; what is built in is not there."""
     points: list[EntryPoint] = []
     caches = (plugins.find, plugins._installed)
     for cached in caches:
         cached.cache_clear()
-    monkeypatch.setattr(plugins, "entry_points", lambda group: EntryPoints(points).select(group=group))
+    monkeypatch.setattr(plugins, "_OURS", {})
+    monkeypatch.setattr(metadata, "entry_points", lambda group: EntryPoints(points).select(group=group))
     yield points
     for cached in caches:
         cached.cache_clear()
@@ -30,6 +32,17 @@ def test_ours_are_installed() -> None:
     """Under the names that options and commands take."""
     assert {"lmdb", "sqlite", "memory"} <= set(backend_names())
     assert "etcd" in foreign_names()
+
+
+def test_what_is_built_in_needs_no_look_at_other_packages(
+    installed: list[EntryPoint], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor may one of them take its name."""
+    monkeypatch.undo()
+    monkeypatch.setattr(metadata, "entry_points", None)
+    for group, ours in plugins._OURS.items():
+        assert [plugins.find(group, name) for name in ours]
+    assert next(plugins.each(plugins.BACKENDS)) is find_backend("lmdb")
 
 
 @pytest.mark.parametrize(
@@ -52,7 +65,7 @@ def test_a_package_joins_in_by_its_entry(installed: list[EntryPoint]) -> None:
     installed.append(EntryPoint("third", "kvstore.backend:BackendDefaults", plugins.BACKENDS))
     assert backend_names() == ["third"] and foreign_names() == []
     assert find_backend("third") is BackendDefaults  # type: ignore[comparison-overlap]  # any class will do
-    assert plugins.found(plugins.SNAPSHOTS) == []
+    assert list(plugins.each(plugins.SNAPSHOTS)) == []
     with pytest.raises(OpenError, match="no other store 'third'; installed are: none"):
         find_foreign("third")
 
@@ -74,7 +87,7 @@ def test_packages_are_looked_through_once(
         looks.append(group)
         return installed
 
-    monkeypatch.setattr(plugins, "entry_points", look)
+    monkeypatch.setattr(metadata, "entry_points", look)
     for group in (plugins.BACKENDS, plugins.FOREIGN, plugins.BACKENDS, plugins.SNAPSHOTS):
-        assert plugins.found(group) == []
+        assert list(plugins.each(group)) == []
     assert looks == [plugins.BACKENDS, plugins.FOREIGN, plugins.SNAPSHOTS]

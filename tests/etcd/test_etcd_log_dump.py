@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from kvstore.tools.command import new_app
+from kvstore.tools.full import typer_of
 from kvstore.tools.wal import register
 from typer.testing import CliRunner
 
@@ -43,8 +44,9 @@ def test_every_entry_is_shown_with_its_term_and_index_as_etcds_own_tool_does(
 
 def test_the_command_shows_text_and_json(data_dir: Path) -> None:
     """The verb recognises the directory by itself; requests are decoded."""
-    app = new_app("test")
-    register(app)
+    made = new_app("test")
+    register(made)
+    app = typer_of(made)
     text = CliRunner().invoke(app, ["wal", "dump", "--data-dir", str(data_dir)]).stdout
     assert "metadata" in text
     assert "put {" in text

@@ -111,3 +111,20 @@ def test_links_between_pages_lead_somewhere(project: Path) -> None:
         for target in re.findall(r"\]\(([^)#]+?)(?:#[^)]*)?\)", page.read_text()):
             if "://" not in target:
                 assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_the_tutorial_runs(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """docs/tutorial.md: all blocks in order, and each line prints what stands beside it."""
+    blocks = blocks_of(project / "docs" / "tutorial.md")
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, object] = {}
+    for block in blocks:
+        exec(compile(block, "docs/tutorial.md", "exec"), names)
+    said = capsys.readouterr().out
+    expected = re.findall(r"print\(.*\)  # (.*)$", "".join(blocks), re.MULTILINE)
+    assert len(expected) > 6
+    for line in expected:
+        assert line.partition(":")[0] in said.splitlines(), line
+    assert "3 4\n6 0\n" in said and "changed since: b'stock/apple'" in said

@@ -12,6 +12,7 @@ from typing import Any
 
 import typer
 from kvstore.tools.command import new_app
+from kvstore.tools.full import typer_of
 from kvstore.tools.main import COMMANDS
 
 from kvstore import errors, metrics
@@ -80,7 +81,7 @@ def verbs() -> dict[str, Any]:
     for name in COMMANDS:
         import_module(f"kvstore.tools.{name}").register(app)
     found: dict[str, Any] = {}
-    root: Any = typer.main.get_command(app)
+    root: Any = typer.main.get_command(typer_of(app))
     for name, command in root.commands.items():
         if inside := getattr(command, "commands", None):
             found |= {f"{name} {sub}": each for sub, each in inside.items()}
@@ -164,7 +165,8 @@ def test_files_that_are_cited_exist() -> None:
     """Every path of ours that a page, a docstring or a comment names; and what the pages run with ``python -m``."""
     files = {str(path.relative_to(PROJECT)) for folder in FOLDERS for path in (PROJECT / folder).rglob("*")}
     files |= {path.name for path in PROJECT.iterdir()} | {f"docs/{page.name}" for page in PAGES}
-    files |= {str(path.relative_to(PROJECT)) for path in (PROJECT / "examples").rglob("*")}
+    for folder in ("examples", "docs"):
+        files |= {str(path.relative_to(PROJECT)) for path in (PROJECT / folder).rglob("*")}
     sources = [path for folder in FOLDERS[:4] for path in (PROJECT / folder).rglob("*.py")]
     cited: dict[str, str] = {}
     for page in PAGES:

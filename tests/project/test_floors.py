@@ -10,14 +10,14 @@ from pathlib import Path
 from tests import PROJECT
 
 FLOORS = (
-    ("words", "_version _platform errors invariants bell clock wire arguments protobuf"),
+    ("words", "_version _platform checksum errors invariants bell clock wire arguments protobuf"),
     (
         "the machine",
         "plugins layout files options life readers held shelter loops twins backend row_sort codecs",
     ),
     ("values and requests", "keyvalue model"),
     ("the log", "wal"),
-    ("revisions", "mvcc ops pacing etcdpb auth"),
+    ("revisions", "mvcc ops former pacing etcdpb auth"),
     ("what an open store shares", "store_lock core replay following"),
     ("watches, writes, snapshots", "watch write snapshot"),
     ("what a store says", "observe.status observe.estimates recognition directory times"),

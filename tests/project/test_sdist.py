@@ -14,7 +14,16 @@ from pathlib import Path
 import pytest
 
 FOLDERS = ("kvstore", "backends", "migrations", "tools", "tests", "docs", "examples")
-FILES = ("pyproject.toml", "setup.py", "MANIFEST.in", "Makefile", "LICENSE", ".gitignore", ".ci/run")
+FILES = (
+    "pyproject.toml",
+    "setup.py",
+    "MANIFEST.in",
+    "mkdocs.yml",
+    "Makefile",
+    "LICENSE",
+    ".gitignore",
+    ".ci/run",
+)
 SHORT = [
     "tests/backends/test_contract.py::TestMemory",
     "tests/project/test_docs_proof.py",

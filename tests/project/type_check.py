@@ -9,8 +9,10 @@ its own name.
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -40,6 +42,18 @@ def mypy(files: Sequence[str | Path]) -> subprocess.CompletedProcess[str]:
     """What mypy, as pyproject.toml sets it up, says of the files."""
     command = [sys.executable, "-m", "mypy", "--config-file", PROJECT / "pyproject.toml", *files]
     return subprocess.run(command, cwd=as_installed(), capture_output=True, text=True, check=False)
+
+
+def pyright(files: Sequence[str | Path]) -> subprocess.CompletedProcess[str]:
+    """What pyright says of the files, with its usual rules. Its own package runs it; nothing else is needed."""
+    root = as_installed()
+    settings = {"typeCheckingMode": "standard", "pythonVersion": "3.11", "extraPaths": [str(root)]}
+    with tempfile.TemporaryDirectory() as folder:
+        for number, file in enumerate(files):
+            (Path(folder) / f"program_{number}.py").write_text(Path(file).read_text())
+        (Path(folder) / "pyrightconfig.json").write_text(json.dumps(settings))
+        command = [sys.executable, "-m", "basedpyright", "--pythonpath", sys.executable, "--project", folder]
+        return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
 
 
 if __name__ == "__main__":

@@ -7,9 +7,6 @@ from typing import assert_type
 
 import kvstore
 from kvstore import AsyncScan, AsyncStore, Event, KeyValue, Scan, Store, View
-from kvstore.engine import LocalEngine
-from kvstore.network.remote.engine import RemoteEngine
-from kvstore.protocol import Engine
 
 
 def reads(folder: Path) -> None:
@@ -98,9 +95,3 @@ async def asynchronous(folder: Path) -> None:
         assert_type(await numbers.get("a", 0), int)
         assert_type(await store.at(2), kvstore.AsyncView)
     assert_type(await kvstore.open_async("data"), AsyncStore)
-
-
-def engines(local: LocalEngine, remote: RemoteEngine) -> tuple[Store, ...]:
-    """Whatever a store asks is an ``Engine``, wherever its content is kept."""
-    each: tuple[Engine, ...] = (local, remote)
-    return tuple(map(Store, each))

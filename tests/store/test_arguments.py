@@ -317,3 +317,15 @@ def test_an_option_of_another_type_is_refused() -> None:
         with pytest.raises(BadOption, match=next(iter(bad))):
             Options.load(bad)
     assert Options.load({"auto_compaction_retention": 1}).auto_compaction_retention == "1"
+
+
+@pytest.mark.parametrize("url", ["unix:///run/kv.sock", "etcd://h1:2379,h2", "https://h1"])
+def test_a_url_is_not_taken_for_a_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, url: str
+) -> None:
+    """Told what opens it, and no directory of that name is made."""
+    monkeypatch.chdir(tmp_path)
+    for shared in (False, True):
+        with pytest.raises(kvstore.BadArgument, match=r"use kvstore\.connect"):
+            kvstore.open(url, shared=shared)
+    assert not list(tmp_path.iterdir())

@@ -69,7 +69,7 @@ def test_health_status_alarms_and_metrics_work_beside_a_writer(data: Path) -> No
         assert run(data, "health", apart=True) == "healthy\n"
         assert json.loads(run(data, "status", "--json", apart=True))["leases"] == 1
         assert json.loads(run(data, "alarm", "list", "--json", apart=True)) == []
-        assert "etcd_debugging_mvcc_current_revision 6.0" in run(data, "metrics", apart=True)
+        assert "etcd_debugging_mvcc_current_revision 6\n" in run(data, "metrics", apart=True)
         assert "in use by process" in run(data, "defragment", code=3, apart=True)
 
 

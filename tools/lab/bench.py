@@ -24,36 +24,33 @@ import json
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
+from ..app import App, Context, Exit, Option
 from ..command import ExitCode, Settings, run, write_json, write_table
 from ..usage import UsageError
 
 
-def register(app: typer.Typer) -> None:
+def register(app: App) -> None:
     app.command("bench")(bench)
 
 
 def bench(
-    ctx: typer.Context,
-    only: Annotated[
-        list[str] | None, typer.Option(help="Only this row; may be repeated.", metavar="ROW")
-    ] = None,
-    list_rows: Annotated[bool, typer.Option("--list", help="List the rows and measure nothing.")] = False,
-    quick: Annotated[bool, typer.Option("--quick", help="Small stores and two short rounds.")] = False,
-    pairs: Annotated[int | None, typer.Option(help="Number of rounds; 5 by default.", min=1)] = None,
-    scale: Annotated[float | None, typer.Option(help="Factor for all sizes.", min=0.0001, max=10)] = None,
-    seconds: Annotated[float | None, typer.Option(help="Seconds per sample; 2 by default.", min=0.01)] = None,
+    ctx: Context,
+    only: Annotated[list[str] | None, Option(help="Only this row; may be repeated.", metavar="ROW")] = None,
+    list_rows: Annotated[bool, Option("--list", help="List the rows and measure nothing.")] = False,
+    quick: Annotated[bool, Option("--quick", help="Small stores and two short rounds.")] = False,
+    pairs: Annotated[int | None, Option(help="Number of rounds; 5 by default.", min=1)] = None,
+    scale: Annotated[float | None, Option(help="Factor for all sizes.", min=0.0001, max=10)] = None,
+    seconds: Annotated[float | None, Option(help="Seconds per sample; 2 by default.", min=0.01)] = None,
     sync_delay_ms: Annotated[
-        float, typer.Option(help="Delay added to every sync of our log and of the raw loop.", min=0, max=1000)
+        float, Option(help="Delay added to every sync of our log and of the raw loop.", min=0, max=1000)
     ] = 0,
     directory: Annotated[
-        Path | None, typer.Option("--dir", help="Directory to work in, on the disk to be measured.")
+        Path | None, Option("--dir", help="Directory to work in, on the disk to be measured.")
     ] = None,
-    json_file: Annotated[Path | None, typer.Option(help="Write all figures to this file, as JSON.")] = None,
-    plot: Annotated[Path | None, typer.Option(help="Write a plot to this file (PNG).")] = None,
+    json_file: Annotated[Path | None, Option(help="Write all figures to this file, as JSON.")] = None,
+    plot: Annotated[Path | None, Option(help="Write a plot to this file (PNG).")] = None,
     page: Annotated[
-        Path | None, typer.Option(help="Write measured.md, with a plot for each area, to this folder.")
+        Path | None, Option(help="Write measured.md, with a plot for each area, to this folder.")
     ] = None,
 ) -> None:
     """Measure this store against others, in turns. With --json the figures go to stdout, the table to stderr."""
@@ -85,7 +82,7 @@ def bench(
     if settings.json:
         write_json(found)
     if any(row["error"] for row in found["rows"]):
-        raise typer.Exit(ExitCode.FAILED)
+        raise Exit(ExitCode.FAILED)
 
 
 if __name__ == "__main__":

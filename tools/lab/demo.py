@@ -21,13 +21,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-import typer
 from rich.console import Console
 from rich.table import Table
 
 import kvstore
 from kvstore.store import Store
 
+from ..app import App, Context, Exit, Option
 from ..command import ExitCode, readable, run
 from .conversation import Exchange, parse_exchange, read_conversation
 from .crash_writer import value_of
@@ -40,13 +40,13 @@ POD = b"registry/pods/shop/web-1"
 PODS = b"registry/pods/shop/"
 
 
-def register(app: typer.Typer) -> None:
+def register(app: App) -> None:
     app.command("demo")(main)
 
 
 def main(
-    ctx: typer.Context,
-    writes: Annotated[int, typer.Option(min=1, help="Kill the writer after this many writes.")] = 3000,
+    ctx: Context,
+    writes: Annotated[int, Option(min=1, help="Kill the writer after this many writes.")] = 3000,
 ) -> None:
     """A guided tour: a conversation, the past, and a crash."""
     console = Console()
@@ -56,7 +56,7 @@ def main(
         held.append(_crashes(console, Path(folder), writes))
     if not all(held):
         console.print("[bold red]Something above is not as it should be.[/]")
-        raise typer.Exit(ExitCode.FAILED)
+        raise Exit(ExitCode.FAILED)
     console.print(
         "[bold green]All of it held.[/] Now yours: [bold]import kvstore[/], or [bold]kvstore --help[/]."
     )

@@ -31,8 +31,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
-import typer
-
 from kvstore.calls import answer
 from kvstore.engine import LocalEngine
 from kvstore.errors import KVStoreError
@@ -41,6 +39,7 @@ from kvstore.model import CompactionRequest, Event, LeaseLeasesRequest, WatchReq
 from kvstore.options import Options
 from kvstore.recovery import open_engine
 
+from ..app import App, Argument, Context, Exit, Option
 from ..command import ExitCode, Settings, run, write_json, write_line
 from .conversation import (
     RECORDED,
@@ -211,20 +210,20 @@ def replay(path: Path, backend: str = "lmdb", pace: Pace | None = None, **option
 # --- the command -----------------------------------------------------------------------
 
 
-def register(app: typer.Typer) -> None:
+def register(app: App) -> None:
     app.command("replay")(main)
 
 
 def main(
-    ctx: typer.Context,
-    files: Annotated[list[Path], typer.Argument(help="Conversations: .jsonl or .jsonl.xz.")],
+    ctx: Context,
+    files: Annotated[list[Path], Argument(help="Conversations: .jsonl or .jsonl.xz.")],
     reopen_every: Annotated[
-        int, typer.Option(min=0, help="Close and reopen the store after every N requests.")
+        int, Option(min=0, help="Close and reopen the store after every N requests.")
     ] = 0,
-    crash_every: Annotated[int, typer.Option(min=0, help="Simulate a power cut after every N requests.")] = 0,
-    checkpoint_every: Annotated[int, typer.Option(min=0, help="Checkpoint after every N requests.")] = 0,
-    sweep_every: Annotated[int, typer.Option(min=0, help="Sweep garbage after every N requests.")] = 0,
-    show: Annotated[int, typer.Option(min=0, help="How many differences to show per file.")] = 3,
+    crash_every: Annotated[int, Option(min=0, help="Simulate a power cut after every N requests.")] = 0,
+    checkpoint_every: Annotated[int, Option(min=0, help="Checkpoint after every N requests.")] = 0,
+    sweep_every: Annotated[int, Option(min=0, help="Sweep garbage after every N requests.")] = 0,
+    show: Annotated[int, Option(min=0, help="How many differences to show per file.")] = 3,
 ) -> None:
     """Play recorded conversations with etcd, and compare every answer."""
     settings = Settings.of(ctx)
@@ -246,7 +245,7 @@ def main(
             sys.stdout.flush()
             _show(difference)
     if failed:
-        raise typer.Exit(ExitCode.FAILED)
+        raise Exit(ExitCode.FAILED)
 
 
 def _summary(path: Path, result: Result) -> dict[str, Any]:

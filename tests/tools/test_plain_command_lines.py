@@ -1,0 +1,131 @@
+"""A plain command line is read without typer, and means what typer reads in it; any other is left to typer."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import pytest
+from kvstore.tools import full, quick
+from kvstore.tools.app import App, Command
+from kvstore.tools.command import SHARED, new_app
+from kvstore.tools.main import COMMANDS, needed
+
+import kvstore
+
+PLAIN = [
+    "get a",
+    "get a b --limit 3 --order=ASCEND --keys-only",
+    "--data-dir d --json get a",
+    "-v --set wal-dir=w --set quota=1 get a --data-dir=e --set x=y",
+    "get -w json a --rev 7",
+    "put k v --ttl 5 --lease 1f",
+    "put k -",
+    "del a --prefix --prev-kv",
+    "lease grant 60",
+    "lease revoke 1f -v",
+    "wal dump --json",
+    "compact 7",
+    "snapshot save file",
+    "status",
+]
+LEFT = [
+    "",
+    "--help",
+    "get --help",
+    "get",
+    "get a b c",
+    "get a --nope",
+    "get -- -a",
+    "put k -- -v",
+    "get a --limit",
+    "get a --limit x",
+    "get a --limit -1",
+    "get a --limit=-1",
+    "get a --prefix=1",
+    "get a -vv",
+    "get a --lim 3",
+    "nope",
+    "lease",
+    "lease nope",
+    "lease --json grant 60",
+    "serve --nope",
+    "--data-dir",
+    "snapshot prune --keep 0",
+]
+
+
+@pytest.fixture(scope="module")
+def app() -> App:
+    """All verbs."""
+    made = new_app("")
+    for name in COMMANDS:
+        import_module(f"kvstore.tools.{name}").register(made)
+    return made
+
+
+@pytest.mark.parametrize("line", PLAIN)
+def test_it_means_what_typer_reads_in_it(app: App, line: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same function, the same arguments of the same types, the same shared options."""
+    told: dict[str, Any] = {}
+    called: list[tuple[Any, dict[str, Any]]] = []
+
+    def carry_out(command: Command, _ctx: object, arguments: dict[str, Any], said: dict[str, Any]) -> None:
+        said["options"] = [*told.get("options", ()), *said.get("options", ())]
+        told.update(said)
+        if command.function is not full._before_the_command:
+            called.append((command.function, arguments))
+
+    words = line.split()
+    monkeypatch.setattr(sys, "argv", ["kvstore", *words])
+    monkeypatch.setattr(full, "carry_out", carry_out)
+    full.run(app, "kvstore", is_one_of_many=True)
+    plain = quick.read(app, words, SHARED)
+    assert plain is not None
+    assert [(plain.command.function, plain.arguments)] == called
+    assert {"options": [], **plain.shared} == told
+
+
+@pytest.mark.parametrize("line", LEFT)
+def test_what_is_not_plain_is_left_to_typer(app: App, line: str) -> None:
+    """Whoever asks for help, or has mistyped something, gets typer's answer."""
+    assert quick.read(app, line.split(), SHARED) is None
+
+
+@pytest.mark.parametrize(
+    ("line", "modules"),
+    [
+        ("get a", ("get",)),
+        ("--data-dir d -v --set a=b del a", ("delete",)),
+        ("--help", COMMANDS),
+        ("--version", COMMANDS),
+        ("--data-dir", COMMANDS),
+        ("", COMMANDS),
+        ("nope", COMMANDS),
+    ],
+)
+def test_only_the_module_of_the_verb_is_loaded(line: str, modules: tuple[str, ...]) -> None:
+    """Wherever the verb stands; without one, all are needed to list them."""
+    assert needed(line.split()) == modules
+
+
+def test_a_plain_command_loads_no_package_that_it_does_not_need(tmp_path: Path) -> None:
+    """What costs most at the start: typer, asyncio, and the metadata of everything that is installed."""
+    with kvstore.open(tmp_path / "data") as store:
+        store.put(b"k", b"v")
+    costly = ("typer", "asyncio", "importlib.metadata", "email", "kvstore.engine", "kvstore.snapshot.writer")
+    code = (
+        "import sys\n"
+        f"sys.argv = ['kvstore', '--data-dir', {str(tmp_path / 'data')!r}, 'get', 'k']\n"
+        "from kvstore.tools.main import main\n"
+        "try:\n"
+        "    main()\n"
+        "except SystemExit as end:\n"
+        "    assert not end.code\n"
+        f"print([name for name in {costly} if name in sys.modules])\n"
+    )
+    run = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert run.stdout.splitlines() == ["k", "v", "[]"]

@@ -1,0 +1,153 @@
+"""A plain command line, read without typer: ``read`` knows what was meant, or leaves all of it to ``full.py``.
+
+Plain is: known verbs, options spelt out (``--limit 3``, ``--limit=3``, ``-v``), as many arguments as there are places.
+Whatever else there is (a wrong option, ``--help``, ``-vf``, a list of arguments, a number that is none) is not looked
+into here: typer reads the same line from its beginning, and says what is wrong with it.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections import deque
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from types import UnionType
+from typing import Any, NamedTuple, get_args, get_origin
+
+from .app import App, Argument, Command, Option, Parameter
+
+
+class Call(NamedTuple):
+    """What was meant."""
+
+    command: Command
+    arguments: dict[str, Any]
+    shared: dict[str, Any]
+    """The shared options that were given."""
+
+
+class _NotPlain(Exception):
+    """Typer has to read it."""
+
+
+_SHOWN = {"help", "metavar", "hidden", "show_default"}
+"""What changes only how a parameter is shown."""
+
+
+def verb(words: Sequence[str], shared: Sequence[Parameter]) -> str:
+    """The first word that is neither a shared option nor its value; empty if there is none, or it is not plain."""
+    left = deque(words)
+    try:
+        _take_options(left, _by_name(shared), {})
+    except _NotPlain:
+        return ""
+    return left[0] if left else ""
+
+
+def read(app: App, words: Sequence[str], shared: Sequence[Parameter]) -> Call | None:
+    """The call that a command line means; None if it is not a plain one."""
+    left, said = deque(words), dict[str, Any]()
+    try:
+        _take_options(left, _by_name(shared), said)
+        command = _take_command(app, left)
+        return Call(command, _take_arguments(command, left, shared, said), said)
+    except _NotPlain:
+        return None
+
+
+def _take_command(app: App, left: deque[str]) -> Command:
+    while left:
+        name = left.popleft()
+        if command := app.commands.get(name):
+            if command.takes_all:
+                break
+            return command
+        if name not in app.groups:
+            break
+        app = app.groups[name]
+    raise _NotPlain
+
+
+def _take_arguments(
+    command: Command, left: deque[str], shared: Sequence[Parameter], said: dict[str, Any]
+) -> dict[str, Any]:
+    parameters = command.parameters()
+    places = [each for each in parameters if isinstance(each.declared, Argument)]
+    given = dict[str, Any]()
+    own, ours = _by_name(parameters), _by_name(shared)
+    while left:
+        if not left[0].startswith("-") or left[0] == "-":
+            if not places:
+                raise _NotPlain
+            place = places.pop(0)
+            given[place.name] = _value(place, left.popleft())
+        elif left[0].partition("=")[0] in own:
+            _take_option(left, own, given)
+        else:
+            _take_option(left, ours, said)
+    for each in parameters:
+        if each.name not in given:
+            if each.default is inspect.Parameter.empty:
+                raise _NotPlain
+            given[each.name] = each.default
+    return given
+
+
+# --- options -----------------------------------------------------------------------------
+
+
+_ByName = dict[str, tuple[Parameter, bool | None]]
+"""By each spelling. True or False: what a flag of that spelling says; None: a value follows."""
+
+
+def _by_name(parameters: Iterable[Parameter]) -> _ByName:
+    found: _ByName = {}
+    for each in parameters:
+        if isinstance(each.declared, Option):
+            is_flag = each.kind is bool
+            name = each.name.replace("_", "-")
+            for spelling in each.declared.names or (f"--{name}/--no-{name}" if is_flag else f"--{name}",):
+                yes, _slash, no = spelling.partition("/")
+                found[yes] = each, True if is_flag else None
+                if no:
+                    found[no] = each, False
+    return found
+
+
+def _take_options(left: deque[str], known: _ByName, given: dict[str, Any]) -> None:
+    """All options up to the first word that is none."""
+    while left and left[0].startswith("-"):
+        _take_option(left, known, given)
+
+
+def _take_option(left: deque[str], known: _ByName, given: dict[str, Any]) -> None:
+    word = left.popleft()
+    spelling, equals, value = word.partition("=")
+    if spelling not in known or (equals and not spelling.startswith("--")):
+        raise _NotPlain
+    option, says = known[spelling]
+    if says is not None:
+        if equals:
+            raise _NotPlain
+        given[option.name] = says
+        return
+    if not equals:
+        if not left or left[0].startswith("-"):
+            raise _NotPlain
+        value = left.popleft()
+    if get_origin(option.kind) is list:
+        given[option.name] = [*given.get(option.name, ()), _value(option, value, get_args(option.kind)[0])]
+    else:
+        given[option.name] = _value(option, value)
+
+
+def _value(of: Parameter, text: str, kind: Any = None) -> Any:
+    kind = kind or of.kind
+    if isinstance(kind, UnionType):  # ``str | None``
+        kind = get_args(kind)[0]
+    if of.declared.more.keys() <= _SHOWN:
+        if kind is str or kind is Path:
+            return kind(text)
+        if kind is int and text.isascii() and text.isdecimal():
+            return int(text)
+    raise _NotPlain
