@@ -21,12 +21,16 @@ FAST := $(addprefix tests/, \
 	watch/test_watch_stream.py snapshot/test_snapshot_format.py tools/test_tools_txn_text.py \
 	project/test_docs.py project/test_docs_proof.py project/test_docs_truth.py project/test_floors.py)
 
+SANITIZERS := -fsanitize=address,undefined
+# How long `make sanitize` is to fuzz.
+ROUNDS ?= 5000
+
 VENV := .venv
 BIN := $(VENV)/bin
 PACKAGE := pyproject.toml setup.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all fast lint check docs cover soak compare bench bench-quick etcd clean
+.PHONY: help demo test test-all test-both fast lint check docs native sanitize wheels cover soak compare bench bench-quick etcd clean
 
 help: ## This list.
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -48,6 +52,34 @@ test-all: ## The test suite on every Python from 3.11 on that is on PATH; says o
 	@for version in $(PYTHONS); do echo "--- Python $$version"; \
 		$(MAKE) --no-print-directory check VENV=.venv-$$version PYTHON=python$$version || exit 1; done
 	@echo "run on Python: $(PYTHONS)"
+
+test-both: native ## The test suite twice: on the Python implementation, and on the one in C.
+	KVSTORE_IMPL=python $(BIN)/python -m pytest -n $(WORKERS) $(TESTS)
+	KVSTORE_IMPL=native $(BIN)/python -m pytest -n $(WORKERS) $(TESTS)
+
+native: $(VENV)/ready-test ## Build the part in C again, after a change of kvstore/native/.
+	$(BIN)/python setup.py --quiet build_ext --inplace --force
+	KVSTORE_IMPL=native $(BIN)/python -c 'import kvstore'
+
+# gcc's libraries are loaded first, as Python itself was not built with them; what Python keeps to its end is no leak.
+sanitize: $(VENV)/ready-test ## Property tests and a long fuzz of the part in C, under ASan and UBSan.
+	rm -rf build/sanitized
+	CFLAGS="$(SANITIZERS) -O1 -g -fno-omit-frame-pointer -fno-sanitize-recover=all" LDFLAGS="$(SANITIZERS)" \
+		$(BIN)/python setup.py --quiet build_ext --build-lib build/sanitized --build-temp build/sanitizing --force
+	LD_PRELOAD="$$($(CC) -print-file-name=libasan.so) $$($(CC) -print-file-name=libubsan.so)" \
+		ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 PYTHONMALLOC=malloc KVSTORE_FUZZ_ROUNDS=$(ROUNDS) \
+		KVSTORE_IMPL=native $(BIN)/python -m pytest -p tests.native.sanitized --timeout 0 \
+		tests/native/test_both_implementations.py tests/native/test_fuzz.py tests/wal/test_wal_format.py
+
+wheels: $(VENV)/ready-test ## A wheel with the part in C, in dist/, tried on every Python on PATH; manylinux where auditwheel is.
+	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist .
+	@rm -rf build/wheel && $(BIN)/python -m zipfile -e dist/kvstore_mvcc-*-abi3-*.whl build/wheel
+	@for version in $(PYTHONS); do echo "--- Python $$version"; python$$version -I -c \
+		'import sys; sys.path.insert(0, "build/wheel/kvstore"); import _native; print(len(_native.names()), "functions")' \
+		|| exit 1; done
+	@if command -v auditwheel >/dev/null; then auditwheel repair --wheel-dir dist/manylinux dist/*-linux_*.whl; \
+		else echo "auditwheel is not installed: the wheel is for machines like this one"; fi
+	@ls dist
 
 fast: $(VENV)/ready-test ## About a minute of tests, for while you work: the plain ones of each area.
 	$(BIN)/python -m pytest -n $(WORKERS) $(FAST)

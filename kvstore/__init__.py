@@ -88,6 +88,7 @@ if TYPE_CHECKING:  # what is loaded on first use
         WrongStore,
     )
     from kvstore.former import delete, get, put, txn
+    from kvstore.implementation import __impl__ as __impl__
     from kvstore.keyvalue import KeyValue, KeyValues
     from kvstore.map_view import AsyncMapView, Changed, MapView, ReadMapView, Version
     from kvstore.model import (
@@ -572,6 +573,7 @@ if not TYPE_CHECKING:  # a type checker sees the imports above, and that there i
             UndecodableValue Unsupported ValueProvided WatchCanceled WatchTimeout WrongStore
         """,
         "kvstore.former": "delete get put txn",
+        "kvstore.implementation": "__impl__",
         "kvstore.keyvalue": "KeyValue KeyValues",
         "kvstore.map_view": "MapView ReadMapView AsyncMapView Version Changed",
         "kvstore.model": """

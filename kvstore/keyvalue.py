@@ -11,11 +11,12 @@ an etcd file as it is. Only the second and later changes of one transaction carr
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from operator import attrgetter
 from typing import Any, NoReturn, overload
 
 from kvstore.errors import Corruption
+from kvstore.implementation import native, native_class, references
 from kvstore.shelter import import_sheltered
 from kvstore.wire import WireError, bytes_field, counter, fields, int_field, read_varint, varint
 
@@ -37,6 +38,7 @@ class BadRow(Corruption, WireError):
     """Raised for bytes that are not a row. Callers with more context re-raise it with path and offset."""
 
 
+@native
 def encode_key_value(
     key: bytes, create_revision: int, mod_revision: int, version: int, value: bytes, lease: int
 ) -> bytes:
@@ -62,11 +64,13 @@ def _encode_sparse(
     return b"".join(parts)
 
 
+@native
 def make_row(key_value: bytes, sub: int) -> bytes:
     """The row of a version that is change number ``sub`` of its transaction."""
     return b"\x78%b%b" % (varint(sub), key_value) if sub else key_value
 
 
+@native
 def split_row(row: bytes) -> tuple[int, bytes]:
     """(sub, KeyValue bytes)."""
     if row and row[0] == _SUB_TAG:
@@ -89,34 +93,40 @@ def value_view(row: memoryview) -> memoryview:
 Fields = tuple[bytes, int, int, int, bytes, int]
 
 
+@native
 def decode_row(row: bytes) -> Fields:
     """(key, create_revision, mod_revision, version, value, lease). Raises ``WireError``."""
     kv = _parse(row)
     return kv.key, kv.create_revision, kv.mod_revision, kv.version, kv.value, kv.lease
 
 
+@native
 def row_numbers(row: bytes) -> tuple[int, int, int, int]:
     """(create_revision, mod_revision, version, lease). Raises ``WireError``."""
     kv = _parse(row)
     return kv.create_revision, kv.mod_revision, kv.version, kv.lease
 
 
+@native
 def row_lease(row: bytes) -> int:
     lease: int = _parse(row).lease
     return lease
 
 
+@native
 def row_mod_revision(row: bytes) -> int:
     revision: int = _parse(row).mod_revision
     return revision
 
 
+@native
 def row_place(row: bytes) -> tuple[bytes, int]:
     """(key, mod_revision)."""
     kv = _parse(row)
     return kv.key, kv.mod_revision
 
 
+@native
 def row_revision(row: bytes) -> tuple[int, int]:
     """(main, sub) of the change that wrote the row."""
     kv = _parse(row)
@@ -126,6 +136,7 @@ def row_revision(row: bytes) -> tuple[int, int]:
 _revision_of = attrgetter("mod_revision", "sub")
 
 
+@native
 def row_revisions(rows: Sequence[bytes | None]) -> list[tuple[int, int]]:
     """``row_revision`` of each row; zeros for None."""
     _parse(b"")  # the first call loads the parser
@@ -138,6 +149,7 @@ def row_revisions(rows: Sequence[bytes | None]) -> list[tuple[int, int]]:
 _change_of = attrgetter("mod_revision", "key")
 
 
+@native
 def row_keys(rows: Sequence[bytes]) -> list[tuple[int, bytes]]:
     """(mod_revision, key) of each row. Raises ``BadRow``."""
     _parse(b"")  # the first call loads the parser
@@ -213,6 +225,7 @@ class _Row:
     """The parsed row; None until a field is asked for."""
 
 
+@native_class("key_value_class", encode_key_value, decode_row, split_row, lambda kv: _shown(kv))  # noqa: PLW0108  # it is below
 class KeyValue(_Row):
     """A key, its value and its numbers at one revision. Immutable; decoded on first use.
 
@@ -240,8 +253,18 @@ class KeyValue(_Row):
         made = _Row()
         made.row = row
         made._message = None
-        made.__class__ = KeyValue
+        made.__class__ = _KeyValue
         return made  # type: ignore[return-value]  # which it is by now
+
+    @staticmethod
+    def from_rows(rows: Iterable[bytes]) -> Iterator[KeyValue]:
+        """``from_row`` of each, when it is used."""
+        for row in rows:  # without a call for each
+            made = _Row()
+            made.row = row
+            made._message = None
+            made.__class__ = _KeyValue
+            yield made  # type: ignore[misc]  # likewise
 
     @staticmethod
     def decoded(row: bytes) -> KeyValue:
@@ -249,7 +272,7 @@ class KeyValue(_Row):
         made = _Row()
         made.row = row
         made._message = _parse(row)
-        made.__class__ = KeyValue
+        made.__class__ = _KeyValue
         return made  # type: ignore[return-value]  # likewise
 
     def _decode(self) -> Any:
@@ -304,7 +327,7 @@ class KeyValue(_Row):
         raise AttributeError(f"KeyValue is immutable: {name}")
 
     def __eq__(self, other: object) -> bool:
-        if not isinstance(other, KeyValue):
+        if not isinstance(other, _KeyValue):
             return NotImplemented
         return self.row == other.row or _tuple(self) == _tuple(other)
 
@@ -312,14 +335,14 @@ class KeyValue(_Row):
         return hash(_tuple(self))
 
     def __repr__(self) -> str:
-        return (
-            f"KeyValue(key={self.key!r}, value={_short(self.value)}, create_revision={self.create_revision}, "
-            f"mod_revision={self.mod_revision}, version={self.version}, lease={self.lease})"
-        )
+        return _shown(self)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return KeyValue.from_row, (self.row,)
 
+
+_KeyValue: Any = references["KeyValue"]
+"""The class above, also where another is used."""
 
 # The slots' own setters: the class refuses assignment, this module does not.
 _set_row = _Row.__dict__["row"].__set__
@@ -328,6 +351,13 @@ _set_message = _Row.__dict__["_message"].__set__
 
 def _tuple(kv: KeyValue) -> Fields:
     return kv.key, kv.create_revision, kv.mod_revision, kv.version, kv.value, kv.lease
+
+
+def _shown(kv: KeyValue) -> str:
+    return (
+        f"KeyValue(key={kv.key!r}, value={_short(kv.value)}, create_revision={kv.create_revision}, "
+        f"mod_revision={kv.mod_revision}, version={kv.version}, lease={kv.lease})"
+    )
 
 
 def _short(value: bytes, length_max: int = 64) -> str:
@@ -355,12 +385,7 @@ class KeyValues(Sequence[KeyValue]):
         return KeyValue.from_row(self.rows[index])
 
     def __iter__(self) -> Iterator[KeyValue]:
-        for row in self.rows:  # as ``from_row``, without a call for each
-            made = _Row()
-            made.row = row
-            made._message = None
-            made.__class__ = KeyValue
-            yield made  # type: ignore[misc]  # likewise
+        return KeyValue.from_rows(self.rows)
 
     def __eq__(self, other: object) -> bool:
         if isinstance(other, KeyValues) and self.rows == other.rows:

@@ -191,7 +191,9 @@ def put(
     ignore_lease: bool = False,
 ) -> PutRequest:
     """A put, as an op of a transaction."""
-    return PutRequest(key, as_bytes("value", value), lease, prev_kv, ignore_value, ignore_lease)
+    if type(value) is not bytes:
+        value = as_bytes("value", value)
+    return PutRequest(key, value, lease, prev_kv, ignore_value, ignore_lease)
 
 
 def get(

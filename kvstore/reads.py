@@ -46,6 +46,7 @@ from kvstore.mvcc.hashkv import hash_kv
 from kvstore.mvcc.pages import Encode, RangePages
 from kvstore.mvcc.plan import Planner, is_read_only
 from kvstore.mvcc.read import answer_range, difference, key_history, read_revision, scan_keys
+from kvstore.mvcc.schema import LATEST
 from kvstore.mvcc.validate import check_key, check_number, check_range, check_txn, range_bounds
 from kvstore.observe.estimates import DefragmentEstimate, estimate_defragment
 from kvstore.observe.status import Health, Status, alarms_of, health_of, status_of
@@ -105,7 +106,15 @@ class Reads:
         if not key or type(key) is not bytes:
             check_key(key)
         state = self.state
-        row = state.row_at(key, state.published)
+        revision = state.published
+        for generation in state.generations:  # as ``State.row_at``, without the call
+            if key in generation.newest:
+                row = state.row_at(key, revision)
+                break
+        else:
+            row = state.backend.get(LATEST, key)
+            if state.backend_revision > revision:
+                row = state.row_at(key, revision)
         return None if row is None else KeyValue.decoded(row)
 
     def row(self, key: bytes) -> tuple[int, bytes | None]:

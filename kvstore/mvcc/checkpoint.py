@@ -15,8 +15,9 @@ from typing import Any, TypeVar
 
 from kvstore import invariants
 from kvstore.backend import Backend, Row, WriteTx
+from kvstore.implementation import native
 from kvstore.invariants import hold
-from kvstore.mvcc.overlay import Generation
+from kvstore.mvcc.overlay import ChangedRow, Generation
 from kvstore.mvcc.schema import (
     CHANGES,
     CREATE,
@@ -74,19 +75,7 @@ def _write_changes(tx: WriteTx, generation: Generation, pause: Pause) -> None:
     history: list[Row] = []
     changes: list[Row] = []
     for some_changes in _chunks(generation.changes):
-        for main, sub, key, row in some_changes:
-            ended = now[key]
-            if ended is not None:
-                history.append((history_key(key, main, sub), ended))
-            if invariants.ON:
-                hold(
-                    11,
-                    row is not None or ended is not None,
-                    f"{key!r} is deleted at {main}, and was not there",
-                )
-            kind = DELETE if row is None else CREATE if ended is None else UPDATE
-            changes.append((revision_key(main, sub), kind + key))
-            now[key] = row
+        table_rows(some_changes, now, history, changes)
         pause()
     if invariants.ON:
         ends = sum(value[:1] != CREATE for _, value in changes)
@@ -101,6 +90,28 @@ def _write_changes(tx: WriteTx, generation: Generation, pause: Pause) -> None:
         tx.put_many(LATEST, [(key, row) for key in some if (row := now[key]) is not None])
         tx.delete_many(LATEST, [key for key in some if now[key] is None and before[key] is not None])
         pause()
+
+
+@native
+def table_rows(
+    changes: list[ChangedRow], now: dict[bytes, bytes | None], history: list[Row], named: list[Row]
+) -> None:
+    """Append the rows of changes for the tables ``history`` and ``changes``. ``now``: the row at each key, before and
+    after.
+    """
+    for main, sub, key, row in changes:
+        ended = now[key]
+        if ended is not None:
+            history.append((history_key(key, main, sub), ended))
+        if invariants.ON:
+            hold(
+                11,
+                row is not None or ended is not None,
+                f"{key!r} is deleted at {main}, and was not there",
+            )
+        kind = DELETE if row is None else CREATE if ended is None else UPDATE
+        named.append((revision_key(main, sub), kind + key))
+        now[key] = row
 
 
 def _sorted_in_runs(items: list[Any], pause: Pause) -> list[Any]:

@@ -25,6 +25,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from kvstore.errors import Corruption, TooNew
+from kvstore.implementation import native
 from kvstore.keyvalue import make_row, row_mod_revision
 from kvstore.mvcc.schema import META_CARRIED
 from kvstore.wire import WireError, bytes_field, counter, fields, int_field, read_varint, signed, varint
@@ -106,17 +107,29 @@ def apply(entry: bytes, state: State, lessor: Lessor) -> None:
 
 def _apply_lone_put(entry: bytes, state: State) -> bool:
     """Apply the usual entry, a revision and one put, without the cost of the general case. False if it is another."""
-    if entry[:1] != b"\x08":
+    parts = lone_put_of(entry)
+    if parts is None:
         return False
+    main, mod_revision, key, key_value = parts
+    _advance(state, main)
+    _check_put(mod_revision, main)
+    state.change((main, 0, key, key_value))
+    return True
+
+
+@native
+def lone_put_of(entry: bytes) -> tuple[int, int, bytes, bytes] | None:
+    """(revision, the put's mod_revision, key, KeyValue bytes) of an entry that is a revision and one put; else None."""
+    if entry[:1] != b"\x08":
+        return None
     main, at = read_varint(entry, 1)
     if entry[at : at + 1] != b"\x12":
-        return False
+        return None
     length, at = read_varint(entry, at + 1)
     if at + length != len(entry):
-        return False
-    _advance(state, main)
-    _apply_put(entry[at:], main, 0, state)
-    return True
+        return None
+    key_value = entry[at:]
+    return main, row_mod_revision(key_value), _key_of(key_value), key_value
 
 
 def _advance(state: State, main: int) -> None:
@@ -126,11 +139,18 @@ def _advance(state: State, main: int) -> None:
 
 
 def _apply_put(key_value: bytes, main: int, sub: int, state: State) -> None:
-    mod_revision = row_mod_revision(key_value)
+    _check_put(row_mod_revision(key_value), main)
+    state.change((main, sub, _key_of(key_value), make_row(key_value, sub)))
+
+
+def _check_put(mod_revision: int, main: int) -> None:
     if mod_revision != main:
         raise WireError(f"a put of revision {mod_revision} in an entry of revision {main}")
+
+
+def _key_of(key_value: bytes) -> bytes:
     length, at = read_varint(key_value, 1)
-    state.change((main, sub, key_value[at : at + length], make_row(key_value, sub)))
+    return key_value[at : at + length]
 
 
 def _apply_fields(entry: bytes, state: State, lessor: Lessor) -> None:

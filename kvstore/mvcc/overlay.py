@@ -29,6 +29,8 @@ from bisect import bisect_left
 from collections.abc import Sequence, Sized
 from typing import Any
 
+from kvstore.implementation import native
+
 DRAIN_CHUNK = 256
 DRAIN_PAUSE_SECONDS = 0.0001
 HELD_SECONDS = 0.01
@@ -43,6 +45,47 @@ ChangedRow = tuple[int, int, bytes, bytes | None]
 A plain tuple of plain values: the garbage collector untracks it after the first pass. There may be 100,000 of them
 in memory, and tracking them would make each collection stall every thread.
 """
+
+
+@native
+def add_changes(
+    newest: dict[bytes, ChangedRow],
+    earlier: dict[bytes, list[ChangedRow]],
+    order: list[bytes],
+    changes: list[ChangedRow],
+    added: Sequence[ChangedRow],
+) -> int:
+    """Put changes into the parts of a ``Generation``. Returns the bytes of their rows, or of the keys they delete."""
+    size_bytes = 0
+    for change in added:
+        _, _, key, row = change
+        before = newest.get(key)
+        if before is None:
+            order.append(key)
+        else:  # ``earlier`` comes first: a reader may look at any moment
+            earlier.setdefault(key, []).append(before)
+        newest[key] = change
+        changes.append(change)
+        size_bytes += len(row) if row else len(key)
+    return size_bytes
+
+
+@native
+def newest_rows(
+    newest: tuple[dict[bytes, ChangedRow], ...], keys: list[bytes], found: dict[bytes, bytes | None]
+) -> list[bytes]:
+    """Put the row of each key into ``found``, from the first of ``newest`` that has it. Returns the other keys."""
+    missing = []
+    for key in keys:
+        for changes in newest:
+            change = changes.get(key)
+            if change is not None:
+                found[key] = change[3]
+                break
+        else:
+            missing.append(key)
+    return missing
+
 
 _Runs = tuple[list[bytes], ...]
 """Keys, sorted within each run. Runs are replaced, never changed."""
@@ -67,16 +110,10 @@ class Generation:
         self._sorted: tuple[_Runs, int] = (), 0
         """The keys in sorted runs, each much longer than the next, and how many of ``order`` they cover."""
 
-    def add(self, change: ChangedRow) -> None:
-        _, _, key, row = change
-        before = self.newest.get(key)
-        if before is None:
-            self.order.append(key)
-        else:  # ``earlier`` comes first: a reader may look at any moment
-            self.earlier.setdefault(key, []).append(before)
-        self.newest[key] = change
-        self.changes.append(change)
-        self.size_bytes += _CHANGE_OVERHEAD_BYTES + (len(row) if row else len(key))
+    def add(self, added: Sequence[ChangedRow]) -> None:
+        """Add changes, newer than all that are here."""
+        size_bytes = add_changes(self.newest, self.earlier, self.order, self.changes, added)
+        self.size_bytes += _CHANGE_OVERHEAD_BYTES * len(added) + size_bytes
 
     def add_missing(self, changes: Sequence[ChangedRow]) -> None:
         """Add the newest changes, of which an interrupted ``add`` may have added some already."""

@@ -81,6 +81,7 @@ from kvstore.model import (
 from kvstore.mvcc import effects, size
 from kvstore.mvcc.lessor import TTL_MAX_SECONDS, Lessor, is_own_lease, own_lease_id
 from kvstore.mvcc.overlay import ChangedRow, Generation
+from kvstore.mvcc.puts import plain_put, plain_puts
 from kvstore.mvcc.read import answer_range, scan_keys, scan_rows
 from kvstore.mvcc.schema import META_CARRIED
 from kvstore.mvcc.state import State
@@ -168,9 +169,8 @@ class Planner:
         """Put a plan, the one decided last, into memory."""
         state = self._state
         twin = self._twin_of(plan) if invariants.ON else None
-        add = state.generations[0].add
-        for change in plan.changes:
-            add(change)
+        if plan.changes:
+            state.generations[0].add(plan.changes)
         for function, arguments in plan.steps:
             function(*arguments)
         state.head = plan.head
@@ -211,13 +211,12 @@ class Planner:
         if old is None and (ignore_value or ignore_lease):
             raise KeyNotFound(key=key)
         main = state.head + 1
-        create_revision, _, version, old_lease = (main, 0, 0, 0) if old is None else row_numbers(old)
-        if lease or ignore_value or ignore_lease or old_lease:
+        made = None if lease or ignore_value or ignore_lease else plain_put(main, key, value, old)
+        if made is None:
             draft = self._draft()
             return draft.plan(draft.put(request))
-        row = encode_key_value(key, create_revision, main, version + 1, value, 0)
+        row, entry = made
         prev_kv = KeyValue.from_row(old) if want_prev and old is not None else None
-        entry = effects.lone_put(main, row)
         response = _put_response((main, prev_kv))
         plan: Plan = _plan((entry, response, main, state.index + 1, ((main, 0, key, row),), (), False))
         return plan
@@ -266,22 +265,16 @@ class Planner:
         if not keys or len(set(keys)) < len(ops):
             return None
         state, main = self._state, self._state.head + 1
-        rows, changes, responses = [], [], []
-        for sub, (op, old) in enumerate(zip(plain, state.head_rows(keys), strict=True)):
-            key, value, _, want_prev, _, _ = op
-            create_revision, version, prev_kv = main, 0, None
-            if old is not None:
-                create_revision, _, version, old_lease = row_numbers(old)
-                if old_lease:
-                    return None
-                if want_prev:
-                    prev_kv = KeyValue.from_row(old)
-            row = encode_key_value(key, create_revision, main, version + 1, value, 0)
-            rows.append(row)
-            changes.append((main, sub, key, make_row(row, sub) if sub else row))
-            responses.append(_put_response((main, prev_kv)))
-        entry = effects.puts(main, rows)
+        olds = state.head_rows(keys)
+        made = plain_puts(main, plain, olds)
+        if made is None:
+            return None
+        changes, entry = made
         size.check_entry(len(entry))
+        responses: list[PutResponse] = [_put_response((main, None))] * len(plain)
+        for at, op in enumerate(plain):
+            if op[3] and (old := olds[at]) is not None:
+                responses[at] = _put_response((main, KeyValue.from_row(old)))
         return Plan(entry, TxnResponse(main, True, tuple(responses)), main, state.index + 1, changes)
 
     def choose(self, request: TxnRequest) -> Path:

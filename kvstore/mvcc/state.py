@@ -15,7 +15,7 @@ a checkpoint commits, so a reader that finds it <= R after opening its transacti
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from kvstore import invariants
 from kvstore.backend import Backend, ReadTx
@@ -24,7 +24,7 @@ from kvstore.invariants import hold
 from kvstore.keyvalue import row_mod_revision
 from kvstore.model import prefix_end
 from kvstore.mvcc.marks import Marks, compacted_at
-from kvstore.mvcc.overlay import ChangedRow, Generation, Generations, overlay_slice
+from kvstore.mvcc.overlay import ChangedRow, Generation, Generations, newest_rows, overlay_slice
 from kvstore.mvcc.schema import (
     ALARM,
     HISTORY,
@@ -85,7 +85,7 @@ class State:
 
     def change(self, change: ChangedRow) -> None:
         """Put or delete a key."""
-        self.generations[0].add(change)
+        self.generations[0].add((change,))
 
     def compact(self, revision: int) -> None:
         """Refuse reads below ``revision`` from now on; the rows are deleted later, in the background."""
@@ -235,20 +235,13 @@ class State:
             return self.row_at(key, self.head)
         return self.backend.get(LATEST, key)
 
-    def head_rows(self, keys: Sequence[bytes]) -> list[bytes | None]:
+    def head_rows(self, keys: list[bytes]) -> list[bytes | None]:
         """``head_row`` of each key, with one view of the backend for all of them."""
         if self._written_elsewhere:
             return [self.head_row(key) for key in keys]
         found: dict[bytes, bytes | None] = {}
-        missing = []
-        for key in keys:
-            for generation in self.generations:
-                change = generation.newest.get(key)
-                if change is not None:
-                    found[key] = change[3]
-                    break
-            else:
-                missing.append(key)
+        newest = tuple([generation.newest for generation in self.generations])
+        missing = newest_rows(newest, keys, found)
         if missing:
             with self.backend.read() as tx:
                 found.update(zip(missing, tx.get_many(LATEST, missing), strict=True))

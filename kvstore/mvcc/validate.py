@@ -19,6 +19,7 @@ from kvstore.errors import (
     TooManyOps,
     ValueProvided,
 )
+from kvstore.implementation import native
 from kvstore.model import (
     FROM_KEY,
     Compare,
@@ -87,9 +88,15 @@ def plain_puts_bytes(request: TxnRequest) -> int:
     """
     if request.compare or request.failure:
         return -1
+    return plain_ops_bytes(request.success, PutRequest)
+
+
+@native
+def plain_ops_bytes(ops: tuple[Op, ...], kind: type[PutRequest]) -> int:
+    """The bytes of keys and values of ops that are all plain, valid puts of different keys; else -1."""
     keys, size_bytes = set(), 0
-    for op in request.success:
-        if op.__class__ is not PutRequest:
+    for op in ops:
+        if op.__class__ is not kind:
             return -1
         key, value, lease, _, ignore_value, ignore_lease = op
         if (
@@ -103,7 +110,7 @@ def plain_puts_bytes(request: TxnRequest) -> int:
             return -1
         keys.add(key)
         size_bytes += len(key) + len(value)
-    return size_bytes if len(keys) == len(request.success) else -1
+    return size_bytes if len(keys) == len(ops) else -1
 
 
 def check_txn(request: TxnRequest, max_ops: int) -> None:

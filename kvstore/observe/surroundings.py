@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from kvstore import files, layout
+from kvstore import files, implementation, layout
 from kvstore.backend import backend_names, find_backend
 from kvstore.errors import KVStoreError, MissingDependency
 from kvstore.files import Disk
@@ -46,6 +46,7 @@ def _versions() -> Iterator[Fact]:
     from kvstore._version import __version__
 
     yield Fact("kvstore", __version__)
+    yield Fact("implementation", implementation.name)
     yield Fact("Python", platform.python_version())
     for name in backend_names():
         try:

@@ -33,6 +33,13 @@ if TYPE_CHECKING:
     from kvstore.testing.fake_clock import FakeClock
 
 
+def pytest_report_header() -> str:
+    """Says which implementation is tested (``KVSTORE_IMPL``)."""
+    from kvstore import implementation
+
+    return f"kvstore: {implementation.name} implementation"
+
+
 @pytest.fixture
 def kvstore_dir(tmp_path: Path) -> Path:
     """A path for a data directory; nothing is there yet."""

@@ -36,11 +36,13 @@ byte of every record non-zero: a write that stopped early leaves zeros there.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from struct import Struct
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from kvstore import wire
 from kvstore.checksum import crc32c
+from kvstore.implementation import native
 
 METADATA = 1
 BATCH = 2
@@ -164,6 +166,7 @@ def encode_frame(seed: int, offset: int, kind: int, crc: int, synced: int, data:
     return b"%b%b%b%b%b%b" % (_U64.pack(length), head, data, tail, _U32.pack(check), _PADDING[padding])
 
 
+@native
 def encode_lone(
     seed: int, offset: int, chain: int, synced: int, index: int, time_ms: int, entry: bytes
 ) -> tuple[bytes, int]:
@@ -189,8 +192,22 @@ def frame_size(length: int, offset: int) -> int:
     return 8 + record_bytes + (-record_bytes & 7)
 
 
+_frame: Any = partial(tuple.__new__, Frame)
+_batch: Any = partial(tuple.__new__, Batch)
+"""``Frame._make`` and ``Batch._make`` without their Python code."""
+
+
 def decode_frame(buffer: bytes, at: int, offset: int, size: int, seed: int) -> Frame:
     """The frame of ``size`` bytes that is complete in ``buffer[at:]``, and is at ``offset`` of its segment."""
+    frame: Frame = _frame(frame_fields(buffer, at, offset, size, seed))
+    return frame
+
+
+@native
+def frame_fields(
+    buffer: bytes, at: int, offset: int, size: int, seed: int
+) -> tuple[int, int, int, int, int, bytes]:
+    """The fields of a ``Frame``."""
     (length,) = _U64.unpack_from(buffer, at)
     kind, crc, data_at, data_end = record_head(buffer, at, offset)
     synced, check, record_end = _record_tail(buffer, data_end, offset)
@@ -200,7 +217,7 @@ def decode_frame(buffer: bytes, at: int, offset: int, size: int, seed: int) -> F
         raise BadFrame(offset, "the padding is not zero")
     if crc >> 32 or check != _check(seed, offset, length, kind, crc, synced):
         raise BadFrame(offset, "the check of the header does not match")
-    return Frame(offset, size, kind, crc, synced, buffer[data_at:data_end])
+    return offset, size, kind, crc, synced, buffer[data_at:data_end]
 
 
 def record_head(buffer: bytes, at: int, offset: int) -> tuple[int, int, int, int]:
@@ -295,6 +312,7 @@ def decode_metadata(data: bytes) -> Metadata:
     return Metadata(cluster_id, member_id, first_index, created_ms, extra, version)
 
 
+@native
 def encode_batch(first_index: int, time_ms: int, entries: Sequence[bytes]) -> bytes:
     head = b"\x08%b\x10%b" % (wire.varint(first_index), wire.varint(time_ms))
     small, most = wire.SMALL_VARINTS, len(wire.SMALL_VARINTS)
@@ -307,6 +325,13 @@ def encode_batch(first_index: int, time_ms: int, entries: Sequence[bytes]) -> by
 
 def decode_batch(data: bytes) -> Batch:
     """The batch; ``wire.WireError`` if the bytes are not one."""
+    batch: Batch = _batch(batch_fields(data))
+    return batch
+
+
+@native
+def batch_fields(data: bytes) -> tuple[int, int, list[bytes]]:
+    """The fields of a ``Batch``."""
     if data[:1] != b"\x08":
         raise wire.WireError("a batch without its first index")
     first_index, at = wire.read_varint(data, 1)
@@ -328,7 +353,7 @@ def decode_batch(data: bytes) -> Batch:
         at = end
     if not entries:
         raise wire.WireError("a batch without entries")
-    return Batch(first_index, wire.signed(time_ms), entries)
+    return first_index, wire.signed(time_ms), entries
 
 
 def first_index(data: bytes) -> int:

@@ -16,42 +16,28 @@ UNPLANNED = -1
 class Ticket:
     """A request on its way: asked for, then planned, then done, which means durable or failed."""
 
-    __slots__ = (
-        "compacted",
-        "done",
-        "entry",
-        "error",
-        "future",
-        "index",
-        "is_main_threads",
-        "notify",
-        "request",
-        "response",
-        "revision",
-        "waiters",
-        "withdrawn",
-    )
+    # What a ticket begins with is the class's, not set for each: most of it never changes.
+    entry: bytes | None = None
+    response: Any = None
+    revision = UNPLANNED
+    """``State.head`` after this write, once it is planned; the same goes for the next two."""
+    compacted = UNPLANNED
+    index = UNPLANNED
+    """The index of its entry in the log."""
+    withdrawn = False
+    """Whether its caller has given up, so that it need not be planned."""
+    done = False
+    error: BaseException | None = None
+    is_main_threads = False
+    """Whether the main thread is among those that wait for it."""
+    notify: Notify | None = None
+    future: Any = None
+    """Whatever the owner of ``notify`` needs to find its caller again."""
 
     def __init__(self, request: Request) -> None:
         self.request = request
-        self.entry: bytes | None = None
-        self.response: Any = None
-        self.revision = UNPLANNED
-        """``State.head`` after this write, once it is planned; the same goes for the next two."""
-        self.compacted = UNPLANNED
-        self.index = UNPLANNED
-        """The index of its entry in the log."""
-        self.withdrawn = False
-        """Whether its caller has given up, so that it need not be planned."""
-        self.done = False
-        self.error: BaseException | None = None
         self.waiters: list[threading.Lock] = []
         """A held lock for each thread that waits for it."""
-        self.is_main_threads = False
-        """Whether the main thread is among them."""
-        self.notify: Notify | None = None
-        self.future: Any = None
-        """Whatever the owner of ``notify`` needs to find its caller again."""
 
     def is_done(self) -> bool:
         """Whether it is durable or has failed. Another thread may change that at any moment."""

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 import kvstore
-from kvstore import Store, keyvalue, shelter
+from kvstore import Store, implementation, keyvalue, shelter
 from kvstore.backend import find_backend
 from kvstore.errors import NoDescriptor
 from tests.engine.reads import OPTIONS, READS, World
@@ -28,6 +28,8 @@ pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptio
 
 BACKENDS = ["lmdb", "sqlite", "memory"]
 ROW = keyvalue.encode_key_value(b"k", 2, 3, 1, b"v", 0)
+UNUSUAL = ROW + b"\x18\x03"
+"""The same with a field twice, which no implementation reads without protobuf's parser."""
 
 
 def left_behind(store: Store) -> int:
@@ -97,9 +99,9 @@ def unread(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], None]]:
 
 def test_a_first_read_interrupted_at_any_line_does_not_break_the_next(unread: Callable[[], None]) -> None:
     """The parser is there wholly or not at all."""
-    for steps in every_step(lambda: keyvalue.row_mod_revision(ROW), Interruption):
+    for steps in every_step(lambda: keyvalue.row_mod_revision(UNUSUAL), Interruption):
         assert isinstance(steps.outcome, Interruption) or steps.outcome == 3
-        assert keyvalue.row_mod_revision(ROW) == 3
+        assert keyvalue.row_mod_revision(UNUSUAL) == 3
         with pytest.raises(keyvalue.BadRow):
             keyvalue.row_mod_revision(b"\xff\xff")
         unread()
@@ -113,10 +115,13 @@ def test_a_parser_that_cannot_be_imported_is_no_damage(
     with monkeypatch.context() as hidden:
         hidden.setitem(sys.modules, loss, None)  # what Python takes for "there is none"
         with pytest.raises(ImportError):
-            keyvalue.row_mod_revision(ROW)
-    assert keyvalue.row_mod_revision(ROW) == 3
+            keyvalue.row_mod_revision(UNUSUAL)
+    assert keyvalue.row_mod_revision(UNUSUAL) == 3
 
 
+@pytest.mark.skipif(
+    implementation.name == implementation.NATIVE, reason="C reads the store's own rows itself"
+)
 @pytest.mark.parametrize("reason", [MemoryError, RecursionError, OSError, Interruption, RuntimeError])
 @pytest.mark.parametrize("read", ["get", "history", "sorted range", "watch", "diff"])
 def test_what_stops_the_parser_is_no_damage(
@@ -147,7 +152,8 @@ def test_what_stops_the_parser_is_no_damage(
 
 def test_want_of_memory_is_told_from_damage(monkeypatch: pytest.MonkeyPatch) -> None:
     """Protobuf says the same of both: a row that is as it was written was not parsed for want of memory."""
-    keyvalue.row_mod_revision(ROW)
+    row_mod_revision = implementation.references["row_mod_revision"]  # C reads sound rows without the parser
+    row_mod_revision(ROW)
 
     def fail(_row: bytes) -> Any:
         raise keyvalue._DecodeError("Error parsing message")
@@ -155,10 +161,10 @@ def test_want_of_memory_is_told_from_damage(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(keyvalue, "_from_bytes", fail)
     for sound in (ROW, keyvalue.make_row(ROW, 3), b""):
         with pytest.raises(MemoryError):
-            keyvalue.row_mod_revision(sound)
+            row_mod_revision(sound)
     for damaged in (ROW[:-1], b"\x0a\x05k", b"\x08\x01", b"\xff" * 12, ROW + b"\x10\x82\x00"):
         with pytest.raises(keyvalue.BadRow):
-            keyvalue.row_mod_revision(damaged)
+            row_mod_revision(damaged)
 
 
 @pytest.mark.parametrize("backend", ["lmdb", "sqlite"])

@@ -14,7 +14,7 @@ from kvstore.engine import LocalEngine
 from kvstore.invariants import InvariantBroken
 from kvstore.keyvalue import encode_key_value
 from kvstore.model import PutRequest
-from kvstore.mvcc import effects
+from kvstore.mvcc import effects, plan, puts
 from kvstore.mvcc.overlay import Generation
 from kvstore.store import Store
 
@@ -93,9 +93,10 @@ def test_an_entry_that_does_something_else_than_its_plan_is_seen(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Invariant 9: a log entry that would be replayed into another row than the write left behind."""
-    wrong, entry_of = encode_key_value(b"k", 3, 3, 1, b"another", 0), effects.lone_put
+    wrong = effects.lone_put(3, encode_key_value(b"k", 3, 3, 1, b"another", 0))
+    row_of = puts.plain_put
     store.put(b"a", b"")
-    monkeypatch.setattr(effects, "lone_put", lambda main, _: entry_of(main, wrong))
+    monkeypatch.setattr(plan, "plain_put", lambda *put: ((row_of(*put) or [b""])[0], wrong))
     with pytest.raises(InvariantBroken, match="invariant 9"):
         store.engine.submit(PutRequest(b"k", b"v"))
     engine_of(store).life.poison(OSError(5, "planted"))

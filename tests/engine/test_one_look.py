@@ -144,14 +144,14 @@ def test_changes_of_a_key_are_those_of_one_moment(scratch: Path) -> None:
     """A put between the two look-ups of a generation shows wholly or not at all."""
     generation = Generation()
     for main in range(2, 5):
-        generation.add((main, 0, b"k", b"row"))
+        generation.add([(main, 0, b"k", b"row")])
 
     class Meeting(dict[bytes, Any]):
         def get(self, key: bytes, default: Any = None) -> Any:
             found = super().get(key, default)
             generation.newest = plain
-            generation.add((5, 0, b"k", b"row"))
-            generation.add((6, 0, b"k", b"row"))
+            generation.add([(5, 0, b"k", b"row")])
+            generation.add([(6, 0, b"k", b"row")])
             return found
 
     plain = generation.newest
@@ -174,7 +174,7 @@ def test_keys_of_a_generation_are_sorted_as_they_come(
     main = 2
     for keys, start in rounds:
         for key in keys:
-            generation.add((main, 0, key, b"row"))
+            generation.add([(main, 0, key, b"row")])
             main += 1
         for end in (None, start + b"\x80"):
             there = sorted(key for key in generation.newest if key >= start and (end is None or key < end))
@@ -185,7 +185,7 @@ def test_what_a_reader_holds_is_not_emptied() -> None:
     """The contents of a generation stay while somebody holds it, and go in pieces when nobody does."""
     generation = Generation()
     for main in range(2, 600):
-        generation.add((main, 0, b"%d" % main, b"row"))
+        generation.add([(main, 0, b"%d" % main, b"row")])
     changes_made = generation.changes
     Remains(generation).drain()
     assert len(changes_made) == len(generation.newest) == 598

@@ -540,8 +540,10 @@ def test_partial_write_txn_leaves_nothing(
             return encode_key_value(*arguments)
 
         monkeypatch.setattr(plan, "encode_key_value", failing)
+        puts = [kvstore.ops.put(b"a", b"1"), kvstore.ops.put(b"b", b"2")]
         with pytest.raises(MemoryError):
-            store.txn(success=[kvstore.ops.put(b"a", b"1"), kvstore.ops.put(b"b", b"2")])
+            store.txn(compare=[kvstore.version(b"a") > 0], success=puts)
+        assert len(calls) == 2
         monkeypatch.undo()
         assert content(store) == {b"a": (b"old", 2)}
         assert store.put(b"c", b"3").revision == 3

@@ -10,7 +10,10 @@ from pathlib import Path
 from tests import PROJECT
 
 FLOORS = (
-    ("words", "_version _platform checksum errors invariants bell clock wire arguments protobuf"),
+    (
+        "words",
+        "_version _platform checksum implementation errors invariants bell clock wire arguments protobuf",
+    ),
     (
         "the machine",
         "plugins layout files options life readers held shelter loops twins backend row_sort codecs",

@@ -39,7 +39,7 @@ def in_the_tree(project: Path) -> set[str]:
     return {
         path.relative_to(project).as_posix()
         for path in [*folders, *project.glob("*.md"), *(project / name for name in FILES)]
-        if path.is_file() and "__pycache__" not in path.parts
+        if path.is_file() and "__pycache__" not in path.parts and path.suffix != ".so"
     }
 
 
