@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import ClassVar
 
 from kvstore.backend import Backend, ReadTx, Row, WriteTx
@@ -42,7 +42,7 @@ class ByRevision(State):
     def head_row(self, key: bytes) -> bytes | None:
         return self._followed(super().head_row(key))
 
-    def head_rows(self, keys: Sequence[bytes]) -> list[bytes | None]:
+    def head_rows(self, keys: list[bytes]) -> list[bytes | None]:
         rows = super().head_rows(keys)
         pointers = [row for row in rows if row is not None and row[0] == POINTER]
         if not pointers:
