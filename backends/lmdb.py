@@ -474,8 +474,11 @@ class LMDBBackend:
         """Other processes that read the file."""
         if self._handle is None and self._pins is None:
             return []
-        with closing(Readers(self.path.parent)) as readers:
-            found = readers.foreign(self.environment.info()["last_txnid"])
+        try:
+            with closing(Readers(self.path.parent)) as readers:
+                found = readers.foreign(self.environment.info()["last_txnid"])
+        except OSError:
+            return []  # the folder was moved away
         return [reader for reader in found if self._pins is not None or reader.pid != own_pid()]
 
     @classmethod

@@ -32,6 +32,8 @@ class _NotPlain(Exception):
 
 _SHOWN = {"help", "metavar", "hidden", "show_default"}
 """What changes only how a parameter is shown."""
+_BOUNDS = {"min", "max"}
+"""What matters only to a value that is given."""
 
 
 def verb(words: Sequence[str], shared: Sequence[Parameter]) -> str:
@@ -87,8 +89,8 @@ def _take_arguments(
             _take_option(left, ours, said)
     for each in parameters:
         if each.name not in given:
-            if each.default is inspect.Parameter.empty:
-                raise _NotPlain
+            if each.default is inspect.Parameter.empty or each.declared.more.keys() - _SHOWN - _BOUNDS:
+                raise _NotPlain  # missing, or perhaps given in another way (by the environment)
             given[each.name] = each.default
     return given
 

@@ -26,6 +26,7 @@ from kvstore.backup.catalogue import Catalogue
 from kvstore.backup.follower import Follower, Settings
 from kvstore.backup.restoring import remove_tree
 from kvstore.backup.sources import Copy
+from kvstore.bell import Gate
 from kvstore.core import BackupStatus
 from kvstore.errors import NoThread, said_of
 from kvstore.files import OSDisk
@@ -58,7 +59,7 @@ class ClusterFollower:
         self._following: Follower | None = None
         self._seeds = 0
         self._error = ""
-        self._stopping = threading.Event()
+        self._stopping = Gate()
         self._thread: threading.Thread | None = None
         try:
             self.replica = Replica(
@@ -133,7 +134,7 @@ class ClusterFollower:
 
     def stop(self) -> None:
         """Have ``run`` end after its step."""
-        self._stopping.set()
+        self._stopping.open()
 
     def close(self) -> None:
         """End. If the last step succeeded, what has come from the cluster is brought to the target before."""

@@ -11,7 +11,6 @@ Pieces have to follow each other by position and by the log's checksum, as in a 
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +19,7 @@ from kvstore import wire
 from kvstore.backup.catalogue import Catalogue, Generation, LogManifest, Piece, next_log_manifest_name
 from kvstore.backup.errors import NotCovered
 from kvstore.backup.restoring import Moment, choose, fetch
+from kvstore.bell import Gate
 from kvstore.errors import Corruption, WrongStore
 from kvstore.files import Disk, OSDisk
 from kvstore.model import EntryRequest
@@ -55,7 +55,7 @@ class Shelf:
         """The log's checksum there; None: not known."""
         self._folder = Path()
         self._news_at = 0.0
-        self._closed = threading.Event()
+        self._closed = Gate()
         self._generations = self._look()
 
     def _look(self) -> list[Generation]:
@@ -69,7 +69,7 @@ class Shelf:
         return self._generations[-1].snapshot.cluster_id
 
     def close(self) -> None:
-        self._closed.set()
+        self._closed.open()
 
     # --- from scratch -----------------------------------------------------------------
 

@@ -114,9 +114,10 @@ class TrafficCollector:
         }
         for name, (text, value) in totals.items():
             yield CounterMetricFamily(name, text, value=value)
+        is_replica = self._endpoint.engine.status().replica is not None
         gauges = {
-            "etcd_server_is_leader": ("1: it always is.", 1),
-            "etcd_server_is_learner": ("0: it never is.", 0),
+            "etcd_server_is_leader": ("1: it takes writes.", not is_replica),
+            "etcd_server_is_learner": ("1: it is a replica.", is_replica),
             "etcd_server_health_success": ("Checks of /health that found nothing wrong.", traffic.healthy),
             "etcd_server_health_failures": ("Checks of /health that did.", traffic.unhealthy),
         }

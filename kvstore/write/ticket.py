@@ -18,7 +18,9 @@ class Ticket:
 
     # What a ticket begins with is the class's, not set for each: most of it never changes.
     entry: bytes | None = None
+    """What goes into the log; None: nothing does, or it is not planned yet."""
     response: Any = None
+    """What its caller gets, once it is planned."""
     revision = UNPLANNED
     """``State.head`` after this write, once it is planned; the same goes for the next two."""
     compacted = UNPLANNED
@@ -28,9 +30,11 @@ class Ticket:
     """Whether its caller has given up, so that it need not be planned."""
     done = False
     error: BaseException | None = None
+    """Why it is not durable."""
     is_main_threads = False
     """Whether the main thread is among those that wait for it."""
     notify: Notify | None = None
+    """Told when it is done, with others that are."""
     future: Any = None
     """Whatever the owner of ``notify`` needs to find its caller again."""
 

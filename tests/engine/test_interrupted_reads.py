@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import gc
 import os
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,6 +21,7 @@ import kvstore
 from kvstore import Store, implementation, keyvalue, shelter
 from kvstore.backend import find_backend
 from kvstore.errors import NoDescriptor
+from tests import PROJECT
 from tests.engine.reads import OPTIONS, READS, World
 from tests.harness.line_steps import Interruption, every_step
 
@@ -119,11 +121,35 @@ def test_a_parser_that_cannot_be_imported_is_no_damage(
     assert keyvalue.row_mod_revision(UNUSUAL) == 3
 
 
-@pytest.mark.skipif(
-    implementation.name == implementation.NATIVE, reason="C reads the store's own rows itself"
-)
-@pytest.mark.parametrize("reason", [MemoryError, RecursionError, OSError, Interruption, RuntimeError])
-@pytest.mark.parametrize("read", ["get", "history", "sorted range", "watch", "diff"])
+STOPS = [
+    (read, reason)
+    for read in ("get", "history", "sorted range", "watch", "diff")
+    for reason in (MemoryError, RecursionError, OSError, Interruption, RuntimeError)
+    if implementation.name == implementation.PYTHON
+]
+"""Reads that go through the parser, and what stops it."""
+
+
+@pytest.mark.skipif(implementation.name == implementation.PYTHON, reason="the next test does it here")
+def test_what_stops_the_python_parser_is_no_damage_either() -> None:
+    """C reads the store's own rows itself: what follows is then tried in a process that reads them in Python."""
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        __file__,
+        "-k",
+        "what_stops_the_parser",
+    ]
+    environ = {**os.environ, implementation.VARIABLE: implementation.PYTHON}
+    done = subprocess.run(command, env=environ, cwd=PROJECT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and "25 passed" in done.stdout, done.stdout
+
+
+@pytest.mark.parametrize(("read", "reason"), STOPS)
 def test_what_stops_the_parser_is_no_damage(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reason: type[BaseException], read: str
 ) -> None:

@@ -442,7 +442,7 @@ def test_a_package_can_open_files_of_another_kind(
     """What is registered under kvstore.snapshots is asked for files that are none of ours."""
     other = tmp_path / "other"
     other.write_bytes(b"OTHER" + os.fsencode(saved[1]))
-    monkeypatch.setattr(plugins, "found", lambda group: [Foreign] if group == plugins.SNAPSHOTS else [])
+    monkeypatch.setattr(plugins, "each", lambda group: [Foreign] if group == plugins.SNAPSHOTS else [])
     with kvstore.open_snapshot(other) as snapshot:
         assert content(snapshot) == content(saved[0])
     with kvstore.open_snapshot(saved[1]) as snapshot:

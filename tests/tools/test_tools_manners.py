@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -63,8 +65,16 @@ def test_a_watch_follows_until_it_is_interrupted(tmp_path: Path) -> None:
                     store.put(b"k", b"%d" % number)
                 lines = [watching.stdout.readline() for _ in range(3)]
                 assert lines == [b"PUT\n", b"k\n", b"%d\n" % number]
-            watching.send_signal(2)
-            assert watching.wait(30) == 130
+            assert interrupted(watching) == 130
+
+
+def interrupted(process: subprocess.Popen[bytes]) -> int:
+    """The exit code after Ctrl-C. Pressed again: Python loses one that comes while it runs a finalizer."""
+    for _ in range(10):
+        process.send_signal(signal.SIGINT)
+        with suppress(subprocess.TimeoutExpired):
+            return process.wait(5)
+    return process.wait(5)
 
 
 def test_a_directory_of_etcds_says_what_reads_it(tmp_path: Path) -> None:
