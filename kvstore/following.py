@@ -29,7 +29,6 @@ import os
 import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -45,7 +44,7 @@ from kvstore.mvcc.lessor import Lessor
 from kvstore.mvcc.marks import Marks
 from kvstore.mvcc.state import State
 from kvstore.replay import CHECKPOINT_BYTES, apply_log
-from kvstore.shelter import sheltered, start
+from kvstore.shelter import join, sheltered, start
 from kvstore.wal.end import LogEnd
 from kvstore.wal.format import Batch
 from kvstore.wal.replay import Replay
@@ -303,8 +302,7 @@ class Following:
         self._stopping = True
         self._bell.ring()
         if self._thread is not None and self._thread is not threading.current_thread():
-            with suppress(RuntimeError):  # it was not started yet: it ends by itself
-                self._thread.join()
+            join(self._thread)
         with self._moving:
             pass  # nobody is moving it now
 

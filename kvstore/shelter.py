@@ -21,6 +21,7 @@ import errno
 import os
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from functools import wraps
 from importlib import import_module
 from typing import TYPE_CHECKING, Concatenate, Generic, ParamSpec, TypeVar
@@ -67,6 +68,15 @@ def _start(thread: threading.Thread) -> None:
         thread.start()
     except RuntimeError:  # there was a thread for us, but no second one
         thread.run()
+
+
+def join(thread: threading.Thread) -> None:
+    """Wait for the end of a thread that ``start`` has started.
+
+    One that has not begun yet is not waited for: what it runs has to look first whether it is to run at all.
+    """
+    with suppress(RuntimeError):
+        thread.join()
 
 
 class Abandoned(Exception):

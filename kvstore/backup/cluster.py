@@ -33,7 +33,7 @@ from kvstore.files import OSDisk
 from kvstore.options import Options
 from kvstore.replica.endpoint import Endpoint
 from kvstore.replica.replica import RETRY_SECONDS_MAX, Replica
-from kvstore.shelter import start
+from kvstore.shelter import join, start
 
 logger = logging.getLogger("kvstore.backup")
 
@@ -118,6 +118,8 @@ class ClusterFollower:
 
         The replica goes on by itself, so that what the cluster compacts while the target is away is here by then.
         """
+        if self._stopping.is_open:
+            return
         self.replica.begin()
         wait_seconds = self._settings.interval_seconds
         while not self._stopping.wait(wait_seconds):
@@ -140,7 +142,7 @@ class ClusterFollower:
         """End. If the last step succeeded, what has come from the cluster is brought to the target before."""
         self.stop()
         if self._thread is not None and self._thread is not threading.current_thread():
-            self._thread.join()
+            join(self._thread)
             self._thread = None
         try:
             self.replica.stop()

@@ -41,7 +41,7 @@ from kvstore.errors import NoThread, WrongStore, said_of
 from kvstore.files import Disk, OSDisk, free_bytes
 from kvstore.following import sync_log
 from kvstore.options import check_bounds
-from kvstore.shelter import start
+from kvstore.shelter import join, start
 from kvstore.snapshot.reader import SnapshotInfo
 
 logger = logging.getLogger("kvstore.backup")
@@ -395,7 +395,7 @@ class Follower:
         """End. If the last step succeeded, what is durable by now is brought to the target before."""
         self.stop()
         if self._thread is not None and self._thread is not threading.current_thread():
-            self._thread.join()
+            join(self._thread)
             self._thread = None
         with self._stepping:
             if self._going is not None and not self._error:

@@ -40,7 +40,7 @@ from kvstore.replica.engine import ReplicaEngine, replica_engine, replica_option
 from kvstore.replica.mark import Mark, locked
 from kvstore.replica.upstream import Behind, Costly, Seen, Upstream
 from kvstore.served import Server
-from kvstore.shelter import start
+from kvstore.shelter import join, start
 from kvstore.snapshot.building import check_target
 from kvstore.snapshot.restore import NewStore
 from kvstore.store import Store
@@ -390,7 +390,7 @@ class Replica:
         """End, and close the store. Idempotent."""
         self.stop()
         if self._thread is not None and self._thread is not threading.current_thread():
-            self._thread.join()
+            join(self._thread)
             self._thread = None
         with self._stepping:
             self._disconnect()

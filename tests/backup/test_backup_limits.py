@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import kvstore
-from kvstore import Corruption, Store, WrongStore, backup
+from kvstore import Corruption, Store, WrongStore, backup, shelter
 from kvstore.backup.catalogue import Catalogue, Generation, SnapshotManifest
 from kvstore.backup.errors import NotCovered, TargetFailed, WrongKey
 from kvstore.backup.follower import prune
@@ -414,6 +414,30 @@ def test_the_pages_example_runs(scratch: Path, project: Path, monkeypatch: pytes
     ]
     exec(compile(block, "backup.md", "exec"), {})
     assert backup.restore("backup", "made").revision == 2
+
+
+def test_a_follower_is_closed_before_its_thread_has_begun(
+    scratch: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The thread is not waited for, and ends by itself once it begins."""
+    gate, begun = threading.Event(), list[threading.Thread]()
+
+    def begin_late(thread: threading.Thread) -> None:
+        if thread.name != "kvstore-backup":
+            return thread.start()
+        gate.wait()
+        thread.start()
+        begun.append(thread)
+
+    monkeypatch.setattr(shelter, "_start", begin_late)
+    with open_store(scratch / "data") as store:
+        following = backup.new_follower(store, Place())
+        following.begin()
+        following.close()
+        gate.set()
+        while not begun:
+            pass
+        begun[0].join()
 
 
 def test_a_store_without_a_directory_cannot_be_followed(scratch: Path) -> None:
