@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 import kvstore
 from kvstore.errors import BadArgument, EmptyKey, KVStoreError, Unsupported
-from kvstore.model import DeleteRangeRequest, PutRequest, RangeRequest, prefix_end
+from kvstore.model import FROM_KEY, DeleteRangeRequest, PutRequest, RangeRequest, TxnRequest, prefix_end
 from kvstore.protocol import Engine
 from kvstore.recipes import AsyncNamespace, Lock, Namespace, Queue, Session
 from tests.harness.drawn_requests import deletes, puts, ranges, txns
@@ -34,6 +34,17 @@ def asked(engine: Engine, request: Any) -> Any:
         return engine.txn(request)
     except KVStoreError as error:
         return type(error), error.etcd_text
+
+
+def deletes_from_a_key(request: Any) -> bool:
+    """Whether a transaction deletes "from a key": etcd does not see that this covers a put beside it.
+
+    In a namespace it is a range with an end, whose puts are seen: there, as in etcd's own namespaces, the transaction
+    is refused.
+    """
+    if isinstance(request, TxnRequest):
+        return any(map(deletes_from_a_key, request.success + request.failure))
+    return isinstance(request, DeleteRangeRequest) and request.range_end == FROM_KEY
 
 
 @settings(max_examples=20)
@@ -58,6 +69,8 @@ def test_a_namespace_answers_as_a_store_of_its_own(prefix: bytes, requests: list
             for lease in (1, 2, -7):
                 store.grant_lease(1000, lease)
         for request in requests:
+            if isinstance(request, TxnRequest) and deletes_from_a_key(request):
+                continue
             assert asked(part._engine, request) == asked(own._engine, request), request
         assert list(part.scan(prefix=b"")) == list(own.scan(prefix=b""))
         assert [whole.get(key).value for key in beyond] == [b"not yours"] * len(beyond)  # type: ignore[union-attr]
