@@ -61,6 +61,6 @@ def native_class(maker: str, *asked: Callable[..., Any]) -> Callable[[T], T]:
             return kind
         made = getattr(module, maker)(*asked)
         made.__doc__ = kind.__doc__
-        return made  # type: ignore[no-any-return]
+        return made  # type: ignore[no-any-return]  # what C makes has no type here
 
     return choose
