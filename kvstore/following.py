@@ -36,7 +36,7 @@ from kvstore import layout
 from kvstore.backend import find_backend
 from kvstore.bell import Bell
 from kvstore.core import ReadCore
-from kvstore.errors import Corruption, NoThread, StoreUnreachable, WrongStore, said_of
+from kvstore.errors import Corruption, StoreUnreachable, WrongStore, said_of
 from kvstore.files import Disk, disk_full_is_typed
 from kvstore.layout import DataDir
 from kvstore.mvcc.checkpoint import write_now
@@ -44,7 +44,7 @@ from kvstore.mvcc.lessor import Lessor
 from kvstore.mvcc.marks import Marks
 from kvstore.mvcc.state import State
 from kvstore.replay import CHECKPOINT_BYTES, apply_log
-from kvstore.shelter import join, sheltered, start
+from kvstore.shelter import begin, join, sheltered
 from kvstore.wal.end import LogEnd
 from kvstore.wal.format import Batch
 from kvstore.wal.replay import Replay
@@ -273,12 +273,7 @@ class Following:
         """Start the thread that moves the handle, if it is to move by itself. Raises ``NoThread``."""
         if not self.is_automatic:
             return
-        thread = threading.Thread(target=self._run, name="kvstore-follow", daemon=True)
-        try:
-            start(thread)
-        except RuntimeError as error:
-            raise NoThread from error
-        self._thread = thread
+        self._thread = begin(self._run, "kvstore-follow")
 
     def _run(self) -> None:
         while not self._stopping:

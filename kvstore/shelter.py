@@ -26,7 +26,7 @@ from functools import wraps
 from importlib import import_module
 from typing import TYPE_CHECKING, Concatenate, Generic, ParamSpec, TypeVar
 
-from kvstore.errors import NoDescriptor
+from kvstore.errors import NoDescriptor, NoThread
 
 if TYPE_CHECKING:
     from kvstore.backend import Progress
@@ -68,6 +68,16 @@ def _start(thread: threading.Thread) -> None:
         thread.start()
     except RuntimeError:  # there was a thread for us, but no second one
         thread.run()
+
+
+def begin(run: Callable[[], object], name: str) -> threading.Thread:
+    """A thread of its own for what goes on by itself. Raises ``NoThread``."""
+    thread = threading.Thread(target=run, name=name, daemon=True)
+    try:
+        start(thread)
+    except RuntimeError as error:
+        raise NoThread from error
+    return thread
 
 
 def join(thread: threading.Thread) -> None:

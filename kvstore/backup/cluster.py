@@ -28,12 +28,12 @@ from kvstore.backup.restoring import remove_tree
 from kvstore.backup.sources import Copy
 from kvstore.bell import Gate
 from kvstore.core import BackupStatus
-from kvstore.errors import NoThread, said_of
+from kvstore.errors import said_of
 from kvstore.files import OSDisk
 from kvstore.options import Options
 from kvstore.replica.endpoint import Endpoint
 from kvstore.replica.replica import RETRY_SECONDS_MAX, Replica
-from kvstore.shelter import join, start
+from kvstore.shelter import begin, join
 
 logger = logging.getLogger("kvstore.backup")
 
@@ -106,12 +106,7 @@ class ClusterFollower:
 
     def begin(self) -> None:
         """Start a thread that steps until ``close``. Raises ``NoThread``."""
-        thread = threading.Thread(target=self.run, name="kvstore-backup", daemon=True)
-        try:
-            start(thread)
-        except RuntimeError as error:
-            raise NoThread from error
-        self._thread = thread
+        self._thread = begin(self.run, "kvstore-backup")
 
     def run(self) -> None:
         """Step until ``stop`` is called. What fails is tried again after longer and longer pauses.

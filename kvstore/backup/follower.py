@@ -37,11 +37,11 @@ from kvstore.backup.pieces import Content, Gap, HeldLog, Place, read_pieces
 from kvstore.backup.sources import Source
 from kvstore.bell import Bell
 from kvstore.core import BackupStatus
-from kvstore.errors import NoThread, WrongStore, said_of
+from kvstore.errors import WrongStore, said_of
 from kvstore.files import Disk, OSDisk, free_bytes
 from kvstore.following import sync_log
 from kvstore.options import check_bounds
-from kvstore.shelter import join, start
+from kvstore.shelter import begin, join
 from kvstore.snapshot.reader import SnapshotInfo
 
 logger = logging.getLogger("kvstore.backup")
@@ -353,12 +353,7 @@ class Follower:
 
     def begin(self) -> None:
         """Start a thread that steps until ``close``. Raises ``NoThread``."""
-        thread = threading.Thread(target=self.run, name="kvstore-backup", daemon=True)
-        try:
-            start(thread)
-        except RuntimeError as error:
-            raise NoThread from error
-        self._thread = thread
+        self._thread = begin(self.run, "kvstore-backup")
 
     def run(self) -> None:
         """Step until ``stop`` is called. What fails is logged, and tried again after longer and longer pauses."""

@@ -29,7 +29,7 @@ from typing import Any, cast
 from kvstore import layout
 from kvstore.bell import Bell
 from kvstore.core import ReplicaStatus
-from kvstore.errors import NoThread, WrongStore, said_of
+from kvstore.errors import WrongStore, said_of
 from kvstore.files import Disk, FileLock, OSDisk, hand_over
 from kvstore.layout import DataDir
 from kvstore.options import BadOption, Options, check_bounds
@@ -40,7 +40,7 @@ from kvstore.replica.engine import ReplicaEngine, replica_engine, replica_option
 from kvstore.replica.mark import Mark, locked
 from kvstore.replica.upstream import Behind, Costly, Seen, Upstream
 from kvstore.served import Server
-from kvstore.shelter import join, start
+from kvstore.shelter import begin, join
 from kvstore.snapshot.building import check_target
 from kvstore.snapshot.restore import NewStore
 from kvstore.store import Store
@@ -338,12 +338,7 @@ class Replica:
 
     def begin(self) -> None:
         """Start a thread that steps until ``close``. Raises ``NoThread``."""
-        thread = threading.Thread(target=self.run, name="kvstore-replica", daemon=True)
-        try:
-            start(thread)
-        except RuntimeError as error:
-            raise NoThread from error
-        self._thread = thread
+        self._thread = begin(self.run, "kvstore-replica")
 
     def run(self) -> None:
         """Step until ``stop`` is called. What fails is logged, and tried again after longer and longer pauses."""
