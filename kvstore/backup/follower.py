@@ -387,19 +387,33 @@ class Follower:
         self._bell.ring()
 
     def close(self) -> None:
-        """End. If the last step succeeded, what is durable by now is brought to the target before."""
+        """End. If the last step succeeded, what is durable by now is brought to the target before.
+
+        So it is if the thread was stopped before its first step: a process that ends at once has a backup, too.
+        """
         self.stop()
+        was_begun = self._thread is not None
         if self._thread is not None and self._thread is not threading.current_thread():
             join(self._thread)
             self._thread = None
         with self._stepping:
-            if self._going is not None and not self._error:
-                with suppress(Exception):
-                    self._ship()
+            if not self._error and (self._going is not None or was_begun):
+                self._last_step()
             self._drop_draft()
             self._log.close()
         with suppress(ValueError):  # closed before
             self._source.watched_by.remove(self.status)
+
+    def _last_step(self) -> None:
+        try:
+            self._log.look()
+            if self._going is None:
+                self._step()
+            else:
+                self._ship()
+        except Exception as error:
+            self._error = said_of(error)
+            logger.warning("the backup is not complete: %s", self._error)
 
     def __enter__(self) -> Follower:
         return self
