@@ -123,7 +123,7 @@ if TYPE_CHECKING:  # what is loaded on first use
     from kvstore.ops import create_revision, lease, mod_revision, value, version
     from kvstore.options import BadOption, OpenOptions, Options, SharedOptions
     from kvstore.protocol import Engine
-    from kvstore.recovery import Engine as LocalEngine
+    from kvstore.recovery import OpenedEngine
     from kvstore.scans import AsyncScan, Scan
     from kvstore.served import AnyStore, AsyncServer, Server
     from kvstore.snapshot.reader import SnapshotInfo
@@ -136,7 +136,7 @@ if TYPE_CHECKING:  # what is loaded on first use
     from kvstore.watch.stream import WatchStream
     from kvstore.write.ticket import Ticket
 
-logging.getLogger("kvstore").addHandler(logging.NullHandler())  # nothing is said unless somebody listens
+logging.getLogger("kvstore").addHandler(logging.NullHandler())  # silent unless the program sets up logging
 
 if not os.path.isdir(os.path.join(__path__[0], "backends")):  # a checkout, where it lies beside this folder
     __path__.append(os.path.dirname(__path__[0]))
@@ -296,9 +296,9 @@ def open(
     ``backend``: ``"lmdb"``, ``"sqlite"`` or ``"memory"``; if none is named, that of the store that is there, for a new
     one ``"lmdb"``. ``options``: the fields of ``Options``.
 
-    ``shared``: other processes may open it so, too, and all may write: one serves the others, on a socket in the
-    directory, and another one when it leaves or dies (docs/remote.md). ``user``, ``password`` and ``timeout_seconds``
-    are those of ``connect``.
+    ``shared``: other processes may open it in the same way, and all may write. One of them serves the others, on a
+    socket in the directory; when it leaves or dies, another takes over (docs/remote.md). ``user``, ``password`` and
+    ``timeout_seconds`` are those of ``connect``.
 
     Raises ``StoreLocked`` (held by another process; waits ``lock_timeout_seconds`` for it), ``NotAStore``,
     ``WrongStore`` (another backend's), ``TooNew``, ``Corruption``, ``BadOption``, ``BadArgument`` (a URL, which is for
@@ -375,7 +375,7 @@ def _engine(
     shared: bool,
     options: dict[str, Any],
     check: Callable[[], None],
-) -> LocalEngine | Engine:
+) -> OpenedEngine | Engine:
     from kvstore.errors import BadArgument
     from kvstore.options import SHARED_ONLY, Options
 
@@ -430,7 +430,7 @@ def open_memory(**options: Unpack[OpenOptions]) -> Store:
 def open_memory_async(**options: Unpack[OpenOptions]) -> _OpenAsync:
     """As ``open_memory``, for asyncio: ``async with kvstore.open_memory_async() as store`` or ``await`` it."""
 
-    def engine(_check: Callable[[], None]) -> LocalEngine:
+    def engine(_check: Callable[[], None]) -> OpenedEngine:
         from kvstore.in_memory import open_in_memory
 
         return open_in_memory(dict(options))
@@ -517,10 +517,10 @@ async def serve_async(store: AnyStore, urls: str | Sequence[str], **options: Any
 
 
 def connect(url: str, **options: Any) -> Store:
-    """Connect to a store that somebody else serves: another process with ``serve``, or a cluster of etcd.
+    """Connect to a store that is served elsewhere: by another process with ``serve``, or by a cluster of etcd.
 
     ``url``: ``etcd://h1:2379,h2,h3``, ``etcds://…`` (TLS), ``unix:///run/kv.sock``, unixs. ``options``: user, password,
-    ca, cert, key, timeout_seconds and whatever else docs/remote.md lists. Raises ``Unavailable`` (nobody answers in
+    ca, cert, key, timeout_seconds and whatever else docs/remote.md lists. Raises ``Unavailable`` (no server answers in
     time), ``Unauthenticated``, ``BadArgument`` (the URL), ``BadOption``.
     """
     opening = Sheltered(lambda: _connect(url, options), undo=lambda store: store.close())

@@ -10,7 +10,8 @@ A backend keeps the committed state. It knows nothing of revisions, leases or lo
 
 What it must promise:
 
-* keys are any bytes up to ``KEY_BYTES_MAX``, not empty, in exact unsigned byte order; values are any bytes;
+* keys are any bytes but none at all, in exact unsigned byte order, and values any bytes; how long they may be,
+  ``mvcc/size.py`` decides for all backends;
 * a commit is atomic: after a crash a prefix of the commits is there, each one whole. The last few may be
   missing (the log brings them back) until ``sync`` has returned;
 * readers never block the writer, nor the writer readers. There is one writer at a time (the engine's);
@@ -30,10 +31,6 @@ from typing import ClassVar, Protocol, Self
 
 from kvstore import plugins
 from kvstore.readers import ForeignReader
-
-KEY_BYTES_MAX = (
-    2 * 1024 * 1024 + 1024
-)  # the largest request, plus a revision; escaping never doubles it in practice
 
 Row = tuple[bytes, bytes]
 Progress = Callable[[int, int], None]
@@ -130,7 +127,7 @@ class Backend(Protocol):
 
     @classmethod
     def check_closed(cls, path: Path) -> None:
-        """Check a file that nobody has open, with plain reads, if mapping a damaged one could end the process.
+        """Check a file that is not open anywhere, with plain reads, if mapping a damaged one could end the process.
 
         Raises ``Corruption``.
         """

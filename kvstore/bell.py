@@ -12,10 +12,10 @@ from typing import Protocol
 
 
 class Ringing(Protocol):
-    """What somebody else rings: a ``Bell``, or an object of its owner's that has the owner look for work."""
+    """What other threads ring: a ``Bell``, or an object that makes its owner look for work."""
 
     def ring(self) -> None:
-        """Called by any thread, after the work is there; often for nothing. Quick, and raises nothing."""
+        """Called by any thread, once the work is there; often for nothing. Quick, and raises nothing."""
 
 
 class Bell:

@@ -6,7 +6,7 @@
     struct(T)        a dataclass, a ``msgspec.Struct`` or whatever else msgspec knows, as JSON, checked when it is read
     Codec(a, b)      your own pair of functions
 
-What a codec cannot read is damage or somebody else's value: ``UndecodableValue`` names the key.
+What a codec cannot read was damaged, or written by something else: ``UndecodableValue`` names the key.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Writes that take more than one request: many puts, and a counter. On any engine.
 
     put_many   as few transactions as the limits allow, in the order given; one, and so one revision, if all fit
-    incr       read, then write if nobody has written meanwhile; otherwise again
+    incr       read, then write if the key has not changed meanwhile; otherwise again
 
 A server does not say what its limits are: etcd's defaults are taken for it.
 """
@@ -19,18 +19,18 @@ from kvstore.options import Options
 from kvstore.protocol import Engine
 
 _OP_BYTES = 64
-"""What a put takes in a request beside its key and value, and what the request takes: bounds from above."""
+"""More than a put takes in a request besides its key and value, and more than the request itself takes."""
 
 
 class PutManyResponse(NamedTuple):
-    """``revision``: of the last put. ``revisions``: how many they took; 1: all of them are one revision."""
+    """The answer to ``put_many``."""
 
     revision: int
-    """The revision of the last of them."""
+    """The revision of the last put."""
     puts: int
     """How many keys were put."""
     revisions: int
-    """How many revisions, so transactions, it took: 1 where all fitted one."""
+    """How many revisions (and transactions) they took; 1 if all fitted into one."""
 
 
 def put_many(engine: Engine, items: Mapping[bytes, bytes], lease: int) -> PutManyResponse:
@@ -69,7 +69,7 @@ def _groups(
 
 
 def update(engine: Engine, key: bytes, change: Callable[[KeyValue | None], bytes]) -> int:
-    """Write what ``change`` makes of the key's newest version; it is called again if somebody else was faster.
+    """Write what ``change`` makes of the key's newest version; it is called again if another writer was faster.
 
     A lease that the key has stays. Returns the revision.
     """

@@ -33,18 +33,18 @@ def untimed(_work: str) -> AbstractContextManager[None]:
 
 @dataclass(frozen=True, slots=True)
 class BackupStatus:
-    """How far a backup that goes on is."""
+    """How far a continuous backup has come."""
 
     generation: str
-    """Empty: there is none yet."""
+    """Its name; empty: there is none yet."""
     revision: int
-    """The newest that is at the target."""
+    """The newest revision at the target."""
     complete_at_ms: int
-    """What was durable then is at the target; 0: nothing yet."""
+    """Everything that was durable at this time is at the target; 0: nothing is yet."""
     lag_seconds: float
-    """Since then; since the start, if there is nothing yet."""
+    """How long ago that was; if nothing is there yet, since the backup began."""
     held_bytes: int
-    """Room on the disk of segments that the store has released, and the target does not have."""
+    """The disk space of segments that the store has released and the target does not have yet."""
     error: str
     """Why the last step failed; empty: it did not."""
 
@@ -55,15 +55,15 @@ class ReplicaStatus:
 
     source: str
     revision: int
-    """The newest that is here."""
+    """The newest revision here."""
     source_revision: int
-    """The newest that the source was seen to have; 0: it was not reached yet."""
+    """The newest revision that was seen at the source; 0: the source was not reached yet."""
     complete_at_ms: int
-    """What the source had durably written then is here; 0: that is not known yet."""
+    """Everything that was durable at the source at this time is here; 0: not known yet."""
     lag_seconds: float
-    """Since then; since the start, if that is not known yet."""
+    """How long ago that was; if it is not known yet, since the replica began."""
     missing: tuple[tuple[int, int], ...]
-    """Revisions, first and last, that the source had compacted before they came here."""
+    """(first, last) of the revisions that the source had compacted before they came here."""
     error: str
     """Why the last step failed; empty: it did not."""
 
@@ -83,13 +83,13 @@ class ReadCore:
     clock: Clock
     life: Life
     backups: list[Callable[[], BackupStatus]] = field(default_factory=list)
-    """Those that go on in this process."""
+    """Each tells of a continuous backup that this process makes."""
     follows: list[Callable[[], ReplicaStatus]] = field(default_factory=list)
-    """How far it is, if it is a replica."""
+    """Tells how far the store has followed its source, if it is a replica."""
 
     @property
     def backup_errors(self) -> list[str]:
-        """Why they do not go on, and a replica does not, where their last step failed."""
+        """Why backups, or the replica, have stopped moving: a line for each whose last step failed."""
         backups = [f"the backup waits: {status.error}" for ask in self.backups if (status := ask()).error]
         return backups + [f"the replica waits: {said.error}" for ask in self.follows if (said := ask()).error]
 

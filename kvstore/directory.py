@@ -22,8 +22,7 @@ from kvstore.store_lock import StoreLock
 def make_directories(directory: DataDir, disk: Disk) -> None:
     """Make the data directory with its two folders. A directory with other things in it is not ours."""
     if directory.root.is_dir():
-        known = {"LOCK", "wal", "snap"} | layout.NOT_OURS
-        strangers = sorted(set(os.listdir(directory.root)) - known)
+        strangers = sorted(set(os.listdir(directory.root)) - layout.OURS - layout.NOT_OURS)
         if strangers and not directory.snap.is_dir():
             raise NotAStore(
                 f"{directory.root} is not empty and not a store (it contains {strangers[0]!r})",
@@ -41,7 +40,7 @@ def make_directories(directory: DataDir, disk: Disk) -> None:
 
 
 def refuse_links(directory: DataDir) -> None:
-    """Refuse symbolic links: one could lead a write, here or in a backend, to somebody else's file."""
+    """Refuse symbolic links: one could lead a write, here or in a backend, to a file outside the store."""
     for path in directory.links():
         raise NotAStore(f"{path} is a symbolic link", path)
 
@@ -70,7 +69,7 @@ def hold_still(directory: DataDir) -> Callable[[], None]:
 
 
 def take_lock(directory: DataDir) -> StoreLock:
-    """Lock a store for work on its files while nobody has it open. Raises ``StoreLocked``; ``NotAStore`` for links."""
+    """Lock a store that is not open, for work on its files. Raises ``StoreLocked``; ``NotAStore`` for links."""
     refuse_links(directory)
     lock = StoreLock(directory)
     lock.acquire()

@@ -1,7 +1,7 @@
 """The local engine: one data directory, written by one process. This module puts its parts together.
 
     put        check (write/admission.py), admit -> the writer (write/writer.py): plan, log, publish, settle -> answer
-    range      as every engine (reads.py)
+    range      as in every engine (reads.py)
     recovery   (recovery.py) opens the backend, replays the log after its applied index, and makes one of these
 
     Core ---> Writer ---> Room ---> Checkpointer ---> Leasing, Compaction, Defragmenter, SnapshotKeeper ---> Background
@@ -159,18 +159,18 @@ class LocalEngine(Reads):
         return self.writer.submit(request)
 
     def ask_soon(self, request: Request, notify: Notify, future: Any = None) -> Ticket | None:
-        """Put a request down, and go on: nothing is planned here, and nothing waited for.
+        """Put a request down, and go on: nothing is planned here, and nothing is waited for.
 
-        ``notify`` is called once with the ticket in a list, by the thread that leads the writers, when the ticket is
-        durable or has failed, be it refused when it was planned: ``error_of`` says why. It may be called before this
-        returns. ``future`` is the caller's, to know the ticket by. A caller that is gone may set ``ticket.withdrawn``:
-        what is not planned by then is dropped, and nobody notified.
+        ``notify`` is called once, with a list that has the ticket in it, by the thread that leads the writers: when the
+        ticket is durable, or has failed (``error_of`` says why), which includes being refused by the planner. It may be
+        called before this returns. ``future`` is kept in the ticket for the caller. A caller that gives up may set
+        ``ticket.withdrawn``: a request that is not planned by then is dropped without a notification.
 
-        None: not now, nothing was put down. There may be no room until a checkpoint has been made, or background work
-        has to begin: ``ask`` in a thread, which waits or says why not.
+        Returns None, with nothing put down, if there is no room before a checkpoint has been made, or background work
+        has to begin first. Then call ``ask`` in a thread: it waits, or raises the reason.
 
-        Raises what refuses the request as it is, and what refuses every write (``StorePoisoned``, ``StoreClosed``);
-        ``NoThread`` where nobody could lead: then ``ask`` in a thread, or here, which leads itself.
+        Raises what refuses the request as it stands, what refuses every write (``StorePoisoned``, ``StoreClosed``), and
+        ``NoThread`` if there is no other thread to lead; ``ask`` then leads by itself.
         """
         cost_bytes = check(request, self.options)
         if self.life.write_refusal is not None:
@@ -289,7 +289,10 @@ class LocalEngine(Reads):
         return response
 
     def lease_revoke(self, lease: int) -> LeaseRevokeResponse:
-        """End a lease and delete its keys: one revision for each log entry that takes. Raises ``LeaseNotFound``."""
+        """End a lease and delete its keys, in one revision; in several if one log entry cannot hold them.
+
+        Raises ``LeaseNotFound``.
+        """
         response: LeaseRevokeResponse = self.ask(LeaseRevokeRequest(lease))
         return response
 
@@ -317,9 +320,9 @@ class LocalEngine(Reads):
     # --- upkeep -----------------------------------------------------------------------
 
     def raise_alarm(self, alarm: Alarm) -> None:
-        """Raise an alarm, if it is not raised. ``CORRUPT`` has all that changes keys refused (``CorruptCluster``).
+        """Raise an alarm, unless it is raised already. ``CORRUPT`` refuses whatever changes keys (``CorruptCluster``).
 
-        Raises ``BadArgument`` for a name that is none of etcd's.
+        Raises ``BadArgument`` for an alarm that etcd does not have.
         """
         self.ask(AlarmRequest(alarm.member_id, alarm.alarm, on=True))
 
@@ -331,7 +334,7 @@ class LocalEngine(Reads):
         return response.alarms
 
     def begin_term(self) -> int:
-        """Count that the store is served once more: the term of who serves it now, 2 at the first time."""
+        """Begin a new term: the store is served once more. Returns the term, which is 2 the first time."""
         term: int = self.ask(RowsRequest(_next_term))
         return term
 

@@ -26,7 +26,7 @@
         |-- StoreClosed, StorePoisoned, ForkedStore, RevisionsExhausted
         |-- ReadOnly
         |   `-- IsReplica         its source takes the writes
-        |-- CorruptCluster      until the alarm CORRUPT is put out
+        |-- CorruptCluster        until the alarm CORRUPT is cleared
         |-- Unsupported           only a store on this machine can; the message says what to do instead
         |-- StoreUnreachable      its directory was renamed or removed, or this user may not use it
         |-- NoThread, NoDescriptor  not now: no thread, or no file descriptor, is available
@@ -131,14 +131,14 @@ class LeaseProvided(RequestError):
 
 
 class InvalidSortOption(RequestError):
-    """A sort order or target that there is not."""
+    """A sort order or target that does not exist."""
 
     message = "etcdserver: invalid sort option"
     remedy = "sort_order is a SortOrder, sort_target a SortTarget"
 
 
 class TooManyOps(RequestError):
-    """More than ``limit`` operations (``option``): ``size`` of them, or so many in a nested transaction."""
+    """More than ``limit`` operations (``option``): ``size`` of them, in the transaction or in one nested in it."""
 
     message = "etcdserver: too many operations in txn request"
     option = "max_txn_ops"
@@ -576,7 +576,7 @@ class IsReplica(ReadOnly):
 
 
 class CorruptCluster(StateError):
-    """The alarm CORRUPT is on: nothing is changed until somebody has looked, and put it out (``disarm``)."""
+    """The alarm CORRUPT is on: no key is changed until the cause is found and the alarm cleared (``disarm``)."""
 
     code = Code.DATA_LOSS
     message = "etcdserver: corrupt cluster"

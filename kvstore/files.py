@@ -359,7 +359,7 @@ os.register_at_fork(after_in_child=_let_go_in_child)
 
 
 def let_go(descriptor: int) -> None:
-    """Give up a descriptor that a forked child has got of its parent. Its number stays taken: somebody may close it."""
+    """Give up a descriptor that a forked child has from its parent. Its number stays taken: it may be closed later."""
     nothing = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
     try:
         os.dup2(nothing, descriptor, inheritable=False)
@@ -368,7 +368,7 @@ def let_go(descriptor: int) -> None:
 
 
 class FolderLock:
-    """An exclusive advisory lock (flock) on a directory itself, which, unlike a lock file, nobody can remove.
+    """An exclusive advisory lock (flock) on a directory itself: unlike a lock file, it cannot be removed.
 
     Network file systems lock only what is open for writing, which a directory never is: there it locks nothing.
     """

@@ -1,7 +1,7 @@
 """Moving a read-only handle: to the newest durable revision of a store that another process writes.
 
     look        an opening without a lock: the backend's newest commit, and the log after it (read_only.py)
-    stand       every read is at the revision that is published here; what the writer does changes none
+    read        always at the revision that is published here; what the writer does does not change it
     refresh     read the log after what is known, sync it, apply it record by record, publish each
 
 A handle moves when it is told to (``refresh``), or by itself with the option ``refresh_interval_seconds``; there is
@@ -14,9 +14,9 @@ has read before it acts on it.
 
 The writer moves changes into the backend, and what it has moved need not stay in memory here. If the log no longer goes
 on from where the handle is (its segments were released), or another file has taken the backend's place (a
-defragmentation), the handle looks anew, and takes over the state that it finds, which has all that the old one had. A
-watch then reads what it lacks from the store; ``Compacted`` ends it if that is gone. A handle that was left standing
-for long may find what it needs compacted: then reads say so, until a refresh.
+defragmentation), the handle looks again, and takes over the state that it finds, which has all that the old one had. A
+watch then reads what it lacks from the store; ``Compacted`` ends it if that is gone. A handle that was not moved for
+long may find its revision compacted: then reads say so, until a refresh.
 
 Everything that fails leaves the handle where it was, and the next refresh tries again.
 """
@@ -59,7 +59,7 @@ KEPT_BYTES = 256 << 10
 RETRY_SECONDS = 0.1
 PAUSE_SECONDS = 0.00005
 _CANNOT_SYNC = frozenset({errno.EROFS, errno.EINVAL, errno.ENOTSUP})
-"""The errno values for a file that cannot be synced: a medium that nobody writes."""
+"""The errno values for a file that cannot be synced: it is on a medium that cannot be written."""
 
 FileId = tuple[int, int]
 
@@ -205,7 +205,7 @@ class Following:
 
     def _note_end(self, replay: Replay) -> None:
         self._mark = replay.last_mark or self._mark
-        self._end = LogEnd(replay)  # the one before is closed when nobody asks it any more
+        self._end = LogEnd(replay)  # the one before closes with its last reference
 
     # --- the backend ------------------------------------------------------------------
 
@@ -229,7 +229,7 @@ class Following:
         return self._has_file and file_id(self._directory.db) != self._found.file
 
     def _begin_anew(self) -> None:
-        """Look anew, and take over what is found."""
+        """Look again, and take over what is found."""
         self._segments()
         found = self._look(self._found)
         try:
@@ -299,7 +299,7 @@ class Following:
         if self._thread is not None and self._thread is not threading.current_thread():
             join(self._thread)
         with self._moving:
-            pass  # nobody is moving it now
+            pass  # no thread is moving it now
 
 
 def file_id(path: Path) -> FileId | None:

@@ -3,8 +3,8 @@
 The engine is the ordinary one over the memory backend. What would lie in a directory has a stand-in:
 
     log         numbers the entries and forgets them: nothing will read them again
-    lock        nobody else can open the store
-    directory   a place that cannot exist; whoever looks there finds nothing
+    lock        no other process can open the store
+    directory   a place that cannot exist: there is nothing to be found
     disk        the real one, for a snapshot to a path of the caller's; there is no folder of the store's own
 """
 
@@ -134,7 +134,7 @@ class _Log(Log):
 
 
 class _Lock(StoreLock):
-    """Nobody else can open it."""
+    """No other process can open it."""
 
     def note_open(self) -> None:
         """There is no file to say so."""

@@ -312,7 +312,7 @@ class KeyValue(_Row):
 
     @property
     def lease(self) -> int:
-        """The id of the lease that it hangs on; 0: none."""
+        """The id of the attached lease; 0: none."""
         lease: int = (self._message or self._decode()).lease
         return lease
 

@@ -11,8 +11,8 @@
     <data-dir>/snap/db.broken                         a damaged backend that was set aside
     <data-dir>/snap/<cluster-id>-<index>.snap         snapshots
     <data-dir>/snap/<...>.snap.tmp                    a snapshot in the making; removed at open
-    <data-dir>/tls/cert.pem, key.pem                  a server's own certificate (network/self_signed.py)
     <data-dir>/snap/etcd.<number>.tmp                 a snapshot for an etcd client, until it is open; removed at open
+    <data-dir>/tls/cert.pem, key.pem                  a server's own certificate (network/self_signed.py)
     <data-dir>/replica/source                         what the store is a replica of (replica/mark.py)
     <data-dir>/replica/LOCK, seed                     who follows it; a snapshot of the source, until it is in
     <data-dir>.restoring, <data-dir>/.restoring       a restore in the making (snapshot/building.py)
@@ -36,7 +36,8 @@ SNAPSHOT_SUFFIX = ".snap"
 TEMP_SUFFIX = ".tmp"
 BROKEN_SUFFIX = ".broken"
 
-REPLICA = "replica"
+LOCK, WAL, SNAP, REPLICA = "LOCK", "wal", "snap", "replica"
+OURS = frozenset({LOCK, WAL, SNAP})
 NOT_OURS = frozenset({"lost+found", REPLICA})
 """What a directory without a store may contain: it is the root of a file system, or is to become a replica."""
 
@@ -68,13 +69,13 @@ class DataDir:
         """Absolute, with links on the way resolved: changing the working directory or a link moves nothing."""
         root = Path(os.path.realpath(data_dir))
         if not wal_dir:
-            return cls(root, root / "wal")
+            return cls(root, root / WAL)
         parent, name = os.path.split(os.path.abspath(wal_dir))
         return cls(root, Path(os.path.realpath(parent), name))
 
     @cached_property
     def lock(self) -> Path:
-        return self.root / "LOCK"
+        return self.root / LOCK
 
     @cached_property
     def socket(self) -> Path:
@@ -82,7 +83,7 @@ class DataDir:
 
     @cached_property
     def snap(self) -> Path:
-        return self.root / "snap"
+        return self.root / SNAP
 
     @cached_property
     def db(self) -> Path:
@@ -102,7 +103,7 @@ class DataDir:
 
     @cached_property
     def replica_lock(self) -> Path:
-        return self.replica / "LOCK"
+        return self.replica / LOCK
 
     @cached_property
     def replica_seed(self) -> Path:
@@ -147,7 +148,7 @@ def is_in_a_store(folder: Path) -> bool:
     """Whether ``folder`` is a data directory, or one of the two directories in one."""
     return any(
         DataDir.at(root).lock.is_file() and DataDir.at(root).snap.is_dir()
-        for root in (folder, *([folder.parent] if folder.name in ("wal", "snap") else []))
+        for root in (folder, *([folder.parent] if folder.name in (WAL, SNAP) else []))
     )
 
 

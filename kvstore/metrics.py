@@ -3,12 +3,11 @@
     store = kvstore.open("data", metrics=True)
     print(store.metrics())                                # the text format, without a server
     registry.register(kvstore.metrics.collector(store))   # or into a registry of your own
-    registry.register(kvstore.metrics.collector(jobs=a, cache=b))     # several stores, told apart by a label ``store``
+    registry.register(kvstore.metrics.collector(jobs=a, cache=b))     # several stores, each with its label ``store``
 
-A store that is closed is left out from then on.
-Numbers that the store has anyway (sizes, revisions, counts) are read when asked for. Calls and durations have to be
-measured as they happen (``measuring``): they are there only with the option ``metrics``, and cover the process
-that was opened with it. Needs the package prometheus-client.
+A store that is closed is left out from then on. Numbers that the store has anyway (sizes, revisions, counts) are read
+when asked for. Calls and durations have to be measured as they happen (observe/measuring.py): they are there only with
+the option ``metrics``, and count from the opening of the store. Needs the package prometheus-client.
 """
 
 from __future__ import annotations

@@ -250,7 +250,7 @@ class ClampRequest(NamedTuple):
 
 
 class RenewAllRequest(NamedTuple):
-    """The time of every lease starts anew, also of those that are due."""
+    """Every lease starts over with its full TTL, also one that is due."""
 
 
 class RevisionRequest(NamedTuple):
@@ -285,23 +285,24 @@ class EntryRequest(NamedTuple):
 class RowsRequest(NamedTuple):
     """Change rows that the store only carries (``META_CARRIED``): users, members, a term.
 
-    ``decide`` is called where the request is planned, with the rows that there are, by name. It returns what becomes of
-    which rows (None: deleted), and the response; or raises why not. It changes nothing itself, and may be called twice.
+    ``decide`` is called when the request is planned, with the present rows by name. It returns the rows to change, by
+    name (None: deleted), and the response; or raises the reason to refuse. It changes nothing itself, and may be called
+    twice.
     """
 
     decide: Callable[[Mapping[bytes, bytes]], tuple[Mapping[bytes, bytes | None], Any]]
 
 
 class GuardedRequest(NamedTuple):
-    """A request that may be planned only if ``guard`` lets it through at that moment; it raises why not.
+    """A request that is planned only if ``guard`` lets it through at that moment; it raises the reason if not.
 
-    ``guard`` gets the request, the rows that are kept beside the keys, and what gives the keys of a lease.
+    ``guard`` gets the request, the rows that are kept beside the keys, and a function that gives the keys of a lease.
     """
 
     request: Any
     guard: Callable[[Any, Mapping[bytes, bytes], KeysOfLease], None]
     header_bytes: int = 0
-    """What saying whose it is adds to its size."""
+    """What the name of its user adds to its size."""
 
 
 class BarrierRequest(NamedTuple):
@@ -463,7 +464,7 @@ class Alarm(NamedTuple):
 
 
 class AlarmResponse(NamedTuple):
-    """``alarms``: what is raised now of those asked to be, or what was put out."""
+    """``alarms``: those of the request that are raised now, or that were cleared."""
 
     revision: int
     alarms: tuple[Alarm, ...]

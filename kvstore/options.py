@@ -165,7 +165,7 @@ class Options:
     """Writes are refused when the file system has less room than this; 0: off."""
     nospace_policy: str = "heals"
     """``heals``: writes are accepted again as soon as there is room; ``sticky``: once one was refused, what puts or
-    grants is refused until the alarm ``NOSPACE`` is put out by hand, also after a restart, as in etcd."""
+    grants is refused until the alarm ``NOSPACE`` is cleared by hand, also after a restart, as in etcd."""
 
     max_txn_ops: int = 128
     """The most operations in a transaction."""

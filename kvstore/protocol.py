@@ -137,7 +137,7 @@ class Engine(Protocol):
         """The alarms that are raised."""
 
     def raise_alarm(self, alarm: Alarm) -> None:
-        """Raise an alarm, if it is not raised."""
+        """Raise an alarm, unless it is raised already."""
 
     def disarm(self, alarm: Alarm) -> tuple[Alarm, ...]:
         """Clear an alarm. Returns the alarms that were cleared."""
@@ -167,7 +167,7 @@ class EmbeddedEngine(Engine, Protocol):
         what is durable."""
 
     def refresh(self) -> int:
-        """Move to the newest durable revision of another process that writes the store; the revision."""
+        """Move to the newest durable revision of the process that writes the store, and return it."""
 
     def check(self, request: Request) -> None:
         """Raise what refuses a request as it stands, whatever the store holds."""
@@ -211,7 +211,8 @@ class EmbeddedEngine(Engine, Protocol):
     def ask_soon(self, request: Request, notify: Notify, future: Any = None) -> Ticket | None:
         """Check a request and put it down, with a ticket: another thread plans it. Never waits.
 
-        None: not now, ``ask`` in a thread. Raises ``NoThread`` where there is no other thread.
+        Returns None if it cannot be put down now: call ``ask`` in a thread. Raises ``NoThread`` if there is no thread
+        to plan it.
         """
 
     def flush_soon(self) -> bool:
@@ -233,7 +234,7 @@ class EmbeddedEngine(Engine, Protocol):
     # --- what the store carries for a server of etcd's API: ``carried``, ``RowsRequest`` --
 
     def begin_term(self) -> int:
-        """Count that the store is served once more; the term of who serves it now."""
+        """Begin a new term: the store is served once more. Returns the term."""
 
     # --- upkeep -----------------------------------------------------------------------
 
@@ -280,7 +281,7 @@ _NEEDED = {"put_nowait": "submit"}
 
 
 def is_embedded(engine: Engine) -> bool:
-    """Whether it is a store in this process, which knows its revision and reads pages without asking anybody."""
+    """Whether it is a store in this process, which knows its revision and reads pages without asking a server."""
     return hasattr(engine, "page")
 
 

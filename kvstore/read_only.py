@@ -2,7 +2,7 @@
 
 Meanwhile another process may write the store: release log segments, replace the backend's file, write the very record
 that is being read. A look that meets such a thing is made again; real damage is still there at the next one. The same
-look is taken by a handle that moves (following.py) when the log does not go on where it stands.
+look is taken by a handle that moves (following.py) when the log does not continue where the handle is.
 
 Where a writer could not see this reader (``readers.ARE_SEEN``), the store's lock is held after all, and one that is
 open elsewhere is refused.
@@ -115,7 +115,7 @@ def _state_of(directory: DataDir, disk: Disk, backend: Backend, file: FileId | N
 
 
 def _check_known(directory: DataDir, kind: type[Backend]) -> None:
-    """Check a backend that may be a copy, and that nobody writes; a writer has checked its own when it opened it."""
+    """Check a backend that may be a copy, if no process writes it: a writer has checked it when it opened the store."""
     said = StoreLock.said(directory)
     if not said.place or not kind.persistent or not directory.db.is_file():
         return

@@ -13,7 +13,7 @@ The pid is that of the reader's own namespace, and only for display. Each lock b
 of its own ("open file description" locks), so closing other descriptors of the same folder does not release it.
 
 Only Linux is known to have such locks (``ARE_SEEN``). Elsewhere one process at a time has a store open, for reading or
-for writing, so there is nobody to be seen.
+for writing, so there is none to be seen.
 """
 
 from __future__ import annotations

@@ -67,7 +67,7 @@ logger = logging.getLogger("kvstore")
 FIRST_PAUSE_SECONDS, LAST_PAUSE_SECONDS = 0.002, 0.032
 """Between two attempts to lock a store that is in use. A lock that waited in the kernel could not be given up."""
 
-Engine: TypeAlias = "LocalEngine | ReadEngine"
+OpenedEngine: TypeAlias = "LocalEngine | ReadEngine"
 
 
 def open_engine(
@@ -76,11 +76,11 @@ def open_engine(
     disk: Disk | None = None,
     check: Callable[[], None] | None = None,
     make: Callable[[Core], LocalEngine] | None = None,
-) -> Engine:
+) -> OpenedEngine:
     """Open the store in ``data_dir``, creating it if the directory is absent or empty.
 
-    Waits up to ``lock_timeout_seconds`` for whoever has it open; ``check`` is called meanwhile, and may give up.
-    ``make``: another engine than the usual one, as a replica has.
+    Waits up to ``lock_timeout_seconds`` for another process that has it open; ``check`` is called meanwhile, and may
+    raise to give up. ``make`` makes another kind of engine than the usual one: a replica's.
     """
     deadline = time.monotonic() + options.lock_timeout_seconds
     pause_seconds = FIRST_PAUSE_SECONDS
@@ -103,9 +103,9 @@ def _open_engine(
     options: Options,
     disk: Disk,
     make: Callable[[Core], LocalEngine] | None,
-) -> Engine:
+) -> OpenedEngine:
     directory = DataDir.at(data_dir, options.wal_dir or None)
-    options = _held(directory, options)
+    options = _with_a_sound_archive(directory, options)
     if options.read_only:
         return open_read_only(directory, options, measured(disk, options))
     if make is None and directory.replica_mark.exists():
@@ -156,8 +156,8 @@ def measured(disk: Disk, options: Options) -> Disk:
     return MeasuredDisk(disk)
 
 
-def _held(directory: DataDir, options: Options) -> Options:
-    """The options with absolute paths. Raises ``BadOption`` for an archive that is one of the store's own folders."""
+def _with_a_sound_archive(directory: DataDir, options: Options) -> Options:
+    """The options, with ``archive_dir`` as an absolute path. Raises ``BadOption`` if that is a folder of a store."""
     if not options.archive_dir:
         return options
     archive = os.path.abspath(options.archive_dir)
@@ -320,8 +320,7 @@ def _recover(
 
 
 def timed(disk: Disk) -> Callable[[str], AbstractContextManager[None]]:
-    """What times background work: the disk, if it measures."""
-    """The timer of the metrics, if the disk has one."""
+    """What times background work: the metrics, if the disk measures."""
     measured = getattr(disk, "measured", None)
     return untimed if measured is None else measured.time
 

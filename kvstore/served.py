@@ -1,6 +1,6 @@
-"""A store on the network, as its user sees it: the interface of whoever serves one, and connects to one.
+"""A store on the network, as its user sees it: the interface of what serves one and connects to one.
 
-An entry of the group ``kvstore.network`` does. Ours (``etcd``) speaks etcd's API v3; nothing here knows how.
+An entry of the group ``kvstore.network`` has it. Ours (``etcd``) speaks etcd's API v3; nothing here knows how.
 
     serve          from a thread of its own
     serve_async    on the loop that is running
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 AnyStore: TypeAlias = "Store | AsyncStore"
 
 GRACE_SECONDS = 5.0
-"""How long calls under way may take to end, unless somebody says otherwise."""
+"""How long calls under way may take to end, unless the caller says otherwise."""
 
 
 class Server(Protocol):
@@ -36,7 +36,7 @@ class Server(Protocol):
     """Where clients connect to, each as ``http://127.0.0.1:2379``, with the port that was really taken."""
 
     def stop(self, grace_seconds: float = GRACE_SECONDS) -> None:
-        """Accept nothing new; let calls under way end, for so long; close every connection. Idempotent."""
+        """Accept nothing new; let calls under way end, for up to that long; close every connection. Idempotent."""
 
     def __enter__(self) -> Self: ...
 
@@ -68,7 +68,7 @@ class AsyncServer(Protocol):
 
 
 class Network(Protocol):
-    """Who serves stores, and asks servers."""
+    """Serves stores, and asks servers."""
 
     def serve(self, store: AnyStore, urls: str | Sequence[str], **options: Any) -> Server: ...
 
@@ -88,6 +88,6 @@ class Network(Protocol):
 
 
 def find_network(name: str = "etcd") -> Network:
-    """Who speaks that protocol; raises ``OpenError`` that lists what is installed."""
+    """What speaks that protocol; raises ``OpenError`` with a list of what is installed."""
     network: Network = plugins.find(plugins.NETWORK, name)()
     return network

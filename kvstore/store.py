@@ -161,7 +161,7 @@ class Reader:
         """The same keys as an iterator, in ascending order, all at one revision (``scan(...).revision``) however long
         it takes.
 
-        ``reverse``: the greatest key first. ``limit``: at most so many (0: all). ``keys_only``: without values. Holds
+        ``reverse``: the greatest key first. ``limit``: at most this many (0: all). ``keys_only``: without values. Holds
         one page in memory at a time. Iteration raises ``Compacted`` if a compaction passes the revision.
         """
         start, end = ops.key_range(key, range_end, prefix)
@@ -352,18 +352,20 @@ class Store(Reader):
         """
         if type(value) is not bytes:
             value = as_bytes("value", value)
-        lasting: float = 0
+        ttl_seconds: float = 0
         if ttl is not None:
-            lasting = seconds("ttl", ttl)
-        return self._engine.put(PutRequest(key, value, lease, prev_kv, ignore_value, ignore_lease), lasting)
+            ttl_seconds = seconds("ttl", ttl)
+        return self._engine.put(
+            PutRequest(key, value, lease, prev_kv, ignore_value, ignore_lease), ttl_seconds
+        )
 
     def put_many(
         self, items: Mapping[bytes, Data] | Iterable[tuple[bytes, Data]], *, lease: int = 0
     ) -> PutManyResponse:
-        """Put any number of keys, the last value of each: one revision, if that fits the limits of a transaction.
+        """Put any number of keys: in one revision, if they fit the limits of a transaction.
 
-        If not, they take several, in order, which the response tells (``revisions``); a failure then leaves the first
-        ones written. Raises as ``put``.
+        If not, they take several, in order (the response says how many), and a failure leaves the first ones written.
+        Of a key that is given twice, the last value counts. Raises as ``put``.
         """
         given = items.items() if isinstance(items, Mapping) else items
         puts: dict[bytes, bytes] = {}
@@ -375,7 +377,7 @@ class Store(Reader):
     def incr(self, key: bytes, by: int = 1) -> int:
         """Add to the key's value, a decimal number (``b"41"``; 0 if there is no such key), and return the sum.
 
-        Of several at the same time none is lost. A lease of the key stays. Raises ``BadArgument`` if it is no number.
+        Concurrent calls all count. A lease of the key stays. Raises ``BadArgument`` if the value is not a number.
         """
         ops.key_range(key, None, None)
         if not isinstance(by, int) or isinstance(by, bool):
@@ -386,7 +388,7 @@ class Store(Reader):
         """Begin a put, and return a ticket for it: ``wait(ticket)`` returns once it is durable.
 
         For many writes from one thread that share a sync. They take effect in the order in which they were begun; a
-        reader sees each once it is durable. A ticket that nobody waits for becomes durable all the same.
+        reader sees each once it is durable. A ticket becomes durable even if it is never waited for.
         """
         engine = embedded(self._engine, "put_nowait")
         ticket = engine.submit(PutRequest(key, as_bytes("value", value), lease))

@@ -5,7 +5,7 @@ A class of asynchronous twins is a list of these, so it cannot drift:
     range = threaded(Store.range)          -> await store.range(prefix=b"a")
 
     threaded    awaited; runs in the loop's executor
-    composed    awaited; runs in the loop's executor, whoever answers: for what takes several requests
+    composed    awaited; runs in the loop's executor, in any kind of store: for what takes several requests
     apart       awaited; runs in a thread of its own: for long work
     at_once     awaited; runs on the loop, because it never waits (``threaded`` unless the store is embedded)
     written     awaited; planned on the loop and durable when it returns (``awaited_writes``)

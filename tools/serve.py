@@ -40,7 +40,7 @@ from kvstore.network.serving import Serving
 from kvstore.network.tls import TLSSettings
 from kvstore.options import BadOption, Options
 from kvstore.recognition import backend_of
-from kvstore.recovery import Engine, open_engine
+from kvstore.recovery import OpenedEngine, open_engine
 from kvstore.served import GRACE_SECONDS
 from kvstore.store import Store
 
@@ -134,7 +134,7 @@ def check_all(directory: DataDir, options: Options) -> None:
     logger.info("verified", extra={"path": str(directory.root), **report.counts})
 
 
-def _opened(root: Path, options: Options) -> Engine:
+def _opened(root: Path, options: Options) -> OpenedEngine:
     """Tries again while the process before this one still holds the lock."""
     deadline = time.monotonic() + LOCK_PATIENCE_SECONDS
     is_told = False

@@ -5,7 +5,7 @@
     generations                 what the backend does not have yet
 
 ``latest`` is read before ``history``: a version that is superseded meanwhile comes twice. Rows that a compaction has
-still to remove come too: who needs to know groups them by key (``still_kept``).
+still to remove come too: a reader that must leave them out groups the rows by key.
 """
 
 from __future__ import annotations

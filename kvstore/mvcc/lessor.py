@@ -7,7 +7,7 @@ with ``renew`` an opening renews all of them.
 
 A put with a TTL grants its key a lease of its own, which ends when no key is left to it: a key that is refreshed for
 ever has one lease, not one for each put. Such a lease is known by its id, whose lower half spells "ttls"; no other
-lease gets such an id unless somebody asks for it.
+lease gets such an id unless a caller asks for it.
 """
 
 from __future__ import annotations

@@ -3,10 +3,10 @@
     first pass     counts rows and bytes; keeps the pages, as long as they are few
     later passes   hand out what was kept, or read the same revision again, a page at a time
 
-A page is encoded as soon as it is read, by whoever knows what it is for. Nothing is pinned between two pages, so a
+A page is encoded as soon as it is read, by a function of the caller's. Nothing is pinned between two pages, so a
 compaction that passes the revision ends a later pass with ``Compacted``.
 
-What is sorted otherwise than by key, or filtered, is read as a whole and kept (read.py): its order is only known then.
+An answer that is sorted by anything but the key, or descending, or filtered, is read as a whole and kept (read.py).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from kvstore.mvcc.validate import range_bounds
 
 PAGE_BYTES = 1 << 16
 FIRST_PAGE_ROWS = 16
-"""When nothing is known of their size."""
+"""Of the first page, when nothing is known of the rows' size."""
 PAGE_ROWS_MAX = 128
 """Rows may be larger than those of the page before: this bounds by how much one page can go wrong."""
 KEPT_BYTES = 8 << 20
@@ -48,7 +48,7 @@ class RangePages:
         self._check_readable = check_readable
         self._page_rows = FIRST_PAGE_ROWS
         self._kept: list[bytes] | None = None
-        """None: they are too many."""
+        """The encoded pages; None: they were too many to keep."""
         self.revision = header_revision
         """The newest, for the answer's header."""
         self.count = 0

@@ -256,9 +256,9 @@ class Planner:
         return draft.plan(TxnResponse(draft.revision, path.succeeded, responses))
 
     def _plain_puts(self, ops: tuple[Op, ...]) -> Plan | None:
-        """The plan of nothing but puts, without leases, of different keys: the usual large transaction, in one pass.
+        """The plan of puts of different keys, without leases: the usual large transaction, made in one pass.
 
-        None: these are others.
+        None if the ops are anything else.
         """
         plain = [op for op in ops if isinstance(op, PutRequest) and not (op[2] or op[4] or op[5])]
         keys = [op[0] for op in plain]
@@ -468,7 +468,7 @@ class Planner:
             raise CorruptCluster
         if self._nospace_is_sticky and NOSPACE.encode() in raised and _takes_room(request):
             refusal = QuotaExceeded()
-            refusal.add_note("the alarm NOSPACE is on, and stays until it is put out: `kvstore alarm disarm`")
+            refusal.add_note("the alarm NOSPACE is on, and stays until it is cleared: `kvstore alarm disarm`")
             raise refusal
 
     def _step(self, entry: bytes, response: Any, function: Callable[..., None], *arguments: Any) -> Plan:
@@ -501,7 +501,7 @@ class _Draft:
         self._above: State | None = None
         """The state with the changes on top, once a range has asked for it."""
         self._own: dict[int, set[bytes]] = {}
-        """The keys that are left to leases of a key's own, where that changes."""
+        """The keys that each touched lease of a key's own (lessor.py) is left with."""
 
     @property
     def revision(self) -> int:

@@ -44,7 +44,7 @@ def check_size(request: Write, max_bytes: int) -> None:
 
 
 def is_surely_small(puts: int, size_bytes: int, max_bytes: int) -> bool:
-    """Whether ``check_size`` passes so many puts, with keys and values of this size in all."""
+    """Whether ``check_size`` passes this many puts, with keys and values of ``size_bytes`` in all."""
     return size_bytes + _OVERHEAD_BYTES * (puts + 1) <= min(max_bytes, ROW_BYTES_MAX // 3)
 
 

@@ -144,7 +144,8 @@ class State:
         self.backend_revision = other.backend_revision
 
     def covered(self, index: int) -> None:
-        """The backend, written by another process, holds the entries up to ``index``: drop what is not needed for more.
+        """The backend, written by another process, holds the entries up to ``index``: drop the frozen generation if
+        that covers it, and freeze the active one as the next to be dropped.
 
         Readers find every entry in the generations that they take, or in the view that they open after that.
         """

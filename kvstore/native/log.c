@@ -38,7 +38,7 @@ static uint32_t u32_at(const uint8_t *at) {
     return (uint32_t)at[0] | (uint32_t)at[1] << 8 | (uint32_t)at[2] << 16 | (uint32_t)at[3] << 24;
 }
 
-/* The length field of a record of so many bytes, and the check of its header. */
+/* The length field of a record of ``record_bytes``, and the check of its header. */
 
 static int padding_of(uint64_t record_bytes) {
     return (int)(-record_bytes & 7);
@@ -72,8 +72,9 @@ static int take_place(PyObject *const *arguments, struct place *place) {
            place->seed <= UINT32_MAX && place->chain <= UINT32_MAX;
 }
 
-/* Make the frame around ``data_bytes`` bytes, which lie at ``data``, HEAD_BYTES_MAX after the begin of the room at
-   ``room``. They stay where they are: the frame begins just so far before them. Gives its begin, and its end. */
+/* Make the frame around the ``data_bytes`` bytes at ``data``, which stay where they are: there must be room for
+   HEAD_BYTES_MAX before them and TAIL_BYTES_MAX after them. Returns where the frame begins, and in ``end`` where it
+   ends. */
 static uint8_t *frame_around(uint8_t *data, size_t data_bytes, const struct place *place, uint32_t crc, uint8_t **end) {
     uint8_t head[HEAD_BYTES_MAX], *at = head, *begin;
     uint64_t record_bytes, length;

@@ -28,7 +28,7 @@
 #define FUNCTION(name) {#name, (PyCFunction)(void (*)(void))name, METH_FASTCALL | METH_KEYWORDS, NULL}
 #define END_OF_FUNCTIONS {NULL, NULL, 0, NULL}
 
-/* Whether there are just so many arguments, none of them by name. */
+/* Whether there are this many arguments, none of them by name. */
 #define ARE_POSITIONAL(expected) (count == (expected) && names == NULL)
 
 /* An int of 64 bits with its sign. False, with no exception set, for anything else (bool is something else). */
@@ -55,7 +55,7 @@ static inline PyObject *bytes_from(const uint8_t *at, Py_ssize_t size) {
     return PyBytes_FromStringAndSize((const char *)at, size);
 }
 
-/* Set an item of a new tuple; false, with the exception of whoever failed to make the item, if there is none. */
+/* Set an item of a new tuple. False, with an exception set, if there is no item: whatever was to make it has failed. */
 static inline int fill(PyObject *tuple, Py_ssize_t at, PyObject *item) {
     if (item == NULL) return 0;
     PyTuple_SET_ITEM(tuple, at, item);

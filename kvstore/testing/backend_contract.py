@@ -480,7 +480,7 @@ class BackendContract:
         assert (path.read_bytes() if path.exists() else b"") == before
 
     def test_it_names_its_libraries_and_its_readers(self, db: Backend) -> None:
-        """The versions of its libraries are text; nobody else reads a file that was just made."""
+        """The versions of its libraries are text; no other process reads a file that was just made."""
         assert all(name and version for name, version in self.backend.versions().items())
         assert db.foreign_readers() == []
 

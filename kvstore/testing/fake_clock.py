@@ -1,4 +1,4 @@
-"""A clock that stands still until it is advanced. Whatever has run out by then is gone when ``advance`` returns.
+"""A clock that stands still until it is advanced. What has run out by then is gone when ``advance`` returns.
 
     clock = FakeClock()
     store = kvstore.open_memory(clock=clock)
@@ -46,7 +46,7 @@ class FakeClock:
             self._call(self._followers)
 
     def jump(self, seconds: float) -> None:
-        """Set the clock, as somebody may set the system's: by more than an hour, or back, no time has passed."""
+        """Set the clock, as the system's may be set: by more than an hour, or back, no time has passed."""
         self.now_seconds += seconds
 
     def followed_by(self, read: Callable[[], object], follow: Callable[[], object]) -> None:

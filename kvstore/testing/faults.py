@@ -1,4 +1,4 @@
-"""Faults for the tests of programs that use a store: what a disk does to everybody on it, while a block runs.
+"""Faults for the tests of programs that use a store: what a disk does to every store on it, while a block runs.
 
     with disk_full():              # no room: what takes room is refused with DiskFull; reads and deletes go on
     with failed_sync():            # the next sync of a log fails: that store is poisoned, until it is opened again
@@ -50,7 +50,7 @@ def disk_full(free_bytes: int = 0) -> Iterator[None]:
 
 @contextmanager
 def failed_sync(number: int = 1, code: int = errno.EIO) -> Iterator[None]:
-    """Fail the ``number``-th sync of a log from here on, and all later ones, with the errno ``code``."""
+    """Have the ``number``-th sync of a log from here on, and all later ones, fail with the errno ``code``."""
     left = number
 
     def fail() -> None:
@@ -115,8 +115,8 @@ class Power:
 def power_cut(path: str | os.PathLike[str], at: int) -> Iterator[Power]:
     """Cut the power in the ``at``-th call that changes a file below ``path`` (0: at the end of the block).
 
-    The block ends there: whatever it raises once the power is off, is dropped. Stores that it opens at ``path`` lie on
-    this disk; any others must not be opened in it.
+    The block ends there: whatever it raises once the power is off is dropped. Every store that it opens is on this
+    disk, so it must open none outside ``path``.
     """
     disk = RecordingDisk(path, cut_at=at)
     try:

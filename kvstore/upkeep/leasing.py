@@ -129,7 +129,7 @@ class Leasing:
             self._writer.ask(ShiftRequest(downtime_ms))
 
     def renew(self) -> None:
-        """Policy ``renew``: all of them begin anew."""
+        """Policy ``renew``: every lease starts over with its full TTL."""
         if self._lessor.leases:
             self._writer.ask(RenewAllRequest())
 

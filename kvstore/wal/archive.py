@@ -25,7 +25,7 @@ from kvstore.errors import KVStoreError, OpenError, WrongStore
 from kvstore.files import Disk, FolderLock
 from kvstore.layout import NumberedFile
 from kvstore.wal import format as fmt
-from kvstore.wal import tail as recovery
+from kvstore.wal import tail
 from kvstore.wal.reader import SegmentReader
 
 _CHUNK_BYTES = 1 << 20
@@ -68,7 +68,7 @@ def _move(disk: Disk, path: Path, target: Path, check_open: Callable[[], None]) 
     except OSError as error:
         if error.errno != errno.EXDEV:
             raise
-        recovery.copy_file(disk, str(path), str(target), path.stat().st_size)
+        tail.copy_file(disk, str(path), str(target), path.stat().st_size)
         disk.sync_dir(target.parent)
         check_open()
         disk.remove(path)

@@ -2,8 +2,8 @@
 
     the frame after the last one read     eight zero bytes where it would begin: nothing has come
     the next segment                      there is none: nothing has come
-    a write that was not finished         whoever writes is at it, or was killed: look again for a while, and then only
-                                          if the file has changed
+    a write that was not finished         the writer is at it, or was killed: look again for a while, and then only if
+                                          the file has changed
 
 Answers "yes" too often rather than too rarely: reading on shows whether it is so.
 """

@@ -51,8 +51,9 @@ KINDS = {METADATA: "metadata", BATCH: "batch", CRC: "crc"}
 
 FORMAT_VERSION = 1
 MAX_RECORD_BYTES = 1 << 30
-FRAME_OVERHEAD_BYTES_MAX = 128  # what a frame and its batch add to the entries
 """The longest record: a bound on what a damaged length can make a reader allocate."""
+FRAME_OVERHEAD_BYTES_MAX = 128
+"""The most that a frame and the head of its batch add to the entries."""
 
 _U64 = Struct("<Q")
 _U32 = Struct("<I")

@@ -20,7 +20,7 @@ from kvstore.checksum import crc32c
 from kvstore.errors import Corruption, NotAStore
 from kvstore.files import Disk, disk_full_is_typed
 from kvstore.wal import format as fmt
-from kvstore.wal import tail as recovery
+from kvstore.wal import tail
 from kvstore.wal.bit_flip import Flip
 from kvstore.wal.reader import SegmentReader
 from kvstore.wal.replay import Replay, segments_from
@@ -127,13 +127,13 @@ def repair(
     set_aside(disk, plan.set_aside)
     if plan.path is not None and plan.path not in plan.set_aside:
         with SegmentReader(plan.path) as reader:
-            recovery.cut(disk, reader, plan.offset)
+            tail.cut(disk, reader, plan.offset)
     return plan
 
 
 def flip_back(disk: Disk, path: Path, flip: Flip) -> None:
     """Flip a bit back, after setting a copy of the segment aside."""
-    recovery.copy_file(disk, str(path), str(path) + layout.BROKEN_SUFFIX, path.stat().st_size)
+    tail.copy_file(disk, str(path), str(path) + layout.BROKEN_SUFFIX, path.stat().st_size)
     with SegmentReader(path) as reader:
         (byte,) = reader.read(flip.offset, 1)
     file = disk.open(path)
@@ -158,7 +158,7 @@ def _plan(wal_dir: Path, after_index: int, mark: fmt.Mark | None) -> Repair:
     with SegmentReader(replay.path) as reader:
         if reader.content_end(replay.end) == replay.end:
             return Repair(replay.last_index)
-        reason = f"{recovery.what_is_cut(reader, replay.end)}; opening the store cuts it too"
+        reason = f"{tail.what_is_cut(reader, replay.end)}; opening the store cuts it too"
     return Repair(replay.last_index, reason, True, Path(replay.path), replay.end)
 
 

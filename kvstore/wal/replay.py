@@ -19,7 +19,7 @@ from kvstore import layout, wire
 from kvstore.errors import Corruption, NotAStore, WrongStore
 from kvstore.files import Disk
 from kvstore.wal import format as fmt
-from kvstore.wal import tail as recovery
+from kvstore.wal import tail
 from kvstore.wal.bit_flip import Flip, find_flip
 from kvstore.wal.format import Batch, Mark, Metadata
 from kvstore.wal.reader import SegmentReader
@@ -164,7 +164,7 @@ class Replay:
 
     def _judge(self, reader: SegmentReader, bad: fmt.BadFrame, *, is_last: bool) -> None:
         """Cut a torn tail and return, or raise ``Corruption`` for damage."""
-        proof = recovery.why_damaged(reader, bad.offset) if is_last else "a later segment exists"
+        proof = tail.why_damaged(reader, bad.offset) if is_last else "a later segment exists"
         if proof and self._disk is None and is_last and reader.good_frame():
             return  # the writing process has finished it meanwhile
         if proof:
@@ -175,12 +175,12 @@ class Replay:
             logger.warning(
                 "%s: %s: %s at byte %d; cut after entry %d",
                 reader.path,
-                recovery.what_is_cut(reader, bad.offset),
+                tail.what_is_cut(reader, bad.offset),
                 bad.reason,
                 bad.offset,
                 self.last_index,
             )
-            recovery.cut(self._disk, reader, bad.offset)
+            tail.cut(self._disk, reader, bad.offset)
 
 
 def _hint(flip: Flip | None) -> str:

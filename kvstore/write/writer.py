@@ -287,8 +287,8 @@ class Writer:
     def _round(self, *, anyhow: bool = False) -> bool:
         """Serve one group: plan, log, publish, settle.
 
-        False: the log has to make room first. No other thread could repeat that, so a thread that signals can reach
-        leaves it alone, unless ``anyhow``.
+        Returns false, with the group planned, if the log has to make room first: that cannot be repeated after an
+        interruption, so the main thread leaves it to another, unless ``anyhow``.
         """
         if self.asked or self._decided is not None:
             self._plan_asked()
@@ -312,9 +312,9 @@ class Writer:
         del self._queue[: len(batch)]
 
     def _round_alone(self, ticket: Ticket) -> bool:
-        """A round for one ticket that nothing was asked before, without what serves a group.
+        """A round for one ticket that nothing was asked before, without the steps that only a group needs.
 
-        False: something is in the way, and the ticket is where the next round finds it, asked for or planned.
+        Returns false if something is in the way. The ticket is then where the next round finds it, asked or planned.
         """
         life, log, queue = self._life, self._log, self._queue
         with self.planning:
@@ -380,7 +380,7 @@ class Writer:
             raise life.write_refusal()
         plan = self.planner.decide(request)
         rest: Ticket | None = None
-        if plan.is_part:  # a piece is a write by itself, which nobody waits for
+        if plan.is_part:  # a piece is a write by itself, which no caller waits for
             rest, ticket = ticket, Ticket(request)
             rest.request = (
                 request.request if isinstance(request, GuardedRequest) else request
@@ -564,7 +564,7 @@ class Writer:
         self._refuse_rest()
 
     def _refuse_rest(self) -> None:
-        """Answer what was asked for too late. Whoever leads meanwhile looks again when it has let go."""
+        """Answer what was asked for too late. A thread that leads meanwhile looks again once it has stopped leading."""
         while self.asked and not holds(self._lead) and self._lead.acquire(blocking=False):
             try:
                 self._plan_asked()

@@ -78,7 +78,7 @@ class Writer:
     def _guarded(self, job: Callable[[], None]) -> None:
         try:
             job()
-        except BrokenPipeError:  # nobody is listening any more
+        except BrokenPipeError:  # the reader is gone
             os._exit(1)
         except BaseException:
             self.tell(failed=traceback.format_exc()[-3000:])

@@ -25,7 +25,7 @@ COMMAND = [sys.executable, "-m", "kvstore.tools.main"]
 
 
 def measured(arguments: list[str]) -> str:
-    """Seconds of CPU and megabytes of memory of a command; its output is read by nobody."""
+    """Seconds of CPU and megabytes of memory of a command, whose output is dropped."""
     with open(os.devnull, "wb") as nowhere:
         process = subprocess.Popen([*COMMAND, *arguments], stdout=nowhere, stderr=subprocess.PIPE)
         assert process.stderr is not None

@@ -38,7 +38,7 @@ WARM, COUNTED = 300, 1_000
 """Operations before the count begins (caches, and Python's specialized bytecode), and within it."""
 
 Run = Callable[[int], object]
-"""Does the operation so many times."""
+"""Does the operation as many times as it is told."""
 
 
 def key(number: int) -> bytes:
@@ -49,7 +49,7 @@ SOME_KEYS = [key(number * 7919) for number in range(KEYS)]
 """In no order, and made beforehand, so that making them is not counted."""
 
 
-# --- the operations: given an open store, a function that does so many ------------------------------------------------
+# --- the operations: given an open store, a function that does as many as it is told ----------------------------------
 
 
 def put(store: kvstore.Store) -> Run:

@@ -45,7 +45,7 @@ GRANT = header_block("/etcdserverpb.Lease/LeaseGrant")
 KEEP_ALIVE = header_block("/etcdserverpb.Lease/LeaseKeepAlive")
 
 PREPARED_CALLS = 10_000
-"""So many different ones, again and again."""
+"""This many different ones, again and again."""
 KEYS_PER_UPDATER = 4
 LEASE_SECONDS = 120
 WATCHED = b"/watched"
@@ -274,7 +274,7 @@ def fanout(job: Job) -> Result:
 
 
 def _open_watches(loop: Loop, line: Line, watches: int) -> MessageCounter:
-    """A stream with so many watches of one key; returns when all have begun."""
+    """A stream with this many watches of one key; returns when all have begun."""
     counter = MessageCounter()
     create = bytes_field(1, bytes_field(1, WATCHED))
     stream = loop.open(line, prepared(WATCH, create, last=False), counter.feed)

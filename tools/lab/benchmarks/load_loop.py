@@ -2,7 +2,7 @@
 
     Client.next -> call -> answer -> Client.heard -> Client.next -> ...      while the job goes on
 
-A stream that stays open is no call of a client's: whoever opened it hears of its bytes.
+A stream that stays open is not a call of a client's: the object that opened it hears of its bytes.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ class Loop:
         )
 
     def result(self, done: int, took: Sequence[float] = ()) -> dict[str, float]:
-        """What was measured, while so many operations were done."""
+        """What was measured, while ``done`` operations were carried out."""
         cost, done = self._cost, max(done, 1)
         result = {
             "done": float(done),

@@ -36,7 +36,7 @@ class Place:
         return path
 
     def copy_of(self, source: Path) -> Path:
-        """A copy of a directory that nobody has open; synced, because otherwise its user's first sync would do that."""
+        """A copy of a directory that is not open; synced, because otherwise its user's first sync would do that."""
         target = self.fresh(source.name)
         shutil.copytree(source, target, dirs_exist_ok=True)
         os.sync()

@@ -115,7 +115,7 @@ def idle(contest: Contest) -> None:
 def start(contest: Contest) -> None:
     """User and system time of a process from its start to its end, the median of five: bare Python, importing kvstore,
     a program that opens a store of 100,000 keys, gets one and closes, the command ``kvstore get``, the same programs
-    with peers, and ``etcdctl version``, which asks nobody."""
+    with peers, and ``etcdctl version``, which asks no server."""
     keys = contest.settings.count(KEYS)
     wanted = key(keys // 2).decode()
     python = [sys.executable, "-c"]

@@ -1,4 +1,4 @@
-"""Durable writes. A write that has returned is on disk, for everybody in these rows."""
+"""Durable writes. A write that has returned is on disk, with every contestant of these rows."""
 
 from __future__ import annotations
 
