@@ -49,7 +49,7 @@ import lmdb
 from kvstore.backend import Progress
 from kvstore.errors import Busy, Corruption, NotAStore, ReadOnly, StoreClosed, TooNew
 from kvstore.files import hand_over
-from kvstore.readers import HANDLE, FolderLock, ForeignReader, Readers, held, own_pid, view_byte
+from kvstore.readers import HANDLE, ByteLock, ForeignReader, Readers, held, own_pid, view_byte
 
 from .lmdb_errors import note_opened, typed
 from .lmdb_file import META_BYTES, Meta, has_magic, is_cut_short, read_meta, verify_pages
@@ -121,12 +121,12 @@ class LMDBBackend:
         self._pins: Pins | None = None
         """The views that the writer keeps open for readers in other processes."""
         self._reclaim_at = 0.0
-        self._handle: FolderLock | None = None
+        self._handle: ByteLock | None = None
         """The lock that marks this process as a reader of a file that another process may write."""
         self._fd = -1
         self._commit = 0  # the newest commit that this reader has seen
-        self._idle_locks: list[FolderLock] = []
-        self._view_locks: dict[weakref.ref[LMDBReadTx], FolderLock] = {}
+        self._idle_locks: list[ByteLock] = []
+        self._view_locks: dict[weakref.ref[LMDBReadTx], ByteLock] = {}
 
     # --- opening --------------------------------------------------------------------
 
@@ -319,7 +319,7 @@ class LMDBBackend:
         try:
             lock = self._idle_locks.pop()
         except IndexError:
-            lock = FolderLock(self.path.parent)
+            lock = ByteLock(self.path.parent)
         lock.take(view_byte(self._commit))
         self._view_locks[view] = lock
 

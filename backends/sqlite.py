@@ -48,7 +48,7 @@ from kvstore.errors import (
     WrongStore,
 )
 from kvstore.files import OSDisk, free_bytes, hand_over
-from kvstore.readers import FROZEN, HANDLE, WRITER, FolderLock, ForeignReader, Readers, held, own_pid
+from kvstore.readers import FROZEN, HANDLE, WRITER, ByteLock, ForeignReader, Readers, held, own_pid
 
 from .sqlite_file import (
     APPLICATION_ID,
@@ -103,7 +103,7 @@ class SQLiteBackend(BackendDefaults):
         self._idle: list[apsw.Cursor] = []  # one for each idle connection of a reader
         self._opened: os.stat_result | None = None  # the file that bore the name when it was opened
         self._is_replaced = False  # by a file of the same content: see ``settle``
-        self._role: FolderLock | None = None  # the lock that tells other processes what this one does
+        self._role: ByteLock | None = None  # the lock that tells other processes what this one does
         self._is_replaceable = False  # whether another process may replace this file
 
     # --- opening --------------------------------------------------------------------

@@ -31,7 +31,7 @@ from kvstore.model import (
     WatchRequest,
     prefix_end,
 )
-from kvstore.mvcc.validate import check_number
+from kvstore.mvcc.validate import check_int64
 
 
 def key_range(key: bytes | None, range_end: bytes | None, prefix: bytes | None) -> tuple[bytes, bytes]:
@@ -81,8 +81,8 @@ def _watch_start(start_revision: int, resume: tuple[int, int] | None) -> tuple[i
     if not isinstance(resume, tuple | list) or len(resume) != 2:
         raise TypeError(f"resume must be a watch's position (two numbers), not {resume!r}")
     revision, sub = resume
-    check_number("resume", revision)
-    check_number("resume", sub)
+    check_int64("resume", revision)
+    check_int64("resume", sub)
     return revision, sub
 
 

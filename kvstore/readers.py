@@ -56,8 +56,8 @@ class ForeignReader:
     """How many commits are newer than the oldest one it is reading now; -1: it is reading none."""
 
 
-class FolderLock:
-    """A descriptor of a directory, and a lock on at most one byte of it. Released with the object."""
+class ByteLock:
+    """A lock on at most one byte of a directory, and the descriptor it belongs to. Released with the object."""
 
     __slots__ = ("_byte", "_fd")
 
@@ -98,7 +98,7 @@ class Readers:
     """The locks of other processes on a folder."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder = FolderLock(folder)
+        self._folder = ByteLock(folder)
 
     def oldest(self) -> int | None:
         """The lowest commit that a view in another process may be reading; None if there are no views."""
@@ -161,9 +161,9 @@ def own_pid() -> int:
     return os.getpid() & ((1 << PID_BITS) - 1)
 
 
-def held(folder: Path, role: int) -> FolderLock:
+def held(folder: Path, role: int) -> ByteLock:
     """This process's lock in a role (``HANDLE``, ``FROZEN``, ``WRITER``), held until it is closed or dropped."""
-    lock = FolderLock(folder)
+    lock = ByteLock(folder)
     lock.take(role | own_pid())
     return lock
 

@@ -47,7 +47,7 @@ from kvstore.mvcc.pages import Encode, RangePages
 from kvstore.mvcc.plan import Planner, is_read_only
 from kvstore.mvcc.read import answer_range, difference, key_history, read_revision, scan_keys
 from kvstore.mvcc.schema import LATEST
-from kvstore.mvcc.validate import check_key, check_number, check_range, check_txn, range_bounds
+from kvstore.mvcc.validate import check_int64, check_key, check_range, check_txn, range_bounds
 from kvstore.observe.estimates import DefragmentEstimate, estimate_defragment
 from kvstore.observe.status import Health, Status, alarms_of, health_of, status_of
 from kvstore.shelter import Sheltered, import_sheltered, run_with_progress, sheltered
@@ -382,7 +382,7 @@ class ReadEngine(Reads):
 
     def lease_time_to_live(self, lease: int, keys: bool = False) -> LeaseTimeToLiveResponse:
         """Seconds left, and the attached keys on request."""
-        check_number("lease", lease)
+        check_int64("lease", lease)
         response: LeaseTimeToLiveResponse = self._answer(LeaseTimeToLiveRequest(lease, keys))
         return response
 

@@ -40,6 +40,8 @@ CHUNK_ROWS = 32
 RUN_ROWS = 512
 
 T = TypeVar("T")
+Rows = dict[bytes, bytes | None]
+"""The row at each key; None: there is none."""
 
 
 def write_now(state: State, now_ms: int) -> None:
@@ -67,10 +69,7 @@ def write_generation(backend: Backend, generation: Generation, now_ms: int, paus
 
 def _write_changes(tx: WriteTx, generation: Generation, pause: Pause) -> None:
     keys = _sorted_in_runs(list(generation.newest), pause)
-    before: dict[bytes, bytes | None] = {}
-    for some in _chunks(keys):
-        before.update(zip(some, tx.get_many(LATEST, some), strict=True))
-        pause()
+    before = _latest_rows(tx, keys, pause)
     now = dict(before)
     history: list[Row] = []
     changes: list[Row] = []
@@ -86,6 +85,20 @@ def _write_changes(tx: WriteTx, generation: Generation, pause: Pause) -> None:
     for some_rows in _chunks(changes):
         tx.put_many(CHANGES, some_rows, append=True)
         pause()
+    _write_latest(tx, keys, before, now, pause)
+
+
+def _latest_rows(tx: WriteTx, keys: list[bytes], pause: Pause) -> Rows:
+    """What ``latest`` has under ``keys``."""
+    found: Rows = {}
+    for some in _chunks(keys):
+        found.update(zip(some, tx.get_many(LATEST, some), strict=True))
+        pause()
+    return found
+
+
+def _write_latest(tx: WriteTx, keys: list[bytes], before: Rows, now: Rows, pause: Pause) -> None:
+    """Bring ``latest`` from the rows ``before`` to those of ``now``."""
     for some in _chunks(keys):
         tx.put_many(LATEST, [(key, row) for key in some if (row := now[key]) is not None])
         tx.delete_many(LATEST, [key for key in some if now[key] is None and before[key] is not None])
@@ -93,9 +106,7 @@ def _write_changes(tx: WriteTx, generation: Generation, pause: Pause) -> None:
 
 
 @native
-def table_rows(
-    changes: list[ChangedRow], now: dict[bytes, bytes | None], history: list[Row], named: list[Row]
-) -> None:
+def table_rows(changes: list[ChangedRow], now: Rows, history: list[Row], named: list[Row]) -> None:
     """Append the rows of changes for the tables ``history`` and ``changes``. ``now``: the row at each key, before and
     after.
     """

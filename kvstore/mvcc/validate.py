@@ -212,7 +212,7 @@ def _bytes(name: str, value: Any) -> None:
         raise wrong_type(name, value)
 
 
-def check_number(name: str, value: Any) -> None:
+def check_int64(name: str, value: Any) -> None:
     """Check for a signed 64-bit number before a plan begins: an error in the middle of one poisons the store."""
     if not isinstance(value, int) or isinstance(value, bool):
         raise TypeError(f"{name} must be an int, not {value!r:.80}")

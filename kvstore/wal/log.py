@@ -269,7 +269,7 @@ class Log:
         if len(frame) > fmt.MAX_RECORD_BYTES:
             raise RequestTooLarge
         if not writer.has_room(len(frame)):
-            with self._poisoned_by_the_disk():
+            with self._poisoned(but=DiskFull):
                 writer.make_room(len(frame))
         self.unfinished = writer, frame, writer.end, chain, mark, first + count - 1
         self.resume()
@@ -293,7 +293,7 @@ class Log:
         if self._closed or self._failure is not None:
             self._check_usable()
         writer, frame, start, chain, mark, last_index = unfinished
-        try:
+        try:  # as ``_poisoned``, without its generator: every write comes here
             writer.write(frame, start, chain, self._always)
         except BaseException as error:
             if is_disk_failure(error):
@@ -365,7 +365,7 @@ class Log:
             first_index=self.last_index + 1, created_ms=time.time_ns() // 1_000_000
         )
         path = str(self._wal_dir / layout.segment_name(metadata.cluster_id, metadata.first_index))
-        with self._poisoned_by_the_disk():
+        with self._poisoned(but=DiskFull):
             prepare_segment(self._disk, path, metadata, full.chain, self._options.wal_file_size_bytes)
             self._disk.rename(path + layout.TEMP_SUFFIX, path)
         self._begun = path, metadata, full.chain
@@ -491,21 +491,11 @@ class Log:
         return self._writer
 
     @contextmanager
-    def _poisoned(self) -> Iterator[None]:
-        """If a call of the disk fails inside, the state of the disk is unknown."""
+    def _poisoned(self, but: type[BaseException] | tuple[()] = ()) -> Iterator[None]:
+        """If a call of the disk fails inside, the state of the disk is unknown. ``but``: an error that does no harm."""
         try:
             yield
-        except BaseException as error:
-            if is_disk_failure(error):
-                self._failure = error
-            raise
-
-    @contextmanager
-    def _poisoned_by_the_disk(self) -> Iterator[None]:
-        """A full or unreachable disk has cost nothing; one that failed is in an unknown state."""
-        try:
-            yield
-        except DiskFull:
+        except but:
             raise
         except BaseException as error:
             if is_disk_failure(error):

@@ -35,7 +35,7 @@ from kvstore.model import (
 )
 from kvstore.mvcc.plan import is_read_only
 from kvstore.mvcc.size import check_size, is_surely_small
-from kvstore.mvcc.validate import check_delete, check_number, check_put, check_txn, plain_puts_bytes
+from kvstore.mvcc.validate import check_delete, check_int64, check_put, check_txn, plain_puts_bytes
 from kvstore.options import Options
 
 PUT_COST_BYTES = 256
@@ -72,7 +72,7 @@ def _put_with_ttl(request: PutWithTTLRequest, options: Options) -> int:
     ttl_seconds: object = request.ttl_seconds
     cost_bytes = _put(put, options) + GRANT_COST_BYTES
     if not isinstance(ttl_seconds, float):
-        check_number("ttl", ttl_seconds)
+        check_int64("ttl", ttl_seconds)
     elif not 0 < ttl_seconds < math.inf:
         raise BadArgument(f"ttl must be more than 0 seconds, not {ttl_seconds}")
     if put.lease or put.ignore_lease:
@@ -117,18 +117,18 @@ def _branch_cost(ops: tuple[Op, ...]) -> int:
 
 
 def _compact(request: CompactionRequest, _: Options) -> int:
-    check_number("revision", request.revision)
+    check_int64("revision", request.revision)
     return 0
 
 
 def _grant(request: LeaseGrantRequest, _: Options) -> int:
-    check_number("ttl", request.ttl)
-    check_number("lease", request.id)
+    check_int64("ttl", request.ttl)
+    check_int64("lease", request.id)
     return GRANT_COST_BYTES
 
 
 def _lease(request: LeaseRevokeRequest | LeaseKeepAliveRequest | LeaseTimeToLiveRequest, _: Options) -> int:
-    check_number("lease", request.id)
+    check_int64("lease", request.id)
     return 0
 
 

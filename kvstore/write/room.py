@@ -3,11 +3,10 @@
     used   = live bytes of the backend (free pages do not count) + bytes of changes waiting in memory
     a write of cost c is accepted if   used + c < quota   and   free bytes of the disk >= low-disk mark
 
-    cost   put: 256 + key + value · txn: the dearer branch, nested ones included · lease: 64 · anything else: 0
-
-Whatever costs nothing (reads, deletes, compaction, revoking a lease) is never refused here. The low-disk mark keeps
-room for its log records; if the disk is full all the same, there is the log's reserve (wal/writer.py), which a write
-that costs something may not touch. The decision comes before the write is planned, so a refused write leaves no trace.
+``admission.py`` says what a write costs. What costs nothing (reads, deletes, compaction, revoking a lease) is never
+refused here. The low-disk mark keeps room for its log records; if the disk is full all the same, there is the log's
+reserve (wal/writer.py), which a write that costs something may not touch. The decision comes before the write is
+planned, so a refused write leaves no trace.
 
 Nothing is dropped to make room unless the options say so: the past stays readable until it is compacted, and a store
 that forgot some of it by itself would break that. So there is a warning (``NearlyFull``, also logged) at ``WARN_SHARE``

@@ -20,7 +20,7 @@ from kvstore.backend import find_backend
 from kvstore.errors import Busy, StoreLocked
 from kvstore.mvcc.schema import TABLES
 from kvstore.offline.backend_move import move_backend
-from kvstore.readers import FROZEN, HANDLE, FolderLock, Readers, has_readers, held, view_byte
+from kvstore.readers import FROZEN, HANDLE, ByteLock, Readers, has_readers, held, view_byte
 from kvstore.store import Store
 from kvstore.verification import heal, verify
 from tests.harness.watching import open_store
@@ -321,7 +321,7 @@ def test_locks_name_the_oldest_view(tmp_path: Path) -> None:
     assert readers.oldest() is None
     locks = []
     for commit in (9, 4, 7, 4):
-        locks.append(FolderLock(tmp_path))
+        locks.append(ByteLock(tmp_path))
         locks[-1].take(view_byte(commit))
     assert [view.commit for view in readers.commits()] == [4, 7, 9]
     locks[1].close()

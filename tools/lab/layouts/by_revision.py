@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from kvstore.backend import Backend, ReadTx, Row, WriteTx
 from kvstore.keyvalue import row_keys, row_revision
-from kvstore.mvcc.checkpoint import _chunks, _sorted_in_runs
+from kvstore.mvcc.checkpoint import _chunks, _latest_rows, _sorted_in_runs
 from kvstore.mvcc.overlay import ChangedRow, Generation, overlay_slice
 from kvstore.mvcc.schema import (
     CHANGES,
@@ -123,10 +123,7 @@ def _revision(stored: bytes) -> tuple[int, int]:
 
 def _write(tx: WriteTx, generation: Generation, pause: Pause, inline_bytes: int) -> None:
     keys = _sorted_in_runs(list(generation.newest), pause)
-    before: dict[bytes, bytes | None] = {}
-    for some in _chunks(keys):
-        before.update(zip(some, tx.get_many(LATEST, some), strict=True))
-        pause()
+    before = _latest_rows(tx, keys, pause)
     now = {
         key: row if row is None or row[0] == POINTER else revision_key(*row_revision(row))
         for key, row in before.items()

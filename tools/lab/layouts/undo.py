@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from kvstore.backend import Backend, ReadTx, Row, WriteTx
 from kvstore.keyvalue import row_mod_revision, row_revisions
-from kvstore.mvcc.checkpoint import _chunks, _sorted_in_runs
+from kvstore.mvcc.checkpoint import _chunks, _latest_rows, _sorted_in_runs, _write_latest
 from kvstore.mvcc.overlay import ChangedRow, Generation, overlay_slice
 from kvstore.mvcc.schema import (
     CHANGES,
@@ -91,10 +91,7 @@ def _key_of(change: bytes) -> bytes:
 
 def _write(tx: WriteTx, generation: Generation, pause: Pause) -> None:
     keys = _sorted_in_runs(list(generation.newest), pause)
-    before: dict[bytes, bytes | None] = {}
-    for some in _chunks(keys):
-        before.update(zip(some, tx.get_many(LATEST, some), strict=True))
-        pause()
+    before = _latest_rows(tx, keys, pause)
     now = dict(before)
     ends: list[Row] = []
     changes: list[Row] = []
@@ -115,10 +112,7 @@ def _write(tx: WriteTx, generation: Generation, pause: Pause) -> None:
     for some_rows in _chunks(changes):
         tx.put_many(CHANGES, some_rows, append=True)
         pause()
-    for some in _chunks(keys):
-        tx.put_many(LATEST, [(key, row) for key in some if (row := now[key]) is not None])
-        tx.delete_many(LATEST, [key for key in some if now[key] is None and before[key] is not None])
-        pause()
+    _write_latest(tx, keys, before, now, pause)
 
 
 def _replay(state: State, first: int, last: int) -> Iterator[list[ChangedRow]]:
