@@ -50,15 +50,18 @@ class Chunk:
 
 @dataclass(frozen=True, slots=True)
 class SnapshotManifest:
-    """The snapshot that a generation begins with. ``time_ms``: when it was complete, so nothing in it is later."""
+    """The snapshot that a generation begins with."""
 
     cluster_id: int
     backend: str
     index: int
     revision: int
     time_ms: int
+    """When it was made, so nothing in it is later."""
     size_bytes: int
     chunks: tuple[Chunk, ...]
+    complete_at_ms: int = 0
+    """What the store had durably written by then is in it. 0: not said; then ``time_ms`` counts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,7 +252,7 @@ class Catalogue:
                 generation.damage.append(str(error))
         generation.pieces = joined(generation.snapshot, [p for each in manifests for p in each.pieces])
         generation.complete_at_ms = max(
-            [generation.snapshot.time_ms]
+            [generation.snapshot.complete_at_ms or generation.snapshot.time_ms]
             + [each.complete_at_ms for each in manifests if each.index <= generation.index]
         )
         return generation

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import logging
 import tempfile
-import threading
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
@@ -26,20 +25,24 @@ from kvstore.backup.catalogue import Catalogue
 from kvstore.backup.follower import Follower, Settings
 from kvstore.backup.restoring import remove_tree
 from kvstore.backup.sources import Copy
-from kvstore.bell import Gate
 from kvstore.core import BackupStatus
 from kvstore.errors import said_of
 from kvstore.files import OSDisk
+from kvstore.ongoing import Ongoing
 from kvstore.options import Options
 from kvstore.replica.endpoint import Endpoint
 from kvstore.replica.replica import RETRY_SECONDS_MAX, Replica
-from kvstore.shelter import begin, join
 
 logger = logging.getLogger("kvstore.backup")
 
 
-class ClusterFollower:
+class ClusterFollower(Ongoing):
     """Backs up a cluster to one target. Used as a ``Follower`` is."""
+
+    thread_name = "kvstore-backup"
+    logger = logger
+    waits = "the backup waits"
+    retry_seconds_max = RETRY_SECONDS_MAX
 
     def __init__(
         self,
@@ -51,6 +54,7 @@ class ClusterFollower:
         store_options: Mapping[str, Any],
     ) -> None:
         """``data_dir``: of the copy; empty: a temporary one. ``options``: of ``kvstore.connect``."""
+        super().__init__(settings.interval_seconds, settings.interval_seconds)
         self._temporary = (
             "" if data_dir else tempfile.mkdtemp(prefix="kvstore-copy-", dir=settings.work_dir or None)
         )
@@ -59,8 +63,6 @@ class ClusterFollower:
         self._following: Follower | None = None
         self._seeds = 0
         self._error = ""
-        self._stopping = Gate()
-        self._thread: threading.Thread | None = None
         try:
             self.replica = Replica(
                 partial(Endpoint, url, options),
@@ -104,48 +106,49 @@ class ClusterFollower:
 
     # --- by itself --------------------------------------------------------------------
 
-    def begin(self) -> None:
-        """Start a thread that steps until ``close``. Raises ``NoThread``."""
-        self._thread = begin(self.run, "kvstore-backup")
-
     def run(self) -> None:
         """Step until ``stop`` is called. What fails is tried again after longer and longer pauses.
 
         The replica goes on by itself, so that what the cluster compacts while the target is away is here by then.
         """
-        if self._stopping.is_open:
-            return
-        self.replica.begin()
-        wait_seconds = self._settings.interval_seconds
-        while not self._stopping.wait(wait_seconds):
-            if not self.replica.complete_at_ms:
-                continue
-            try:
-                self._ship()
-                self._error, wait_seconds = "", self._settings.interval_seconds
-            except Exception as error:
-                if self._error != said_of(error):
-                    logger.warning("the backup waits: %s", said_of(error))
-                self._error = said_of(error)
-                wait_seconds = min(2 * wait_seconds, RETRY_SECONDS_MAX)
+        if not self._stopping:
+            self.replica.begin()
+        super().run()
 
-    def stop(self) -> None:
-        """Have ``run`` end after its step."""
-        self._stopping.open()
+    def _take_step(self) -> None:
+        if not self.replica.complete_at_ms:
+            return  # nothing is claimed before all of it is here
+        try:
+            self._ship()
+            self._error = ""
+        except Exception as error:
+            self._error = said_of(error)
+            raise
 
     def close(self) -> None:
-        """End. If the last step succeeded, what has come from the cluster is brought to the target before."""
-        self.stop()
-        if self._thread is not None and self._thread is not threading.current_thread():
-            join(self._thread)
-            self._thread = None
+        """End. If the last step succeeded, what has come from the cluster is brought to the target before.
+
+        So it is if the thread was stopped before its first step.
+        """
+        self.end()
+        self.replica.end()
         try:
-            self.replica.stop()
+            if not self._error and (self._following is not None or self._was_begun):
+                self._last_step()
             if self._following is not None:
                 self._following.close()
         finally:
             self.replica.close()
             self._forget()
+
+    def _last_step(self) -> None:
+        if not self.replica.complete_at_ms:
+            return
+        try:
+            self._ship()
+        except Exception as error:
+            self._error = said_of(error)
+            logger.warning("the backup is not complete: %s", self._error)
 
     def _forget(self) -> None:
         if self._temporary:

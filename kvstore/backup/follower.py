@@ -35,13 +35,12 @@ from kvstore.backup.errors import WrongKey
 from kvstore.backup.keeping import HOUR_MS, Keep
 from kvstore.backup.pieces import Content, Gap, HeldLog, Place, read_pieces
 from kvstore.backup.sources import Source
-from kvstore.bell import Bell
 from kvstore.core import BackupStatus
 from kvstore.errors import WrongStore, said_of
 from kvstore.files import Disk, OSDisk, free_bytes
 from kvstore.following import sync_log
+from kvstore.ongoing import Ongoing
 from kvstore.options import check_bounds
-from kvstore.shelter import begin, join
 from kvstore.snapshot.reader import SnapshotInfo
 
 logger = logging.getLogger("kvstore.backup")
@@ -91,6 +90,7 @@ class _Draft:
     path: Path
     info: SnapshotInfo
     time_ms: int
+    complete_at_ms: int
     chunks: list[Chunk]
 
 
@@ -108,8 +108,13 @@ class _Going:
     """Those of the current part."""
 
 
-class Follower:
+class Follower(Ongoing):
     """Follows one store, to one target. ``step`` and ``close`` may be called from any thread."""
+
+    thread_name = "kvstore-backup"
+    logger = logger
+    waits = "the backup waits"
+    retry_seconds_max = RETRY_SECONDS_MAX
 
     def __init__(
         self,
@@ -120,6 +125,7 @@ class Follower:
         disk: Disk | None = None,
         now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
     ) -> None:
+        super().__init__(settings.interval_seconds, settings.interval_seconds)
         self._source = source
         self._shelf = shelf
         self._settings = settings
@@ -135,14 +141,11 @@ class Follower:
         self._complete_at_ms = 0
         self._revision = 0
         self._began_ms = now_ms()
-        self._claimed_at = 0.0
+        self._claimed_at = float("-inf")
         self._pruned_at = 0.0
         self._error = ""
         self._held_bytes = 0
         self._stepping = threading.Lock()
-        self._bell = Bell()
-        self._stopping = False
-        self._thread: threading.Thread | None = None
         source.watched_by.append(self.status)
 
     def status(self) -> BackupStatus:
@@ -301,11 +304,15 @@ class Follower:
             time_ms=draft.time_ms,
             size_bytes=draft.info.size_bytes,
             chunks=tuple(draft.chunks),
+            complete_at_ms=draft.complete_at_ms,
         )
         name = named.snapshot_manifest_name(draft.name)
         self._shelf.put_manifest(name, named.snapshot_content(manifest))
-        self._going = _Going(draft.name, manifest, None, 0, manifest.time_ms)
-        self._complete_at_ms = max(self._complete_at_ms, manifest.time_ms)
+        self._going = _Going(draft.name, manifest, None, 0, manifest.complete_at_ms)
+        self._complete_at_ms = max(self._complete_at_ms, manifest.complete_at_ms)
+        self._claimed_at = float(
+            "-inf"
+        )  # what was written beside the snapshot is claimed with the first look
         self._revision = max(self._revision, manifest.revision)
         self._drop_draft()
         logger.info("generation %s begins at revision %d", draft.name, manifest.revision)
@@ -314,8 +321,9 @@ class Follower:
         self._disk.make_dir(self._work)
         name = named.generation_name(self._now_ms(), os.urandom(4).hex())
         path = self._work / name
+        complete_at_ms = max(self._source.as_of_ms(self._now_ms()), 1)
         info = self._source.snapshot(path)
-        return _Draft(name, path, info, max(self._now_ms(), info.created_ms), [])
+        return _Draft(name, path, info, max(self._now_ms(), info.created_ms), complete_at_ms, [])
 
     def _drop_draft(self) -> None:
         self._draft = None
@@ -351,24 +359,8 @@ class Follower:
 
     # --- by itself --------------------------------------------------------------------
 
-    def begin(self) -> None:
-        """Start a thread that steps until ``close``. Raises ``NoThread``."""
-        self._thread = begin(self.run, "kvstore-backup")
-
-    def run(self) -> None:
-        """Step until ``stop`` is called. What fails is logged, and tried again after longer and longer pauses."""
-        retry_seconds = self._settings.interval_seconds
-        while not self._stopping:
-            before = self._error
-            try:
-                self.step()
-                retry_seconds = wait_seconds = self._settings.interval_seconds
-            except Exception as error:
-                if self._error != before:
-                    logger.warning("the backup waits: %s", said_of(error))
-                wait_seconds = retry_seconds
-                retry_seconds = min(2 * retry_seconds, RETRY_SECONDS_MAX)
-            self._wait(wait_seconds)
+    def _take_step(self) -> None:
+        self.step()
 
     def _wait(self, seconds: float) -> None:
         """Wait, and look at the log meanwhile as often as always: a segment must not go unseen."""
@@ -381,23 +373,14 @@ class Follower:
                     self._check_held()
                     self._held_bytes = self._log.released_bytes
 
-    def stop(self) -> None:
-        """Have ``run`` end after its step."""
-        self._stopping = True
-        self._bell.ring()
-
     def close(self) -> None:
         """End. If the last step succeeded, what is durable by now is brought to the target before.
 
         So it is if the thread was stopped before its first step: a process that ends at once has a backup, too.
         """
-        self.stop()
-        was_begun = self._thread is not None
-        if self._thread is not None and self._thread is not threading.current_thread():
-            join(self._thread)
-            self._thread = None
+        self.end()
         with self._stepping:
-            if not self._error and (self._going is not None or was_begun):
+            if not self._error and (self._going is not None or self._was_begun):
                 self._last_step()
             self._drop_draft()
             self._log.close()

@@ -27,11 +27,11 @@ from dataclasses import replace
 from typing import Any, cast
 
 from kvstore import layout
-from kvstore.bell import Bell
 from kvstore.core import ReplicaStatus
-from kvstore.errors import WrongStore, said_of
+from kvstore.errors import StoreClosed, WrongStore, said_of
 from kvstore.files import Disk, FileLock, OSDisk, hand_over
 from kvstore.layout import DataDir
+from kvstore.ongoing import Ongoing
 from kvstore.options import BadOption, Options, check_bounds
 from kvstore.recognition import backend_of
 from kvstore.recovery import open_engine
@@ -40,7 +40,6 @@ from kvstore.replica.engine import ReplicaEngine, replica_engine, replica_option
 from kvstore.replica.mark import Mark, locked
 from kvstore.replica.upstream import Behind, Costly, Seen, Upstream
 from kvstore.served import Server
-from kvstore.shelter import begin, join
 from kvstore.snapshot.building import check_target
 from kvstore.snapshot.restore import NewStore
 from kvstore.store import Store
@@ -55,8 +54,12 @@ Connect = Callable[[], Upstream]
 Serve = Callable[[Store], Server]
 
 
-class Replica:
+class Replica(Ongoing):
     """Follows one source, into one data directory. ``status``, ``stop`` and ``close`` may be called from any thread."""
+
+    thread_name = "kvstore-replica"
+    logger = logger
+    retry_seconds_max = RETRY_SECONDS_MAX
 
     def __init__(
         self,
@@ -77,6 +80,7 @@ class Replica:
         ``StoreLocked``, ``WrongStore`` (a store that is no replica, or another source's), and what opening does.
         """
         check_bounds("interval_seconds", interval_seconds, 0.01, 86_400)
+        super().__init__(pause_seconds=0, retry_seconds=RETRY_SECONDS)  # a step waits for what comes
         self._connect = connect
         self._source = os.fspath(source)
         self._interval_seconds = interval_seconds
@@ -87,6 +91,7 @@ class Replica:
         self._serve = serve
         self._disk = disk or OSDisk()
         self.directory = DataDir.at(data_dir)
+        self.waits = f"{self.directory.root} waits"
         self.seeds = 0
         """How often the store was made from scratch."""
         self.store: Store | None = None
@@ -103,10 +108,8 @@ class Replica:
         self._began_ms = _now_ms()
         self._tended_at = self._looked_at = float("-inf")
         self._error = ""
-        self._bell = Bell()
-        self._stopping = False
         self._stepping = threading.RLock()
-        self._thread: threading.Thread | None = None
+        self._is_closed = False
         self._lock = self._take()
         try:
             self._mark = self._own_mark()
@@ -231,8 +234,10 @@ class Replica:
     # --- one step ---------------------------------------------------------------------
 
     def step(self, timeout_seconds: float = 0.0) -> None:
-        """Take over what has come, or comes in time. Raises what either side raises."""
+        """Take over what has come, or comes in time. Raises what either side raises, and ``StoreClosed``."""
         with self._stepping:
+            if self._is_closed:
+                raise StoreClosed
             try:
                 self._step(timeout_seconds)
                 self._error = ""
@@ -336,23 +341,8 @@ class Replica:
 
     # --- by itself --------------------------------------------------------------------
 
-    def begin(self) -> None:
-        """Start a thread that steps until ``close``. Raises ``NoThread``."""
-        self._thread = begin(self.run, "kvstore-replica")
-
-    def run(self) -> None:
-        """Step until ``stop`` is called. What fails is logged, and tried again after longer and longer pauses."""
-        retry_seconds = RETRY_SECONDS
-        while not self._stopping:
-            before = self._error
-            try:
-                self.step(self._interval_seconds)
-                retry_seconds = RETRY_SECONDS
-            except Exception as error:
-                if self._error != before:
-                    logger.warning("%s waits: %s", self.directory.root, said_of(error))
-                self._bell.wait(retry_seconds)
-                retry_seconds = min(2 * retry_seconds, RETRY_SECONDS_MAX)
+    def _take_step(self) -> None:
+        self.step(self._interval_seconds)
 
     def status(self) -> ReplicaStatus:
         """How far it is. Asks nobody."""
@@ -376,18 +366,11 @@ class Replica:
         """0: it has not been reached yet."""
         return self._mark.source_cluster_id if self._mark is not None else 0
 
-    def stop(self) -> None:
-        """Have ``run`` end after its step."""
-        self._stopping = True
-        self._bell.ring()
-
     def close(self) -> None:
         """End, and close the store. Idempotent."""
-        self.stop()
-        if self._thread is not None and self._thread is not threading.current_thread():
-            join(self._thread)
-            self._thread = None
+        self.end()
         with self._stepping:
+            self._is_closed = True
             self._disconnect()
             try:
                 self._close_store()

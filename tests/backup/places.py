@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import itertools
+import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 import kvstore
-from kvstore import Store, backup
+from kvstore import Store, backup, shelter
 from kvstore.backup.catalogue import Catalogue
 from kvstore.backup.errors import NoSuchObject, TargetFailed
 from kvstore.backup.follower import Follower, Settings
@@ -114,6 +118,27 @@ class Time:
     def __call__(self) -> int:
         self.ms += 1
         return self.ms
+
+
+def held_back(monkeypatch: pytest.MonkeyPatch, name: str) -> Callable[[], None]:
+    """Threads of that name begin when what is returned is called, which waits for the end of one."""
+    gate, has_begun, begun = threading.Event(), threading.Event(), list[threading.Thread]()
+
+    def begin_late(thread: threading.Thread) -> None:
+        if thread.name == name:
+            gate.wait()
+            begun.append(thread)
+        thread.start()
+        if thread.name == name:
+            has_begun.set()
+
+    def let_go() -> None:
+        gate.set()
+        has_begun.wait()
+        begun[0].join()
+
+    monkeypatch.setattr(shelter, "_start", begin_late)
+    return let_go
 
 
 def follower(store: Store, place: Any, scratch: Path, now_ms: Time, **settings: Any) -> Follower:

@@ -5,19 +5,22 @@ from __future__ import annotations
 import re
 import shutil
 import threading
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 import kvstore
-from kvstore import Corruption, Store, WrongStore, backup, shelter
+from kvstore import Corruption, Store, WrongStore, backup
 from kvstore.backup.catalogue import Catalogue, Generation, SnapshotManifest
 from kvstore.backup.errors import NotCovered, TargetFailed, WrongKey
-from kvstore.backup.follower import prune
+from kvstore.backup.follower import Follower, Settings, prune
 from kvstore.backup.keeping import DAY_MS, HOUR_MS, Keep
+from kvstore.backup.sources import OpenStore
 from kvstore.options import BadOption
-from tests.backup.places import Place, Time, expected, follower, restored, write
+from kvstore.snapshot.reader import SnapshotInfo
+from tests.backup.places import Place, Time, expected, follower, held_back, restored, write
 from tests.harness.command_line import run_apart
 
 KEY = bytes(range(32))
@@ -420,27 +423,41 @@ def test_a_follower_is_closed_before_its_thread_has_begun(
     scratch: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It ends by itself once it begins, unwaited for; what was written is at the target all the same."""
-    place = Place()
-    gate, begun = threading.Event(), list[threading.Thread]()
-
-    def begin_late(thread: threading.Thread) -> None:
-        if thread.name != "kvstore-backup":
-            return thread.start()
-        gate.wait()
-        thread.start()
-        begun.append(thread)
-
-    monkeypatch.setattr(shelter, "_start", begin_late)
+    place, let_go = Place(), held_back(monkeypatch, "kvstore-backup")
     with open_store(scratch / "data") as store:
         write(store, 3)
         following = backup.new_follower(store, place, work_dir=str(scratch))
         following.begin()
         following.close()
         assert restored(place, scratch) == (store.revision, expected(store.revision))
-        gate.set()
-        while not begun:
-            pass
-        begun[0].join()
+        let_go()
+
+
+def test_what_was_written_beside_a_snapshot_is_not_claimed_with_it(scratch: Path) -> None:
+    """Whatever fails, and wherever: what the target is said to be complete up to is there."""
+
+    class Busy(OpenStore):
+        """A store that is written while its snapshot is taken."""
+
+        def snapshot(self, path: Path) -> SnapshotInfo:
+            info = super().snapshot(path)
+            write(self._store, 1)
+            wrote_at.append((now_ms(), self._store.revision))
+            return info
+
+    now_ms, wrote_at = Time(), list[tuple[int, int]]()
+    with open_store(scratch / "data") as store:
+        for fail_at in range(1, 12):
+            place, left = Place(fail_at), Place()
+            settings = Settings(work_dir=str(scratch))
+            with Follower(Busy(store), Catalogue(place), settings, now_ms=now_ms) as following:
+                with suppress(TargetFailed):
+                    following.step()
+                left.objects = dict(place.objects)
+                was_done = place.calls < fail_at
+            said = backup.status(left)
+            assert all(said.revision >= at for ms, at in wrote_at if ms <= said.complete_at_ms), fail_at
+        assert was_done
 
 
 def test_a_store_without_a_directory_cannot_be_followed(scratch: Path) -> None:

@@ -19,7 +19,7 @@ from kvstore.errors import Unavailable, WrongStore
 from kvstore.foreign import find_foreign
 from kvstore.served import Server
 from kvstore.store import Reader
-from tests.backup.places import Place
+from tests.backup.places import Place, held_back
 from tests.etcd.etcd_cluster import running_cluster
 from tests.etcd.etcd_servers import etcd
 from tests.etcd.etcd_servers import restore as etcd_restore
@@ -252,6 +252,25 @@ def test_a_killed_process_is_continued_by_the_next(source: Store, socket: str, t
     assert (said["revision"], said["generation"]) == (last, generation.name)
     assert restored(place, tmp_path, first) == rows(source, first)
     assert restored(place, tmp_path) == rows(source)
+
+
+def test_what_came_from_a_cluster_is_at_the_target_when_it_is_closed(
+    source: Store, socket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Even if the thread was stopped before it has begun; it ends by itself once it does."""
+    place, let_go = Place(), held_back(monkeypatch, "kvstore-backup")
+    last = write(source)
+    following = backup.new_follower(socket, place, data_dir=tmp_path / "copy")
+    assert isinstance(following, backup.ClusterFollower)
+    following.replica.catch_up()
+    following.begin()
+    following.close()
+    assert backup.status(place).revision == last
+    assert restored(place, tmp_path) == rows(source)
+    let_go()
+    with backup.new_follower(socket, place, data_dir=tmp_path / "copy") as another:
+        another.step()
+    assert len(backup.status(place).generations) == 1
 
 
 def test_a_target_that_is_away_gets_everything_later(source: Store, socket: str, tmp_path: Path) -> None:

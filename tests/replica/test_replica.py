@@ -13,10 +13,19 @@ import pytest
 
 import kvstore
 from kvstore import Store, replica
-from kvstore.errors import IsReplica, NotAStore, StoreLocked, Unavailable, Unsupported, WrongStore
+from kvstore.errors import (
+    IsReplica,
+    NotAStore,
+    StoreClosed,
+    StoreLocked,
+    Unavailable,
+    Unsupported,
+    WrongStore,
+)
 from kvstore.ops import get, put
 from kvstore.replica.replica import Replica
 from kvstore.testing.fake_clock import FakeClock
+from tests.backup.places import held_back
 from tests.etcd.etcd_servers import etcd, free_ports
 from tests.harness.cutting_proxy import CuttingProxy, Fault
 from tests.harness.mirrored import needs_etcd, rows, write
@@ -352,6 +361,22 @@ def test_a_crash_at_any_step_of_seeding_is_made_good(
                 dying.close()
             with replica.new_replica(socket, path) as following:
                 same(following, source)
+
+
+def test_a_closed_replica_takes_no_step(
+    source: Store, socket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither by hand nor by a thread that begins only then: the directory may be another's by now."""
+    let_go = held_back(monkeypatch, "kvstore-replica")
+    closed = replica.follow(socket, tmp_path / "replica")
+    closed.close()
+    with pytest.raises(StoreClosed):
+        closed.catch_up()
+    with replica.new_replica(socket, tmp_path / "replica") as following:
+        let_go()
+        assert closed.store is None
+        same(following, source)
+        closed.close()
 
 
 def test_a_killed_replica_goes_on_where_it_stood(source: Store, socket: str, tmp_path: Path) -> None:
