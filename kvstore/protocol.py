@@ -186,6 +186,10 @@ class EmbeddedEngine(Engine, Protocol):
     def history(self, key: bytes, first_revision: int = 0, last_revision: int = 0) -> Iterator[KeyValue]:
         """Kept versions of ``key``, oldest first; a delete shows as version 0."""
 
+    def past_keys(self, key: bytes, range_end: bytes, limit: int) -> list[bytes]:
+        """The first ``limit`` keys of a range that have a past: deleted ones, as long as anything of them is kept, and
+        live ones whose earlier versions are."""
+
     def diff(self, older: int, newer: int, key: bytes, range_end: bytes) -> Iterator[Change]:
         """Keys of a range that differ between two revisions, ascending."""
 

@@ -45,7 +45,7 @@ from kvstore.mvcc.changes import changed_keys
 from kvstore.mvcc.hashkv import hash_kv
 from kvstore.mvcc.pages import Encode, RangePages
 from kvstore.mvcc.plan import Planner, is_read_only
-from kvstore.mvcc.read import answer_range, difference, key_history, read_revision, scan_keys
+from kvstore.mvcc.read import answer_range, difference, key_history, past_keys, read_revision, scan_keys
 from kvstore.mvcc.schema import LATEST
 from kvstore.mvcc.validate import check_int64, check_key, check_range, check_txn, range_bounds
 from kvstore.observe.estimates import DefragmentEstimate, estimate_defragment
@@ -176,6 +176,17 @@ class Reads:
         compacted = self.state.compacted
         last = read_revision(last_revision, self.state.published, compacted)
         return self._guarded(key_history(self.state, key, first_revision, last, compacted))
+
+    def past_keys(self, key: bytes, range_end: bytes, limit: int) -> list[bytes]:
+        """The first keys of a range that have a past, the deleted ones among them."""
+        while True:
+            self.check_readable()
+            compacted = self.state.compacted
+            try:
+                return past_keys(self.state, *range_bounds(key, range_end), limit)
+            except Compacted:  # a compaction overtook it
+                if self.state.compacted == compacted:
+                    raise
 
     def diff(self, older: int, newer: int, key: bytes, range_end: bytes) -> Iterator[Change]:
         """The keys of a range that differ between two revisions, ascending."""

@@ -8,13 +8,15 @@ pushed down, so a limited range costs only its limit, and the count; any other s
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from itertools import islice
 from typing import Any
 
-from kvstore.backend import Row
+from kvstore.backend import ReadTx, Row
 from kvstore.errors import Compacted, FutureRevision
 from kvstore.keyvalue import KeyValue, KeyValues, encode_key_value, row_mod_revision, row_numbers
 from kvstore.model import Change, RangeRequest, RangeResponse, SortOrder, SortTarget
 from kvstore.mvcc.backwards import last_rows
+from kvstore.mvcc.overlay import Generation
 from kvstore.mvcc.schema import (
     HISTORY,
     LATEST,
@@ -23,6 +25,7 @@ from kvstore.mvcc.schema import (
     escape,
     history_key,
     parse_revision,
+    split_history_key,
 )
 from kvstore.mvcc.state import PAGE_ROWS, State
 from kvstore.mvcc.validate import range_bounds
@@ -218,6 +221,47 @@ def key_history(
         ended = end
     if ended and first_revision <= ended <= last_revision:
         yield KeyValue(key, mod_revision=ended)
+
+
+def past_keys(state: State, start: bytes, end: bytes | None, limit: int) -> list[bytes]:
+    """The first ``limit`` keys of [start, end) that have a past, ascending: a version that has ended is kept.
+
+    Deleted keys are among them. So are live ones, also some that were made since the last checkpoint. Costs a seek for
+    each key, however many versions it has. Raises ``Compacted`` if the store is compacted meanwhile.
+    """
+    compacted, published = state.compacted, state.published
+    generations, tx = state.look(compacted)
+    with tx:
+        found = _ended_keys(tx, start, end, limit, compacted)
+    for generation in generations:
+        keys = _changed_since(generation, start, end, compacted, published)
+        found.update(islice(keys, limit))
+    return sorted(found)[:limit]
+
+
+def _changed_since(
+    generation: Generation, start: bytes, end: bytes | None, compacted: int, published: int
+) -> Iterator[bytes]:
+    """The keys that were changed after ``compacted``, ascending."""
+    at = start
+    while keys := generation.keys(at, end, PAGE_ROWS):
+        for key in keys:
+            change = generation.at(key, published)
+            if change is not None and change[0] > compacted:
+                yield key
+        at = keys[-1] + b"\0"
+
+
+def _ended_keys(tx: ReadTx, start: bytes, end: bytes | None, limit: int, compacted: int) -> set[bytes]:
+    found = set[bytes]()
+    at, stop = escape(start) if start else b"", None if end is None else escape(end)
+    while len(found) < limit and (rows := tx.scan(HISTORY, at, stop, limit=1)):
+        key, ended, _ = split_history_key(rows[0][0])
+        past_all = escape(key) + REVISION_LIMIT
+        if ended > compacted or tx.scan(HISTORY, history_key(key, compacted + 1, 0), past_all, limit=1):
+            found.add(key)
+        at = past_all
+    return found
 
 
 def _lives(state: State, key: bytes, since: int) -> Iterator[tuple[bytes, int]]:

@@ -1,12 +1,14 @@
 """What the page shows of a served store: a table of questions by name, and the two things that it may write.
 
     about          numbers above all; which spans of keys may be read
-    children       the next level of the tree below a prefix: a seek for each branch, however much is in it
+    children       the next level of the tree below a prefix: two seeks for each branch, however much is in it
     find           keys whose names have all of some words: a stretch of the store at a time
     versions       those of a key, the newest first asked for, with their values as far as they are short
     value          more of one of them
     when           the time of day at which a revision was written, as far as the log has it
     differences    keys that differ between two revisions
+
+Tree and search have deleted keys, too, as long as a version of them is kept: keys that have a past, and are not there.
 
 Whatever reads spans of keys reads those that the caller may read, and shows nothing of the others. Values are decoded
 as ``kvstore inspect`` does.
@@ -14,12 +16,14 @@ as ``kvstore inspect`` does.
 
 from __future__ import annotations
 
+import heapq
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from itertools import islice
-from typing import Any
+from itertools import groupby, islice
+from operator import attrgetter
+from typing import Any, NamedTuple
 
 from kvstore.auth.permissions import Span
 from kvstore.errors import BadArgument, Code, TimeUnknown, Unsupported
@@ -42,6 +46,8 @@ from kvstore.ui.facts import fact, revision_facts
 from kvstore.ui.shown import key_id, key_of, lease_name, name_of, shown_value, unread_value
 
 SEPARATOR = b"/"
+GONE = "deleted; a version of it is kept"
+ALL_GONE = "all keys are deleted; a version of each is kept"
 CHILDREN_MAX = 200
 FOUND_MAX = 200
 DIFFERENCES_MAX = 500
@@ -143,55 +149,96 @@ def _level(
     engine: EmbeddedEngine, prefix: bytes, after: bytes, is_counted: bool, spans: list[Span]
 ) -> dict[str, Any]:
     """``is_counted``: with how many keys each branch has, as far as the budget lasts."""
-    children = _below(engine, prefix, after or prefix, SEPARATOR, spans)
+    children = _children_below(engine, prefix, after or prefix, spans)
     found = list(islice(children, CHILDREN_MAX + 1))
     end = time.monotonic() + (BUDGET_SECONDS if is_counted else 0)
-    nodes = [_node(engine, kv, branch, prefix, spans, end) for branch, kv in found[:CHILDREN_MAX]]
+    nodes = [_node(engine, child, prefix, spans, end) for child in found[:CHILDREN_MAX]]
     if len(found) <= CHILDREN_MAX:
         return {"nodes": nodes}
-    branch, kv = found[CHILDREN_MAX]
-    return {"nodes": nodes, "after": key_id(branch or kv.key)}
+    return {"nodes": nodes, "after": key_id(found[CHILDREN_MAX].name)}
 
 
-def _below(
-    engine: EmbeddedEngine, prefix: bytes, start: bytes, separator: bytes, spans: list[Span]
-) -> Iterator[tuple[bytes, KeyValue]]:
-    """The branches and keys right below a prefix, in order: (prefix of the branch, or nothing, and its first key)."""
+class _Child(NamedTuple):
+    """A key right below a prefix, or a branch, which is named by its own prefix."""
+
+    name: bytes
+    is_branch: bool
+    is_gone: bool
+    """The key is deleted; or all keys of the branch are."""
+
+
+def _children_below(
+    engine: EmbeddedEngine, prefix: bytes, start: bytes, spans: list[Span]
+) -> Iterator[_Child]:
+    """In order."""
+    live = _below(partial(_live_keys, engine), prefix, start, spans)
+    past = _below(partial(_past_keys, engine), prefix, start, spans)
+    both = heapq.merge(
+        (_Child(*child, False) for child in live), (_Child(*child, True) for child in past), key=_name_of
+    )
+    for _, same in groupby(both, key=_name_of):
+        yield next(same)  # the live one, where there is one
+
+
+_name_of = attrgetter("name")
+Keys = Callable[[Span, int], tuple[list[bytes], bool]]
+"""The first keys of a span, not more than some, and whether there are more."""
+
+
+def _live_keys(engine: EmbeddedEngine, span: Span, limit: int) -> tuple[list[bytes], bool]:
+    answer = engine.page(_range(span, limit=limit, keys_only=True))
+    return [kv.key for kv in answer.kvs], answer.more
+
+
+def _past_keys(engine: EmbeddedEngine, span: Span, limit: int) -> tuple[list[bytes], bool]:
+    request = _range(span)
+    keys = engine.past_keys(request.key, request.range_end, limit)
+    return keys, len(keys) == limit
+
+
+def _below(keys: Keys, prefix: bytes, start: bytes, spans: list[Span]) -> Iterator[tuple[bytes, bool]]:
+    """The branches and keys right below a prefix, in order, and whether it is a branch."""
     last: bytes = b""
     for span in within(spans, start, _end_of(prefix)):
         at: bytes | None = span[0]
         while at is not None:
-            answer = engine.page(_range((at, span[1]), limit=BATCH_KEYS, keys_only=True))
+            page, has_more = keys((at, span[1]), BATCH_KEYS)
             at = None
-            for kv in answer.kvs:
-                if last and kv.key.startswith(last):
+            for key in page:
+                if last and key.startswith(last):
                     continue
-                cut = kv.key.find(separator, len(prefix))
-                last = b"" if cut < 0 else kv.key[: cut + len(separator)]
-                yield last, kv
-            if answer.more:
-                at = _end_of(last) if last else answer.kvs[-1].key + b"\0"
+                cut = key.find(SEPARATOR, len(prefix))
+                last = b"" if cut < 0 else key[: cut + len(SEPARATOR)]
+                yield last or key, bool(last)
+            if has_more:
+                at = _end_of(last) if last else page[-1] + b"\0"
                 if at is not None and span[1] is not None and at >= span[1]:
                     at = None
 
 
 def _node(
-    engine: EmbeddedEngine, kv: KeyValue, branch: bytes, prefix: bytes, spans: list[Span], end: float
+    engine: EmbeddedEngine, child: _Child, prefix: bytes, spans: list[Span], end: float
 ) -> dict[str, Any]:
-    if not branch:
-        return {
-            "name": name_of(kv.key[len(prefix) :] or kv.key),
-            "title": name_of(kv.key),
-            "key": key_id(kv.key),
-        }
+    if not child.is_branch:
+        return _key_node(child.name, child.name[len(prefix) :], child.is_gone)
+    branch = child.name
     node = {"name": name_of(branch[len(prefix) :]), "title": name_of(branch), "prefix": key_id(branch)}
-    if time.monotonic() < end:
+    if child.is_gone:
+        node |= {"title": f"{name_of(branch)} ({ALL_GONE})", "numbers": "deleted", "gone": True}
+    elif time.monotonic() < end:
         count = sum(
             engine.range(_range(span, count_only=True)).count
             for span in within(spans, branch, _end_of(branch))
         )
         node["numbers"] = f"{count:,} key" + ("" if count == 1 else "s")
     return node | {"branch": True}
+
+
+def _key_node(key: bytes, shown: bytes, is_gone: bool) -> dict[str, Any]:
+    node: dict[str, Any] = {"name": name_of(shown or key), "title": name_of(key), "key": key_id(key)}
+    if is_gone:
+        node |= {"title": f"{name_of(key)} ({GONE})", "numbers": "deleted", "gone": True}
+    return node
 
 
 # --- search ----------------------------------------------------------------------------------------
@@ -210,14 +257,18 @@ def _found(engine: EmbeddedEngine, words: list[str], after: bytes, spans: list[S
         at: bytes | None = span[0]
         while at is not None:
             answer = engine.page(_range((at, span[1]), limit=limit))
-            at = answer.kvs[-1].key + b"\0" if answer.more else None
-            looked += len(answer.kvs)
+            live = [kv.key for kv in answer.kvs]
+            past, has_more = _past_keys(engine, (at, span[1]), limit)
+            ends = [keys[-1] + b"\0" for keys, more in ((live, answer.more), (past, has_more)) if more]
+            at = min(ends, default=None)
+            gone = set(past).difference(live)
+            keys = [key for key in sorted(gone.union(live)) if at is None or key < at]
+            looked += len(keys)
             is_light = sum(len(kv.value) for kv in answer.kvs) < SCAN_BYTES
             limit = min(2 * limit, SCAN_KEYS) if is_light else max(limit // 2, 1)
-            for kv in answer.kvs:
-                name = name_of(kv.key)
-                if all(word in name.lower() for word in words):
-                    nodes.append({"name": name, "key": key_id(kv.key)})
+            for key in keys:
+                if all(word in name_of(key).lower() for word in words):
+                    nodes.append(_key_node(key, key, key in gone))
             if at is not None and (len(nodes) >= FOUND_MAX or time.monotonic() >= end):
                 return {"nodes": nodes, "looked": looked, "after": key_id(at)}
     return {"nodes": nodes, "looked": looked}

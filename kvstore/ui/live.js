@@ -276,8 +276,7 @@ async function refreshTree() {
     const items = page.nodes.map((node) => {
       const known = old.get(nodeId(node));
       if (!known) return treeItem(node);
-      known.node = node;
-      if (node.numbers) known.querySelector(":scope > .row > .number").textContent = node.numbers;
+      tell(known, node);
       return known;
     });
     const isSame = items.length === list.children.length && items.every((each, at) => each === list.children[at]);
@@ -339,15 +338,22 @@ const views = {
     make("button", {type: "submit", id: "compare"}, "Compare"));
     if (!place.older) return [form];
     const rows = [], prefix = idOf(new TextEncoder().encode(place.under || ""));
-    const page = await read("differences", {older, newer, prefix});
-    for (const row of page.rows) {
-      const [before, now] = row.sizes;
-      rows.push([row.kind, keyButton(row.key, row.name, {from: older, to: newer, view: "changes", before: String(Number(newer) + 1)}),
-        (before === null ? "–" : bytes(before)) + " → " + (now === null ? "–" : bytes(now))]);
-    }
-    return [form, make("p", {class: "soft", id: "differ"}, `${counted(rows.length, "key")} differ`
-      + (page.after ? ", and more: name a longer beginning of keys to see them" : "")),
-    table("differences", [["", ""], ["key", "key"], ["size", "number"]], rows, "Nothing differs.")];
+    const shown = make("div", {id: "compared"});
+    const showMore = async (after) => {
+      const page = await read("differences", {older, newer, prefix, after});
+      for (const row of page.rows) {
+        const [before, now] = row.sizes;
+        rows.push([row.kind, keyButton(row.key, row.name, {from: older, to: newer, view: "changes", before: String(Number(newer) + 1)}),
+          (before === null ? "–" : bytes(before)) + " → " + (now === null ? "–" : bytes(now))]);
+      }
+      const more = page.after && make("button", {type: "button", class: "button", id: "more-differences",
+        click: () => showMore(page.after).catch((error) => more.replaceWith(make("p", {class: "wrong"}, error.message)))}, "Show more");
+      renew(shown, make("p", {class: "soft", id: "differ"}, page.after ? `The first ${counted(rows.length, "key")} that differ`
+        : `${counted(rows.length, "key")} ${rows.length === 1 ? "differs" : "differ"}`),
+      table("differences", [["", ""], ["key", "key"], ["size", "number"]], rows, "Nothing differs."), more);
+    };
+    await showMore();
+    return [form, shown];
   },
 
   async leases() {

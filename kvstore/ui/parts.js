@@ -91,11 +91,19 @@ const tree = byId("tree");
 
 function treeItem(node) {
   const item = make("li", {role: "treeitem", tabindex: "-1", "aria-expanded": node.branch ? "false" : undefined},
-    make("div", {class: node.gone ? "row gone" : "row", title: node.title || node.name},
-      make("span", {class: "mark", "aria-hidden": "true"}),
-      make("bdi", {class: "name"}, node.name), make("span", {class: "number"}, node.numbers || "")));
-  item.node = node;
+    make("div", {}, make("span", {class: "mark", "aria-hidden": "true"}), make("bdi", {class: "name"}, node.name),
+      make("span", {class: "number"})));
+  tell(item, node);
   return item;
+}
+
+/* What a node is now: where numbers were not asked for again, as before. */
+function tell(item, node) {
+  const row = item.firstChild, was = item.node;
+  row.className = node.gone ? "row gone" : "row";
+  row.title = node.title || node.name;
+  if (node.numbers !== undefined || !was || was.gone) row.lastChild.textContent = node.numbers || "";
+  item.node = node;
 }
 
 async function addChildren(list, node, after) {

@@ -142,29 +142,58 @@ LETTERS = st.binary(min_size=1, max_size=5).map(lambda key: bytes(b"/ab\xff"[byt
 ENDS = LETTERS | st.none()
 
 
-@given(st.sets(LETTERS, max_size=30), LETTERS | st.just(b""), st.lists(st.tuples(LETTERS, ENDS), max_size=3))
+LIVES = st.sampled_from(["live", "overwritten", "deleted", "forgotten"])
+"""What became of a key. Of one that is forgotten, nothing is kept since a compaction."""
+
+
+def live_through(store: kvstore.Store, lives: dict[bytes, str], *, is_checkpointed: bool) -> None:
+    for key, life in lives.items():
+        store.put(key, b"")
+        if life == "forgotten":
+            store.delete(key)
+    if lives:
+        store.compact(store.revision)
+    for key, life in lives.items():
+        if life == "overwritten":
+            store.put(key, b"again")
+        elif life == "deleted":
+            store.delete(key)
+    if is_checkpointed:
+        store.engine.checkpoint()
+
+
+@given(
+    st.dictionaries(LETTERS, LIVES, max_size=30),
+    LETTERS | st.just(b""),
+    st.lists(st.tuples(LETTERS, ENDS), max_size=3),
+    st.booleans(),
+)
 def test_the_tree_has_every_allowed_key_once(
-    keys: set[bytes], prefix: bytes, spans: list[tuple[bytes, bytes | None]]
+    lives: dict[bytes, str], prefix: bytes, spans: list[tuple[bytes, bytes | None]], is_checkpointed: bool
 ) -> None:
-    """The level below any prefix, for who may read any spans: what a walk through all their keys comes to."""
+    """The level below any prefix, for who may read any spans: what a walk through all their keys comes to, and which
+    keys are deleted, and which branches have no others."""
     allowed = merged((start, end) for start, end in spans if end is None or start < end)
-    expected: list[tuple[bytes, bytes]] = []
-    for key in sorted(keys):
-        if key.startswith(prefix) and any(
-            low <= key and (high is None or key < high) for low, high in allowed
-        ):
+    children: dict[bytes, bool] = {}
+    for key, life in sorted(lives.items()):
+        is_allowed = any(low <= key and (high is None or key < high) for low, high in allowed)
+        if key.startswith(prefix) and is_allowed and life != "forgotten":
             cut = key.find(b"/", len(prefix)) + 1
-            if not (cut and expected and expected[-1][0] == key[:cut]):
-                expected.append((key[:cut], key))
+            name = key[:cut] if cut else key
+            children[name] = children.get(name, True) and life == "deleted"
+    expected = list(children.items())
     with pytest.MonkeyPatch.context() as patch, kvstore.open_memory() as store:
         patch.setattr(ui_answers, "BATCH_KEYS", 2)
-        for key in keys:
-            store.put(key, b"")
-        found = ui_answers._below(store.engine, prefix, prefix, b"/", allowed)
-        assert [(branch, kv.key) for branch, kv in found] == expected
-        for start in [branch or key for branch, key in expected][1:2]:  # a page that goes on there
-            found = ui_answers._below(store.engine, prefix, start, b"/", allowed)
-            assert [(branch, kv.key) for branch, kv in found] == expected[1:]
+        live_through(store, lives, is_checkpointed=is_checkpointed)
+        found = ui_answers._children_below(store.engine, prefix, prefix, allowed)
+        assert [(child.name, child.is_gone) for child in found] == expected
+        for start in list(children)[1:2]:  # a page that goes on there
+            found = ui_answers._children_below(store.engine, prefix, start, allowed)
+            assert [(child.name, child.is_gone) for child in found] == expected[1:]
+        searched = ui_answers._found(store.engine, [], b"", [(b"", None)])["nodes"]
+        assert [(key_of(node["key"]), "gone" in node) for node in searched] == [
+            (key, life == "deleted") for key, life in sorted(lives.items()) if life != "forgotten"
+        ]
 
 
 def test_a_search_goes_through_all_keys(client: WebClient) -> None:
@@ -178,6 +207,26 @@ def test_a_search_goes_through_all_keys(client: WebClient) -> None:
         if not after:
             break
     assert found == [f"key-{number:04d}" for number in range(1200) if "9" in f"{number:04d}"]
+
+
+def test_deleted_keys_are_found_while_something_of_them_is_kept(client: WebClient) -> None:
+    """In the tree and by search, however many there are; not after a compaction; and only by who may read them."""
+    client.store.put_many([(b"/gone/%04d" % number, b"") for number in range(900)])
+    client.store.put(b"/here", b"")
+    client.store.delete(prefix=b"/gone/")
+    for _ in range(2):  # from memory, and from the backend
+        (branch, key) = read(client, "children", prefix="/").json["nodes"]
+        assert (branch["name"], branch["numbers"], branch["gone"]) == ("gone/", "deleted", True)
+        assert key == {"name": "here", "title": "/here", "key": "/here"}
+        answer = read(client, "find", words="gone 77").json
+        assert [node["name"] for node in answer["nodes"]] == [
+            f"/gone/{number:04d}" for number in range(900) if "77" in f"{number:04d}"
+        ]
+        assert answer["looked"] == 901 and all(node["gone"] for node in answer["nodes"])
+        client.store.engine.checkpoint()
+    client.store.compact(client.store.revision)
+    assert names(read(client, "children", prefix="/")) == ["here"]
+    assert read(client, "find", words="gone").json["nodes"] == []
 
 
 def test_versions_values_and_differences(client: WebClient) -> None:

@@ -105,11 +105,31 @@ def test_what_happens_appears(store: kvstore.Store, visit: Open) -> None:
     store.put(b"new <b>\xff", b"")
     store.delete(b"config")
     page.wait("document.querySelectorAll('#events tbody tr').length === 3")
-    page.wait(r"document.getElementById('tree').textContent === 'new <b>\\xff'")
+    page.wait(r"document.getElementById('tree').textContent === 'configdeletednew <b>\\xff'")
     assert [row.split("config")[0] for row in rows(page, "events") if "config" in row] == ["5deleted", "3put"]
     page.wait("document.getElementById('value-title').textContent.includes('deleted')")
     page.click("#events .link", "config")
     page.wait("location.hash.includes('view=changes')")
+
+
+def test_deleted_keys_can_be_looked_at(store: kvstore.Store, visit: Open) -> None:
+    """In the tree and by search, said to be deleted; with their past; and live again when they are made again."""
+    store.put_many([(b"old/a", b"was here"), (b"old/b", b"2"), (b"stays", b"1")])
+    store.delete(prefix=b"old/")
+    page = visit()
+    assert page.texts("#tree > .row, #tree > li > .row") == ["old/deleted", "stays"]
+    page.click("#tree .name", "old/")
+    page.wait("document.querySelectorAll('#tree .gone').length === 3")
+    page.click("#tree .name", "a")
+    page.wait("document.getElementById('value-title')?.textContent.includes('deleted')")
+    page.click("#versions .link", "2")
+    page.wait("document.getElementById('value')?.textContent === 'was here'")
+    store.put(b"old/a", b"back")
+    page.wait("document.querySelectorAll('#tree .gone').length === 1")
+    page.press("/")
+    page.type("OLD")
+    page.wait("document.getElementById('found').textContent === '2 of 3 keys'")
+    assert page.texts("#tree .gone") == ["old/bdeleted"]
 
 
 def test_the_page_goes_on_after_its_server_was_away(store: kvstore.Store, browser: Browser) -> None:
@@ -170,6 +190,19 @@ def test_two_revisions_are_compared(store: kvstore.Store, visit: Open) -> None:
     page.wait("document.getElementById('diff')")
     assert page.texts("#diff th") == [f"revision {older}", f"revision {newer - 1}"]
     assert [text[2:].strip() for text in page.texts("#diff td.del")] == ["generation: 1", "replicas: 1"]
+
+
+def test_a_comparison_goes_on_beyond_its_first_page(store: kvstore.Store, visit: Open) -> None:
+    """All that differ can be had, and until then it is said that there are more."""
+    store.put_many([(b"k%04d" % number, b"") for number in range(1100)])
+    page = visit(f"#tab=compare&older=1&newer={store.revision}")
+    page.wait("document.getElementById('differ')?.textContent === 'The first 500 keys that differ'")
+    for shown in (1000, 1100):
+        page.click("#more-differences")
+        page.wait(f"document.querySelectorAll('#differences tbody tr').length === {shown}")
+    assert page.text("#differ") == "1,100 keys differ"
+    assert rows(page, "differences")[-1].startswith("addedk1099")
+    assert page.evaluate("document.getElementById('more-differences')") is None
 
 
 def test_leases_and_metrics(store: kvstore.Store, visit: Open) -> None:
