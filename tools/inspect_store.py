@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
+from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any, cast
 
@@ -23,7 +24,7 @@ from kvstore.decoding.kubernetes import last_writer
 from kvstore.decoding.values import describe
 from kvstore.errors import KeyNotFound
 from kvstore.etcdpb.json import base64_text
-from kvstore.files import OSDisk
+from kvstore.files import Disk, OSDisk
 from kvstore.keyvalue import KeyValue
 from kvstore.snapshot.hash_state import worst
 from kvstore.snapshot.manifest import Member
@@ -66,6 +67,10 @@ HtmlOption = Annotated[
     Path | None,
     Option("--html", metavar="FILE", help="Write an HTML page that can be browsed offline."),
 ]
+
+
+PIECES_AT_ONCE = 10_000
+"""Of an HTML page, to a write."""
 
 
 def register(app: App) -> None:
@@ -637,20 +642,29 @@ def _written_json(name: str, written: Written) -> dict[str, Any]:
 
 
 def _write_page(settings: Settings, store: Store, path: Path, target: Path, separator: str) -> None:
-    """Write a file under a temporary name and rename it once it is complete."""
     from .inspection.page import render
 
     with progress_bar(f"walking {path.name}", "revisions") as progress:
         caution = settings.hash_check.caution if settings.hash_check is not None else ""
         wanted = argument_bytes(separator)
-        page = render(store, str(path), separator=wanted, caution=caution, progress=progress).encode()
-    disk = OSDisk()
+        pieces = render(store, str(path), separator=wanted, caution=caution, progress=progress)
+        size_bytes = _write_whole(OSDisk(), target, pieces)
+    write_line(f"{target}: {size_bytes} bytes")
+
+
+def _write_whole(disk: Disk, target: Path, pieces: Iterator[str]) -> int:
+    """Write a file under a temporary name and rename it once it is complete. Returns its size."""
     part = target.with_name(target.name + ".part")
     disk.remove(part)
-    file = disk.create(part)
+    file, size_bytes = disk.create(part), 0
     try:
-        file.pwrite(page, 0)
+        while data := "".join(islice(pieces, PIECES_AT_ONCE)).encode():
+            file.pwrite(data, size_bytes)
+            size_bytes += len(data)
+    except BaseException:
+        disk.remove(part)
+        raise
     finally:
         file.close()
     disk.rename(part, target)
-    write_line(f"{target}: {len(page)} bytes")
+    return size_bytes

@@ -66,12 +66,17 @@ def policy(names: tuple[str, ...], *, is_live: bool = False) -> str:
 
 def document(data: object, names: tuple[str, ...], *, is_live: bool = False, caution: str = "") -> str:
     """The document of these scripts, and of the data that they find in it. ``caution``: what stands above all of it."""
-    return _DOCUMENT.format(
-        policy=policy(names, is_live=is_live),
-        style=part("page.css"),
-        caution=f'<p class="caution" role="alert">{escape(caution)}</p>' if caution else "",
-        script=script(names),
-        data=embed_json(data),
+    before, after = around_data(names, is_live=is_live, caution=caution)
+    return before + embed_json(data) + after
+
+
+def around_data(names: tuple[str, ...], *, is_live: bool = False, caution: str = "") -> tuple[str, str]:
+    """A document without its data: what stands before it, and after."""
+    before, _, after = _DOCUMENT.partition("{data}")
+    told = f'<p class="caution" role="alert">{escape(caution)}</p>' if caution else ""
+    allowed = policy(names, is_live=is_live)
+    return before.format(policy=allowed, style=part("page.css"), caution=told), after.format(
+        script=script(names)
     )
 
 

@@ -14,5 +14,5 @@ def page_in(folder: Path) -> Path:
     with kvstore.open(folder / "store") as store:
         fill(store)
         target = folder / "page.html"
-        target.write_text(render(store, "<title>&amp; a store"))
+        target.write_text("".join(render(store, "<title>&amp; a store")))
     return target

@@ -266,7 +266,7 @@ def test_a_page_names_every_key_and_spreads_versions(tmp_path: Path) -> None:
             store.put(b"hot", b"%d" % number)
         for number in range(50):
             store.put(b"key-%02d" % number, b"v")
-        text = page.render(store, "title", keys_max=9)
+        text = "".join(page.render(store, "title", keys_max=9))
     match = re.search(r'<script type="application/json" id="data">(.*?)</script>', text)
     assert match is not None
     keys = {key["name"]: key for key in json.loads(match[1])["keys"]}

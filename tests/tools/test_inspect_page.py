@@ -39,7 +39,7 @@ def test_a_page_needs_nothing_from_elsewhere(tmp_path: Path) -> None:
 def test_a_caution_stands_above_all(tmp_path: Path) -> None:
     """As text."""
     with kvstore.open(tmp_path / "store") as store:
-        text = page.render(store, "title", caution="not <checked>")
+        text = "".join(page.render(store, "title", caution="not <checked>"))
     assert '<p class="caution" role="alert">not &lt;checked&gt;</p>' in text.partition("<main>")[0]
 
 
@@ -73,7 +73,7 @@ def test_values_beyond_what_a_page_can_hold_are_said_to_be_left_out(
     with kvstore.open(tmp_path / "store") as store:
         for number in range(4):
             store.put(b"%d" % number, b"0123456789")
-        text = page.render(store, "title")
+        text = "".join(page.render(store, "title"))
     match = re.search(r'<script type="application/json" id="data">(.*?)</script>', text)
     assert match is not None
     shown = [version for key in json.loads(match[1])["keys"] for version in key["versions"]]

@@ -3,20 +3,25 @@
 The page names every key. Of a large store it has the values of some: the largest, the most changed, and others at even
 distances, up to ``keys_max``; of a key with many versions it has some from the whole time, the newest among them. What
 is left out, of a long value too, the page says.
+
+It is made in pieces: in memory are the keys with their numbers, packed, and the values that are shown.
 """
 
 from __future__ import annotations
 
 import tempfile
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator
+from operator import attrgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from kvstore.backend import Progress
 from kvstore.mvcc.kept import Kept
-from kvstore.mvcc.schema import revision_key
+from kvstore.mvcc.schema import REVISION_BYTES, revision_key
 from kvstore.row_sort import RowSorter
 from kvstore.store import Store
-from kvstore.ui.document import SAVED, document
+from kvstore.ui.document import SAVED, around_data, embed_json
 from kvstore.ui.facts import Fact, fact, revision_facts
 from kvstore.ui.shown import lease_name, named, shown_value
 
@@ -47,8 +52,8 @@ def render(
     keys_max: int = KEYS_MAX,
     caution: str = "",
     progress: Progress | None = None,
-) -> str:
-    """The page of a store, which is walked twice: for its numbers, and for the values that the page shows.
+) -> Iterator[str]:
+    """The pieces of a store's page. It is walked twice: for its numbers, and for the values that the page shows.
 
     ``caution``: what stands above all of it.
     """
@@ -56,57 +61,88 @@ def render(
     found = survey(
         store, separator=separator, count=max(keys_max // 3, TOP_COUNT), visit=pages.add, progress=progress
     )
-    chosen = set(_choose(found, sorted(pages.keys), keys_max))
-    shown = _values(store, [pages.versions[key] for key in chosen])
-    ordered = sorted(pages.keys)
-    index = {key: number for number, key in enumerate(ordered)}
+    keys = pages.all_keys()
+    chosen = _choose(found, keys, keys_max)
+    shown = _values(store, (key for key in keys if key.key in chosen))
     data = {
         "title": title,
-        "facts": _facts(store, found, len(chosen), len(ordered)),
-        "keys": [_key(key, pages.keys[key], shown.get(key)) for key in ordered],
+        "facts": _facts(store, found, len(chosen), len(keys)),
         "separator": readable(separator),
         "growth": [
             {"revision": point.revision, "live": point.live_bytes, "kept": point.kept_bytes}
             for point in found.growth
         ],
         "top": {
-            "largest": _top(found.tops["largest"], index, "live_bytes"),
-            "hottest": _top(found.tops["most changed"], index, "changes"),
-            "wasteful": _top(found.tops["largest past"], index, "garbage_bytes"),
+            "largest": _top(found.tops["largest"], keys, "live_bytes"),
+            "hottest": _top(found.tops["most changed"], keys, "changes"),
+            "wasteful": _top(found.tops["largest past"], keys, "garbage_bytes"),
         },
     }
-    return document(data, SAVED, caution=caution)
+    before, after = around_data(SAVED, caution=caution)
+    yield before + embed_json(data).removesuffix("}") + ',"keys":['
+    for number, key in enumerate(keys):
+        yield ("," if number else "") + embed_json(_shown_key(key, shown.get(key.key, {})))
+    yield "]}" + after
+
+
+class _Key(NamedTuple):
+    """There may be millions."""
+
+    key: bytes
+    live_bytes: int
+    garbage_bytes: int
+    changes: int
+    revisions: bytes
+    """Of the versions that the page may show, one after the other."""
+
+    def split_revisions(self) -> list[bytes]:
+        return [self.revisions[at:][:REVISION_BYTES] for at in range(0, len(self.revisions), REVISION_BYTES)]
 
 
 class _Pages:
     """What a survey comes by, for the page: each key's numbers, and some of its versions."""
 
     def __init__(self, compacted: int) -> None:
-        self.keys: dict[bytes, KeyFacts] = {}
-        self.versions: dict[bytes, list[Version]] = {}
+        self._keys: list[_Key] = []
         self._compacted = compacted
-        self._step = 1
+        self._begin(b"")
+
+    def _begin(self, key: bytes) -> None:
+        self._key, self._facts, self._step = key, KeyFacts(), 1
+        self._revisions: list[bytes] = []
 
     def add(self, version: Version) -> None:
-        key = version.key
-        if key not in self.keys:
-            self.keys[key], self.versions[key], self._step = KeyFacts(), [], 1
-        facts, kept = self.keys[key], self.versions[key]
+        if version.key != self._key:
+            self._end()
+            self._begin(version.key)
+        facts, kept = self._facts, self._revisions
         if kept and (facts.changes - 1) % self._step:
             kept.pop()  # it was only there as the newest
         facts.add(version, self._compacted)
-        kept.append(version)
+        kept.append(revision_key(version.main, version.sub))
         if len(kept) > 2 * VERSIONS_MAX:
             self._step *= 2
             del kept[1::2]
 
+    def _end(self) -> None:
+        facts = self._facts
+        if facts.changes:
+            numbers = facts.live_bytes, facts.garbage_bytes, facts.changes
+            self._keys.append(_Key(self._key, *numbers, b"".join(self._revisions)))
 
-def _values(store: Store, chosen: list[list[Version]]) -> dict[bytes, Shown]:
+    def all_keys(self) -> list[_Key]:
+        """Ascending, once all versions are there."""
+        self._end()
+        return self._keys
+
+
+def _values(store: Store, chosen: Iterable[_Key]) -> dict[bytes, Shown]:
     """Some versions with their values, by key."""
     found: dict[bytes, Shown] = {}
     chars = 0
     with RowSorter(Path(tempfile.gettempdir())) as sorter:
-        sorter.add([(revision_key(v.main, v.sub), b"") for versions in chosen for v in versions])
+        for key in chosen:
+            sorter.add([(revision, b"") for revision in key.split_revisions()])
         for row in rows_of(store, Chosen(sorter)):
             version = _version(row, min(TEXT_CHARS_MAX, TEXTS_CHARS_MAX - chars))
             chars += len(version["text"])
@@ -121,16 +157,16 @@ def _version(row: Kept, chars_max: int) -> dict[str, Any]:
     return numbers | shown_value(row.value, chars_max)
 
 
-def _choose(found: Survey, keys: list[bytes], keys_max: int) -> set[bytes]:
+def _choose(found: Survey, keys: list[_Key], keys_max: int) -> set[bytes]:
     """The keys whose values the page shows."""
     if len(keys) <= keys_max:
-        return set(keys)
+        return {key.key for key in keys}
     share = max(keys_max // 3, 1)
     chosen = {key for name in ("largest", "most changed") for key, _ in found.tops[name].rows()[:share]}
     for key in keys[:: max(len(keys) // keys_max, 1)]:
         if len(chosen) >= keys_max:
             break
-        chosen.add(key)
+        chosen.add(key.key)
     return chosen
 
 
@@ -150,15 +186,17 @@ def _facts(store: Store, found: Survey, shown: int, keys: int) -> list[Fact]:
     return facts
 
 
-def _key(key: bytes, facts: KeyFacts, shown: Shown | None) -> dict[str, Any]:
-    versions = [version for _, version in sorted((shown or {}).items())]
-    return named(key) | {
-        "live": facts.live_bytes,
-        "garbage": facts.garbage_bytes,
+def _shown_key(key: _Key, shown: Shown) -> dict[str, Any]:
+    versions = [version for _, version in sorted(shown.items())]
+    return named(key.key) | {
+        "live": key.live_bytes,
+        "garbage": key.garbage_bytes,
         "versions": versions,
-        "more": facts.changes - len(versions),
+        "more": key.changes - len(versions),
     }
 
 
-def _top(top: Top, index: dict[bytes, int], number: str) -> list[list[int]]:
-    return [[index[key], getattr(facts, number)] for key, facts in top.rows()[:TOP_COUNT]]
+def _top(top: Top, keys: list[_Key], number: str) -> list[list[int]]:
+    """(place of the key, number) of the first."""
+    rows = top.rows()[:TOP_COUNT]
+    return [[bisect_left(keys, key, key=attrgetter("key")), getattr(facts, number)] for key, facts in rows]
