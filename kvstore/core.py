@@ -47,6 +47,10 @@ class BackupStatus:
     """The disk space of segments that the store has released and the target does not have yet."""
     error: str
     """Why the last step failed; empty: it did not."""
+    verified_at_ms: int = 0
+    """When the newest generation was restored and checked last, by whoever does that; 0: never."""
+    damage: str = ""
+    """What was found then; empty: all was well."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +93,12 @@ class ReadCore:
 
     @property
     def backup_errors(self) -> list[str]:
-        """Why backups, or the replica, have stopped moving: a line for each whose last step failed."""
-        backups = [f"the backup waits: {status.error}" for ask in self.backups if (status := ask()).error]
+        """Why backups, or the replica, have stopped moving, or are damaged: a line for each."""
+        found = [ask() for ask in self.backups]
+        backups = [f"the backup waits: {each.error}" for each in found if each.error]
+        backups += [
+            f"the backup was verified, and is damaged: {each.damage}" for each in found if each.damage
+        ]
         return backups + [f"the replica waits: {said.error}" for ask in self.follows if (said := ask()).error]
 
     @property

@@ -82,6 +82,11 @@ BACKUPS: dict[str, tuple[str, Callable[[BackupStatus], float]]] = {
     "kvstore_backup_revision": ("Newest revision in the backup.", lambda b: b.revision),
     "kvstore_backup_held_bytes": ("Released log kept until the backup has it.", lambda b: b.held_bytes),
     "kvstore_backup_failing": ("1: the last step failed.", lambda b: bool(b.error)),
+    "kvstore_backup_last_verified_timestamp_seconds": (
+        "When the backup was restored and checked last; 0: never.",
+        lambda b: b.verified_at_ms / 1000,
+    ),
+    "kvstore_backup_damaged": ("1: that found damage.", lambda b: bool(b.damage)),
 }
 """Only with a backup that goes on in this process; of several, the one that lags most."""
 REPLICA: dict[str, tuple[str, Callable[[ReplicaStatus], float]]] = {

@@ -22,6 +22,8 @@ if __name__ == "__main__" and not __package__:
     sys.exit()
 
 import signal
+import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -181,11 +183,15 @@ def status(
     ctx: Context,
     url: URL,
     max_lag: Annotated[str, Option(metavar="DURATION", help="Exit with 1 if the backup lags by more.")] = "",
+    max_unverified: Annotated[
+        str, Option(metavar="DURATION", help="Exit with 1 if it was not verified for longer.")
+    ] = "",
     key_file: KeyFile = None,
 ) -> None:
     """Show what can be restored, and how far the backup has come."""
     settings = Settings.of(ctx)
     limit_seconds = parse_duration(max_lag) if max_lag else None
+    unverified_limit_seconds = parse_duration(max_unverified) if max_unverified else None
     found = backup.status(url, key=_key(key_file))
     rows = [_facts(generation) for generation in found.generations]
     if settings.json:
@@ -194,6 +200,7 @@ def status(
                 "revision": found.revision,
                 "lag_seconds": round(found.lag_seconds, 3),
                 "last_success": shown(found.complete_at_ms) if found.generations else None,
+                "verified": asdict(found.verified) if found.verified else None,
                 "generations": rows,
                 "broken": [{"generation": each.name, "damage": each.reason} for each in found.broken],
             }
@@ -210,9 +217,23 @@ def status(
             )
         else:
             write_line("there is no complete backup there")
+        write_line(_verified(found.verified))
     is_late = limit_seconds is not None and not 0 <= found.lag_seconds <= limit_seconds
-    if is_late or found.broken or any(row["damage"] for row in rows):
+    checked_at_ms = found.verified.at_ms if found.verified else 0
+    is_unverified = (
+        unverified_limit_seconds is not None and time.time() - checked_at_ms / 1000 > unverified_limit_seconds
+    )
+    is_damaged = found.verified is not None and bool(found.verified.damage)
+    if is_late or is_unverified or is_damaged or found.broken or any(row["damage"] for row in rows):
         raise Exit(ExitCode.FAILED)
+
+
+def _verified(found: backup.Verified | None) -> str:
+    if found is None:
+        return "it was never verified: kvstore backup verify"
+    if found.damage:
+        return f"DAMAGED  verified {shown(found.at_ms)}: {found.damage}"
+    return f"verified {shown(found.at_ms)}, up to revision {found.revision}"
 
 
 def _facts(generation: backup.Generation) -> dict[str, Any]:

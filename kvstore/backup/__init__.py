@@ -28,7 +28,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from kvstore.backup.catalogue import Broken, Catalogue, Generation
+from kvstore.backup.catalogue import Broken, Catalogue, Generation, Verified
 from kvstore.backup.cluster import ClusterFollower
 from kvstore.backup.errors import NoSuchObject, NotCovered, TargetFailed, WrongKey
 from kvstore.backup.follower import Follower, Settings
@@ -58,6 +58,7 @@ __all__ = [
     "Status",
     "Target",
     "TargetFailed",
+    "Verified",
     "WrongKey",
     "follow",
     "follower",
@@ -136,17 +137,20 @@ class Status:
     """The last success: what was durable then is there. 0: nothing is."""
     lag_seconds: float
     """The time since; -1: there is no backup."""
+    verified: Verified | None
+    """The last verification; None: there was none."""
 
 
 def status(place: Place, *, key: bytes | None = None) -> Status:
     """What can be restored. Damage is in the answer. Raises ``TargetFailed``, ``WrongKey``, ``TooNew``."""
-    found = _shelf(place, key).contents()
+    shelf = _shelf(place, key)
+    found, verified = shelf.contents(), shelf.verified()
     generations = found.generations
     if not generations:
-        return Status([], found.broken, 0, 0, -1)
+        return Status([], found.broken, 0, 0, -1, verified)
     complete_at_ms = max(generation.complete_at_ms for generation in generations)
     lag_seconds = max(0.0, time.time() - complete_at_ms / 1000)
-    return Status(generations, found.broken, generations[-1].revision, complete_at_ms, lag_seconds)
+    return Status(generations, found.broken, generations[-1].revision, complete_at_ms, lag_seconds, verified)
 
 
 def restore(
@@ -181,7 +185,8 @@ def verify(
 ) -> Report:
     """Restore the newest generation, or that one, into a scratch directory, check every row, and remove it again.
 
-    What is damaged at the target is raised; what is wrong in the store that was restored is in the report.
+    What is damaged at the target is raised; what is wrong in the store that was restored is in the report. What came of
+    it is left at the target, for ``status``, and for whoever follows: to be done now and then, best on another machine.
     """
     return verify_from(_shelf(place, key), generation=generation, work_dir=work_dir)
 

@@ -4,6 +4,7 @@
     GENERATION/snapshot.json                its manifest, put last: with it the generation exists
     GENERATION/log/INDEX-RUN-NUMBER         pieces of the log's segments after the snapshot, each a run of whole records
     GENERATION/log-RUN-PART.json            their manifests, each put after the pieces that it names
+    verified.json                           what came of the last verification
 
 A generation is named for the time it was begun. The chunks in order are the snapshot file, byte for byte, and the
 pieces of a segment the segment: without encryption ``cat`` puts them together.
@@ -34,6 +35,7 @@ from kvstore.backup.targets import Target
 from kvstore.errors import Corruption, TooNew
 
 VERSION = 1
+_VERIFIED = "verified.json"
 _GENERATION = re.compile(r"(\d{8}T\d{9}Z-[0-9a-f]{8})/")
 _LOG_MANIFEST = re.compile(r"log-[0-9a-f]{8}-\d{6}\.json")
 T = TypeVar("T")
@@ -98,6 +100,17 @@ class LogManifest:
     index: int
     """The last entry that the claim covers."""
     pieces: tuple[Piece, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """What came of restoring the newest generation and checking every row of it."""
+
+    at_ms: int
+    revision: int
+    """The newest that was restored; 0: none could be."""
+    damage: str
+    """Empty: all was well."""
 
 
 @dataclass(slots=True)
@@ -186,6 +199,18 @@ class Catalogue:
             return decode(content)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise Corruption(f"not a manifest: {error!r}", name) from error
+
+    def put_verified(self, verified: Verified) -> None:
+        self.put_manifest(_VERIFIED, asdict(verified))
+
+    def verified(self) -> Verified | None:
+        """None: there is nothing of it that can be read."""
+        try:
+            return self._manifest(
+                _VERIFIED, lambda content: Verified(**{k: content[k] for k in Verified.__slots__})
+            )
+        except (NoSuchObject, Corruption):
+            return None
 
     def delete(self, generation: str) -> None:
         """Delete a generation: its manifest first, so that it is gone before it is incomplete."""

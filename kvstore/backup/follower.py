@@ -30,7 +30,15 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 from kvstore.backup import catalogue as named
-from kvstore.backup.catalogue import Catalogue, Chunk, Generation, LogManifest, Piece, SnapshotManifest
+from kvstore.backup.catalogue import (
+    Catalogue,
+    Chunk,
+    Generation,
+    LogManifest,
+    Piece,
+    SnapshotManifest,
+    Verified,
+)
 from kvstore.backup.errors import WrongKey
 from kvstore.backup.keeping import HOUR_MS, Keep
 from kvstore.backup.pieces import Content, Gap, HeldLog, Place, read_pieces
@@ -55,6 +63,8 @@ HEARTBEAT_SECONDS = 30.0
 RETRY_SECONDS_MAX = 60.0
 STALE_MS = 60_000
 PRUNE_SECONDS = 600.0
+VERIFIED_SECONDS = 600.0
+"""How often it is looked whether somebody has verified the backup."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,6 +153,8 @@ class Follower(Ongoing):
         self._began_ms = now_ms()
         self._claimed_at = float("-inf")
         self._pruned_at = 0.0
+        self._verified: Verified | None = None
+        self._verified_look_at = float("-inf")
         self._error = ""
         self._held_bytes = 0
         self._stepping = threading.Lock()
@@ -158,6 +170,8 @@ class Follower(Ongoing):
             lag_seconds=max(0, self._now_ms() - since_ms) / 1000,
             held_bytes=self._held_bytes,
             error=self._error,
+            verified_at_ms=self._verified.at_ms if self._verified else 0,
+            damage=self._verified.damage if self._verified else "",
         )
 
     # --- one step ---------------------------------------------------------------------
@@ -185,6 +199,8 @@ class Follower(Ongoing):
             self._begin()
             self._ship()
         self._prune()
+        if time.monotonic() - self._verified_look_at >= VERIFIED_SECONDS:
+            self._verified, self._verified_look_at = self._shelf.verified(), time.monotonic()
 
     def _resume(self) -> None:
         """Go on with the newest generation, if this log still continues it."""
@@ -273,6 +289,10 @@ class Follower(Ongoing):
     # --- a generation -----------------------------------------------------------------
 
     def _is_old(self, going: _Going) -> bool:
+        verified = self._verified
+        if verified is not None and verified.damage and verified.at_ms > going.snapshot.time_ms:
+            logger.error("a new generation begins, for the last is damaged: %s", verified.damage)
+            return True
         if going.place is None or going.place.last_index <= going.snapshot.index:
             return False
         if self._now_ms() - self._source.as_of_ms(self._now_ms()) > STALE_MS:

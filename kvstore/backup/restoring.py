@@ -9,8 +9,10 @@ that lies in no generation is refused; the nearest that can be had are named.
 
 from __future__ import annotations
 
+import logging
 import os
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -18,8 +20,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from kvstore import layout, verification
-from kvstore.backup.catalogue import Catalogue, Generation, Piece
-from kvstore.backup.errors import NotCovered
+from kvstore.backup.catalogue import Catalogue, Generation, Piece, Verified
+from kvstore.backup.errors import NotCovered, TargetFailed
 from kvstore.errors import Corruption
 from kvstore.files import Disk, OSDisk
 from kvstore.mvcc.schema import REVISION_END
@@ -27,6 +29,8 @@ from kvstore.options import Options, check_bounds
 from kvstore.snapshot.building import check_target
 from kvstore.snapshot.restore import TO_TIME_MAX, NewStore, Restored, restore
 from kvstore.verification.report import Report
+
+logger = logging.getLogger("kvstore.backup")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,9 +70,9 @@ def choose(generations: list[Generation], moment: Moment) -> Generation:
     return max(usable, key=lambda each: (each.snapshot.revision != moment.revision, *_age(each)))
 
 
-def _age(generation: Generation) -> tuple[int, int]:
+def _age(generation: Generation) -> tuple[int, int, str]:
     """Higher for a newer one: entries are numbered anew where the copy of a cluster was made anew, revisions never."""
-    return generation.snapshot.revision, generation.snapshot.index
+    return generation.snapshot.revision, generation.snapshot.index, generation.name
 
 
 def span(generation: Generation) -> str:
@@ -187,7 +191,25 @@ def verify_from(
     shelf: Catalogue, *, generation: str = "", work_dir: str | os.PathLike[str] = "", disk: Disk | None = None
 ) -> Report:
     """Restore a generation into a scratch directory and check every row of that; see ``kvstore.backup.verify``."""
-    disk = disk or OSDisk()
-    with scratch(disk, Path(work_dir or tempfile.gettempdir())) as folder:
-        made = restore_from(shelf, folder / "store", generation=generation, disk=disk)
-        return verification.verify(made.data_dir, deep=True, options=Options(backend=made.backend))
+    disk, revision, damage = disk or OSDisk(), 0, ""
+    try:
+        with scratch(disk, Path(work_dir or tempfile.gettempdir())) as folder:
+            made = restore_from(shelf, folder / "store", generation=generation, disk=disk)
+            revision = made.revision
+            report = verification.verify(made.data_dir, deep=True, options=Options(backend=made.backend))
+            damage = "; ".join(str(finding) for finding in report.findings[:3])
+            return report
+    except Corruption as error:
+        damage = str(error)
+        raise
+    finally:
+        if not generation and (revision or damage):
+            _leave(shelf, Verified(time.time_ns() // 1_000_000, revision, damage))
+
+
+def _leave(shelf: Catalogue, verified: Verified) -> None:
+    """Who verifies may not be allowed to write there."""
+    try:
+        shelf.put_verified(verified)
+    except TargetFailed as error:
+        logger.warning("what came of the verification could not be left with the backup: %s", error)

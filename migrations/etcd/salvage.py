@@ -128,6 +128,9 @@ class _Reading:
             warn(
                 "the SHA-256 at the end of the snapshot does NOT match: no value below is covered by a checksum"
             )
+            self._unread(
+                "bytes that have changed: the SHA-256 of the file shows that there are some, not which"
+            )
         else:
             warn(
                 "NO HASH WAS CHECKED: the file has no SHA-256 at its end (a copy of member/snap/db never has one; a "

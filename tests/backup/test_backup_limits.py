@@ -375,6 +375,54 @@ def test_pruning_leaves_what_is_kept_whole(scratch: Path) -> None:
         assert restored(place, scratch) == (store.revision, expected(store.revision))
 
 
+# --- verification -----------------------------------------------------------------------------
+
+
+def test_what_came_of_a_verification_is_known_to_all(scratch: Path) -> None:
+    """To who asks for the status, and to who follows: damage makes the store unhealthy, and a new generation."""
+    place, now_ms = Place(), Time()
+    now_ms.ms = 0  # times are those of the snapshots
+    with open_store(scratch / "data") as store, follower(store, place, scratch, now_ms) as following:
+        write(store, 50)
+        following.step()
+        assert backup.status(place).verified is None
+        assert backup.verify(place, work_dir=scratch).ok
+        good = backup.status(place).verified
+        assert good is not None and (good.revision, good.damage) == (store.revision, "")
+        (piece,) = [name for name in place.objects if name.endswith("/snapshot/000000")]
+        damaged = bytearray(place.objects[piece])
+        damaged[len(damaged) // 2] ^= 1
+        place.objects[piece] = bytes(damaged)
+        with pytest.raises(Corruption):
+            backup.verify(place, work_dir=scratch)
+        found = backup.status(place).verified
+        assert found is not None and "SHA-256" in found.damage
+
+    with open_store(scratch / "data") as store, follower(store, place, scratch, now_ms) as following:
+        following.step()
+        assert (following.status().verified_at_ms, following.status().damage) == (found.at_ms, found.damage)
+        assert any("is damaged" in reason for reason in store.health().reasons)
+        following.step()
+        assert len(backup.status(place).generations) == 2
+        assert backup.verify(place, work_dir=scratch).ok
+
+
+def test_who_verifies_needs_no_right_to_write(scratch: Path) -> None:
+    """The answer is the same; it is only not left there."""
+
+    class Shown(Place):
+        def put(self, name: str, data: bytes) -> None:
+            raise TargetFailed("write", name, PermissionError())
+
+    place, shown = Place(), Shown()
+    with open_store(scratch / "data") as store, follower(store, place, scratch, Time()) as following:
+        write(store, 10)
+        following.step()
+    shown.objects = place.objects
+    assert backup.verify(shown, work_dir=scratch).ok
+    assert backup.status(shown).verified is None
+
+
 # --- by itself --------------------------------------------------------------------------------
 
 

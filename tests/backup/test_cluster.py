@@ -269,8 +269,8 @@ def test_what_came_from_a_cluster_is_at_the_target_when_it_is_closed(
     assert restored(place, tmp_path) == rows(source)
     let_go()
     with backup.new_follower(socket, place, data_dir=tmp_path / "copy") as another:
-        another.step()
-    assert len(backup.status(place).generations) == 1
+        another.step()  # the directory is free
+    assert backup.status(place).revision == last
 
 
 def test_a_target_that_is_away_gets_everything_later(source: Store, socket: str, tmp_path: Path) -> None:

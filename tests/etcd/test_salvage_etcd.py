@@ -177,12 +177,13 @@ def test_a_cut_snapshot_becomes_a_sound_store(tmp_path: Path) -> None:
 
 
 def test_a_wrong_hash_is_said_loudly(tmp_path: Path) -> None:
-    """A flipped bit in a value leaves the tree as it is; the trailer does not match, and nothing is sure."""
+    """A flipped bit in a value leaves the tree as it is; the trailer does not match: nothing is sure, nor complete."""
     data = bytearray(truth().data)
     data[data.rindex(b" at 1501")] ^= 1
     found = salvaged(tmp_path, bytes(data))
     assert any("does NOT match" in warning for warning in found.warnings)
     assert not any(found.sure(key) for key in found.levels)
+    assert not found.is_complete and any("SHA-256" in line for line in found.unread)
 
 
 def test_a_target_that_exists_and_a_file_of_nothing_are_refused(tmp_path: Path) -> None:

@@ -41,6 +41,10 @@ ETCDS_GAUGES = {
 """They only grow, and are gauges in etcd as well."""
 
 
+BEGAN_SECONDS = 30 * 86_400.0
+"""The time of day of the first scrape: some rules are about days."""
+
+
 def own_rules() -> dict[str, str]:
     (group,) = yaml.safe_load((HERE / "alerts.yaml").read_text())["groups"]
     return {rule["alert"]: rule["expr"] for rule in group["rules"]}
@@ -74,7 +78,7 @@ class Scraped:
 
     def __init__(self, url: str) -> None:
         self._url = url
-        self._now = -STEP_SECONDS
+        self._now = BEGAN_SECONDS
         self.series = Series()
 
     def scrape(self) -> None:
@@ -182,6 +186,8 @@ FIRES: dict[str, dict[str, float]] = {
     "KvstoreLeasesPileUp": {"kvstore_leases": MANY},
     "KvstoreBackupLags": {"kvstore_backup_lag_seconds": MANY},
     "KvstoreBackupFails": {"kvstore_backup_failing": 1},
+    "KvstoreBackupDamaged": {"kvstore_backup_damaged": 1},
+    "KvstoreBackupNotVerified": {"kvstore_backup_last_verified_timestamp_seconds": 1},
 }
 """Which numbers make a rule fire. Rules about durations and calls are provoked in tests of their own."""
 
