@@ -44,7 +44,7 @@ from kvstore.backup.keeping import HOUR_MS, Keep
 from kvstore.backup.pieces import Content, Gap, HeldLog, Place, read_pieces
 from kvstore.backup.sources import Source
 from kvstore.core import BackupStatus
-from kvstore.errors import WrongStore, said_of
+from kvstore.errors import StoreClosed, WrongStore, said_of
 from kvstore.files import Disk, OSDisk, free_bytes
 from kvstore.following import sync_log
 from kvstore.ongoing import Ongoing
@@ -158,6 +158,7 @@ class Follower(Ongoing):
         self._error = ""
         self._held_bytes = 0
         self._stepping = threading.Lock()
+        self._is_closed = False
         source.watched_by.append(self.status)
 
     def status(self) -> BackupStatus:
@@ -179,6 +180,8 @@ class Follower(Ongoing):
     def step(self) -> None:
         """Bring the target up to what is durable now. Raises ``TargetFailed`` and what reading the store raises."""
         with self._stepping:
+            if self._is_closed:
+                raise StoreClosed("the backup is closed")
             try:
                 self._log.look()
                 self._step()
@@ -400,8 +403,10 @@ class Follower(Ongoing):
         """
         self.end()
         with self._stepping:
-            if not self._error and (self._going is not None or self._was_begun):
+            is_wanted = self._going is not None or self._was_begun
+            if is_wanted and not self._error and not self._is_closed:
                 self._last_step()
+            self._is_closed = True
             self._drop_draft()
             self._log.close()
         with suppress(ValueError):  # closed before

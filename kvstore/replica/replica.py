@@ -237,7 +237,7 @@ class Replica(Ongoing):
         """Take over what has come, or comes in time. Raises what either side raises, and ``StoreClosed``."""
         with self._stepping:
             if self._is_closed:
-                raise StoreClosed
+                raise StoreClosed("the replica is closed")
             try:
                 self._step(timeout_seconds)
                 self._error = ""

@@ -102,9 +102,15 @@ def test_the_command_follows_shows_restores_verifies_and_prunes(tmp_path: Path) 
     refused = run(tmp_path / "more", "backup", "restore", to, "--to-time", "2001-01-01", **given)
     assert refused.code == 3
     assert "revisions 21 to 41" in refused.err
+    unverified = run(data, "backup", "status", to, "--max-unverified", "1h", **given)
+    assert unverified.code == 1 and b"never verified" in unverified.out
     assert run(data, "backup", "verify", to, **given).code == 0
+    verified = run(data, "backup", "status", to, "--max-unverified", "1h", **given)
+    assert verified.code == 0 and b"up to revision 41" in verified.out
     assert run(data, "backup", "prune", to, "--keep", "1h", **given).out == b""
     name = next(path for path in Path(to).rglob("*") if path.parent.name == "log")
     os.truncate(name, 100)
     assert run(data, "backup", "verify", to, **given).code == 4
+    damaged = run(data, "backup", "status", to, **given)
+    assert damaged.code == 1 and b"DAMAGED" in damaged.out
     assert len(backup.status(to, key=bytes.fromhex("ab" * 32)).generations) == 1

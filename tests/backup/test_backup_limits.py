@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import kvstore
-from kvstore import Corruption, Store, WrongStore, backup
+from kvstore import Corruption, Store, StoreClosed, WrongStore, backup
 from kvstore.backup.catalogue import Catalogue, Generation, SnapshotManifest
 from kvstore.backup.errors import NotCovered, TargetFailed, WrongKey
 from kvstore.backup.follower import Follower, Settings, prune
@@ -477,6 +477,8 @@ def test_a_follower_is_closed_before_its_thread_has_begun(
         following = backup.new_follower(store, place, work_dir=str(scratch))
         following.begin()
         following.close()
+        with pytest.raises(StoreClosed):
+            following.step()
         assert restored(place, scratch) == (store.revision, expected(store.revision))
         let_go()
 
