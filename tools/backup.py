@@ -241,7 +241,7 @@ def _facts(generation: backup.Generation) -> dict[str, Any]:
         "generation": generation.name,
         "revisions": f"{generation.snapshot.revision}-{generation.revision}",
         "from": shown(generation.snapshot.time_ms),
-        "to": shown(generation.complete_at_ms),
+        "to": shown(generation.last_ms),
         "bytes": generation.snapshot.size_bytes + generation.log_bytes,
         "pieces": len(generation.pieces),
         "cluster_id": f"{generation.snapshot.cluster_id:016x}",

@@ -137,6 +137,11 @@ class Generation:
         return max(self.snapshot.index, self.pieces[-1].last_index if self.pieces else 0)
 
     @property
+    def last_ms(self) -> int:
+        """The newest time that it is about; without a log after the snapshot that of the snapshot, for people."""
+        return max(self.snapshot.time_ms, self.complete_at_ms)
+
+    @property
     def log_bytes(self) -> int:
         return sum(piece.end - piece.start for piece in self.pieces)
 

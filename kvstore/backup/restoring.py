@@ -78,7 +78,7 @@ def _age(generation: Generation) -> tuple[int, int, str]:
 def span(generation: Generation) -> str:
     return (
         f"revisions {generation.snapshot.revision} to {generation.revision} "
-        f"({shown(generation.snapshot.time_ms)} to {shown(generation.complete_at_ms)})"
+        f"({shown(generation.snapshot.time_ms)} to {shown(generation.last_ms)})"
     )
 
 
@@ -196,7 +196,7 @@ def verify_from(
         with scratch(disk, Path(work_dir or tempfile.gettempdir())) as folder:
             made = restore_from(shelf, folder / "store", generation=generation, disk=disk)
             revision = made.revision
-            report = verification.verify(made.data_dir, deep=True, options=Options(backend=made.backend))
+            report = verification.verify(made.data_dir, options=Options(backend=made.backend))
             damage = "; ".join(str(finding) for finding in report.findings[:3])
             return report
     except Corruption as error:

@@ -222,7 +222,11 @@ def _node(
     if not child.is_branch:
         return _key_node(child.name, child.name[len(prefix) :], child.is_gone)
     branch = child.name
-    node = {"name": name_of(branch[len(prefix) :]), "title": name_of(branch), "prefix": key_id(branch)}
+    node: dict[str, Any] = {
+        "name": name_of(branch[len(prefix) :]),
+        "title": name_of(branch),
+        "prefix": key_id(branch),
+    }
     if child.is_gone:
         node |= {"title": f"{name_of(branch)} ({ALL_GONE})", "numbers": "deleted", "gone": True}
     elif time.monotonic() < end:
