@@ -12,19 +12,17 @@ them written) change nothing yet.
 
 from __future__ import annotations
 
-import base64
 import logging
 import os
 import re
 import ssl
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
-from tempfile import NamedTemporaryFile
 from typing import Any
 
+from kvstore.network.revoked import revoked_serials
 from kvstore.options import BadOption
 
 logger = logging.getLogger("kvstore.network")
@@ -87,7 +85,7 @@ class TLS:
             if file
         ]
         self._seen = self._looks()
-        self._newest = new_context(settings)
+        self._newest, self._revoked = new_context(settings), revoked(settings)
         self.context = _OfTheMoment(ssl.PROTOCOL_TLS_SERVER)
         """For listeners."""
         self.context.newest = self._renewed
@@ -98,7 +96,7 @@ class TLS:
         if looks != self._seen:
             self._seen = looks
             try:
-                self._newest = new_context(self.settings)
+                self._newest, self._revoked = new_context(self.settings), revoked(self.settings)
                 logger.info("certificates were read anew", extra={"files": self._files})
             except BadOption as error:
                 logger.error("certificates stay what they were", extra={"error": str(error)})
@@ -118,6 +116,9 @@ class TLS:
     def refusal(self, certificate: Certificate | None) -> str:
         """Why a client is turned away after its handshake; empty: it is not."""
         hosts = self.settings.allowed_hostnames
+        serial = (certificate or {}).get("serialNumber", "")
+        if serial and int(serial, 16) in self._revoked:
+            return f"its certificate, serial number {serial}, is revoked"
         if not hosts or any(is_for(host, certificate or {}) for host in hosts):
             return ""
         return f"its certificate is for none of {', '.join(hosts)}"
@@ -152,23 +153,17 @@ def new_context(settings: TLSSettings) -> ssl.SSLContext:
     if settings.trusted_ca_file:
         _load(context.load_verify_locations, settings.trusted_ca_file)
         context.verify_mode = ssl.CERT_REQUIRED
-    if settings.crl_file:
-        _load(partial(_load_revoked, context), settings.crl_file)
-        context.verify_flags |= ssl.VERIFY_CRL_CHECK_LEAF
     return context
 
 
-def _load_revoked(context: ssl.SSLContext, file: str) -> None:
-    """Load a list of revoked certificates, PEM or DER. OpenSSL reads PEM alone."""
-    content = Path(file).read_bytes()
-    if b"-----BEGIN" in content:
-        context.load_verify_locations(file)
-        return
-    text = base64.encodebytes(content)
-    with NamedTemporaryFile(suffix=".pem") as pem:
-        pem.write(b"-----BEGIN X509 CRL-----\n" + text + b"-----END X509 CRL-----\n")
-        pem.flush()
-        context.load_verify_locations(pem.name)
+def revoked(settings: TLSSettings) -> frozenset[int]:
+    """The serial numbers of certificates of clients that do not count any more. Raises ``BadOption``."""
+    if not settings.crl_file:
+        return frozenset()
+    try:
+        return revoked_serials(Path(settings.crl_file).read_bytes())
+    except (OSError, ValueError) as error:
+        raise BadOption(f"{settings.crl_file} is no list of revoked certificates: {error}") from error
 
 
 def _load(load: Any, *files: str) -> None:

@@ -79,9 +79,9 @@ class Authority:
         )
         return made
 
-    def revoke(self, *pairs: Pair, encoding: Any = serialization.Encoding.PEM) -> str:
-        """A file with the list of what does not count any more."""
-        now = datetime.now(UTC)
+    def revoke(self, *pairs: Pair, encoding: Any = serialization.Encoding.PEM, days_ago: float = 0.0) -> str:
+        """A file with the list of what does not count any more, which is good for a day."""
+        now = datetime.now(UTC) - days_ago * DAY
         builder = (
             x509.CertificateRevocationListBuilder()
             .issuer_name(self._name)

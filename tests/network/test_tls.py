@@ -10,7 +10,9 @@ from typing import Any
 
 import pytest
 
+import kvstore
 from kvstore.files import OSDisk
+from kvstore.network.revoked import revoked_serials
 from kvstore.network.self_signed import self_signed
 from kvstore.network.tls import TLS, TLSSettings, common_name, is_for, openssl_name
 from kvstore.options import BadOption
@@ -62,6 +64,11 @@ def meet(tls: TLS, client_context: ssl.SSLContext, session: Any = None) -> tuple
 def names_of(side: Any) -> str:
     certificate = side.getpeercert()
     return common_name(certificate or {})
+
+
+def is_let_in(tls: TLS, server: Any) -> bool:
+    """What is decided after a handshake."""
+    return not tls.refusal(server.getpeercert())
 
 
 def test_a_client_meets_the_server_that_it_asked_for(authority: Authority, pair: Pair) -> None:
@@ -148,10 +155,7 @@ def test_a_revoked_certificate_is_turned_away(
 
     def arrives(who: Pair) -> bool:
         shown = client_of(authority.file, who, minimum_version=version, maximum_version=version)
-        try:
-            return names_of(meet(tls, shown)[0]) != ""
-        except ssl.SSLError:
-            return False
+        return is_let_in(tls, meet(tls, shown)[0])
 
     assert (arrives(alice), arrives(bob)) == (True, False)
     authority.revoke(alice)
@@ -169,9 +173,68 @@ def test_no_session_outlives_a_certificate(authority: Authority, pair: Pair, ver
     server, client = meet(tls, shown)
     server.write(b"x")  # in TLS 1.3 a session is known once something was read
     client.read(1)
+    assert is_let_in(tls, server)
     authority.revoke(alice)
-    with pytest.raises(ssl.SSLError):
-        meet(tls, shown, client.session)
+    assert not is_let_in(tls, meet(tls, shown, client.session)[0])
+
+
+def test_an_overdue_list_goes_on(authority: Authority, pair: Pair, tmp_path: Path) -> None:
+    """Who is on it is turned away, nobody else; an authority that has no list is none the worse."""
+    alice, bob = authority.sign("alice"), authority.sign("bob")
+    other = Authority(tmp_path, "other")
+    both = tmp_path / "both.pem"
+    both.write_bytes(Path(authority.file).read_bytes() + Path(other.file).read_bytes())
+    tls = TLS(settings_of(pair, trusted_ca_file=str(both), crl_file=authority.revoke(bob, days_ago=1000)))
+    arrives = [
+        is_let_in(tls, meet(tls, client_of(authority.file, who))[0])
+        for who in (alice, bob, other.sign("carol"))
+    ]
+    assert arrives == [True, False, True]
+
+
+def test_who_is_revoked_is_not_served(authority: Authority, pair: Pair) -> None:
+    """The connection is closed before anything is answered; others are served."""
+    alice, bob = authority.sign("alice"), authority.sign("bob")
+    with (
+        kvstore.open_memory() as store,
+        kvstore.serve(
+            store,
+            "https://127.0.0.1:0",
+            cert_file=pair.cert,
+            key_file=pair.key,
+            trusted_ca_file=authority.file,
+            crl_file=authority.revoke(bob, days_ago=2),
+        ) as server,
+    ):
+        url = server.endpoints[0]
+        with kvstore.connect(url, ca=authority.file, cert=alice.cert, key=alice.key) as client:
+            client.put(b"k", b"v")
+        with pytest.raises(kvstore.Unavailable):
+            kvstore.connect(url, ca=authority.file, cert=bob.cert, key=bob.key, timeout_seconds=0.5)
+
+
+def test_lists_of_several_authorities_count_together(authority: Authority, tmp_path: Path) -> None:
+    """In one file of PEM."""
+    (tmp_path / "other").mkdir()
+    other, bob, carol = Authority(tmp_path / "other"), authority.sign("bob"), authority.sign("carol")
+    lists = Path(authority.revoke(bob)).read_bytes()
+    assert revoked_serials(lists) == {bob.serial}
+    assert revoked_serials(Path(authority.revoke()).read_bytes()) == set()
+    assert revoked_serials(lists + Path(other.revoke(carol)).read_bytes()) == {bob.serial, carol.serial}
+
+
+def test_what_is_no_list_is_refused(authority: Authority, pair: Pair, tmp_path: Path) -> None:
+    """When the server starts, naming the file; wherever a list is cut off, too."""
+    broken = tmp_path / "broken.crl"
+    for content in (b"", b"noise", Path(authority.file).read_bytes()):
+        broken.write_bytes(content)
+        with pytest.raises(BadOption, match=r"broken\.crl is no list of revoked certificates"):
+            TLS(settings_of(pair, trusted_ca_file=authority.file, crl_file=str(broken)))
+    whole = Path(authority.revoke(pair, encoding=serialization.Encoding.DER)).read_bytes()
+    assert revoked_serials(whole) == {pair.serial}
+    for end in range(len(whole)):
+        with pytest.raises(ValueError, match="revoked certificates"):
+            revoked_serials(whole[:end])
 
 
 def test_a_client_s_certificate_must_be_for_an_allowed_host(authority: Authority, pair: Pair) -> None:
