@@ -17,6 +17,7 @@ from kvstore.clock import Clock
 from kvstore.files import Disk
 from kvstore.layout import DataDir
 from kvstore.life import Life
+from kvstore.mvcc.key_count import KeyCount
 from kvstore.mvcc.lessor import Lessor
 from kvstore.mvcc.state import State
 from kvstore.options import Options
@@ -90,6 +91,7 @@ class ReadCore:
     """Each tells of a continuous backup that this process makes."""
     follows: list[Callable[[], ReplicaStatus]] = field(default_factory=list)
     """Tells how far the store has followed its source, if it is a replica."""
+    keys: KeyCount = field(default_factory=KeyCount)
 
     @property
     def backup_errors(self) -> list[str]:

@@ -103,12 +103,27 @@ REPLICA: dict[str, tuple[str, Callable[[ReplicaStatus], float]]] = {
     "kvstore_replica_failing": ("1: the last step failed.", lambda r: bool(r.error)),
 }
 """Only of a replica."""
+NOW: dict[str, tuple[str, Callable[[Reads], float]]] = {
+    "etcd_debugging_mvcc_keys_total": (
+        "Keys; counted again once counting took a hundredth of the time.",
+        lambda e: e.key_count(),
+    ),
+    "etcd_debugging_mvcc_pending_events_total": (
+        "Events that wait for who watches.",
+        lambda e: e.hub.pending_events if e.hub is not None else 0,
+    ),
+}
+"""Gauges that are counted when asked for."""
 DONE: dict[str, tuple[str, Callable[[LocalEngine], float]]] = {
     "etcd_server_proposals_failed": (
         "Writes that were planned and did not reach the disk.",
         lambda e: e.writer.failed,
     ),
     "etcd_debugging_server_lease_expired": ("Leases that ran out.", lambda e: e.leasing.expired),
+    "etcd_debugging_mvcc_db_compaction_keys": (
+        "Rows that compaction deleted.",
+        lambda e: e.compaction.rows_deleted,
+    ),
     "kvstore_compaction_rows_deleted": ("Rows that compaction deleted.", lambda e: e.compaction.rows_deleted),
     "kvstore_defragmentations": ("Defragmentations.", lambda e: e.defragmenter.count),
 }
@@ -140,6 +155,7 @@ HISTOGRAMS = {
     "etcd_disk_backend_commit_duration_seconds": ("Checkpoints into the backend.", COMMIT),
     "etcd_disk_backend_defrag_duration_seconds": ("Defragmentations.", DEFRAGMENT),
     "etcd_disk_backend_snapshot_duration_seconds": ("Snapshots, verified.", SNAPSHOT),
+    "etcd_debugging_snap_save_total_duration_seconds": ("Snapshots, verified.", SNAPSHOT),
     "etcd_server_snapshot_save_total_duration_seconds": ("Snapshots, verified.", SNAPSHOT),
     "etcd_mvcc_hash_rev_duration_seconds": ("HashKV.", HASH),
 }
@@ -170,10 +186,13 @@ class StoreCollector:
         for name, engine in self._engines.items():
             try:
                 status = engine.status()
+                now = _counted(engine)
             except (StoreClosed, ForkedStore):
                 continue
             families.of = [name] if self._labels else []
             _facts(families, status)
+            for metric, number in now.items():
+                families.gauge(metric, NOW[metric][0], number)
             if isinstance(engine, LocalEngine):
                 for metric, (text, value) in DONE.items():
                     families.counter(metric, text, value(engine))
@@ -225,6 +244,10 @@ def _facts(families: _Families, status: Status) -> None:
             families.gauge(name, text, look(status.replica))
 
 
+def _counted(engine: Reporting) -> dict[str, float]:
+    return {name: count(engine) for name, (_text, count) in NOW.items()} if isinstance(engine, Reads) else {}
+
+
 def _measurements(families: _Families, measured: Measured) -> None:
     for name, (text, value) in COUNTERS.items():
         families.counter(name, text, value(measured))
@@ -232,6 +255,7 @@ def _measurements(families: _Families, measured: Measured) -> None:
         families.gauge(name, text, value(measured))
     for name, (text, work) in HISTOGRAMS.items():
         families.histogram(name, text, measured.durations[work])
+    families.histogram("etcd_debugging_lease_ttl_total", "TTLs of the leases granted.", measured.ttls)
 
 
 class Opened(Protocol):

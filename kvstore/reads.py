@@ -214,6 +214,11 @@ class Reads:
         last = read_revision(last_revision, self.state.published, -1)
         return self._guarded(times.times(self.core, first_revision, last))
 
+    def key_count(self) -> int:
+        """How many keys there are, or were a while ago (``KeyCount``)."""
+        self.check_readable()
+        return self.core.keys.of(self.state)
+
     def hash_kv(self, revision: int = 0) -> HashKVResponse:
         """etcd's HashKV at ``revision`` (0: newest)."""
         while True:

@@ -161,7 +161,7 @@ class Endpoint:
         with _serving_lock:
             _serving.add(self)
         self.slow_requests = Slowness("a request took long: %s")
-        self._slow_writes = Slowness("a write took long to be durable: %s")
+        self.slow_writes = Slowness("a write took long to be durable: %s")
         self.fanout = Fanout(loop)
         self.shared_events = SharedEvents()
         """Encodes what several watches are told of once."""
@@ -254,7 +254,7 @@ class Endpoint:
             del self._waiting[waiting]
             now = self.loop.time()
             if now - waiting.since > self.settings.warning_apply_seconds:
-                self._slow_writes.note(now - waiting.since, now)
+                self.slow_writes.note(now - waiting.since, now)
             waiting.finish(response, error)
 
     def _sweep(self) -> None:

@@ -52,7 +52,7 @@ class TrafficCollector:
             started.add_metric(values, sum(each.started for each in counts))
             received.add_metric(values, sum(each.received for each in counts))
             sent.add_metric(values, sum(each.sent for each in counts))
-            ended = Counter({Code.OK: 0})
+            ended = Counter(dict.fromkeys(CODE_NAMES, 0))
             for each in counts:
                 ended.update(each.handled.copy())
             for code, count in ended.items():
@@ -110,12 +110,21 @@ class TrafficCollector:
                 received,
             ),
             "etcd_network_client_grpc_sent_bytes": ("Bytes of messages sent.", sent),
+            "etcd_debugging_mvcc_events": ("Events sent to who watches.", traffic.events),
             "etcd_server_leader_changes_seen": ("Leaders since the start.", 1),
+            "etcd_server_slow_apply": (
+                "Writes that took longer than --warning-apply-duration.",
+                self._endpoint.slow_writes.count,
+            ),
+            "etcd_server_heartbeat_send_failures": ("There is nobody to send any to.", 0),
+            "etcd_server_slow_read_indexes": ("Reads ask nobody else.", 0),
+            "etcd_server_read_indexes_failed": ("Reads ask nobody else.", 0),
         }
         for name, (text, value) in totals.items():
             yield CounterMetricFamily(name, text, value=value)
         is_replica = self._endpoint.engine.status().replica is not None
         gauges = {
+            "etcd_debugging_auth_revision": ("Of users and roles.", self._endpoint.users.rules.revision),
             "etcd_server_is_leader": ("1: it takes writes.", not is_replica),
             "etcd_server_is_learner": ("1: it is a replica.", is_replica),
             "etcd_server_health_success": ("Checks of /health that found nothing wrong.", traffic.healthy),
@@ -148,9 +157,18 @@ def exposition(endpoint: Endpoint, methods: Iterable[Method]) -> bytes:
 
 
 class _ProcessCollector:
-    """CPU, memory and descriptors of this process."""
+    """CPU, memory and descriptors of this process; some under etcd's own names, too."""
 
     def collect(self) -> Iterable[Metric]:
         from prometheus_client import ProcessCollector
+        from prometheus_client.core import GaugeMetricFamily
 
-        return ProcessCollector(registry=None).collect()
+        for family in ProcessCollector(registry=None).collect():
+            yield family
+            if family.name in _OF_PROCESS:
+                yield GaugeMetricFamily(
+                    _OF_PROCESS[family.name], family.documentation, value=family.samples[0].value
+                )
+
+
+_OF_PROCESS = {"process_open_fds": "os_fd_used", "process_max_fds": "os_fd_limit"}

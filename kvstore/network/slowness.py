@@ -20,12 +20,14 @@ class Slowness:
 
     def __init__(self, sentence: str) -> None:
         self._sentence = sentence
+        self.count = 0
         self._quiet_until = 0.0
         self._untold = 0
         self._slowest_seconds = 0.0
 
     def note(self, seconds: float, now: float, what: str = "") -> None:
         """Something took so long; ``now`` is a time that only goes on."""
+        self.count += 1
         if now < self._quiet_until:
             self._untold += 1
             self._slowest_seconds = max(self._slowest_seconds, seconds)

@@ -70,6 +70,8 @@ class Traffic:
     def __init__(self) -> None:
         self.counts: dict[tuple[str, str], Counts] = {}
         """By path of the method and version of the client."""
+        self.events = 0
+        """Sent to those who watch."""
         self.healthy = 0
         """How often ``/health`` said so."""
         self.unhealthy = 0

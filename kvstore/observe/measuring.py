@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 SYNC, WRITE, HASH = "sync", "write", "hash"
 """Durations that are measured in addition to those of ``engine.timed``."""
 
+TTL_BOUNDS = tuple(2.0**step for step in range(24))
 SHORT_BOUNDS = tuple(0.001 * 2**step for step in range(14))
 LONG_BOUNDS = tuple(0.01 * 2**step for step in range(17))
 BOUNDS = {
@@ -58,7 +59,7 @@ BOUNDS = {
 
 
 class Histogram:
-    """Counts of durations by upper bound, as Prometheus expects them."""
+    """Counts of durations (in ``ttls``, of lengths) by upper bound, as Prometheus expects them."""
 
     def __init__(self, bounds: tuple[float, ...]) -> None:
         self._bounds = bounds
@@ -92,6 +93,8 @@ class Measured:
         """Counted under the planner's lock."""
         self.put_bytes = 0
         self.granted = self.renewed = self.revoked = 0
+        self.ttls = Histogram(TTL_BOUNDS)
+        """Seconds, of leases granted."""
         self.ranges = 0
         self.log_bytes = 0
         self._lock = threading.RLock()
@@ -170,6 +173,7 @@ class MeasuredPlanner(Planner):
             self._count_ops((request,), (plan.response,))
         elif isinstance(request, PutWithTTLRequest):
             measured.granted += 1
+            measured.ttls.observe(request.ttl_seconds)
             self._count_ops((request.put,), (plan.response,))
         elif isinstance(request, DeleteRangeRequest):
             measured.deletes += 1
@@ -177,6 +181,7 @@ class MeasuredPlanner(Planner):
             measured.txns += self._count_txn(request, plan.response) > 1
         elif isinstance(request, LeaseGrantRequest):
             measured.granted += 1
+            measured.ttls.observe(plan.response.ttl)
         elif isinstance(request, LeaseKeepAliveRequest):
             measured.renewed += plan.entry is not None
         elif isinstance(request, (LeaseRevokeRequest, ExpireRequest)):

@@ -39,7 +39,7 @@ from kvstore.mvcc.state import State
 from kvstore.shelter import start
 from kvstore.watch.index import Shares, WatchIndex
 from kvstore.watch.mailbox import Mailbox
-from kvstore.watch.watcher import Box, FellBehind, Ready, Watcher, piece_of
+from kvstore.watch.watcher import Batch, Box, FellBehind, Ready, Watcher, piece_of
 
 logger = logging.getLogger("kvstore")
 
@@ -163,6 +163,12 @@ class Hub:
     def buffered_bytes(self) -> int:
         """The bytes waiting in the queues of all streams."""
         return sum(watcher.buffered_bytes for watcher in self._all_watchers())
+
+    @property
+    def pending_events(self) -> int:
+        """How many events wait in the queues of all streams."""
+        waiting = [item for mailbox in self._owned() for item in mailbox.queue.copy()]
+        return sum(len(item.piece.changes) for item in waiting if isinstance(item, Batch))
 
     def _all_watchers(self) -> list[Watcher]:
         return [watcher for mailbox in self._owned() for watcher in list(mailbox.watchers.values())]

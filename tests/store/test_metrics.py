@@ -12,6 +12,7 @@ import pytest
 import kvstore
 from kvstore import metrics
 from kvstore.engine import LocalEngine
+from kvstore.mvcc.key_count import KeyCount
 from kvstore.observe.measuring import Histogram, MeasuredDisk
 from kvstore.testing import faults
 from kvstore.testing.fake_clock import FakeClock
@@ -140,17 +141,50 @@ def test_compaction_leases_and_watches_have_their_metrics(tmp_path: Path) -> Non
         assert shown["kvstore_compaction_debt_revisions"] == 0
         assert shown["kvstore_compaction_swept_revision"] == store.revision
         assert shown["kvstore_compaction_rows_deleted_total"] > 19
+        rows = shown["kvstore_compaction_rows_deleted_total"]
+        assert shown["etcd_debugging_mvcc_db_compaction_keys_total"] == rows
         store.put(b"short", ttl=5)
+        store.grant_lease(700)
         clock.advance(10)
         store.engine.leasing.tend()
         shown = values(store.metrics())
         assert shown["etcd_debugging_server_lease_expired_total"] == 1
         assert shown["etcd_debugging_lease_revoked_total"] == 1
+        assert shown["etcd_debugging_lease_ttl_total_sum"] == 705
+        assert shown['etcd_debugging_lease_ttl_total_bucket{le="8"}'] == 1
+        assert shown['etcd_debugging_lease_ttl_total_bucket{le="1024"}'] == 2
         with store.watch(b"k"), store.watch(b"k", start_revision=store.revision):
             shown = values(store.metrics())
             assert shown["etcd_debugging_mvcc_watch_stream_total"] == 2
             assert shown["etcd_debugging_mvcc_watcher_total"] == 2
             assert shown["etcd_debugging_mvcc_slow_watcher_total"] == 1
+
+
+@pytest.mark.parametrize("backend", ["lmdb", "sqlite", "memory"])
+def test_keys_are_counted_wherever_they_are(tmp_path: Path, backend: str) -> None:
+    """In memory, in the backend, written over, deleted; also where nothing else is measured."""
+    with kvstore.open(tmp_path / "data", backend, background=False) as store:
+        for key in (b"a", b"b", b"c"):
+            store.put(key, b"1")
+        store.checkpoint()
+        store.put(b"a", b"2")
+        store.put(b"d", b"1")
+        store.delete(b"b")
+        assert values(store.metrics())["etcd_debugging_mvcc_keys_total"] == 3
+
+
+def test_keys_are_counted_again_once_that_was_a_hundredth_of_the_time(tmp_path: Path) -> None:
+    """So a store that counts slowly is not kept busy by who asks often."""
+    times = iter([0.0, 2.0, 3.0, 201.0, 202.0, 202.0, 202.0, 202.0])
+    with kvstore.open_memory() as store:
+        counted = KeyCount(lambda: next(times))
+        state = store.engine.state
+        store.put(b"a", b"1")
+        assert counted.of(state) == 1  # which takes 2 s
+        store.put(b"b", b"1")
+        assert (counted.of(state), counted.of(state), counted.of(state)) == (1, 1, 2)
+        store.put(b"c", b"1")
+        assert counted.of(state) == 3  # it took no time
 
 
 DASHBOARD = {

@@ -106,9 +106,10 @@ class _Watching(Running):
     def _messages(self, taken: list[Numbered]) -> list[bytes]:
         """What was taken, encoded."""
         header, encoded = self._endpoint.header, self._endpoint.shared_events.encode
-        messages, fragmented = [], self._fragmented
+        messages, fragmented, traffic = [], self._fragmented, self._endpoint.traffic
         for watch_id, response in taken:
             events = encoded(response.events)
+            traffic.events += len(events)
             if watch_id in fragmented:
                 for part in self._cut(events):
                     messages.append(encode_watch(response, watch_id, header, part, is_fragment=True))

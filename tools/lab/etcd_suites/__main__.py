@@ -1,6 +1,6 @@
 """etcd's own tests, written in Go, run against ``kvstore serve``, and beside that against a real etcd.
 
-    python -m kvstore.tools.lab.etcd_suites SUITE [--backend=sqlite] [--only=REGEX]
+    python -m kvstore.tools.lab.etcd_suites SUITE [--backend=sqlite] [--only=REGEX] [--logs=FOLDER]
 
 SUITE: ``clientv3`` (clientv3/integration), ``integration`` (its tests of API v3), or ``e2e`` (etcdctl and curl). Needs
 Go, etcd and etcdctl on PATH, and etcd's source with what it is built of: on Debian, the packages golang-go,
@@ -8,7 +8,8 @@ golang-etcd-server-dev, etcd-server, etcd-client (SUITE_GOPATH names another pla
 
 The tests bring their server along, in their own process. So a copy of the source is changed: a member is a process
 (remote_server.go), and all members of a cluster are one server. What fails is tried again with a real etcd in the same
-harness: many tests are of clusters and fail on any one server. What is left, ``only here``, is ours.
+harness: many tests are of clusters and fail on any one server. What is left, ``only here``, is ours. FOLDER gets what
+each test has said.
 """
 
 from __future__ import annotations
@@ -103,21 +104,26 @@ def main() -> None:
     parser.add_argument("suite", choices=PACKAGES)
     parser.add_argument("--backend", default="")
     parser.add_argument("--only", default="")
+    parser.add_argument("--logs", type=Path)
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        run(Path(folder), asked.suite, asked.backend, asked.only)
+        logs = asked.logs or Path(folder)
+        logs.mkdir(parents=True, exist_ok=True)
+        run(Path(folder), logs, asked.suite, asked.backend, asked.only)
 
 
-def run(folder: Path, suite: str, backend: str, only: str) -> None:
+def run(folder: Path, logs: Path, suite: str, backend: str, only: str) -> None:
     source = copied(folder, PROCESSES if suite == "e2e" else MEMBERS)
     tests = built(folder, source / PACKAGES[suite])
     ours, theirs = servers(folder, source, backend)
+    if suite == "e2e":
+        theirs = program("etcd")  # these tests give each member all that it needs
     names = [name for name in listed(tests) if re.search(WANTED[suite], name) and re.search(only, name)]
     passed, on_neither, only_here = 0, [], []
     for name in names:
-        if passes(tests, source / PACKAGES[suite], name, ours):
+        if passes(tests, source / PACKAGES[suite], name, ours, logs):
             passed += 1
-        elif suite != "e2e" and not passes(tests, source / PACKAGES[suite], name, theirs):
+        elif not passes(tests, source / PACKAGES[suite], name, theirs, logs):
             on_neither.append(name)
         else:
             only_here.append(name)
@@ -155,12 +161,18 @@ def servers(folder: Path, source: Path, backend: str) -> tuple[Path, Path]:
     ours, theirs = folder / "ours", folder / "theirs"
     ours.write_text(OURS.format(python=sys.executable, backend=f"--backend={backend}" if backend else ""))
     theirs.write_text(THEIRS.format(python=sys.executable))
-    for program in (ours, theirs):
-        program.chmod(0o755)
+    for server in (ours, theirs):
+        server.chmod(0o755)
     (source / "bin").mkdir(exist_ok=True)
-    shutil.copy(ours, source / "bin" / "etcd")
-    (source / "bin" / "etcdctl").symlink_to(shutil.which("etcdctl") or sys.exit("no etcdctl on PATH"))
+    etcd = source / "bin" / "etcd"
+    etcd.write_text('#!/bin/sh\nexec "$SUITE_SERVER" "$@"\n')
+    etcd.chmod(0o755)
+    (source / "bin" / "etcdctl").symlink_to(program("etcdctl"))
     return ours, theirs
+
+
+def program(name: str) -> Path:
+    return Path(shutil.which(name) or sys.exit(f"no {name} on PATH"))
 
 
 def listed(tests: Path) -> list[str]:
@@ -170,9 +182,9 @@ def listed(tests: Path) -> list[str]:
     return [name for name in found.stdout.split() if name.startswith("Test")]
 
 
-def passes(tests: Path, package: Path, name: str, server: Path) -> bool:
+def passes(tests: Path, package: Path, name: str, server: Path, logs: Path) -> bool:
     """Each in a process of its own: what one leaves behind is none of the next one's business."""
-    log = tests.parent / f"{name}.{server.name}.log"
+    log = logs / f"{name}.{server.name}.log"
     environment = {**os.environ, "SUITE_SERVER": str(server), "SUITE_LOG": str(log.with_suffix(".server"))}
     command = [str(tests), "-test.run", f"^{name}$", "-test.timeout", f"{TEST_SECONDS}s", "-test.v"]
     with (
