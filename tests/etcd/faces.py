@@ -273,7 +273,7 @@ class AsyncRemotePlayer(RemotePlayer):
             return super().call(request)
         try:
             return self._loop.run_until_complete(self._call(request))
-        except BadArgument:
+        except (BadArgument, LeaseNotFound):
             return super().call(request)
 
     async def _call(self, request: Request) -> Any:
