@@ -146,6 +146,8 @@ class Rules:
         for name in user.roles:
             role = self.role(name)
             for permission in role.keyPermission if role else ():
+                if not permission.key:
+                    continue  # an etcd 3.4 takes it, and lets nobody do anything by it
                 for what in (READ, WRITE):
                     if permission.permType in (what, READWRITE):
                         spans[what].append(span_of(permission.key, permission.range_end))

@@ -267,6 +267,9 @@ SETUP = [
     grant("keys", "READ", b"k"),
     grant("keys", "WRITE", b"w"),
     grant("keys", "READ", b"x", b"\0"),
+    grant("keys", "READWRITE", b""),
+    grant("keys", "READWRITE", b"", b"b"),
+    grant("keys", "READWRITE", b"", b"\0"),
     grant("more", "READ", b"c", b"e"),
     grant("more", "READWRITE", b"g", b"h"),
     grant("more", "READWRITE", b"g\x00", b"i"),
@@ -333,6 +336,8 @@ SPANS = [
     (b"\0", b"\0"),
     (b"\xff", b"\0"),
     (b"`", b"b"),
+    (b"\0", b"a"),
+    (b"B", b"C"),
 ]
 
 
