@@ -56,7 +56,7 @@ def _known(_rules: Rules, _caller: Caller, _request: Any, _keys_of_lease: KeysOf
 
 
 def _own_user(rules: Rules, caller: Caller, request: Any, _keys_of_lease: KeysOfLease) -> None:
-    if not caller.name or request.name.encode() != caller.name:
+    if request.name.encode() != caller.name:
         rules.check_root(caller)
 
 

@@ -24,9 +24,11 @@ from kvstore.etcdpb.json import to_json
 from kvstore.etcdpb.messages import etcdserverpb as pb
 from kvstore.etcdpb.messages import v3electionpb, v3lockpb
 from kvstore.foreign import ImportOptions, find_foreign
+from kvstore.network import limits
 from kvstore.network.call import Kind
 from kvstore.network.services import TABLE
 from tests.etcd import etcd_servers as real
+from tests.network.random_users import Login, Requests
 from tests.network.wire import Refused, Wire
 
 pytestmark = pytest.mark.skipif(
@@ -59,6 +61,9 @@ class Side:
             return f"{error.code} {error.text}"
         self._tokens[name or user] = pb.AuthenticateResponse.FromString(message).token
         return "logged in"
+
+    def has_token(self, who: str) -> bool:
+        return who in self._tokens
 
     def ask(self, who: str, path: str, request: Any, *, is_told: bool = True) -> Any:
         """The answer (of a stream: the first), or the code and text of its error. ``who``: empty, for nobody."""
@@ -119,6 +124,10 @@ class Both:
         ours, theirs = (side.ask(who, path, request, is_told=is_told) for side in self.sides)
         self._compare(f"{who or 'nobody'}: {path} {request!r}", ours, theirs)
         return ours
+
+    def knows(self, who: str) -> bool:
+        """Whether there is a token: nobody needs none."""
+        return not who or self.sides[0].has_token(who)
 
     def _compare(self, what: str, ours: Any, theirs: Any) -> None:
         if ours != theirs:
@@ -410,6 +419,7 @@ ASKED: list[tuple[str, Any, bool]] = [
     (*auth("UserGet", name="alice"), True),
     (*auth("UserGet", name="bob"), True),
     (*auth("UserGet", name="nobody"), True),
+    (*auth("UserGet"), True),
     (*auth("UserList"), True),
     (*auth("UserAdd", name="alice", password="x"), True),
     (*auth("UserAdd", name="", password="x"), True),
@@ -464,6 +474,55 @@ def test_watches_are_refused_to_the_same_people(both: Both) -> None:
         for who in EVERYBODY if key == b"a" else ("alice",):
             both.ask(who, WATCH, create)
     both.check()
+
+
+# --- at random -----------------------------------------------------------------------------------
+
+
+def log_in_all(both: Both) -> None:
+    """Those that are always there again: root, and two users of one role."""
+    both.log_in("root", "new")
+    both.log_in("root", "root")
+    for user, role in (("root", "root"), ("u1", "r1"), ("u2", "r1")):
+        for path, request in (
+            auth("UserAdd", name=user, password=user),
+            auth("RoleAdd", name=role),
+            auth("UserGrantRole", user=user, role=role),
+            auth("AuthEnable"),
+        ):
+            both.ask("root" if both.knows("root") else "", path, request)
+        both.log_in(user, user)
+
+
+def converse(both: Both, seed: int, count: int) -> None:
+    for number, asked in enumerate(Requests(seed).some(count)):
+        if number % 60 == 0:
+            log_in_all(both)
+        if isinstance(asked, Login):
+            both.log_in(asked.user, asked.password)
+        elif both.knows(asked.who):
+            both.ask(asked.who, asked.path, asked.request, is_told=asked.is_told)
+        both.check()
+
+
+@pytest.fixture
+def many_logins(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One address may log in as often as it likes."""
+    monkeypatch.setattr(limits, "LOGINS_BURST", 1_000_000)
+
+
+@pytest.mark.usefixtures("many_logins")
+def test_users_at_random_are_told_the_same(both: Both) -> None:
+    """Who comes, goes, is given and loses roles and passwords, and asks for what he may or may not."""
+    converse(both, 1, 240)
+
+
+@pytest.mark.soak
+@pytest.mark.usefixtures("many_logins")
+@pytest.mark.parametrize("seed", range(100, 120))
+def test_users_at_random_are_told_the_same_for_long(both: Both, seed: int) -> None:
+    """The same with other seeds, and more of it."""
+    converse(both, seed, 1500)
 
 
 # --- rows ----------------------------------------------------------------------------------------
