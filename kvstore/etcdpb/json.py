@@ -14,7 +14,7 @@ ignores fields that it does not know. Other spellings are read exactly as they a
 from __future__ import annotations
 
 import base64
-import binascii
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -43,15 +43,18 @@ def base64_text(data: bytes) -> str:
 
 
 def base64_data(text: str) -> bytes:
-    """Decode base64 of either alphabet, padded or not, on one line or several."""
+    """Decode base64 as strictly as etcd: of its one alphabet, padded, on one line or several.
+
+    Whoever forgets to encode a key is told so, and does not write another key.
+    """
     try:
-        text = text.translate(_ONE_LINE)
-        return base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
-    except binascii.Error as error:
-        raise ValueError(f"no base64: {error}") from None
+        return base64.b64decode(text.translate(_ONE_LINE), validate=True)
+    except ValueError as error:
+        raise ValueError(f"{text!r:.80} is no base64: {error}") from None
 
 
-_ONE_LINE = str.maketrans("-_", "+/", "\r\n")  # of the usual alphabet
+_ONE_LINE = {ord("\r"): None, ord("\n"): None}
+_NUMBER = re.compile(r"\s*-?(0|[1-9][0-9]*)\s*", re.ASCII)
 
 GATEWAY = Spelling(base64_text, base64_data, longs_as_text=True, is_lax=True)
 ETCDCTL = Spelling(base64_text, base64_data, wraps_oneofs=True)
@@ -114,9 +117,9 @@ def _fill(message: Any, value: Json, spelling: Spelling, path: str) -> None:
         raise _refusal(path, f"{value!r:.80} where an object belongs")
     descriptor = message.DESCRIPTOR
     for name, item in value.items():
-        field = descriptor.fields_by_name.get(name)
+        field = _named(descriptor.fields_by_name, name)
         if field is None and spelling.is_lax:
-            field = descriptor.fields_by_camelcase_name.get(name)
+            field = _named(descriptor.fields_by_camelcase_name, name)
         where = f"{path}.{name}" if path else str(name)
         if field is None and not spelling.is_lax:
             raise _refusal(where, f"{descriptor.name} has no such field")
@@ -127,6 +130,11 @@ def _fill(message: Any, value: Json, spelling: Spelling, path: str) -> None:
                 where, f"and {message.WhichOneof(field.containing_oneof.name)}: only one may be set"
             )
         _set(message, field, item, spelling, where)
+
+
+def _named(names: Any, name: object) -> Any:
+    """What has that name; None if nothing has. (protobuf's own look-up breaks on text that is none, as "\\ud800".)"""
+    return names.get(name) if isinstance(name, str) and name.isascii() else None
 
 
 def _set(message: Any, field: Any, item: Json, spelling: Spelling, where: str) -> None:
@@ -163,7 +171,7 @@ def _value_in(field: Any, item: Json, spelling: Spelling) -> Any:
         if not isinstance(item, bool):
             raise TypeError(f"{item!r:.80} where true or false belongs")
         return item
-    if spelling.is_lax and isinstance(item, str):
+    if spelling.is_lax and isinstance(item, str) and _NUMBER.fullmatch(item):
         item = int(item)
     if spelling.is_lax and isinstance(item, float) and item.is_integer():
         return int(item)
@@ -173,7 +181,7 @@ def _value_in(field: Any, item: Json, spelling: Spelling) -> Any:
 
 
 def _enum_in(enum: Any, item: Json, spelling: Spelling) -> int:
-    named = enum.values_by_name.get(item) if isinstance(item, str) else None
+    named = _named(enum.values_by_name, item)
     if named is not None:
         return int(named.number)
     if type(item) is int and (spelling.is_lax or item in enum.values_by_number):

@@ -207,6 +207,14 @@ BROKEN: list[tuple[str, str, bytes, dict[str, str]]] = [
     if (path, body)
     not in (("/v3/watch", b'{"key":1}'), ("/v3/watch", b'{"ID":{}}'))  # fields of nothing: it waits
 ]
+BROKEN += [
+    ("POST", "/v3/kv/range", json.dumps(fields).encode(), {})
+    for fields in (
+        *({"key": text} for text in ("foo", "YQ", "YQ=", "_-8=", "\xfc", "\ud800")),
+        *({"limit": text} for text in ("1_0", "+1", "1.0", "\uff11", "\ud800")),
+        *({"key": A, "sort_order": text} for text in ("UP", "descend", "\ud800")),
+    )
+]
 OTHERS: list[tuple[str, str, bytes, dict[str, str]]] = [
     ("GET", "/health", b"", {}),
     ("GET", "/health?exclude=NOSPACE", b"", {}),
@@ -228,6 +236,7 @@ OTHERS: list[tuple[str, str, bytes, dict[str, str]]] = [
     ("POST", "/v3/kv/range", b"null", {}),
     ("POST", "/v3/kv/range", b'  {"key":"YQ=="} and more', {}),
     ("POST", "/v3/kv/range", b'{"key":"YQ=="}{"key":"Yg=="}', {}),
+    ("POST", "/v3/kv/range", b'{"key":"Y\\nQ==","\\ud800":1,"limit":" 1"}', {}),
     ("POST", "/v3/kv/range", b'{"key":"YQ=="}', {"Grpc-Timeout": "1n"}),
     ("POST", "/v3/kv/range", b'{"key":"YQ=="}', {"Grpc-Timeout": "soon"}),
     ("POST", "/v3/kv/range", b'{"key":"YQ=="}', {"Grpc-Timeout": "10S"}),
