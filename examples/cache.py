@@ -15,11 +15,7 @@ def render(path: str) -> str:
 
 
 def page(pages: kvstore.MapView[str, str], path: str) -> str:
-    found = pages.get(path)
-    if found is None:
-        found = render(path)
-        pages.put(path, found, ttl=2)
-    return found
+    return pages.get_or_put(path, lambda: render(path), ttl=2)
 
 
 def main(where: str) -> None:

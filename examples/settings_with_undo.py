@@ -6,17 +6,6 @@ python examples/settings_with_undo.py WHERE      data/, unix:///run/app.sock, et
 import sys
 
 import kvstore
-from kvstore import ops
-
-
-def undo(store: kvstore.Store, revision: int) -> None:
-    """All settings as they were, in one step, which is part of the history and can be undone as well."""
-    changes = store.diff(revision, prefix=b"settings/")
-    back = [
-        ops.put(change.key, change.before.value) if change.before else ops.delete(change.key)
-        for change in changes
-    ]
-    store.txn(success=back)
 
 
 def main(where: str) -> None:
@@ -31,7 +20,7 @@ def main(where: str) -> None:
         print("theme:", [version.value for version in settings.history("theme")])
         for change in settings.diff(before):
             print("changed:", change.key, change.before, change.after)
-        undo(store, before)
+        settings.restore(before)  # in one step, which is part of the history and can be undone as well
         print("undone:", dict(settings.scan()))
         settings.clear()
 

@@ -125,9 +125,9 @@ if TYPE_CHECKING:  # what is loaded on first use
     from kvstore.protocol import Engine
     from kvstore.recovery import OpenedEngine
     from kvstore.scans import AsyncScan, Scan
-    from kvstore.served import AnyStore, AsyncServer, Server
+    from kvstore.served import AnyStore, AsyncServer, ConnectOptions, ServeOptions, Server
     from kvstore.snapshot.reader import SnapshotInfo
-    from kvstore.snapshot.restore import Restored
+    from kvstore.snapshot.restore import Restored, RestoreOptions
     from kvstore.store import Store, View
     from kvstore.upkeep.defragment import Defragmented
     from kvstore.verification.report import Report, Steps
@@ -376,9 +376,11 @@ def _engine(
     options: dict[str, Any],
     check: Callable[[], None],
 ) -> OpenedEngine | Engine:
+    from kvstore.arguments import check_path
     from kvstore.errors import BadArgument
     from kvstore.options import SHARED_ONLY, Options
 
+    check_path("data_dir", data_dir)
     if isinstance(data_dir, str) and data_dir.partition("://")[0] in _SCHEMES:
         raise BadArgument(
             f"{data_dir} is the URL of a store that is served, not a directory: use kvstore.connect"
@@ -444,7 +446,9 @@ def open_snapshot(path: str | os.PathLike[str], *, verify: bool = False) -> Snap
     Raises ``NotAStore``, ``TooNew``, ``Corruption``.
     """
     from kvstore import opened
+    from kvstore.arguments import check_path
 
+    check_path("path", path)
     return opened.open_snapshot(path, verify=verify)
 
 
@@ -456,7 +460,7 @@ def restore(
     to_revision: int = 0,
     to_time: float = 0.0,
     progress: Progress | None = None,
-    **new: Any,
+    **new: Unpack[RestoreOptions],
 ) -> Restored:
     """Make the new store ``data_dir`` from a snapshot file, or from a data directory with its snapshots and log.
 
@@ -464,8 +468,11 @@ def restore(
     ``new``: backend, cluster_id, member_id, name, bump_revision, mark_compacted of the new store.
     Raises ``OpenError`` (the target exists, the point is not covered), ``NotAStore``, ``Corruption``, ``DiskFull``.
     """
+    from kvstore.arguments import check_path
     from kvstore.snapshot import restore as restoring
 
+    check_path("source", source)
+    check_path("data_dir", data_dir)
     return restoring.restore(
         source,
         data_dir,
@@ -483,7 +490,8 @@ def verify(
     deep: bool = False,
     scratch_dir: str | os.PathLike[str] | None = None,
     progress: Steps | None = None,
-    **options: Any,
+    backend: str | None = None,
+    **options: Unpack[OpenOptions],
 ) -> Report:
     """Look for damage in a snapshot file or a data directory, even while another process writes to it.
 
@@ -491,13 +499,15 @@ def verify(
     (what, done, total); ``options``: the fields of ``Options``. Damage is in the report, not raised.
     """
     from kvstore import verification
+    from kvstore.arguments import check_path
     from kvstore.options import Options
 
-    chosen = Options.load(options)
+    check_path("path", path)
+    chosen = Options.load({"backend": backend, **options})
     return verification.verify(path, deep=deep, options=chosen, scratch_dir=scratch_dir, progress=progress)
 
 
-def serve(store: AnyStore, urls: str | Sequence[str], **options: Any) -> Server:
+def serve(store: AnyStore, urls: str | Sequence[str], **options: Unpack[ServeOptions]) -> Server:
     """Serve an open store to clients of etcd's API v3, from a thread of its own; it can be used here all the same.
 
     ``urls``: where, such as ``http://127.0.0.1:0`` (any free port; ``server.endpoints`` has the real one), https, unix
@@ -509,21 +519,23 @@ def serve(store: AnyStore, urls: str | Sequence[str], **options: Any) -> Server:
     return find_network().serve(store, urls, **options)
 
 
-async def serve_async(store: AnyStore, urls: str | Sequence[str], **options: Any) -> AsyncServer:
+async def serve_async(
+    store: AnyStore, urls: str | Sequence[str], **options: Unpack[ServeOptions]
+) -> AsyncServer:
     """As ``serve``, on the loop that is running: ``async with await kvstore.serve_async(store, urls) as server``."""
     from kvstore.served import find_network
 
     return await find_network().serve_async(store, urls, **options)
 
 
-def connect(url: str, **options: Any) -> Store:
+def connect(url: str, **options: Unpack[ConnectOptions]) -> Store:
     """Connect to a store that is served elsewhere: by another process with ``serve``, or by a cluster of etcd.
 
     ``url``: ``etcd://h1:2379,h2,h3``, ``etcds://…`` (TLS), ``unix:///run/kv.sock``, unixs. ``options``: user, password,
     ca, cert, key, timeout_seconds and whatever else docs/remote.md lists. Raises ``Unavailable`` (no server answers in
     time), ``Unauthenticated``, ``BadArgument`` (the URL), ``BadOption``.
     """
-    opening = Sheltered(lambda: _connect(url, options), undo=lambda store: store.close())
+    opening = Sheltered(lambda: _connect(url, dict(options)), undo=lambda store: store.close())
     try:
         return opening.run()
     except BaseException:
@@ -538,7 +550,7 @@ def _connect(url: str, options: dict[str, Any]) -> Store:
     return Store(find_network().connect(url, **options))
 
 
-def connect_async(url: str, **options: Any) -> _OpenAsync:
+def connect_async(url: str, **options: Unpack[ConnectOptions]) -> _OpenAsync:
     """As ``connect``, for asyncio: ``async with kvstore.connect_async(url) as store`` or ``await`` it."""
 
     def engine(_check: Callable[[], None]) -> Engine:
@@ -549,12 +561,16 @@ def connect_async(url: str, **options: Any) -> _OpenAsync:
     return _OpenAsync(engine)
 
 
-def doctor(data_dir: str | os.PathLike[str], **options: Any) -> list[Fact]:
+def doctor(
+    data_dir: str | os.PathLike[str], *, backend: str | None = None, **options: Unpack[OpenOptions]
+) -> list[Fact]:
     """Facts about a store's environment, with advice: versions, file system, sync speed, free space, clocks."""
+    from kvstore.arguments import check_path
     from kvstore.observe.doctor import diagnose
     from kvstore.options import Options
 
-    return diagnose(data_dir, options=Options.load(options))
+    check_path("data_dir", data_dir)
+    return diagnose(data_dir, options=Options.load({"backend": backend, **options}))
 
 
 if not TYPE_CHECKING:  # a type checker sees the imports above, and that there is no kvstore.opne
@@ -589,9 +605,9 @@ if not TYPE_CHECKING:  # a type checker sees the imports above, and that there i
         "kvstore.ops": "create_revision lease mod_revision value version",
         "kvstore.options": "BadOption OpenOptions Options SharedOptions",
         "kvstore.scans": "Scan AsyncScan",
-        "kvstore.served": "Server AsyncServer",
+        "kvstore.served": "AsyncServer ConnectOptions ServeOptions Server",
         "kvstore.snapshot.reader": "SnapshotInfo",
-        "kvstore.snapshot.restore": "Restored",
+        "kvstore.snapshot.restore": "RestoreOptions Restored",
         "kvstore.store": "Store View",
         "kvstore.upkeep.defragment": "Defragmented",
         "kvstore.verification.report": "Report",

@@ -8,9 +8,15 @@ etcd takes revision -1 for the newest, limit -1 for none, and a TTL of -5 for tw
 from __future__ import annotations
 
 import math
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime, timedelta
+from typing import TypeVar
 
 from kvstore.errors import BadArgument
+
+K = TypeVar("K")
+V = TypeVar("V")
 
 Seconds = int | float | timedelta
 """A time to live, more than zero; fractions count."""
@@ -43,6 +49,35 @@ def check_number(name: str, value: object, least: int = 0) -> None:
         raise TypeError(f"{name} must be an int, not {value!r:.80}")
     if value < least:
         raise BadArgument(f"{name} must be at least {least}, not {value}")
+    if value >> 63:
+        raise BadArgument(f"{name} must fit into 64 bits, not {value}")
+
+
+def pairs(name: str, items: Mapping[K, V] | Iterable[tuple[K, V]]) -> Iterator[tuple[K, V]]:
+    """The keys and values of a mapping, or of an iterable of pairs."""
+    given: object = items.items() if isinstance(items, Mapping) else items
+    wanted = f"{name} must be a mapping, or pairs of key and value"
+    if not isinstance(given, Iterable):
+        raise TypeError(f"{wanted}, not {items!r:.80}")
+    for pair in given:
+        if not isinstance(pair, tuple | list) or len(pair) != 2:
+            raise TypeError(f"{wanted}: {pair!r:.80} is no pair")
+        yield pair[0], pair[1]
+
+
+def check_path(name: str, value: str | os.PathLike[str]) -> None:
+    """Check that ``value`` can be the name of a file or directory."""
+    given: object = value
+    if not isinstance(given, str | os.PathLike) or not isinstance(os.fspath(given), str):
+        raise TypeError(f"{name} must be a str or a path (os.PathLike), not {value!r:.80}")
+    if "\0" in os.fspath(value):
+        raise BadArgument(f"{name} must not hold a null byte: {value!r:.200}")
+
+
+def check_callable(name: str, value: Callable[..., object] | None) -> None:
+    """Check that ``value`` can be called, or is None."""
+    if value is not None and not callable(value):
+        raise TypeError(f"{name} must be a function, not {value!r:.80}")
 
 
 def check_bounds(**bounds: int) -> None:

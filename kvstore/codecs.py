@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Generic, TypeAlias, TypeVar
 
-from kvstore.errors import MissingDependency
+from kvstore.errors import BadArgument, MissingDependency, UndecodableValue
 
 T = TypeVar("T")
 
@@ -33,6 +33,30 @@ class Codec(Generic[T]):
     """From bytes to an object."""
 
 
+def encoded(codec: Codec[T], given: T, name: str, of: str = "view", option: str = "") -> bytes:
+    """``given``, an argument called ``name``, as bytes. ``of``, ``option``: whose codec that is, and what sets it.
+
+    Raises ``TypeError``, or ``BadArgument`` for a value that is of the right type.
+    """
+    try:
+        data: object = codec.encode(given)
+    except (TypeError, AttributeError, ValueError) as error:
+        kind = BadArgument if isinstance(error, ValueError) else TypeError
+        remedy = f"give the {of} a codec that takes it ({option or f'{name}s'}=...)"
+        raise kind(f"{name} {given!r:.80} does not fit this {of}: {error}; {remedy}") from error
+    if type(data) is not bytes:
+        raise TypeError(f"the codec of {name}s must encode to bytes, not {type(data).__name__}")
+    return data
+
+
+def decoded(codec: Codec[T], data: bytes, key: bytes, what: str) -> T:
+    """The value of what is stored under ``key``, or of a part of it. Raises ``UndecodableValue``."""
+    try:
+        return codec.decode(data)
+    except Exception as error:
+        raise UndecodableValue(key, f"its {what} {data!r:.80} cannot be decoded: {error}") from error
+
+
 def _encode_text(text: str) -> bytes:
     if not isinstance(text, str):
         raise TypeError(f"a text codec takes str, not {type(text).__name__}")
@@ -41,7 +65,7 @@ def _encode_text(text: str) -> bytes:
 
 def _encode_bytes(value: bytes) -> bytes:
     if not isinstance(value, bytes | bytearray | memoryview):
-        raise TypeError(f"this view takes bytes, not {type(value).__name__}: give it a codec")
+        raise TypeError(f"a bytes codec takes bytes, not {type(value).__name__}")
     return bytes(value)
 
 

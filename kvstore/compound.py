@@ -1,22 +1,28 @@
-"""Writes that take more than one request: many puts, and a counter. On any engine.
+"""Writes that take more than one request. On any engine.
 
-    put_many   as few transactions as the limits allow, in the order given; one, and so one revision, if all fit
-    incr       read, then write if the key has not changed meanwhile; otherwise again
+    put_many, write_many   as few transactions as the limits allow, in the order given; one, and so one revision, if all
+                           fit
+    update, take, incr     read, then write if the key has not changed meanwhile; otherwise again
+    add                    write what is not there, or read what is
 
 A server does not say what its limits are: etcd's defaults are taken for it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
+from typing import NamedTuple, TypeVar
 
 from kvstore.codecs import INTEGER, Codec
-from kvstore.errors import BadArgument, RequestTooLarge
+from kvstore.errors import BadArgument, LeaseNotFound, RequestTooLarge
 from kvstore.keyvalue import KeyValue
-from kvstore.model import Compare, CompareTarget, PutRequest, TxnRequest
+from kvstore.model import Compare, CompareTarget, DeleteRangeRequest, PutRequest, RangeRequest, TxnRequest
 from kvstore.options import Options
 from kvstore.protocol import Engine
+
+T = TypeVar("T")
+Write = PutRequest | DeleteRangeRequest
 
 _OP_BYTES = 64
 """More than a put takes in a request besides its key and value, and more than the request itself takes."""
@@ -35,34 +41,42 @@ class PutManyResponse(NamedTuple):
 
 def put_many(engine: Engine, items: Mapping[bytes, bytes], lease: int) -> PutManyResponse:
     """Put all, in order. Raises ``RequestTooLarge`` before anything is written if one of them can never be."""
-    options = getattr(engine, "options", None)
-    limits = options if isinstance(options, Options) else Options()
-    bytes_max = limits.max_request_bytes
+    bytes_max = _limits(engine).max_request_bytes
     for key, value in items.items():
         if len(key) + len(value) > bytes_max:
             raise RequestTooLarge(len(key) + len(value), bytes_max, key=key)
+    revision, revisions = write_many(engine, (PutRequest(key, value, lease) for key, value in items.items()))
+    return PutManyResponse(revision or engine.revision, len(items), revisions)
+
+
+def write_many(engine: Engine, writes: Iterable[Write]) -> tuple[int, int]:
+    """Make all of them, in order. Returns the last revision (0: there was nothing to write), and how many they took."""
     revision, revisions = 0, 0
-    for group in _groups(items, lease, limits.max_txn_ops, bytes_max):
-        if len(group) == 1:
+    for group in _groups(writes, _limits(engine)):
+        if len(group) == 1 and isinstance(group[0], PutRequest):
             revision = engine.put(group[0]).revision
         else:
             revision = engine.txn(TxnRequest((), tuple(group))).revision
         revisions += 1
-    return PutManyResponse(revision or engine.revision, len(items), revisions)
+    return revision, revisions
 
 
-def _groups(
-    items: Mapping[bytes, bytes], lease: int, ops_max: int, bytes_max: int
-) -> Iterator[list[PutRequest]]:
-    group: list[PutRequest] = []
+def _limits(engine: Engine) -> Options:
+    options = getattr(engine, "options", None)
+    return options if isinstance(options, Options) else Options()
+
+
+def _groups(writes: Iterable[Write], limits: Options) -> Iterator[list[Write]]:
+    group: list[Write] = []
     size = _OP_BYTES
-    for key, value in items.items():
-        put = PutRequest(key, value, lease)
-        cost = len(key) + len(value) + _OP_BYTES
-        if group and (len(group) == ops_max or size + cost > bytes_max):
+    for write in writes:
+        cost = len(write.key) + _OP_BYTES
+        if isinstance(write, PutRequest):
+            cost += len(write.value)
+        if group and (len(group) == limits.max_txn_ops or size + cost > limits.max_request_bytes):
             yield group
             group, size = [], _OP_BYTES
-        group.append(put)
+        group.append(write)
         size += cost
     if group:
         yield group
@@ -82,8 +96,37 @@ def update(engine: Engine, key: bytes, change: Callable[[KeyValue | None], bytes
             return done.revision
 
 
+def take(engine: Engine, key: bytes, decode: Callable[[KeyValue], T]) -> T | None:
+    """Delete a key. Returns what ``decode`` makes of it, or None if there is none; what it raises deletes nothing."""
+    while (found := engine.get(key)) is not None:
+        decoded = decode(found)
+        seen = Compare(key, CompareTarget.MOD, operand=found.mod_revision)
+        if engine.txn(TxnRequest((seen,), (DeleteRangeRequest(key),))).succeeded:
+            return decoded
+    return None
+
+
+def add(engine: Engine, key: bytes, value: bytes, ttl_seconds: int = 0) -> KeyValue | None:
+    """Write a key that is not there, for ``ttl_seconds`` if given. Returns what is there instead, or None."""
+    found = engine.get(key)
+    if found is not None:
+        return found
+    lease = engine.lease_grant(ttl_seconds, 0).id if ttl_seconds else 0
+    absent = Compare(key, CompareTarget.VERSION, operand=0)
+    done = engine.txn(TxnRequest((absent,), (PutRequest(key, value, lease),), (RangeRequest(key),)))
+    if done.succeeded:
+        return None
+    if lease:
+        with suppress(LeaseNotFound):  # it has expired meanwhile
+            engine.lease_revoke(lease)
+    there: KeyValue = done.responses[0].kvs[0]  # type: ignore[union-attr]  # a range's answer
+    return there
+
+
 def incr(engine: Engine, key: bytes, by: int, numbers: Codec[int] = INTEGER) -> int:
     """Add to a number, 0 where there is no key. Returns the sum."""
+    if not isinstance(by, int) or isinstance(by, bool):
+        raise TypeError(f"by must be an int, not {by!r:.80}")
     total = 0
 
     def add(found: KeyValue | None) -> bytes:

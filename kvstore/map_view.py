@@ -12,18 +12,32 @@ works over whatever is a ``Store``: also one that is elsewhere, and one that is 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, MutableMapping
-from typing import Any, Generic, NamedTuple, TypeVar, overload
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    ItemsView,
+    Iterable,
+    Iterator,
+    Mapping,
+    MutableMapping,
+    ValuesView,
+)
+from functools import partial
+from typing import Any, Generic, NamedTuple, TypeVar, cast, overload
 
 from kvstore import compound
-from kvstore.aio import AsyncStore, AsyncView
-from kvstore.arguments import Seconds
-from kvstore.codecs import TEXT, Codec
-from kvstore.compound import PutManyResponse
-from kvstore.errors import UndecodableValue
+from kvstore.aio import AsyncReader, AsyncStore, AsyncView
+from kvstore.arguments import Seconds, check_number, pairs, whole_seconds
+from kvstore.codecs import TEXT, Codec, decoded, encoded
+from kvstore.compound import PutManyResponse, Write
 from kvstore.keyvalue import KeyValue
 from kvstore.loops import in_thread
-from kvstore.store import Store, View
+from kvstore.model import DeleteRangeRequest, PutRequest
+from kvstore.store import Reader, Store, View
+
+_NONE: Any = object()
+"""No such argument was given."""
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -52,6 +66,15 @@ class Changed(NamedTuple, Generic[K, V]):
     """Its value at the later one; likewise."""
 
 
+def _check_store(store: object, wanted: type) -> None:
+    if not isinstance(store, wanted):
+        hint = {Store: ": use MapView", AsyncStore: ": use AsyncMapView"}.get(type(store), "")
+        raise TypeError(f"store must be {_KINDS[wanted]}, not {store!r:.80}{hint}")
+
+
+_KINDS = {Store: "a kvstore.Store", Reader: "a kvstore.Store or View", AsyncReader: "a kvstore.AsyncStore"}
+
+
 class _Coded(Generic[K, V]):
     """Keys and values on their way in and out."""
 
@@ -66,13 +89,19 @@ class _Coded(Generic[K, V]):
         self.values = values
 
     def key(self, key: K) -> bytes:
-        return self.prefix + self.keys.encode(key)
+        return self.prefix + encoded(self.keys, key, "key")
+
+    def data(self, value: V) -> bytes:
+        return encoded(self.values, value, "value")
+
+    def puts(self, items: Mapping[K, V] | Iterable[tuple[K, V]]) -> dict[bytes, bytes]:
+        return {self.key(key): self.data(value) for key, value in pairs("items", items)}
 
     def name(self, kv: KeyValue) -> K:
-        return _decoded(self.keys, kv.key[len(self.prefix) :], kv.key, "name")
+        return decoded(self.keys, kv.key[len(self.prefix) :], kv.key, "name")
 
     def value(self, kv: KeyValue) -> V:
-        return _decoded(self.values, kv.value, kv.key, "value")
+        return decoded(self.values, kv.value, kv.key, "value")
 
     def version(self, kv: KeyValue) -> Version[V]:
         if not kv.version:
@@ -83,19 +112,15 @@ class _Coded(Generic[K, V]):
         return None if kv is None else self.value(kv)
 
 
-def _decoded(codec: Codec[D], data: bytes, key: bytes, what: str) -> D:
-    try:
-        return codec.decode(data)
-    except Exception as error:
-        raise UndecodableValue(key, f"its {what} {data!r:.80} cannot be decoded: {error}") from error
-
-
 class ReadMapView(Mapping[K, V], Generic[K, V]):
     """The reading half: what a view of the past is."""
 
+    _over: type = Reader
+
     def __init__(self, store: Store | View, prefix: str | bytes, *, keys: Codec[K], values: Codec[V]) -> None:
+        _check_store(store, self._over)
         self._store = store
-        self._coded = _Coded(prefix, keys, values)
+        self._coded: _Coded[K, V] = _Coded(prefix, keys, values)
 
     @property
     def prefix(self) -> bytes:
@@ -124,14 +149,36 @@ class ReadMapView(Mapping[K, V], Generic[K, V]):
     def __reversed__(self) -> Iterator[K]:
         return map(self._coded.name, self._store.scan(prefix=self.prefix, keys_only=True, reverse=True))
 
+    def items(self) -> ItemsView[K, V]:
+        """Keys with their values, as a dictionary has them: iterated as by ``scan``."""
+        return _Items(self)
+
+    def values(self) -> ValuesView[V]:
+        """The values, in the order of their keys: iterated as by ``scan``."""
+        return _Values(self)
+
     def scan(self, *, reverse: bool = False, limit: int = 0) -> Iterator[tuple[K, V]]:
-        """Keys with their values, in the order of their bytes, all of one revision. (``items()`` asks one by one.)"""
+        """Keys with their values, in the order of their bytes, all of one revision, a page at a time."""
         coded = self._coded
         for kv in self._store.scan(prefix=self.prefix, reverse=reverse, limit=limit):
             yield coded.name(kv), coded.value(kv)
 
     def __repr__(self) -> str:
         return f"<kvstore.{type(self).__name__} of {self.prefix!r} in {self._store!r}>"
+
+
+class _Items(ItemsView[K, V]):
+    _mapping: ReadMapView[K, V]
+
+    def __iter__(self) -> Iterator[tuple[K, V]]:
+        return self._mapping.scan()
+
+
+class _Values(ValuesView[V]):
+    _mapping: ReadMapView[Any, V]
+
+    def __iter__(self) -> Iterator[V]:
+        return (value for _, value in self._mapping.scan())
 
 
 class MapView(ReadMapView[K, V], MutableMapping[K, V]):
@@ -141,6 +188,7 @@ class MapView(ReadMapView[K, V], MutableMapping[K, V]):
     """
 
     _store: Store
+    _over = Store
 
     @overload
     def __init__(self: MapView[str, str], store: Store, prefix: str | bytes = ...) -> None: ...
@@ -172,15 +220,103 @@ class MapView(ReadMapView[K, V], MutableMapping[K, V]):
     def put(self, key: K, value: V, *, ttl: Seconds | None = None, lease: int = 0) -> int:
         """Set a key, for a while if ``ttl`` (seconds) or a lease is given. Returns the revision."""
         coded = self._coded
-        return self._store.put(coded.key(key), coded.values.encode(value), ttl=ttl, lease=lease).revision
+        return self._store.put(coded.key(key), coded.data(value), ttl=ttl, lease=lease).revision
 
     def put_many(self, items: Mapping[K, V] | Iterable[tuple[K, V]], *, lease: int = 0) -> PutManyResponse:
         """Set any number of keys: one revision while they fit the limits (``Store.put_many``)."""
+        return self._store.put_many(self._coded.puts(items), lease=lease)
+
+    @overload  # type: ignore[override]  # a Mapping is enough
+    def update(self, other: Mapping[K, V], /, **named: V) -> None: ...
+    @overload
+    def update(self, other: Iterable[tuple[K, V]] = ..., /, **named: V) -> None: ...
+    def update(self, other: Any = (), /, **named: V) -> None:
+        """Set many keys: one revision while they fit the limits, as ``put_many``."""
+        self.put_many(dict(other) | named)
+
+    def setdefault(self, key: K, default: V, *, ttl: Seconds | None = None) -> V:
+        """The value of a key. If there is none, ``default`` is put, for a while if ``ttl`` (seconds) is given.
+
+        Of several at the same time one is put, and all get that. ``ttl`` is rounded up to whole seconds.
+        """
         coded = self._coded
-        given = items.items() if isinstance(items, Mapping) else items
-        return self._store.put_many(
-            {coded.key(key): coded.values.encode(value) for key, value in given}, lease=lease
-        )
+        seconds = 0 if ttl is None else whole_seconds("ttl", ttl)
+        there = compound.add(self._store._engine, coded.key(key), coded.data(default), seconds)
+        return default if there is None else coded.value(there)
+
+    def get_or_put(self, key: K, make: Callable[[], V], *, ttl: Seconds | None = None) -> V:
+        """The value of a key. If there is none, what ``make()`` returns is put, as ``setdefault`` does.
+
+        ``make`` is called only then; by several callers, if they find nothing at the same time.
+        """
+        found = self._store.get(self._coded.key(key))
+        return self.setdefault(key, make(), ttl=ttl) if found is None else self._coded.value(found)
+
+    def modify(self, key: K, change: Callable[[V | None], V]) -> V:
+        """Put what ``change`` makes of a key's value (None: there is none), and return it. A lease of the key stays.
+
+        If somebody else was faster, it is called again with what is there then: no change is lost. So it should do
+        nothing but compute.
+        """
+        coded = self._coded
+        made: list[V] = []
+
+        def encode(kv: KeyValue | None) -> bytes:
+            made.append(change(coded.maybe(kv)))
+            return coded.data(made[-1])
+
+        compound.update(self._store._engine, coded.key(key), encode)
+        return made[-1]
+
+    @overload
+    def pop(self, key: K, /) -> V: ...
+    @overload
+    def pop(self, key: K, /, default: V) -> V: ...
+    @overload
+    def pop(self, key: K, /, default: D) -> V | D: ...
+    def pop(self, key: K, /, default: Any = _NONE) -> Any:
+        """Delete a key and return its value, or ``default``. Raises ``KeyError`` without one. (One caller gets it.)"""
+        coded = self._coded
+        gone = compound.take(self._store._engine, coded.key(key), lambda kv: (coded.value(kv),))
+        if gone is not None:
+            return gone[0]
+        if default is _NONE:
+            raise KeyError(key)
+        return default
+
+    def popitem(self) -> tuple[K, V]:
+        """Delete the first key and return it with its value, to one caller. Raises ``KeyError`` if there is none."""
+        coded = self._coded
+        while (
+            first := next(self._store.scan(prefix=self.prefix, limit=1, keys_only=True), None)
+        ) is not None:
+            gone = compound.take(self._store._engine, first.key, lambda kv: (coded.name(kv), coded.value(kv)))
+            if gone is not None:
+                return gone
+        raise KeyError("the mapping is empty")
+
+    @overload
+    def restore(self, revision: int, /) -> int: ...
+    @overload
+    def restore(self, revision: int, /, key: K) -> int: ...
+    def restore(self, revision: int, /, key: Any = _NONE) -> int:
+        """Put everything back as it was at a revision, or one key: keys of later go. Returns the revision of that.
+
+        One revision while it fits the limits, as ``put_many``; it is part of the history, and can be undone as well.
+        What comes back has no lease. Raises ``Compacted`` or ``FutureRevision``.
+        """
+        check_number("revision", revision, 1)
+        done, _ = compound.write_many(self._store._engine, self._as_it_was(revision, key))
+        return done or self._store.revision
+
+    def _as_it_was(self, revision: int, key: Any) -> list[Write]:
+        if key is _NONE:
+            changes = [(at.key, at.before) for at in self._store.diff(revision, prefix=self.prefix)]
+        else:
+            name = self._coded.key(key)
+            was, now = self._store.get(name, revision=revision), self._store.get(name)
+            changes = [(name, was)] if (was and was.value) != (now and now.value) else []
+        return [PutRequest(name, was.value) if was else DeleteRangeRequest(name) for name, was in changes]
 
     def incr(self: MapView[K, int], key: K, by: int = 1) -> int:
         """Add to a number, 0 if there is none, and return the sum. Of several at the same time none is lost."""
@@ -238,8 +374,9 @@ class AsyncMapView(Generic[K, V]):
         keys: Codec[Any] = TEXT,
         values: Codec[Any] = TEXT,
     ) -> None:
+        _check_store(store, AsyncReader)
         self._store = store
-        self._coded = _Coded(prefix, keys, values)
+        self._coded: _Coded[K, V] = _Coded(prefix, keys, values)
 
     @property
     def prefix(self) -> bytes:
@@ -251,6 +388,12 @@ class AsyncMapView(Generic[K, V]):
         if not isinstance(self._store, AsyncStore):
             raise TypeError("a view of the past can be read only")
         return self._store
+
+    @property
+    def _blocking(self) -> MapView[K, V]:
+        """The same mapping for a thread, which makes what takes several requests."""
+        coded = self._coded
+        return MapView(self._writable._twin, coded.prefix, keys=coded.keys, values=coded.values)
 
     @overload
     async def get(self, key: K) -> V | None: ...
@@ -278,22 +421,70 @@ class AsyncMapView(Generic[K, V]):
     async def put(self, key: K, value: V, *, ttl: Seconds | None = None, lease: int = 0) -> int:
         """Set a key, for a while if ``ttl`` (seconds) or a lease is given. Returns the revision."""
         coded = self._coded
-        done = await self._writable.put(coded.key(key), coded.values.encode(value), ttl=ttl, lease=lease)
+        done = await self._writable.put(coded.key(key), coded.data(value), ttl=ttl, lease=lease)
         return done.revision
 
     async def put_many(
         self, items: Mapping[K, V] | Iterable[tuple[K, V]], *, lease: int = 0
     ) -> PutManyResponse:
         """Set any number of keys: one revision while they fit the limits (``Store.put_many``)."""
-        coded = self._coded
-        given = items.items() if isinstance(items, Mapping) else items
-        puts = {coded.key(key): coded.values.encode(value) for key, value in given}
-        return await self._writable.put_many(puts, lease=lease)
+        return await self._writable.put_many(self._coded.puts(items), lease=lease)
+
+    async def setdefault(self, key: K, default: V, *, ttl: Seconds | None = None) -> V:
+        """The value of a key. If there is none, ``default`` is put, for a while if ``ttl`` (seconds) is given.
+
+        Of several at the same time one is put, and all get that. ``ttl`` is rounded up to whole seconds.
+        """
+        return await in_thread(partial(self._blocking.setdefault, key, default, ttl=ttl))
+
+    async def get_or_put(
+        self, key: K, make: Callable[[], V | Awaitable[V]], *, ttl: Seconds | None = None
+    ) -> V:
+        """The value of a key. If there is none, what ``make()`` returns is put (awaited, if need be), as by
+        ``setdefault``.
+
+        ``make`` is called only then; by several callers, if they find nothing at the same time.
+        """
+        found = await self._store.get(self._coded.key(key))
+        if found is not None:
+            return self._coded.value(found)
+        made = make()
+        value = cast(V, await made if isinstance(made, Awaitable) else made)
+        return await self.setdefault(key, value, ttl=ttl)
+
+    async def modify(self, key: K, change: Callable[[V | None], V]) -> V:
+        """Put what ``change`` makes of a key's value (None: there is none), and return it. A lease of the key stays.
+
+        If somebody else was faster, it is called again with what is there then: no change is lost. So it should do
+        nothing but compute. It is called in a thread.
+        """
+        return await in_thread(partial(self._blocking.modify, key, change))
+
+    @overload
+    async def pop(self, key: K, /) -> V: ...
+    @overload
+    async def pop(self, key: K, /, default: V) -> V: ...
+    @overload
+    async def pop(self, key: K, /, default: D) -> V | D: ...
+    async def pop(self, key: K, /, default: Any = _NONE) -> Any:
+        """Delete a key and return its value, or ``default``. Raises ``KeyError`` without one. (One caller gets it.)"""
+        return await in_thread(partial(self._blocking.pop, key, default))
+
+    @overload
+    async def restore(self, revision: int, /) -> int: ...
+    @overload
+    async def restore(self, revision: int, /, key: K) -> int: ...
+    async def restore(self, revision: int, /, key: Any = _NONE) -> int:
+        """Put everything back as it was at a revision, or one key: keys of later go. Returns the revision of that.
+
+        One revision while it fits the limits, as ``put_many``; it is part of the history, and can be undone as well.
+        What comes back has no lease. Raises ``Compacted`` or ``FutureRevision``.
+        """
+        return await in_thread(partial(self._blocking.restore, revision, key))
 
     async def incr(self: AsyncMapView[K, int], key: K, by: int = 1) -> int:
         """Add to a number, 0 if there is none, and return the sum. Of several at the same time none is lost."""
-        coded, engine = self._coded, self._writable._twin._engine
-        return await in_thread(lambda: compound.incr(engine, coded.key(key), by, coded.values))
+        return await in_thread(partial(self._blocking.incr, key, by))
 
     async def delete(self, key: K) -> bool:
         """Delete a key. Returns whether there was one."""

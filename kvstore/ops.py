@@ -236,8 +236,8 @@ def txn(
 
 def _listed(name: str, items: Iterable[Any]) -> tuple[Any, ...]:
     """The items of a list of compares or ops. (A single one is itself a tuple, of its fields.)"""
-    if type(items) in _ALONE:
-        raise TypeError(f"{name} is a list: write {name}=[...], also around a single one")
+    if type(items) in _ALONE or isinstance(items, str | bytes) or not isinstance(items, Iterable):
+        raise TypeError(f"{name} is a list: write {name}=[...], also around a single one; not {items!r:.80}")
     return tuple(items)
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from functools import cache
 from typing import Any, Literal, Self, TypedDict
@@ -31,6 +31,14 @@ NOSPACE_POLICIES = ("heals", "sticky")
 
 class BadOption(KVStoreError, ValueError):
     """An option has a value outside its range."""
+
+
+def unknown_option(given: str, known: Iterable[str]) -> BadOption:
+    """For an option that there is not: names those that are spelled much like it."""
+    from difflib import get_close_matches
+
+    near = get_close_matches(given, known)
+    return BadOption(f"unknown option {given!r}" + (f": did you mean {' or '.join(near)}?" if near else ""))
 
 
 class OpenOptions(TypedDict, total=False):
@@ -216,6 +224,8 @@ class Options:
         for name in _POSITIVE:
             if getattr(self, name) <= 0:
                 raise BadOption(f"{name} must be greater than 0, not {getattr(self, name)!r}")
+        if self.clock is not None and not callable(self.clock):
+            raise BadOption(f"clock must be a function that returns seconds, not {self.clock!r:.80}")
         if len(self.name.encode(errors="surrogateescape")) > NAME_BYTES_MAX:
             raise BadOption(f"name must have at most {NAME_BYTES_MAX} bytes, not {self.name!r:.80}")
 
@@ -239,7 +249,7 @@ class Options:
         for given, value in overrides.items():
             name = option_called(given)
             if not name:
-                raise BadOption(f"unknown option {given!r}")
+                raise unknown_option(given, known)
             if value is not None:
                 chosen[name] = _converted(given, value, known[name])
         return cls(**chosen)

@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Protocol, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, TypeAlias, TypedDict
 
 from kvstore import plugins
 
@@ -27,6 +27,59 @@ AnyStore: TypeAlias = "Store | AsyncStore"
 
 GRACE_SECONDS = 5.0
 """How long calls under way may take to end, unless the caller says otherwise."""
+
+
+class ConnectOptions(TypedDict, total=False):
+    """The keyword arguments of ``kvstore.connect``: docs/remote.md says what each does."""
+
+    user: str
+    password: str
+    ca: str
+    cert: str
+    key: str
+    server_name: str
+    timeout_seconds: float
+    dial_timeout_seconds: float
+    keepalive_seconds: float
+    auto_sync_seconds: float
+    max_message_bytes: int
+    watch_buffer: int
+    prefer: Literal["any", "leader"]
+    serializable: bool
+
+
+class ServeOptions(TypedDict, total=False):
+    """The keyword arguments of ``kvstore.serve``: docs/serving.md says what each does, under the name of a flag."""
+
+    etcd_version: Literal["3.4", "3.5", "3.6"]
+    advertised_urls: tuple[str, ...]
+    peer_urls: tuple[str, ...]
+    progress_interval_seconds: float
+    request_timeout_seconds: float
+    max_concurrent_streams: int
+    keepalive_min_time_seconds: float
+    keepalive_interval_seconds: float
+    keepalive_timeout_seconds: float
+    has_gateway: bool
+    cors: tuple[str, ...]
+    has_ui: bool
+    ui_writes: bool
+    host_whitelist: tuple[str, ...]
+    auth_token: str
+    auth_token_ttl_seconds: int
+    bcrypt_cost: int
+    metrics: Literal["basic", "extensive"]
+    warning_apply_seconds: float
+    warning_unary_request_seconds: float
+    cert_file: str
+    key_file: str
+    trusted_ca_file: str
+    client_cert_auth: bool
+    crl_file: str
+    allowed_hostnames: tuple[str, ...]
+    cipher_suites: tuple[str, ...]
+    min_version: Literal["TLS1.2", "TLS1.3"]
+    max_version: Literal["", "TLS1.2", "TLS1.3"]
 
 
 class Server(Protocol):

@@ -19,7 +19,10 @@ from kvstore.arguments import (
     as_bytes,
     check_bounds,
     check_bytes,
+    check_callable,
     check_number,
+    check_path,
+    pairs,
     seconds,
     time_ms,
     whole_seconds,
@@ -367,9 +370,8 @@ class Store(Reader):
         If not, they take several, in order (the response says how many), and a failure leaves the first ones written.
         Of a key that is given twice, the last value counts. Raises as ``put``.
         """
-        given = items.items() if isinstance(items, Mapping) else items
         puts: dict[bytes, bytes] = {}
-        for key, value in given:
+        for key, value in pairs("items", items):
             check_bytes("key", key)
             puts[key] = as_bytes("value", value)
         return compound.put_many(self._engine, puts, lease)
@@ -380,8 +382,6 @@ class Store(Reader):
         Concurrent calls all count. A lease of the key stays. Raises ``BadArgument`` if the value is not a number.
         """
         ops.key_range(key, None, None)
-        if not isinstance(by, int) or isinstance(by, bool):
-            raise TypeError(f"by must be an int, not {by!r:.80}")
         return compound.incr(self._engine, key, by)
 
     def put_nowait(self, key: bytes, value: Data = b"", *, lease: int = 0) -> Ticket:
@@ -397,6 +397,10 @@ class Store(Reader):
 
     def wait(self, ticket: Ticket) -> PutResponse:
         """Wait until a put begun with ``put_nowait`` is durable; returns its response. Raises what ``put`` raises."""
+        from kvstore.write.ticket import Ticket
+
+        if not isinstance(ticket, Ticket):
+            raise TypeError(f"ticket must be what put_nowait returned, not {ticket!r:.80}")
         response: PutResponse = embedded(self._engine, "wait").wait(ticket)
         return response
 
@@ -476,6 +480,7 @@ class Store(Reader):
 
         ``callback``: called for each event on a thread of its own, instead of iterating.
         """
+        check_callable("callback", callback)
         watch = self._engine.watch(
             ops.watch(
                 key, range_end, prefix, start_revision, resume, prev_kv, no_put, no_delete, progress_notify
@@ -533,6 +538,7 @@ class Store(Reader):
         Raises ``Compacted``, ``FutureRevision``.
         """
         check_number("revision", revision)
+        check_callable("progress", progress)
         return self._engine.compact(revision, physical, progress)
 
     def compaction_estimate(self, revision: int) -> CompactionEstimate:
@@ -546,6 +552,7 @@ class Store(Reader):
         ``progress`` is called with (done, total) bytes. Raises ``DiskFull``, before anything is written, if there is
         no room for the copy.
         """
+        check_callable("progress", progress)
         return embedded(self._engine, "defragment").defragment(progress)
 
     def defragment_estimate(self) -> DefragmentEstimate:
@@ -565,6 +572,9 @@ class Store(Reader):
         ``path`` None: in the store's own folder, where the newest ``max_snapshots`` are kept and recovery finds
         them. ``progress`` is called with (done, total) bytes. Raises ``DiskFull``, ``Corruption``.
         """
+        if path is not None:
+            check_path("path", path)
+        check_callable("progress", progress)
         return embedded(self._engine, "snapshot").snapshot(path, progress)
 
     def status(self) -> Status:
@@ -590,6 +600,8 @@ class Store(Reader):
 
     def disarm(self, alarm: Alarm) -> tuple[Alarm, ...]:
         """Clear an alarm. Returns the alarms that were cleared. (``NOSPACE`` clears itself once there is room.)"""
+        if not isinstance(alarm, Alarm):
+            raise TypeError(f"alarm must be one of store.alarms(), not {alarm!r:.80}")
         return self._engine.disarm(alarm)
 
     def close(self) -> None:

@@ -17,6 +17,7 @@ from dataclasses import fields, replace
 from types import TracebackType
 from typing import Any, Self
 
+from kvstore.aio import AsyncStore
 from kvstore.engine import LocalEngine
 from kvstore.errors import Unsupported
 from kvstore.files import Disk, OSDisk
@@ -26,10 +27,11 @@ from kvstore.network.endpoint import Endpoint, Settings
 from kvstore.network.server import Server
 from kvstore.network.sockets import Bound, bind_all
 from kvstore.network.tls import TLS, TLSSettings
-from kvstore.options import BadOption, Options
+from kvstore.options import BadOption, Options, unknown_option
 from kvstore.protocol import EmbeddedEngine, Engine
-from kvstore.served import GRACE_SECONDS, AnyStore
+from kvstore.served import GRACE_SECONDS, AnyStore, ServeOptions
 from kvstore.shelter import start
+from kvstore.store import Store
 
 
 class Serving:
@@ -185,10 +187,12 @@ def _how(
     store: AnyStore, urls: str | Sequence[str], options: dict[str, Any]
 ) -> tuple[EmbeddedEngine, list[Listener], Settings, TLSSettings]:
     """What ``Serving.begin`` takes. Raises ``BadOption``, ``Unsupported``."""
+    if not isinstance(store, Store | AsyncStore):
+        raise TypeError(f"store must be an open kvstore.Store or AsyncStore, not {store!r:.80}")
     engine = store.engine
     if not isinstance(engine, LocalEngine):
         raise Unsupported(f"{engine.where}: only a store that is open for writing can be served")
-    text = urls if isinstance(urls, str) else ",".join(urls)
+    text = urls if isinstance(urls, str) else ",".join(_texts("urls", urls))
     listeners = [listener(url) for url in parse_urls(text)]
     if not listeners:
         raise BadOption("where is the store to be served? give a URL such as http://127.0.0.1:0")
@@ -203,10 +207,16 @@ def _how(
         **_taken(options, Settings, without=("dialect", "name", "max_request_bytes")),
     )
     if options:
-        raise BadOption(f"unknown option {min(options)!r}")
+        raise unknown_option(min(options), ServeOptions.__annotations__)
     if any(each.is_tls for each in listeners) and not tls.is_complete:
         raise BadOption("a URL with https or unixs needs cert_file and key_file")
     return engine, listeners, settings, tls
+
+
+def _texts(name: str, given: Sequence[str]) -> Sequence[str]:
+    if not isinstance(given, Sequence) or not all(isinstance(text, str) for text in given):
+        raise TypeError(f"{name} must be a str, or a list of them, not {given!r:.80}")
+    return given
 
 
 def _taken(options: dict[str, Any], owner: Any, without: tuple[str, ...]) -> dict[str, Any]:

@@ -105,6 +105,10 @@ class Access:
     """A store, for a recipe."""
 
     def __init__(self, store: AnyStore) -> None:
+        if not isinstance(store, AnyStore):
+            raise TypeError(
+                f"store must be a kvstore.Store or AsyncStore, or a session on one, not {store!r:.80}"
+            )
         self.store = store
         self.is_async = not isinstance(store, Store)
 

@@ -25,6 +25,8 @@ class Namespace(Store):
 
     def __init__(self, store: Store, prefix: bytes) -> None:
         check_bytes("prefix", prefix)
+        if not isinstance(store, Store):
+            raise TypeError(f"store must be a kvstore.Store, not {store!r:.80}")
         if not prefix:
             raise BadArgument("prefix must not be empty: that is the store itself")
         super().__init__(PrefixedEngine(store._engine, prefix))
@@ -40,6 +42,8 @@ class AsyncNamespace(AsyncStore):
     """``AsyncNamespace(store, b"app/")``: has the methods of ``AsyncStore``."""
 
     def __init__(self, store: AsyncStore, prefix: bytes) -> None:
+        if not isinstance(store, AsyncStore):
+            raise TypeError(f"store must be a kvstore.AsyncStore, not {store!r:.80}")
         self._twin = Namespace(store._twin, prefix)
         self._answers = None
 

@@ -24,10 +24,11 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Sequence
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, Generic, TypeVar, overload
 
 from kvstore.aio import AsyncStore
-from kvstore.arguments import Seconds, check_bytes, check_number, whole_seconds
+from kvstore.arguments import Seconds, check_number, whole_seconds
+from kvstore.codecs import BYTES, Codec, decoded, encoded
 from kvstore.errors import BadArgument, Compacted
 from kvstore.model import Compare, prefix_end
 from kvstore.ops import create_revision, delete, get, mod_revision, put, version
@@ -38,6 +39,8 @@ from kvstore.recipes.line import checked_name
 from kvstore.recipes.numbered import take_numbers
 from kvstore.recipes.session import AsyncSession, Session, SessionSteps
 from kvstore.store import Store
+
+P = TypeVar("P")
 
 PRIORITY_MAX = 0xFFFF
 LOOK_AT_ONCE = 32
@@ -56,30 +59,40 @@ class Names:
         self.tries, self.dead = base + b"/tries/", base + b"/dead/"
 
 
-class DeadJob(NamedTuple):
+class PutJob(Generic[P]):
+    """A job as it lies in the queue."""
+
+    def __init__(self, queue: QueueSteps[Any, P], ident: bytes, data: bytes) -> None:
+        self._queue = queue
+        self.ident = ident
+        """What ``revive`` and ``discard`` take."""
+        self.data = data
+        """What was put, as bytes."""
+
+    @property
+    def payload(self) -> P:
+        """What was put. Raises ``UndecodableValue``, if that was by another codec: it is then tried, and given up."""
+        queue = self._queue
+        return decoded(queue.codec, self.data, queue.names.items + self.ident, "payload")
+
+
+class DeadJob(PutJob[P]):
     """A job that was tried too often."""
 
-    ident: bytes
-    """What ``revive`` and ``discard`` take."""
-    payload: bytes
-    """What was put."""
 
-
-class JobSteps(Steps):
+class JobSteps(PutJob[P], Steps):
     """A job that is claimed. As a context manager it is acknowledged at the end of the block, or retried after an
     error.
     """
 
     def __init__(
-        self, queue: QueueSteps[Any], ident: bytes, payload: bytes, tries: int, claim_revision: int
+        self, queue: QueueSteps[Any, P], ident: bytes, data: bytes, tries: int, claim_revision: int
     ) -> None:
-        self.ident = ident
-        self.payload = payload
+        super().__init__(queue, ident, data)
         self.tries = tries
         """How often it was claimed, this time included."""
         self.token = claim_revision
         """The fencing token: a revision, higher than that of any claim of this job before."""
-        self._queue = queue
         self._is_over = False
 
     @property
@@ -97,7 +110,7 @@ class JobSteps(Steps):
         names, ident = self._queue.names, self.ident
         if self.tries >= self._queue.tries_max:
             await self._give_up(
-                [delete(names.items + ident), put(names.dead + ident, self.payload), *self._forget()],
+                [delete(names.items + ident), put(names.dead + ident, self.data), *self._forget()],
                 _item_is_gone,
             )
         elif delay is None:
@@ -135,16 +148,21 @@ class JobSteps(Steps):
                 error.add_note(str(loss))
 
 
-J = TypeVar("J", bound=JobSteps)
+J = TypeVar("J", bound=JobSteps[Any])
 
 
-class QueueSteps(Generic[J]):
+class QueueSteps(Generic[J, P]):
     """Jobs in order, each claimed by one worker at a time."""
 
-    _job: type[J]
+    _job: type[Any]
 
-    def __init__(self, of: SessionSteps | Store | AsyncStore, name: bytes, tries_max: int = 10) -> None:
+    def __init__(
+        self, of: SessionSteps | Store | AsyncStore, name: bytes, tries_max: int, codec: Codec[P]
+    ) -> None:
         check_number("tries_max", tries_max, 1)
+        if not isinstance(codec, Codec):
+            raise TypeError(f"codec must be a kvstore.Codec, not {codec!r:.80}")
+        self.codec = codec
         self.names = Names(name)
         self.tries_max = tries_max
         self._session = of if isinstance(of, SessionSteps) else None
@@ -159,9 +177,9 @@ class QueueSteps(Generic[J]):
 
     # --- producers --------------------------------------------------------------------
 
-    async def put_(self, payload: bytes, *, priority: int = 100, delay: Seconds | None = None) -> bytes:
+    async def put_(self, payload: P, *, priority: int = 100, delay: Seconds | None = None) -> bytes:
         """Add a job; returns its ident. ``priority``: 0 (first) to 65535; ``delay``: seconds until it can be had."""
-        check_bytes("payload", payload)
+        data = encoded(self.codec, payload, "payload", "queue", "codec")
         check_number("priority", priority)
         if priority > PRIORITY_MAX:
             raise BadArgument(f"priority must be at most {PRIORITY_MAX}, not {priority}")
@@ -170,7 +188,7 @@ class QueueSteps(Generic[J]):
         def writes(number: int) -> list[Any]:
             ident = _ident(priority, number)
             delayed = [put(self.names.claims + ident, DELAYED, lease=lease)] if lease else []
-            return [put(self.names.items + ident, payload), *delayed]
+            return [put(self.names.items + ident, data), *delayed]
 
         return _ident(priority, await take_numbers(self._access, self.names.last, 1, writes))
 
@@ -234,7 +252,8 @@ class QueueSteps(Generic[J]):
         )
         claims, items, counts = (settled.found(op) for op in (-3, -2, -1))
         if settled.succeeded or (claims and claims[0].value == token):
-            return self._job(self, ident, items[0].value, counts[0].version, claims[0].create_revision)
+            job: J = self._job(self, ident, items[0].value, counts[0].version, claims[0].create_revision)
+            return job
         if items and not claims and counts and counts[0].version >= self.tries_max:
             await self._bury(ident, items[0].value)
         return None
@@ -268,10 +287,10 @@ class QueueSteps(Generic[J]):
         """Jobs in the queue, the claimed ones included, the dead ones not."""
         return (await self._access.range(prefix=self.names.items, count_only=True)).count
 
-    async def dead_(self) -> list[DeadJob]:
+    async def dead_(self) -> list[DeadJob[P]]:
         """The jobs that were given up."""
         found = await self._access.range(prefix=self.names.dead)
-        return [DeadJob(kv.key[len(self.names.dead) :], kv.value) for kv in found.kvs]
+        return [DeadJob(self, kv.key[len(self.names.dead) :], kv.value) for kv in found.kvs]
 
     async def revive_(self, ident: bytes) -> bool:
         """Put a dead job back where it was, as if it was never tried. Returns whether it was among the dead."""
@@ -300,49 +319,67 @@ def _ident(priority: int, number: int) -> bytes:
     return b"%04x/%016x" % (priority, number)
 
 
-class AsyncJob(JobSteps, AsyncBlock):
+class AsyncJob(JobSteps[P], AsyncBlock):
     """``async with await queue.claim() as job``"""
 
     acknowledge = JobSteps.acknowledge_
     retry = JobSteps.retry_
 
 
-class Job(JobSteps, Block):
+class Job(JobSteps[P], Block):
     """``with queue.claim() as job``"""
 
     acknowledge = blocking(JobSteps.acknowledge_)
     retry = blocking(JobSteps.retry_)
 
 
-class AsyncQueue(QueueSteps[AsyncJob]):
-    """``AsyncQueue(session, b"name")``; with a store instead of a session, to put."""
+class AsyncQueue(QueueSteps[AsyncJob[P], P]):
+    """``AsyncQueue(session, b"name")``; with a store instead of a session, to put. ``codec``: of what is put."""
 
     _job = AsyncJob
 
-    def __init__(self, of: AsyncSession | AsyncStore, name: bytes, *, tries_max: int = 10) -> None:
-        super().__init__(of, name, tries_max)
+    @overload
+    def __init__(
+        self: AsyncQueue[bytes], of: AsyncSession | AsyncStore, name: bytes, *, tries_max: int = ...
+    ) -> None: ...
+    @overload
+    def __init__(
+        self, of: AsyncSession | AsyncStore, name: bytes, *, tries_max: int = ..., codec: Codec[P]
+    ) -> None: ...
+    def __init__(
+        self, of: AsyncSession | AsyncStore, name: bytes, *, tries_max: int = 10, codec: Codec[Any] = BYTES
+    ) -> None:
+        super().__init__(of, name, tries_max, codec)
 
-    claim = QueueSteps[AsyncJob].claim_
-    try_claim = QueueSteps[AsyncJob].try_claim_
-    put = QueueSteps.put_
+    claim = QueueSteps[AsyncJob[P], P].claim_
+    try_claim = QueueSteps[AsyncJob[P], P].try_claim_
+    put = QueueSteps[AsyncJob[P], P].put_
     count = QueueSteps.count_
-    dead = QueueSteps.dead_
+    dead = QueueSteps[AsyncJob[P], P].dead_
     revive = QueueSteps.revive_
     discard = QueueSteps.discard_
 
 
-class Queue(QueueSteps[Job]):
-    """``Queue(session, b"name")``; with a store instead of a session, to put."""
+class Queue(QueueSteps[Job[P], P]):
+    """``Queue(session, b"name")``; with a store instead of a session, to put. ``codec``: of what is put."""
 
     _job = Job
 
-    def __init__(self, of: Session | Store, name: bytes, *, tries_max: int = 10) -> None:
-        super().__init__(of, name, tries_max)
+    @overload
+    def __init__(self: Queue[bytes], of: Session | Store, name: bytes, *, tries_max: int = ...) -> None: ...
+    @overload
+    def __init__(
+        self, of: Session | Store, name: bytes, *, tries_max: int = ..., codec: Codec[P]
+    ) -> None: ...
+    def __init__(
+        self, of: Session | Store, name: bytes, *, tries_max: int = 10, codec: Codec[Any] = BYTES
+    ) -> None:
+        super().__init__(of, name, tries_max, codec)
 
-    claim = blocking(QueueSteps[Job].claim_)
-    try_claim = blocking(QueueSteps[Job].try_claim_)
-    put = blocking(QueueSteps.put_)
+    claim = blocking(QueueSteps[Job[P], P].claim_)
+    try_claim = blocking(QueueSteps[Job[P], P].try_claim_)
+    put = blocking(QueueSteps[Job[P], P].put_)
     count = blocking(QueueSteps.count_)
-    dead = blocking(QueueSteps.dead_)
+    dead = blocking(QueueSteps[Job[P], P].dead_)
     revive = blocking(QueueSteps.revive_)
     discard = blocking(QueueSteps.discard_)

@@ -22,6 +22,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TypedDict
 
 from kvstore import layout
 from kvstore.backend import (
@@ -82,6 +83,17 @@ class NewStore:
             raise BadOption(
                 "bump_revision and mark_compacted must be given together: one without the other hides a gap"
             )
+
+
+class RestoreOptions(TypedDict, total=False):
+    """The identity of the new store, as ``kvstore.restore`` takes it: the fields of ``NewStore``."""
+
+    backend: str
+    cluster_id: int
+    member_id: int
+    name: str
+    bump_revision: int
+    mark_compacted: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -197,7 +197,7 @@ def running_cluster(
         cluster.close()
 
 
-ROOT = {"user": "root", "password": "root's own"}
+ROOT: dict[str, Any] = {"user": "root", "password": "root's own"}
 
 
 @contextmanager

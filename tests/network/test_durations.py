@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from typing import Literal
 from urllib.request import urlopen
 
 import pytest
@@ -11,6 +12,7 @@ import pytest
 import kvstore
 from kvstore.etcdpb.messages import etcdserverpb as pb
 from kvstore.network.slowness import Slowness
+from kvstore.served import ServeOptions
 from tests.network.served_store import PUT, RANGE, get
 from tests.network.wire import Wire
 
@@ -21,7 +23,7 @@ def put(key: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("metrics", ["basic", "extensive"])
-def test_durations_are_counted_where_wanted(tmp_path: Path, metrics: str) -> None:
+def test_durations_are_counted_where_wanted(tmp_path: Path, metrics: Literal["basic", "extensive"]) -> None:
     """A histogram of each method, whose last bucket has all calls."""
     with (
         kvstore.open(tmp_path / "store") as store,
@@ -42,7 +44,7 @@ def test_what_takes_too_long_is_logged(tmp_path: Path, caplog: pytest.LogCapture
     """With its method and how long it took; at limits of 0 everything does."""
     caplog.set_level(logging.WARNING, "kvstore.network")
     with kvstore.open(tmp_path / "store") as store:
-        slow = {"warning_apply_seconds": 0.0, "warning_unary_request_seconds": 0.0}
+        slow: ServeOptions = {"warning_apply_seconds": 0.0, "warning_unary_request_seconds": 0.0}
         with kvstore.serve(store, "http://127.0.0.1:0", **slow) as server:
             host, _, port = server.endpoints[0].removeprefix("http://").partition(":")
             with Wire(host, int(port)) as wire:

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
@@ -679,7 +679,11 @@ def test_options_that_make_no_sense_leave_no_listener(store: kvstore.Store, opti
 
 def test_what_a_client_says_of_itself_is_text(store: kvstore.Store) -> None:
     """Since 3.5 a version that is no UTF-8 is refused."""
-    for version, said in (("3.4", "0 "), ("3.5", "3 etcdserver: invalid client api version")):
+    answers: dict[Literal["3.4", "3.5"], str] = {
+        "3.4": "0 ",
+        "3.5": "3 etcdserver: invalid client api version",
+    }
+    for version, said in answers.items():
         with kvstore.serve(store, "http://127.0.0.1:0", etcd_version=version) as serving:
             host, port = serving.endpoints[0].removeprefix("http://").split(":")
             with Wire(host, int(port)) as wire:

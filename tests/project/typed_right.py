@@ -51,6 +51,14 @@ def objects(store: Store) -> None:
     assert_type(counts.get("a"), int | None)
     assert_type(counts.incr("a"), int)
     assert_type([version.value for version in counts.history("a")], list[int | None])
+    assert_type(counts.pop("a"), int)
+    assert_type(counts.pop("a", None), int | None)
+    assert_type(counts.setdefault("a", 1), int)
+    assert_type(counts.get_or_put("a", lambda: 1, ttl=5), int)
+    assert_type(counts.modify("a", lambda number: (number or 0) + 1), int)
+    assert_type(counts.restore(2, "a"), int)
+    assert_type(counts.popitem(), tuple[str, int])
+    counts.update({"b": 2}, c=3)
     points = kvstore.MapView(store, keys=kvstore.INTEGER, values=kvstore.Codec(str.encode, bytes.decode))
     assert_type(dict(points.scan()), dict[int, str])
     assert_type(store.put_many({b"a": bytearray(b"1")}).revisions, int)
@@ -81,6 +89,10 @@ def watches(store: Store) -> None:
             assert_type(event.prev_kv, KeyValue | None)
 
 
+async def fetch() -> int:
+    return 1
+
+
 async def asynchronous(folder: Path) -> None:
     async with kvstore.open_async(folder) as store:
         assert_type(store, AsyncStore)
@@ -93,5 +105,7 @@ async def asynchronous(folder: Path) -> None:
         numbers = kvstore.AsyncMapView(store, "n/", values=kvstore.INTEGER)
         assert_type(await numbers.get("a"), int | None)
         assert_type(await numbers.get("a", 0), int)
+        assert_type(await numbers.get_or_put("a", fetch, ttl=5), int)
+        assert_type(await numbers.pop("a", None), int | None)
         assert_type(await store.at(2), kvstore.AsyncView)
     assert_type(await kvstore.open_async("data"), AsyncStore)

@@ -16,6 +16,10 @@ def names() -> None:
     Options(backnd="lmdb")  # type: ignore[call-arg]
 
 
+def serving(store: kvstore.Store) -> None:
+    kvstore.serve(store, "http://127.0.0.1:0", has_iu=True)  # type: ignore[call-arg]
+
+
 def values(store: kvstore.Store) -> None:
     store.put("key", b"value")  # type: ignore[arg-type]
     store.put(b"key", "value")  # type: ignore[arg-type]
@@ -30,6 +34,10 @@ def values(store: kvstore.Store) -> None:
 def options() -> None:
     kvstore.open("data", durabilty="always")  # type: ignore[call-arg]
     kvstore.open("data", durability="allways")  # type: ignore[arg-type]
+    kvstore.connect("etcd://host", tiemout_seconds=1)  # type: ignore[call-arg]
+    kvstore.connect("etcd://host", prefer="follower")  # type: ignore[arg-type]
+    kvstore.restore("a.snap", "data", backnd="lmdb")  # type: ignore[call-arg]
+    kvstore.verify("data", durabilty="off")  # type: ignore[call-arg]
     kvstore.open_async("data", wal_file_size="large")  # type: ignore[arg-type]
 
 
@@ -37,6 +45,9 @@ def objects(store: kvstore.Store) -> None:
     counts = kvstore.MapView(store, "counts/", values=kvstore.INTEGER)
     counts["a"] = "1"  # type: ignore[assignment]
     counts[5] = 1  # type: ignore[index]
+    counts.setdefault("a")  # type: ignore[call-arg]
+    counts.get_or_put("a", lambda: "1")  # type: ignore[arg-type, return-value]
+    counts.modify("a", lambda number: number + 1)  # type: ignore[operator]
     kvstore.MapView(store, "texts/").incr("a")  # type: ignore[misc]
     store.scan(prefix=b"k", revers=True)  # type: ignore[call-arg]
     store.put_many({"a": b"1"})  # type: ignore[arg-type]

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
@@ -259,3 +260,37 @@ def test_queues_for_tasks(scratch: Path) -> None:
             assert await queue.try_claim() is None
 
     asyncio.run(main())
+
+
+def test_payloads_are_objects_with_a_codec(store: kvstore.Store) -> None:
+    """On the way in and out, for workers and among the dead; what does not fit is refused by name."""
+    with Session(store, ttl=60) as session:
+        queue = Queue(session, b"q", tries_max=1, codec=kvstore.JSON)
+        queue.put({"to": "ann", "cc": [1, None]})
+        with queue.claim() as job:
+            assert job.payload == {"to": "ann", "cc": [1, None]} and job.data == b'{"cc":[1,null],"to":"ann"}'
+        queue.put("later")
+        queue.claim().retry()
+        assert [dead.payload for dead in queue.dead()] == ["later"]
+        assert Queue(store, b"q", codec=kvstore.TEXT).dead()[0].payload == '"later"'
+        wrong: Any = queue
+        with pytest.raises(TypeError, match=r"payload \{1\} does not fit this queue.*\(codec=...\)"):
+            wrong.put({1})
+        with pytest.raises(TypeError, match=r"payload 'text' does not fit .*takes bytes, not str"):
+            Queue(store, b"q").put(cast(Any, "text"))
+        with pytest.raises(TypeError, match=r"codec must be a kvstore.Codec, not"):
+            Queue(store, b"q", codec=cast(Any, str))
+
+
+def test_what_a_worker_cannot_read_ends_among_the_dead(store: kvstore.Store) -> None:
+    """Somebody else's payload is tried as often as any other, and its bytes are still there."""
+    with Session(store, ttl=60) as session:
+        Queue(store, b"q").put(b"\xff")
+        queue = Queue(session, b"q", tries_max=2, codec=kvstore.TEXT)
+        for _ in range(2):
+            with (
+                pytest.raises(kvstore.UndecodableValue, match=r"its payload b'.xff' cannot be decoded"),
+                queue.claim() as job,
+            ):
+                print(job.payload)
+        assert queue.count() == 0 and [dead.data for dead in queue.dead()] == [b"\xff"]

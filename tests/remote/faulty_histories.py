@@ -50,7 +50,7 @@ LAST = Put(b"a", b"the last")
 class History:
     """One history. Made by ``lived``; afterwards ``found`` has what cannot be."""
 
-    def __init__(self, cluster: Cluster, seed: str, login: dict[str, str]) -> None:
+    def __init__(self, cluster: Cluster, seed: str, login: dict[str, Any]) -> None:
         self.cluster = cluster
         self.seed = seed
         self.chance = Random(seed)

@@ -1,4 +1,4 @@
-"""The four programs in ``examples/`` run unchanged on every kind of store, do what their twins do, and are shorter."""
+"""The programs in ``examples/`` run unchanged on every kind of store, do what their twins do, and are shorter."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 
 import kvstore
 
-PROGRAMS = ("job_queue", "settings_with_undo", "cache", "leader_election")
+PROGRAMS = ("job_queue", "settings_with_undo", "cache", "leader_election", "two_processes")
 PRINTED = {
     "job_queue": [
         "given up: nobody",
@@ -32,6 +32,7 @@ PRINTED = {
         "undone: {'fonts': ['mono'], 'theme': 'dark'}",
     ],
     "cache": ["computing /", "<h1>/</h1>", "<h1>/</h1>", "evicted: 0 left", "computing /", "<h1>/</h1>"],
+    "two_processes": ["a: 9", "b: 16"],
     "leader_election": [
         "first leads",
         "first: step 1",

@@ -16,7 +16,7 @@ from tests.network.certificates import Authority, Pair
 
 pytestmark = pytest.mark.skipif(not HAS_ETCD, reason="no etcd on PATH")
 
-BOB = {**ROOT, "user": "bob"}
+BOB: dict[str, Any] = {**ROOT, "user": "bob"}
 
 
 # --- passwords ----------------------------------------------------------------------------
@@ -53,7 +53,7 @@ def test_a_user_may_do_what_its_roles_allow(guarded: Cluster) -> None:
 
 def test_who_is_not_known_is_turned_away(guarded: Cluster) -> None:
     """Nobody, another password, a user that is none; an error at once, and no way around it at the next member."""
-    who: list[dict[str, str]] = [{}, {**BOB, "password": "wrong"}, {**BOB, "user": "eve"}]
+    who: list[dict[str, Any]] = [{}, {**BOB, "password": "wrong"}, {**BOB, "user": "eve"}]
     for login in who:
         with pytest.raises(Unauthenticated):
             kvstore.connect(guarded.url, **login)
@@ -125,6 +125,6 @@ def test_the_name_in_a_certificate_is_a_user(secured: Cluster, authority: Author
         store.put(b"a", b"v")
         with pytest.raises(PermissionDenied):
             store.put(b"x", b"v")
-    everything = {"ca": authority.file, "cert": bob.cert, "key": bob.key, **ROOT}
+    everything: Any = {"ca": authority.file, "cert": bob.cert, "key": bob.key, **ROOT}
     with kvstore.connect(secured.url, **everything) as store:
         store.put(b"x", b"v")

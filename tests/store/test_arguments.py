@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 import kvstore
+import kvstore.recipes
 from kvstore import BadArgument, Compare
 from kvstore.options import _BOUNDS, BadOption, Options
 from kvstore.store import Store
@@ -329,3 +330,94 @@ def test_a_url_is_not_taken_for_a_directory(
         with pytest.raises(kvstore.BadArgument, match=r"use kvstore\.connect"):
             kvstore.open(url, shared=shared)
     assert not list(tmp_path.iterdir())
+
+
+# --- whatever else can be given wrongly --------------------------------------------------------------
+
+untyped: Any = kvstore
+
+MISTAKES: dict[str, tuple[Callable[[Any], Any], str]] = {
+    "a txn of a number": (
+        lambda store: store.txn(compare=5),
+        r"compare is a list: write compare=\[...\].*not 5",
+    ),
+    "a txn of nothing": (lambda store: store.txn(success=None), "success is a list"),
+    "a txn of bytes": (lambda store: store.txn(success=b"key"), "success is a list"),
+    "put_many of a number": (lambda store: store.put_many(5), "items must be a mapping, or pairs .*, not 5"),
+    "put_many of keys": (
+        lambda store: store.put_many([b"abc"]),
+        "items must be a mapping.*b'abc' is no pair",
+    ),
+    "a ticket that is none": (lambda store: store.wait(5), "ticket must be what put_nowait returned, not 5"),
+    "the name of an alarm": (
+        lambda store: store.disarm("NOSPACE"),
+        r"alarm must be one of store.alarms\(\), not",
+    ),
+    "a callback that is none": (
+        lambda store: store.watch(b"k", callback=5),
+        "callback must be a function, not 5",
+    ),
+    "progress to nowhere": (lambda store: store.compact(3, progress=5), "progress must be a function, not 5"),
+    "progress of a defragmentation": (
+        lambda store: store.defragment(progress="p"),
+        "progress must be a function",
+    ),
+    "a number for a path": (lambda store: store.snapshot(5), r"path must be a str or a path.*, not 5"),
+    "bytes for a path": (lambda store: store.snapshot(b"x"), "path must be a str or a path"),
+    "opening a number": (
+        lambda _: untyped.open(5),
+        r"data_dir must be a str or a path \(os.PathLike\), not 5",
+    ),
+    "opening nothing": (lambda _: untyped.open(None), "data_dir must be a str or a path"),
+    "a snapshot of nothing": (lambda _: untyped.open_snapshot(None), "path must be a str or a path"),
+    "a restore to nothing": (lambda _: untyped.restore("a", None), "data_dir must be a str or a path"),
+    "verifying a number": (lambda _: untyped.verify(5), "path must be a str or a path"),
+    "doctoring a number": (lambda _: untyped.doctor(5), "data_dir must be a str or a path"),
+    "serving a path": (
+        lambda _: untyped.serve("data", "http://127.0.0.1:0"),
+        "store must be an open kvstore.Store",
+    ),
+    "serving at a number": (
+        lambda store: untyped.serve(store, 5),
+        "urls must be a str, or a list of them, not 5",
+    ),
+    "a session on a path": (
+        lambda _: untyped.recipes.Session("data", ttl=5),
+        "store must be a kvstore.Store or AsyncStore",
+    ),
+    "a queue on a path": (
+        lambda _: untyped.recipes.Queue("data", b"q"),
+        "store must be a kvstore.Store or AsyncStore",
+    ),
+    "a namespace of a path": (
+        lambda _: untyped.recipes.Namespace("data", b"n/"),
+        "store must be a kvstore.Store, not",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", MISTAKES)
+def test_what_is_of_the_wrong_kind_is_refused_by_name(store: Store, what: str) -> None:
+    """The message names the argument and says what it should be, not which line of ours stumbled over it."""
+    call, text = MISTAKES[what]
+    with pytest.raises(TypeError, match=text) as refused:
+        call(store)
+    assert not any(text in str(refused.value) for text in INTERNAL)
+    assert store.revision == 11
+
+
+def test_what_no_machine_has_is_refused_by_name(store: Store, tmp_path: Path) -> None:
+    """A limit of more than 64 bits, a path with a null byte, a clock that is no function."""
+    for call, text in (
+        (lambda: store.scan(prefix=b"", limit=1 << 63), "limit must fit into 64 bits"),
+        (lambda: store.scan(prefix=b"", page_rows=1 << 63), "page_rows must fit into 64 bits"),
+        (lambda: store.get(b"n", revision=1 << 64), "revision must fit into 64 bits"),
+        (lambda: kvstore.open(f"{tmp_path}/a\0b"), "data_dir must not hold a null byte"),
+        (
+            lambda: untyped.open(tmp_path / "c", clock=5),
+            "clock must be a function that returns seconds, not 5",
+        ),
+    ):
+        with pytest.raises(ValueError, match=text) as refused:
+            call()
+        assert isinstance(refused.value, kvstore.KVStoreError)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import json
 import pickle
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,8 +17,10 @@ import pytest
 import kvstore
 from kvstore import AsyncMapView, BadArgument, Codec, MapView, Store
 from kvstore.codecs import BYTES, INTEGER, JSON, TEXT, struct
+from kvstore.model import PutRequest
 from kvstore.protocol import Engine
 from kvstore.recipes import Namespace
+from kvstore.testing.fake_clock import FakeClock
 from tests.harness.watching import BACKENDS, open_store
 
 
@@ -81,6 +85,9 @@ def test_a_mapping_is_what_a_dictionary_is(store: Store) -> None:
             settings[gone]
         with pytest.raises(KeyError, match=gone):
             del settings[gone]
+    assert list(settings.items()) == list(settings.scan()) == list(dict(settings).items())
+    assert list(settings.values()) == [13, [1, None, {"a": 1.5}]]
+    assert ("é", [1, None, {"a": 1.5}]) in settings.items() and len(settings.values()) == 2
     assert list(settings.scan(reverse=True, limit=1)) == [("é", [1, None, {"a": 1.5}])]
     settings.clear()
     assert len(settings) == 0 and b"other" in store
@@ -328,3 +335,223 @@ def test_an_open_store_is_not_copied(store: Store) -> None:
         with pytest.raises(TypeError, match="cannot be pickled: send its path"):
             pickle.dumps(each)
     engine.close()
+
+
+# --- one step, whoever else is at it ------------------------------------------------------------
+
+
+def at_once(*calls: Callable[[], object]) -> None:
+    """Each in a thread of its own, as nearly at the same time as can be."""
+    together = threading.Barrier(len(calls))
+
+    def run(call: Callable[[], object]) -> None:
+        together.wait()
+        call()
+
+    threads = [threading.Thread(target=run, args=[call]) for call in calls]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
+def test_of_several_that_set_a_default_one_does(store: Store) -> None:
+    """All get that one's value, of ``setdefault`` and of ``get_or_put``, which makes none where there is one."""
+    found: list[str] = []
+    names = MapView(store, "n/")
+    at_once(*(partial(lambda name: found.append(names.setdefault("k", name)), str(n)) for n in range(8)))
+    assert set(found) == {names["k"]} and store.get(b"n/k").version == 1  # type: ignore[union-attr]
+    assert names.get_or_put("k", lambda: pytest.fail("it is there")) == names["k"]
+    assert names.get_or_put("new", lambda: "made") == names["new"] == "made"
+    assert store.leases() == ()
+
+
+def test_a_default_may_have_a_time_to_live() -> None:
+    """It goes by itself; who came too late leaves no lease behind."""
+    clock = FakeClock()
+    with kvstore.open_memory(clock=clock) as store:
+        pages = MapView(store, "p/")
+        assert pages.get_or_put("/", lambda: "<html>", ttl=5) == "<html>"
+        assert pages.setdefault("/", "other", ttl=50) == "<html>" and len(store.leases()) == 1
+        clock.advance(5)
+        assert "/" not in pages and pages.get_or_put("/", lambda: "new") == "new"
+        with pytest.raises(BadArgument, match="ttl must be more than 0 seconds"):
+            pages.setdefault("x", "y", ttl=0)
+    engine = kvstore.open_memory()
+    beaten = Beaten(engine)
+    assert MapView(beaten, "p/").setdefault("k", "mine", ttl=50) == "theirs"
+    assert engine.leases() == ()
+    engine.close()
+
+
+class Beaten(Store):
+    """A store in which somebody else is always a little faster."""
+
+    def __init__(self, store: Store) -> None:
+        engine = store.engine
+        far = FarAway(engine)
+        super().__init__(cast(Engine, far))
+        far.txn = self._txn
+        self._real = engine
+        for name in ("lease_grant", "lease_revoke"):
+            setattr(far, name, getattr(engine, name))
+
+    def _txn(self, request: Any) -> Any:
+        self._real.put(PutRequest(b"p/k", b"theirs"))
+        return self._real.txn(request)
+
+    def __del__(self) -> None:
+        pass
+
+
+def test_no_modification_is_lost(store: Store) -> None:
+    """Lists that grow from several threads; what the function raises changes nothing, and a lease stays."""
+    carts = MapView(store, "carts/", values=Codec[list[int]](lambda cart: repr(cart).encode(), json.loads))
+
+    def add(number: int) -> None:
+        for _ in range(5):
+            carts.modify("ada", lambda cart: [*(cart or []), number])
+
+    at_once(*(partial(add, number) for number in range(4)))
+    assert sorted(carts["ada"]) == [number for number in range(4) for _ in range(5)]
+    with pytest.raises(ZeroDivisionError):
+        carts.modify("ada", lambda cart: [1 // 0])
+    lease = store.grant_lease(60).id
+    carts.put("bob", [1], lease=lease)
+    assert carts.modify("bob", lambda cart: [*(cart or []), 2]) == [1, 2] == carts["bob"]
+    assert store.get(b"carts/bob").lease == lease  # type: ignore[union-attr]
+
+
+def test_what_is_popped_goes_to_one(store: Store) -> None:
+    """Each value once, by name and by ``popitem``; what cannot be read is still there afterwards."""
+    jobs = MapView(store, "jobs/", values=INTEGER)
+    jobs.update({"a": 1}, b=2)
+    jobs.update([("c", 3)])
+    taken: list[Any] = []
+    at_once(*[lambda: taken.append(jobs.pop("a", None))] * 6)
+    assert sorted(taken, key=str) == [1, *[None] * 5]
+    with pytest.raises(KeyError, match="'a'"):
+        jobs.pop("a")
+    assert jobs.popitem() == ("b", 2)
+    taken.clear()
+    at_once(*[lambda: taken.append(jobs.pop("c", 0))] * 4)
+    assert sorted(taken) == [0, 0, 0, 3]
+    with pytest.raises(KeyError, match="empty"):
+        jobs.popitem()
+    store.put(b"jobs/x", b"text")
+    for call in (lambda: jobs.pop("x"), jobs.popitem):
+        with pytest.raises(kvstore.UndecodableValue):
+            call()
+    assert store.get(b"jobs/x").value == b"text"  # type: ignore[union-attr]
+
+
+def test_an_update_is_one_revision(store: Store) -> None:
+    """As many keys as a transaction takes: nobody sees half of it."""
+    settings = MapView(store, "s/")
+    before = store.revision
+    settings.update({str(number): "x" for number in range(100)}, more="y")
+    assert store.revision == before + 1 and len(settings) == 101
+    settings.update()
+    assert store.revision == before + 1
+
+
+@pytest.mark.parametrize("count", [3, 300])
+def test_everything_or_one_key_is_put_back(store: Store, count: int) -> None:
+    """Changed, new and deleted keys, in one revision while they fit; other keys of the store stay; and back again."""
+    store.put(b"other", b"1")
+    view = MapView(store, "v/", values=INTEGER)
+    view.put_many({f"{number:03}": number for number in range(count)})
+    then = store.revision
+    was = dict(view.scan())
+    store.put(b"other", b"2")
+    view.update({f"{number:03}": -1 for number in range(0, count, 2)}, new=5)
+    del view["001"]
+    now, changed = dict(view.scan()), store.revision
+    assert view.restore(then, "000") == store.revision and view["000"] == 0 and view["002"] == -1
+    assert view.restore(then, "000") == store.revision == changed + 1
+    assert view.restore(then, "new") == store.revision and "new" not in view
+    view.restore(changed)
+    assert dict(view.scan()) == now
+    before = store.revision
+    assert view.restore(then) == store.revision and dict(view.scan()) == was
+    assert store.revision == before + (1 if count == 3 else 2)
+    assert store.get(b"other").value == b"2"  # type: ignore[union-attr]
+    assert view.restore(then) == store.revision == view.restore(store.revision)
+    with pytest.raises(kvstore.FutureRevision):
+        view.restore(store.revision + 1)
+    with pytest.raises(BadArgument, match="revision must be at least 1"):
+        view.restore(0)
+
+
+def test_tasks_have_the_same_steps(tmp_path: Path) -> None:
+    """What a mapping does in one step, ``AsyncMapView`` does, awaited; ``make`` may be a coroutine function."""
+    dictionary = {"keys", "items", "values", "update", "popitem", "get", "put", "clear"}
+    public = {name for name in dir(MapView) if not name.startswith("_")} - dictionary
+    assert public <= {name for name in dir(AsyncMapView) if not name.startswith("_")}
+
+    async def make() -> int:
+        return 7
+
+    async def main() -> None:
+        async with kvstore.open_async(tmp_path / "data", "memory") as store:
+            view = AsyncMapView(store, "v/", values=INTEGER)
+            first = await view.put("a", 1)
+            assert (
+                await asyncio.gather(*(view.setdefault("k", n) for n in range(4)))
+                == [await view.get("k")] * 4
+            )
+            assert (await view.get_or_put("b", make), await view.get_or_put("b", lambda: 9)) == (7, 7)
+            assert await view.get_or_put("c", lambda: 9, ttl=60) == 9 and len(await store.leases()) == 1
+            assert await view.modify("a", lambda number: (number or 0) + 1) == 2
+            assert await view.pop("a") == 2 and await view.pop("a", None) is None
+            with pytest.raises(KeyError):
+                await view.pop("a")
+            assert await view.restore(first, "a") == store.revision and await view.get("a") == 1
+            await view.restore(first)
+            assert [pair async for pair in view.scan()] == [("a", 1)]
+            with pytest.raises(TypeError, match="read only"):
+                await view.at(first).modify("a", lambda _: 1)
+
+    asyncio.run(main())
+
+
+def test_a_view_is_of_a_store(store: Store) -> None:
+    """A path, or the other kind of store, is refused at once, and told which class takes it."""
+    with pytest.raises(TypeError, match=r"store must be a kvstore.Store, not 'data'"):
+        MapView(cast(Any, "data"))
+    with pytest.raises(TypeError, match=r"must be a kvstore.AsyncStore, not .*: use MapView"):
+        AsyncMapView(cast(Any, store))
+    asynchronous = kvstore.AsyncStore(cast(Engine, FarAway(store.engine)))
+    with pytest.raises(TypeError, match=r"must be a kvstore.Store, not .*: use AsyncMapView"):
+        MapView(cast(Any, asynchronous))
+    asyncio.run(asynchronous.close())
+    with pytest.raises(TypeError, match=r"must be a kvstore.Store, not <kvstore.View"):
+        MapView(cast(Any, store.at(1)))
+
+
+def test_what_does_not_fit_a_view_names_the_argument(store: Store) -> None:
+    """Key or value, what is wrong with it, and that another codec is the remedy; nothing is written."""
+    texts: Any = MapView(store, "t/")
+    documents: Any = MapView(store, "j/", values=JSON)
+    for call, kind, text in (
+        (lambda: texts.put(5, "v"), TypeError, "key 5 does not fit this view.*takes str, not int.*keys="),
+        (lambda: texts.put("k", b"v"), TypeError, "value b'v' does not fit this view.*values="),
+        (
+            lambda: documents.put("k", {1, 2}),
+            TypeError,
+            r"value \{1, 2\} does not fit.*not JSON serializable",
+        ),
+        (lambda: documents.put("k", float("nan")), BadArgument, "value nan does not fit"),
+        (lambda: texts.put("\ud800", "v"), BadArgument, "key '.ud800' does not fit"),
+        (lambda: texts.put_many(5), TypeError, "items must be a mapping, or pairs of key and value, not 5"),
+        (lambda: texts.put_many(["ab"]), TypeError, "items must be .*: 'ab' is no pair"),
+        (lambda: texts.incr("a", by="1"), TypeError, "by must be an int, not '1'"),
+        (
+            lambda: MapView(store, values=Codec[str](cast(Any, str), bytes.decode)).put("a", "b"),
+            TypeError,
+            "encode to bytes",
+        ),
+    ):
+        with pytest.raises(kind, match=text):
+            call()
+    assert store.revision == 1

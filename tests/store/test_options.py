@@ -8,7 +8,7 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import fields
 from pathlib import Path
-from typing import get_args, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 import pytest
 from kvstore.tools.command import Settings
@@ -17,7 +17,12 @@ import kvstore
 from kvstore import options
 from kvstore.model import Alarm
 from kvstore.mvcc.schema import CHANGES
+from kvstore.network.endpoint import Settings as Served
+from kvstore.network.remote.options import ClientOptions
+from kvstore.network.tls import TLSSettings
 from kvstore.options import BadOption, OpenOptions, Options
+from kvstore.served import ConnectOptions, ServeOptions
+from kvstore.snapshot.restore import NewStore, RestoreOptions
 from kvstore.store import Store
 from kvstore.testing.fake_clock import FakeClock
 from kvstore.wal.inspect import scan_segment
@@ -481,6 +486,39 @@ def test_what_type_checkers_know_are_the_options() -> None:
         ("nospace_policy", options.NOSPACE_POLICIES),
     ):
         assert get_args(known[name]) == choices
+
+
+@pytest.mark.parametrize(
+    ("known", "owners", "without"),
+    [
+        (ConnectOptions, [ClientOptions], set()),
+        (
+            ServeOptions,
+            [Served, TLSSettings],
+            {"dialect", "name", "max_request_bytes", "auto", "auto_years", "etcd_version"},
+        ),
+        (RestoreOptions, [NewStore], set()),
+    ],
+)
+def test_what_type_checkers_know_of_other_calls_is_what_they_take(
+    known: type, owners: list[Any], without: set[str]
+) -> None:
+    """Neither an option that there is not, nor one that is missing."""
+    taken = {field.name for owner in owners for field in fields(owner)}
+    assert set(get_type_hints(known)) ^ taken == without
+
+
+def test_a_misspelt_option_is_told_what_it_may_have_been() -> None:
+    """By whoever opens, and by whoever serves."""
+    with pytest.raises(BadOption, match=r"unknown option 'snapshot_cuont': did you mean snapshot_count"):
+        kvstore.open("data", snapshot_cuont=5)  # type: ignore[call-arg]
+    with (
+        kvstore.open_memory() as store,
+        pytest.raises(BadOption, match="'cert_flie': did you mean cert_file"),
+    ):
+        kvstore.serve(store, "http://127.0.0.1:0", cert_flie="x")  # type: ignore[call-arg]
+    with pytest.raises(BadOption, match=r"'zzz'$"):
+        Options.load({"zzz": 1}, {})
 
 
 @pytest.mark.parametrize("backend", ["sqlite", "memory", "lmdb"])
