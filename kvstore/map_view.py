@@ -87,15 +87,24 @@ class _Coded(Generic[K, V]):
         self.prefix = prefix.encode() if isinstance(prefix, str) else prefix
         self.keys = keys
         self.values = values
+        self.make_room: Callable[[int, int], None] = lambda entries, value_bytes: None
+        """Called before that many entries are written, with the size of their values."""
 
     def key(self, key: K) -> bytes:
         return self.prefix + encoded(self.keys, key, "key")
 
     def data(self, value: V) -> bytes:
-        return encoded(self.values, value, "value")
+        """A value that is about to be written."""
+        data = encoded(self.values, value, "value")
+        self.make_room(1, len(data))
+        return data
 
     def puts(self, items: Mapping[K, V] | Iterable[tuple[K, V]]) -> dict[bytes, bytes]:
-        return {self.key(key): self.data(value) for key, value in pairs("items", items)}
+        """Many that are."""
+        given = pairs("items", items)
+        puts = {self.key(key): encoded(self.values, value, "value") for key, value in given}
+        self.make_room(len(puts), sum(map(len, puts.values())))
+        return puts
 
     def name(self, kv: KeyValue) -> K:
         return decoded(self.keys, kv.key[len(self.prefix) :], kv.key, "name")

@@ -9,22 +9,46 @@
 Values are str, bytes and what JSON has, and are read back as they were written (a tuple as a list). Any other type
 takes a ``kvstore.Codec``. Nothing is ever pickled, so reading a cache runs nothing.
 
-Nothing is evicted to make room: entries go when they expire or are deleted. A full store refuses (``QuotaExceeded``).
+With ``size_limit`` (bytes), entries are evicted to make room before something is written: those that expire first, then
+those that never do, the ones written longest ago first. The size is that of the values, and ``ENTRY_BYTES`` more for
+each. It is measured, by a scan of the cache, when as much was written as there was room; a full one each time that a
+tenth of it was written. Until then each process believes that it alone writes.
+
+Without ``size_limit`` nothing is evicted: entries go when they expire or are deleted. What was evicted or replaced
+stays in the history until it is compacted, which ``open_cache`` has done after ten minutes. A full store refuses
+(``QuotaExceeded``).
+
+``AsyncCache`` and ``open_cache_async`` are the same for asyncio.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import threading
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any, Self, Unpack
 
 import kvstore
-from kvstore import compound, ops
+from kvstore import compound
+from kvstore.aio import AsyncStore
+from kvstore.arguments import check_number, whole_seconds
 from kvstore.codecs import TEXT, Codec
+from kvstore.errors import RequestTooLarge
 from kvstore.keyvalue import KeyValue
-from kvstore.map_view import MapView
+from kvstore.loops import in_thread
+from kvstore.map_view import AsyncMapView, MapView
+from kvstore.model import DeleteRangeRequest
 from kvstore.options import OpenOptions
 from kvstore.store import Store
+from kvstore.twins import Twin, composed, twin
+
+ENTRY_BYTES = 100
+"""What an entry counts for beside its value: its key, and what the store keeps about it."""
+RETENTION = "10m"
+"""How much of the past a cache that has a store of its own keeps, unless it is told otherwise."""
 
 
 def _encode(value: Any) -> bytes:
@@ -48,14 +72,58 @@ def _decode(data: bytes) -> Any:
 PLAIN: Codec[Any] = Codec(_encode, _decode)
 
 
+class _Room:
+    """The room below ``size_limit``. It is only guessed how much is left: never too much, if nobody else writes."""
+
+    def __init__(self, store: Store, prefix: bytes, limit: int) -> None:
+        self._store = store
+        self._prefix = prefix
+        self._limit = limit
+        self._left = 0
+        self._lock = threading.Lock()
+
+    def take(self, entries: int, value_bytes: int) -> None:
+        """Have room for entries, evicting others if need be. Raises ``RequestTooLarge`` if they can never fit."""
+        size = value_bytes + entries * ENTRY_BYTES
+        if size > self._limit:
+            raise RequestTooLarge(size, self._limit, "size_limit")
+        with self._lock:
+            if size > self._left:
+                self._left = self._made(max(size, self._limit // 10))
+            self._left -= size
+
+    def _made(self, wanted: int) -> int:
+        """Measure, and evict until ``wanted`` bytes are free, or more."""
+        due = {lease: place for place, lease in enumerate(self._store.leases())}
+        entries = sorted(
+            (due.get(kv.lease, len(due)), kv.mod_revision, kv.key, len(kv.value) + ENTRY_BYTES)
+            for kv in self._store.scan(prefix=self._prefix)
+        )
+        left = self._limit - sum(size for *_, size in entries)
+        evicted = []
+        for _, _, key, size in entries:
+            if left >= wanted:
+                break
+            evicted.append(DeleteRangeRequest(key))
+            left += size
+        compound.write_many(self._store._engine, evicted)
+        return left
+
+
 class Cache(MapView[str, Any]):
     """The keys under ``prefix`` of an open store, which stays the caller's to close: a view with diskcache's calls.
 
-    Times to live are in seconds, at least the store's ``lease_min_ttl_seconds``.
+    Times to live are in seconds, at least the store's ``lease_min_ttl_seconds``. ``size_limit``: bytes, beyond which
+    entries are evicted (see the module); 0: none.
     """
 
-    def __init__(self, store: Store, prefix: str = "", codec: Codec[Any] = PLAIN) -> None:
+    def __init__(
+        self, store: Store, prefix: str = "", codec: Codec[Any] = PLAIN, *, size_limit: int = 0
+    ) -> None:
         super().__init__(store, prefix, keys=TEXT, values=codec)
+        check_number("size_limit", size_limit)
+        if size_limit:
+            self._coded.make_room = _Room(store, self.prefix, size_limit).take
 
     @property
     def store(self) -> Store:
@@ -70,13 +138,8 @@ class Cache(MapView[str, Any]):
     def add(self, key: str, value: Any, expire: float | None = None) -> bool:
         """Set a key that is not there. Returns whether it was not. (``expire`` is rounded up to whole seconds.)"""
         coded = self._coded
-        name = coded.key(key)
-        lease = 0 if expire is None else self._store.grant_lease(expire).id
-        put = ops.put(name, coded.values.encode(value), lease=lease)
-        added = self._store.txn(compare=[ops.version(name) == 0], success=[put]).succeeded
-        if lease and not added:
-            self._store.revoke_lease(lease)
-        return added
+        seconds = 0 if expire is None else whole_seconds("expire", expire)
+        return compound.add(self._store._engine, coded.key(key), coded.data(value), seconds) is None
 
     def incr(self, key: str, delta: int = 1, default: int | None = 0) -> int:
         """Add to a number and return the sum; it expires when it would have. ``default`` None: raise ``KeyError``."""
@@ -91,7 +154,7 @@ class Cache(MapView[str, Any]):
             if not isinstance(found, int) or isinstance(found, bool):
                 raise TypeError(f"{key!r} holds {found!r:.80}, not a whole number")
             total = found + delta
-            return coded.values.encode(total)
+            return coded.data(total)
 
         compound.update(self._store._engine, coded.key(key), add)
         return total
@@ -102,8 +165,7 @@ class Cache(MapView[str, Any]):
 
     def pop(self, key: str, default: Any = None) -> Any:
         """Delete a key and return its value, or ``default``. (Of several at the same time one gets it.)"""
-        gone = self._store.delete(self._coded.key(key), prev_kv=True).prev_kvs
-        return self._coded.value(gone[0]) if gone else default
+        return super().pop(key, default)
 
     def touch(self, key: str, expire: float | None = None) -> bool:
         """Let a key expire in ``expire`` seconds from now (None: never). Returns whether there is one."""
@@ -147,7 +209,69 @@ class OwnCache(Cache):
 
 
 def open_cache(
-    directory: str | os.PathLike[str], codec: Codec[Any] = PLAIN, **options: Unpack[OpenOptions]
+    directory: str | os.PathLike[str],
+    codec: Codec[Any] = PLAIN,
+    *,
+    size_limit: int = 0,
+    **options: Unpack[OpenOptions],
 ) -> OwnCache:
     """The cache in ``directory``, made if there is none; ``options`` are those of ``kvstore.open``."""
-    return OwnCache(kvstore.open(directory, **options), codec=codec)
+    return OwnCache(kvstore.open(directory, **_forgetting(options)), codec=codec, size_limit=size_limit)
+
+
+def _forgetting(options: OpenOptions) -> OpenOptions:
+    """The options, with a bounded history: what was replaced or evicted would fill the store."""
+    told = {"auto_compaction_retention", "auto_compaction_mode", "compaction_retention", "read_only"}
+    if told & options.keys() or "KVSTORE_AUTO_COMPACTION_RETENTION" in os.environ:
+        return options
+    return {**options, "auto_compaction_retention": RETENTION}
+
+
+class AsyncCache(AsyncMapView[str, Any], Twin):
+    """``Cache`` for asyncio: the same calls, awaited. What changes something runs in the loop's executor."""
+
+    def __init__(
+        self, store: AsyncStore, prefix: str = "", codec: Codec[Any] = PLAIN, *, size_limit: int = 0
+    ) -> None:
+        super().__init__(store, prefix, keys=TEXT, values=codec)
+        self._twin: Cache = Cache(store._twin, prefix, codec, size_limit=size_limit)
+
+    @property
+    def _blocking(self) -> Cache:
+        return self._twin
+
+    @property
+    def store(self) -> AsyncStore:
+        """The store behind it."""
+        return self._writable
+
+    set = composed(Cache.set)
+    add = composed(Cache.add)
+    put = composed(Cache.put)
+    put_many = composed(Cache.put_many)
+    decr = composed(Cache.decr)
+    pop = composed(Cache.pop)  # type: ignore[assignment]
+    touch = composed(Cache.touch)
+    delete = composed(Cache.delete)
+    expires_in = composed(Cache.expires_in)
+
+    @twin(Cache.incr)
+    async def incr(self, key: str, delta: int = 1, default: int | None = 0) -> int:
+        return await in_thread(partial(self._twin.incr, key, delta, default))
+
+    @twin(Cache.clear)
+    async def clear(self) -> int:  # type: ignore[override]  # likewise
+        return await in_thread(self._twin.clear)
+
+
+@asynccontextmanager
+async def open_cache_async(
+    directory: str | os.PathLike[str],
+    codec: Codec[Any] = PLAIN,
+    *,
+    size_limit: int = 0,
+    **options: Unpack[OpenOptions],
+) -> AsyncIterator[AsyncCache]:
+    """As ``open_cache``, for asyncio: ``async with open_cache_async("cache") as cache``."""
+    async with kvstore.open_async(directory, **_forgetting(options)) as store:
+        yield AsyncCache(store, codec=codec, size_limit=size_limit)

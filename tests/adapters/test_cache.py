@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import pickle
 import shelve
 import threading
 from collections.abc import Iterator
 from datetime import date
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import kvstore
-from kvstore.adapters.cache import Cache, open_cache
+from kvstore.adapters.cache import ENTRY_BYTES, AsyncCache, Cache, open_cache, open_cache_async
 from kvstore.adapters.conversion import from_diskcache, from_shelf
 from kvstore.testing.fake_clock import FakeClock
 
@@ -137,6 +139,103 @@ def test_a_cache_of_its_own_is_there_the_next_time(tmp_path: Path) -> None:
         cache.sync()
     with open_cache(tmp_path / "data", durability="off") as cache:
         assert cache["a"] == [1]
+
+
+# --- a size limit --------------------------------------------------------------------------------
+
+
+def replaced(value: str, _: object) -> str:
+    return value
+
+
+def size_of(cache: Cache) -> int:
+    return sum(len(kv.value) + ENTRY_BYTES for kv in cache.store.scan(prefix=cache.prefix))
+
+
+def test_a_cache_stays_below_its_size(cache: Cache) -> None:
+    """However it is written; the newest entry is there, and other keys of the store are not counted or touched."""
+    small = Cache(cache.store, "c/", size_limit=10_000)
+    for number in range(200):
+        key, value = str(number), "v" * (number * 7 % 1000)
+        match number % 5:
+            case 0:
+                small.set(key, value)
+            case 1:
+                small.add(key, value, expire=60)
+            case 2:
+                small.update({key: value, f"{number}b": "b"})
+            case 3:
+                small.get_or_put(key, partial(str, value))
+            case _:
+                small.modify(key, partial(replaced, value))
+        assert size_of(small) <= 10_000 and small[key] == value
+    for _ in range(200):
+        small.incr("n")
+    assert small["n"] == 200 and size_of(small) <= 10_000
+
+
+def test_what_expires_first_is_evicted_first(cache: Cache) -> None:
+    """Then what never does, longest written first; no more than is needed."""
+    small = Cache(cache.store, "c/", size_limit=2_000)
+    for name, expire in (("never", None), ("late", 500), ("soon", 5), ("newer", None), ("later", 900)):
+        small.set(name, "v" * 199, expire)  # 300 bytes, with the letter that says what it is
+    small.set("more", "v" * 599)
+    assert set(small) == {"never", "late", "newer", "later", "more"}
+    small.set("large", "v" * 899)
+    assert set(small) == {"newer", "more", "large"}
+    small.clear()
+    for number in range(6):
+        small.set(str(number), "v" * 199)
+    assert len(small) == 6
+
+
+def test_what_can_never_fit_is_refused(cache: Cache) -> None:
+    """One value, or many at once: with both sizes, and nothing is evicted for it."""
+    small = Cache(cache.store, "c/", size_limit=1_000)
+    small.set("a", 1)
+    with pytest.raises(kvstore.RequestTooLarge, match="size_limit allows 1000") as refused:
+        small.set("b", "v" * 1_000)
+    assert (refused.value.size, refused.value.limit, refused.value.option) == (1_101, 1_000, "size_limit")
+    with pytest.raises(kvstore.RequestTooLarge):
+        small.put_many({str(number): "v" for number in range(10)})
+    assert dict(small) == {"a": 1}
+    with pytest.raises(kvstore.BadArgument, match="size_limit must be at least 0"):
+        Cache(cache.store, "c/", size_limit=-1)
+
+
+def test_a_cache_of_its_own_forgets_the_past(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After ten minutes, unless it is told otherwise: what is replaced again and again must not fill its store."""
+    monkeypatch.delenv("KVSTORE_AUTO_COMPACTION_RETENTION", raising=False)
+    for name, kept in (("name", "10m"), ("auto_compaction_retention", "2h"), ("compaction_retention", "3h")):
+        options: Any = {name: kept}
+        with open_cache(tmp_path / "data", **options) as cache:
+            assert cache.store.engine.options.auto_compaction_retention == kept
+    monkeypatch.setenv("KVSTORE_AUTO_COMPACTION_RETENTION", "4h")
+    with open_cache(tmp_path / "data") as cache:
+        assert cache.store.engine.options.auto_compaction_retention == "4h"
+
+
+def test_tasks_have_the_same_cache(tmp_path: Path) -> None:
+    """Every call of ``Cache`` that is diskcache's, awaited, with the same answers; also with a limit."""
+    calls = {name for name in vars(Cache) if not name.startswith("_")}
+    assert calls <= set(vars(AsyncCache))
+
+    async def main() -> None:
+        async with open_cache_async(tmp_path / "data", size_limit=5_000) as cache:
+            assert await cache.set("a", [1], expire=60) and await cache.get("a") == [1]
+            assert await cache.add("b", 1) and not await cache.add("b", 2)
+            assert await cache.incr("n", 2) == 2 and await cache.decr("n") == 1
+            assert await cache.touch("a") and await cache.expires_in("a") is None
+            assert await cache.pop("a") == [1] and await cache.pop("a") is None
+            assert await cache.get_or_put("c", lambda: "made", ttl=60) == "made"
+            assert await cache.delete("c") and not await cache.delete("c")
+            await asyncio.gather(*(cache.put(str(number), "v" * 500) for number in range(30)))
+            assert 0 < await cache.count() < 30
+            await cache.put_many({"x": 1, "y": 2})
+            assert await cache.contains("x") and await cache.clear() > 0 and await cache.count() == 0
+            assert await cache.store.get(b"x") is None
+
+    asyncio.run(main())
 
 
 # --- conversion ----------------------------------------------------------------------------------
