@@ -22,9 +22,11 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kvstore._version import __version__
 from kvstore.decoding.readable import readable as readable  # noqa: PLC0414  # for all commands
 from kvstore.errors import (
     Corruption,
@@ -380,17 +382,28 @@ def run(*registers: Register, prog_name: str = "") -> int:
     for register in registers:
         register(app)
     try:
+        if prog_name and sys.argv[1:] == ["--version"]:
+            write_line(f"kvstore {__version__}")
+            sys.stdout.flush()
+            return ExitCode.OK
         plain = quick.read(app, sys.argv[1:], SHARED) if prog_name and _COMPLETING not in os.environ else None
-        if plain is None:
-            from . import full
+        if plain is not None:
+            carry_out(plain.command, Context(), plain.arguments, plain.shared)
+            return ExitCode.OK
+        if find_spec("typer") is None:
+            from . import bare
 
-            return full.run(app, prog_name or Path(sys.argv[0]).name, is_one_of_many=bool(prog_name))
-        carry_out(plain.command, Context(), plain.arguments, plain.shared)
-        return ExitCode.OK
+            return bare.run(app, sys.argv[1:])
+        from . import full
+
+        return full.run(app, prog_name or Path(sys.argv[0]).name, is_one_of_many=bool(prog_name))
     except Exit as end:
         return end.code
     except KeyboardInterrupt:
         return ExitCode.INTERRUPTED
+    except BrokenPipeError:  # while help was printed
+        _forget_stdout()
+        return ExitCode.PIPE_CLOSED
     except Exception as error:
         code = exit_code(error)
         if code is None:

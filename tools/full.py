@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import sys
 from typing import Annotated, Any
 
 import typer
@@ -41,10 +42,16 @@ def run(app: App, prog_name: str, *, is_one_of_many: bool) -> int:
     if is_one_of_many:
         made.callback()(_for_typer(Command(_before_the_command, {})))
     command = typer.main.get_command(made)
+    out = sys.stdout
     try:
         return int(command.main(prog_name=prog_name, standalone_mode=False) or 0)
     except typer.Abort:
         raise KeyboardInterrupt from None
+    except SystemExit as end:
+        if sys.stdout is out:
+            raise
+        sys.stdout = out  # typer has seen that it is closed
+        raise BrokenPipeError from end
 
 
 _TAKES_ALL: dict[str, Any] = {

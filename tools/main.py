@@ -63,15 +63,7 @@ def main() -> None:
     from .command import run
 
     registers = [import_module(f".{name}", __package__).register for name in needed(sys.argv[1:])]
-    try:
-        sys.exit(run(*registers, prog_name="kvstore"))
-    except ModuleNotFoundError as error:
-        if error.name not in ("typer", "rich"):
-            raise
-        sys.exit(
-            f"Error: this needs a package that is not installed ({error.name}): "
-            "pip install 'kvstore-mvcc[cli]' (in a checkout: pip install '.[cli]')"
-        )
+    sys.exit(run(*registers, prog_name="kvstore"))
 
 
 def needed(arguments: Sequence[str]) -> Sequence[str]:
@@ -79,6 +71,8 @@ def needed(arguments: Sequence[str]) -> Sequence[str]:
     from .command import SHARED
     from .quick import verb
 
+    if arguments == ["--version"]:
+        return ()
     first = verb(arguments, SHARED)
     module = MODULES.get(first, first)
     return (module,) if module in COMMANDS else COMMANDS

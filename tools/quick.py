@@ -1,8 +1,8 @@
 """A plain command line, read without typer: ``read`` knows what was meant, or leaves all of it to ``full.py``.
 
 Plain is: known verbs, options spelt out (``--limit 3``, ``--limit=3``, ``-v``), as many arguments as there are places.
-Whatever else there is (a wrong option, ``--help``, ``-vf``, a list of arguments, a number that is none) is not looked
-into here: typer reads the same line from its beginning, and says what is wrong with it.
+Whatever else there is (a wrong option, ``--help``, ``-vf``, a number that is none) is not looked into here: typer reads
+the same line from its beginning, and says what is wrong with it; or ``bare.py``, where that is not installed.
 """
 
 from __future__ import annotations
@@ -77,12 +77,18 @@ def _take_arguments(
     places = [each for each in parameters if isinstance(each.declared, Argument)]
     given = dict[str, Any]()
     own, ours = _by_name(parameters), _by_name(shared)
+    is_over = False  # after ``--`` nothing is an option
     while left:
-        if not left[0].startswith("-") or left[0] == "-":
+        if left[0] == "--" and not is_over:
+            is_over = bool(left.popleft())
+        elif is_over or not left[0].startswith("-") or left[0] == "-":
             if not places:
                 raise _NotPlain
-            place = places.pop(0)
-            given[place.name] = _value(place, left.popleft())
+            if _item(places[0]):
+                _add(places[0], left.popleft(), given)
+            else:
+                place = places.pop(0)
+                given[place.name] = _value(place, left.popleft())
         elif left[0].partition("=")[0] in own:
             _take_option(left, own, given)
         else:
@@ -137,10 +143,21 @@ def _take_option(left: deque[str], known: _ByName, given: dict[str, Any]) -> Non
         if not left or left[0].startswith("-"):
             raise _NotPlain
         value = left.popleft()
-    if get_origin(option.kind) is list:
-        given[option.name] = [*given.get(option.name, ()), _value(option, value, get_args(option.kind)[0])]
+    if _item(option):
+        _add(option, value, given)
     else:
         given[option.name] = _value(option, value)
+
+
+def _add(each: Parameter, value: str, given: dict[str, Any]) -> None:
+    """One more of several values."""
+    given[each.name] = [*given.get(each.name, ()), _value(each, value, _item(each))]
+
+
+def _item(each: Parameter) -> Any:
+    """The type of each of several values (``list[str]``, ``list[str] | None``); None: there is one value."""
+    kind = get_args(each.kind)[0] if isinstance(each.kind, UnionType) else each.kind
+    return get_args(kind)[0] if get_origin(kind) is list else None
 
 
 def _value(of: Parameter, text: str, kind: Any = None) -> Any:

@@ -36,6 +36,8 @@ def _shown(name: str, value: Any) -> str:
         return size_text(value)
     if isinstance(value, list | tuple):
         return ", ".join(value) or "none"
+    if value is None:
+        return "none"
     if name == "compact_revision" and value < 0:
         return "never compacted"
     return number_text(value) if isinstance(value, int) else str(value) or "none"

@@ -9,12 +9,13 @@ ETCD_WATCH_VALUE, which are quoted as etcdctl quotes them.
 from __future__ import annotations
 
 import os
+import select
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from typing import Annotated, Any
 
-from kvstore.errors import Compacted
+from kvstore.errors import Compacted, WatchTimeout
 from kvstore.model import Event, WatchRequest, WatchResponse
 from kvstore.watch import Watch
 
@@ -24,6 +25,8 @@ from .kv_text import Printer
 from .usage import UsageError
 
 REFRESH_SECONDS = 0.1
+LOOK_SECONDS = 0.5
+"""How often a watch that has nothing to say looks whether somebody still listens."""
 
 
 def register(app: App) -> None:
@@ -84,13 +87,25 @@ def _responses(watching: Watch, last_revision: int | None) -> Iterator[WatchResp
     if last_revision is not None:
         watching.request_progress()
     while True:
-        response = watching.get_response()
+        try:
+            response = watching.get_response(timeout=LOOK_SECONDS)
+        except WatchTimeout:
+            _check_reader()
+            continue
         if response.canceled:
             raise Compacted(response.compact_revision)
         if response.events:
             yield response
         if last_revision is not None and response.revision >= last_revision:
             return
+
+
+def _check_reader() -> None:
+    """Raise ``BrokenPipeError`` if whoever read the output has closed it: the next event may never come."""
+    poll = select.poll()
+    poll.register(sys.stdout, 0)
+    if any(state & select.POLLERR for _, state in poll.poll(0)):
+        raise BrokenPipeError
 
 
 def _run(command: Sequence[str], event: Event) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import pytest
 from kvstore.tools import full, quick
 from kvstore.tools.app import App, Command
 from kvstore.tools.command import SHARED, new_app
-from kvstore.tools.main import COMMANDS, needed
+from kvstore.tools.main import COMMANDS, main, needed
 
 import kvstore
 
@@ -30,6 +31,16 @@ PLAIN = [
     "wal dump --json",
     "compact 7",
     "snapshot save file",
+    "snapshot status file other --json",
+    "get -- -a",
+    "put k -- -v",
+    "put -- -k --",
+    "watch a",
+    "watch a b --rev 3 --no-follow --json",
+    "watch a --prefix -- sh -c echo --prefix",
+    "watch a -f",
+    "lock name",
+    "lock name --ttl 5 -- sleep 1",
     "status",
 ]
 LEFT = [
@@ -39,8 +50,6 @@ LEFT = [
     "get",
     "get a b c",
     "get a --nope",
-    "get -- -a",
-    "put k -- -v",
     "get a --limit",
     "get a --limit x",
     "get a --limit -1",
@@ -101,7 +110,7 @@ def test_what_is_not_plain_is_left_to_typer(app: App, line: str) -> None:
         ("get a", ("get",)),
         ("--data-dir d -v --set a=b del a", ("delete",)),
         ("--help", COMMANDS),
-        ("--version", COMMANDS),
+        ("--version", ()),
         ("--data-dir", COMMANDS),
         ("", COMMANDS),
         ("nope", COMMANDS),
@@ -129,3 +138,49 @@ def test_a_plain_command_loads_no_package_that_it_does_not_need(tmp_path: Path) 
     )
     run = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert run.stdout.splitlines() == ["k", "v", "[]"]
+
+
+# --- without typer ---------------------------------------------------------------------------
+
+
+@pytest.fixture
+def bare(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[[str], tuple[int, str, str]]:
+    """Runs a command line where typer is not installed: (code, out, err)."""
+    monkeypatch.setitem(sys.modules, "typer", None)
+
+    def run(line: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["kvstore", *line.split()])
+        with pytest.raises(SystemExit) as end:
+            main()
+        said = capsys.readouterr()
+        return int(end.value.code or 0), said.out, said.err
+
+    return run
+
+
+def test_a_bare_install_shows_help(bare: Callable[[str], tuple[int, str, str]]) -> None:
+    """Of all, of a group and of a verb, with every option; and how to get the rest, also from a checkout."""
+    code, out, err = bare("--help")
+    assert (code, err) == (0, "")
+    for name in ("put", "get", "watch", "lease", "serve", "load", "--data-dir", "--json"):
+        assert f"\n  {name}" in out
+    assert "\n  defrag " not in out and "pip install '.[cli]'" in out
+    assert "keep-alive" in bare("lease -h")[1]
+    code, out, _ = bare("put --help")
+    assert code == 0 and out.startswith("Usage: kvstore put KEY [VALUE]\n") and "--ttl VALUE" in out
+    assert bare("wal dump --help")[1].startswith("Usage: kvstore wal dump\n")
+    assert bare("--version") == (0, f"kvstore {kvstore.__version__}\n", "")
+    assert bare("")[0] == 2
+
+
+def test_a_bare_install_does_the_work(bare: Callable[[str], tuple[int, str, str]], tmp_path: Path) -> None:
+    """What needs no typer runs; what only typer could explain is refused, with the remedy."""
+    at = f"--data-dir {tmp_path / 'data'}"
+    assert bare(f"{at} put k v") == (0, "OK\n", "")
+    assert bare(f"{at} get k") == (0, "k\nv\n", "")
+    assert bare(f"{at} watch k --rev 1 --no-follow") == (0, "PUT\nk\nv\n", "")
+    assert bare(f"{at} dump")[1].startswith('{"key":"k","value":"v"')
+    code, _, err = bare(f"{at} get k --limt 3")
+    assert code == 2 and "pip install 'kvstore-mvcc[cli]' (in a checkout: pip install '.[cli]')" in err

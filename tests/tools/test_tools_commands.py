@@ -305,6 +305,24 @@ def test_a_closed_pipe_ends_the_command_silently(tmp_path: Path) -> None:
     assert process.returncode == ExitCode.PIPE_CLOSED
 
 
+@pytest.mark.parametrize(
+    "words", [("--version",), ("--help",), ("put", "--help"), ("watch", "k", "--rev", "1")]
+)
+def test_a_pipe_that_nobody_reads_ends_any_command(tmp_path: Path, words: tuple[str, ...]) -> None:
+    """Also one that prints a line, or help, and a watch that has nothing more to print."""
+    with kvstore.open(tmp_path) as store:
+        store.put(b"k", b"v")
+    reader, writer = os.pipe()
+    command = [*KVSTORE, *words, *(["--data-dir", str(tmp_path)] if words[0] == "watch" else [])]
+    with subprocess.Popen(command, stdout=writer, stderr=subprocess.PIPE) as process:
+        os.close(writer)
+        if words[0] == "watch":
+            assert os.read(reader, 3) == b"PUT"
+        os.close(reader)
+        assert process.stderr is not None and process.stderr.read() == b""
+    assert process.returncode == ExitCode.PIPE_CLOSED
+
+
 @pytest.fixture(scope="module")
 def help_text() -> Iterator[str]:
     done = subprocess.run([*KVSTORE, "--help"], capture_output=True, text=True, check=True)
