@@ -3,12 +3,16 @@
 for crash in every_crash(tmp_path, workload):     # workload(disk, directory, acknowledge)
     ... open crash.directory, compare with crash.acknowledged ...
 
+Many crashes leave the same files (a cut before a sync and one after it, say), and what follows from the same files is
+the same. So a state is yielded once, unless more was acknowledged meanwhile.
+
 To look at one that failed: ``KVSTORE_KEEP=folder`` keeps what the crash left, as it was before it was opened, and
 ``KVSTORE_CALL=number`` tries only the crashes of that call (the message names it).
 """
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import os
 import shutil
@@ -19,6 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from kvstore import layout
 from kvstore.files import Disk
 from kvstore.testing.disk_images import Loss
 from kvstore.testing.recording_disk import RecordingDisk
@@ -47,7 +52,7 @@ def every_crash(
     scratch: Path, workload: Workload, *, chances: int = 4, most_sectors: int = 12, start: Path | None = None
 ) -> Iterator[Crash]:
     """Run ``workload(disk, directory, acknowledge)`` once for each of its calls, cut the power in that
-    call, and yield every state that may be left: see ``RecordingDisk.losses`` for ``chances`` and
+    call, and yield every state that may be left, each once: see ``RecordingDisk.losses`` for ``chances`` and
     ``most_sectors``. ``start``: a directory; each run begins with a copy of it.
 
     Directories are removed after their turn. What the workload raises after the cut is ignored
@@ -84,6 +89,8 @@ def _every(
     ways: dict[str, int],
     start: Path | None,
 ) -> Iterator[Crash]:
+    yielded: dict[bytes, list[list[Any]]] = {}
+    """What was acknowledged, for each state that was yielded."""
     for call in [CALL] if CALL else itertools.count(1):
         root = scratch / f"run-{call}"
         if start is not None:
@@ -99,13 +106,28 @@ def _every(
         for number, loss in enumerate(disk.losses(**ways)):
             left = disk.materialise(scratch / f"left-{call}-{number}", loss)
             what = disk.calls[min(call, len(disk.calls)) - 1]
-            with kept(left, f"call-{call}-{number}"):
-                yield Crash(left, list(acknowledged), call, what, loss)
+            known = yielded.setdefault(fingerprint(left), [])
+            if acknowledged not in known:
+                known.append(list(acknowledged))
+                with kept(left, f"call-{call}-{number}"):
+                    yield Crash(left, list(acknowledged), call, what, loss)
             shutil.rmtree(left)
         shutil.rmtree(root)
         shutil.rmtree(f"{root}.aside", ignore_errors=True)
         if len(disk.calls) < call:
             return
+
+
+def fingerprint(directory: Path) -> bytes:
+    """A hash of all files and folders in a directory, by name. A store's lock file counts as empty: what it says is of
+    this copy alone (``recording_disk.say_where_it_lies``).
+    """
+    found = hashlib.sha256()
+    for path in sorted(directory.rglob("*")):
+        content = path.read_bytes() if path.is_file() and path.name != layout.LOCK else b""
+        name = os.fsencode(path.relative_to(directory))
+        found.update(b"%d %d %b%b" % (len(name), len(content), name, content))
+    return found.digest()
 
 
 @contextmanager

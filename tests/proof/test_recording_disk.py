@@ -11,7 +11,7 @@ import pytest
 
 from kvstore.errors import DiskFull
 from kvstore.files import Disk
-from kvstore.testing.crashes import every_crash
+from kvstore.testing.crashes import every_crash, fingerprint
 from kvstore.testing.disk_images import (
     DATA_ONLY,
     ENTRIES_ONLY,
@@ -201,3 +201,42 @@ def test_a_missing_sync_is_caught(tmp_path: Path) -> None:
     }
     assert (True, b"old") in seen, "the rename was never lost"
     assert (True, b"") in seen, "the data was never lost"
+
+
+def test_a_state_is_yielded_once_for_what_was_acknowledged(tmp_path: Path) -> None:
+    """Cuts that leave the same files are one crash; once more is acknowledged, they have to be looked at again."""
+
+    def workload(disk: Disk, directory: Path, acknowledge: Callable[[Any], None]) -> None:
+        file = disk.create(directory / "f")
+        file.pwrite(b"new", 0)
+        file.sync()
+        disk.sync_dir(directory)
+        file.close()
+        acknowledge("written")
+        disk.sync_dir(directory)
+
+    left = [
+        (fingerprint(crash.directory), len(crash.acknowledged)) for crash in every_crash(tmp_path, workload)
+    ]
+    assert len(set(left)) == len(left)
+    (last,) = [state for state, acknowledged in left if acknowledged]
+    assert (last, 0) in left
+    assert len({state for state, _ in left}) == 3, "no file, an empty one, the whole"
+
+
+def test_a_fingerprint_is_of_names_and_contents(tmp_path: Path) -> None:
+    """Another name, another byte, an empty folder: each makes a difference; where a lock file says it lies, none."""
+    prints = []
+    for number, (name, content, folder) in enumerate(
+        [("f", b"a", ""), ("g", b"a", ""), ("f", b"b", ""), ("f", b"a", "empty")]
+    ):
+        root = tmp_path / f"{number}"
+        (root / folder).mkdir(parents=True)
+        (root / name).write_bytes(content)
+        prints.append(fingerprint(root))
+        (root / "LOCK").write_text(f"{number}")
+        assert fingerprint(root) != prints[-1], "there is a lock file now"
+    assert len(set(prints)) == 4
+    before = fingerprint(tmp_path / "0")
+    (tmp_path / "0" / "LOCK").write_text("elsewhere")
+    assert fingerprint(tmp_path / "0") == before

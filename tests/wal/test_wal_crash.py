@@ -74,16 +74,19 @@ def test_a_power_cut_during_recovery_is_recovered_from(tmp_path: Path) -> None:
     torn = torn_log(tmp_path / "make")
     expected = read_back(torn / "wal", read_only=True)
 
+    calls = set()
+
     def recover(disk: Disk, directory: Path, acknowledge: Acknowledge) -> None:
+        assert isinstance(disk, RecordingDisk)
         log = Log.open(disk, directory / "wal", options=OPTIONS)
         try:
             acknowledge([e for batch in log.replay() for e in batch.entries])
+            log.close()
         finally:
+            calls.add(disk.calls[-1].split()[0])  # the one that was cut
             log.close()
 
-    calls = set()
     for crash in every_crash(tmp_path / "again", recover, start=torn):
-        calls.add(crash.what.split()[0])
         assert read_back(crash.directory / "wal") == expected, str(crash)
         broken = list((crash.directory / "wal").glob("*.broken"))
         assert len(broken) == 1

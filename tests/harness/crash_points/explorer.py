@@ -15,7 +15,6 @@ it by itself; ``KVSTORE_KEEP=folder`` keeps what it left.
 from __future__ import annotations
 
 import copy
-import hashlib
 import random
 import shutil
 from collections.abc import Callable, Iterator
@@ -34,7 +33,7 @@ from kvstore.model import PutRequest, RowsRequest, TxnRequest
 from kvstore.mvcc.schema import META_CARRIED
 from kvstore.options import Options
 from kvstore.recovery import open_engine
-from kvstore.testing.crashes import CALL, kept
+from kvstore.testing.crashes import CALL, fingerprint, kept
 from kvstore.testing.disk_images import KEPT, LOST, Loss
 from kvstore.testing.recording_disk import say_where_it_lies
 from tests.harness.crash_points.disk import CrashingDisk, Files, Killed, recorded
@@ -214,7 +213,10 @@ class Explorer:
     seed: int = 1
     depth: int = 1
     figures: Figures = field(default_factory=Figures)
-    _seen: set[bytes] = field(default_factory=set)
+    _seen: set[tuple[Any, ...]] = field(default_factory=set)
+    """The states that were checked, each with what it was compared with."""
+    _seen_again: set[tuple[Any, ...]] = field(default_factory=set)
+    """Those in whose recovery the power was cut."""
     _is_broken: bool = False
     """A promise was broken; the workload is closed now, which makes more calls."""
 
@@ -257,19 +259,16 @@ class Explorer:
             disk.images.is_entry_durable = True
         for loss, (image, files) in self._ways(disk, chance):
             left = self._left(disk, loss, files)
-            state = (fingerprint(left), tuple(id_of(model) for model in candidates))
-            key = hashlib.sha256(repr(state).encode()).digest()
-            if key not in self._seen:
-                self._seen.add(key)
-                where = f"power cut at call {len(disk.calls)} ({call}), {loss}, {image}"
-                try:
-                    with kept(left, f"call-{len(disk.calls)}"):
-                        self._check(left, where, candidates, identity, chance)
-                except BaseException:
-                    self._is_broken = True
-                    shutil.rmtree(left, ignore_errors=True)
-                    raise
-            shutil.rmtree(left, ignore_errors=True)
+            is_cut_again = self.depth == 1 and (self.thorough or chance.random() < 0.03)
+            where = f"power cut at call {len(disk.calls)} ({call}), {loss}, {image}"
+            try:
+                with kept(left, f"call-{len(disk.calls)}"):
+                    self._check(left, where, candidates, identity, is_cut_again=is_cut_again)
+            except BaseException:
+                self._is_broken = True
+                raise
+            finally:
+                shutil.rmtree(left, ignore_errors=True)
 
     def _ways(
         self, disk: CrashingDisk, chance: random.Random
@@ -304,17 +303,22 @@ class Explorer:
         where: str,
         candidates: list[Model],
         identity: tuple[int, int] | None,
-        chance: random.Random,
+        *,
+        is_cut_again: bool,
     ) -> None:
-        second = self.depth == 1 and (self.thorough or chance.random() < 0.03)
+        """Check a state, unless the same one was. ``is_cut_again``: cut the power in its recovery as well."""
+        state = (fingerprint(left), identity, *map(id_of, candidates))
         again = self.scratch / "again"
-        if second:
-            shutil.copytree(left, again)
-            say_where_it_lies(again)
         try:
-            self.figures.states += 1
-            check_recovery(left, self.options, candidates, identity)
-            if second:
+            if is_cut_again and state not in self._seen_again:
+                self._seen_again.add(state)
+                shutil.copytree(left, again)
+                say_where_it_lies(again)
+            if state not in self._seen:
+                self._seen.add(state)
+                self.figures.states += 1
+                check_recovery(left, self.options, candidates, identity)
+            if again.exists():
                 self._crash_again(again, candidates, identity)
         except BrokenPromise as broken:
             broken.add_note(where)
@@ -433,10 +437,3 @@ def id_of(model: Model) -> tuple[Any, ...]:
         tuple(sorted(model.leases)),
         tuple(sorted(model.carried.items())),
     )
-
-
-def fingerprint(directory: Path) -> list[tuple[str, str]]:
-    files = sorted(path for path in directory.rglob("*") if path.is_file())
-    return [
-        (str(path.relative_to(directory)), hashlib.sha256(path.read_bytes()).hexdigest()) for path in files
-    ]
