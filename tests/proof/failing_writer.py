@@ -42,6 +42,35 @@ except (KVStoreError, OSError):
     pass
 """
 
+KILLED_IN_EACH = """
+import os, sys, threading
+import kvstore.recovery, kvstore.store  # once for all
+from kvstore.backend import find_backend
+writer, folder, backend, *numbers = sys.argv[1:]
+find_backend(backend)
+nothing = os.open(os.devnull, os.O_WRONLY)
+last = int(numbers[-1])
+
+def write(number):
+    for _ in range(last - number):  # so that the last call that is counted is the writer's own of this number
+        os.pwrite(nothing, b"", 0)
+    exec(writer, {})
+    os.write(1, b"ended\\n")
+
+for number in map(int, numbers):
+    child = os.fork()
+    if child == 0:
+        sys.argv[1:] = [f"{folder}/store-{number}", backend]
+        os.dup2(os.open(f"{folder}/store-{number}.said", os.O_WRONLY | os.O_CREAT), 1)
+        thread = threading.Thread(target=write, args=(number,))
+        thread.start()
+        thread.join()
+        os._exit(0)
+    os.waitpid(child, 0)
+"""
+"""Forks a writer for each of some numbers, ascending. Under a strace that kills in a thread's call of the last number,
+each is killed in its own call of its number: one Python is started, not one for each."""
+
 
 def check_acknowledged(data: Path, backend: str, said: list[str]) -> None:
     with kvstore.open(data, backend, background=False) as store:

@@ -17,7 +17,7 @@ import pytest
 
 import kvstore
 from kvstore.errors import DiskFull, KVStoreError
-from tests.proof.failing_writer import BACKENDS, WRITER, check_acknowledged
+from tests.proof.failing_writer import BACKENDS, KILLED_IN_EACH, WRITER, check_acknowledged
 
 LIMITS: dict[str, Any] = {
     "wal_file_size": 100_000,
@@ -198,23 +198,28 @@ def test_a_store_filled_by_itself_stays_readable_and_opens(small: Path, backend:
 # --- failing system calls ---------------------------------------------------------------------------
 
 
-def traced(project: Path, data: Path, backend: str, *options: str) -> list[str]:
-    """What the writer acknowledged under strace."""
+def under_strace(project: Path, options: list[str], *program: str) -> subprocess.CompletedProcess[str]:
+    """Run a Python program, and whatever it forks, with these options of strace."""
     strace = shutil.which("strace")
     if strace is None:
         pytest.skip("strace is not installed")
-    command = [strace, "-f", "-qq", *options, sys.executable, "-c", WRITER, str(data), backend]
+    command = [strace, "-f", "-qq", *options, sys.executable, "-c", *program]
     done = subprocess.run(command, cwd=project, capture_output=True, text=True, check=False, timeout=100)
     if "ptrace" in done.stderr and "not permitted" in done.stderr:
         pytest.skip("tracing is not permitted here")
+    return done
+
+
+def traced(project: Path, data: Path, backend: str, *options: str) -> list[str]:
+    """What the writer acknowledged under strace."""
+    done = under_strace(project, list(options), WRITER, str(data), backend)
     assert "opening" in done.stdout, f"the writer did not come so far as to open the store: {done.stderr}"
     return [word for word in done.stdout.split() if word.isdigit()]
 
 
-def injected(project: Path, data: Path, backend: str, calls: str, inject: str) -> list[str]:
-    return traced(
-        project, data, backend, "-o", os.devnull, "-e", f"trace={calls}", "-e", f"inject={calls}:{inject}"
-    )
+def injecting(calls: str, inject: str) -> list[str]:
+    """The options of strace for a fault in these calls."""
+    return ["-o", os.devnull, "-e", f"trace={calls}", "-e", f"inject={calls}:{inject}"]
 
 
 def calls_of_opening(project: Path, scratch: Path, backend: str, calls: str) -> int:
@@ -244,7 +249,7 @@ def test_a_failing_system_call_loses_nothing_acknowledged(
 ) -> None:
     """The kernel answers a call of the store, or of its backend, with an error: nothing acknowledged is lost."""
     number = calls_of_opening(project, tmp_path, backend, calls) + later
-    said = injected(project, tmp_path / "store", backend, calls, inject.format(number))
+    said = traced(project, tmp_path / "store", backend, *injecting(calls, inject.format(number)))
     assert said
     check_acknowledged(tmp_path / "store", backend, said)
 
@@ -256,12 +261,16 @@ def test_a_kill_in_any_write_while_a_store_is_made_leaves_one_that_opens(
     """SIGKILL in the Nth write, from the first of a new store on: it opens, with all that was acknowledged."""
     calls = "pwrite64,pwritev,ftruncate,rename"
     opening = calls_of_opening(project, tmp_path, backend, calls)
+    numbers = [*range(1, opening + 1), opening + 8, opening + 21, opening + 35]
+    options = injecting(calls, f"signal=SIGKILL:when={numbers[-1]}")
+    under_strace(project, options, KILLED_IN_EACH, WRITER, str(tmp_path), backend, *map(str, numbers))
     acknowledged = []
-    for number in [*range(1, opening + 1), opening + 8, opening + 21, opening + 35]:
-        data = tmp_path / f"store-{number}"
-        said = injected(project, data, backend, calls, f"signal=SIGKILL:when={number}")
-        check_acknowledged(data, backend, said)
-        acknowledged.append(len(said))
+    for number in numbers:
+        first, *said = (tmp_path / f"store-{number}.said").read_text().split()
+        assert first == "opening" and "ended" not in said, f"it was not killed in write {number}: {said}"
+        written = [word for word in said if word.isdigit()]
+        check_acknowledged(tmp_path / f"store-{number}", backend, written)
+        acknowledged.append(len(written))
     assert acknowledged[0] == 0 < acknowledged[-1] < 40
 
 
