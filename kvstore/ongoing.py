@@ -46,8 +46,8 @@ class Ongoing(ABC):
 
     def begin(self) -> None:
         """Start a thread that steps until ``close``. Raises ``NoThread``."""
-        self._was_begun = True
         self._thread = begin(self.run, self.thread_name)
+        self._was_begun = True
 
     def run(self) -> None:
         """Step until ``stop`` is called. What fails is logged, and tried again after longer and longer pauses."""

@@ -120,7 +120,11 @@ def follow(
     ``NoThread``.
     """
     made = new_follower(source, to, key=key, options=options, data_dir=data_dir, connect=connect, **settings)
-    made.begin()
+    try:
+        made.begin()
+    except BaseException:
+        made.close()
+        raise
     return made
 
 

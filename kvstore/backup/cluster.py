@@ -131,8 +131,8 @@ class ClusterFollower(Ongoing):
         So it is if the thread was stopped before its first step.
         """
         self.end()
-        self.replica.end()
         try:
+            self.replica.end()
             if not self._error and (self._following is not None or self._was_begun):
                 self._last_step()
             if self._following is not None:

@@ -102,5 +102,9 @@ def follow(
         interval_seconds=interval_seconds,
         serve=serve,
     )
-    made.begin()
+    try:
+        made.begin()
+    except BaseException:
+        made.close()
+        raise
     return made

@@ -16,6 +16,7 @@ from kvstore import Store, replica
 from kvstore.errors import (
     IsReplica,
     NotAStore,
+    NoThread,
     StoreClosed,
     StoreLocked,
     Unavailable,
@@ -377,6 +378,22 @@ def test_a_closed_replica_takes_no_step(
         assert closed.store is None
         same(following, source)
         closed.close()
+
+
+def test_a_replica_without_a_thread_leaves_the_directory_free(
+    source: Store, socket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where none can be started, that is said, and nothing stays locked."""
+
+    def fails(*_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("kvstore.shelter.start", fails)
+        with pytest.raises(NoThread):
+            replica.follow(socket, tmp_path / "replica")
+    with replica.new_replica(socket, tmp_path / "replica") as following:
+        same(following, source)
 
 
 def test_a_killed_replica_goes_on_where_it_stood(source: Store, socket: str, tmp_path: Path) -> None:
