@@ -7,7 +7,7 @@ which 3.4 looks at less; spans that end before they begin; tokens while users ar
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from kvstore.etcdpb.messages import etcdserverpb as pb
@@ -38,7 +38,7 @@ class Requests:
 
     def __init__(self, seed: int) -> None:
         self._random = random.Random(seed)
-        self._kinds = {
+        self._kinds: dict[Callable[[], Any], int] = {
             self._login: 10,
             self._manage: 25,
             self._put: 16,
@@ -130,7 +130,7 @@ class Requests:
         success, failure = ([self._op() for _ in range(self._random.randrange(3))] for _branch in range(2))
         return self._asked("KV/Txn", pb.TxnRequest(compare=compare, success=success, failure=failure))
 
-    def _op(self) -> dict[str, Any]:
+    def _op(self) -> Any:
         return self._pick(
             {"request_put": self._put_fields()},
             {"request_range": self._span()},
@@ -156,7 +156,7 @@ class Requests:
             del span["range_end"]
         return self._asked("Watch/Watch", pb.WatchRequest(create_request=span))
 
-    def _rest(self) -> Asked:
+    def _rest(self) -> Any:
         return self._pick(
             self._asked("KV/Compact", pb.CompactionRequest(revision=self._random.randrange(40))),
             self._asked("Maintenance/Alarm", pb.AlarmRequest()),

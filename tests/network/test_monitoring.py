@@ -95,6 +95,11 @@ class Scraped:
         self.series.scrape(self._now, self.page, **TARGET)
         self.series.add(self._now, "up", 1.0, TARGET)
 
+    def number(self, name: str) -> float:
+        """The last one of a metric without labels of its own."""
+        (samples,) = self.series.samples[name].values()
+        return samples[-1][1]
+
     def found(self, name: str, **changes: float) -> Any:
         """What a rule or panel evaluates to now; ``changes``: had the last scrape had these values."""
         return evaluate(EVERYTHING[name], self.series.changed(changes), self._now)
@@ -201,12 +206,11 @@ def test_events_users_and_slow_writes_are_counted(tmp_path: Path) -> None:
         with faults.slow_sync(1.0):
             client.put(b"b", b"1")
         found.scrape()
-        shown = {name: next(iter(found.series.samples[name].values()))[-1] for name in found.series.samples}
-        assert shown["etcd_debugging_mvcc_events_total"] == (0, 4)
-        assert shown["etcd_debugging_mvcc_pending_events_total"] == (0, 0)
-        assert shown["etcd_debugging_mvcc_keys_total"] == (0, 2)
-        assert shown["etcd_debugging_auth_revision"] == (0, 1)
-        assert shown["etcd_server_slow_apply_total"][1] >= 1
+        assert found.number("etcd_debugging_mvcc_events_total") == 4
+        assert found.number("etcd_debugging_mvcc_pending_events_total") == 0
+        assert found.number("etcd_debugging_mvcc_keys_total") == 2
+        assert found.number("etcd_debugging_auth_revision") == 1
+        assert found.number("etcd_server_slow_apply_total") >= 1
 
 
 @pytest.mark.parametrize("name", SHOWN)
