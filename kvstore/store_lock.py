@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 from dataclasses import dataclass
 from typing import Any
 
@@ -112,7 +111,7 @@ def _parse(text: bytes) -> dict[str, Any]:
 
 
 def _text(said: Said) -> bytes:
-    holder: dict[str, Any] = {"pid": os.getpid(), "host": socket.gethostname()}
+    holder: dict[str, Any] = {"pid": os.getpid(), "host": os.uname().nodename}
     if said.place:
         holder["place"] = said.place
     if said.closed >= 0:
