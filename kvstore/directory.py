@@ -28,8 +28,7 @@ def make_directories(directory: DataDir, disk: Disk) -> None:
                 f"{directory.root} is not empty and not a store (it contains {strangers[0]!r})",
                 directory.root,
             )
-    elif directory.root.exists() and not directory.root.is_dir():  # unless another process has just made it
-        raise NotAStore(f"{directory.root} is not a directory", directory.root)
+    refuse_files(directory)
     refuse_links(directory)
     for path in (directory.root, directory.snap, directory.wal):
         if not path.is_dir():
@@ -37,6 +36,17 @@ def make_directories(directory: DataDir, disk: Disk) -> None:
             if path.parent == directory.root:
                 hand_over(path)
             disk.sync_dir(path.parent)
+
+
+def refuse_files(directory: DataDir) -> None:
+    """Refuse what is there but is no directory, such as a snapshot."""
+    root = directory.root
+    if root.exists() and not root.is_dir():
+        raise NotAStore(
+            f"{root} is not a directory: a snapshot file is opened with kvstore.open_snapshot, and looked into with "
+            "`kvstore inspect`",
+            root,
+        )
 
 
 def refuse_links(directory: DataDir) -> None:

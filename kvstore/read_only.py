@@ -16,7 +16,7 @@ from kvstore import layout, readers
 from kvstore.backend import Backend, find_backend
 from kvstore.clock import Clock
 from kvstore.core import ReadCore
-from kvstore.directory import check_backend, check_format, hold_still, refuse_links
+from kvstore.directory import check_backend, check_format, hold_still, refuse_files, refuse_links
 from kvstore.errors import Corruption, NotAStore
 from kvstore.files import Disk
 from kvstore.following import FileId, Following, Look, file_id, sync_log
@@ -49,6 +49,7 @@ def open_read_only(directory: DataDir, options: Options, disk: Disk) -> ReadEngi
 
 
 def _opened(directory: DataDir, options: Options, disk: Disk) -> ReadEngine:
+    refuse_files(directory)
     found = _look(directory, options, disk, None)
     try:
         metadata = found.replay.metadata

@@ -67,12 +67,15 @@ def save(
             help="Default: among the store's own snapshots; no other process may have the store open.",
         ),
     ] = None,
+    overwrite: Annotated[bool, Option("--overwrite", help="Replace FILE if it exists.")] = False,
 ) -> None:
     """Write a verified snapshot of everything durable now.
 
     Example: kvstore snapshot save backup.snap --data-dir data
     """
     settings = Settings.of(ctx)
+    if file is not None and file.exists() and not overwrite:
+        raise UsageError(f"{file} exists: name another file, or give --overwrite")
     if settings.url:
         if file is None:
             raise UsageError("a snapshot of a store elsewhere needs a FILE to be written to")

@@ -15,7 +15,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from stat import S_ISREG
+from stat import S_ISDIR, S_ISREG
 
 from kvstore.backend import Backend, Progress, check_closed, find_backend, recognize_backend
 from kvstore.errors import Corruption, NotAStore, TooNew
@@ -71,7 +71,8 @@ def read_tail(path: Path) -> tuple[bytes, int]:
     """(the last bytes, size) of a regular file."""
     status = os.stat(path)
     if not S_ISREG(status.st_mode):
-        raise NotAStore(f"{path} is not a regular file", path)
+        hint = ": a store's directory is opened with kvstore.open" if S_ISDIR(status.st_mode) else ""
+        raise NotAStore(f"{path} is not a regular file{hint}", path)
     with open(path, "rb", buffering=0) as file:
         length = min(status.st_size, TAIL_BYTES_MAX)
         return os.pread(file.fileno(), length, status.st_size - length), status.st_size

@@ -170,3 +170,18 @@ def test_the_lock_names_its_newest_holder(tmp_path: Path) -> None:
     with kvstore.open(tmp_path / "store"), pytest.raises(StoreLocked) as caught:
         kvstore.open(tmp_path / "store")
     assert caught.value.pid == os.getpid()
+
+
+def test_a_snapshot_that_is_opened_as_a_directory_is_told_apart(tmp_path: Path) -> None:
+    """For writing and for reading only, and the other way round: each error says what opens it."""
+    with kvstore.open(tmp_path / "data") as store:
+        store.snapshot(tmp_path / "a.snap")
+    for read_only in (False, True):
+        with pytest.raises(kvstore.NotAStore, match=r"a.snap is not a directory: .*kvstore.open_snapshot"):
+            kvstore.open(tmp_path / "a.snap", read_only=read_only)
+    with pytest.raises(
+        kvstore.NotAStore, match=r"not a regular file: .*directory is opened with kvstore.open"
+    ):
+        kvstore.open_snapshot(tmp_path / "data")
+    with kvstore.open_snapshot(tmp_path / "a.snap") as snapshot:
+        assert snapshot.revision == 1

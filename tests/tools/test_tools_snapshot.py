@@ -252,3 +252,14 @@ def test_a_bar_is_drawn_on_a_terminal_once_it_takes_long(after_seconds: str, sho
     os.close(ours)
     assert (b"working" in drawn and b"10.0" in drawn) is shown
     assert process.returncode == 0
+
+
+def test_save_replaces_a_file_only_if_it_is_told_to(cli: Any, store: Path, tmp_path: Path) -> None:
+    """Whatever is there under the name, the last good backup perhaps, stays as it is."""
+    file = tmp_path / "backup.snap"
+    file.write_bytes(b"the last one")
+    code, _, err = cli("save", file, "--data-dir", store)
+    assert code == ExitCode.USAGE and f"{file} exists: name another file, or give --overwrite" in err
+    assert file.read_bytes() == b"the last one"
+    assert cli("save", file, "--overwrite", "--data-dir", store)[0] == 0
+    assert cli("status", file)[0] == 0
