@@ -22,8 +22,8 @@ NO_SPACE = "etcdserver: mvcc: database space exceeded"
 
 
 @pytest.fixture(params=BACKENDS)
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
-    with open_store(tmp_path, request.param, nospace_policy="sticky", low_disk_bytes=0) as store:
+def store(request: pytest.FixtureRequest, scratch: Path) -> Iterator[Store]:
+    with open_store(scratch, request.param, nospace_policy="sticky", low_disk_bytes=0) as store:
         yield store
 
 

@@ -90,8 +90,8 @@ def planning_held(engine: LocalEngine) -> Iterator[None]:
 
 
 @pytest.fixture(params=BACKENDS)
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
-    with open_store(tmp_path, request.param, clock=FakeClock()) as store:
+def store(request: pytest.FixtureRequest, scratch: Path) -> Iterator[Store]:
+    with open_store(scratch, request.param, clock=FakeClock()) as store:
         yield store
 
 

@@ -31,8 +31,8 @@ TINY: dict[str, Any] = {"compaction_batch_limit": 5, "compaction_sleep_interval_
 
 
 @pytest.fixture(params=BACKENDS)
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
-    with open_store(tmp_path, request.param, **TINY) as store:
+def store(request: pytest.FixtureRequest, scratch: Path) -> Iterator[Store]:
+    with open_store(scratch, request.param, **TINY) as store:
         yield store
 
 

@@ -29,8 +29,8 @@ def clock() -> FakeClock:
 
 
 @pytest.fixture(params=BACKENDS)
-def store(request: pytest.FixtureRequest, tmp_path: Path, clock: FakeClock) -> Iterator[Store]:
-    with open_store(tmp_path, request.param, clock=clock) as store:
+def store(request: pytest.FixtureRequest, scratch: Path, clock: FakeClock) -> Iterator[Store]:
+    with open_store(scratch, request.param, clock=clock) as store:
         yield store
 
 

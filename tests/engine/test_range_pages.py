@@ -25,8 +25,8 @@ EVERYTHING = RangeRequest(FROM_KEY, FROM_KEY)
 
 
 @pytest.fixture(params=BACKENDS)
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
-    with open_store(tmp_path, request.param) as store:
+def store(request: pytest.FixtureRequest, scratch: Path) -> Iterator[Store]:
+    with open_store(scratch, request.param) as store:
         yield store
 
 

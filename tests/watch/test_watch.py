@@ -36,15 +36,15 @@ EVERY_KEY = WatchRequest(kvstore.FROM_KEY, kvstore.FROM_KEY)
 
 
 @pytest.fixture(params=BACKENDS)
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
-    with open_store(tmp_path, request.param) as store:
+def store(request: pytest.FixtureRequest, scratch: Path) -> Iterator[Store]:
+    with open_store(scratch, request.param) as store:
         yield store
 
 
 @pytest.fixture(params=BACKENDS)
-def cramped(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
+def cramped(request: pytest.FixtureRequest, scratch: Path) -> Iterator[Store]:
     """A store whose watches can hardly buffer anything."""
-    with open_store(tmp_path, request.param, watch_buffer=1) as store:
+    with open_store(scratch, request.param, watch_buffer=1) as store:
         yield store
 
 

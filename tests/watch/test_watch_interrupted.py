@@ -25,14 +25,14 @@ from tests.harness.watching import BACKENDS, TIMEOUT_SECONDS, hub_of, open_store
 
 
 @pytest.fixture(params=BACKENDS)
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
-    with open_store(tmp_path, request.param) as store:
+def store(request: pytest.FixtureRequest, scratch: Path) -> Iterator[Store]:
+    with open_store(scratch, request.param) as store:
         yield store
 
 
 @pytest.fixture(params=["lmdb", "sqlite"])
-def on_disk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
-    with open_store(tmp_path, request.param) as store:
+def on_disk(request: pytest.FixtureRequest, scratch: Path) -> Iterator[Store]:
+    with open_store(scratch, request.param) as store:
         yield store
 
 
