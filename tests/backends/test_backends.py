@@ -1,4 +1,4 @@
-"""What is particular to one backend, and that all of them agree."""
+"""What all backends do alike: they are found, tell their files apart, meet a full disk, and agree."""
 
 from __future__ import annotations
 
@@ -7,11 +7,8 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, ClassVar, cast
 
 import apsw
 import lmdb
@@ -19,10 +16,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
-from kvstore.backends import lmdb as lmdb_module
-from kvstore.backends import lmdb_tx, sqlite
 from kvstore.backends.lmdb import LMDBBackend
-from kvstore.backends.lmdb_file import parse_meta
 from kvstore.backends.long_keys import SLICE
 from kvstore.backends.memory import MemoryBackend
 from kvstore.backends.memory_file import header
@@ -32,51 +26,16 @@ from kvstore.backend import Backend, backend_names, find_backend, recognize_back
 from kvstore.errors import (
     Corruption,
     DiskFull,
-    MissingDependency,
     NotAStore,
     OpenError,
-    StateError,
-    StoreLocked,
     TooNew,
     WrongStore,
 )
 from tests import PROJECT
-from tests.backends.mirror_backend import Disagreement, MirrorBackend
+from tests.backends.files import KINDS, TABLES, Mirror, copy_of, flip, in_python, put
+from tests.backends.mirror_backend import Disagreement
 
-TABLES = ["latest", "meta"]
-KINDS: list[type[Backend]] = [LMDBBackend, SQLiteBackend, MemoryBackend]
 PERSISTENT = [kind for kind in KINDS if kind.persistent]
-
-
-class TinyMap(LMDBBackend):
-    """LMDB that has to enlarge its map again and again."""
-
-    map_bytes = 1 << 16
-
-
-class Mirror(MirrorBackend):
-    kinds: ClassVar[list[type[Backend]]] = [TinyMap, SQLiteBackend, MemoryBackend]
-
-
-def put(db: Backend | Mirror, rows: list[tuple[bytes, bytes]]) -> None:
-    with db.write() as tx:
-        tx.put_many("latest", rows)
-
-
-def copy_of(kind: type[Backend], path: Path) -> Path:
-    db = kind.open(path.with_name("live"), TABLES)
-    put(db, [(b"%d" % n, b"v" * 100) for n in range(200)])
-    db.copy_to(path)
-    db.close()
-    for file in path.parent.glob("live*"):
-        file.unlink()
-    return path
-
-
-def flip(path: Path, at: int, content: bytes) -> None:
-    with open(path, "r+b") as file:
-        file.seek(at)
-        file.write(content)
 
 
 # --- found by name, told apart --------------------------------------------------------------
@@ -172,15 +131,6 @@ def test_the_error_of_a_damaged_file_names_it(kind: type[Backend], tmp_path: Pat
     assert caught.value.path == os.fspath(path)
 
 
-@pytest.mark.parametrize("page", [0, 1])
-def test_an_overwritten_lmdb_meta_page_is_damage(page: int, tmp_path: Path) -> None:
-    """Either meta page missing is damage, not a foreign file."""
-    path = copy_of(LMDBBackend, tmp_path / "copy")
-    flip(path, page * 4096, bytes(200))
-    with pytest.raises(Corruption, match="meta page"):
-        LMDBBackend.open(path, TABLES)
-
-
 def test_an_empty_file_is_filled(tmp_path: Path) -> None:
     """A process that died while it made the file may leave it empty: the next one makes it anew."""
     for kind in PERSISTENT:
@@ -192,246 +142,7 @@ def test_an_empty_file_is_filled(tmp_path: Path) -> None:
         db.close()
 
 
-def test_an_old_sqlite_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """An SQLite that can corrupt databases in WAL mode is not used."""
-    monkeypatch.setattr(apsw, "sqlite_lib_version", lambda: "3.51.2")
-    with pytest.raises(MissingDependency, match=r"3\.51\.3"):
-        SQLiteBackend.open(tmp_path / "db", TABLES)
-    assert not (tmp_path / "db").exists()
-
-
-def test_an_sqlite_without_carray_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """An SQLite that lacks the extension which looks up many keys at once is refused at open, not at the first read."""
-    monkeypatch.setattr(apsw, "compile_options", ("THREADSAFE=1",))
-    with pytest.raises(MissingDependency, match="carray"):
-        SQLiteBackend.open(tmp_path / "db", TABLES)
-
-
-def test_a_schema_that_could_run_statements_is_refused(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    """A trigger smuggled into an SQLite file is found at open, which then waits for no reader: there is none."""
-    monkeypatch.setattr(sqlite, "CLOSE_WAIT_SECONDS", 1e6)
-    path = copy_of(SQLiteBackend, tmp_path / "copy")
-    connection = apsw.Connection(os.fspath(path))
-    connection.execute("CREATE TRIGGER t AFTER INSERT ON latest BEGIN DELETE FROM meta; END")
-    connection.close()
-    with pytest.raises(Corruption, match="not a table of kvstore"):
-        SQLiteBackend.open(path, TABLES)
-
-
-def test_lmdb_meta_pages_that_make_no_sense_are_refused() -> None:
-    """A page of zeros, one cut short, and one with an impossible page size have no meta."""
-    for data in (bytes(152), b"short"):
-        with pytest.raises(ValueError, match="meta page"):
-            parse_meta(data, 0)
-
-
-# --- LMDB ---------------------------------------------------------------------------------------
-
-
-def test_the_map_grows_by_itself(tmp_path: Path) -> None:
-    """Batches many times the size of the map are written whole, seen by reads inside them too."""
-    db = TinyMap.open(tmp_path / "db", TABLES)
-    for batch in range(4):
-        with db.write() as tx:
-            for part in range(5):
-                tx.put_many("latest", [(b"%d-%d-%d" % (batch, part, n), b"x" * 500) for n in range(500)])
-                tx.put_many("latest", [(b"l" * 700 + b"%d%d" % (batch, part), b"x")])
-            tx.delete_many("latest", [b"%d-%d-%d" % (batch, 0, n) for n in range(500)])
-            assert tx.count("latest") == (batch + 1) * 2005
-    assert db.get("latest", b"3-4-499") == b"x" * 500
-    db.check()
-    db.close()
-    with lmdb.open(os.fspath(tmp_path / "db"), subdir=False, readonly=True) as environment:
-        assert environment.info()["last_pgno"] * 4096 > 16 * TinyMap.map_bytes
-
-
-def test_a_growing_map_waits_for_views(tmp_path: Path) -> None:
-    """A batch that needs a larger map is held until the open view is closed, and the view stays whole."""
-    db = TinyMap.open(tmp_path / "db", TABLES)
-    put(db, [(b"a", b"1")])
-    view = db.read()
-    writer = threading.Thread(target=put, args=(db, [(b"%d" % n, b"x" * 4000) for n in range(500)]))
-    writer.start()
-    try:
-        while not db._growing:
-            time.sleep(0.001)
-        assert view.scan("latest") == [(b"a", b"1")]
-        assert writer.is_alive()
-    finally:
-        view.close()
-        writer.join()
-    assert db.get("latest", b"499") == b"x" * 4000
-    db.close()
-
-
-def test_reads_go_on_while_the_map_grows(tmp_path: Path) -> None:
-    """Point reads and views in other threads never fail because the map is exchanged under them."""
-    db = TinyMap.open(tmp_path / "db", TABLES)
-    put(db, [(b"a", b"1")])
-    stop, errors = threading.Event(), []
-
-    def read() -> None:
-        try:
-            while not stop.is_set():
-                assert db.get("latest", b"a") == b"1"
-                with db.read() as view:
-                    assert view.get("latest", b"a") == b"1"
-        except BaseException as error:
-            errors.append(error)
-
-    threads = [threading.Thread(target=read) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    try:
-        for batch in range(8):
-            put(db, [(b"%d-%d" % (batch, n), b"x" * 4000) for n in range(100 << (batch // 2))])
-    finally:
-        stop.set()
-        for thread in threads:
-            thread.join()
-    db.close()
-    assert errors == []
-
-
-def test_a_view_that_is_in_the_way_for_too_long_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A forgotten view cannot hold a writer for ever: it ends with a typed error, and the batch goes in."""
-    monkeypatch.setattr(lmdb_module, "GROW_WAIT_SECONDS", 0.01)
-    db = TinyMap.open(tmp_path / "db", TABLES)
-    view = db.read()
-    put(db, [(b"%d" % n, b"x" * 4000) for n in range(500)])
-    with pytest.raises(StateError):
-        view.scan("latest")
-    view.close()
-    assert db.get("latest", b"1") == b"x" * 4000
-    db.close()
-
-
-def test_a_refused_map_is_asked_for_again_at_half_the_size(tmp_path: Path) -> None:
-    """Where addresses are scarce, the store opens with a smaller map."""
-    run = in_python(
-        "import resource; resource.setrlimit(resource.RLIMIT_AS, (1 << 32, 1 << 32))\n"
-        "db = kind.open(path, TABLES)\n"
-        "with db.write() as tx: tx.put_many('latest', [(b'a', b'1')])\n"
-        "print(db.get('latest', b'a'), db.environment.info()['map_size'] < 1 << 32)\n",
-        LMDBBackend,
-        tmp_path / "db",
-    )
-    assert run == "b'1' True\n"
-
-
-def test_an_lmdb_file_opens_once_in_a_process(tmp_path: Path) -> None:
-    """A second opening in the same process would break the locks of the first, and is refused."""
-    db = LMDBBackend.open(tmp_path / "db", TABLES)
-    with pytest.raises(StoreLocked):
-        LMDBBackend.open(tmp_path / "db", TABLES, read_only=True)
-    put(db, [(b"a", b"1")])
-    db.close()
-
-
-def test_deleting_long_keys_leaves_nothing(tmp_path: Path) -> None:
-    """The tree of long keys is empty again when its keys are gone, with no links left over."""
-    db = LMDBBackend.open(tmp_path / "db", TABLES)
-    keys = [
-        b"a" * size + tail for size in range(600, 6 * SLICE, SLICE // 2) for tail in (b"", b"b", b"c" * 900)
-    ]
-    put(db, [(key, b"v") for key in keys])
-    with db.write() as tx:
-        tx.delete_many("latest", keys[::2])
-        assert tx.scan("latest") == [(key, b"v") for key in sorted(keys[1::2])]
-        tx.delete_many("latest", keys)
-    with db.environment.begin() as tx:
-        assert tx.stat(db.long["latest"])["entries"] == 0
-    db.close()
-
-
-def test_a_damaged_tree_of_long_keys_is_a_typed_error(tmp_path: Path) -> None:
-    """A row of the tree that makes no sense, or a link in a circle, raises ``Corruption``."""
-    db = LMDBBackend.open(tmp_path / "db", TABLES)
-    key = b"a" * 2000
-    put(db, [(key, b"v")])
-    deep = bytes(8) + b"a" * SLICE + b"\0"
-    circle = b"\1" + bytes(8)
-    for damage in (b"", b"\0", b"\0\xff\xff\xff\xff", b"\1", b"\1" + bytes(9), b"\7" * 20, circle):
-        with db.environment.begin(write=True) as tx:
-            tx.put(deep, damage, db=db.long["latest"])
-        with pytest.raises(Corruption, match="long key"), db.read() as view:
-            view.scan("latest")
-        if damage != circle:  # a lookup ends with its key
-            with pytest.raises(Corruption, match="long key"):
-                db.get("latest", key)
-    db.close()
-
-
-# --- SQLite -------------------------------------------------------------------------------------
-
-
-def test_threads_that_end_leave_no_connections(tmp_path: Path) -> None:
-    """There are as many connections as there were reads at one time, however many threads there were."""
-    db = SQLiteBackend.open(tmp_path / "db", TABLES)
-    put(db, [(b"a", b"1")])
-    for _ in range(30):
-        thread = threading.Thread(target=db.get, args=("latest", b"a"))
-        thread.start()
-        thread.join()
-    assert len(db._connections) == 2  # the writer's, and one that every thread borrowed
-    db.close()
-
-
-def test_no_read_pins_the_log(tmp_path: Path) -> None:
-    """After any kind of read the whole log can move into the file: no statement was left half-way."""
-    db = SQLiteBackend.open(tmp_path / "db", TABLES)
-    put(db, [(b"%d" % n, b"x") for n in range(100)])
-    db.get("latest", b"1")
-    with db.read() as view:
-        view.get("latest", b"1")
-        view.get_many("latest", [b"1", b"2"])
-        view.scan("latest", limit=3)
-        view.count("latest", b"5")
-    put(db, [(b"new", b"x")])
-    assert db._writer is not None
-    total, moved = db._writer.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
-    assert total == moved > 0
-    db.close()
-
-
-def test_sync_keeps_the_log_short(tmp_path: Path) -> None:
-    """With a sync after every batch the log does not grow with what was written."""
-    db = SQLiteBackend.open(tmp_path / "db", TABLES)
-    for batch in range(30):
-        put(db, [(b"%d" % n, b"%d" % batch * 300) for n in range(300)])
-        db.sync()
-    assert (tmp_path / "db-wal").stat().st_size < 2 << 20
-    db.close()
-    assert not (tmp_path / "db-wal").exists()
-
-
-def test_a_name_of_a_table_is_only_a_name(tmp_path: Path) -> None:
-    """Names with quotes and spaces are tables like any other."""
-    table = 'a "quoted"; DROP TABLE latest'
-    for kind in KINDS:
-        db = kind.open(tmp_path / kind.name, [*TABLES, table])
-        with db.write() as tx:
-            tx.put_many(table, [(b"a", b"1")])
-        assert db.get(table, b"a") == b"1"
-        assert db.get("latest", b"a") is None
-        db.close()
-
-
 # --- the disk -----------------------------------------------------------------------------------
-
-
-def in_python(code: str, kind: type[Backend], path: Path) -> str:
-    preamble = (
-        "import importlib, sys\nfrom pathlib import Path\nfrom kvstore.errors import *\n"
-        f"kind = getattr(importlib.import_module({kind.__module__!r}), {kind.__name__!r})\n"
-        f"path = Path({os.fspath(path)!r}); TABLES = {TABLES!r}\n"
-    )
-    run = subprocess.run(
-        [sys.executable, "-c", preamble + code], cwd=PROJECT, check=True, stdout=subprocess.PIPE, text=True
-    )
-    return run.stdout
 
 
 @pytest.mark.parametrize("kind", PERSISTENT)
@@ -532,24 +243,6 @@ def test_a_copy_takes_the_place_of_a_file_that_others_read(kind: type[Backend], 
     db.close()
     db = kind.open(path, TABLES)
     assert db.get("latest", b"249") == b"y" * 100
-    db.close()
-
-
-def test_an_sqlite_log_that_is_still_needed_is_not_stale(tmp_path: Path) -> None:
-    """While another process holds an old view, the log keeps commits, and removing it is refused."""
-    path = tmp_path / "db"
-    db = SQLiteBackend.open(path, TABLES)
-    put(db, [(b"a", b"1")])
-    other = apsw.Connection(os.fspath(path), flags=apsw.SQLITE_OPEN_READONLY)
-    other.execute("BEGIN")
-    other.execute("SELECT count(*) FROM latest").fetchall()
-    put(db, [(b"b", b"2")])
-    db.close()
-    with pytest.raises(StoreLocked):
-        SQLiteBackend.stale_helpers(path)
-    other.close(True)
-    db = SQLiteBackend.open(path, TABLES)
-    assert db.get("latest", b"b") == b"2"
     db.close()
 
 
@@ -654,35 +347,4 @@ def test_the_mirror_sees_a_difference(tmp_path: Path) -> None:
         for ask in (lambda: view.scan("latest"), lambda: view.count("latest")):
             with pytest.raises(Disagreement):
                 ask()
-    db.close()
-
-
-class _CountedCursor:
-    """A cursor that counts the rows that are read from it."""
-
-    def __init__(self, cursor: lmdb.Cursor[bytes]) -> None:
-        self._cursor = cursor
-        self.rows = 0
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._cursor, name)
-
-    def iternext(self) -> Iterator[tuple[bytes, bytes]]:
-        for row in self._cursor.iternext():
-            self.rows += 1
-            yield row
-
-
-def test_a_long_scan_reads_little_beyond_its_end(tmp_path: Path) -> None:
-    """However many rows a scan returns, it reads less than one chunk past them."""
-    keys = [b"%05d" % number for number in range(3000)]
-    db = LMDBBackend.open(tmp_path / "db", TABLES)
-    with db.write() as batch:
-        batch.put_many("latest", [(key, b"v") for key in keys])
-    with db.environment.begin() as tx:
-        for end in (1, 64, 65, 1000, 1984):
-            cursor = _CountedCursor(tx.cursor(db.short["latest"]))
-            rows = lmdb_tx._scan(cast(Any, cursor), b"", keys[end], 0, False)
-            assert [key for key, _ in rows] == keys[:end]
-            assert cursor.rows <= end + lmdb_tx.CHUNK_ROWS
     db.close()

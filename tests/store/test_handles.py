@@ -1,39 +1,28 @@
-"""Handles of a store: one at a time, for one process, until it is closed; and what is no store is told apart."""
+"""Handles of a store: one at a time, for one process, until it is closed."""
 
 from __future__ import annotations
 
 import gc
 import os
-import shutil
 import signal
 import subprocess
 import sys
-import threading
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
 import kvstore
 from kvstore import (
-    BadOption,
-    Corruption,
-    NotAStore,
-    OpenError,
     Store,
     StoreClosed,
     StoreLocked,
-    TooNew,
-    WrongStore,
 )
-from kvstore.backend import find_backend
-from kvstore.mvcc.schema import FORMAT_VERSION, META, META_FORMAT, TABLES, pack_u64
+from tests.store.folders import PATIENCE_SECONDS, PERSISTENT
 
-PERSISTENT = ["lmdb", "sqlite"]
 BACKENDS = [*PERSISTENT, "memory"]
-PATIENCE_SECONDS = 60.0
 
 
 def run_python(program: str, *arguments: object) -> subprocess.CompletedProcess[str]:
@@ -45,16 +34,6 @@ def run_python(program: str, *arguments: object) -> subprocess.CompletedProcess[
         timeout=PATIENCE_SECONDS,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
     )
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    """Every file but those by which a database keeps track of its readers."""
-    files = [path for path in folder.rglob("*") if path.is_file()]
-    return {
-        str(path.relative_to(folder)): path.read_bytes()
-        for path in files
-        if not path.name.endswith(("-lock", "-shm"))
-    }
 
 
 CALLS: list[Callable[[Store], Any]] = [
@@ -306,330 +285,3 @@ with kvstore.open(sys.argv[1] + "/child") as own:
 """
     ended = run_python(program, scratch)
     assert ended.returncode == 0, ended.stderr
-
-
-# --- read-only -----------------------------------------------------------------------------------
-
-
-READER = """
-import sys, kvstore
-reader = kvstore.open(sys.argv[1], sys.argv[2], read_only=True)
-for line in sys.stdin:
-    try:
-        print(repr(eval(line)), flush=True)
-    except kvstore.KVStoreError as error:
-        print(type(error).__name__, flush=True)
-reader.close()
-"""
-
-
-class OtherProcess:
-    """A read-only handle in a process of its own (LMDB does not open a file twice in one)."""
-
-    def __init__(self, path: Path, backend: str) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, "-c", READER, str(path), backend],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
-        )
-
-    def ask(self, expression: str) -> str:
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.write(expression + "\n")
-        self._process.stdin.flush()
-        return self._process.stdout.readline().strip()
-
-    def __enter__(self) -> OtherProcess:
-        assert self.ask("1") == "1"
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._process.communicate(timeout=PATIENCE_SECONDS)
-
-
-@pytest.mark.parametrize("backend", PERSISTENT)
-def test_a_read_only_handle_sees_all_that_is_durable(scratch: Path, backend: str) -> None:
-    """Beside a live writer it sees every acknowledged write, refuses writes, and changes no byte."""
-    with kvstore.open(scratch / "data", backend, background=False) as store:
-        store.put(b"in the backend", b"1")
-        store.checkpoint()
-        lease = store.grant_lease(60).id
-        revision = store.put(b"in the log", b"2", lease=lease).revision
-        before = contents(scratch / "data")
-        with OtherProcess(scratch / "data", backend) as reader:
-            assert reader.ask("reader.revision") == str(revision)
-            assert reader.ask("list(reader.scan(prefix=b''))") == repr(list(store.scan(prefix=b"")))
-            assert reader.ask("reader.hash_kv()") == repr(store.hash_kv())
-            assert reader.ask("reader.leases()") == repr((lease,))
-            count = "reader.txn(success=[kvstore.ops.get(b'in the log')]).responses[0].count"
-            assert reader.ask(count) == "1"
-            for write in (
-                "reader.put(b'k')",
-                "reader.delete(b'in the log')",
-                "reader.txn(success=[kvstore.ops.put(b'k')])",
-                "reader.grant_lease(10)",
-                "reader.compact(2)",
-            ):
-                assert reader.ask(write) == "ReadOnly", write
-        assert contents(scratch / "data") == before
-        assert store.put(b"k").revision == revision + 1
-
-
-@pytest.mark.parametrize("backend", PERSISTENT)
-def test_a_read_only_handle_stays_at_its_revision(scratch: Path, backend: str) -> None:
-    """What the writer does later, checkpoints included, changes no answer; what it compacts away is refused."""
-    with kvstore.open(scratch / "data", backend, background=False) as store:
-        for number in range(5):
-            store.put(b"%d" % number, b"old")
-        store.checkpoint()
-        store.put(b"5", b"old")
-        with OtherProcess(scratch / "data", backend) as reader:
-            expected = list(store.scan(prefix=b""))
-            hashed = store.hash_kv()
-            for number in range(0, 6, 2):
-                store.put(b"%d" % number, b"new")
-            store.delete(b"1")
-            store.put(b"6", b"new")
-            store.checkpoint()
-            assert reader.ask("list(reader.scan(prefix=b''))") == repr(expected)
-            assert reader.ask("[reader.get(b'%d' % number) for number in range(6)]") == repr(expected)
-            assert reader.ask("reader.get(b'6')") == "None"
-            assert reader.ask("reader.count(prefix=b'')") == "6"
-            assert reader.ask("reader.hash_kv()") == repr(hashed)
-            store.compact(store.revision, physical=True)
-            store.checkpoint()
-            store.engine.run_compaction()
-            for read in ("reader.get(b'1')", "list(reader.scan(prefix=b''))", "reader.hash_kv()"):
-                assert reader.ask(read) == "Compacted", read
-
-
-WRITER = """
-import itertools, sys, kvstore
-store = kvstore.open(sys.argv[1], sys.argv[2], backend_batch_interval_seconds=0.001, wal_file_size=4000, max_wals=1)
-for number in itertools.count():
-    revision = store.put(b"k%d" % (number % 50), b"%d" % number).revision
-    print(revision, flush=True)
-"""
-
-
-@pytest.mark.parametrize("backend", PERSISTENT)
-def test_read_only_handles_beside_a_busy_writer(scratch: Path, backend: str) -> None:
-    """Opened again and again while another process writes, rolls, checkpoints and releases: each sees one state,
-    with everything acknowledged before."""
-    writer = subprocess.Popen(
-        [sys.executable, "-c", WRITER, str(scratch / "data"), backend],
-        stdout=subprocess.PIPE,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
-    )
-    acknowledged = [0]
-    assert writer.stdout is not None
-
-    def listen() -> None:
-        for line in writer.stdout or ():
-            acknowledged[0] = int(line)
-
-    listener = threading.Thread(target=listen)
-    listener.start()
-    try:
-        while acknowledged[0] < 60:
-            assert writer.poll() is None
-        for _ in range(40):
-            at_least = acknowledged[0]
-            with kvstore.open(scratch / "data", backend, read_only=True) as reader:
-                assert reader.revision >= at_least
-                rows = list(reader.scan(prefix=b""))
-                assert sorted(kv.mod_revision for kv in rows) == list(
-                    range(reader.revision - 49, reader.revision + 1)
-                )
-                assert all(reader.get(kv.key) == kv for kv in rows)
-    finally:
-        writer.kill()
-        listener.join()
-        writer.stdout.close()
-        writer.wait()
-
-
-# --- what is not the store that was asked for -----------------------------------------------------
-
-
-def test_another_backend_is_named(scratch: Path) -> None:
-    """WrongStore says which backend the store is on, whichever is asked for."""
-    for made in PERSISTENT:
-        kvstore.open(scratch / made, made).close()
-        for asked in PERSISTENT:
-            if asked != made:
-                with pytest.raises(WrongStore, match=made):
-                    kvstore.open(scratch / made, asked)
-        kvstore.open(scratch / made, made).close()
-
-
-def test_an_unknown_backend_is_refused_with_the_list(scratch: Path) -> None:
-    """The error names what is installed, and leaves nothing behind."""
-    with pytest.raises(OpenError, match="lmdb, memory, sqlite"):
-        kvstore.open(scratch / "data", "bolt")
-
-
-def test_a_foreign_directory_is_left_alone(scratch: Path) -> None:
-    """A directory with other files in it, and a file, are NotAStore; not a byte of them changes."""
-    (scratch / "photos").mkdir()
-    (scratch / "photos" / "cat.jpg").write_bytes(b"meow")
-    (scratch / "file").write_bytes(b"text")
-    for name in ("photos", "file"):
-        with pytest.raises(NotAStore):
-            kvstore.open(scratch / name)
-    assert contents(scratch) == {"photos/cat.jpg": b"meow", "file": b"text"}
-    with pytest.raises((NotAStore, FileNotFoundError)):
-        kvstore.open(scratch / "absent", read_only=True)
-    assert not (scratch / "absent").exists()
-
-
-@pytest.mark.parametrize("backend", PERSISTENT)
-def test_a_newer_format_is_not_touched(scratch: Path, backend: str) -> None:
-    """TooNew, and the files are as they were."""
-    kvstore.open(scratch / "data", backend).close()
-    opened = find_backend(backend).open(scratch / "data" / "snap" / "db", TABLES)
-    with opened.write() as tx:
-        tx.put_many(META, [(META_FORMAT, pack_u64(FORMAT_VERSION + 1))])
-    opened.sync()
-    opened.close()
-    before = contents(scratch)
-    with pytest.raises(TooNew):
-        kvstore.open(scratch / "data", backend)
-    assert contents(scratch) == before
-
-
-@pytest.mark.parametrize("backend", PERSISTENT)
-def test_a_backend_without_its_log_is_corruption(scratch: Path, backend: str) -> None:
-    """Where the log is gone, opening says so, instead of beginning a new one."""
-    with kvstore.open(scratch / "data", backend) as store:
-        store.put(b"k")
-    shutil.rmtree(scratch / "data" / "wal")
-    with pytest.raises(Corruption, match="log"):
-        kvstore.open(scratch / "data", backend)
-
-
-@pytest.mark.parametrize("backend", PERSISTENT)
-def test_a_log_without_its_backend_is_enough(scratch: Path, backend: str) -> None:
-    """A complete log rebuilds the backend, the past included."""
-    with kvstore.open(scratch / "data", backend) as store:
-        for number in range(20):
-            store.put(b"k%d" % (number % 3), b"%d" % number)
-        expected = store.hash_kv()
-    for path in (scratch / "data" / "snap").iterdir():
-        path.unlink()
-    with kvstore.open(scratch / "data", backend) as store:
-        assert store.hash_kv() == expected
-        kv = store.get(b"k0", revision=2)
-        assert kv is not None
-        assert kv.value == b"0"
-
-
-@pytest.mark.parametrize("backend", PERSISTENT)
-def test_the_log_of_another_store_is_refused(scratch: Path, backend: str) -> None:
-    """A log folder of another cluster is WrongStore, and neither store is changed."""
-    for name in ("one", "two"):
-        with kvstore.open(scratch / name, backend) as store:
-            store.put(b"k", name.encode())
-    shutil.rmtree(scratch / "one" / "wal")
-    shutil.copytree(scratch / "two" / "wal", scratch / "one" / "wal")
-    before = contents(scratch)
-    with pytest.raises(WrongStore):
-        kvstore.open(scratch / "one", backend)
-    assert contents(scratch) == before
-
-
-@pytest.mark.parametrize("folder", ["wal", "snap"])
-def test_symbolic_links_inside_are_not_followed(scratch: Path, folder: str) -> None:
-    """A folder of the store that is a link to elsewhere is refused; nothing is written there."""
-    (scratch / "elsewhere").mkdir()
-    (scratch / "data").mkdir()
-    (scratch / "data" / folder).symlink_to(scratch / "elsewhere")
-    with pytest.raises(NotAStore, match="symbolic link"):
-        kvstore.open(scratch / "data")
-    assert list((scratch / "elsewhere").iterdir()) == []
-
-
-def test_files_are_for_their_owner_alone(scratch: Path) -> None:
-    """Folders are 0700 and files 0600, whatever the umask."""
-    before = os.umask(0)
-    try:
-        with kvstore.open(scratch / "data") as store:
-            store.put(b"k")
-            store.snapshot()
-    finally:
-        os.umask(before)
-    for path in [scratch / "data", *(scratch / "data").rglob("*")]:
-        assert path.stat().st_mode & 0o777 == (0o700 if path.is_dir() else 0o600), path
-
-
-# --- options -------------------------------------------------------------------------------------
-
-
-def test_options_come_from_the_environment(scratch: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """KVSTORE_<NAME> sets an option; an argument of open goes before it."""
-    monkeypatch.setenv("KVSTORE_BACKEND", "sqlite")
-    monkeypatch.setenv("KVSTORE_MAX_TXN_OPS", "2")
-    monkeypatch.setenv("KVSTORE_WAL_DIR", str(scratch / "log"))
-    with kvstore.open(scratch / "data", max_wals=7) as store:
-        assert store.engine.backend.name == "sqlite"
-        assert (store.engine.options.max_txn_ops, store.engine.options.max_wals) == (2, 7)
-        assert list((scratch / "log").glob("*.wal"))
-    with kvstore.open(scratch / "other", "memory", wal_dir="", max_txn_ops=3) as store:
-        assert (store.engine.backend.name, store.engine.options.max_txn_ops) == ("memory", 3)
-
-
-@pytest.mark.parametrize(
-    "options",
-    [
-        {"durability": "sometimes"},
-        {"wal_file_size": 0},
-        {"max_wals": -1},
-        {"no_such_option": 1},
-        {"auto_defragment_ratio": 1.0},
-        {"lease_restart_policy": "forget"},
-    ],
-    ids=str,
-)
-def test_a_bad_option_is_refused_before_anything_is_touched(scratch: Path, options: dict[str, Any]) -> None:
-    """BadOption names the option."""
-    with pytest.raises(BadOption, match=next(iter(options))):
-        kvstore.open(scratch / "data", **options)
-    assert not (scratch / "data").exists()
-
-
-def test_a_bad_environment_variable_is_named(scratch: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """So is one whose text is no value of its option."""
-    monkeypatch.setenv("KVSTORE_MAX_WALS", "many")
-    with pytest.raises(BadOption, match="KVSTORE_MAX_WALS"):
-        kvstore.open(scratch / "data")
-
-
-BAD_ARGUMENTS: list[Callable[[Any], Any]] = [
-    lambda store: store.put("text"),
-    lambda store: store.put(b"k", "text"),
-    lambda store: store.put(b"k", lease="1"),
-    lambda store: store.grant_lease("10"),
-    lambda store: store.grant_lease(10, "1"),
-    lambda store: store.grant_lease(10, 1 << 64),
-    lambda store: store.compact("2"),
-    lambda store: store.compact(1.5),
-    lambda store: store.txn(success=[kvstore.ops.get(b"k", revision=cast(Any, "2"))]),
-    lambda store: store.txn(success=[kvstore.ops.put(b"k"), kvstore.ops.get(b"l", limit=cast(Any, "2"))]),
-    lambda store: store.txn(success=["put"]),
-    lambda store: store.txn(compare=[kvstore.version(b"k") == "1"]),
-    lambda store: store.txn(compare=[kvstore.version(b"k") > 1.5]),
-    lambda store: store.txn(compare=[kvstore.value(b"k") > 1]),
-]
-
-
-@pytest.mark.parametrize("number", range(len(BAD_ARGUMENTS)))
-def test_an_argument_of_the_wrong_type_harms_nothing(scratch: Path, number: int) -> None:
-    """The caller's mistake is a TypeError (or an error of ours), and the store goes on."""
-    with kvstore.open(scratch / "data", "memory") as store:
-        store.put(b"k")
-        with pytest.raises((TypeError, kvstore.RequestError)):
-            BAD_ARGUMENTS[number](store)
-        assert store.put(b"k").revision == 3

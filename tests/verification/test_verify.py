@@ -7,7 +7,7 @@ import random
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,7 @@ import pytest
 
 import kvstore
 from kvstore import KVStoreError, NotAStore, Options, Store, StoreLocked, ops
-from kvstore.backend import Backend, ReadTx, find_backend
-from kvstore.keyvalue import decode_row, encode_key_value, split_row
-from kvstore.model import AlarmRequest
+from kvstore.keyvalue import decode_row, encode_key_value
 from kvstore.mvcc.lessor import Lease
 from kvstore.mvcc.schema import (
     ALARM,
@@ -39,75 +37,19 @@ from kvstore.mvcc.schema import (
     revision_key,
     split_history_key,
 )
-from kvstore.recovery import open_engine
-from kvstore.testing.recording_disk import UnsyncedDisk
-from kvstore.verification import Report, heal, verify
-from kvstore.verification.report import AHEAD
-from tests.harness.model import Model
+from kvstore.verification import Report, verify
+from tests.verification.stores import (
+    COMPACTED,
+    alter,
+    both,
+    change_rows,
+    contents,
+    first_row,
+    open_backend,
+    open_store,
+)
 
-both = pytest.mark.parametrize("backend", ("lmdb", "sqlite"))
-COMPACTED = 40
-
-
-def open_store(path: Path, backend: str, **options: Any) -> Store:
-    settings = Options(backend=backend, **{"background": False, "low_disk_bytes": 0, **options})
-    return Store(open_engine(path, settings, UnsyncedDisk()))
-
-
-def fill(store: Store, first: int = 0) -> None:
-    """Creates, updates, deletes, transactions, long keys, leases, over several checkpoints."""
-    lease = store.grant_lease(1000, 77 + first).id
-    for number in range(first, first + 60):
-        store.put(b"key-%d" % (number % 9), b"value %d" % number)
-        if number % 20 == 0:
-            store.checkpoint()
-    store.put(b"long" * 400, b"x" * 6000)
-    store.put(b"long" * 400, b"y")
-    store.put(b"\0\xff", b"", lease=lease)
-    store.put(b"\0", b"leased", lease=lease)
-    store.delete(b"key-3")
-    store.put(b"key-3", b"again")
-    store.delete(prefix=b"key-4")
-    store.txn(success=[ops.put(b"t1", b"1"), ops.put(b"t2", b"2"), ops.delete(b"key-5")])
-    store.txn(success=[ops.put(b"t1", b"3"), ops.put(b"t2", b"4"), ops.txn(success=[ops.put(b"t3", b"5")])])
-
-
-def raise_an_alarm(store: Store) -> None:
-    engine = store.engine
-    engine.ask(AlarmRequest(engine.member_id, "CORRUPT", True))
-
-
-@pytest.fixture(scope="module")
-def templates(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """A closed store on each backend: 132 revisions, compacted, with a snapshot in the middle."""
-    made = {}
-    for backend in ("lmdb", "sqlite"):
-        path = tmp_path_factory.mktemp(backend) / "store"
-        with open_store(path, backend) as store:
-            fill(store)
-            store.compact(COMPACTED, physical=True)
-            store.snapshot()
-            fill(store, 100)
-            raise_an_alarm(store)
-        made[backend] = path
-    return made
-
-
-@pytest.fixture
-def directory(templates: dict[str, Path], backend: str, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(templates[backend], tmp_path / "store"))
-
-
-def open_backend(directory: Path, backend: str) -> Backend:
-    return find_backend(backend).open(directory / "snap" / "db", TABLES)
-
-
-def change_rows(directory: Path, backend: str, change: Callable[[Any], None]) -> None:
-    """Do something to the tables that no store does."""
-    opened = open_backend(directory, backend)
-    with opened.write() as tx:
-        change(tx)
-    opened.close()
+pytestmark = pytest.mark.usefixtures("no_litter")
 
 
 def problems(report: Report, table: str) -> list[str]:
@@ -142,12 +84,6 @@ def test_verifying_changes_nothing(directory: Path, backend: str) -> None:
     before = contents(directory)
     verify(directory, deep=True)
     assert contents(directory) == before
-
-
-def contents(directory: Path) -> dict[str, bytes]:
-    own = {"LOCK", "db-lock", "db-shm", "db-wal"}
-    files = [path for path in directory.rglob("*") if path.is_file() and path.name not in own]
-    return {str(path.relative_to(directory)): path.read_bytes() for path in files}
 
 
 @both
@@ -259,29 +195,8 @@ def directory_of_lmdb(templates: dict[str, Path], tmp_path: Path) -> Path:
 # --- rows that contradict each other -------------------------------------------------------------
 
 
-def first_row(tx: ReadTx, table: str, start: bytes = b"") -> tuple[bytes, bytes]:
-    return tx.scan(table, start, limit=1)[0]
-
-
-def altered(row: bytes, **changes: Any) -> bytes:
-    names = ("key", "create_revision", "mod_revision", "version", "value", "lease")
-    parts = dict(zip(names, decode_row(row), strict=True)) | changes
-    sub, _ = split_row(row)
-    assert sub == 0
-    values: Any = (parts[name] for name in names)
-    return encode_key_value(*values)
-
-
 def _lose(table: str, start: bytes = b"") -> Callable[[Any], None]:
     return lambda tx: tx.delete_many(table, [first_row(tx, table, start)[0]])
-
-
-def _alter(table: str, start: bytes, **changes: Any) -> Callable[[Any], None]:
-    def change(tx: Any) -> None:
-        key, row = first_row(tx, table, start)
-        tx.put_many(table, [(key, altered(row, **changes))])
-
-    return change
 
 
 def _put(table: str, key: bytes, value: bytes) -> Callable[[Any], None]:
@@ -317,11 +232,11 @@ CONTRADICTIONS: dict[str, tuple[Callable[[Any], None], str, str]] = {
     ),
     "an alarm is malformed": (_put(ALARM, b"\0" * 9, b""), ALARM, "malformed"),
     "a lease is another's": (_put(LEASE, lease_key(77), b"\x08\x01\x10\x01"), LEASE, "another lease"),
-    "a version number is wrong": (_alter(LATEST, KEY, version=50), LATEST, "follows version"),
-    "a creation is wrong": (_alter(LATEST, KEY, create_revision=4), LATEST, "follows version"),
-    "a modification is wrong": (_alter(LATEST, KEY, mod_revision=9), HISTORY, ""),
-    "a row is under another key": (_alter(LATEST, KEY, key=b"key-0"), LATEST, "that of key"),
-    "a row names a lease": (_alter(LATEST, KEY, lease=77), ATTACHMENT, "does not have it"),
+    "a version number is wrong": (alter(LATEST, KEY, version=50), LATEST, "follows version"),
+    "a creation is wrong": (alter(LATEST, KEY, create_revision=4), LATEST, "follows version"),
+    "a modification is wrong": (alter(LATEST, KEY, mod_revision=9), HISTORY, ""),
+    "a row is under another key": (alter(LATEST, KEY, key=b"key-0"), LATEST, "that of key"),
+    "a row names a lease": (alter(LATEST, KEY, lease=77), ATTACHMENT, "does not have it"),
     "a row is no row": (_put(LATEST, KEY, b"\xff\xff"), LATEST, "cannot be read"),
     "a row has a field of its own": (
         _put(LATEST, b"z", b"\x0a\x01z\x10\x02\x18\x02\x20\x01\x48\x07"),
@@ -444,7 +359,7 @@ def test_a_changed_value_is_found_only_by_comparing(directory: Path, backend: st
     opened.close()
     assert row is not None
     revision = decode_row(row)[2]
-    change_rows(directory, backend, _alter(LATEST, KEY, value=b"VALUE %d" % 999))
+    change_rows(directory, backend, alter(LATEST, KEY, value=b"VALUE %d" % 999))
     assert verify(directory).ok
     finding = verify(directory, deep=True).findings[0]
     assert (finding.table, finding.key, finding.revision) == (LATEST, KEY, revision)
@@ -461,7 +376,7 @@ def test_deep_compares_from_the_oldest_snapshot(tmp_path: Path, backend: str) ->
         store.engine.snapshots.release()
         store.put(b"k1", b"value x")
     assert not list((path / "wal").glob("*0000000000000001.wal"))
-    change_rows(path, backend, _alter(LATEST, b"k3", value=b"other"))
+    change_rows(path, backend, alter(LATEST, b"k3", value=b"other"))
     with open_store(path, backend) as store:
         store.put(b"k4", b"value y")
         store.snapshot()
@@ -497,160 +412,3 @@ def test_a_torn_tail_is_no_damage(directory: Path, backend: str) -> None:
         file.write(b"\x40\0\0\0\0\0\0\0\x08\x02\x10")
     report = verify(directory)
     assert report.ok and any("not finished" in note for note in report.notes)
-
-
-# --- healing ----------------------------------------------------------------------------------------
-
-
-@both
-@pytest.mark.parametrize("from_snapshot", (False, True), ids=("from the log", "from a snapshot"))
-def test_healing_rebuilds_the_backend(tmp_path: Path, backend: str, from_snapshot: bool) -> None:
-    """A divergent backend is set aside; afterwards every revision reads as it was written."""
-    path, model = tmp_path / "s", Model()
-    with open_store(path, backend, wal_file_size=2000, max_wals=1 if from_snapshot else 0) as store:
-        for number in range(60):
-            request = ops.put(b"k%d" % (number % 7), b"value %d" % number)
-            store.engine.put(request)
-            model.put(request)
-            if number == 30 and from_snapshot:
-                store.snapshot()
-        store.checkpoint()
-        store.engine.snapshots.release()
-        revision, hashed = store.revision, store.hash_kv()
-    assert (path / "wal").exists() and from_snapshot != bool(
-        list((path / "wal").glob("*-0000000000000001.wal"))
-    )
-    change_rows(path, backend, _alter(LATEST, b"k3", value=b"other"))
-    report = verify(path, deep=True)
-    assert not report.ok and any("--heal" in note for note in report.notes)
-    assert all(aside.exists() for aside in heal(path).aside)
-    with open_store(path, backend) as store:
-        assert (store.revision, store.hash_kv()) == (revision, hashed)
-        for number in range(7):
-            versions = [kv.value for kv in store.history(b"k%d" % number)]
-            assert versions == [b"value %d" % n for n in range(60) if n % 7 == number]
-    assert verify(path, deep=True).ok
-
-
-@both
-@pytest.mark.parametrize("is_released", (False, True), ids=("log from the first entry", "log released"))
-def test_a_sound_backend_that_is_ahead_of_its_log_is_kept(
-    tmp_path: Path, backend: str, is_released: bool
-) -> None:
-    """A log that ends too early begins anew after what the backend holds: nothing of that is lost."""
-    path, older_log = tmp_path / "s", tmp_path / "log"
-    options: dict[str, Any] = {"wal_file_size": 2000, "max_wals": 1} if is_released else {}
-    with open_store(path, backend, **options) as store:
-        for number in range(60):
-            store.put(b"k%d" % (number % 7), b"value %d" % number)
-        store.checkpoint()
-        store.engine.snapshots.release()
-    shutil.copytree(path / "wal", older_log)
-    with open_store(path, backend, **options) as store:
-        store.put(b"last", b"v")
-        revision, hashed = store.revision, store.hash_kv()
-    shutil.rmtree(path / "wal")
-    older_log.rename(path / "wal")
-    with pytest.raises(kvstore.Corruption, match="the log ends with entry 60"):
-        open_store(path, backend)
-    report = verify(path)
-    assert {finding.area for finding in report.findings} == {AHEAD}
-    assert any("--heal" in note for note in report.notes)
-
-    healed = heal(path)
-    assert "after entry 61" in healed.what and "take a snapshot" in healed.what
-    assert healed.aside and all(file.exists() for file in healed.aside)
-    for _ in range(2):
-        with open_store(path, backend) as store:
-            assert store.get(b"last") is not None and len(list(store.history(b"k0"))) == 9
-            assert store.revision >= revision
-            store.put(b"later", b"v")
-    with open_store(path, backend) as store:
-        assert store.revision == revision + 2 and store.hash_kv(revision).hash == hashed.hash
-    assert verify(path, deep=True).ok
-
-
-@both
-def test_a_damaged_backend_that_is_ahead_is_not_trusted(tmp_path: Path, backend: str) -> None:
-    """It is made anew of the log, which has less, as for any damage."""
-    path, older_log = tmp_path / "s", tmp_path / "log"
-    with open_store(path, backend) as store:
-        store.put(b"k", b"v")
-    shutil.copytree(path / "wal", older_log)
-    with open_store(path, backend) as store:
-        store.put(b"last", b"v")
-    shutil.rmtree(path / "wal")
-    older_log.rename(path / "wal")
-    change_rows(path, backend, lambda tx: tx.delete_many(LATEST, [b"k"]))
-    aside = heal(path).aside
-    assert aside == (path / "snap" / "db.broken",)
-    with open_store(path, backend) as store:
-        assert store.get(b"k") is not None and store.get(b"last") is None
-
-
-@both
-def test_healing_without_the_means_changes_nothing(directory: Path, backend: str) -> None:
-    """No snapshot, and a log that does not reach back: refused."""
-    for path in (directory / "snap").glob("*.snap"):
-        path.unlink()
-    segment = next((directory / "wal").glob("*.wal"))
-    segment.rename(segment.with_name(segment.name.replace("0001.wal", "0009.wal")))
-    before = contents(directory)
-    with pytest.raises(KVStoreError):
-        heal(directory)
-    assert contents(directory) == before
-
-
-@both
-@pytest.mark.parametrize("lies", ["before what the backend holds", "behind it", "before a snapshot"])
-@pytest.mark.parametrize("how", ["missing", "damaged"])
-def test_a_log_that_lacks_a_segment_is_healed_where_nothing_is_lost(
-    tmp_path: Path, backend: str, how: str, lies: str
-) -> None:
-    """Where the backend or a snapshot has what was in it; otherwise the error says what to do, and nothing changes."""
-    path = tmp_path / "s"
-    options: dict[str, Any] = {
-        "wal_file_size": 2000,
-        "max_wals": 100,
-        "background": False,
-        "snapshot_count": 0,
-    }
-    with open_store(path, backend, **options) as store:
-        for number in range(90):
-            store.put(b"k%d" % number, b"value %d" % number)
-            if number == 20:
-                old = shutil.copytree(path / "snap", tmp_path / "old")
-        if lies == "before a snapshot":
-            store.snapshot()
-        revision, hashed = store.revision, store.hash_kv()
-    segments = sorted((path / "wal").glob("*.wal"))
-    middle = segments[len(segments) // 2]
-    if how == "missing":
-        middle.unlink()
-    else:
-        middle.write_bytes(bytes(middle.stat().st_size))
-    if lies != "before what the backend holds":
-        for file in old.iterdir():
-            shutil.copy(file, path / "snap" / file.name)
-    report = verify(path)
-    assert not report.ok
-    assert any("--heal" in note and "wal repair" in note for note in report.notes)
-    before = contents(path)
-    if lies == "behind it":
-        with pytest.raises(kvstore.Corruption, match="wal repair says what"):
-            heal(path)
-        assert contents(path) == before
-        return
-    healed = heal(path)
-    assert all(file.exists() for file in healed.aside)
-    with open_store(path, backend, **options) as store:
-        assert (store.revision, store.hash_kv()) == (revision, hashed)
-        store.put(b"later", b"v")
-    assert verify(path, deep=True).ok
-
-
-@pytest.fixture(autouse=True)
-def no_litter(tmp_path: Path) -> Iterator[None]:
-    """No test leaves a scratch file in a store."""
-    yield
-    assert not list(tmp_path.rglob("verify.tmp*"))
