@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -80,8 +81,8 @@ def test_a_url_that_leads_nowhere_is_refused() -> None:
         open_target("nosuchscheme://bucket/path")
 
 
-def test_the_command_follows_shows_restores_verifies_and_prunes(tmp_path: Path) -> None:
-    """With a key, by way of the environment; and with what it refuses."""
+def test_the_command_follows_shows_restores_verifies_and_prunes(tmp_path: Path, project: Path) -> None:
+    """With a key, by way of the environment; and with what it refuses. The example of a timer verifies."""
     data, to, key = tmp_path / "data", str(tmp_path / "to"), tmp_path / "key"
     key.write_text("ab" * 32 + "\n")
     with kvstore.open(data, backend="sqlite") as store:
@@ -104,7 +105,10 @@ def test_the_command_follows_shows_restores_verifies_and_prunes(tmp_path: Path) 
     assert "revisions 21 to 41" in refused.err
     unverified = run(data, "backup", "status", to, "--max-unverified", "1h", **given)
     assert unverified.code == 1 and b"never verified" in unverified.out
-    assert run(data, "backup", "verify", to, **given).code == 0
+    unit = (project / "examples" / "serve" / "kvstore-backup-verify.service").read_text()
+    (command,) = re.findall(r"^ExecStart=/usr/bin/kvstore (.*)$", unit, re.M)
+    here = {"s3://bucket/jobs": to, "/var/tmp": str(tmp_path)}
+    assert run(data, *[here.get(word, word) for word in command.split()], **given).code == 0
     verified = run(data, "backup", "status", to, "--max-unverified", "1h", **given)
     assert verified.code == 0 and b"up to revision 41" in verified.out
     assert run(data, "backup", "prune", to, "--keep", "1h", **given).out == b""
