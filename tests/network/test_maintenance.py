@@ -183,6 +183,15 @@ def test_a_downgrade_is_only_judged(client: Client) -> None:
     )
 
 
+def test_an_etcd_3_4_knows_of_no_downgrade(store: kvstore.Store) -> None:
+    """It has no such method."""
+    with speaking(store, V3_4) as client:
+        assert refusal(client, "Downgrade", action=VALIDATE, version="3.3") == (
+            Code.UNIMPLEMENTED,
+            "unknown method Downgrade for service etcdserverpb.Maintenance",
+        )
+
+
 # --- snapshots -----------------------------------------------------------------------------------
 
 

@@ -10,17 +10,18 @@ import re
 from functools import partial
 from typing import Any
 
-from kvstore.errors import Compacted
+from kvstore.errors import Code, Compacted
 from kvstore.etcdpb.messages import MESSAGES
 from kvstore.etcdpb.messages import etcdserverpb as pb
 from kvstore.etcdpb.requests import from_message
 from kvstore.model import Alarm, AlarmRequest
-from kvstore.network.call import Call, Kind, decoded, methods
+from kvstore.network.call import Call, Failed, Kind, decoded, methods
 from kvstore.network.dialect import V3_5, V3_6
 from kvstore.network.endpoint import Endpoint
 from kvstore.network.members import refused
 from kvstore.network.snapshot_stream import snapshot
 
+SERVICE = "etcdserverpb.Maintenance"
 _ALARMS = MESSAGES.enum("etcdserverpb.AlarmType")
 
 # --- status --------------------------------------------------------------------------------------
@@ -155,6 +156,8 @@ def downgrade(endpoint: Endpoint, call: Call, message: bytes) -> None:
     """Whether there could be one. There is none to carry out: the option ``--etcd-version`` is all it takes."""
     request = decoded(pb.DowngradeRequest, message)
     dialect = endpoint.dialect
+    if dialect < V3_5:
+        raise Failed(Code.UNIMPLEMENTED, f"unknown method Downgrade for service {SERVICE}")
     if request.action == pb.DowngradeRequest.CANCEL:
         raise refused("no inflight downgrade job")
     version = _VERSION.fullmatch(request.version)
@@ -168,7 +171,7 @@ def downgrade(endpoint: Endpoint, call: Call, message: bytes) -> None:
 
 METHODS = [
     *methods(
-        "etcdserverpb.Maintenance",
+        SERVICE,
         pb,
         Alarm=alarm,
         Status=status,
@@ -178,5 +181,5 @@ METHODS = [
         MoveLeader=move_leader,
         Downgrade=downgrade,
     ),
-    *methods("etcdserverpb.Maintenance", pb, Kind.SERVER_STREAM, Snapshot=snapshot),
+    *methods(SERVICE, pb, Kind.SERVER_STREAM, Snapshot=snapshot),
 ]
