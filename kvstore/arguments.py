@@ -45,11 +45,10 @@ def as_bytes(name: str, value: object) -> bytes:
 
 def check_number(name: str, value: object, least: int = 0) -> None:
     """Check that ``value`` is an int (not a bool) of at least ``least``."""
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise TypeError(f"{name} must be an int, not {value!r:.80}")
-    if value < least:
+    number = check_int(name, value)
+    if number < least:
         raise BadArgument(f"{name} must be at least {least}, not {value}")
-    if value >> 63:
+    if number >> 63:
         raise BadArgument(f"{name} must fit into 64 bits, not {value}")
 
 
@@ -74,10 +73,23 @@ def check_path(name: str, value: str | os.PathLike[str]) -> None:
         raise BadArgument(f"{name} must not hold a null byte: {value!r:.200}")
 
 
-def check_callable(name: str, value: Callable[..., object] | None) -> None:
-    """Check that ``value`` can be called, or is None."""
-    if value is not None and not callable(value):
+def check_callable(name: str, value: Callable[..., object] | None, *, is_optional: bool = False) -> None:
+    """Check that ``value`` can be called, or is None where it is optional."""
+    if not callable(value) and not (is_optional and value is None):
         raise TypeError(f"{name} must be a function, not {value!r:.80}")
+
+
+def check_int(name: str, value: object) -> int:
+    """``value``, an int (not a bool) of any size."""
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError(f"{name} must be an int, not {value!r:.80}")
+    return value
+
+
+def check_timeout(name: str, value: object) -> None:
+    """Check that ``value`` is a number of seconds, or None."""
+    if value is not None and (not isinstance(value, int | float) or isinstance(value, bool)):
+        raise TypeError(f"{name} must be seconds (an int or a float) or None, not {value!r:.80}")
 
 
 def check_bounds(**bounds: int) -> None:

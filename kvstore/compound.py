@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from typing import NamedTuple, TypeVar
 
+from kvstore.arguments import check_int
 from kvstore.codecs import INTEGER, Codec
 from kvstore.errors import BadArgument, LeaseNotFound, RequestTooLarge
 from kvstore.keyvalue import KeyValue
@@ -125,8 +126,7 @@ def add(engine: Engine, key: bytes, value: bytes, ttl_seconds: int = 0) -> KeyVa
 
 def incr(engine: Engine, key: bytes, by: int, numbers: Codec[int] = INTEGER) -> int:
     """Add to a number, 0 where there is no key. Returns the sum."""
-    if not isinstance(by, int) or isinstance(by, bool):
-        raise TypeError(f"by must be an int, not {by!r:.80}")
+    check_int("by", by)
     total = 0
 
     def add(found: KeyValue | None) -> bytes:

@@ -28,7 +28,7 @@ from typing import Any, Generic, NamedTuple, TypeVar, cast, overload
 
 from kvstore import compound
 from kvstore.aio import AsyncReader, AsyncStore, AsyncView
-from kvstore.arguments import Seconds, check_number, pairs, whole_seconds
+from kvstore.arguments import Seconds, check_callable, check_number, pairs, whole_seconds
 from kvstore.codecs import TEXT, Codec, decoded, encoded
 from kvstore.compound import PutManyResponse, Write
 from kvstore.keyvalue import KeyValue
@@ -258,6 +258,7 @@ class MapView(ReadMapView[K, V], MutableMapping[K, V]):
 
         ``make`` is called only then; by several callers, if they find nothing at the same time.
         """
+        check_callable("make", make)
         found = self._store.get(self._coded.key(key))
         return self.setdefault(key, make(), ttl=ttl) if found is None else self._coded.value(found)
 
@@ -267,6 +268,7 @@ class MapView(ReadMapView[K, V], MutableMapping[K, V]):
         If somebody else was faster, it is called again with what is there then: no change is lost. So it should do
         nothing but compute.
         """
+        check_callable("change", change)
         coded = self._coded
         made: list[V] = []
 
@@ -454,6 +456,7 @@ class AsyncMapView(Generic[K, V]):
 
         ``make`` is called only then; by several callers, if they find nothing at the same time.
         """
+        check_callable("make", make)
         found = await self._store.get(self._coded.key(key))
         if found is not None:
             return self._coded.value(found)
@@ -522,4 +525,4 @@ class AsyncMapView(Generic[K, V]):
             yield Changed(name, coded.maybe(change.before), coded.maybe(change.after))
 
     def __repr__(self) -> str:
-        return f"<kvstore.AsyncMapView of {self.prefix!r} in {self._store!r}>"
+        return f"<kvstore.{type(self).__name__} of {self.prefix!r} in {self._store!r}>"

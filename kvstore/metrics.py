@@ -268,6 +268,9 @@ class Opened(Protocol):
 def collector(store: Opened | None = None, /, **stores: Opened) -> Collector:
     """A collector to register with a Prometheus registry: of one store, or of several by name (label ``store``)."""
     _require()
+    for each in (*([] if store is None else [store]), *stores.values()):
+        if not hasattr(each, "engine"):
+            raise TypeError(f"collector takes open stores, not {each!r:.80}")
     if store is not None:
         if stores:
             raise BadArgument("collector takes one store, or several by name: collector(jobs=a, cache=b)")

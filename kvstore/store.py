@@ -480,7 +480,7 @@ class Store(Reader):
 
         ``callback``: called for each event on a thread of its own, instead of iterating.
         """
-        check_callable("callback", callback)
+        check_callable("callback", callback, is_optional=True)
         watch = self._engine.watch(
             ops.watch(
                 key, range_end, prefix, start_revision, resume, prev_kv, no_put, no_delete, progress_notify
@@ -538,7 +538,7 @@ class Store(Reader):
         Raises ``Compacted``, ``FutureRevision``.
         """
         check_number("revision", revision)
-        check_callable("progress", progress)
+        check_callable("progress", progress, is_optional=True)
         return self._engine.compact(revision, physical, progress)
 
     def compaction_estimate(self, revision: int) -> CompactionEstimate:
@@ -552,7 +552,7 @@ class Store(Reader):
         ``progress`` is called with (done, total) bytes. Raises ``DiskFull``, before anything is written, if there is
         no room for the copy.
         """
-        check_callable("progress", progress)
+        check_callable("progress", progress, is_optional=True)
         return embedded(self._engine, "defragment").defragment(progress)
 
     def defragment_estimate(self) -> DefragmentEstimate:
@@ -574,7 +574,7 @@ class Store(Reader):
         """
         if path is not None:
             check_path("path", path)
-        check_callable("progress", progress)
+        check_callable("progress", progress, is_optional=True)
         return embedded(self._engine, "snapshot").snapshot(path, progress)
 
     def status(self) -> Status:

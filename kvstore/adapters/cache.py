@@ -34,7 +34,7 @@ from typing import Any, Self, Unpack
 import kvstore
 from kvstore import compound
 from kvstore.aio import AsyncStore
-from kvstore.arguments import check_number, whole_seconds
+from kvstore.arguments import check_int, check_number, seconds, whole_seconds
 from kvstore.codecs import TEXT, Codec
 from kvstore.errors import RequestTooLarge
 from kvstore.keyvalue import KeyValue
@@ -132,17 +132,18 @@ class Cache(MapView[str, Any]):
 
     def set(self, key: str, value: Any, expire: float | None = None) -> bool:
         """Set a key, for ``expire`` seconds if that is given."""
-        self.put(key, value, ttl=expire)
+        self.put(key, value, ttl=None if expire is None else seconds("expire", expire))
         return True
 
     def add(self, key: str, value: Any, expire: float | None = None) -> bool:
         """Set a key that is not there. Returns whether it was not. (``expire`` is rounded up to whole seconds.)"""
         coded = self._coded
-        seconds = 0 if expire is None else whole_seconds("expire", expire)
-        return compound.add(self._store._engine, coded.key(key), coded.data(value), seconds) is None
+        ttl = 0 if expire is None else whole_seconds("expire", expire)
+        return compound.add(self._store._engine, coded.key(key), coded.data(value), ttl) is None
 
     def incr(self, key: str, delta: int = 1, default: int | None = 0) -> int:
         """Add to a number and return the sum; it expires when it would have. ``default`` None: raise ``KeyError``."""
+        check_int("delta", delta)
         coded = self._coded
         total = 0
 
@@ -169,8 +170,9 @@ class Cache(MapView[str, Any]):
 
     def touch(self, key: str, expire: float | None = None) -> bool:
         """Let a key expire in ``expire`` seconds from now (None: never). Returns whether there is one."""
+        ttl = None if expire is None else seconds("expire", expire)
         try:
-            self._store.put(self._coded.key(key), ignore_value=True, ttl=expire)
+            self._store.put(self._coded.key(key), ignore_value=True, ttl=ttl)
         except kvstore.KeyNotFound:
             return False
         return True

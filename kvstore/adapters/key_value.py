@@ -62,6 +62,8 @@ class KeyValueStore(
     ) -> None:
         if (store is None) == (directory is None):
             raise TypeError("give either an open store or a directory")
+        if store is not None and not isinstance(store, AsyncStore):
+            raise TypeError(f"store must be a kvstore.AsyncStore, not {store!r:.80}")
         self._given = store
         self._store = store
         self._directory = directory

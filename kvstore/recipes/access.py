@@ -19,6 +19,7 @@ from itertools import count
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 from kvstore.aio import AsyncStore
+from kvstore.arguments import check_timeout
 from kvstore.bell import Gate
 from kvstore.errors import Compacted, KVStoreError, LeaseExists, NoThread, OutcomeUnknown
 from kvstore.keyvalue import KeyValue, KeyValues
@@ -44,6 +45,8 @@ class Deadline:
     """The end of a call that has ``timeout`` seconds; None: no end."""
 
     def __init__(self, timeout: float | None) -> None:
+        check_timeout("timeout", timeout)
+        self._timeout = timeout
         self._end = None if timeout is None else time.monotonic() + timeout
 
     def left_seconds(self) -> float:
@@ -51,7 +54,7 @@ class Deadline:
 
     def check(self) -> None:
         if self.left_seconds() <= 0:
-            raise TimeoutError
+            raise TimeoutError(f"not in time: {self._timeout} seconds")
 
 
 class Settled(NamedTuple):

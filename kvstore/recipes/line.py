@@ -34,6 +34,11 @@ class Line:
     """One session's place in a line."""
 
     def __init__(self, session: SessionSteps, name: bytes) -> None:
+        if not isinstance(session, SessionSteps):
+            raise TypeError(
+                f"session must be a kvstore.recipes.Session, as of `with Session(store, ttl=10) as session`, "
+                f"not {session!r:.80}"
+            )
         self._session = session
         self.prefix = checked_name(name) + b"/"
         self._token = 0

@@ -27,7 +27,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Generic, TypeVar, overload
 
 from kvstore.aio import AsyncStore
-from kvstore.arguments import Seconds, check_number, whole_seconds
+from kvstore.arguments import Seconds, check_bytes, check_number, whole_seconds
 from kvstore.codecs import BYTES, Codec, decoded, encoded
 from kvstore.errors import BadArgument, Compacted
 from kvstore.model import Compare, prefix_end
@@ -294,6 +294,7 @@ class QueueSteps(Generic[J, P]):
 
     async def revive_(self, ident: bytes) -> bool:
         """Put a dead job back where it was, as if it was never tried. Returns whether it was among the dead."""
+        check_bytes("ident", ident)
         dead = self.names.dead + ident
         kv = await self._access.get(dead)
         if kv is None:
@@ -306,6 +307,7 @@ class QueueSteps(Generic[J, P]):
 
     async def discard_(self, ident: bytes) -> bool:
         """Delete a dead job. Returns whether it was there."""
+        check_bytes("ident", ident)
         dead = self.names.dead + ident
         gone = await self._access.txn([create_revision(dead) > 0], [delete(dead)])
         return gone.succeeded or gone.doubt is not None

@@ -24,7 +24,7 @@ from contextlib import closing
 from typing import Any
 
 from kvstore.aio import AsyncStore
-from kvstore.arguments import Seconds, whole_seconds
+from kvstore.arguments import Seconds, check_callable, whole_seconds
 from kvstore.errors import KVStoreError, LeaseNotFound, OutcomeUnknown, StoreClosed, WatchCanceled
 from kvstore.model import Compare, Event
 from kvstore.recipes.access import Access, AnyStore, AnyWatch, Deadline, Settled, answer_of
@@ -52,6 +52,7 @@ class SessionSteps(Steps):
         task that notices, and should not take long.
         """
         self.access = Access(store)
+        check_callable("on_lost", on_lost, is_optional=True)
         self._ttl_seconds = whole_seconds("ttl", ttl)
         self._on_lost = on_lost
         self._lease = 0

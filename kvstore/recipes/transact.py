@@ -23,7 +23,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
 from kvstore.aio import AsyncStore
-from kvstore.arguments import check_bytes, check_number
+from kvstore.arguments import check_bytes, check_callable, check_number
 from kvstore.errors import Compacted, KVStoreError
 from kvstore.keyvalue import KeyValue
 from kvstore.model import Compare
@@ -188,6 +188,7 @@ async def _transact(
     mark: bytes | None,
     tries: int,
 ) -> T:
+    check_callable("fn", fn)
     check_number("tries", tries, 1)
     for number in range(tries):
         txn = begin()

@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator
 from types import TracebackType
 from typing import Any, Self, overload
 
+from kvstore.arguments import check_timeout
 from kvstore.bell import Bell
 from kvstore.errors import WatchCanceled, WatchTimeout
 from kvstore.loops import call_soon
@@ -199,6 +200,7 @@ class AsyncWatch(OneWatch):
 
     async def _advance(self, timeout_seconds: float | None) -> bool:
         """Wait for the next response and take it. False if the watch was closed by its owner."""
+        check_timeout("timeout", timeout_seconds)
         if self._go_on():
             return True
         try:

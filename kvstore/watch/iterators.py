@@ -22,6 +22,7 @@ from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Protocol, Self, overload
 
+from kvstore.arguments import check_timeout
 from kvstore.bell import Gate, Ringing
 from kvstore.errors import Compacted, NoThread, PermissionDenied, StoreClosed, WatchCanceled, WatchTimeout
 from kvstore.model import Event, WatchPosition, WatchRequest, WatchResponse
@@ -286,6 +287,7 @@ class Watch(OneWatch):
 
     def _advance(self, timeout_seconds: float | None) -> bool:
         """Wait for the next response and take it. False if the watch was closed by its owner."""
+        check_timeout("timeout", timeout_seconds)
         if self._go_on():
             return True
         try:

@@ -106,6 +106,8 @@ class WatchStream:
 
         A response with ``created`` comes before the watch's events.
         """
+        if not isinstance(request, WatchRequest):
+            raise TypeError(f"request must be a kvstore.WatchRequest, not {request!r:.80}")
         self._hub.check_readable()
         if self._mailbox.closed:
             raise WatchCanceled

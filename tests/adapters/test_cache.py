@@ -215,6 +215,19 @@ def test_a_cache_of_its_own_forgets_the_past(tmp_path: Path, monkeypatch: pytest
         assert cache.store.engine.options.auto_compaction_retention == "4h"
 
 
+def test_times_and_steps_are_refused_by_their_name(cache: Cache) -> None:
+    """By diskcache's names for them."""
+    wrong: Any = cache
+    for write in (wrong.set, wrong.add):
+        with pytest.raises(TypeError, match="expire must be seconds"):
+            write("a", 1, expire="x")
+    with pytest.raises(TypeError, match="expire must be seconds"):
+        wrong.touch("a", expire="x")
+    with pytest.raises(TypeError, match="delta must be an int, not '1'"):
+        wrong.incr("a", "1")
+    assert len(cache) == 0
+
+
 def test_tasks_have_the_same_cache(tmp_path: Path) -> None:
     """Every call of ``Cache`` that is diskcache's, awaited, with the same answers; also with a limit."""
     calls = {name for name in vars(Cache) if not name.startswith("_")}

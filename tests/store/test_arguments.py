@@ -389,6 +389,43 @@ MISTAKES: dict[str, tuple[Callable[[Any], Any], str]] = {
         lambda _: untyped.recipes.Queue("data", b"q"),
         "store must be a kvstore.Store or AsyncStore",
     ),
+    "a timeout in words": (
+        lambda store: store.watch(b"k").get(timeout="1"),
+        r"timeout must be seconds .*, not '1'",
+    ),
+    "a watch of a number": (
+        lambda store: store.watch_stream().create(5),
+        "request must be a kvstore.WatchRequest",
+    ),
+    "metrics of a number": (lambda _: untyped.metrics.collector(5), "collector takes open stores, not 5"),
+    "a lock without a session": (
+        lambda store: untyped.recipes.Lock(store, b"l"),
+        "session must be a kvstore.recipes",
+    ),
+    "a claim in words": (
+        lambda store: untyped.recipes.Barrier(store, b"b").wait(timeout="1"),
+        r"timeout must be seconds .*, not '1'",
+    ),
+    "a dead job by text": (
+        lambda store: untyped.recipes.Queue(store, b"q").revive("x"),
+        "ident must be bytes",
+    ),
+    "a transaction of nothing": (
+        lambda store: untyped.recipes.transact(store, None),
+        "fn must be a function",
+    ),
+    "a session that tells a number": (
+        lambda store: untyped.recipes.Session(store, ttl=5, on_lost=5),
+        "on_lost must be a function, not 5",
+    ),
+    "a value that nobody makes": (
+        lambda store: untyped.MapView(store, "m/").get_or_put("k", "value"),
+        "make must be a function, not 'value'",
+    ),
+    "a change that is none": (
+        lambda store: untyped.MapView(store, "m/").modify("k", "value"),
+        "change must be a function, not 'value'",
+    ),
     "a namespace of a path": (
         lambda _: untyped.recipes.Namespace("data", b"n/"),
         "store must be a kvstore.Store, not",
