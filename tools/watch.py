@@ -103,8 +103,11 @@ def _responses(watching: Watch, last_revision: int | None) -> Iterator[WatchResp
 def _check_reader() -> None:
     """Raise ``BrokenPipeError`` if whoever read the output has closed it: the next event may never come."""
     poll = select.poll()
-    poll.register(sys.stdout, 0)
-    if any(state & select.POLLERR for _, state in poll.poll(0)):
+    try:
+        poll.register(sys.stdout, 0)
+    except OSError:  # it is no file
+        return
+    if any(state & (select.POLLERR | select.POLLHUP) for _, state in poll.poll(0)):
         raise BrokenPipeError
 
 

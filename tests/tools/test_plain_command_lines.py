@@ -14,6 +14,7 @@ from kvstore.tools import full, quick
 from kvstore.tools.app import App, Command
 from kvstore.tools.command import SHARED, new_app
 from kvstore.tools.main import COMMANDS, main, needed
+from kvstore.tools.watch import _check_reader
 
 import kvstore
 
@@ -181,6 +182,7 @@ def test_a_bare_install_does_the_work(bare: Callable[[str], tuple[int, str, str]
     assert bare(f"{at} put k v") == (0, "OK\n", "")
     assert bare(f"{at} get k") == (0, "k\nv\n", "")
     assert bare(f"{at} watch k --rev 1 --no-follow") == (0, "PUT\nk\nv\n", "")
+    _check_reader()  # of an output that is no file: nothing to look at
     assert bare(f"{at} dump")[1].startswith('{"key":"k","value":"v"')
     code, _, err = bare(f"{at} get k --limt 3")
     assert code == 2 and "pip install 'kvstore-mvcc[cli]' (in a checkout: pip install '.[cli]')" in err
