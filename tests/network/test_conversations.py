@@ -8,7 +8,17 @@ import pytest
 from kvstore.tools.lab.conversation import read_conversation
 from kvstore.tools.lab.replay import Pace, replay_options
 
-from tests.etcd.conversations import BACKENDS, PROFILES, TRACES, assert_agrees, name_of, recording_of
+from tests.etcd import random_requests
+from tests.etcd.conversations import (
+    BACKENDS,
+    PROFILES,
+    TRACES,
+    assert_agrees,
+    name_of,
+    random_conversation,
+    recording_of,
+)
+from tests.etcd.etcd_recorder import HAS_ETCD
 from tests.network.wire_player import WirePlayer
 
 
@@ -34,3 +44,14 @@ def test_the_wire_gives_etcds_answers(profile: str, backend: str, scratch: Path)
 def test_the_wire_gives_etcds_answers_always(trace: Path, backend: str, scratch: Path) -> None:
     """As above, every conversation on both backends."""
     play(trace, backend, scratch)
+
+
+@pytest.mark.soak
+@pytest.mark.skipif(not HAS_ETCD, reason="no etcd on PATH")
+@pytest.mark.parametrize("seed", range(3000, 3002))
+@pytest.mark.parametrize("profile", sorted({*random_requests.PROFILES} - {"many"}))
+def test_long_random_conversations_over_the_wire(
+    profile: str, seed: int, tmp_path: Path, scratch: Path
+) -> None:
+    """What an etcd has just said. (How long one takes over thousands of events, no recorder of it can know.)"""
+    play(random_conversation(tmp_path, profile, seed, 500), ("lmdb", "sqlite")[seed % 2], scratch)

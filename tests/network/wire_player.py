@@ -69,7 +69,10 @@ class WirePlayer(Player):
     def _call(self, message: Any) -> Any:
         service, method = NAMES[message.DESCRIPTOR.name]
         data = self._wire.call(f"/etcdserverpb.{service}/{method}", message.SerializeToString())
-        return getattr(pb, f"{message.DESCRIPTOR.name.removesuffix('Request')}Response").FromString(data)
+        found = getattr(pb, f"{message.DESCRIPTOR.name.removesuffix('Request')}Response").FromString(data)
+        if method == "HashKV":
+            found.hash_revision = message.revision or found.header.revision  # as the recorder has it
+        return found
 
     def _keep_alive(self, message: Any) -> Any:
         call = self._wire.begin("/etcdserverpb.Lease/LeaseKeepAlive", message.SerializeToString(), ended=True)
@@ -86,7 +89,7 @@ class WirePlayer(Player):
         is_future = request.start_revision > newest and not created.canceled
         is_over = is_future or created.canceled
         if created.canceled:
-            found["canceled"] = {"compact_revision": str(created.compact_revision)}
+            found["canceled"] = {"compact_revision": created.compact_revision}
         elif not is_future:
             self._wire.send(call, pb.WatchRequest(progress_request={}).SerializeToString())
         while not is_over:

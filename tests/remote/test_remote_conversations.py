@@ -6,7 +6,6 @@ prove them (``test_remote_watch*.py``).
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from itertools import islice
@@ -18,11 +17,11 @@ from kvstore.tools.lab.replay import replay_options
 
 import kvstore
 from kvstore.recovery import open_engine
-from tests.etcd.conversations import TRACES, assert_agrees, name_of, recording_of
+from tests.etcd.conversations import TRACES, assert_agrees, name_of, random_conversation, recording_of
 from tests.etcd.etcd_cluster import HAS_ETCD, running_cluster
-from tests.etcd.etcd_recorder import fresh_etcd, record
+from tests.etcd.etcd_recorder import fresh_etcd
 from tests.etcd.faces import AsyncRemotePlayer, RemotePlayer
-from tests.etcd.random_requests import PROFILES, Requests
+from tests.etcd.random_requests import PROFILES
 
 needs_etcd = pytest.mark.skipif(not HAS_ETCD, reason="no etcd on PATH")
 FACES = {"sync": RemotePlayer, "async": AsyncRemotePlayer}
@@ -104,18 +103,6 @@ def test_every_server_gives_etcds_answers(where: Where, profile: str, face: str,
 def test_every_server_gives_etcds_answers_always(trace: Path, where: Where, face: str, scratch: Path) -> None:
     """As above, in every combination."""
     play(trace, where, face, scratch)
-
-
-def random_conversation(folder: Path, profile: str, seed: int, count: int) -> Path:
-    """Recorded on the spot."""
-    path = folder / "conversation.jsonl"
-    asked = Requests(seed, profile=profile)
-    with fresh_etcd(folder) as address, path.open("w") as file:
-        for exchange in record(address, islice(asked, count)):
-            asked.learn(exchange)
-            if exchange["op"] != "stream":
-                file.write(json.dumps(exchange) + "\n")
-    return path
 
 
 @needs_etcd
