@@ -399,9 +399,10 @@ class Store(Reader):
         """Wait until a put begun with ``put_nowait`` is durable; returns its response. Raises what ``put`` raises."""
         from kvstore.write.ticket import Ticket
 
+        engine = embedded(self._engine, "wait")
         if not isinstance(ticket, Ticket):
             raise TypeError(f"ticket must be what put_nowait returned, not {ticket!r:.80}")
-        response: PutResponse = embedded(self._engine, "wait").wait(ticket)
+        response: PutResponse = engine.wait(ticket)
         return response
 
     def delete(
