@@ -72,9 +72,10 @@ class Browser:
         return self
 
     def __exit__(self, *_: object) -> None:
-        os.close(self._out)  # it ends when nobody can tell it anything any more
+        os.close(self._out)  # it ends when nobody can tell it anything any more, but not always
+        self._process.terminate()
         try:
-            self._process.wait(PATIENCE_SECONDS)
+            self._process.wait(PATIENCE_SECONDS / 10)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
