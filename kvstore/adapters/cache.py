@@ -252,7 +252,7 @@ class AsyncCache(AsyncMapView[str, Any], Twin):
     put = composed(Cache.put)
     put_many = composed(Cache.put_many)
     decr = composed(Cache.decr)
-    pop = composed(Cache.pop)  # type: ignore[assignment]
+    pop = composed(Cache.pop)  # type: ignore[assignment]  # as diskcache has it
     touch = composed(Cache.touch)
     delete = composed(Cache.delete)
     expires_in = composed(Cache.expires_in)
