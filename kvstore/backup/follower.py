@@ -333,9 +333,8 @@ class Follower(Ongoing):
         self._shelf.put_manifest(name, named.snapshot_content(manifest))
         self._going = _Going(draft.name, manifest, None, 0, manifest.complete_at_ms)
         self._complete_at_ms = max(self._complete_at_ms, manifest.complete_at_ms)
-        self._claimed_at = float(
-            "-inf"
-        )  # what was written beside the snapshot is claimed with the first look
+        # What was written beside the snapshot is claimed with the first look.
+        self._claimed_at = float("-inf")
         self._revision = max(self._revision, manifest.revision)
         self._drop_draft()
         logger.info("generation %s begins at revision %d", draft.name, manifest.revision)
