@@ -18,7 +18,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from itertools import islice
 from typing import Any, TypeVar
 
-from kvstore.shelter import Sheltered, start
+from kvstore.shelter import Sheltered, carry_out, start
 
 T = TypeVar("T")
 PAGE_ITEMS = 256
@@ -32,12 +32,12 @@ class Awaited(Sheltered[T]):
         loop = asyncio.get_running_loop()
         done = _Done(loop)
         run = contextvars.copy_context().run
-        worker = threading.Thread(target=run, args=(self._carry_out, done), name="kvstore-async")
+        worker = threading.Thread(target=run, args=(carry_out, [self], done), name="kvstore-async")
         try:
             try:
                 start(worker)
             except RuntimeError:  # no thread available
-                return self._kept(self._work())
+                return self._do()
             await done.future
         except BaseException:
             self.abandon()

@@ -24,7 +24,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import wraps
 from importlib import import_module
-from typing import TYPE_CHECKING, Concatenate, Generic, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Concatenate, Generic, ParamSpec, Protocol, TypeVar
 
 from kvstore.errors import NoDescriptor, NoThread
 
@@ -107,7 +107,7 @@ class Sheltered(Generic[T]):
     def run(self) -> T:
         """Do the work; return its answer, or raise what it raised."""
         if not on_main_thread():
-            return self._kept(self._work())
+            return self._do()
         try:
             return self._wait_for_worker()
         except BaseException:
@@ -119,27 +119,31 @@ class Sheltered(Generic[T]):
         done.acquire()
         run = contextvars.copy_context().run
         try:
-            start(threading.Thread(target=run, args=(self._carry_out, done), name="kvstore-shelter"))
+            start(threading.Thread(target=run, args=(carry_out, [self], done), name="kvstore-shelter"))
         except RecursionError:
             raise
         except RuntimeError:  # no thread available
-            return self._kept(self._work())
+            return self._do()
         done.acquire()
         if self._errors:
             raise self._errors.pop()
         return self._answers[0]
 
-    def _carry_out(self, done: threading.Lock) -> None:
+    def carry_out(self) -> None:
+        """For the worker."""
         try:
-            self._kept(self._work())
+            self._do()
         except BaseException as error:
             self._errors.append(error)
         self._has_ended = True
         if self._is_abandoned:
             self._put_back()
-        done.release()
 
-    def _kept(self, answer: T) -> T:
+    def _do(self) -> T:
+        """Do the work, and let go of it: it may hold this call, which holds the answer."""
+        work = self._work
+        del self._work
+        answer = work()
         self._answers.append(answer)
         return answer
 
@@ -161,6 +165,18 @@ class Sheltered(Generic[T]):
         """For the work: raise ``Abandoned`` if its caller is gone."""
         if self._is_abandoned:
             raise Abandoned
+
+
+class Done(Protocol):
+    """What a worker tells that its work has ended: a lock, or what stands for one."""
+
+    def release(self) -> None: ...
+
+
+def carry_out(call: list[Sheltered[T]], done: Done) -> None:
+    """What a worker runs. It keeps nothing: the answer is the caller's alone, however late the worker's thread ends."""
+    call.pop().carry_out()
+    done.release()
 
 
 def sheltered(method: Callable[Concatenate[S, P], T]) -> Callable[Concatenate[S, P], T]:

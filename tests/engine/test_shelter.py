@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+import weakref
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import ModuleType
+from types import FrameType, ModuleType
+from typing import Any
 
 import pytest
 
-from kvstore.shelter import import_sheltered
+import kvstore
+from kvstore.loops import Awaited
+from kvstore.shelter import Sheltered, import_sheltered
 
 
 class Limit(Exception):
@@ -53,3 +59,62 @@ def test_an_import_under_way_is_not_taken_for_a_module(gate: threading.Event) ->
     gate.set()
     import_sheltered("behind_the_gate")
     assert sys.modules["behind_the_gate"].__dict__["whole"]
+
+
+class Answer:
+    """Something that can be looked for."""
+
+
+@pytest.fixture
+def held_up() -> Iterator[None]:
+    """Workers stop for good right after they have told that their work has ended."""
+    going_on = threading.Event()
+
+    def after(frame: FrameType, event: str, function: Any) -> None:
+        if event == "return":
+            returned = frame.f_code.co_name
+        elif event == "c_return":
+            returned = function.__name__
+        else:
+            return
+        if returned == "release":
+            going_on.wait()
+
+    threading.setprofile(after)
+    yield
+    threading.setprofile(None)
+    going_on.set()
+
+
+def sheltered(work: Callable[[], Answer]) -> Answer:
+    return Sheltered(work).run()
+
+
+def awaited(work: Callable[[], Answer]) -> Answer:
+    async def wait() -> Answer:
+        return await Awaited(work).wait()
+
+    return asyncio.run(wait())
+
+
+@pytest.mark.usefixtures("held_up")
+@pytest.mark.parametrize("run", [sheltered, awaited])
+def test_an_answer_is_its_callers_alone(run: Callable[[Callable[[], Answer]], Answer]) -> None:
+    """It is gone as soon as its caller lets go of it: whatever the thread that found it is doing."""
+    answer = run(Answer)
+    seen = weakref.ref(answer)
+    del answer
+    assert seen() is None
+
+
+def test_a_forgotten_store_is_collected_at_once(tmp_path: Path) -> None:
+    """Nothing that opened it holds it: no garbage collection has to be waited for."""
+    store = kvstore.open(tmp_path / "store")
+    engine = store.engine
+    gc.disable()
+    try:
+        with pytest.warns(ResourceWarning, match="not closed"):
+            del store
+    finally:
+        gc.enable()
+        engine.close()

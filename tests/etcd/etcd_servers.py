@@ -1,4 +1,9 @@
-"""A real etcd, started on a data directory and asked through etcdctl."""
+"""A real etcd, started on a data directory and asked through etcdctl.
+
+A change of its members that comes before its raft is done with the last one is dropped, and whoever asked for it waits
+for ever; that last one was answered before. So a linearizable read goes before each (``SETTLING``): raft answers it
+afterwards.
+"""
 
 import json
 import os
@@ -14,6 +19,7 @@ import pytest
 
 ENVIRONMENT = {**os.environ, "ETCDCTL_API": "3"}
 PATIENCE_SECONDS = 60
+SETTLING = ("get", "anything")
 NUMBERS = ("create_revision", "mod_revision", "version", "lease")
 
 
@@ -46,6 +52,8 @@ class Server:
         self.endpoint = endpoint
 
     def ctl(self, *arguments: str, stdin: bytes | None = None) -> Any:
+        if arguments[0] == "member":
+            etcdctl("--endpoints", self.endpoint, *SETTLING)
         return etcdctl("--endpoints", self.endpoint, *arguments, stdin=stdin)
 
     def hash_kv(self, revision: int) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import Any
 
 from kvstore.errors import Code
 from kvstore.etcdpb.json import from_json, to_json
+from kvstore.etcdpb.messages import etcdserverpb as pb
 from kvstore.network.services import TABLE
 from tests.network.fake_call import PATIENCE_SECONDS, Refused
 
@@ -34,6 +35,8 @@ class Gateway:
     def ask(self, path: str, request: Any = None) -> Any:
         """The answer to a unary call; raises ``Refused``."""
         method = TABLE[path]
+        if method.service == "etcdserverpb.Cluster":
+            self.ask("/etcdserverpb.KV/Range", pb.RangeRequest(key=b"anything"))  # etcd_servers.SETTLING
         with self.open(path, request) as response:
             return from_json(method.response, json.load(response))
 

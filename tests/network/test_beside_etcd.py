@@ -66,6 +66,8 @@ class Commands:
 
     def run(self, *arguments: str) -> tuple[int, str, str]:
         """Its exit code, output and error."""
+        if arguments[0] == "member":
+            self._etcdctl(*real.SETTLING)
         words = [self._known(word) for word in arguments]
         ran = self._etcdctl(*words)
         error = ran.stderr.decode().strip().splitlines()

@@ -11,6 +11,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,9 @@ class Side:
         """The answer (of a stream: the first), or the code and text of its error. ``who``: empty, for nobody."""
         method = TABLE[path]
         metadata = {"token": self._tokens[who]} if who else {}
+        if path.startswith(CLUSTER):
+            with suppress(Refused):  # it has been read by then: etcd_servers.SETTLING
+                self._wire.call(f"{KV}Range", pb.RangeRequest(key=b"anything").SerializeToString())
         try:
             if method.kind is Kind.UNARY:
                 message = self._wire.call(path, request.SerializeToString(), **metadata)
