@@ -21,6 +21,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import posix
 import shutil
 import stat
 import weakref
@@ -400,7 +401,7 @@ class FolderLock:
 
     def release(self) -> None:
         if self._fd >= 0:
-            os.close(self._fd)
+            posix.close(self._fd)  # at once: gevent's os.close puts off closing what is no regular file
             self._fd = -1
 
 

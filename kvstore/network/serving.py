@@ -24,6 +24,7 @@ from kvstore.files import Disk, OSDisk
 from kvstore.network.addresses import Listener, listener, parse_urls, reachable
 from kvstore.network.dialect import DIALECTS
 from kvstore.network.endpoint import Endpoint, Settings
+from kvstore.network.patched import check_a_loop_can_start
 from kvstore.network.server import Server
 from kvstore.network.sockets import Bound, bind_all
 from kvstore.network.tls import TLS, TLSSettings
@@ -103,6 +104,7 @@ class ThreadedServing:
     """The same on a loop and a thread of its own."""
 
     def __init__(self, engine: EmbeddedEngine, *how: Any) -> None:
+        check_a_loop_can_start()
         self._loop = asyncio.new_event_loop()
         self._begun: Future[Serving] = Future()
         self._thread = threading.Thread(

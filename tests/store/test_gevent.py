@@ -40,10 +40,28 @@ kvstore.restore(path + "/copy.snap", path + "/restored")
 print("done")
 """
 
+SERVED = """
+from gevent import monkey; monkey.patch_all()
+import gevent, kvstore, sys
+from urllib.request import urlopen
+path, backend = sys.argv[1:]
+with kvstore.open(path + "/data", backend) as store, kvstore.serve(store, "http://127.0.0.1:0") as server:
+    (url,) = server.endpoints
+    assert b"true" in urlopen(url + "/health").read()
+    try: kvstore.connect(url.replace("http", "etcd"))
+    except kvstore.Unsupported: pass
+try: kvstore.open(path + "/shared", backend, shared=True)
+except kvstore.Unsupported: pass
+with kvstore.open(path + "/shared", backend) as store:
+    store.put(b"k")
+print("done")
+"""
+
 
 @pytest.mark.parametrize("backend", ["lmdb", "sqlite"])
-def test_everything_works_under_gevent(tmp_path: Path, backend: str) -> None:
-    """Writes, watches, leases, checkpoints, snapshots, compaction, defragmentation, closing, restoring."""
-    command = [sys.executable, "-c", CODE, str(tmp_path), backend]
+@pytest.mark.parametrize("code", [CODE, SERVED], ids=["opened", "served"])
+def test_everything_works_under_gevent(tmp_path: Path, code: str, backend: str) -> None:
+    """Writes, watches, leases, checkpoints, snapshots, compaction, defragmentation, closing, restoring; one server."""
+    command = [sys.executable, "-c", code, str(tmp_path), backend]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert done.stdout == "done\n", done.stderr

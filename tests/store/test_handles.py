@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import signal
+import stat
 import subprocess
 import sys
 import warnings
@@ -133,6 +134,27 @@ def test_closing_under_load_ends_everybody_with_a_typed_error(
     assert (ended.returncode, ended.stdout.strip()) == (0, "[] 0"), ended.stderr
     with kvstore.open(scratch / "data", backend) as store:
         assert store.count(prefix=b"0") == 2000
+
+
+def test_a_closed_store_is_free_although_descriptors_are_closed_later(
+    scratch: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a process patched by gevent, whose ``os.close`` waits for its own loop; regular files it closes at once."""
+    close, later = os.close, []
+
+    def close_later(fd: int) -> None:
+        if stat.S_ISREG(os.fstat(fd).st_mode):
+            close(fd)
+        else:
+            later.append(fd)
+
+    monkeypatch.setattr(os, "close", close_later)
+    try:
+        kvstore.open(scratch / "data").close()
+        kvstore.open(scratch / "data").close()
+    finally:
+        for fd in later:
+            close(fd)
 
 
 def test_a_forgotten_store_gives_a_warning(scratch: Path) -> None:

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 from kvstore.errors import NoThread
+from kvstore.network.patched import check_a_loop_can_start
 from kvstore.shelter import start
 
 CLOSING_TURNS = 5
@@ -23,7 +24,8 @@ class LoopThread:
     """A loop that runs in a daemon thread, until ``stop``."""
 
     def __init__(self, take: Callable[[deque[Any]], None]) -> None:
-        """``take`` is called on the loop with what was put down; it empties it. Raises ``NoThread``."""
+        """``take`` is called on the loop with what was put down, empties it. Raises ``NoThread``, ``Unsupported``."""
+        check_a_loop_can_start()
         self.loop = asyncio.new_event_loop()
         self._take = take
         self._put_down: deque[Any] = deque()
