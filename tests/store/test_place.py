@@ -399,9 +399,12 @@ while True:
     store.put(b"k%d" % (number % 500), b"%08d" % number * 20)
     if number % 300 == 0:
         store.snapshot()
+    if number == 300:
         print("ready", flush=True)
     if number % 50 == 0 and number > 300:
         store.engine.snapshots.release()
+    if number % 1000 == 0:
+        store.compact(number - 500)  # or it grows, and each look takes longer than the one before
 """
 
 
