@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ast
+from functools import cache
 from pathlib import Path
 
 
+@cache
 def names_of(project: Path) -> set[str]:
     """Every test function, by name and by file and name."""
     found = set()

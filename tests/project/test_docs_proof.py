@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import re
-from functools import cache
 from pathlib import Path
 
 import pytest
@@ -14,7 +13,6 @@ from tests.project.named_tests import names_of
 PAGES = ["failure-scenarios.md", "contract.md", "reliability.md", "etcd-bugs.md"]
 
 
-@cache
 @pytest.mark.parametrize("page", PAGES)
 def test_every_named_test_exists(project: Path, page: str) -> None:
     """What a page calls its proof is there to be run."""
