@@ -54,6 +54,7 @@ from .sqlite_file import (
     APPLICATION_ID,
     FORMAT,
     MAGIC,
+    absent,
     check_header,
     check_tables,
     in_transactions,
@@ -140,6 +141,8 @@ class SQLiteBackend(BackendDefaults):
             backend.close()
             if isinstance(error, (apsw.Error, UnicodeDecodeError)):
                 raise typed(error, path) from error
+            if isinstance(error, StoreUnreachable) and not writable and not path.exists():
+                raise absent(path) from error  # it has just been removed
             raise
         return backend
 

@@ -189,11 +189,15 @@ def typed(error: apsw.Error | UnicodeDecodeError, path: Path) -> KVStoreError | 
     return KVStoreError(text)
 
 
+def absent(path: Path) -> FileNotFoundError:
+    return FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), os.fspath(path))
+
+
 def _why_not_opened(error: apsw.Error, path: Path) -> KVStoreError | OSError:
     """Find out why a file could not be opened: SQLite does not say."""
     for place, rights in ((path.parent, os.X_OK), (path, os.R_OK | os.W_OK), (path.parent, os.W_OK)):
         if not os.access(place, os.F_OK):
-            return OSError(errno.EIO, str(error), os.fspath(path))
+            return absent(path)
         if not os.access(place, rights):
             return unreachable(place, errno.EACCES)
     return NoDescriptor(path)  # with these permissions no other reason is left
