@@ -9,10 +9,10 @@ from __future__ import annotations
 import itertools
 import random
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from kvstore.backends import sqlite
 import kvstore
 from kvstore import Reentered, Store
 from kvstore.write.writer import holds
+from tests.harness.alarm import Alarm
 from tests.harness.line_steps import Interruption, every_step, nested_at
 
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
@@ -183,26 +184,15 @@ class Limit(Exception):
 
 
 @pytest.fixture
-def limit() -> Iterator[Callable[[float], None]]:
-    """Raise ``Limit`` in the main thread after so many seconds."""
-
-    def handler(*_: object) -> None:
-        raise Limit
-
-    before = signal.signal(signal.SIGALRM, handler)
-    reported = sys.unraisablehook
-    sys.unraisablehook = lambda _: None  # in a finalizer, Python reports the exception and goes on
-    yield lambda seconds: (signal.setitimer(signal.ITIMER_REAL, seconds), None)[1]
-    signal.setitimer(signal.ITIMER_REAL, 0)
-    signal.signal(signal.SIGALRM, before)
-    sys.unraisablehook = reported
+def alarm() -> Iterator[Alarm]:
+    """It raises ``Limit`` in the main thread."""
+    with Alarm(Limit) as alarm:
+        yield alarm
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_signals_at_random_moments(
-    scratch: Path, backend: str, kind: str, limit: Callable[[float], None]
-) -> None:
+def test_signals_at_random_moments(scratch: Path, backend: str, kind: str, alarm: Alarm) -> None:
     """With checkpoints in the background: nothing but ``Limit`` comes out, and what was acknowledged is there."""
     chance = random.Random(kind)
     options = OPTIONS | {
@@ -217,15 +207,9 @@ def test_signals_at_random_moments(
     span = 0.02 if kind in ("snapshot", "defragment", "compact", "checkpoint") else 0.002
     acknowledged = 0
     for _ in range(60):
-        try:
-            try:
-                limit(chance.random() * span + 1e-6)
-                call()
-                acknowledged = store.revision
-            finally:
-                limit(0)
-        except Limit:
-            pass
+        with suppress(Limit), alarm.within(chance.random() * span + 1e-6):
+            call()
+            acknowledged = store.revision
     check_goes_on(store, acknowledged)
     there = content(store)
     in_time(store.close)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import signal
 import sys
 import threading
 import weakref
@@ -18,6 +17,7 @@ import pytest
 import kvstore
 from kvstore.loops import Awaited
 from kvstore.shelter import Sheltered, import_sheltered
+from tests.harness.alarm import Alarm
 
 
 class Limit(Exception):
@@ -42,20 +42,11 @@ def gate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.
 
 def test_an_import_under_way_is_not_taken_for_a_module(gate: threading.Event) -> None:
     """Its callers are interrupted while another thread is at it: the next one waits until the module is whole."""
-
-    def handler(*_: object) -> None:
-        raise Limit
-
-    before = signal.signal(signal.SIGALRM, handler)
-    try:
+    with Alarm(Limit) as alarm:
         for _ in range(3):
-            signal.setitimer(signal.ITIMER_REAL, 0.05)
-            with pytest.raises(Limit):
+            with pytest.raises(Limit), alarm.within(0.05):
                 import_sheltered("behind_the_gate")
             assert not hasattr(sys.modules["behind_the_gate"], "whole")
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
     gate.set()
     import_sheltered("behind_the_gate")
     assert sys.modules["behind_the_gate"].__dict__["whole"]

@@ -26,6 +26,7 @@ from pathlib import Path
 
 import kvstore
 from kvstore import AsyncStore, KVStoreError, Store
+from tests.harness.alarm import Alarm
 
 READER = """
 import sys, kvstore
@@ -193,31 +194,28 @@ class Life:
     # --- the main thread --------------------------------------------------------------
 
     def interrupted_calls(self) -> None:
-        def handler(*_: object) -> None:
-            raise Limit
-
-        signal.signal(signal.SIGALRM, handler)
         number = 0
-        while self.goes_on:
-            number += 1
-            try:
-                try:
-                    signal.setitimer(signal.ITIMER_REAL, self.chance.random() * 0.003 + 1e-6)
-                    key = b"main/%d" % (number % 20)
-                    self.acknowledged[key] = self.store.put(key, b"%d" % number).revision
-                    self.store.get(key)
-                    self.store.count(prefix=b"main/")
-                    if number % 50 == 0:
-                        self.store.checkpoint()
-                    self.done["main"] += 1
-                finally:
-                    signal.setitimer(signal.ITIMER_REAL, 0)
-                    time.sleep(0.002)
-            except Limit:
-                self.done["interrupted"] += 1
-            except KVStoreError as error:
-                if not error.retryable:
-                    self.wrong[f"main: {error!r}"[:200]] += 1
+        with Alarm(Limit) as alarm:
+            while self.goes_on:
+                number += 1
+                self._interrupted_call(alarm, number)
+                time.sleep(0.002)
+
+    def _interrupted_call(self, alarm: Alarm, number: int) -> None:
+        try:
+            with alarm.within(self.chance.random() * 0.003 + 1e-6):
+                key = b"main/%d" % (number % 20)
+                self.acknowledged[key] = self.store.put(key, b"%d" % number).revision
+                self.store.get(key)
+                self.store.count(prefix=b"main/")
+                if number % 50 == 0:
+                    self.store.checkpoint()
+                self.done["main"] += 1
+        except Limit:
+            self.done["interrupted"] += 1
+        except KVStoreError as error:
+            if not error.retryable:
+                self.wrong[f"main: {error!r}"[:200]] += 1
 
     def run(self) -> None:
         works = [

@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +12,7 @@ import pytest
 import kvstore
 from kvstore.network.http2.frames import CANCEL
 from kvstore.network.remote.past import tells_progress
+from tests.harness.alarm import Alarm
 from tests.remote.scripted import ScriptedServer, silent
 
 
@@ -195,25 +195,17 @@ class Late(Exception):
 
 
 @pytest.fixture
-def alarm() -> Iterator[None]:
-    """SIGALRM raises ``Late``."""
-
-    def raise_late(*_: object) -> None:
-        raise Late
-
-    before = signal.signal(signal.SIGALRM, raise_late)
-    yield
-    signal.setitimer(signal.ITIMER_REAL, 0)
-    signal.signal(signal.SIGALRM, before)
+def alarm() -> Iterator[Alarm]:
+    """It raises ``Late``."""
+    with Alarm(Late) as alarm:
+        yield alarm
 
 
-@pytest.mark.usefixtures("alarm")
-def test_an_interrupted_wait_leaves_the_store_usable() -> None:
+def test_an_interrupted_wait_leaves_the_store_usable(alarm: Alarm) -> None:
     """Ctrl-C, or a time limit: the call is given up, on the server, too."""
     with ScriptedServer() as server, kvstore.connect(server.url) as remote:
         server.script("Put", silent)
-        signal.setitimer(signal.ITIMER_REAL, 0.1)
-        with pytest.raises(Late):
+        with pytest.raises(Late), alarm.within(0.1):
             remote.put(b"k", b"v")
         assert remote.put(b"k", b"v")
         deadline = time.monotonic() + 20
@@ -222,8 +214,7 @@ def test_an_interrupted_wait_leaves_the_store_usable() -> None:
             time.sleep(0.01)
 
 
-@pytest.mark.usefixtures("alarm")
-def test_interruptions_at_any_moment(tmp_path: Path) -> None:
+def test_interruptions_at_any_moment(tmp_path: Path, alarm: Alarm) -> None:
     """Signals that come all the time: no call hangs afterwards."""
     with (
         kvstore.open(tmp_path / "s", backend="memory") as store,
@@ -232,14 +223,12 @@ def test_interruptions_at_any_moment(tmp_path: Path) -> None:
     ):
         interrupted = 0
         for number in range(200):
-            signal.setitimer(signal.ITIMER_REAL, 0.0001 + number * 0.000005)
             try:
-                for _ in range(3):
-                    remote.get(b"k")
-                signal.setitimer(signal.ITIMER_REAL, 0)
+                with alarm.within(0.0001 + number * 0.000005):
+                    for _ in range(3):
+                        remote.get(b"k")
             except Late:
                 interrupted += 1
-        signal.setitimer(signal.ITIMER_REAL, 0)
         assert interrupted
         assert remote.put(b"k", b"v")
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import signal
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +19,7 @@ from kvstore.model import Event, EventType, WatchPosition
 from kvstore.network.remote.watches import RemoteWatchStream
 from kvstore.ops import delete, put
 from kvstore.store import Store
+from tests.harness.alarm import Alarm
 from tests.harness.checkers.watch_validators import WatchRequest
 from tests.harness.cutting_proxy import Fault
 from tests.harness.watching import TIMEOUT_SECONDS, revisions, take
@@ -347,28 +347,18 @@ def test_an_interrupted_wait_loses_nothing(present: tuple[Store, Elsewhere]) -> 
     """A signal handler raises while the main thread waits for an event, or for the watch to begin."""
     store, elsewhere = present
     remote = elsewhere.connect()
-
-    def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGALRM, interrupt)
-    try:
+    with Alarm(KeyboardInterrupt) as alarm:
         with remote.watch(b"k") as watch:
             for number in range(20):
-                signal.setitimer(signal.ITIMER_REAL, 0.001 + number * 0.0005)
-                with pytest.raises(KeyboardInterrupt):
+                with pytest.raises(KeyboardInterrupt), alarm.within(0.001 + number * 0.0005):
                     while True:
                         watch.get(TIMEOUT_SECONDS)
                 store.put(b"k", b"%d" % number)
                 assert watch.get(TIMEOUT_SECONDS).kv.value == b"%d" % number
         elsewhere.proxy.stall()
-        signal.setitimer(signal.ITIMER_REAL, 0.05)
-        with pytest.raises(KeyboardInterrupt):
+        with pytest.raises(KeyboardInterrupt), alarm.within(0.05):
             remote.watch(b"k")
         elsewhere.proxy.go_on()
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
     until(lambda: store.status().watchers == 0)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import signal
 import threading
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ import pytest
 import kvstore
 from kvstore import StoreLocked
 from kvstore.files import FileLock
+from tests.harness.alarm import Alarm
 from tests.harness.watching import TIMEOUT_SECONDS
 
 
@@ -112,22 +112,14 @@ class Interrupted(Exception):
 
 def test_a_wait_for_the_lock_can_be_interrupted(tmp_path: Path) -> None:
     """A signal handler's exception ends it at once, and the store is not opened behind the caller's back."""
-
-    def interrupt(*_: object) -> None:
-        raise Interrupted
-
-    path, before = tmp_path / "store", signal.signal(signal.SIGALRM, interrupt)
-    try:
-        with kvstore.open(path):
-            signal.setitimer(signal.ITIMER_REAL, 0.05)
-            with pytest.raises(Interrupted):
-                kvstore.open(path, lock_timeout_seconds=1e6)
-            for thread in threading.enumerate():
-                if thread.name == "kvstore-shelter":
-                    thread.join(TIMEOUT_SECONDS)
-                    assert not thread.is_alive()
-    finally:
-        signal.signal(signal.SIGALRM, before)
+    path = tmp_path / "store"
+    with Alarm(Interrupted) as alarm, kvstore.open(path):
+        with pytest.raises(Interrupted), alarm.within(0.05):
+            kvstore.open(path, lock_timeout_seconds=1e6)
+        for thread in threading.enumerate():
+            if thread.name == "kvstore-shelter":
+                thread.join(TIMEOUT_SECONDS)
+                assert not thread.is_alive()
     kvstore.open(path).close()
 
 
