@@ -326,11 +326,11 @@ class GrpcCall(Call):
     # --- from the client --------------------------------------------------------------
 
     def receive(self, payload: bytes, ended: bool) -> None:
-        """DATA of the request. A call with one request is served when the client has ended its side."""
-        if not self.alive:
+        """DATA of the request. Of a call that has one message, nothing counts after it."""
+        is_bidi = self._method.kind is Kind.BIDI
+        if not self.alive or (self._is_served and not is_bidi):
             return
         self._has_ended = ended
-        is_bidi = self._method.kind is Kind.BIDI
         try:
             messages = self._inbox.receive(payload)
         except Failed as error:
@@ -338,10 +338,17 @@ class GrpcCall(Call):
             return
         if messages and (is_bidi or not self._messages):
             self._messages += messages if is_bidi else messages[:1]
+            if not (is_bidi or ended):  # the end of the client's side is probably in what came with it
+                self._connection.endpoint.loop.call_soon(self._begin_whole)
         if is_bidi or ended:
             self._go_on_or_wait()
         if self._messages or self._inbox.is_within or self._held_bytes:
             self._hold(len(payload) + sum(map(len, messages)))
+
+    def _begin_whole(self) -> None:
+        """The one message is there. Some clients end their side much later, or never; etcd does not wait for it."""
+        if self.alive and self._messages:
+            self._go_on_or_wait()
 
     def _go_on_or_wait(self) -> None:
         load = self._connection.load
