@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+import math
 import random
 import threading
 import weakref
@@ -27,8 +28,9 @@ from kvstore.network.budget import Budget
 from kvstore.network.call import Asking, Call, Failed, Running
 from kvstore.network.dialect import V3_5, Dialect
 from kvstore.network.fanout import Fanout
-from kvstore.network.http2.limits import STREAMS_MAX, Limits
+from kvstore.network.http2.limits import LIMITS, STREAMS_MAX, Limits
 from kvstore.network.long_reads import LongReads
+from kvstore.network.places import Places
 from kvstore.network.slowness import Slowness
 from kvstore.network.tokens import Tokens, tokens
 from kvstore.network.traffic import Traffic
@@ -84,8 +86,8 @@ class Settings:
     """Between two notices of progress to a watch that asked for them and has nothing else to hear."""
     request_timeout_seconds: float = 7.0
     """After which a write that found no room, or no disk, is answered ``request timed out``."""
-    max_concurrent_streams: int = 10_000
-    """Calls under way on one connection."""
+    max_concurrent_streams: int = LIMITS.concurrent_streams
+    """Calls under way on one connection. A smaller number than the default is also that of all calls over JSON."""
     keepalive_min_time_seconds: float = 5.0
     """A client that pings faster, again and again, is sent away."""
     keepalive_interval_seconds: float = 7200.0
@@ -129,6 +131,12 @@ class Settings:
         )
 
     @property
+    def max_gateway_calls(self) -> float:
+        """Calls over JSON under way. By default only connections have a limit, so none takes the others' places."""
+        count = self.max_concurrent_streams
+        return count if count < LIMITS.concurrent_streams else math.inf
+
+    @property
     def max_message_bytes(self) -> int:
         """Of a call's request, before anything is known of it."""
         return self.max_request_bytes + (512 << 10)
@@ -165,6 +173,7 @@ class Endpoint:
         self.fanout = Fanout(loop)
         self.shared_events = SharedEvents()
         """Encodes what several watches are told of once."""
+        self.gateway_places = Places(loop, settings.max_gateway_calls)
         self.exporting = asyncio.Lock()
         """Held by the one client that gets a snapshot."""
         self._threads = ThreadPoolExecutor(8, "kvstore-serve")

@@ -117,7 +117,7 @@ MEMBER = (
     Flag(
         "max-concurrent-streams",
         COUNT,
-        "Calls under way on one connection.",
+        "Calls under way on one connection; if set, also all those over JSON together.",
         "settings.max_concurrent_streams",
         is_zero_default=True,
     ),

@@ -177,6 +177,7 @@ class _JsonCall(Exchange, Call):
         self._reply = reply
         self._counts = endpoint.traffic.of(method.path, self._metadata.get("client-api-version"))
         self._running: Running | None = None
+        self._has_asked_for_place = False
         self._is_served = False
         self._has_written = False
         self._pieces: list[bytes] | None = None
@@ -237,6 +238,14 @@ class _JsonCall(Exchange, Call):
         if len(message) > limit:
             raise _too_large(len(message), limit)
         return message
+
+    def _ask_for_place(self) -> None:
+        """``_placed`` is called when this call may be one of those under way."""
+        self._has_asked_for_place = True
+        self._endpoint.gateway_places.take(self._placed)
+
+    def _placed(self) -> None:
+        raise NotImplementedError
 
     def _serve(self, message: bytes) -> None:
         if self._deadline is not None and self._endpoint.loop.time() >= self._deadline:
@@ -300,6 +309,8 @@ class _JsonCall(Exchange, Call):
         running, self._running = self._running, None
         if running is not None:
             running.closed()
+        if self._has_asked_for_place:
+            self._endpoint.gateway_places.leave(self._placed)
 
     # --- on the way to the client, in order -------------------------------------------
 
@@ -405,7 +416,12 @@ class _Single(_JsonCall):
 
     def _serve_body(self) -> None:
         self._read_body()
-        self._serve(self._request)
+        self._ask_for_place()
+
+    def _placed(self) -> None:
+        self.waits_for_body = False
+        if self.alive:
+            self._guarded(self._serve, self._request)
 
     def _read_body(self) -> None:
         body = self._body.decode("utf-8", "replace")
@@ -416,7 +432,7 @@ class _Single(_JsonCall):
         if self.alive and error is not None:
             self._endpoint.fail(self, error)
         elif self.alive:
-            self._guarded(self._serve, self._request)
+            self._ask_for_place()
 
 
 class _Conversation(_JsonCall):
@@ -428,15 +444,37 @@ class _Conversation(_JsonCall):
     def __init__(self, endpoint: Endpoint, request: Request, method: Method, reply: Reply) -> None:
         super().__init__(endpoint, request, method, reply)
         self._values = Values()
+        self._early: bytearray | None = bytearray()
+        """Of the body, what came while the call waited for its place; None: it has one."""
+        self._has_early_end = False
         self._has_ended = False
+        if self.alive:
+            self._ask_for_place()
+
+    def _placed(self) -> None:
+        early, self._early = self._early, None
+        if early:
+            self.received(bytes(early))
+        if self._has_early_end:
+            self.ended()
 
     def received(self, data: bytes) -> None:
-        if self.alive and not self._has_ended:
+        if not self.alive or self._has_ended:
+            return
+        if self._early is None:
             self._guarded(self._receive, data)
+        elif len(self._early) + len(data) > limits.WAITING_BYTES:
+            self.fail(_too_large(len(self._early) + len(data), limits.WAITING_BYTES))
+        else:
+            self._early += data
 
     def ended(self) -> None:
-        if self.alive and not self._has_ended:
+        if not self.alive or self._has_ended:
+            return
+        if self._early is None:
             self._guarded(self._end)
+        else:
+            self._has_early_end = True
 
     def _receive(self, data: bytes) -> None:
         for value in self._values.receive(data):
