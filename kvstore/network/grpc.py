@@ -24,6 +24,9 @@ from kvstore.network.http2.hpack import encode
 
 PREFIX_BYTES = 5
 CONTENT_TYPE = b"application/grpc"
+GZIP = b"gzip"
+ENCODINGS = (b"identity", b"", GZIP)
+"""Of messages, that are taken."""
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -189,13 +192,8 @@ class Inbox:
         return bool(self._buffered)
 
     def _inflated(self, message: bytes) -> bytes:
-        if self._encoding == b"identity":
+        if self._encoding != GZIP:
             raise Failed(Code.INTERNAL, "grpc: compressed flag set with identity or empty encoding")
-        if self._encoding != b"gzip":
-            name = self._encoding.decode("latin-1")
-            raise Failed(
-                Code.UNIMPLEMENTED, f'grpc: Decompressor is not installed for grpc-encoding "{name}"'
-            )
         inflater = zlib.decompressobj(wbits=31)
         try:
             inflated = inflater.decompress(message, self._limit_bytes + 1)

@@ -177,6 +177,10 @@ class GrpcPeer:
         if method is None:
             code, text = _unknown(asked.path, is_old)
             return grpc.head(asked.content_type) + grpc.trailers(code, text), None
+        if asked.encoding not in grpc.ENCODINGS:
+            name = asked.encoding.decode("latin-1")
+            text = f'grpc: Decompressor is not installed for grpc-encoding "{name}"'
+            return grpc.head(asked.content_type) + grpc.trailers(Code.UNIMPLEMENTED, text), None
         if not is_old and not _is_text(asked.metadata.get("client-api-version", "")):
             code, text = Code.INVALID_ARGUMENT, "etcdserver: invalid client api version"
             return grpc.head(asked.content_type) + grpc.trailers(code, text), None

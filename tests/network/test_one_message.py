@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+
 import pytest
 
 import kvstore
@@ -15,6 +17,14 @@ SNAPSHOT = "/etcdserverpb.Maintenance/Snapshot"
 def put(key: bytes) -> bytes:
     message: bytes = pb.PutRequest(key=key, value=b"v").SerializeToString()
     return message
+
+
+def sized(message: bytes) -> bytes:
+    """What follows the flag of a message."""
+    return len(message).to_bytes(4, "big") + message
+
+
+SIZED = sized(get(b"k"))
 
 
 def outcome(wire: Wire, answer: Answer) -> tuple[int | None, str]:
@@ -62,3 +72,33 @@ def test_a_message_that_ends_within_is_refused(served: Served, store: kvstore.St
     assert outcome(wire, begun) == (2, "unexpected EOF")
     assert wire.call(RANGE, get(b"k"))
     assert store.get(b"k") is None
+
+
+@pytest.mark.parametrize(
+    ("encoding", "framed", "expected"),
+    [
+        ("identity", b"\0" + SIZED, (0, "")),
+        ("gzip", b"\0" + SIZED, (0, "")),
+        ("gzip", b"\1" + sized(gzip.compress(get(b"k"))), (0, "")),
+        ("gzip", b"\1" + SIZED, (13, "grpc: failed to decompress")),
+        (
+            "gzip",
+            b"\1" + sized(gzip.compress(bytes(3 << 20))),
+            (8, "grpc: received message after decompression"),
+        ),
+        ("identity", b"\1" + SIZED, (13, "grpc: compressed flag set with identity or empty encoding")),
+        ("snappy", b"\0" + SIZED, (12, 'grpc: Decompressor is not installed for grpc-encoding "snappy"')),
+    ],
+)
+def test_how_a_message_is_compressed(
+    served: Served, encoding: str, framed: bytes, expected: tuple[int, str]
+) -> None:
+    """An encoding that is not known is refused at once, whether the message makes use of it or not."""
+    wire = served.connect()
+    begun = wire.begin(RANGE, None, ended=False, grpc_encoding=encoding)
+    assert begun.stream is not None
+    wire.http2.write(begun.stream, framed)
+    wire.half_close(begun)
+    code, text = outcome(wire, begun)
+    assert (code, text[: len(expected[1])]) == expected
+    assert wire.call(RANGE, get(b"k"))
