@@ -67,6 +67,8 @@ class GrpcPeer:
         self.is_paused = False
         """Whether the socket owes its peer so much that streams of answers wait."""
         self._is_lost = False
+        self._unread = b""
+        """What came, and was not looked at."""
         self._is_receiving = False
         self._is_flush_due = False
         self._is_closing = False
@@ -75,6 +77,30 @@ class GrpcPeer:
     # --- the socket -------------------------------------------------------------------
 
     def receive(self, data: bytes) -> None:
+        if self._unread or len(data) > limits.FRAMES_BYTES:
+            self._receive_in_pieces(data)
+        else:
+            self._receive(data)
+
+    def _receive_in_pieces(self, data: bytes) -> None:
+        """One now, the next when others have had their turn; until then, nothing is read."""
+        is_turn_due = bool(self._unread)
+        self._unread += data
+        if not is_turn_due:
+            self._next_piece()
+
+    def _next_piece(self) -> None:
+        piece, self._unread = self._unread[: limits.FRAMES_BYTES], self._unread[limits.FRAMES_BYTES :]
+        self._receive(piece)
+        if self._is_lost or self._transport.is_closing():
+            self._unread = b""
+        elif self._unread:
+            self._transport.pause_reading()
+            self.endpoint.loop.call_soon(self._next_piece)
+        else:
+            self._transport.resume_reading()
+
+    def _receive(self, data: bytes) -> None:
         self.now = self._keepalive.heard_at = self.load.begin_turn()
         self._is_receiving = True
         try:

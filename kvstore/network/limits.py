@@ -36,6 +36,8 @@ RECOUNT_SECONDS = 0.1
 """How soon it is seen that there is room again, where no connection says so."""
 TURN_SECONDS = 0.005
 """Spent on the requests of one connection, or on watches, before others have their turn."""
+FRAMES_BYTES = 32 << 10
+"""Of what one connection sends by HTTP/2, looked at before others have their turn: up to some thousand frames."""
 
 PAGED_BYTES = 64 << 10
 """A range whose answer is longer is sent a page at a time."""
