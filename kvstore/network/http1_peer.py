@@ -241,9 +241,13 @@ class Http1Peer:
     # --- the end ----------------------------------------------------------------------
 
     def _close_if_over(self) -> None:
-        """After the last answer; a client that is still sending gets to send all of it, or it would not read it."""
-        is_last = self._h11.our_state is h11.MUST_CLOSE or (self._is_draining and self._exchange is None)
-        if is_last and self._h11.their_state not in _READ_ON:
+        """After the last answer; a client that is still sending gets to send all of it, or it would not read it.
+
+        Not when the server stops: a body that has no end, as a watch's may have none, would hold that up.
+        """
+        is_stopped = self._is_draining and self._exchange is None
+        is_last = self._h11.our_state is h11.MUST_CLOSE and self._h11.their_state not in _READ_ON
+        if is_stopped or is_last:
             self._close()
 
     def _close(self) -> None:

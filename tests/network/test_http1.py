@@ -301,6 +301,18 @@ def test_a_watch_is_ended_when_the_server_stops(client: WebClient) -> None:
     assert client.socket.is_closed and client.store.status().watchers == 0
 
 
+def test_a_watch_whose_body_goes_on_is_ended_when_the_server_stops(client: WebClient) -> None:
+    """As any other: the rest of the body is not waited for."""
+    create = b'{"create_request":{"key":"YQ=="}}'
+    client.peer.receive(b"POST /v3/watch HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n")
+    client.peer.receive(b"%x\r\n%b\r\n" % (len(create), create))
+    client.until(lambda: b"created" in client.socket.written)
+    client.peer.drain()
+    client.until(lambda: client.socket.is_closed)
+    assert b"server stopped" in client.socket.written
+    assert client.store.status().watchers == 0
+
+
 def test_what_comes_after_the_end_is_dropped(client: WebClient) -> None:
     """Bytes that were on their way."""
     client.peer.drain()
