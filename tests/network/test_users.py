@@ -602,6 +602,19 @@ def test_a_store_that_is_served_twice_has_one_set_of_users(client: Client, store
         assert outcome(other, *read) == "ok"
 
 
+def test_once_users_are_off_no_token_is_looked_at(client: Client) -> None:
+    """A client may go on showing the one that it had, or any other. (etcd 3.4.23 refuses it, and later ones do not.)"""
+    had = enable(client)
+    auth(client, "AuthDisable", had["root"])
+    for path, request in (
+        (f"{KV}Range", pb.RangeRequest(key=b"a1")),
+        (f"{KV}Put", pb.PutRequest(key=b"z")),
+        (f"{AUTH}UserList", pb.AuthUserListRequest()),
+    ):
+        assert outcome(client, path, request, token=had["alice"]) == "ok"
+        assert outcome(client, path, request, token="none") == "ok"
+
+
 def test_the_library_has_no_users(client: Client, store: kvstore.Store) -> None:
     """Whoever opened the store may do everything, and sees alarms and keys as ever."""
     enable(client)
