@@ -6,16 +6,20 @@
              it is long, the number of the first of a chain of overflow pages. The pages in ``-wal`` as well
 
 No tree is followed, nothing is mapped, and no library sees the bytes. LMDB's keys of more than 511 bytes are spread
-over several rows; they are not put together here.
+over several rows; they are not put together here. Where pages begin in a file that has lost its beginning, LMDB's tell
+by their numbers; SQLite's have none, and are looked for at each sector.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import struct
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+
+from kvstore.salvage.page_places import find_pages, spread
 
 BY_PAGES = ("lmdb", "sqlite")
 """Whose pages are known here."""
@@ -25,9 +29,16 @@ Pair = tuple[bytes, bytes]
 _LMDB_PAGE = struct.Struct("=QHHHH")
 _LMDB_NODE = struct.Struct("=HHHH")
 _LMDB_OVERFLOW = struct.Struct("=QHHI")
+_LMDB_PAGE_BYTES = tuple(256 << shift for shift in range(4, 9))
+_LMDB_HEADER = re.compile(
+    rb"(?s)(?=(.{5}\0{3})\0\0[\x01\x02\x04]\0)" if sys.byteorder == "little" else rb"(?!)"
+)
+"""Of a branch, a leaf or overflow pages."""
 _LMDB_LEAF, _LMDB_OVERFLOW_FLAG, _LMDB_BIG, _LMDB_OTHERS = 0x02, 0x04, 0x01, 0x06
 _SQLITE_KINDS = {0x0A: 8, 0x02: 12}
 """Leaf and inner pages of an index, with the size of their headers."""
+_SQLITE_MAGIC = b"SQLite format 3\0"
+_SQLITE_PAGE_BYTES, _SECTOR_BYTES, _SAMPLED_PAGES = 4096, 512, 4096
 _WAL_HEADER_BYTES, _WAL_FRAME_BYTES = 32, 24
 _BLOB = 12
 
@@ -45,27 +56,21 @@ def page_rows(backend: str, path: Path) -> Iterator[tuple[str, Pair]]:
 
 
 def _lmdb(data: bytes) -> Iterator[tuple[str, Pair]]:
-    size = max((256 << shift for shift in range(4, 9)), key=lambda size: _numbered(data, size) * size)
-    for number in range(2, len(data) // size):
-        own, _, flags, lower, upper = _LMDB_PAGE.unpack_from(data, number * size)
-        if flags != _LMDB_LEAF or own >= len(data) // size or not 16 <= lower <= upper <= size:
+    size, zero = find_pages(data, _LMDB_HEADER, _LMDB_PAGE_BYTES) or (_LMDB_PAGE_BYTES[0], 0)
+    for number in range(max(2, -(zero // size)), (len(data) - zero) // size):
+        at = zero + number * size
+        _, _, flags, lower, upper = _LMDB_PAGE.unpack_from(data, at)
+        if flags != _LMDB_LEAF or not 16 <= lower <= upper <= size:
             continue
-        page = data[number * size : (number + 1) * size]
+        page = data[at : at + size]
         for (offset,) in struct.iter_unpack("=H", page[16 : lower - lower % 2]):
-            pair = _lmdb_node(data, page, offset, size)
+            pair = _lmdb_node(data, page, offset, zero)
             if pair is not None:
                 yield f"page {number}", pair
 
 
-def _numbered(data: bytes, size: int) -> int:
-    """How many pages carry their own number, at this page size."""
-    return sum(
-        data[at : at + 8] == (at // size).to_bytes(8, sys.byteorder)
-        for at in range(2 * size, len(data) - 7, size)
-    )
-
-
-def _lmdb_node(data: bytes, page: bytes, offset: int, size: int) -> Pair | None:
+def _lmdb_node(data: bytes, page: bytes, offset: int, zero: int) -> Pair | None:
+    size = len(page)
     if not 16 <= offset <= size - _LMDB_NODE.size:
         return None
     low, high, flags, key_bytes = _LMDB_NODE.unpack_from(page, offset)
@@ -78,8 +83,8 @@ def _lmdb_node(data: bytes, page: bytes, offset: int, size: int) -> Pair | None:
         value = page[start + key_bytes : start + key_bytes + length]
         return (key, value) if len(value) == length else None
     number = int.from_bytes(page[start + key_bytes : start + key_bytes + 8], sys.byteorder)
-    at = number * size
-    if at + 16 + length > len(data):
+    at = zero + number * size
+    if at < 0 or at + 16 + length > len(data):
         return None
     own, _, kind, pages = _LMDB_OVERFLOW.unpack_from(data, at)
     if own != number or kind != _LMDB_OVERFLOW_FLAG or pages * size < 16 + length:
@@ -91,12 +96,10 @@ def _lmdb_node(data: bytes, page: bytes, offset: int, size: int) -> Pair | None:
 
 
 def _sqlite(data: bytes, path: Path) -> Iterator[tuple[str, Pair]]:
-    size = int.from_bytes(data[16:18], "big")
-    size = 65536 if size == 1 else size
-    if size < 512 or size & (size - 1):
-        size = 4096
-    for number in range(1, len(data) // size):
-        for pair in _sqlite_page(data, data[number * size : (number + 1) * size], size):
+    size, first = _sqlite_places(data)
+    for number in range((len(data) - first) // size):
+        page = data[first + number * size : first + (number + 1) * size]
+        for pair in _sqlite_page(data, page, size):
             yield f"page {number + 1}", pair
     side = path.with_name(path.name + "-wal")
     log = side.read_bytes() if os.path.exists(side) else b""
@@ -104,6 +107,28 @@ def _sqlite(data: bytes, path: Path) -> Iterator[tuple[str, Pair]]:
         start = at + _WAL_FRAME_BYTES
         for pair in _sqlite_page(data, log[start : start + size], size):
             yield f"page at {start} of its log", pair
+
+
+def _sqlite_places(data: bytes) -> tuple[int, int]:
+    """(page size, where the first page is)."""
+    size = int.from_bytes(data[16:18], "big")
+    if data.startswith(_SQLITE_MAGIC) and (size == 1 or (size >= 512 and not size & (size - 1))):
+        return 65536 if size == 1 else size, 0
+    size = _SQLITE_PAGE_BYTES
+    sampled = [number * size for number in spread(len(data) // size, _SAMPLED_PAGES)]
+    return size, max(
+        range(0, size, _SECTOR_BYTES), key=lambda first: sum(_is_sqlite(data, first + at) for at in sampled)
+    )
+
+
+def _is_sqlite(data: bytes, at: int) -> bool:
+    """Whether a page with rows may begin there."""
+    header = _SQLITE_KINDS.get(data[at]) if at + 7 <= len(data) else None
+    cells, content = (
+        int.from_bytes(data[at + 3 : at + 5], "big"),
+        int.from_bytes(data[at + 5 : at + 7], "big"),
+    )
+    return header is not None and bool(cells) and header + 2 * cells <= content <= _SQLITE_PAGE_BYTES
 
 
 def _sqlite_page(data: bytes, page: bytes, size: int) -> Iterator[Pair]:

@@ -1,7 +1,9 @@
 """A bbolt file of which anything may be missing or wrong, page by page. Nothing here raises for what the bytes are.
 
-    page 0, 1     metas: where both are damaged, the page size is the one at which most pages carry their own number
+    page 0, 1     metas: where both are damaged, pages that carry their own number tell how large pages are
     page n        its header says what it is; the last page may be cut short
+
+They tell as well where the pages lie if the file has lost its beginning, or something stands before it.
 
 ``BboltFile`` refuses such files, and is what to read sound ones with.
 """
@@ -12,11 +14,13 @@ import fcntl
 import hashlib
 import mmap
 import os
+import re
 import stat
 from collections.abc import Iterator
 from pathlib import Path
 
 from kvstore.errors import NotAStore, StoreLocked
+from kvstore.salvage.page_places import find_pages, spread
 
 from .bbolt_page import (
     BRANCH,
@@ -41,6 +45,8 @@ PAGE_BYTES = (4096, 8192, 16384, 32768, 65536, 1024, 2048)
 """Page sizes that a system may have, the commonest first."""
 KINDS = {BRANCH: "branch", LEAF: "leaf", META: "meta", FREELIST: "freelist"}
 _SAMPLED_PAGES = 4096
+_HEADER = re.compile(rb"(?s)(?=(.{5}\0{3})[\x01\x02\x10]\0.{5}\0)")
+"""Of a branch, a leaf or a freelist; with fewer than 2**40 pages, and fewer than 2**24 that overflow."""
 _BUCKET_FLAG = 1
 
 
@@ -61,9 +67,14 @@ class LooseFile:
             os.close(fd)
             raise
         self._fd = fd  # holds the lock
+        self.zero = 0
+        """The byte at which page 0 begins; below 0: the file has lost its beginning."""
         self.metas = self._metas()
         """The readable metas by page number."""
-        self.page_size = next((meta.page_size for meta in self.metas.values()), 0) or self._likely_page_size()
+        self.page_size = next((meta.page_size for meta in self.metas.values()), PAGE_BYTES[0])
+        if not self.metas or not self.has_own_numbers():
+            self.page_size, self.zero = find_pages(self.data, _HEADER, PAGE_BYTES) or (self.page_size, 0)
+            self.metas = self._metas()
 
     def close(self) -> None:
         if not isinstance(self.data, bytes):
@@ -83,8 +94,9 @@ class LooseFile:
     def _metas(self) -> dict[int, Meta]:
         found: dict[int, Meta] = {}
         for offset in (0, *PAGE_BYTES):
+            at = self.zero + offset
             try:
-                meta = decode_meta(self.data[offset : offset + META_BYTES], offset)
+                meta = decode_meta(self.data[at : at + META_BYTES] if at >= 0 else b"", at)
             except PageError:
                 continue
             if offset in (0, meta.page_size):
@@ -93,22 +105,23 @@ class LooseFile:
             found = {0: found[0]}
         return found
 
-    def _likely_page_size(self) -> int:
-        return max(PAGE_BYTES, key=lambda size: sum(self._own_numbers(size)) * size)
-
-    def _own_numbers(self, size: int) -> Iterator[bool]:
-        for number in range(FIRST_DATA_PAGE, min(self.file_bytes // size, _SAMPLED_PAGES)):
-            header = Header(*HEADER.unpack_from(self.data, number * size))
-            yield header.page_id == number and header.flags in KINDS
-
     def has_own_numbers(self) -> bool:
-        """Whether any page carries its own number, besides the metas."""
-        return any(self._own_numbers(self.page_size))
+        """Whether any page carries its own number, besides the metas: of those that are looked at."""
+        for number in spread(self.pages, _SAMPLED_PAGES):
+            header = self.header(number)
+            if header is not None and header.page_id == number >= FIRST_DATA_PAGE and header.flags in KINDS:
+                return True
+        return False
 
     @property
     def pages(self) -> int:
-        """How many pages the file has, one that is cut short included."""
-        return -(-self.content_bytes // self.page_size)
+        """How many pages it has: one that is cut short, and those missing before its beginning, are counted."""
+        return -(-(self.content_bytes - self.zero) // self.page_size)
+
+    @property
+    def first_page(self) -> int:
+        """The first page of which the file has the beginning."""
+        return max(0, -(self.zero // self.page_size))
 
     @property
     def high_water(self) -> int:
@@ -118,7 +131,9 @@ class LooseFile:
     @property
     def has_trailer(self) -> bool:
         """Whether the file has room for a SHA-256 after its pages, as ``snapshot save`` puts there."""
-        return self.file_bytes % SECTOR_BYTES == TRAILER_BYTES and self.file_bytes > 2 * SECTOR_BYTES
+        return (
+            self.file_bytes - self.zero
+        ) % SECTOR_BYTES == TRAILER_BYTES and self.file_bytes > 2 * SECTOR_BYTES
 
     @property
     def content_bytes(self) -> int:
@@ -129,18 +144,21 @@ class LooseFile:
         if not self.has_trailer:
             return False
         digest = hashlib.sha256()
-        for at in range(0, self.content_bytes, 1 << 20):
+        for at in range(max(self.zero, 0), self.content_bytes, 1 << 20):
             digest.update(self.data[at : min(at + (1 << 20), self.content_bytes)])
         return digest.digest() == self.data[self.content_bytes : self.file_bytes]
 
     # --- one page --------------------------------------------------------------------------
 
     def header(self, page_id: int) -> Header | None:
-        """None if the file does not reach that far."""
-        at = page_id * self.page_size
-        if page_id < 0 or at + HEADER.size > self.content_bytes:
+        """None if the file does not have it."""
+        at = self._at(page_id)
+        if at < 0 or at + HEADER.size > self.content_bytes:
             return None
         return Header(*HEADER.unpack_from(self.data, at))
+
+    def _at(self, page_id: int) -> int:
+        return self.zero + page_id * self.page_size
 
     def extent(self, page_id: int, header: Header) -> tuple[int, int, str]:
         """(start, end, what is wrong) of a page with its overflow pages, as far as they can belong to it.
@@ -148,15 +166,15 @@ class LooseFile:
         They end at the file's end, and where another page begins: its space was given to that one, or a page of
         another place was written here.
         """
-        start = page_id * self.page_size
-        end = start + (header.overflow + 1) * self.page_size
+        start, end = self._at(page_id), self._at(page_id + header.overflow + 1)
         if end > self.content_bytes:
             return start, self._own_end(page_id, self.content_bytes), "the file ends inside it"
         own_end = self._own_end(page_id, end)
-        return start, own_end, "" if own_end == end else f"page {own_end // self.page_size} begins inside it"
+        inside = (own_end - self.zero) // self.page_size
+        return start, own_end, "" if own_end == end else f"page {inside} begins inside it"
 
     def _own_end(self, page_id: int, end: int) -> int:
-        for at in range((page_id + 1) * self.page_size, end, self.page_size):
+        for at in range(self._at(page_id + 1), end, self.page_size):
             if at + HEADER.size > self.content_bytes:
                 break
             inner = Header(*HEADER.unpack_from(self.data, at))

@@ -41,8 +41,12 @@ def look(path: Path) -> dict[str, Any]:
 
 
 def _facts(file: LooseFile) -> dict[str, Any]:
-    kinds = Counter(_kind(file, number) for number in range(file.pages))
+    kinds = Counter(_kind(file, number) for number in range(file.first_page, file.pages))
     problems = [f"meta page {number} is damaged" for number in (0, 1) if number not in file.metas]
+    if file.first_page:
+        problems.append(f"pages 0 to {file.first_page - 1} are missing: the file has lost its beginning")
+    elif file.zero:
+        problems.append(f"{file.zero} bytes that are not of it stand before the first page")
     if file.pages < file.high_water:
         problems.append(f"the file ends after page {file.pages - 1} of {file.high_water}")
     hash_state = (
@@ -56,7 +60,7 @@ def _facts(file: LooseFile) -> dict[str, Any]:
     }
     return {
         "page_size": file.page_size,
-        "pages": file.pages,
+        "pages": file.pages - file.first_page,
         "sha256_at_the_end": hash_state,
         **metas,
         **{f"{kind} pages": count for kind, count in sorted(kinds.items())},
@@ -76,7 +80,7 @@ def page(path: Path, number: int) -> dict[str, Any]:
     with LooseFile(path) as file:
         header = file.header(number)
         if header is None:
-            raise NotAStore(f"{path} has pages 0 to {file.pages - 1}, not {number}", path)
+            raise NotAStore(f"{path} has pages {file.first_page} to {file.pages - 1}, not {number}", path)
         start, end, problem = file.extent(number, header)
         found: dict[str, Any] = {
             "page": number,
@@ -111,7 +115,7 @@ def _rows(file: LooseFile, header: Header, start: int, end: int) -> Iterator[dic
             yield {"key": "free", "page": int.from_bytes(file.data[at : at + 8], "little")}
     elif header.flags == META:
         for number, meta in file.metas.items():
-            if start == number * file.page_size:
+            if start == file.zero + number * file.page_size:
                 for name in ("page_size", "root", "freelist", "high_water", "txid"):
                     yield {"key": name, "bytes": getattr(meta, name)}
 

@@ -111,7 +111,7 @@ class _Reading:
         if self.level < Level.CHECKSUM or self.found.unread:
             self._read_leaves_outside()
         self._read_small()
-        self.counts["pages"] = self.file.pages
+        self.counts["pages"] = self.file.pages - self.file.first_page
         self.found.figures = self.counts
         return self.found
 
@@ -136,6 +136,8 @@ class _Reading:
                 "NO HASH WAS CHECKED: the file has no SHA-256 at its end (a copy of member/snap/db never has one; a "
                 "snapshot that was cut short has lost it), so no value below is covered by a checksum"
             )
+        if file.first_page:
+            self._unread(f"pages 0 to {file.first_page - 1}: the file has lost its beginning")
         if file.pages < file.high_water:
             missing = file.high_water - file.pages
             self._unread(
@@ -197,7 +199,7 @@ class _Reading:
         except PageError as error:
             self._unread(f"bucket {name}, inline: {error}")
             return
-        yield _Leaf(start // self.file.page_size, spans, b"", None, "")
+        yield _Leaf((start - self.file.zero) // self.file.page_size, spans, b"", None, "")
 
     def _leaves(self, root: int, what: str) -> Iterator[_Leaf]:
         """The leaves of a bucket, in order, as far as branches lead to them."""

@@ -176,6 +176,33 @@ def test_a_cut_snapshot_becomes_a_sound_store(tmp_path: Path) -> None:
     assert verify(tmp_path / "new", deep=True).ok
 
 
+@pytest.mark.parametrize("unit_bytes", [PAGE, 512, 1])
+def test_a_snapshot_that_has_lost_its_beginning_is_known_by_its_pages(
+    tmp_path: Path, unit_bytes: int
+) -> None:
+    """Wherever it is cut, in whole pages or not: what its other pages hold is found, and nothing wrong."""
+    known, path = truth(), tmp_path / "damaged.db"
+    for tenths in (1, 4, 8):
+        lost = len(known.data) * tenths // 10 // unit_bytes * unit_bytes + unit_bytes % PAGE
+        path.write_bytes(known.data[lost:])
+        evidence = read_database(path)
+        found = judge(evidence)
+        check_claims(evidence, found, known, believed_from=Level.CHECKSUM)
+        assert all(is_true(fact, known) or len(fact.key_value or b"") > PAGE for fact in kept(found))
+        leaves = [
+            page for page in range(-(-lost // PAGE), len(known.data) // PAGE) if has_rows(known.data, page)
+        ]
+        assert len({fact.place for fact in evidence.facts}) >= len(leaves) > 0
+        assert any("lost its beginning" in line for line in evidence.unread)
+
+
+def test_what_stands_before_a_snapshot_is_passed_over(tmp_path: Path) -> None:
+    """The header of an answer that was saved with it, say: the snapshot after it is whole, and its hash holds."""
+    found = salvaged(tmp_path, b"HTTP/1.1 200 OK\r\n\r\n" + truth().data)
+    assert found.is_complete and content(tmp_path / "new") == truth().now
+    assert all(map(found.sure, truth().now))
+
+
 def test_a_wrong_hash_is_said_loudly(tmp_path: Path) -> None:
     """A flipped bit in a value leaves the tree as it is; the trailer does not match: nothing is sure, nor complete."""
     data = bytearray(truth().data)

@@ -262,6 +262,18 @@ def test_a_backend_that_has_lost_its_beginning_is_known_by_its_pages(grown: Grow
         assert len(kept.items() & grown.now.items()) > len(grown.now) * 0.9
 
 
+@pytest.mark.parametrize("lost_bytes", [PAGE, 31 * PAGE, 31 * PAGE + 512])
+def test_a_backend_whose_first_bytes_are_gone_is_known_by_its_pages(
+    grown: Grown, tmp_path: Path, lost_bytes: int
+) -> None:
+    """Pages are not where their numbers say, or begin between them: what they hold is found, and is true."""
+    (tmp_path / "db").write_bytes(grown.data[lost_bytes:])
+    found = salvage(tmp_path / "db", tmp_path / "new", backend=grown.backend)
+    kept = content(tmp_path / "new")
+    assert set(kept.items()) <= grown.ever and not any(map(found.sure, kept))
+    assert len(kept) > len(grown.now) / 2
+
+
 @pytest.mark.parametrize("damage", KINDS)
 def test_generated_damages_of_a_backend(grown: Grown, tmp_path: Path, damage: Damage) -> None:
     """A few of each kind."""
