@@ -30,9 +30,12 @@ _COUNT = struct.Struct("<I")
 
 
 class RowSorter:
-    """Takes rows in any order. Use it as a context manager: the temporary file ends with it."""
+    """Takes rows in any order. Use it as a context manager: the temporary file ends with it.
 
-    def __init__(self, folder: Path) -> None:
+    ``folder``: where that file is; None: in the system's folder for such files.
+    """
+
+    def __init__(self, folder: Path | None = None) -> None:
         self._folder = folder
         self._pile: dict[bytes, bytes] = {}
         self._pile_bytes = 0

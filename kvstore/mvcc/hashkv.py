@@ -7,6 +7,8 @@ CRC-32C over ``"key"`` and then, in revision order, over the row key and row val
 up to revision R. Rows at or below the compaction count only if they are still live at R; a delete at exactly the
 compaction revision never counts (as in etcd since 3.4.34). If nothing at all is live at R, etcd skips the first of
 these rules and hashes every row it still has; so do we.
+
+What the compaction left has to be sorted by revision: in a temporary file, if it is large.
 """
 
 from __future__ import annotations
@@ -14,23 +16,36 @@ from __future__ import annotations
 import heapq
 import struct
 from collections.abc import Iterator
+from itertools import chain
+from typing import TYPE_CHECKING
 
 from kvstore.checksum import crc32c
 from kvstore.errors import Corruption
 from kvstore.keyvalue import encode_key_value, row_mod_revision, split_row
 from kvstore.mvcc.changes import change_page
+from kvstore.mvcc.read import scan_rows
 from kvstore.mvcc.state import State
 
-_PAGE = 2000
+if TYPE_CHECKING:
+    from kvstore.row_sort import RowSorter
+
+PAGE_ROWS = 50
+"""Few, for they may be large, and are in memory together."""
 _ROW_KEY = struct.Struct(">Q1sQ")
 
 
 def hash_kv(state: State, revision: int, compacted: int) -> int:
     """The hash at ``revision`` (a kept one). Raises ``Compacted`` if a compaction to a later one comes meanwhile."""
+    from kvstore.row_sort import RowSorter  # brings modules that opening a store has no use for
+
     value = crc32c(b"key")
-    old = _rows_below(state, revision, compacted)
-    for row_key, row_value in heapq.merge(old, _rows_above(state, revision, compacted)):
-        value = crc32c(row_value, crc32c(row_key, value))
+    with RowSorter() as below:
+        any_live = _add_below(below, state, revision, compacted)
+        if not any_live and compacted > 0:
+            _add_below(below, state, compacted, compacted)
+        old = chain.from_iterable(below.in_order())
+        for row_key, row_value in heapq.merge(old, _rows_above(state, revision, compacted)):
+            value = crc32c(row_value, crc32c(row_key, value))
     return value
 
 
@@ -41,34 +56,23 @@ def _row_key(main: int, sub: int) -> bytes:
         raise Corruption(f"a row has the impossible revision {main}.{sub}") from None
 
 
-def _rows_below(state: State, revision: int, compacted: int) -> list[tuple[bytes, bytes]]:
-    """Versions written at or below the compaction and live at ``revision``, in revision order."""
-    kept, any_live = _versions_below(state, revision, compacted)
-    if not any_live and compacted > 0:
-        kept, _ = _versions_below(state, compacted, compacted)
-    return sorted(kept)
-
-
-def _versions_below(state: State, revision: int, compacted: int) -> tuple[list[tuple[bytes, bytes]], bool]:
-    kept: list[tuple[bytes, bytes]] = []
+def _add_below(below: RowSorter, state: State, revision: int, compacted: int) -> bool:
+    """Add the versions written at or below the compaction and live at ``revision``. Whether anything is live."""
     any_live = False
-    at: bytes | None = b""
-    while at is not None:
-        page, at = state.page(at, None, revision)
-        any_live = any_live or bool(page)
-        for _, row in page:
-            main = row_mod_revision(row)
-            if main <= compacted:
-                sub, key_value = split_row(row)
-                kept.append((_row_key(main, sub), key_value))
-    return kept, any_live
+    for _, row in scan_rows(state, b"", None, revision, PAGE_ROWS):
+        any_live = True
+        main = row_mod_revision(row)
+        if main <= compacted:
+            sub, key_value = split_row(row)
+            below.add([(_row_key(main, sub), key_value)])
+    return any_live
 
 
 def _rows_above(state: State, revision: int, compacted: int) -> Iterator[tuple[bytes, bytes]]:
     """Every change after the compaction up to ``revision``."""
     first = max(compacted + 1, 1)
     while first <= revision:
-        page, covered = change_page(state, first, revision, _PAGE)
+        page, covered = change_page(state, first, revision, PAGE_ROWS)
         state.check_kept(compacted)
         for main, sub, key, row in page:
             row_key = _row_key(main, sub)

@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from operator import attrgetter
 from pathlib import Path
 
 from kvstore import layout
@@ -47,7 +48,8 @@ from kvstore.salvage.judging import Judgment
 from kvstore.snapshot.building import building_directory
 from kvstore.wal import Log
 
-BATCH_ROWS = 4096
+BATCH_BYTES = 4 << 20
+ROW_OVERHEAD_BYTES = 250
 MIN_TTL_SECONDS = 1
 
 
@@ -134,10 +136,10 @@ def _free_of_lost_leases(evidence: Evidence, found: Judgment) -> int:
     known = {0} | {lease.id for lease in evidence.leases}
     freed = 0
     for facts in found.by_key.values():
-        fact = facts[-1]
-        if fact.key_value is not None and row_numbers(fact.key_value)[3] not in known:
-            key, create, mod, version, value, _ = decode_row(fact.key_value)
-            facts[-1] = fact._replace(key_value=encode_key_value(key, create, mod, version, value, 0))
+        key_value = facts[-1].key_value
+        if key_value is not None and row_numbers(key_value)[3] not in known:
+            key, create, mod, version, value, _ = decode_row(key_value)
+            facts[-1] = facts[-1]._replace(kept=encode_key_value(key, create, mod, version, value, 0))
             freed += 1
     return freed
 
@@ -149,9 +151,10 @@ def _write(backend: Backend, evidence: Evidence, found: Judgment) -> Marks:
     _put(backend, LATEST, ((fact.key, _row(fact)) for fact in live))
     _put(backend, HISTORY, _history(found))
     _put(backend, CHANGES, _changes(found))
-    _put(backend, LEASE, ((lease_key(each.id), _lease(each, now_ms)) for each in leases.values()))
+    _put(backend, LEASE, sorted((lease_key(each.id), _lease(each, now_ms)) for each in leases.values()))
     attached = ((row_numbers(fact.key_value or b"")[3], fact.key) for fact in live)
-    _put(backend, ATTACHMENT, ((lease_key(lease) + key, b"") for lease, key in attached if lease in leases))
+    attachments = [(lease_key(lease) + key, b"") for lease, key in attached if lease in leases]
+    _put(backend, ATTACHMENT, sorted(attachments))
     marks = Marks(
         format=FORMAT_VERSION,
         cluster_id=evidence.cluster_id or random.SystemRandom().getrandbits(63) | 1,
@@ -162,7 +165,7 @@ def _write(backend: Backend, evidence: Evidence, found: Judgment) -> Marks:
         compacted=found.compacted,
         finished=found.compacted,
     )
-    _put(backend, META, [*marks.rows(), *evidence.carried])
+    _put(backend, META, sorted([*marks.rows(), *evidence.carried]))
     return marks
 
 
@@ -171,10 +174,21 @@ def _lease(found: LeaseFound, now_ms: int) -> bytes:
 
 
 def _put(backend: Backend, table: str, rows: Iterable[Row]) -> None:
-    ordered = sorted(rows)
-    for at in range(0, len(ordered), BATCH_ROWS):
-        with backend.write() as tx:
-            tx.put_many(table, ordered[at : at + BATCH_ROWS], append=True)
+    """Rows that ascend, some at a time."""
+    batch: list[Row] = []
+    batch_bytes = 0
+    for row in rows:
+        batch.append(row)
+        batch_bytes += len(row[1]) + ROW_OVERHEAD_BYTES
+        if batch_bytes >= BATCH_BYTES:
+            _append(backend, table, batch)
+            batch, batch_bytes = [], 0
+    _append(backend, table, batch)
+
+
+def _append(backend: Backend, table: str, rows: list[Row]) -> None:
+    with backend.write() as tx:
+        tx.put_many(table, rows, append=True)
 
 
 def _ttl(seconds: int) -> int:
@@ -182,25 +196,25 @@ def _ttl(seconds: int) -> int:
 
 
 def _row(fact: Fact) -> bytes:
-    if fact.key_value is None:
+    key_value = fact.key_value
+    if key_value is None:
         raise ValueError("a delete has no row")
-    return make_row(fact.key_value, fact.revision[1])
+    return make_row(key_value, fact.revision[1])
 
 
 def _history(found: Judgment) -> Iterator[Row]:
-    for key, facts in found.by_key.items():
-        for fact, after in pairwise(facts):
-            if fact.key_value is not None:
+    for key in sorted(found.by_key):
+        for fact, after in pairwise(found.by_key[key]):
+            if not fact.is_delete:
                 yield history_key(key, *after.revision), _row(fact)
 
 
 def _changes(found: Judgment) -> Iterator[Row]:
-    for key, facts in found.by_key.items():
-        for fact in facts:
-            if fact.revision[0] <= found.compacted:
-                continue
-            if fact.key_value is None:
-                kind = DELETE
-            else:
-                kind = CREATE if row_numbers(fact.key_value)[2] == 1 else UPDATE
-            yield revision_key(*fact.revision), kind + key
+    kept = (fact for facts in found.by_key.values() for fact in facts if fact.revision[0] > found.compacted)
+    for fact in sorted(kept, key=attrgetter("revision")):
+        key_value = fact.key_value
+        if key_value is None:
+            kind = DELETE
+        else:
+            kind = CREATE if row_numbers(key_value)[2] == 1 else UPDATE
+        yield revision_key(*fact.revision), kind + fact.key

@@ -17,6 +17,9 @@ Levels, from the surest:
     ALONE        it decodes as a row, and nothing else in the file vouches for it
 
 Only the first is *sure*.
+
+Values may stay in the source until they are needed (``InFile``): then a salvage has of each fact some hundred bytes in
+memory, however long values are.
 """
 
 from __future__ import annotations
@@ -24,7 +27,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from kvstore.backend import Backend, Row
 
@@ -53,15 +56,41 @@ _MEANINGS = {
 }
 
 
+class Source(Protocol):
+    """A file that can still be read."""
+
+    def read(self, start: int, end: int) -> bytes:
+        """Its bytes from ``start`` up to, not including, ``end``."""
+
+
+class InFile(NamedTuple):
+    """Bytes that are read again whenever they are needed."""
+
+    source: Source
+    start: int
+    end: int
+
+
 class Fact(NamedTuple):
-    """One change of one key. ``key_value`` is etcd's ``KeyValue``; None: the key was deleted."""
+    """One change of one key."""
 
     revision: Revision
     key: bytes
-    key_value: bytes | None
+    kept: bytes | InFile | None
+    """etcd's ``KeyValue``, or where it is; None: the key was deleted."""
     level: Level
     place: str
     """Where it was read, for the report."""
+
+    @property
+    def is_delete(self) -> bool:
+        return self.kept is None
+
+    @property
+    def key_value(self) -> bytes | None:
+        """etcd's ``KeyValue``; None: the key was deleted."""
+        kept = self.kept
+        return kept.source.read(kept.start, kept.end) if isinstance(kept, InFile) else kept
 
 
 class Covered(NamedTuple):

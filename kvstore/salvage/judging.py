@@ -64,7 +64,7 @@ class Judgment:
         """The newest fact of each key that is not deleted, in key order."""
         for key in sorted(self.by_key):
             fact = self.by_key[key][-1]
-            if fact.key_value is not None:
+            if not fact.is_delete:
                 yield fact
 
 
@@ -108,13 +108,19 @@ def _agreed(facts: Iterable[Fact], contradictions: list[str]) -> Iterator[Fact]:
     ordered = sorted(facts, key=lambda fact: fact.revision)
     for revision, group in groupby(ordered, key=lambda fact: fact.revision):
         found = list(group)
+        if len(found) == 1:
+            yield found[0]
+            continue
         best = max(fact.level for fact in found)
-        copies = Counter((fact.key, fact.key_value) for fact in found if fact.level == best)
-        if len({(fact.key, fact.key_value) for fact in found}) == 1:
+        contents = [(fact.key, fact.key_value) for fact in found]
+        if len(set(contents)) == 1:
             yield max(found, key=lambda fact: fact.level)
             continue
-        (content, most), *others = copies.most_common(2)
-        chosen = next(fact for fact in found if fact.level == best and (fact.key, fact.key_value) == content)
+        told_best = [content for content, fact in zip(contents, found, strict=True) if fact.level == best]
+        (content, most), *others = Counter(told_best).most_common(2)
+        chosen = next(
+            fact for told, fact in zip(contents, found, strict=True) if fact.level == best and told == content
+        )
         places = ", ".join(sorted({fact.place for fact in found}))
         told = f"revision {revision[0]}.{revision[1]} is told differently in {places}"
         if others and others[0][1] == most:
@@ -204,26 +210,28 @@ def _last_break(by_key: dict[bytes, list[Fact]], above: int) -> int:
     """The newest revision at which a key does not follow from its version before; -1 if all do."""
     last = -1
     for facts in by_key.values():
-        before: Fact | None = None
+        before: _Put | None = None
         for fact in facts:
-            if fact.revision[0] > above and not _follows(before, fact):
+            key_value = fact.key_value
+            put = None if key_value is None else row_numbers(key_value)
+            if fact.revision[0] > above and not _follows(before, put):
                 last = max(last, fact.revision[0])
-            before = fact
+            before = put
     return last
 
 
-def _follows(before: Fact | None, fact: Fact) -> bool:
-    """Whether a fact can be the next change of its key."""
-    is_there = before is not None and before.key_value is not None
-    if fact.key_value is None:
-        return is_there
-    create, _, version, _ = row_numbers(fact.key_value)
+_Put = tuple[int, int, int, int]
+"""The numbers of a row: create and mod revision, version, lease."""
+
+
+def _follows(before: _Put | None, put: _Put | None) -> bool:
+    """Whether a change of a key, or its deletion (None), can come right after what it was (None: not there)."""
+    if put is None:
+        return before is not None
+    create, _, version, _ = put
     if version == 1:
-        return not is_there
-    if before is None or before.key_value is None:
-        return False
-    create_before, _, version_before, _ = row_numbers(before.key_value)
-    return create == create_before and version == version_before + 1
+        return before is None
+    return before is not None and (create, version) == (before[0], before[2] + 1)
 
 
 def _compact(by_key: dict[bytes, list[Fact]], revision: int) -> int:
@@ -231,7 +239,7 @@ def _compact(by_key: dict[bytes, list[Fact]], revision: int) -> int:
     dropped = 0
     for key, facts in list(by_key.items()):
         beyond = next((at for at, fact in enumerate(facts) if fact.revision[0] > revision), len(facts))
-        keep_from = beyond - 1 if beyond and facts[beyond - 1].key_value is not None else beyond
+        keep_from = beyond - 1 if beyond and not facts[beyond - 1].is_delete else beyond
         dropped += keep_from
         if keep_from == len(facts):
             del by_key[key]

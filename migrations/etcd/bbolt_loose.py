@@ -39,7 +39,7 @@ from .bbolt_page import (
     Span,
     decode_meta,
 )
-from .bbolt_read import SECTOR_BYTES, TRAILER_BYTES
+from .bbolt_read import FAULT_AROUND_BYTES, RELEASE_EVERY_BYTES, SECTOR_BYTES, TRAILER_BYTES
 
 PAGE_BYTES = (4096, 8192, 16384, 32768, 65536, 1024, 2048)
 """Page sizes that a system may have, the commonest first."""
@@ -66,7 +66,8 @@ class LooseFile:
         except BaseException:
             os.close(fd)
             raise
-        self._fd = fd  # holds the lock
+        self._fd = fd  # holds the lock, together with the mapped file
+        self._visited_bytes = 0
         self.zero = 0
         """The byte at which page 0 begins; below 0: the file has lost its beginning."""
         self.metas = self._metas()
@@ -77,11 +78,18 @@ class LooseFile:
             self.metas = self._metas()
 
     def close(self) -> None:
-        if not isinstance(self.data, bytes):
-            self.data.close()
+        """Whoever still reads from it may go on: the mapped file, and its lock, end with the last of them."""
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
+
+    def read(self, start: int, end: int) -> bytes:
+        """Bytes of the file; the memory of pages that were read is given back from time to time."""
+        self._visited_bytes += max(end - start, FAULT_AROUND_BYTES)
+        if self._visited_bytes >= RELEASE_EVERY_BYTES and isinstance(self.data, mmap.mmap):
+            self._visited_bytes = 0
+            self.data.madvise(mmap.MADV_DONTNEED)
+        return self.data[start:end]
 
     def __enter__(self) -> LooseFile:
         return self
@@ -145,7 +153,7 @@ class LooseFile:
             return False
         digest = hashlib.sha256()
         for at in range(max(self.zero, 0), self.content_bytes, 1 << 20):
-            digest.update(self.data[at : min(at + (1 << 20), self.content_bytes)])
+            digest.update(self.read(at, min(at + (1 << 20), self.content_bytes)))
         return digest.digest() == self.data[self.content_bytes : self.file_bytes]
 
     # --- one page --------------------------------------------------------------------------

@@ -55,8 +55,8 @@ MAX_DEPTH = 32
 TRAILER_BYTES = hashlib.sha256().digest_size
 SECTOR_BYTES = 512
 
-_RELEASE_EVERY_BYTES = 16 << 20
-_FAULT_AROUND_BYTES = 64 << 10  # what the kernel maps around a page that is touched
+RELEASE_EVERY_BYTES = 16 << 20
+FAULT_AROUND_BYTES = 64 << 10  # what the kernel maps around a page that is touched
 _SMALLEST_PROBED_PAGE_BYTES = 1024
 _PROBED_BYTES = (
     0,
@@ -191,8 +191,8 @@ class BboltFile:
 
     def release_passed(self, visited_bytes: int) -> None:
         """Count the pages read; from time to time give their memory back."""
-        self._visited_bytes += max(visited_bytes, _FAULT_AROUND_BYTES)
-        if self._visited_bytes >= _RELEASE_EVERY_BYTES:
+        self._visited_bytes += max(visited_bytes, FAULT_AROUND_BYTES)
+        if self._visited_bytes >= RELEASE_EVERY_BYTES:
             self._visited_bytes = 0
             self.data.madvise(mmap.MADV_DONTNEED)
 

@@ -32,6 +32,7 @@ be read, or they are further apart, a newer commit may be lost, and no value can
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
@@ -39,7 +40,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from kvstore.keyvalue import BadRow, decode_row, encode_key_value
-from kvstore.salvage.evidence import Covered, Evidence, Fact, LeaseFound, Level, Revision
+from kvstore.salvage.evidence import Covered, Evidence, Fact, InFile, LeaseFound, Level, Revision
 
 from . import rows
 from .bbolt_loose import KINDS, LooseFile
@@ -89,6 +90,8 @@ class _Reading:
         self.file = file
         self.found = Evidence(source=str(file.path), kind="etcd database file")
         self.reached = bytearray(file.pages)
+        self.names: dict[bytes, bytes] = {}
+        """Each key once, however many versions it has."""
         self.level = Level.CONSISTENT
         self.tail_is_known = False
         self.small: dict[bytes, list[tuple[bytes, bytes]]] = {}
@@ -313,8 +316,7 @@ class _Reading:
 
     def _fact(self, span: Span, page_id: int, level: Level) -> Fact | None:
         """A row, if it is one that etcd writes."""
-        data = self.file.data
-        value = data[span.value_start : span.value_end]
+        value = self.file.read(span.value_start, span.value_end)
         try:
             main, sub, is_tombstone = rows.decode_revision(span.key)
             key, create, mod, version, content, lease = decode_row(value)
@@ -322,7 +324,7 @@ class _Reading:
             return None
         if not key or main < 1 or encode_key_value(key, create, mod, version, content, lease) != value:
             return None
-        place = f"page {page_id}"
+        key, place = self.names.setdefault(key, key), sys.intern(f"page {page_id}")
         if is_tombstone:
             return (
                 None
@@ -335,7 +337,8 @@ class _Reading:
             return None
         if level < Level.CHECKSUM and self.file.has_blank_sector(span.value_start, span.value_end):
             level = Level.ALONE
-        return Fact((main, sub), key, value, level, place)
+        kept = InFile(self.file, span.value_start, span.value_end)
+        return Fact((main, sub), key, kept, level, place)
 
     # --- outside the tree --------------------------------------------------------------------
 

@@ -359,6 +359,22 @@ def test_hash_kv_at_the_newest_revision_is_that_of_etcd(scratch: Path, backend: 
     assert {revision: found.get(revision) for revision in GOLDEN_AT_NEWEST} == GOLDEN_AT_NEWEST
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_hash_kv_is_the_same_if_rows_are_sorted_in_a_file(
+    scratch: Path, backend: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of what a compaction left, only some is in memory at a time."""
+    with kvstore.open(scratch / "data", backend, background=False, durability="off") as store:
+        for number in range(300):
+            store.put(b"k%03d" % (number * 7 % 100), b"%d" % number * 20)
+        store.compact(250)
+        revisions = (250, 275, store.revision)
+        in_memory = [store.hash_kv(revision).hash for revision in revisions]
+        monkeypatch.setattr("kvstore.row_sort.RUN_BYTES", 4000)
+        monkeypatch.setattr("kvstore.row_sort.BLOCK_BYTES", 600)
+        assert [store.hash_kv(revision).hash for revision in revisions] == in_memory
+
+
 def test_answers_keep_their_form() -> None:
     """``plain`` loses nothing that a comparison needs."""
     kv = kvstore.KeyValue(b"k", b"v", 2, 3, 4, 5)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -133,7 +132,7 @@ def test_sorted_rows_come_in_order_and_once(
     with (
         patch.object(row_sort, "RUN_BYTES", run_bytes),
         patch.object(row_sort, "BLOCK_BYTES", block_bytes),
-        row_sort.RowSorter(Path(tempfile.gettempdir())) as sorter,
+        row_sort.RowSorter() as sorter,
     ):
         for pile in piles:
             sorter.add(pile)

@@ -3,6 +3,7 @@
 import json
 import lzma
 import random
+import tracemalloc
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -13,6 +14,7 @@ from kvstore.migrations.etcd.salvage import read_database
 
 import kvstore
 from kvstore.errors import NotAStore, WrongStore
+from kvstore.foreign import find_foreign
 from kvstore.keyvalue import decode_row
 from kvstore.salvage import Level, Salvaged, salvage
 from kvstore.salvage.evidence import Evidence, Fact
@@ -201,6 +203,26 @@ def test_what_stands_before_a_snapshot_is_passed_over(tmp_path: Path) -> None:
     found = salvaged(tmp_path, b"HTTP/1.1 200 OK\r\n\r\n" + truth().data)
     assert found.is_complete and content(tmp_path / "new") == truth().now
     assert all(map(found.sure, truth().now))
+
+
+def test_values_stay_in_the_file_until_they_are_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Salvage of a snapshot, and the hash of what was made of it, have few values in memory at a time."""
+    monkeypatch.setattr("kvstore.row_sort.RUN_BYTES", 1 << 20)
+    values = {b"k%03d" % number: b"%03d" % number * (20 << 10) for number in range(400)}
+    with kvstore.open(tmp_path / "store", durability="off") as store:
+        store.put_many(values.items())
+        store.compact(store.revision)
+        find_foreign("etcd").export_store(store, tmp_path / "snapshot.db")
+    tracemalloc.start()
+    try:
+        salvage(tmp_path / "snapshot.db", tmp_path / "new")
+        _, peak_bytes = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert content(tmp_path / "new") == values
+    assert peak_bytes < sum(map(len, values.values())) / 2
 
 
 def test_a_wrong_hash_is_said_loudly(tmp_path: Path) -> None:

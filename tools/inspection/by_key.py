@@ -10,11 +10,9 @@ from __future__ import annotations
 
 import hashlib
 import struct
-import tempfile
 from collections.abc import Iterable, Iterator
 from itertools import groupby
 from operator import attrgetter
-from pathlib import Path
 from typing import NamedTuple
 
 from kvstore.backend import Progress
@@ -60,7 +58,7 @@ def versions_by_key(
     """
     state = store.engine.state
     compacted, last = state.compacted, last or state.published
-    with RowSorter(Path(tempfile.gettempdir())) as sorter:
+    with RowSorter() as sorter:
         _sort(sorter, kept_rows(state), prefix, last, progress)
         versions = (_version(*row) for rows in sorter.in_order() for row in rows)
         for key, same in groupby(versions, key=attrgetter("key")):

@@ -8,14 +8,12 @@ by_prefix           the same keys, counted by prefix
 from __future__ import annotations
 
 import heapq
-import tempfile
 from array import array
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import groupby
 from operator import itemgetter
-from pathlib import Path
 from typing import NamedTuple
 
 from kvstore.keyvalue import KeyValue
@@ -86,8 +84,7 @@ def _tagged(side: int, versions: Iterator[Version]) -> Iterator[tuple[bytes, int
 
 def with_values(differences: Iterable[Difference], one: Store, other: Store) -> Iterator[Change]:
     """The values of both sides, read in one more walk through each store."""
-    folder = Path(tempfile.gettempdir())
-    with RowSorter(folder) as before, RowSorter(folder) as after, RowSorter(folder) as values:
+    with RowSorter() as before, RowSorter() as after, RowSorter() as values:
         for difference in differences:
             for sorter, version in ((before, difference.before), (after, difference.after)):
                 if version is not None:

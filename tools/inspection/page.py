@@ -9,11 +9,9 @@ It is made in pieces: in memory are the keys with their numbers, packed, and the
 
 from __future__ import annotations
 
-import tempfile
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator
 from operator import attrgetter
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from kvstore.backend import Progress
@@ -140,7 +138,7 @@ def _values(store: Store, chosen: Iterable[_Key]) -> dict[bytes, Shown]:
     """Some versions with their values, by key."""
     found: dict[bytes, Shown] = {}
     chars = 0
-    with RowSorter(Path(tempfile.gettempdir())) as sorter:
+    with RowSorter() as sorter:
         for key in chosen:
             sorter.add([(revision, b"") for revision in key.split_revisions()])
         for row in rows_of(store, Chosen(sorter)):

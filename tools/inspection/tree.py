@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import heapq
 import struct
-import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import NamedTuple
 
 from kvstore.row_sort import RowSorter
@@ -159,7 +157,7 @@ _ORDER = struct.Struct(">Q")
 
 def listed(keys: Iterable[tuple[bytes, int]], separator: bytes, depth: int) -> Iterator[Line]:
     """The tree of (key, bytes), ascending, a line for each node."""
-    with RowSorter(Path(tempfile.gettempdir())) as sorter:
+    with RowSorter() as sorter:
         open_lines: list[list[int]] = []  # order, keys, bytes
         names: list[bytes] = []
         count = 0
