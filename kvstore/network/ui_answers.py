@@ -153,6 +153,9 @@ def _level(
     found = list(islice(children, CHILDREN_MAX + 1))
     end = time.monotonic() + (BUDGET_SECONDS if is_counted else 0)
     nodes = [_node(engine, child, prefix, spans, end) for child in found[:CHILDREN_MAX]]
+    for node in nodes:  # when all have been counted that are there: those that are not take longer
+        if node.get("branch") and "gone" not in node and "numbers" in node:
+            node["numbers"] += _deleted_below(engine, key_of(node["prefix"]), spans, end)
     if len(found) <= CHILDREN_MAX:
         return {"nodes": nodes}
     return {"nodes": nodes, "after": key_id(found[CHILDREN_MAX].name)}
@@ -236,6 +239,20 @@ def _node(
         )
         node["numbers"] = f"{count:,} key" + ("" if count == 1 else "s")
     return node | {"branch": True}
+
+
+def _deleted_below(engine: EmbeddedEngine, branch: bytes, spans: list[Span], end: float) -> str:
+    """How many keys of a branch are deleted and have a version that is kept; as far as the budget lasts."""
+    deleted = 0
+    for start, stop in within(spans, branch, _end_of(branch)):
+        at: bytes | None = start
+        while at is not None:
+            if time.monotonic() >= end:
+                return f" · at least {deleted:,} deleted" if deleted else ""
+            past, has_more = _past_keys(engine, (at, stop), SCAN_KEYS)
+            deleted += sum(not engine.range(RangeRequest(key, count_only=True)).count for key in past)
+            at = past[-1] + b"\0" if has_more else None
+    return f" · {deleted:,} deleted" if deleted else ""
 
 
 def _key_node(key: bytes, shown: bytes, is_gone: bool) -> dict[str, Any]:

@@ -229,6 +229,23 @@ def test_deleted_keys_are_found_while_something_of_them_is_kept(client: WebClien
     assert read(client, "find", words="gone").json["nodes"] == []
 
 
+def test_a_branch_says_how_many_of_its_keys_are_deleted(
+    client: WebClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beside those that are there, however many there are; of what the time does not last for, nothing is claimed."""
+    monkeypatch.setattr(ui_answers, "BUDGET_SECONDS", 600)
+    client.store.put_many([(b"/some/%04d" % number, b"") for number in range(1300)])
+    client.store.put(b"/some/0000", b"again")
+    client.store.delete(b"/some/0100", b"/some/1200")
+    for _ in range(2):  # from memory, and from the backend
+        (branch,) = read(client, "children", prefix="/").json["nodes"]
+        assert branch["numbers"] == "200 keys · 1,100 deleted" and "gone" not in branch
+        client.store.engine.checkpoint()
+    monkeypatch.setattr(ui_answers, "BUDGET_SECONDS", 0)
+    (branch,) = read(client, "children", prefix="/").json["nodes"]
+    assert "numbers" not in branch
+
+
 def test_versions_values_and_differences(client: WebClient) -> None:
     """The newest versions first, older ones on demand, deletes among them; decoded as inspect does."""
     key = b"\xff \0&=#"
