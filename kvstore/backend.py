@@ -25,6 +25,7 @@ found by name through the entry-point group ``kvstore.backends`` (plugins.py). A
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import ClassVar, Protocol, Self
@@ -251,6 +252,25 @@ def find_backend(name: str) -> type[Backend]:
     """The backend class called ``name``; raises ``OpenError`` with a list of what is installed."""
     backend: type[Backend] = plugins.find(plugins.BACKENDS, name)
     return backend
+
+
+_PACKED = {
+    b"\x1f\x8b": "gzip",
+    b"\xfd7zXZ\0": "xz",
+    b"\x28\xb5\x2f\xfd": "zstd",
+    b"BZh": "bzip2",
+    b"PK\3\4": "zip",
+}
+
+
+def packed_hint(path: Path) -> str:
+    """For the error that a file is nothing of ours: what to do first if another program has packed it."""
+    with suppress(OSError), open(path, "rb", buffering=0) as file:
+        first = file.read(8)
+        for magic, name in _PACKED.items():
+            if first.startswith(magic):
+                return f": it is packed with {name}; unpack it first"
+    return ""
 
 
 def recognize_backend(path: Path) -> type[Backend] | None:

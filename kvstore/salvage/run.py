@@ -6,6 +6,7 @@ import os
 from collections import Counter
 from pathlib import Path
 
+from kvstore.backend import packed_hint
 from kvstore.errors import NotAStore
 from kvstore.files import Disk, OSDisk, disk_full_is_typed
 from kvstore.foreign import find_foreign, foreign_names
@@ -60,7 +61,9 @@ def _read(source: Path, wal_dir: str) -> Evidence:
         return own.read(source, wal_dir)
     if found:
         return found[0]
-    raise NotAStore(f"{source} holds nothing of a store of ours or of a known other kind", source)
+    raise NotAStore(
+        f"{source} holds nothing of a store of ours or of a known other kind{packed_hint(source)}", source
+    )
 
 
 def _report(evidence: Evidence, found: Judgment, built: Built, target: Path | None, backend: str) -> Salvaged:

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from stat import S_ISDIR, S_ISREG
 
-from kvstore.backend import Backend, Progress, check_closed, find_backend, recognize_backend
+from kvstore.backend import Backend, Progress, check_closed, find_backend, packed_hint, recognize_backend
 from kvstore.errors import Corruption, NotAStore, TooNew
 from kvstore.files import disk_full_is_typed, read_ahead
 from kvstore.mvcc.marks import Marks
@@ -82,7 +82,7 @@ def _not_ours(path: Path, size_bytes: int) -> Corruption | NotAStore:
     """The error for a file without our footer: cut short if it begins like a backend, otherwise not ours."""
     backend = recognize_backend(path)
     if backend is None:
-        return NotAStore(f"{path} is not a snapshot", path)
+        return NotAStore(f"{path} is not a snapshot{packed_hint(path)}", path)
     return Corruption(
         f"a file of the {backend.name} backend without a snapshot's footer: it was cut short, or it is a live file",
         path,

@@ -29,6 +29,7 @@ from typing import NamedTuple
 
 import crc32c
 
+from kvstore.backend import packed_hint
 from kvstore.errors import Corruption, NotAStore, StoreLocked, TooNew
 
 from .bbolt_page import (
@@ -164,7 +165,7 @@ class BboltFile:
                 return self._damaged(error)
         if self.data[: HEADER.size] == HEADER.pack(0, META, 0, 0):
             return Corruption("both meta pages are damaged", self.path, 0)
-        return NotAStore(f"{self.path} is not a bbolt file", self.path)
+        return NotAStore(f"{self.path} is not a bbolt file{packed_hint(self.path)}", self.path)
 
     def _check_size(self) -> None:
         if self.meta.size_bytes > self.file_bytes:

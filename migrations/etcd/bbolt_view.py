@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from kvstore.backend import packed_hint
 from kvstore.errors import KVStoreError, NotAStore
 
 from . import rows
@@ -25,7 +26,7 @@ def look(path: Path) -> dict[str, Any]:
     """What the file is: page size, metas, counts of pages by kind, its checksum, and what is wrong (``problems``)."""
     with LooseFile(path) as file:
         if not file.metas and not file.has_own_numbers():
-            raise NotAStore(f"{path} is not a bbolt file", path)
+            raise NotAStore(f"{path} is not a bbolt file{packed_hint(path)}", path)
         found = _facts(file)
     problems: list[str] = found["problems"]
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import json
 import random
 import re
@@ -178,6 +179,15 @@ def test_failures_have_their_exit_codes(tmp_path: Path, cli: CommandLine) -> Non
         done = cli.inspect(tmp_path / path, "get", key)
         assert done.code == code, (path, done.err)
         assert "Traceback" not in done.err
+
+
+def test_a_packed_snapshot_has_to_be_unpacked_first(tmp_path: Path, cli: CommandLine) -> None:
+    """It is not damaged, and the error says what helps."""
+    packed = tmp_path / "snapshot.db.gz"
+    packed.write_bytes(gzip.compress(bytes(range(256)) * 8))
+    for verb in (("inspect", "stats"), ("inspect", "bbolt", "check"), ("import", "etcd")):
+        done = cli.run(tmp_path / "new", *verb, str(packed))
+        assert done.code == ExitCode.CANNOT_OPEN and "packed with gzip; unpack it first" in done.err, done
 
 
 def test_import_export_and_migrate_from_the_command_line(tmp_path: Path, cli: CommandLine) -> None:
