@@ -20,11 +20,10 @@ from __future__ import annotations
 import os
 import struct
 import sys
-from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from stat import S_ISREG
-from typing import Any
+from typing import Any, NamedTuple
 
 from kvstore.backend import recognize_backend
 from kvstore.errors import Corruption, NotAStore, TooNew, WrongStore
@@ -44,8 +43,7 @@ _NO_PAGE = 2**64 - 1
 _PAGE_BYTES = [256 << shift for shift in range(8)]
 
 
-@dataclass(frozen=True, slots=True)
-class Meta:
+class Meta(NamedTuple):
     """One meta page."""
 
     page_bytes: int

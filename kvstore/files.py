@@ -22,7 +22,6 @@ import errno
 import fcntl
 import os
 import posix
-import shutil
 import stat
 import weakref
 from collections.abc import Iterator
@@ -340,7 +339,8 @@ def hand_over_all(folder: Path) -> None:
 
 def free_bytes(path: Path) -> int:
     """Bytes that this user may still write on the file system of ``path``."""
-    return shutil.disk_usage(path).free
+    found = os.statvfs(path)
+    return found.f_bavail * found.f_frsize
 
 
 _NO_LOCKS_ON_FOLDERS = frozenset({errno.EBADF, errno.EINVAL, errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS})

@@ -2,9 +2,9 @@
 
 A range ``[key, range_end)``: ``range_end`` empty means the single key, ``b"\\0"`` means from ``key`` to the last
 key, and ``prefix_end(prefix)`` ends a prefix. Revision 0 means the newest.
-"""
 
-from __future__ import annotations
+Annotations are evaluated here: of those kept as text a named tuple compiles each one, which every import would pay for.
+"""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from enum import IntEnum
@@ -116,8 +116,8 @@ class TxnRequest(NamedTuple):
     """Run ``success`` if all of ``compare`` hold, else ``failure``. ``None`` stands for an op that was not set."""
 
     compare: tuple[Compare, ...] = ()
-    success: tuple[Op, ...] = ()
-    failure: tuple[Op, ...] = ()
+    success: "tuple[Op, ...]" = ()
+    failure: "tuple[Op, ...]" = ()
 
 
 Op = RangeRequest | PutRequest | DeleteRangeRequest | TxnRequest | None
@@ -378,7 +378,7 @@ class TxnResponse(NamedTuple):
     """The revision of the write; the store's, if it changed nothing."""
     succeeded: bool
     """Whether all compares held, so that ``success`` was run."""
-    responses: tuple[OpResponse, ...]
+    responses: "tuple[OpResponse, ...]"
     """One for each op that was run, in order."""
 
 

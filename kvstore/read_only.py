@@ -11,6 +11,7 @@ open elsewhere is refused.
 from __future__ import annotations
 
 from functools import partial
+from pathlib import Path
 
 from kvstore import layout, readers
 from kvstore.backend import Backend, find_backend
@@ -28,7 +29,6 @@ from kvstore.mvcc.state import State
 from kvstore.options import Options
 from kvstore.reads import ReadEngine
 from kvstore.replay import apply_log
-from kvstore.snapshot import rescue
 from kvstore.store_lock import StoreLock
 from kvstore.wal.format import Mark
 from kvstore.wal.replay import Replay
@@ -133,13 +133,19 @@ def _open_backend(directory: DataDir, options: Options) -> Backend:
     kind = find_backend(options.backend)
     check_backend(directory, kind)
     if not kind.persistent:
-        return kind.open(rescue.memory_file(directory, kind), TABLES)
+        return kind.open(_memory_file(directory, kind), TABLES)
     if directory.db.is_file():
         return kind.open(directory.db, TABLES, read_only=True)
     if not layout.segments(directory.wal):
         raise NotAStore(f"{directory.root} is not a store: it has no log", directory.root)
     kind = find_backend("memory")
-    return kind.open(rescue.memory_file(directory, kind), TABLES)
+    return kind.open(_memory_file(directory, kind), TABLES)
+
+
+def _memory_file(directory: DataDir, kind: type[Backend]) -> Path:
+    from kvstore.snapshot.rescue import memory_file  # not loaded where there is a backend's file
+
+    return memory_file(directory, kind)
 
 
 def _read_engine(core: ReadCore, following: Following) -> ReadEngine:

@@ -18,7 +18,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
-from kvstore import times
 from kvstore.backend import Backend, Progress
 from kvstore.core import ReadCore
 from kvstore.errors import Compacted, ReadOnly
@@ -48,13 +47,13 @@ from kvstore.mvcc.plan import Planner, is_read_only
 from kvstore.mvcc.read import answer_range, difference, key_history, past_keys, read_revision, scan_keys
 from kvstore.mvcc.schema import LATEST
 from kvstore.mvcc.validate import check_int64, check_key, check_range, check_txn, range_bounds
-from kvstore.observe.estimates import DefragmentEstimate, estimate_defragment
-from kvstore.observe.status import Health, Status, alarms_of, health_of, status_of
 from kvstore.shelter import Sheltered, import_sheltered, run_with_progress, sheltered
 from kvstore.write.admission import check
 from kvstore.write.ticket import Notify, Ticket
 
 if TYPE_CHECKING:
+    from kvstore.observe.estimates import DefragmentEstimate
+    from kvstore.observe.status import Health, Status
     from kvstore.snapshot.reader import SnapshotInfo
     from kvstore.watch import Hub, Watch, WatchStream
 
@@ -200,16 +199,25 @@ class Reads:
 
     def time_of(self, revision: int) -> int:
         """The time of day in ms at which ``revision`` was written."""
+        import_sheltered("kvstore.times")
+        from kvstore import times
+
         self.check_readable()
         return times.time_of(self.core, read_revision(revision, self.state.published, -1))
 
     def revision_at(self, time_ms: int) -> int:
         """The newest revision at a time of day in ms."""
+        import_sheltered("kvstore.times")
+        from kvstore import times
+
         self.check_readable()
         return min(times.revision_at(self.core, time_ms), self.state.published)
 
     def times(self, first_revision: int, last_revision: int) -> Iterator[tuple[int, int]]:
         """(revision, time of day in ms) of the revisions between two that the log still has, ascending."""
+        import_sheltered("kvstore.times")
+        from kvstore import times
+
         self.check_readable()
         last = read_revision(last_revision, self.state.published, -1)
         return self._guarded(times.times(self.core, first_revision, last))
@@ -299,21 +307,33 @@ class Reads:
 
     def alarms(self) -> tuple[Alarm, ...]:
         """The alarms that are raised."""
+        import_sheltered("kvstore.observe.status")
+        from kvstore.observe.status import alarms_of
+
         self.check_readable()
         return alarms_of(self.state)
 
     def defragment_estimate(self) -> DefragmentEstimate:
         """What a defragmentation would reclaim, and the room it would need."""
+        import_sheltered("kvstore.observe.estimates")
+        from kvstore.observe.estimates import estimate_defragment
+
         return estimate_defragment(self.backend, self.directory)
 
     def status(self) -> Status:
         """Facts about the store: sizes, revisions, files, alarms, errors."""
+        import_sheltered("kvstore.observe.status")
+        from kvstore.observe.status import status_of
+
         with disk_full_is_typed():
             self.check_readable()
             return status_of(self.core, self.hub)
 
     def health(self) -> Health:
         """Whether writes are accepted, and the reason if not."""
+        import_sheltered("kvstore.observe.status")
+        from kvstore.observe.status import health_of
+
         return health_of(self.state, self.life.reasons())
 
     def refuse_in_child(self) -> None:
@@ -432,6 +452,9 @@ class ReadEngine(Reads):
 
     def health(self) -> Health:
         """Whether everything works that a handle for reading has to do."""
+        import_sheltered("kvstore.observe.status")
+        from kvstore.observe.status import health_of
+
         return health_of(self.state, self._errors())
 
     def _errors(self) -> list[str]:

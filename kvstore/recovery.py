@@ -54,7 +54,6 @@ from kvstore.read_only import open_read_only
 from kvstore.reads import ReadEngine
 from kvstore.recognition import leave_mark
 from kvstore.replay import replay
-from kvstore.snapshot import rescue
 from kvstore.store_lock import Said, StoreLock, place_of
 from kvstore.wal import Log, LogOptions
 
@@ -176,6 +175,8 @@ def _with_a_sound_archive(directory: DataDir, options: Options) -> Options:
 
 def _open_state(directory: DataDir, options: Options, disk: Disk, said: Said, has_log: bool) -> State:
     """The state at the backend's applied index; from a snapshot or the whole log if the backend is lost."""
+    from kvstore.snapshot import rescue  # which a handle for reading only does without
+
     kind = find_backend(options.backend)
     check_backend(directory, kind)
     if not kind.persistent:

@@ -16,8 +16,7 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from kvstore.errors import StoreLocked
 from kvstore.files import FileLock, FolderLock
@@ -25,8 +24,7 @@ from kvstore.layout import DataDir
 from kvstore.wal import Log
 
 
-@dataclass(frozen=True, slots=True)
-class Said:
+class Said(NamedTuple):
     """What the lock file says about the store."""
 
     place: str = ""

@@ -31,32 +31,40 @@ def _varint(value: int) -> bytes:
     return bytes(out)
 
 
-_LAST = [bytes((number,)) for number in range(1 << 7)]
 _WITH_MORE = [bytes((number | 0x80,)) for number in range(1 << 7)]
 
-# Put together from single bytes: making them one by one would take most of the time of importing this package.
-SMALL_VARINTS = [*_LAST, *(low + high for high in _LAST[1:] for low in _WITH_MORE)]
-"""Ready-made varints of 0..16383, which lengths and versions nearly always are."""
 
-_MORE = [low + high for high in _WITH_MORE for low in _WITH_MORE]
-"""Two bytes of a longer varint: 14 bits, with more to follow."""
+class _More(dict[int, bytes]):
+    """Two bytes of a longer varint, by the 14 bits in them, with more to follow. Made when they are first needed."""
+
+    def __missing__(self, bits: int) -> bytes:
+        made = self[bits] = _WITH_MORE[bits & 0x7F] + _WITH_MORE[bits >> 7]
+        return made
+
+
+_MORE = _More()
+
+
+SMALL_END = 1 << 14
 
 
 class _Varints(dict[int, bytes]):
     """Varints by their number. Those up to 16383, which lengths and versions nearly always are, are remembered."""
 
     def __missing__(self, value: int) -> bytes:
-        if 0 <= value < 1 << 14:
-            made = self[value] = SMALL_VARINTS[value]
+        if 0 <= value < SMALL_END:
+            made = self[value] = _varint(value)
             return made
         if 0 < value < 1 << 28:
-            return _MORE[value & 0x3FFF] + SMALL_VARINTS[value >> 14]
+            return _MORE[value & 0x3FFF] + self[value >> 14]
         if 0 < value < 1 << 42:
-            return _MORE[value & 0x3FFF] + _MORE[value >> 14 & 0x3FFF] + SMALL_VARINTS[value >> 28]
+            return _MORE[value & 0x3FFF] + _MORE[value >> 14 & 0x3FFF] + self[value >> 28]
         return _varint(value)
 
 
-varint: Callable[[int], bytes] = _Varints().__getitem__
+VARINTS = _Varints()
+
+varint: Callable[[int], bytes] = VARINTS.__getitem__
 """The varint of an int64 or uint64. One that is remembered costs no step of Python's."""
 
 
@@ -66,8 +74,8 @@ _HIGH_KEPT = 256
 
 def counter(value: int) -> bytes:
     """``varint`` of a number that grows in small steps: all but its low 14 bits are remembered."""
-    if value < 1 << 14:
-        return SMALL_VARINTS[value] if value >= 0 else varint(value)
+    if value < SMALL_END:
+        return VARINTS[value]
     high = _HIGH.get(value >> 14)
     if high is None:
         if len(_HIGH) >= _HIGH_KEPT:

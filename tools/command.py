@@ -16,7 +16,6 @@ Exit codes: the members of ``ExitCode``. A failure is one line on stderr, never 
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -41,12 +40,12 @@ from kvstore.options import ENV_PREFIX, BadOption, Options, option_called
 
 from . import quick
 from .app import App, Command, Context, Exit, Option, Parameter
-from .requests import key_and_end
 from .usage import UsageError
 
 if TYPE_CHECKING:
     from kvstore.layout import DataDir
     from kvstore.protocol import Engine
+    from kvstore.recovery import OpenedEngine
     from kvstore.snapshot.hash_state import HashState
     from kvstore.store import Store
 
@@ -156,11 +155,19 @@ class Settings:
         """The store; with ``read_only`` even while another process writes it. One elsewhere takes no ``changes``."""
         if self.url:
             return self._connect()
-        from kvstore.recovery import open_engine
         from kvstore.store import Store
 
+        return Store(self._open_here(read_only=read_only, **changes))
+
+    def open_to_read(self) -> Engine:
+        """What answers requests that only read: a store's face takes a while to load."""
+        return engine_of(self._connect()) if self.url else self._open_here(read_only=True)
+
+    def _open_here(self, **changes: Any) -> OpenedEngine:
+        from kvstore.recovery import open_engine
+
         try:
-            return Store(open_engine(self.directory, self.load_options(read_only=read_only, **changes)))
+            return open_engine(self.directory, self.load_options(**changes))
         except NotAStore as error:
             self._advise(error)
             raise
@@ -248,6 +255,8 @@ def warn(text: str) -> None:
 
 def write_json(value: object) -> None:
     """One JSON value on one line."""
+    import json
+
     write_line(json.dumps(value, separators=(",", ":")))
 
 
@@ -289,9 +298,13 @@ def engine_of(store: Store) -> Engine:
 
 
 def etcdctl_style_of(store: Store) -> Style:
+    return style_of(engine_of(store))
+
+
+def style_of(engine: Engine) -> Style:
+    """How etcdctl would spell this engine's answers."""
     from .answers import etcdctl_style
 
-    engine = engine_of(store)
     return etcdctl_style(engine.cluster_id, engine.member_id)
 
 
@@ -304,6 +317,8 @@ def range_of(
     key: str, range_end: str | None, *, prefix: bool = False, from_key: bool = False
 ) -> tuple[bytes, bytes]:
     """(key, range_end) of a request from the command line."""
+    from .requests import key_and_end
+
     end = None if range_end is None else argument_bytes(range_end)
     return key_and_end(argument_bytes(key), end, prefix=prefix, from_key=from_key)
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from typing import Annotated
 
 from kvstore.model import RangeRequest
 
 from .app import App, Argument, Context, Option
-from .command import Settings, engine_of, etcdctl_style_of, range_of, write_json, write_line
+from .command import Settings, range_of, style_of, write_json, write_line
 from .kv_text import Printer
 from .requests import sort_order, sort_target
 
@@ -51,10 +52,10 @@ def get(
         count_only,
     )
     settings = Settings.of(ctx)
-    with settings.open(read_only=True) as store:
-        response = engine_of(store).range(request)
+    with closing(settings.open_to_read()) as engine:
+        response = engine.range(request)
         if settings.json:
-            write_json(etcdctl_style_of(store).answer(response))
+            write_json(style_of(engine).answer(response))
         elif count_only:
             write_line(str(response.count))
         else:

@@ -15,7 +15,7 @@ them the table has what etcd keeps beside its keys.)
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from kvstore.backend import ReadTx, Row
 from kvstore.errors import Corruption
@@ -58,8 +58,7 @@ def number(name: bytes, value: bytes) -> int:
     return found
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Marks:
+class Marks(NamedTuple):
     """What a store says about itself, at one commit of its backend."""
 
     format: int | None = None

@@ -316,11 +316,10 @@ def decode_metadata(data: bytes) -> Metadata:
 @native
 def encode_batch(first_index: int, time_ms: int, entries: Sequence[bytes]) -> bytes:
     head = b"\x08%b\x10%b" % (wire.varint(first_index), wire.varint(time_ms))
-    small, most = wire.SMALL_VARINTS, len(wire.SMALL_VARINTS)
+    varints = wire.VARINTS
     parts = [head]
     for entry in entries:
-        size = len(entry)
-        parts += (b"\x1a", small[size] if size < most else wire.varint(size), entry)
+        parts += (b"\x1a", varints[len(entry)], entry)
     return b"".join(parts)
 
 

@@ -36,7 +36,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from kvstore import layout
 from kvstore.errors import (
@@ -61,8 +61,7 @@ from kvstore.wal.writer import SegmentWriter, install_segment, prepare_segment
 Durability = Literal["always", "interval", "off"]
 
 
-@dataclass(frozen=True, slots=True)
-class LogOptions:
+class LogOptions(NamedTuple):
     """How the log is written.
 
     ``durability``: "always" syncs every append before it returns. With "interval" and "off" the
