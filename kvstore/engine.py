@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any
 
 from kvstore.backend import Progress
 from kvstore.core import Core
-from kvstore.errors import Busy, DiskFull, NoDescriptor, SpaceError, said_of
+from kvstore.errors import Busy, DiskFull, KVStoreError, NoDescriptor, SpaceError, said_of
 from kvstore.files import disk_full_is_typed
 from kvstore.life import Phase
 from kvstore.model import (
@@ -345,8 +345,14 @@ class LocalEngine(Reads):
             return self.checkpointer.run()
 
     def start(self) -> None:
-        """Begin background work, unless the option ``background`` is off."""
+        """Begin background work, unless the option ``background`` is off.
+
+        What ran out while the store was closed is deleted first, up to ``EXPIRED_PER_PASS`` leases: whoever opens the
+        store does not see it, and a store that is only ever open for a moment loses it as well.
+        """
         if self.options.background:
+            with suppress(KVStoreError):  # background work tries again, and says what is in its way
+                self.leasing.expire()
             self.background.start()
             self.clock.when_moved(self.leasing.catch_up)
 

@@ -21,7 +21,8 @@ def put(
     value: Annotated[str | None, Argument(help="Read from stdin if absent.")] = None,
     lease: Annotated[str, Option(help="Id of a lease to attach, in hexadecimal.")] = "0",
     ttl: Annotated[
-        int | None, Option(help="Delete the key after this many seconds (by a lease of its own).")
+        float | None,
+        Option(help="Delete the key after this many seconds, such as 0.5 (by a lease of its own)."),
     ] = None,
     prev_kv: Annotated[bool, Option("--prev-kv", help="Also print the previous version.")] = False,
     ignore_value: Annotated[bool, Option("--ignore-value", help="Keep the current value.")] = False,

@@ -167,6 +167,9 @@ def _value(of: Parameter, text: str, kind: Any = None) -> Any:
     if of.declared.more.keys() <= _SHOWN:
         if kind is str or kind is Path:
             return kind(text)
-        if kind is int and text.isascii() and text.isdecimal():
-            return int(text)
+        if text.isascii():
+            if kind is int and text.isdecimal():
+                return int(text)
+            if kind is float and text.replace(".", "", 1).isdecimal():
+                return float(text)
     raise _NotPlain

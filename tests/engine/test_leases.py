@@ -392,6 +392,18 @@ def test_downtime_counts(tmp_path: Path, backend: str, checkpointed: bool) -> No
 
 
 @pytest.mark.parametrize("backend", PERSISTENT)
+def test_whoever_opens_a_store_does_not_see_what_ran_out_meanwhile(tmp_path: Path, backend: str) -> None:
+    """It is gone when the store is open, not only when background work has come round to it."""
+    clock = FakeClock()
+    with kvstore.open(tmp_path / "data", backend, clock=clock) as store:
+        store.put(b"fleeting", b"v", ttl=10)
+        store.put(b"kept", b"v", ttl=100)
+    clock.advance(20)
+    with kvstore.open(tmp_path / "data", backend, clock=clock) as store:
+        assert [kv.key for kv in store.scan(prefix=b"")] == [b"kept"]
+
+
+@pytest.mark.parametrize("backend", PERSISTENT)
 def test_downtime_does_not_count_with_pause(tmp_path: Path, backend: str) -> None:
     """With ``pause`` leases keep what they had left, through several restarts, idle sessions counted in."""
     clock = FakeClock()

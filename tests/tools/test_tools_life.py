@@ -97,8 +97,13 @@ def test_a_deletion_can_be_looked_at_before(data: Path) -> None:
 
 
 def test_a_key_with_a_time_to_live(data: Path) -> None:
-    """put --ttl gives the key a lease of its own."""
-    run(data, "put", "short", "lived", "--ttl", "100")
+    """put --ttl gives the key a lease of its own; fractions of a second count, and none is too few."""
+    assert "more than 0 seconds" in run(data, "put", "short", "lived", "--ttl", "0", code=1)
+    run(data, "put", "fleeting", "v", "--ttl", "0.001", "--set", "lease-min-ttl=0.001")
+    run(
+        data, "put", "short", "lived", "--ttl", "100.5"
+    )  # by now the other is due, and each opening deletes what is
+    assert run(data, "get", "fleeting") == ""
     lease = json.loads(run(data, "get", "short", "--json"))["kvs"][0]["lease"]
     assert "attached keys([short])" in run(data, "lease", "timetolive", f"{lease:x}", "--keys")
 
