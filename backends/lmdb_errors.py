@@ -65,7 +65,8 @@ def typed(error: lmdb.Error, path: Path) -> KVStoreError | OSError:
         if _identity(path) in _inherited:
             return ForkedStore(
                 f"{path}: LMDB cannot open a file that was open when this process was forked; open it in a process "
-                "that starts afresh (multiprocessing: 'spawn' or 'forkserver'), or fork before the store is opened"
+                "that starts afresh (multiprocessing: 'spawn' or 'forkserver'), fork before the store is opened, or "
+                "open it with shared=True in both"
             )
         return StoreLocked(path, os.getpid())
     if isinstance(error, lmdb.BadValsizeError):

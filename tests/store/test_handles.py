@@ -286,9 +286,25 @@ with kvstore.open(sys.argv[1], {backend!r}) as store:
     if backend == "sqlite":
         assert ended.stdout == "read b'v'\n"
     else:
-        assert (
-            "(multiprocessing: 'spawn' or 'forkserver'), or fork before the store is opened" in ended.stdout
-        )
+        assert "(multiprocessing: 'spawn' or 'forkserver'), fork before the store is opened" in ended.stdout
+        assert "shared=True" in ended.stdout
+
+
+def test_a_forked_child_opens_a_shared_store_for_itself(scratch: Path) -> None:
+    """On LMDB too: it is a client of whoever serves, its parent among them."""
+    program = """
+import os, sys, kvstore
+with kvstore.open(sys.argv[1], "lmdb", shared=True) as store:
+    store.put(b"k", b"v")
+    if not (child := os.fork()):
+        with kvstore.open(sys.argv[1], shared=True) as own:
+            own.put(b"child", own.get(b"k").value)
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+    assert store.get(b"child").value == b"v"
+"""
+    ended = run_python(program, scratch / "data")
+    assert ended.returncode == 0, ended.stderr
 
 
 def test_a_child_may_open_another_store(scratch: Path) -> None:
