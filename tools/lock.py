@@ -14,8 +14,6 @@ import sys
 import threading
 from typing import Annotated
 
-from kvstore.recipes import Election, Lock, Session
-
 from .app import App, Argument, Context, Exit, Option
 from .command import Settings, argument_bytes, write_line
 from .kv_text import Printer
@@ -43,6 +41,8 @@ def lock(
 
     Example: kvstore lock deploy --endpoint etcd://h1,h2,h3 -- ./deploy.sh
     """
+    from kvstore.recipes import Lock, Session
+
     settings = _elsewhere(Settings.of(ctx))
     lost = threading.Event()
     with settings.open() as store, Session(store, ttl, on_lost=lambda _: lost.set()) as session:
@@ -91,6 +91,8 @@ def elect(
 
     Example: kvstore elect primary host-7 --endpoint etcd://h1,h2,h3
     """
+    from kvstore.recipes import Election, Session
+
     settings = _elsewhere(Settings.of(ctx))
     if listen == (proposal is not None):
         raise UsageError("elect takes a PROPOSAL, or --listen")

@@ -35,8 +35,7 @@ COMMANDS = (
     "export_store",
     "inspect_store",
     "migrate",
-    "serve",
-    "replica",
+    "servers",
     "dump",
     "lock",
 )
@@ -50,6 +49,8 @@ MODULES = {
     "inspect": "inspect_store",
     "load": "dump",
     "elect": "lock",
+    "serve": "servers",
+    "replica": "servers",
 }
 """Verbs whose module has another name."""
 

@@ -34,7 +34,6 @@ from kvstore.replica.endpoint import is_endpoint
 from kvstore.served import GRACE_SECONDS
 from kvstore.store import Store
 
-from .app import App, Context, Exit
 from .serve import Process, notes_of
 
 logger = logging.getLogger("kvstore.replica")
@@ -55,21 +54,6 @@ Follow a source, and serve it, read-only, at the source's revisions.
   --once              take over what there is, serve nothing, and end
   --json              with --once and promote: the answer as JSON
 """
-
-
-def register(app: App) -> None:
-    """For ``kvstore --help``, and for options given before the verb."""
-    app.command("replica", takes_all=True, options_metavar="[FLAGS]")(follow)
-
-
-def follow(ctx: Context) -> None:
-    """Follow a source, and serve it read-only; or promote. `kvstore replica --help` has the flags."""
-    from .command import Settings
-
-    settings = Settings.of(ctx)
-    before = [f"--data-dir={settings.data_dir}"] if settings.data_dir else []
-    before += [f"--backend={settings.backend}"] if settings.backend else []
-    raise Exit(run([*before, *ctx.args]))
 
 
 class _Parser(argparse.ArgumentParser):

@@ -44,29 +44,12 @@ from kvstore.recovery import OpenedEngine, open_engine
 from kvstore.served import GRACE_SECONDS
 from kvstore.store import Store
 
-from .app import App, Context, Exit
-
 logger = logging.getLogger("kvstore.serve")
 
 LOCK_PATIENCE_SECONDS = 10.0
 """How long a store may still be held by the process before this one."""
 LOCK_POLL_SECONDS = 0.1
 FAILURE_POLL_SECONDS = 0.5
-
-
-def register(app: App) -> None:
-    """For ``kvstore --help``, and for options given before the verb."""
-    app.command("serve", takes_all=True, options_metavar="[ETCD'S FLAGS]")(serve)
-
-
-def serve(ctx: Context) -> None:
-    """Serve the store to every client of etcd's API v3. `kvstore serve --help` has the flags."""
-    from .command import Settings
-
-    settings = Settings.of(ctx)
-    before = [f"--data-dir={settings.data_dir}"] if settings.data_dir else []
-    before += [f"--backend={settings.backend}"] if settings.backend else []
-    raise Exit(run([*before, *ctx.args]))
 
 
 def run(arguments: Sequence[str]) -> int:

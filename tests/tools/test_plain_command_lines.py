@@ -114,6 +114,7 @@ def test_what_is_not_plain_is_left_to_typer(app: App, line: str) -> None:
     [
         ("get a", ("get",)),
         ("--data-dir d -v --set a=b del a", ("delete",)),
+        ("--data-dir d serve", ("servers",)),
         ("--help", COMMANDS),
         ("--version", ()),
         ("--data-dir", COMMANDS),
@@ -153,6 +154,16 @@ def test_a_plain_command_loads_no_package_that_it_does_not_need(tmp_path: Path) 
     )
     run = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert run.stdout.splitlines() == ["k", "v", "[]"]
+
+
+def test_help_loads_no_network() -> None:
+    """All verbs are listed, also those that serve, without what serving takes."""
+    code = "import sys; sys.argv = ['kvstore', '--help']\nfrom kvstore.tools.main import main\n"
+    code += "try: main()\nexcept SystemExit: pass\n"
+    code += "print([name for name in ('kvstore.network.server', 'kvstore.recipes', 'asyncio') if name in sys.modules])"
+    run = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert "Serve the store" in run.stdout and "Follow a source" in run.stdout
+    assert run.stdout.splitlines()[-1] == "[]"
 
 
 # --- without typer ---------------------------------------------------------------------------
