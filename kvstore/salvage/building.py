@@ -10,7 +10,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise
 from operator import attrgetter
 from pathlib import Path
@@ -125,7 +125,7 @@ def _fill(backend: Backend, evidence: Evidence, found: Judgment) -> Built:
             else:
                 levels[kind_and_key[1:]] = Level.CHECKSUM, may_be_older or len(notes) > bool(freed)
     if not after.applied_index:  # so that the new log is not taken for all of the history
-        after = replace(after, applied_index=1)
+        after = after._replace(applied_index=1)
         with backend.write() as tx:
             tx.put_many(META, after.rows())
     return Built(after, levels, notes, hash_kv(State(backend), after.revision, after.compacted))
