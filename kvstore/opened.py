@@ -74,7 +74,7 @@ def open_snapshot(path: str | os.PathLike[str], *, verify: bool = False) -> Snap
 
     Raises ``NotAStore``, ``TooNew``, ``Corruption``, ``MissingDependency``.
     """
-    info = inspect(path, verified=verify)
+    info = inspect(os.path.abspath(path), verified=verify)
     backend = open_any(info.path)
     try:
         state = State(backend)

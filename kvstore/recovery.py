@@ -19,7 +19,6 @@ import random
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack, suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -81,12 +80,13 @@ def open_engine(
     Waits up to ``lock_timeout_seconds`` for another process that has it open; ``check`` is called meanwhile, and may
     raise to give up. ``make`` makes another kind of engine than the usual one: a replica's.
     """
+    directory = DataDir.at(data_dir, options.wal_dir or None)
     deadline = time.monotonic() + options.lock_timeout_seconds
     pause_seconds = FIRST_PAUSE_SECONDS
     while True:
         try:
             with disk_full_is_typed():
-                return _open_engine(data_dir, options, disk or OSDisk(), make)
+                return _open_engine(directory, options, disk or OSDisk(), make)
         except StoreLocked:
             left_seconds = deadline - time.monotonic()
             if left_seconds <= 0:
@@ -98,13 +98,12 @@ def open_engine(
 
 
 def _open_engine(
-    data_dir: str | os.PathLike[str],
+    directory: DataDir,
     options: Options,
     disk: Disk,
     make: Callable[[Core], LocalEngine] | None,
 ) -> OpenedEngine:
-    directory = DataDir.at(data_dir, options.wal_dir or None)
-    options = _with_a_sound_archive(directory, options)
+    _check_archive(directory, options)
     if options.read_only:
         return open_read_only(directory, options, measured(disk, options))
     if make is None and directory.replica_mark.exists():
@@ -155,11 +154,11 @@ def measured(disk: Disk, options: Options) -> Disk:
     return MeasuredDisk(disk)
 
 
-def _with_a_sound_archive(directory: DataDir, options: Options) -> Options:
-    """The options, with ``archive_dir`` as an absolute path. Raises ``BadOption`` if that is a folder of a store."""
-    if not options.archive_dir:
-        return options
-    archive = os.path.abspath(options.archive_dir)
+def _check_archive(directory: DataDir, options: Options) -> None:
+    """Raises ``BadOption`` if ``archive_dir`` is a folder of a store."""
+    archive = options.archive_dir
+    if not archive:
+        return
     place = Path(os.path.realpath(archive))
     if place in (directory.root, directory.snap, Path(os.path.realpath(directory.wal))):
         raise BadOption(
@@ -167,7 +166,6 @@ def _with_a_sound_archive(directory: DataDir, options: Options) -> Options:
         )
     if layout.is_in_a_store(place):
         raise BadOption(f"archive_dir must not be a folder of another store: {archive}; choose another place")
-    return replace(options, archive_dir=archive)
 
 
 # --- backend ---------------------------------------------------------------------------

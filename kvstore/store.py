@@ -575,6 +575,7 @@ class Store(Reader):
         """
         if path is not None:
             check_path("path", path)
+            path = os.path.abspath(path)
         check_callable("progress", progress, is_optional=True)
         return embedded(self._engine, "snapshot").snapshot(path, progress)
 

@@ -85,6 +85,8 @@ class Settings:
     """Where a snapshot lies on its way, as large as the store; default: the system's temporary directory."""
 
     def __post_init__(self) -> None:
+        if self.work_dir:
+            object.__setattr__(self, "work_dir", os.path.abspath(self.work_dir))
         check_bounds("interval_seconds", self.interval_seconds, 0.01, 86_400)
         check_bounds("snapshot_seconds", self.snapshot_seconds, 1, 10 * 366 * 86_400)
         check_bounds("hold_bytes", self.hold_bytes, 0, 1 << 60)

@@ -61,12 +61,13 @@ class Directory:
     """A data directory. It is opened, for reading only, while a snapshot is taken."""
 
     def __init__(self, path: str | os.PathLike[str], options: dict[str, Any]) -> None:
-        self.directory = DataDir.at(path, Options.load(options).wal_dir or None)
+        chosen = Options.load({**options, "read_only": True})
+        self.directory = DataDir.at(path, chosen.wal_dir or None)
         segments = layout.segments(self.directory.wal)
         if not segments:
             raise NotAStore(f"{self.directory.root} is not a store: it has no log", self.directory.root)
         kind = backend_of(self.directory)
-        self._options = {**({"backend": kind.name} if kind else {}), **options, "read_only": True}
+        self._options = chosen if kind is None or "backend" in options else chosen.with_(backend=kind.name)
         self.cluster_id = segments[-1].cluster_id
         self.watched_by: list[Callable[[], BackupStatus]] = []
 
@@ -74,7 +75,7 @@ class Directory:
         return now_ms
 
     def snapshot(self, path: Path) -> SnapshotInfo:
-        with Store(open_engine(self.directory.root, Options.load(self._options))) as store:
+        with Store(open_engine(self.directory.root, self._options)) as store:
             return store.snapshot(path)
 
 

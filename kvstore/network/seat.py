@@ -60,7 +60,6 @@ class Seat:
         """Makes the directory if there is none. Raises ``NotAStore``, ``OpenError``."""
         self._options = options.with_(lock_timeout_seconds=0.0)
         self._lock_timeout_seconds = options.lock_timeout_seconds
-        self._data_dir = os.fspath(data_dir)
         self.directory = DataDir.at(data_dir, options.wal_dir or None)
         with disk_full_is_typed():
             make_directories(self.directory, OSDisk())
@@ -181,7 +180,7 @@ class Seat:
             self._open()
         except (KVStoreError, OSError) as error:
             self._leave()
-            self.error = error if isinstance(error, KVStoreError) else OpenError(str(error), self._data_dir)
+            self.error = error if isinstance(error, KVStoreError) else OpenError(str(error), self.directory.root)
             self.error.__cause__ = error.__cause__
             if not isinstance(error, StoreLocked):
                 logger.warning("%s cannot be served: %s", self.directory.root, error)
@@ -190,7 +189,7 @@ class Seat:
         return True
 
     def _open(self) -> None:
-        engine = open_engine(self._data_dir, self._options)
+        engine = open_engine(self.directory.root, self._options)
         assert isinstance(engine, LocalEngine)  # one that only reads is not shared
         try:
             engine.disk.remove(

@@ -29,13 +29,14 @@ class Bound:
     socket: socket.socket
     url: str
     """With the port that was taken."""
-    has_file: bool
+    file: str
+    """Of a Unix socket, wherever the process goes; empty: it has none."""
 
     def withdraw(self, disk: Disk) -> None:
         """Remove the file of a Unix socket, while it is surely ours: before the socket is closed. Idempotent."""
-        if self.has_file:
-            self.has_file = False
-            disk.remove(self.listener.path)
+        file, self.file = self.file, ""
+        if file:
+            disk.remove(file)
 
     def close(self, disk: Disk) -> None:
         self.withdraw(disk)
@@ -63,7 +64,7 @@ def bind(listener: Listener, disk: Disk, *, reuse_port: bool = False) -> Bound:
         raise OSError(error.errno, f"cannot listen at {listener.url}: {reason}") from error
     made.setblocking(False)
     url = listener.url if listener.path else listener.at(made.getsockname()[1])
-    return Bound(listener, made, url, has_file=bool(listener.path))
+    return Bound(listener, made, url, os.path.abspath(listener.path) if listener.path else "")
 
 
 def _at_port(listener: Listener, reuse_port: bool) -> socket.socket:

@@ -57,6 +57,9 @@ class TLSSettings:
     auto_years: int = 1
 
     def __post_init__(self) -> None:
+        for name in ("cert_file", "key_file", "trusted_ca_file", "crl_file"):  # read again when they change
+            if file := getattr(self, name):
+                object.__setattr__(self, name, os.path.abspath(file))
         if bool(self.cert_file) != bool(self.key_file):
             raise BadOption("--cert-file and --key-file need each other")
         if self.client_cert_auth and not self.trusted_ca_file:

@@ -59,10 +59,9 @@ def verify(
     directory = DataDir.at(path, options.wal_dir or None)
     if not directory.snap.is_dir() and not layout.segments(directory.wal):
         raise NotAStore(f"{path} is not a store", path)
+    scratch = Path(os.path.abspath(scratch_dir or directory.snap))
     with _lock_if_free(directory) as is_locked:
-        _check_store(
-            directory, options, found, deep, Path(scratch_dir or directory.snap), is_live=not is_locked
-        )
+        _check_store(directory, options, found, deep, scratch, is_live=not is_locked)
     return found.report(path)
 
 

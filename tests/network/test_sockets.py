@@ -14,6 +14,20 @@ from kvstore.network.sockets import bind, bind_all
 DISK = OSDisk()
 
 
+def test_a_change_of_directory_leaves_sockets_of_the_same_name_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The file that goes is the one that was made."""
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "kv.sock").touch()
+    monkeypatch.chdir(tmp_path)
+    bound = bind(listener("unix://kv.sock"), DISK)
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    bound.close(DISK)
+    assert not (tmp_path / "kv.sock").exists()
+    assert (tmp_path / "elsewhere" / "kv.sock").exists()
+
+
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "0.0.0.0", "[::1]", "[::]"])
 def test_port_0_is_any_free_one(host: str) -> None:
     """The URL has the port that was taken, and clients reach it."""

@@ -294,6 +294,19 @@ def test_a_renewed_certificate_is_shown_from_the_next_handshake_on(
     assert names_of(meet(tls, client_of(authority.file))[1]) == "renewed"
 
 
+def test_a_change_of_directory_does_not_change_the_files(
+    authority: Authority, pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A certificate that is renewed after it is found where it was."""
+    monkeypatch.chdir(Path(pair.cert).parent)
+    tls = TLS(TLSSettings(cert_file=Path(pair.cert).name, key_file=os.path.relpath(pair.key)))
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    authority.sign("renewed", "localhost", file="server")
+    os.utime(pair.key, ns=(0, 0))
+    assert names_of(meet(tls, client_of(authority.file))[1]) == "renewed"
+
+
 def test_another_authority_for_clients_counts_from_the_next_handshake_on(
     authority: Authority, pair: Pair, tmp_path: Path
 ) -> None:

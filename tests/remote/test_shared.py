@@ -112,6 +112,25 @@ def test_another_takes_over_when_the_first_one_closes(stores: list[kvstore.Store
     assert sorted([serves(second), serves(third)]) == [False, True]
 
 
+@pytest.mark.parametrize("backend", ["lmdb", "sqlite"])
+def test_a_takeover_after_a_change_of_directory_is_of_the_same_store(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, backend: str
+) -> None:
+    """Relative paths mean what they meant when the store was opened, for its log and archive too."""
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    places = {"wal_dir": "log", "archive_dir": "archive"}
+    first = kvstore.open("data", backend, shared=True, **places)  # type: ignore[arg-type]
+    with kvstore.open("data", backend, shared=True, **places) as second:  # type: ignore[arg-type]
+        first.put(b"a", b"1")
+        os.chdir("elsewhere")
+        first.close()
+        assert second.get(b"a").value == b"1"  # type: ignore[union-attr]
+        second.put(b"b")
+        assert serves(second)
+    assert not os.listdir(tmp_path / "elsewhere")
+
+
 def test_a_takeover_gives_leases_their_whole_ttl(tmp_path: Path) -> None:
     """As etcd does when it has another leader: nobody's lease is shorter for a pause that is not its holder's."""
     clock = FakeClock()

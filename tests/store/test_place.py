@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 import kvstore
-from kvstore import BadOption, Corruption, StoreLocked, StoreUnreachable, layout
+from kvstore import BadOption, Corruption, StoreLocked, StoreUnreachable, backup, layout
 from kvstore.store_lock import place_of
 from kvstore.wal.archive import log_segments
 
@@ -77,6 +77,34 @@ def test_a_change_of_the_working_directory_moves_nothing(elsewhere: Path, backen
     assert layout.segments(elsewhere / "A" / "archive")
     with kvstore.open(elsewhere / "A" / "data", backend, wal_dir=elsewhere / "A" / "log") as store:
         assert store.count(prefix=b"k") == 300
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_change_of_the_working_directory_moves_no_copy(elsewhere: Path, backend: str) -> None:
+    """Snapshots, being taken or open, verifications and backups are where they were asked for."""
+    write(elsewhere / "A" / "data", backend, b"a", wal_dir=elsewhere / "A" / "log")
+
+    def go_away(*_: object) -> None:
+        os.chdir(elsewhere / "B")
+
+    with kvstore.open("data", backend, wal_dir="log") as store:
+        store.snapshot("copy", progress=go_away)
+    os.chdir(elsewhere / "A")
+    with kvstore.open_snapshot("copy") as snapshot:
+        go_away()
+        assert snapshot.get(b"k00000") is not None
+        assert bytes(snapshot.view(b"k00000") or b"") == b"a" * 300
+    os.chdir(elsewhere / "A")
+    os.mkdir("scratch")
+    assert kvstore.verify("data", deep=True, wal_dir="log", scratch_dir="scratch", progress=go_away).ok
+    os.chdir(elsewhere / "A")
+    following = backup.new_follower("data", "backup", options={"wal_dir": "log"}, work_dir="scratch")
+    go_away()
+    following.step()
+    following.close()
+    assert not os.listdir(elsewhere / "B")
+    assert not os.listdir(elsewhere / "A" / "scratch")
+    assert backup.restore(elsewhere / "A" / "backup", elsewhere / "new").revision == 101
 
 
 def test_a_link_on_the_way_may_be_turned(tmp_path: Path) -> None:
