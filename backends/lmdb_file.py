@@ -34,6 +34,8 @@ MAGIC = 0xBEEFC0DE
 FORMAT_VERSION = 1
 META_BYTES = 152
 FREE_LIST_BYTES_MAX = 2 << 20
+DEPTH_MAX = 32
+"""Levels of a tree that LMDB follows (``CURSOR_STACK``)."""
 FLAGS_OF_OTHERS = 0x76
 """Kinds of databases that this library never makes: if a plain one is expected, liblmdb's copy aborts on them."""
 _META = struct.Struct("=QHHIIIQQ48s48sQQ")
@@ -122,7 +124,7 @@ def verify_pages(path: Path, fd: int = -1) -> None:
                 problems = _Walk(file, os.fstat(file.fileno()).st_size).verify()
         except walker.VerifyError as error:
             problems = [str(error)]
-        except (struct.error, IndexError, RecursionError) as error:  # what the walk itself does not expect
+        except (struct.error, IndexError) as error:  # what the walk itself does not expect
             problems = [f"the pages cannot be walked: {error}"]
         if not problems:
             return
@@ -141,6 +143,12 @@ class _Walk(walker._Verifier):  # type: ignore[misc]  # the base has no stub
             return super()._bigdata(ctx, pgno, i, buf, doff, dsize, want_bytes)
         value = super()._bigdata(ctx, pgno, i, buf, doff, extent_bytes - self.hdrsz, want_bytes)
         return value[:dsize] if value else value
+
+    def _walk_page(self, ctx: Any, page: int, depth: int) -> None:
+        if depth > DEPTH_MAX:
+            self.err(f"{ctx['name']} DB: page {page} lies deeper than LMDB goes ({DEPTH_MAX})")
+        else:
+            super()._walk_page(ctx, page, depth)
 
     def load_metas(self) -> None:
         super().load_metas()

@@ -86,6 +86,11 @@ def run(arguments: Sequence[str]) -> int:
         return 130
 
 
+def _say(text: str) -> None:
+    """On stdout, whatever is in the name of a directory."""
+    sys.stdout.buffer.write(os.fsencode(text) + b"\n")
+
+
 def _promote(arguments: Sequence[str]) -> int:
     parser = _Parser(add_help=False)
     parser.add_argument("data_dir")
@@ -95,10 +100,8 @@ def _promote(arguments: Sequence[str]) -> int:
     if said.json:
         print(json.dumps({"data_dir": said.data_dir, "revision": revision}))
     else:
-        print(f"{said.data_dir} is a store of its own now, at revision {revision}")
-        print(
-            "what the source has written since is not in it, and the source, if it runs, still takes writes"
-        )
+        _say(f"{said.data_dir} is a store of its own now, at revision {revision}")
+        _say("what the source has written since is not in it, and the source, if it runs, still takes writes")
     return 0
 
 
@@ -143,7 +146,7 @@ def _once(said: argparse.Namespace, config: Config, how: dict[str, Any]) -> int:
     if said.json:
         print(json.dumps({"data_dir": config.data_dir, "revision": revision}))
     else:
-        print(f"{config.data_dir} has revision {revision} of {said.source}")
+        _say(f"{config.data_dir} has revision {revision} of {said.source}")
     return 0
 
 

@@ -73,6 +73,8 @@ WHOLE = frozenset({PutRequest, PutWithTTLRequest, DeleteRangeRequest, TxnRequest
 RETRY_SECONDS = 0.05
 NOTHING_WRITTEN = (DiskFull, NoDescriptor, StoreUnreachable)
 """The log's errors after which it is exactly as it was before the append."""
+NO_ROOM = (MemoryError, RecursionError)
+"""In memory, or on the stack: what was begun is finished later."""
 ENTRY_OVERHEAD_BYTES = 16
 """At least what a record adds for each entry."""
 
@@ -364,6 +366,8 @@ class Writer:
                     try:
                         self._plan(ticket)
                     except Exception as error:
+                        if self._decided is not None:
+                            raise  # half carried out, for lack of memory perhaps: whoever leads next finishes it
                         if not isinstance(error, KVStoreError) and on_main_thread():
                             raise  # perhaps from a signal handler: it belongs to this thread
                         self._settle([ticket], error)
@@ -467,7 +471,7 @@ class Writer:
             with self.planning:
                 life.stall(error)
             return error
-        if log.failure is None and (on_main_thread() or isinstance(error, MemoryError)):
+        if log.failure is None and (on_main_thread() or isinstance(error, NO_ROOM)):
             raise error  # another thread will finish it
         life.poison(log.failure or error)
         return life.failure
@@ -541,7 +545,7 @@ class Writer:
             while self._has_work() and self._lead.acquire(blocking=False):
                 try:
                     self._round()
-                except MemoryError as error:
+                except NO_ROOM as error:
                     logger.warning("a group of writes waits: %r", error)
                     time.sleep(RETRY_SECONDS)
                 except BaseException as error:  # not temporary

@@ -6,8 +6,9 @@ import errno
 import logging
 import os
 import resource
+import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,9 +20,11 @@ from kvstore import layout
 from kvstore.errors import KVStoreError, NoDescriptor, NoThread, Overloaded, StorePoisoned, StoreUnreachable
 from kvstore.files import OSDisk, is_disk_failure
 from kvstore.mvcc import checkpoint
+from kvstore.mvcc.plan import Planner
 from kvstore.upkeep import snapshots as keeper
 from kvstore.wal import Log, LogOptions
 from kvstore.wal import log as wal_log
+from kvstore.wal import writer as wal_writer
 from kvstore.wal.archive import archive_segment
 from tests.harness.watching import TIMEOUT_SECONDS, open_store
 
@@ -527,3 +530,86 @@ def test_segments_are_looked_for_under_the_lock_of_the_log(
             monkeypatch.setattr(Log, name, look)
         assert store.engine.snapshots.release()
         assert set(seen) == {("releasable", True), ("give_up", False)}
+
+
+# --- memory, and room on the stack, in a thread of the program ---------------------------------------
+
+
+def in_a_thread(call: Callable[[], object]) -> list[BaseException]:
+    """What the call raises in a thread of its own."""
+    raised: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            call()
+        except BaseException as error:
+            raised.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    return raised
+
+
+@pytest.mark.parametrize("backend", FILES)
+def test_a_write_half_carried_out_in_any_thread_reaches_the_log(
+    tmp_path: Path, backend: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise a checkpoint would bring the backend ahead of the log, and the store would never open again."""
+    with kvstore.open(tmp_path / "data", backend, background=False) as store:
+        lease = store.grant_lease(60).id
+        store.put(b"k", b"1", lease=lease)
+        original = Planner.carry_out
+
+        def fail_late(*arguments: Any) -> None:
+            original(*arguments)
+            raise MemoryError
+
+        with monkeypatch.context() as patched:
+            patched.setattr(Planner, "carry_out", fail_late)
+            (error,) = in_a_thread(lambda: store.revoke_lease(lease))
+            assert type(error) is MemoryError
+        store.put(b"after", b"2")
+        store.checkpoint()
+        revision = store.revision
+    with kvstore.open(tmp_path / "data", backend) as store:
+        assert (store.revision, store.leases()) == (revision, ())
+        assert [row.key for row in store.range(prefix=b"").kvs] == [b"after"]
+
+
+@pytest.mark.parametrize("failure", [MemoryError(), RecursionError()], ids=repr)
+def test_an_append_that_found_no_room_in_any_thread_is_made_later(
+    tmp_path: Path, failure: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only a write or sync that failed stops writes for good."""
+    with kvstore.open(tmp_path / "data", background=False) as store:
+        store.put(b"a", b"1")
+        with monkeypatch.context() as patched:
+
+            def fail(*_: object) -> None:
+                raise failure
+
+            patched.setattr(wal_writer.SegmentWriter, "write", fail)
+            assert in_a_thread(lambda: store.put(b"b", b"2")) == [failure]
+        store.put(b"c", b"3")
+        assert store.count(prefix=b"") == 3
+    with kvstore.open(tmp_path / "data") as store:
+        assert store.count(prefix=b"") == 3
+
+
+@pytest.mark.parametrize("backend", FILES)
+def test_a_snapshot_opened_on_a_full_stack_is_not_damaged(tmp_path: Path, backend: str) -> None:
+    """However little room there is: it opens, or Python's own error says why not."""
+    with kvstore.open(tmp_path / "data", backend) as store:
+        store.put(b"k", b"v")
+        store.snapshot(tmp_path / "copy")
+
+    def open_below(frames: int) -> None:
+        if frames:
+            open_below(frames - 1)
+        else:
+            kvstore.open_snapshot(tmp_path / "copy").close()
+
+    failures = [in_a_thread(lambda: open_below(sys.getrecursionlimit() - left)) for left in range(10, 120)]
+    assert {type(error) for raised in failures for error in raised} <= {RecursionError}
+    assert failures[-1] == []
