@@ -191,6 +191,8 @@ class SQLiteWriteTx(SQLiteReadTx):
     __slots__ = ()
 
     def _begin(self) -> None:
+        if self._open_cursor().connection.in_transaction:
+            self._run("ROLLBACK")  # of a batch that could not even end, for lack of memory
         try:
             self._run("BEGIN IMMEDIATE")
         except StoreLocked as locked:

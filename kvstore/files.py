@@ -25,7 +25,7 @@ import posix
 import stat
 import weakref
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Protocol
 
 from kvstore.errors import DiskFailed, DiskFull, KVStoreError, NoDescriptor, StoreUnreachable
@@ -306,6 +306,13 @@ def forget_cached(fd: int) -> None:
     """Have the page cache let go of a file, where the system can be asked to: the next read is from the disk."""
     if hasattr(os, "posix_fadvise"):
         os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def check_descriptors(count: int) -> None:
+    """Raise ``NoDescriptor`` unless so many files can be opened now: before work that must not stop half way."""
+    with disk_full_is_typed(), ExitStack() as opened:
+        for _ in range(count):
+            opened.callback(os.close, os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
 
 
 def read_ahead(fd: int) -> None:

@@ -44,6 +44,8 @@ class Checkpointer:
         """A checkpoint starts at once when this many changes are in the active generation."""
         self.obstacle: BaseException | None = None
         """Why the last checkpoint failed, if it did."""
+        self._begun: Generation | None = None
+        """What may be in the backend already, though nobody has seen its commit end."""
 
     @property
     def overloaded(self) -> bool:
@@ -64,6 +66,7 @@ class Checkpointer:
             self._write(generation)
             with self._writer.still():
                 state.committed(generation)
+            self._begun = None
             self._room.measure()
             if state.head_compacted > state.compact_finished:
                 core.upkeep_wanted.ring()
@@ -98,7 +101,8 @@ class Checkpointer:
                 pace(hurry=len(core.state.active.changes) > self.batch_limit)
 
         try:
-            if self.obstacle is None or not self._is_written(generation):
+            if self._begun is not generation or not self._is_written(generation):
+                self._begun = generation
                 with core.timed(COMMIT):
                     checkpoint.write_generation(core.backend, generation, core.clock.now_ms(), pause)
         except BaseException as failure:
@@ -113,7 +117,7 @@ class Checkpointer:
             self._core.life.poison(failure)
 
     def _is_written(self, generation: Generation) -> bool:
-        """Whether a failed attempt failed only after its commit. Written twice, rows would end themselves."""
+        """Whether an earlier attempt failed only after its commit. Written twice, rows would end themselves."""
         with self._core.backend.read() as tx:
             return Marks.read(tx).applied_index >= generation.last_index
 

@@ -50,6 +50,8 @@ from kvstore.write.writer import Writer
 logger = logging.getLogger("kvstore")
 
 FREED_BYTES = 4 << 20
+DESCRIPTORS = 16
+"""That there must be before the files are exchanged, which takes half as many."""
 BATCH_BYTES = 256 << 10
 """The size of one commit into the new file: its sync delays the syncs of a put or two, and no longer than that."""
 
@@ -139,6 +141,7 @@ class Defragmenter:
         core, disk, directory = self._core, self._core.disk, self._core.directory
         old = core.backend
         try:
+            files.check_descriptors(DESCRIPTORS)
             helpers = old.settle()
             size_bytes = directory.db.stat().st_size
             old_file = disk.open(directory.db)

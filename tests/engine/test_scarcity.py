@@ -21,6 +21,7 @@ from kvstore.errors import KVStoreError, NoDescriptor, NoThread, Overloaded, Sto
 from kvstore.files import OSDisk, is_disk_failure
 from kvstore.mvcc import checkpoint
 from kvstore.mvcc.plan import Planner
+from kvstore.mvcc.state import State
 from kvstore.upkeep import snapshots as keeper
 from kvstore.wal import Log, LogOptions
 from kvstore.wal import log as wal_log
@@ -270,12 +271,12 @@ def test_what_the_system_has_too_little_of_is_no_failure_of_the_disk(number: int
 
 
 @contextmanager
-def no_descriptors() -> Iterator[None]:
-    """As when the application has leaked all that it may have."""
+def no_descriptors(but: int = 0) -> Iterator[None]:
+    """As when the application has leaked all that it may have, or all but some."""
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     free = os.open("/dev/null", os.O_RDONLY)
     os.close(free)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (free, limits[1]))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free + but, limits[1]))
     held = []
     try:
         while True:
@@ -283,6 +284,9 @@ def no_descriptors() -> Iterator[None]:
                 held.append(os.open("/dev/null", os.O_RDONLY))
             except OSError:
                 break
+        for descriptor in held[:but]:
+            os.close(descriptor)
+        del held[:but]
         yield
     finally:
         for descriptor in held:
@@ -597,10 +601,9 @@ def test_an_append_that_found_no_room_in_any_thread_is_made_later(
         assert store.count(prefix=b"") == 3
 
 
-@pytest.mark.parametrize("backend", FILES)
-def test_a_snapshot_opened_on_a_full_stack_is_not_damaged(tmp_path: Path, backend: str) -> None:
+def test_a_snapshot_opened_on_a_full_stack_is_not_damaged(tmp_path: Path) -> None:
     """However little room there is: it opens, or Python's own error says why not."""
-    with kvstore.open(tmp_path / "data", backend) as store:
+    with kvstore.open(tmp_path / "data", "lmdb") as store:
         store.put(b"k", b"v")
         store.snapshot(tmp_path / "copy")
 
@@ -613,3 +616,45 @@ def test_a_snapshot_opened_on_a_full_stack_is_not_damaged(tmp_path: Path, backen
     failures = [in_a_thread(lambda: open_below(sys.getrecursionlimit() - left)) for left in range(10, 120)]
     assert {type(error) for raised in failures for error in raised} <= {RecursionError}
     assert failures[-1] == []
+
+
+@pytest.mark.parametrize("backend", FILES)
+def test_a_checkpoint_that_stops_behind_its_commit_in_any_thread_is_not_made_twice(
+    tmp_path: Path, backend: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where it ends between the commit and the moment that the memory is given up."""
+    with kvstore.open(tmp_path / "data", backend, background=False) as store:
+        for value in (b"1", b"2"):
+            store.put(b"k", value)
+            store.checkpoint()
+        store.put(b"k", b"3")
+        with monkeypatch.context() as patched:
+
+            def fail(*_: object) -> None:
+                raise MemoryError
+
+            patched.setattr(State, "committed", fail)
+            (error,) = in_a_thread(store.checkpoint)
+            assert type(error) is MemoryError
+        assert store.checkpoint()
+        assert [version.value for version in store.history(b"k")] == [b"1", b"2", b"3"]
+    assert kvstore.verify(tmp_path / "data", deep=True).ok
+
+
+@pytest.mark.parametrize("free", [0, 4, 8])
+@pytest.mark.parametrize("backend", FILES)
+def test_a_defragmentation_that_runs_out_of_descriptors_is_made_later(
+    tmp_path: Path, backend: str, free: int
+) -> None:
+    """It is given up before the files are exchanged, and poisons nothing."""
+    with kvstore.open(tmp_path / "data", backend) as store:
+        store.put(b"k", b"v")
+        store.defragment()
+        with no_descriptors(but=free):
+            try:
+                store.defragment()
+            except NoDescriptor:
+                pass
+        store.put(b"after", b"v")
+        store.defragment()
+        assert store.health().healthy
