@@ -409,15 +409,16 @@ class LocalEngine(Reads):
                     self._finish_writing()
             finally:
                 life.move(Phase.CLOSED)
-                self.writer.stop()
-                self._close_watches()
-                with (
-                    core.checkpointing,
-                    ExitStack() as files,
-                ):  # if one of them fails, the others are still closed
-                    files.callback(core.lock.release)
-                    files.callback(core.backend.close)
-                    files.callback(core.log.close)
+                with ExitStack() as rest:  # from the last to the first, also if one of them fails
+                    rest.callback(core.lock.release)
+                    rest.callback(self._close_files)
+                    rest.callback(self._close_watches)
+                    rest.callback(self.writer.stop)
+
+    def _close_files(self) -> None:
+        with self.core.checkpointing, ExitStack() as files:
+            files.callback(self.core.backend.close)
+            files.callback(self.core.log.close)
 
     def _finish_writing(self) -> None:
         core = self.core

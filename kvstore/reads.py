@@ -14,6 +14,7 @@ import os
 import threading
 import weakref
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
@@ -349,10 +350,11 @@ class Reads:
         with self._closing:
             if self.life.read_refusal is None:
                 self.life.move(Phase.CLOSED)
-                self._stop_moving()
-                self._close_watches()
-                self.backend.close()
-                self._release()
+                with ExitStack() as rest:  # from the last to the first, also if one of them fails
+                    rest.callback(self._release)
+                    rest.callback(self.backend.close)
+                    rest.callback(self._close_watches)
+                    rest.callback(self._stop_moving)
 
     def _release(self) -> None:
         """Let go of what was held besides."""

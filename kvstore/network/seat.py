@@ -180,7 +180,9 @@ class Seat:
             self._open()
         except (KVStoreError, OSError) as error:
             self._leave()
-            self.error = error if isinstance(error, KVStoreError) else OpenError(str(error), self.directory.root)
+            self.error = (
+                error if isinstance(error, KVStoreError) else OpenError(str(error), self.directory.root)
+            )
             self.error.__cause__ = error.__cause__
             if not isinstance(error, StoreLocked):
                 logger.warning("%s cannot be served: %s", self.directory.root, error)

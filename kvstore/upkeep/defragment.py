@@ -103,6 +103,7 @@ class Defragmenter:
                     f"defragmenting takes about {found.needed_bytes} bytes for a while; "
                     f"{core.directory.snap} has room for {found.free_bytes}"
                 )
+            files.check_descriptors(DESCRIPTORS)
             self._copy(core.directory.db_temp, progress)
             self._swap()
             after = core.backend.size_bytes()

@@ -9,7 +9,7 @@ import resource
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +19,17 @@ import kvstore
 from kvstore import layout
 from kvstore.errors import KVStoreError, NoDescriptor, NoThread, Overloaded, StorePoisoned, StoreUnreachable
 from kvstore.files import OSDisk, is_disk_failure
+from kvstore.life import Life
 from kvstore.mvcc import checkpoint
 from kvstore.mvcc.plan import Planner
 from kvstore.mvcc.state import State
 from kvstore.upkeep import snapshots as keeper
+from kvstore.upkeep.checkpointing import Checkpointer
 from kvstore.wal import Log, LogOptions
 from kvstore.wal import log as wal_log
 from kvstore.wal import writer as wal_writer
 from kvstore.wal.archive import archive_segment
+from kvstore.write.writer import Writer
 from tests.harness.watching import TIMEOUT_SECONDS, open_store
 
 BACKENDS = ("lmdb", "sqlite", "memory")
@@ -658,3 +661,27 @@ def test_a_defragmentation_that_runs_out_of_descriptors_is_made_later(
         store.put(b"after", b"v")
         store.defragment()
         assert store.health().healthy
+
+
+@pytest.mark.parametrize("step", ["Writer.stop", "Checkpointer.run", "Log.close", "Life.move"])
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_store_that_is_closed_without_memory_gives_its_lock_back(
+    tmp_path: Path, backend: str, step: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whichever step of closing fails: the others are done, and what was acknowledged is there."""
+    store = kvstore.open(tmp_path / "data", backend, background=False)
+    store.put(b"k", b"v")
+    kind, name = step.split(".")
+    with monkeypatch.context() as patched:
+
+        def fail(*_: object) -> None:
+            raise MemoryError
+
+        patched.setattr(
+            {"Writer": Writer, "Checkpointer": Checkpointer, "Log": Log, "Life": Life}[kind], name, fail
+        )
+        with suppress(MemoryError):
+            store.close()
+    store.close()
+    with kvstore.open(tmp_path / "data", backend) as again:
+        assert again.get(b"k") is not None
