@@ -388,17 +388,17 @@ class FolderLock:
     def acquire(self, *, wait: bool = False) -> bool:
         """Take the lock if it is free, or ``wait`` for it. Returns whether it was taken."""
         with disk_full_is_typed():
-            fd = os.open(self._path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            self._fd = os.open(self._path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except OSError as error:
-            if error.errno not in _NO_LOCKS_ON_FOLDERS:
-                os.close(fd)
-                if isinstance(error, BlockingIOError):
-                    return False
-                raise
-        self._fd = fd
-        _locks.add(self)
+            _locks.add(self)
+            fcntl.flock(self._fd, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BaseException as error:
+            if isinstance(error, OSError) and error.errno in _NO_LOCKS_ON_FOLDERS:
+                return True
+            self.release()
+            if isinstance(error, BlockingIOError):
+                return False
+            raise
         return True
 
     def let_go(self) -> None:
@@ -431,16 +431,15 @@ class FileLock:
 
     def acquire(self, holder: bytes) -> bytes | None:
         """Take the lock and write ``holder`` into the file; else return the holder's text (empty: unknown)."""
-        if not self._folder.acquire():
-            return self.read()
         try:
-            fd = self._locked()
-            if fd < 0:
+            if not self._folder.acquire():
+                return self.read()
+            self._fd = self._locked()
+            if self._fd < 0:
                 self._folder.release()
                 return self.read()
-            self._fd = fd
             _locks.add(self)
-            self.before = os.pread(fd, self.HOLDER_BYTES, 0)
+            self.before = os.pread(self._fd, self.HOLDER_BYTES, 0)
             hand_over(self._path)
             self.write(holder)
         except BaseException:

@@ -115,10 +115,10 @@ def _open_engine(
     make_directories(directory, disk)
     disk = measured(HeldDisk(disk, directory), options)
     lock = StoreLock(directory)
-    lock.acquire()
     opened = ExitStack()  # if one of them fails to close, the others are still closed
     opened.callback(lock.release)
     try:
+        lock.acquire()
         for path in (*layout.temporaries(directory.snap), *layout.temporaries(directory.wal)):
             disk.remove(path)
         has_backend = directory.db.exists()

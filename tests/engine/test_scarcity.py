@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import logging
 import os
 import resource
@@ -10,6 +11,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +20,12 @@ import pytest
 import kvstore
 from kvstore import layout
 from kvstore.errors import KVStoreError, NoDescriptor, NoThread, Overloaded, StorePoisoned, StoreUnreachable
-from kvstore.files import OSDisk, is_disk_failure
+from kvstore.files import FileLock, OSDisk, is_disk_failure
 from kvstore.life import Life
 from kvstore.mvcc import checkpoint
 from kvstore.mvcc.plan import Planner
 from kvstore.mvcc.state import State
+from kvstore.store_lock import Said
 from kvstore.upkeep import snapshots as keeper
 from kvstore.upkeep.checkpointing import Checkpointer
 from kvstore.wal import Log, LogOptions
@@ -616,7 +619,7 @@ def test_a_snapshot_opened_on_a_full_stack_is_not_damaged(tmp_path: Path) -> Non
         else:
             kvstore.open_snapshot(tmp_path / "copy").close()
 
-    failures = [in_a_thread(lambda: open_below(sys.getrecursionlimit() - left)) for left in range(10, 120)]
+    failures = [in_a_thread(partial(open_below, sys.getrecursionlimit() - left)) for left in range(10, 120)]
     assert {type(error) for raised in failures for error in raised} <= {RecursionError}
     assert failures[-1] == []
 
@@ -685,3 +688,23 @@ def test_a_store_that_is_closed_without_memory_gives_its_lock_back(
     store.close()
     with kvstore.open(tmp_path / "data", backend) as again:
         assert again.get(b"k") is not None
+
+
+@pytest.mark.parametrize(
+    "step", [(Said, "by"), (layout, "temporaries"), (FileLock, "write"), (fcntl, "flock")]
+)
+def test_an_opening_without_memory_gives_its_lock_back(
+    tmp_path: Path, step: tuple[Any, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whichever step fails, as soon as there is something to give back."""
+    kvstore.open(tmp_path / "data").close()
+    with monkeypatch.context() as patched:
+
+        def fail(*_: object) -> None:
+            raise MemoryError
+
+        patched.setattr(*step, fail)
+        with pytest.raises(MemoryError):
+            kvstore.open(tmp_path / "data")
+    with kvstore.open(tmp_path / "data") as store:
+        store.put(b"k", b"v")
