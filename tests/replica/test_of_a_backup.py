@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from kvstore.tools.replica import run
 
 import kvstore
 from kvstore import backup, replica
@@ -253,3 +255,17 @@ def test_a_backup_of_a_copy_that_was_made_anew_is_followed(scratch: Path) -> Non
                 assert rows(made.store) == rows(store)
         made_again = backup.restore(place, scratch / "restored")
         assert made_again.revision == store.revision
+
+
+def test_a_promotion_is_told_of_a_directory_of_any_name(
+    scratch: Path, capsysbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    """What the command line says has the bytes of the name, which need not be UTF-8."""
+    (scratch / os.fsdecode(b"caf\xe9")).mkdir()
+    pair = Pair(scratch / os.fsdecode(b"caf\xe9"))
+    pair.write()
+    with pair.replica() as made:
+        made.catch_up()
+    pair.close()
+    assert run(["promote", str(pair.path)]) == 0
+    assert capsysbinary.readouterr().out.startswith(os.fsencode(pair.path))
