@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 from kvstore import _platform as _platform
 from kvstore._version import __version__ as __version__
-from kvstore.shelter import Sheltered
+from kvstore.shelter import Sheltered, import_sheltered
 
 if TYPE_CHECKING:  # what is loaded on first use
     from kvstore import metrics as metrics
@@ -626,5 +626,6 @@ if not TYPE_CHECKING:  # a type checker sees the imports above, and that there i
             return import_module(f"kvstore.{name}")
         if name not in _LATER:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        import_sheltered(_LATER[name])
         found = globals()[name] = getattr(import_module(_LATER[name]), name)
         return found

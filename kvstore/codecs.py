@@ -53,6 +53,8 @@ def decoded(codec: Codec[T], data: bytes, key: bytes, what: str) -> T:
     """The value of what is stored under ``key``, or of a part of it. Raises ``UndecodableValue``."""
     try:
         return codec.decode(data)
+    except MemoryError:  # which says nothing of the value
+        raise
     except Exception as error:
         raise UndecodableValue(key, f"its {what} {data!r:.80} cannot be decoded: {error}") from error
 

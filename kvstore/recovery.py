@@ -141,7 +141,11 @@ def _open_engine(
     except BaseException:
         opened.close()
         raise
-    engine.start()
+    try:
+        engine.start()
+    except BaseException:
+        engine.close()
+        raise
     return engine
 
 

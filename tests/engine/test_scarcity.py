@@ -28,6 +28,7 @@ from kvstore.mvcc.state import State
 from kvstore.store_lock import Said
 from kvstore.upkeep import snapshots as keeper
 from kvstore.upkeep.checkpointing import Checkpointer
+from kvstore.upkeep.leasing import Leasing
 from kvstore.wal import Log, LogOptions
 from kvstore.wal import log as wal_log
 from kvstore.wal import writer as wal_writer
@@ -691,7 +692,8 @@ def test_a_store_that_is_closed_without_memory_gives_its_lock_back(
 
 
 @pytest.mark.parametrize(
-    "step", [(Said, "by"), (layout, "temporaries"), (FileLock, "write"), (fcntl, "flock")]
+    "step",
+    [(Said, "by"), (layout, "temporaries"), (FileLock, "write"), (fcntl, "flock"), (Leasing, "expire")],
 )
 def test_an_opening_without_memory_gives_its_lock_back(
     tmp_path: Path, step: tuple[Any, str], monkeypatch: pytest.MonkeyPatch

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import subprocess
 import sys
 import threading
 import weakref
@@ -109,3 +110,27 @@ def test_a_forgotten_store_is_collected_at_once(tmp_path: Path) -> None:
     finally:
         gc.enable()
         engine.close()
+
+
+LOADED = """
+import sys, threading
+import kvstore
+
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name.startswith("kvstore."):
+            assert threading.current_thread() is not threading.main_thread(), name
+
+sys.meta_path.insert(0, Finder())
+kvstore.put, kvstore.Store, kvstore.MapView, kvstore.NotAStore
+from kvstore import AsyncStore, version
+print("done")
+"""
+
+
+def test_a_name_is_loaded_where_no_signal_reaches() -> None:
+    """An import that is interrupted may leave Python's import lock taken, for all threads and for good."""
+    done = subprocess.run(
+        [sys.executable, "-c", LOADED], capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.stdout == "done\n", done.stderr

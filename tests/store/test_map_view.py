@@ -143,6 +143,12 @@ def test_what_a_codec_cannot_take_or_read_names_itself(store: Store) -> None:
     with pytest.raises(kvstore.UndecodableValue, match="b't/k'") as refused:
         print(texts["k"])
     assert refused.value.key == b"t/k" and isinstance(refused.value, ValueError)
+
+    def no_memory(_: bytes) -> str:
+        raise MemoryError
+
+    with pytest.raises(MemoryError):  # which says nothing of the value
+        print(MapView(store, "t/", values=Codec(str.encode, no_memory))["k"])
     with pytest.raises(BadArgument, match=r"b'n/k' is no number: b'x'"):
         numbers.incr("k")
     store.put(b"b/\xff", b"raw")
