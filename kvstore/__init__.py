@@ -565,6 +565,7 @@ def doctor(
     data_dir: str | os.PathLike[str], *, backend: str | None = None, **options: Unpack[OpenOptions]
 ) -> list[Fact]:
     """Facts about a store's environment, with advice: versions, file system, sync speed, free space, clocks."""
+    import_sheltered("kvstore.observe.doctor")
     from kvstore.arguments import check_path
     from kvstore.observe.doctor import diagnose
     from kvstore.options import Options

@@ -21,7 +21,7 @@ from typing import Protocol
 from kvstore import layout
 from kvstore.backend import Backend, check_closed, recognize_backend
 from kvstore.directory import check_format, hold_still
-from kvstore.errors import Corruption, KVStoreError, NotAStore, RequestError, StoreLocked, TooNew
+from kvstore.errors import Corruption, DiskFailed, KVStoreError, NotAStore, RequestError, StoreLocked, TooNew
 from kvstore.files import Disk, OSDisk, disk_full_is_typed
 from kvstore.layout import DataDir
 from kvstore.model import Alarm, LeaseTimeToLiveResponse
@@ -155,6 +155,8 @@ def _backend(directory: DataDir, options: Options, holder: StoreLocked | None) -
         yield complaints.version(str(error))
     except (Corruption, WireError) as error:
         yield Fact("content", "damaged", Level.WARNING, f"{error}; see kvstore verify")
+    except DiskFailed as error:
+        yield Fact("content", "out of reach", Level.WARNING, str(error))
     finally:
         backend.close()
 

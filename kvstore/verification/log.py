@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kvstore import layout
-from kvstore.errors import Corruption, KVStoreError
+from kvstore.errors import Corruption, DiskFailed, KVStoreError
 from kvstore.mvcc import effects
 from kvstore.verification.report import LOG, Collector
 from kvstore.wal.reader import SegmentReader
@@ -68,6 +68,8 @@ def _read(wal_dir: Path, segments: list[layout.NumberedFile], found: Collector, 
             else (f"{damage.reason}; the last good entry is {replay.last_index}")
         )
         found.add(LOG, reason, path=damage.path or wal_dir, offset=damage.offset)
+    except DiskFailed:
+        raise  # what could not be read may be sound
     except KVStoreError as error:
         is_sound = False
         found.add_error(LOG, error, wal_dir)

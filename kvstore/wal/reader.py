@@ -16,7 +16,8 @@ from types import TracebackType
 
 from kvstore import wire
 from kvstore.checksum import crc32c
-from kvstore.errors import Corruption, NotAStore, TooNew
+from kvstore.errors import Corruption, DiskFailed, NotAStore, TooNew
+from kvstore.files import DISK_FAILURES
 from kvstore.wal import format as fmt
 
 WINDOW_BYTES = 1 << 20
@@ -55,6 +56,10 @@ class _Window:
         try:
             return os.pread(self._fd, size, offset)
         except OSError as error:
+            if error.errno in DISK_FAILURES:  # which says nothing of what is written there
+                raise DiskFailed(
+                    f"{self.path} at byte {offset}: {error.strerror}", error.errno or errno.EIO
+                ) from error
             raise Corruption(f"cannot be read: {error.strerror}", self.path, offset) from error
 
     def measure(self) -> int:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import random
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -37,7 +40,10 @@ from kvstore.mvcc.schema import (
     revision_key,
     split_history_key,
 )
+from kvstore.testing.recording_disk import UnsyncedDisk
 from kvstore.verification import Report, verify
+from kvstore.wal import reader
+from kvstore.wal.inspect import repair
 from tests.verification.stores import (
     COMPACTED,
     alter,
@@ -400,6 +406,30 @@ def test_damage_of_the_log_is_found_with_its_place(directory: Path, backend: str
     finding = verify(directory).findings[0]
     assert (finding.area, finding.path) == ("log", str(path)) and 0 < finding.offset <= 300
     assert "last good entry" in finding.problem
+
+
+@both
+def test_a_disk_that_does_not_read_the_log_is_no_damage(
+    directory: Path, backend: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Opening, verifying and repairing say that the disk has failed; repairing cuts nothing off."""
+    held = contents(directory)
+
+    def fail(*_: object) -> bytes:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with monkeypatch.context() as failing:
+        failing.setattr(reader, "os", SimpleNamespace(**{**vars(os), "pread": fail}))
+        for look in (
+            lambda: verify(directory),
+            lambda: open_store(directory, backend),
+            lambda: repair(UnsyncedDisk(), directory / "wal"),
+        ):
+            with pytest.raises(kvstore.DiskFailed, match=r"\.wal at byte"):
+                look()
+        assert any("the disk has failed" in fact.advice for fact in kvstore.doctor(directory))
+    assert contents(directory) == held
+    assert verify(directory).ok
 
 
 @both
