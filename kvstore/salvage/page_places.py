@@ -18,6 +18,8 @@ WINDOW_BYTES = 64 << 10
 WINDOWS = 256
 AGREEING_PAGES = 2
 """So many at least: one page agrees with itself."""
+LOST_BYTES_MAX = 64 << 30
+"""No file has lost more of its beginning: what says so only looks like a page."""
 
 
 def spread(count: int, most: int) -> range:
@@ -38,6 +40,7 @@ def find_pages(data: bytes | mmap, header: re.Pattern[bytes], sizes: Iterable[in
             if match.start() >= at + WINDOW_BYTES:
                 break
             number = int.from_bytes(match[1], "little")
-            votes.update((size, match.start() - number * size) for size in sizes)
+            places = ((size, match.start() - number * size) for size in sizes)
+            votes.update(place for place in places if place[1] >= -LOST_BYTES_MAX)
     place, agreeing = max(votes.items(), key=lambda item: item[1], default=((0, 0), 0))
     return place if agreeing >= AGREEING_PAGES else None

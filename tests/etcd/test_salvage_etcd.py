@@ -9,6 +9,8 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+from kvstore.migrations.etcd.bbolt_loose import LooseFile
+from kvstore.migrations.etcd.bbolt_page import HEADER, LEAF
 from kvstore.migrations.etcd.etcd_file import EtcdFile
 from kvstore.migrations.etcd.salvage import read_database
 
@@ -196,6 +198,16 @@ def test_a_snapshot_that_has_lost_its_beginning_is_known_by_its_pages(
         ]
         assert len({fact.place for fact in evidence.facts}) >= len(leaves) > 0
         assert any("lost its beginning" in line for line in evidence.unread)
+
+
+def test_a_file_has_not_lost_more_than_files_can_have(tmp_path: Path) -> None:
+    """Two pages that agree on a place far below its beginning only look like pages: there is no room for such a file."""
+    path = tmp_path / "hostile.db"
+    pages = [HEADER.pack((1 << 39) + number, LEAF, 0, 0).ljust(PAGE, b"\0") for number in range(4)]
+    path.write_bytes(b"".join(pages))
+    with LooseFile(path) as file:
+        assert file.pages == 4
+        assert file.first_page == 0
 
 
 def test_what_stands_before_a_snapshot_is_passed_over(tmp_path: Path) -> None:
