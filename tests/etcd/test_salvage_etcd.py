@@ -201,7 +201,7 @@ def test_a_snapshot_that_has_lost_its_beginning_is_known_by_its_pages(
 
 
 def test_a_file_has_not_lost_more_than_files_can_have(tmp_path: Path) -> None:
-    """Two pages that agree on a place far below its beginning only look like pages: there is no room for such a file."""
+    """Two pages that agree on a place far below its beginning only look like pages."""
     path = tmp_path / "hostile.db"
     pages = [HEADER.pack((1 << 39) + number, LEAF, 0, 0).ljust(PAGE, b"\0") for number in range(4)]
     path.write_bytes(b"".join(pages))
