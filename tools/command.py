@@ -161,7 +161,11 @@ class Settings:
 
     def open_to_read(self) -> Engine:
         """What answers requests that only read: a store's face takes a while to load."""
-        return engine_of(self._connect()) if self.url else self._open_here(read_only=True)
+        if not self.url:
+            return self._open_here(read_only=True)
+        from kvstore.served import find_network
+
+        return find_network().connect(self.url, **self.client_options())
 
     def _open_here(self, **changes: Any) -> OpenedEngine:
         from kvstore.recovery import open_engine
