@@ -228,10 +228,7 @@ class Options:
             raise BadOption(f"clock must be a function that returns seconds, not {self.clock!r:.80}")
         if len(self.name.encode(errors="surrogateescape")) > NAME_BYTES_MAX:
             raise BadOption(f"name must have at most {NAME_BYTES_MAX} bytes, not {self.name!r:.80}")
-        for name in (
-            "wal_dir",
-            "archive_dir",
-        ):  # a store that is opened again later is opened in the same place
+        for name in ("wal_dir", "archive_dir"):  # who opens the store again later finds the same places
             if folder := getattr(self, name):
                 object.__setattr__(self, name, os.path.abspath(folder))
 

@@ -124,10 +124,8 @@ def _sqlite_places(data: bytes) -> tuple[int, int]:
 def _is_sqlite(data: bytes, at: int) -> bool:
     """Whether a page with rows may begin there."""
     header = _SQLITE_KINDS.get(data[at]) if at + 7 <= len(data) else None
-    cells, content = (
-        int.from_bytes(data[at + 3 : at + 5], "big"),
-        int.from_bytes(data[at + 5 : at + 7], "big"),
-    )
+    cells = int.from_bytes(data[at + 3 : at + 5], "big")
+    content = int.from_bytes(data[at + 5 : at + 7], "big")
     return header is not None and bool(cells) and header + 2 * cells <= content <= _SQLITE_PAGE_BYTES
 
 
