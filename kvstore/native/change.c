@@ -275,8 +275,9 @@ static PyObject *lone_put_of(ARGUMENTS) {
     if (at == end || *at != 0x08 || (at = take_varint(at + 1, end, &main)) == NULL) return ASK_PYTHON;
     if (at == end || *at != 0x12 || (at = take_varint(at + 1, end, &length)) == NULL) return ASK_PYTHON;
     if (length != (uint64_t)(end - at) || !parse_row(at, end - at, &row) || !row.key_bytes || row.sub) return ASK_PYTHON;
-    return Py_BuildValue("(KLy#y#)", (unsigned long long)main, (long long)row.mod_revision, (const char *)row.key,
-                         row.key_bytes, (const char *)at, (Py_ssize_t)length);
+    return Py_BuildValue("(KLNN)", (unsigned long long)main, (long long)row.mod_revision,
+                         PyBytes_FromStringAndSize((const char *)row.key, row.key_bytes),
+                         PyBytes_FromStringAndSize((const char *)at, (Py_ssize_t)length));
 }
 
 /* --- a checkpoint (checkpoint.py) --- */

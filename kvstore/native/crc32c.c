@@ -94,12 +94,11 @@ uint32_t crc32c(uint32_t value, const uint8_t *at, size_t size) {
 
 PyObject *crc32c_with(PyObject *Py_UNUSED(module), PyObject *arguments) {
     const char *name;
-    const uint8_t *data;
-    Py_ssize_t size;
+    PyObject *data;
     unsigned int value;
     way found;
-    if (!PyArg_ParseTuple(arguments, "sy#I", &name, &data, &size, &value)) return NULL;
+    if (!PyArg_ParseTuple(arguments, "sSI", &name, &data, &value)) return NULL;
     found = strcmp(name, "table") == 0 ? by_table : strcmp(name, "chosen") == 0 ? crc32c : NULL;
     if (found == NULL) return PyErr_Format(PyExc_LookupError, "there is no way %s", name);
-    return PyLong_FromUnsignedLong(found(value, data, (size_t)size));
+    return PyLong_FromUnsignedLong(found(value, bytes_of(data), (size_t)PyBytes_GET_SIZE(data)));
 }

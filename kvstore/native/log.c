@@ -123,7 +123,8 @@ static PyObject *encode_lone(ARGUMENTS) {
     begin = room + HEAD_BYTES_MAX;
     crc = crc32c((uint32_t)place.chain, begin, (size_t)(at - begin));
     begin = frame_around(begin, (size_t)(at - begin), &place, crc, &end);
-    made = Py_BuildValue("(y#k)", (const char *)begin, (Py_ssize_t)(end - begin), (unsigned long)crc);
+    made = Py_BuildValue("(Nk)", PyBytes_FromStringAndSize((const char *)begin, (Py_ssize_t)(end - begin)),
+                         (unsigned long)crc);
     if (room != small) PyMem_Free(room);
     return made;
 }
@@ -214,9 +215,9 @@ static PyObject *frame_fields(ARGUMENTS) {
         return ASK_PYTHON;
     begin = bytes_of(arguments[0]) + at;
     if (!parse_frame(begin, begin + size, offset, (uint32_t)seed, &frame)) return ASK_PYTHON;
-    return Py_BuildValue("(OOKKKy#)", arguments[2], arguments[3], (unsigned long long)frame.kind,
-                         (unsigned long long)frame.crc, (unsigned long long)frame.synced, (const char *)frame.data,
-                         (Py_ssize_t)frame.data_bytes);
+    return Py_BuildValue("(OOKKKN)", arguments[2], arguments[3], (unsigned long long)frame.kind,
+                         (unsigned long long)frame.crc, (unsigned long long)frame.synced,
+                         PyBytes_FromStringAndSize((const char *)frame.data, (Py_ssize_t)frame.data_bytes));
 }
 
 /* Append the entries in [at, end) to a list. False, perhaps with an exception, if there is something else there. */

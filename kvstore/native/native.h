@@ -12,7 +12,8 @@
 #ifndef KVSTORE_NATIVE_H
 #define KVSTORE_NATIVE_H
 
-#define PY_SSIZE_T_CLEAN
+/* No format of Py_BuildValue or PyArg_ParseTuple has a "#": built with the headers of Python 3.13, which is then said
+   to fit every version from 3.11 on, those fail before 3.13. */
 #include <Python.h>
 #include <stdint.h>
 #include <string.h>

@@ -137,8 +137,9 @@ static PyObject *split_row(ARGUMENTS) {
                              ? ASK_PYTHON
                              : Py_BuildValue("(iO)", 0, arguments[0]);
     bytes = arguments[0];
-    return Py_BuildValue("(Ly#)", (long long)row.sub, PyBytes_AS_STRING(bytes) + prefix_bytes(&row),
-                         PyBytes_GET_SIZE(bytes) - prefix_bytes(&row));
+    return Py_BuildValue("(LN)", (long long)row.sub,
+                         PyBytes_FromStringAndSize(PyBytes_AS_STRING(bytes) + prefix_bytes(&row),
+                                                   PyBytes_GET_SIZE(bytes) - prefix_bytes(&row)));
 }
 
 static PyObject *decode_row(ARGUMENTS) {

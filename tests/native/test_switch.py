@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 import kvstore
 from kvstore import implementation
 from kvstore.observe.doctor import diagnose
+from tests import PROJECT
 from tests.native.both import module, needs_native
 
 TELL = "import kvstore; print(kvstore.__impl__, type(kvstore.KeyValue.from_row).__name__)"
@@ -72,3 +74,11 @@ def test_c_is_what_pytest_runs_where_it_is_built_and_nothing_is_said() -> None:
     if os.environ.get(implementation.VARIABLE):
         pytest.skip("it was said")
     assert (kvstore.__impl__ == implementation.NATIVE) is (module is not None)
+
+
+def test_no_format_depends_on_the_headers_it_was_built_with() -> None:
+    """One built by Python 3.13 is loaded by 3.11, too, where a "#" in a format would fail."""
+    sources = sorted((PROJECT / "kvstore" / "native").glob("*.c"))
+    assert sources
+    formats = [found for file in sources for found in re.findall(r'"[^"\n]*[syz]#[^"\n]*"', file.read_text())]
+    assert formats == []
