@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from collections.abc import Callable, Generator, Sequence
 from functools import partial
 from importlib import import_module
@@ -627,6 +628,8 @@ if not TYPE_CHECKING:  # a type checker sees the imports above, and that there i
             return import_module(f"kvstore.{name}")
         if name not in _LATER:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        import_sheltered(_LATER[name])
-        found = globals()[name] = getattr(import_module(_LATER[name]), name)
+        module = _LATER[name]
+        if module not in sys.modules:  # one that is there needs no thread, for which there may be no memory
+            import_sheltered(module)
+        found = globals()[name] = getattr(import_module(module), name)
         return found
