@@ -267,6 +267,24 @@ class LMDBBackend:
         with self.read() as view:
             return view.get(table, key)
 
+    def first_value(self, table: str, key: bytes) -> bytes | None:
+        if self._handle is None and not self.has_long[table] and 0 < len(key) <= STORED_BYTES_MAX:
+            spares = self._spares
+            try:
+                try:
+                    tx = spares.pop()
+                except IndexError:
+                    tx = self._begin()
+                cursor = tx.cursor(self.short[table])
+                value = cursor.value() if cursor.set_range(key) else None
+                cursor.close()
+                spares.append(tx)
+                return value
+            except lmdb.Error:  # as above
+                pass
+        with self.read() as view:
+            return view.first_values(table, [key])[0]
+
     def read(self) -> LMDBReadTx:
         return LMDBReadTx(self)
 

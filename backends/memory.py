@@ -231,6 +231,13 @@ class MemoryBackend(BackendDefaults):
         value: bytes | None = self.look(lambda: self.rows[table].get(key))
         return value
 
+    def first_value(self, table: str, key: bytes) -> bytes | None:
+        def look() -> bytes | None:
+            rows = self.rows[table]
+            return next((rows[each] for each in rows.irange(key)), None)
+
+        return self.look(look)
+
     def read(self) -> MemoryReadTx:
         return self.look(self._new_view)
 

@@ -249,9 +249,15 @@ class SQLiteBackend(BackendDefaults):
     # --- reading and writing --------------------------------------------------------
 
     def get(self, table: str, key: bytes) -> bytes | None:
+        return self._one_value(self.statements[table].get, key)
+
+    def first_value(self, table: str, key: bytes) -> bytes | None:
+        return self._one_value(self.statements[table].first_value, key)
+
+    def _one_value(self, sql: str, key: bytes) -> bytes | None:
         cursor = self.take()
         try:
-            value = cursor.execute(self.statements[table].get, (key,)).get
+            value = cursor.execute(sql, (key,)).get
         except BaseException as error:  # the statement may be left half way
             self.drop(cursor)
             if isinstance(error, (apsw.Error, UnicodeDecodeError)):

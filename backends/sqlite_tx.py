@@ -28,6 +28,7 @@ class Statements:
         "delete",
         "delete_all",
         "delete_range",
+        "first_value",
         "first_values",
         "get",
         "get_many",
@@ -40,6 +41,7 @@ class Statements:
         rows = f"SELECT k, v FROM {name} WHERE k >= ?1"
         self.get = f"SELECT v FROM {name} WHERE k = ?"
         self.get_many = f"SELECT (SELECT v FROM {name} WHERE k = value) FROM carray(?)"
+        self.first_value = f"SELECT v FROM {name} WHERE k >= ? ORDER BY k LIMIT 1"
         self.first_values = (
             f"SELECT (SELECT v FROM {name} WHERE k >= value ORDER BY k LIMIT 1) FROM carray(?)"
         )

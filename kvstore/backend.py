@@ -140,6 +140,11 @@ class Backend(Protocol):
     def get(self, table: str, key: bytes) -> bytes | None:
         """A point read of the newest commit, without the cost of ``read()``."""
 
+    def first_value(self, table: str, key: bytes) -> bytes | None:
+        """The value of the first row at or after ``key``, in the same way. The newest commit need not be that of
+        an earlier ``get``: either may see one that ended while they were called.
+        """
+
     def view(self, table: str, key: bytes) -> memoryview | None:
         """The value of ``key`` as a view that stays valid as long as it is referenced.
 
@@ -215,6 +220,11 @@ class BackendDefaults:
     def versions(cls) -> dict[str, str]:
         """Empty: there is no library behind it."""
         return {}
+
+    def first_value(self: Backend, table: str, key: bytes) -> bytes | None:
+        """From a view."""
+        with self.read() as tx:
+            return tx.first_values(table, [key])[0]
 
     def view(self: Backend, table: str, key: bytes) -> memoryview | None:
         """A view of a copy."""

@@ -21,7 +21,7 @@ from kvstore import invariants
 from kvstore.backend import Backend, ReadTx
 from kvstore.errors import Compacted
 from kvstore.invariants import hold
-from kvstore.keyvalue import row_mod_revision
+from kvstore.keyvalue import row_mod_revision, row_place
 from kvstore.model import prefix_end
 from kvstore.mvcc.marks import Marks, compacted_at
 from kvstore.mvcc.overlay import ChangedRow, Generation, Generations, newest_rows, overlay_slice
@@ -255,13 +255,23 @@ class State:
                 change = generation.at(key, revision)
                 if change is not None:
                     return change[3]
-        row = self.backend.get(LATEST, key)  # this opens a view of its own, for one key
+        backend = self.backend
+        row = backend.get(LATEST, key)  # this opens a view of its own, for one key
         if self.backend_revision <= revision:
             return row
         if row is not None and row_mod_revision(row) <= revision:
             return row
-        _, tx = self.look(revision)
-        with tx:  # what was live then is not in ``latest`` any more, so it has ended
+        # What was live then is not in ``latest`` any more, so it has ended. A row that says so is right in any view ...
+        row = backend.first_value(HISTORY, history_key(key, revision + 1, 0))
+        if row is not None and not self._written_elsewhere:
+            found, written = row_place(row)
+            if found == key and written <= revision:
+                self.check_kept(revision)
+                return row
+        _, tx = self.look(
+            revision
+        )  # ... but that there is none says only a view that was opened after ``get``
+        with tx:
             return ended_row(tx, key, revision)
 
     def page(

@@ -193,7 +193,11 @@ class BackendContract:
             self.put(db, [(key, key[:9]) for key in keys])
             with db.read() as view:
                 scans = [view.scan("latest", start, limit=1) for start in starts]
-                assert view.first_values("latest", starts) == [rows[0][1] if rows else None for rows in scans]
+                first = [rows[0][1] if rows else None for rows in scans]
+                assert view.first_values("latest", starts) == first
+                assert [db.first_value("latest", start) for start in starts] == first
+            self.put(db, [(b"\0", b"smaller than any")])
+            assert db.first_value("latest", b"") == b"smaller than any", "not that of the newest commit"
 
     def test_keys_and_values_may_be_huge(self, db: Backend) -> None:
         """Keys of 1.5 MiB that differ in the last byte, and a value of 4 MiB, come back as they went in."""
