@@ -137,7 +137,8 @@ def _open_backend(directory: DataDir, options: Options) -> Backend:
     if directory.db.is_file():
         return kind.open(directory.db, TABLES, read_only=True)
     if not layout.segments(directory.wal):
-        raise NotAStore(f"{directory.root} is not a store: it has no log", directory.root)
+        why = "it has no log" if directory.root.is_dir() else "there is no such directory"
+        raise NotAStore(f"{directory.root} is not a store: {why}", directory.root)
     kind = find_backend("memory")
     return kind.open(_memory_file(directory, kind), TABLES)
 

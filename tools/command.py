@@ -257,6 +257,13 @@ def warn(text: str) -> None:
     print(f"WARNING: {text}", file=sys.stderr)
 
 
+def confirm(what: str) -> None:
+    """Ask whoever sits at the terminal before something that cannot be taken back. Raises ``UsageError`` for no."""
+    print(f"{what} Go on? [y/N] ", end="", file=sys.stderr, flush=True)
+    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+        raise UsageError("nothing was done")
+
+
 def write_json(value: object) -> None:
     """One JSON value on one line."""
     import json

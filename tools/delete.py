@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Annotated
 
-from kvstore.model import DeleteRangeRequest, DeleteRangeResponse, RangeRequest
+from kvstore.model import FROM_KEY, DeleteRangeRequest, DeleteRangeResponse, RangeRequest
 
 from .app import App, Argument, Context, Option
-from .command import Settings, engine_of, etcdctl_style_of, range_of, write_json
+from .command import Settings, confirm, engine_of, etcdctl_style_of, range_of, write_json
 from .kv_text import Printer
 
 
@@ -29,11 +30,13 @@ def delete(
     ] = False,
     as_hex: Annotated[bool, Option("--hex", help="Print bytes as \\x...")] = False,
 ) -> None:
-    """Delete keys and print how many.
+    """Delete keys and print how many. At a terminal, it asks before it deletes every key.
 
     Example: kvstore del tmp/ --prefix --dry-run
     """
     start, end = range_of(key, range_end, prefix=prefix, from_key=from_key)
+    if (start, end) == (FROM_KEY, FROM_KEY) and not dry_run and sys.stdin.isatty():
+        confirm("This deletes every key.")
     settings = Settings.of(ctx)
     with settings.open_existing(read_only=dry_run) as store:
         if dry_run:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,8 +11,8 @@ from pathlib import Path
 import pytest
 
 import kvstore
+from tests.harness.command_line import KVSTORE, run_apart
 from tests.harness.command_line import run as run_here
-from tests.harness.command_line import run_apart
 
 
 @pytest.fixture(params=["lmdb", "sqlite"])
@@ -94,6 +95,20 @@ def test_a_deletion_can_be_looked_at_before(data: Path) -> None:
     assert "attached keys([leased])" in run(data, "lease", "revoke", "1f", "--dry-run")
     assert run(data, "get", "", "--prefix", "--count-only") == "2\n"
     assert run(data, "del", "", "--prefix") == "2\n"
+
+
+def test_at_a_terminal_every_key_is_deleted_only_after_asking(data: Path) -> None:
+    """An empty variable in front of --prefix means the whole store; in a script nobody could answer."""
+    for answer, code, left in ((b"\n", 2, "2\n"), (b"y\n", 0, "0\n")):
+        terminal, given = os.openpty()
+        os.write(terminal, answer)
+        command = [*KVSTORE, "--data-dir", str(data), "del", "", "--prefix"]
+        done = subprocess.run(command, stdin=given, capture_output=True, check=False)
+        os.close(terminal)
+        os.close(given)
+        assert done.returncode == code, done.stderr
+        assert b"This deletes every key" in done.stderr
+        assert run(data, "get", "", "--prefix", "--count-only") == left
 
 
 def test_a_key_with_a_time_to_live(data: Path) -> None:
