@@ -5,8 +5,8 @@
                        hold all of them for long, perhaps until the store is closed
     pages(rows)        the items of a lazy iterator, fetched a page at a time with ``in_thread``
 
-Canceling a task does not stop its call, which goes on in its thread. If no thread can be started, the loop does the
-work itself.
+Canceling a task does not stop its call, which goes on in its thread. If no thread can be started, or it does not
+begin, the loop does the work itself.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from itertools import islice
 from typing import Any, TypeVar
 
-from kvstore.shelter import Sheltered, carry_out, start
+from kvstore import shelter
+from kvstore.shelter import Sheltered, carry_out, has_taken_back, start
 
 T = TypeVar("T")
 PAGE_ITEMS = 256
@@ -30,21 +31,21 @@ class Awaited(Sheltered[T]):
     async def wait(self) -> T:
         """Do the work; return its answer, or raise what it raised."""
         loop = asyncio.get_running_loop()
-        done = _Done(loop)
+        done, call = _Done(loop), [self]
         run = contextvars.copy_context().run
-        worker = threading.Thread(target=run, args=(carry_out, [self], done), name="kvstore-async")
+        worker = threading.Thread(target=run, args=(carry_out, call, done), name="kvstore-async")
         try:
             try:
                 start(worker)
             except RuntimeError:  # no thread available
                 return self._do()
-            await done.future
+            while not (await asyncio.wait([done.future], timeout=shelter.BEGIN_SECONDS))[0]:
+                if has_taken_back(call):
+                    return self._do()
         except BaseException:
             self.abandon()
             raise
-        if self._errors:
-            raise self._errors.pop()
-        return self._answers[0]
+        return self._outcome()
 
 
 class _Done:

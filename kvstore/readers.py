@@ -62,8 +62,7 @@ class ByteLock:
     __slots__ = ("_byte", "_fd")
 
     def __init__(self, folder: Path) -> None:
-        self._byte = -1
-        self._fd = -1
+        self._fd = self._byte = -1
         self._fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
     def take(self, byte: int) -> None:

@@ -7,7 +7,8 @@ not run there:
     main thread:   start a worker -- wait ----------------> its answer, or what it raised
                                       `-- interrupted ----> the interruption; the worker is told, and ends by itself
 
-Any other thread does the work itself. So does the main thread if no thread can be started.
+Any other thread does the work itself. So does the main thread if no thread can be started, or if the worker has not
+begun after ``BEGIN_SECONDS``: a thread that finds no memory ends before its first step, and tells nobody.
 
 Work that can stop half way calls ``check`` from time to time; other work runs to its end. ``undo`` is called with an
 answer whose caller is gone.
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 S = TypeVar("S")
 T = TypeVar("T")
+
+BEGIN_SECONDS = 5.0
 
 _main = threading.main_thread().ident
 
@@ -117,16 +120,24 @@ class Sheltered(Generic[T]):
     def _wait_for_worker(self) -> T:
         done = threading.Lock()
         done.acquire()
-        run = contextvars.copy_context().run
+        run, call = contextvars.copy_context().run, [self]
         try:
-            start(threading.Thread(target=run, args=(carry_out, [self], done), name="kvstore-shelter"))
+            start(threading.Thread(target=run, args=(carry_out, call, done), name="kvstore-shelter"))
         except RecursionError:
             raise
         except RuntimeError:  # no thread available
             return self._do()
-        done.acquire()
+        while not done.acquire(timeout=BEGIN_SECONDS):
+            if has_taken_back(call):
+                return self._do()
+        return self._outcome()
+
+    def _outcome(self) -> T:
+        """What the worker has found, or raised."""
         if self._errors:
             raise self._errors.pop()
+        if not self._answers:
+            raise MemoryError("no memory was left for the outcome of the call")
         return self._answers[0]
 
     def carry_out(self) -> None:
@@ -175,8 +186,21 @@ class Done(Protocol):
 
 def carry_out(call: list[Sheltered[T]], done: Done) -> None:
     """What a worker runs. It keeps nothing: the answer is the caller's alone, however late the worker's thread ends."""
-    call.pop().carry_out()
-    done.release()
+    try:
+        call.pop().carry_out()
+    except IndexError:  # it was taken back
+        return
+    finally:
+        done.release()
+
+
+def has_taken_back(call: list[Sheltered[T]]) -> bool:
+    """Whether the worker has not begun; it will not, then."""
+    try:
+        call.pop()
+    except IndexError:
+        return False
+    return True
 
 
 def sheltered(method: Callable[Concatenate[S, P], T]) -> Callable[Concatenate[S, P], T]:

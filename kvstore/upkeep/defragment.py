@@ -21,6 +21,9 @@ old one. As long as there are any, the old file is not touched, and they read it
 The side files belong to the old file and must not meet the new one: SQLite would replay its log into whatever file
 bears the name. So that log is removed before the new file comes, and the old file is whole without it. LMDB's lock
 file is removed after the rename: until then another process could bring it back and hold it when we open the new file.
+
+From the removal of the side files on, the exchange is finished: if memory or descriptors are short at any step of it,
+the step is taken again.
 """
 
 from __future__ import annotations
@@ -31,12 +34,13 @@ import weakref
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from kvstore import files, layout
 from kvstore.backend import Backend, Progress
 from kvstore.core import DEFRAGMENT, Core
-from kvstore.errors import Corruption, DiskFull
+from kvstore.errors import Corruption, DiskFull, NoDescriptor
+from kvstore.files import is_disk_failure
 from kvstore.held import check_held
 from kvstore.mvcc.schema import META, TABLES
 from kvstore.observe.estimates import estimate_defragment
@@ -49,11 +53,14 @@ from kvstore.write.writer import Writer
 
 logger = logging.getLogger("kvstore")
 
+T = TypeVar("T")
 FREED_BYTES = 4 << 20
 DESCRIPTORS = 16
 """That there must be before the files are exchanged, which takes half as many."""
 BATCH_BYTES = 256 << 10
 """The size of one commit into the new file: its sync delays the syncs of a put or two, and no longer than that."""
+PATIENCE_SECONDS = 30.0
+RETRY_SECONDS = 0.05
 
 
 class Defragmented(NamedTuple):
@@ -149,28 +156,50 @@ class Defragmenter:
         except BaseException:
             self._remove_temporaries()
             raise
+        readers = weakref.ref(old)
         try:
-            for path in helpers:
-                disk.remove(path)
-            disk.sync_dir(directory.snap)
-            disk.rename(directory.db_temp, directory.db)
-            for path in old.stale_helpers(directory.db):
-                disk.remove(path)
-            disk.sync_dir(directory.snap)
-            new = type(old).open(directory.db, TABLES)
+            new, is_read_elsewhere = _finished(lambda: self._exchange(helpers))
+            _finished(lambda: self._adopt(new))
         except (
             BaseException
         ) as failure:  # the name may already be the new file's: the old one must not be written any more
             old_file.close()
             core.life.poison(failure)
             raise
-        readers = weakref.ref(old)
-        is_read_elsewhere = has_readers(directory.snap)
-        with self._writer.still():
-            core.state.use_backend(new)
         core.lock.note_open()
         del old
         _free(old_file, size_bytes, in_use=lambda: is_read_elsewhere or readers() is not None)
+
+    def _exchange(self, helpers: list[Path]) -> tuple[Backend, bool]:
+        """Put the copy into the place of the backend's file. Returns it, opened, and whether other processes read the
+        old one. May be repeated."""
+        disk, directory, kind = self._core.disk, self._core.directory, type(self._core.backend)
+        if directory.db_temp.exists():
+            for path in helpers:
+                disk.remove(path)
+            disk.sync_dir(directory.snap)
+            disk.rename(directory.db_temp, directory.db)
+        for path in kind.stale_helpers(directory.db):
+            disk.remove(path)
+        disk.sync_dir(directory.snap)
+        is_read_elsewhere = has_readers(directory.snap)
+        return kind.open(directory.db, TABLES), is_read_elsewhere
+
+    def _adopt(self, new: Backend) -> None:
+        with self._writer.still():
+            self._core.state.use_backend(new)
+
+
+def _finished(step: Callable[[], T]) -> T:
+    """Take a step that has to be taken: until there is what it lacks, and no longer than ``PATIENCE_SECONDS``."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while True:
+        try:
+            return step()
+        except (MemoryError, NoDescriptor, OSError) as error:
+            if is_disk_failure(error) or time.monotonic() > deadline:
+                raise
+        time.sleep(RETRY_SECONDS)
 
 
 def _free(file: files.File, size_bytes: int, in_use: Callable[[], bool]) -> None:

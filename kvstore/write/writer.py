@@ -62,7 +62,7 @@ from kvstore.model import (
 )
 from kvstore.mvcc.plan import Plan, Planner
 from kvstore.mvcc.state import State
-from kvstore.shelter import on_main_thread, start
+from kvstore.shelter import BEGIN_SECONDS, on_main_thread, start
 from kvstore.write.ticket import UNPLANNED, Notify, Ticket
 
 logger = logging.getLogger("kvstore")
@@ -247,7 +247,7 @@ class Writer:
                 waiter = self._register(ticket)
                 continue  # look again: the leader may have left before it could see us
             if not ticket.done:
-                waiter.acquire()
+                waiter.acquire(timeout=BEGIN_SECONDS)  # and look: a flusher that finds no memory ends unseen
 
     def _register(self, ticket: Ticket) -> threading.Lock:
         waiter = threading.Lock()

@@ -19,6 +19,7 @@ import pytest
 
 import kvstore
 from kvstore import layout
+from kvstore.backend import find_backend
 from kvstore.errors import KVStoreError, NoDescriptor, NoThread, Overloaded, StorePoisoned, StoreUnreachable
 from kvstore.files import FileLock, OSDisk, is_disk_failure
 from kvstore.life import Life
@@ -26,6 +27,7 @@ from kvstore.mvcc import checkpoint
 from kvstore.mvcc.plan import Planner
 from kvstore.mvcc.state import State
 from kvstore.store_lock import Said
+from kvstore.upkeep import defragment
 from kvstore.upkeep import snapshots as keeper
 from kvstore.upkeep.checkpointing import Checkpointer
 from kvstore.upkeep.leasing import Leasing
@@ -665,6 +667,42 @@ def test_a_defragmentation_that_runs_out_of_descriptors_is_made_later(
         store.put(b"after", b"v")
         store.defragment()
         assert store.health().healthy
+
+
+@pytest.mark.parametrize("step", ["remove", "sync_dir", "rename", "has_readers", "open", "use_backend"])
+@pytest.mark.parametrize("backend", FILES)
+def test_an_exchange_of_files_that_finds_no_memory_is_finished(
+    tmp_path: Path, backend: str, step: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At any step of it, before or behind what the step does: it is taken again, and nothing is poisoned."""
+    monkeypatch.setattr(defragment, "RETRY_SECONDS", 0)
+    owner = {"has_readers": defragment, "open": find_backend(backend), "use_backend": State}.get(step, OSDisk)
+    real, fails = getattr(owner, step), []
+
+    def short(*args: Any, **kwargs: Any) -> Any:
+        fails.append(len(fails) < 4)
+        if fails[-1] and len(fails) % 2:
+            raise MemoryError
+        answer = real(*args, **kwargs)
+        if fails[-1]:
+            raise MemoryError
+        return answer
+
+    with kvstore.open(tmp_path / "data", backend, background=False) as store:
+        store.put(b"k", b"v")
+        exchange = store.engine.defragmenter._exchange
+
+        def disturbed(helpers: list[Path]) -> Any:
+            monkeypatch.setattr(owner, step, short)
+            return exchange(helpers)
+
+        monkeypatch.setattr(store.engine.defragmenter, "_exchange", disturbed)
+        store.defragment()
+        assert any(fails) and store.health().healthy
+        store.put(b"after", b"v")
+        store.checkpoint()
+    with kvstore.open(tmp_path / "data", backend) as store:
+        assert store.get(b"k") is not None and store.get(b"after") is not None
 
 
 @pytest.mark.parametrize("step", ["Writer.stop", "Checkpointer.run", "Log.close", "Life.move"])

@@ -16,8 +16,10 @@ from typing import Any
 import pytest
 
 import kvstore
+from kvstore import loops, shelter
 from kvstore.loops import Awaited
 from kvstore.shelter import Sheltered, import_sheltered
+from kvstore.write import writer
 from tests.harness.alarm import Alarm
 
 
@@ -97,6 +99,84 @@ def test_an_answer_is_its_callers_alone(run: Callable[[Callable[[], Answer]], An
     seen = weakref.ref(answer)
     del answer
     assert seen() is None
+
+
+@pytest.mark.parametrize("run", [sheltered, awaited])
+def test_a_worker_that_does_not_begin_is_not_waited_for(
+    run: Callable[[Callable[[], Answer]], Answer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its thread ended before its first step, for want of memory, or comes too late: the caller does the work, once."""
+    late: list[threading.Thread] = []
+    answers: list[Answer] = []
+
+    def work() -> Answer:
+        answers.append(Answer())
+        return answers[-1]
+
+    monkeypatch.setattr(shelter, "BEGIN_SECONDS", 0.001)
+    monkeypatch.setattr(shelter, "start", late.append)
+    monkeypatch.setattr(loops, "start", late.append)
+    assert run(work) is answers[0]
+    for thread in late:
+        thread.run()
+    assert len(late) == len(answers) == 1
+
+
+def test_a_slow_worker_that_has_begun_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However long its work takes."""
+    monkeypatch.setattr(shelter, "BEGIN_SECONDS", 0.001)
+    going_on = threading.Event()
+    looks: list[bool] = []
+    has_taken_back = shelter.has_taken_back
+
+    def look(call: list[Any]) -> bool:
+        if not began.is_set():
+            return False  # the machine is busy: a thread may begin late
+        looks.append(has_taken_back(call))
+        if len(looks) == 3:
+            going_on.set()
+        return looks[-1]
+
+    def work() -> Answer:
+        began.set()
+        assert going_on.wait(60)
+        return Answer()
+
+    began = threading.Event()
+    monkeypatch.setattr(shelter, "has_taken_back", look)
+    sheltered(work)
+    assert looks[:3] == [False] * 3
+
+
+def test_an_outcome_for_which_there_is_no_memory_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The worker cannot keep even the reason: its caller gets ``MemoryError``, and does not wait for ever."""
+
+    def fail(_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(Sheltered, "carry_out", fail)
+    monkeypatch.setattr(threading, "excepthook", lambda _: None)
+    with pytest.raises(MemoryError):
+        sheltered(Answer)
+    with pytest.raises(MemoryError):
+        awaited(Answer)
+
+
+def test_a_write_whose_flusher_does_not_begin_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The log has to make room first, which the main thread leaves to the flusher; the next flusher makes it."""
+    began: list[threading.Thread] = []
+
+    def start(thread: threading.Thread) -> None:
+        began.append(thread)
+        if len(began) > 1:
+            thread.start()
+
+    monkeypatch.setattr(writer, "BEGIN_SECONDS", 0.001)
+    with kvstore.open(tmp_path / "store", background=False) as store:
+        monkeypatch.setattr(writer, "start", start)
+        monkeypatch.setattr(store.engine.core.log, "has_place_for", lambda _: False)
+        assert store.put(b"k", b"v").revision == 2
+    assert len(began) >= 2
 
 
 def test_a_forgotten_store_is_collected_at_once(tmp_path: Path) -> None:
