@@ -33,7 +33,7 @@ walker: Any = import_module("lmdb.verify")
 MAGIC = 0xBEEFC0DE
 FORMAT_VERSION = 1
 META_BYTES = 152
-FREE_LIST_BYTES_MAX = 2 << 20
+PAGE_NUMBER_BYTES = 8
 DEPTH_MAX = 32
 """Levels of a tree that LMDB follows (``CURSOR_STACK``)."""
 FLAGS_OF_OTHERS = 0x76
@@ -162,8 +162,9 @@ class _Walk(walker._Verifier):  # type: ignore[misc]  # the base has no stub
             self.err(f"{name} DB: page {page} node {node} has flags {database.flags:#x}")
 
     def read_extent(self, page: int, pages: int) -> Any:
-        """A list of free pages, the only long value that is read; LMDB itself writes none longer than this."""
-        return super().read_extent(page, pages) if pages * self.psize <= FREE_LIST_BYTES_MAX else None
+        """A list of free pages, the only long value that is read: none is longer than all pages of the file make it."""
+        most_bytes = PAGE_NUMBER_BYTES * (self.next_pgno + 1) + self.psize
+        return super().read_extent(page, pages) if pages * self.psize <= most_bytes else None
 
     def _extent_bytes(self, number: bytes) -> int:
         """The size that the first page of a long value states; 0 if there is no such page."""

@@ -366,8 +366,14 @@ def open_async(
     shared: bool = False,
     **options: Unpack[SharedOptions],
 ) -> _OpenAsync:
-    """As ``open``, for asyncio: ``async with kvstore.open_async("data") as store`` or ``await`` it."""
-    return _OpenAsync(partial(_engine, data_dir, backend, shared, dict(options)))
+    """As ``open``, for asyncio: ``async with kvstore.open_async("data") as store`` or ``await`` it.
+
+    Relative paths are those of now, whenever it is awaited.
+    """
+    from kvstore.arguments import as_it_is_now, places_as_they_are_now
+
+    place = as_it_is_now(data_dir)
+    return _OpenAsync(partial(_engine, place, backend, shared, places_as_they_are_now(options)))
 
 
 def _engine(
@@ -553,11 +559,14 @@ def _connect(url: str, options: dict[str, Any]) -> Store:
 
 def connect_async(url: str, **options: Unpack[ConnectOptions]) -> _OpenAsync:
     """As ``connect``, for asyncio: ``async with kvstore.connect_async(url) as store`` or ``await`` it."""
+    from kvstore.arguments import as_it_is_now, places_as_they_are_now
+
+    place, held = as_it_is_now(url), places_as_they_are_now(options)
 
     def engine(_check: Callable[[], None]) -> Engine:
         from kvstore.served import find_network
 
-        return find_network().connect(url, **options)
+        return find_network().connect(place, **held)
 
     return _OpenAsync(engine)
 

@@ -12,13 +12,14 @@ which finishes in its thread; a store that an abandoned ``open_async`` opens is 
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Generator
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn, Self, cast
 
 from kvstore import ops
-from kvstore.arguments import check_number
+from kvstore.arguments import as_it_is_now, check_number
 from kvstore.awaited_writes import AwaitedWrites
 from kvstore.loops import Awaited, in_thread
 from kvstore.model import LeaseKeepAliveResponse
@@ -29,7 +30,9 @@ from kvstore.store import Reader, Store, View, renewed
 from kvstore.twins import Twin, apart, at_once, composed, plain, streamed, threaded, twin, written
 
 if TYPE_CHECKING:
+    from kvstore.backend import Progress
     from kvstore.engine import LocalEngine
+    from kvstore.snapshot.reader import SnapshotInfo
     from kvstore.watch.asynchronous import AsyncWatch, AsyncWatchStream
 
 
@@ -221,7 +224,14 @@ class AsyncStore(AsyncReader):
     defragment = apart(Store.defragment)
     defragment_estimate = threaded(Store.defragment_estimate)
     checkpoint = apart(Store.checkpoint)
-    snapshot = apart(Store.snapshot)
+    _snapshot = apart(Store.snapshot)
+
+    @twin(Store.snapshot)
+    async def snapshot(
+        self, path: str | os.PathLike[str] | None = None, *, progress: Progress | None = None
+    ) -> SnapshotInfo:
+        return await self._snapshot(None if path is None else as_it_is_now(path), progress=progress)
+
     status = threaded(Store.status)
     health = threaded(Store.health)
     metrics = threaded(Store.metrics)

@@ -11,15 +11,22 @@ import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime, timedelta
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from kvstore.errors import BadArgument
 
 K = TypeVar("K")
+P = TypeVar("P", bound=str | os.PathLike[str])
 V = TypeVar("V")
 
 Seconds = int | float | timedelta
 """A time to live, more than zero; fractions count."""
+
+PLACES = ("wal_dir", "archive_dir", "ca", "cert", "key")
+"""Options that name files or folders."""
+
+SOCKET_PATH_BYTES_MAX = 103
+"""Of the path of a Unix socket, on every system."""
 
 Data = bytes | bytearray | memoryview
 """What a value may be given as; what is kept is a copy."""
@@ -71,6 +78,36 @@ def check_path(name: str, value: str | os.PathLike[str]) -> None:
         raise TypeError(f"{name} must be a str or a path (os.PathLike), not {value!r:.80}")
     if "\0" in os.fspath(value):
         raise BadArgument(f"{name} must not hold a null byte: {value!r:.200}")
+
+
+def as_it_is_now(path: P) -> P | str:
+    """``path``, absolute, for a call that looks at it later: the working directory may be another by then.
+
+    What is no path, or a URL other than that of a socket, is left to the call to refuse.
+    """
+    try:
+        text = os.fspath(path)
+    except TypeError:
+        return path
+    if not isinstance(text, str) or not text:
+        return path
+    scheme, separator, rest = text.partition("://")
+    if not separator:
+        return os.path.abspath(text)
+    if scheme in ("unix", "unixs") and rest:
+        return f"{scheme}://{socket_path(rest)}"
+    return path
+
+
+def places_as_they_are_now(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options of an opening or a connection, with the names of files and folders held in the same way."""
+    return {name: as_it_is_now(given) if name in PLACES else given for name, given in options.items()}
+
+
+def socket_path(path: str) -> str:
+    """The absolute path of a socket; the path as it is if that is longer than the name of a socket may be."""
+    absolute = os.path.abspath(path)
+    return absolute if len(os.fsencode(absolute)) <= SOCKET_PATH_BYTES_MAX else path
 
 
 def check_callable(name: str, value: Callable[..., object] | None, *, is_optional: bool = False) -> None:

@@ -31,7 +31,8 @@ class Awaited(Sheltered[T]):
     async def wait(self) -> T:
         """Do the work; return its answer, or raise what it raised."""
         loop = asyncio.get_running_loop()
-        done, call = _Done(loop), [self]
+        done = _Done(loop)
+        call: list[Sheltered[T]] = [self]
         run = contextvars.copy_context().run
         worker = threading.Thread(target=run, args=(carry_out, call, done), name="kvstore-async")
         try:

@@ -13,6 +13,7 @@ a snapshot of the cluster, and a new generation.
 from __future__ import annotations
 
 import logging
+import os
 import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
@@ -21,6 +22,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from kvstore.arguments import as_it_is_now, places_as_they_are_now
 from kvstore.backup.catalogue import Catalogue
 from kvstore.backup.follower import Follower, Settings
 from kvstore.backup.restoring import remove_tree
@@ -65,7 +67,7 @@ class ClusterFollower(Ongoing):
         self._error = ""
         try:
             self.replica = Replica(
-                partial(Endpoint, url, options),
+                partial(Endpoint, os.fspath(as_it_is_now(url)), places_as_they_are_now(options)),
                 url,
                 Path(data_dir or self._temporary) / ("" if data_dir else "copy"),
                 interval_seconds=settings.interval_seconds,

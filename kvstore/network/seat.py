@@ -26,6 +26,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from kvstore.arguments import SOCKET_PATH_BYTES_MAX
 from kvstore.bell import Bell, Gate
 from kvstore.directory import make_directories
 from kvstore.engine import LocalEngine
@@ -40,8 +41,6 @@ from kvstore.shelter import start
 
 logger = logging.getLogger("kvstore.shared")
 
-SOCKET_PATH_BYTES = 103
-"""Of the path of a Unix socket, on every system."""
 PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.01, 0.5
 """Between two attempts to sit down while nobody answers."""
 LOOK_SECONDS = 1.0
@@ -81,11 +80,11 @@ class Seat:
     def _reachable(self, path: Path) -> str:
         """The path by which the socket is bound and connected to: a system's limit may be in the way."""
         text = os.fspath(path)
-        if len(os.fsencode(text)) <= SOCKET_PATH_BYTES:
+        if len(os.fsencode(text)) <= SOCKET_PATH_BYTES_MAX:
             return text
         if not os.path.isdir("/proc/self/fd"):
             raise OpenError(
-                f"{text}: the path of a socket has at most {SOCKET_PATH_BYTES} bytes on this system; to share the "
+                f"{text}: the path of a socket has at most {SOCKET_PATH_BYTES_MAX} bytes on this system; to share the "
                 "store, put it at a shorter path",
                 text,
             )

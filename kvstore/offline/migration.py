@@ -98,7 +98,8 @@ def plan(
         backend.close()
     known = installed_steps() if steps is None else steps
     path = _path(found, wanted, known, directory.db)
-    return Plan(Path(data_dir), kind.name, found, wanted, path, os.fspath(wal_dir))
+    held = os.path.abspath(wal_dir) if wal_dir else ""
+    return Plan(Path(os.path.abspath(data_dir)), kind.name, found, wanted, path, held)
 
 
 @disk_full_is_typed()

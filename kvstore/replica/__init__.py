@@ -25,6 +25,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
+from kvstore.arguments import as_it_is_now, places_as_they_are_now
 from kvstore.backup.catalogue import Catalogue
 from kvstore.backup.followed import Shelf
 from kvstore.backup.targets import Target, open_target
@@ -65,7 +66,7 @@ def _connect(source: Source, connect: Mapping[str, Any], key: bytes | None) -> C
     if isinstance(source, str) and is_endpoint(source):
         if key is not None:
             raise BadOption("key is for a backup that is followed: an endpoint has none")
-        return partial(Endpoint, source, connect)
+        return partial(Endpoint, os.fspath(as_it_is_now(source)), places_as_they_are_now(connect))
     if connect:
         raise BadOption(
             "connect is for an endpoint that is followed: a backup's place is configured elsewhere"

@@ -64,4 +64,4 @@ class EtcdStores:
         from .data_dir import find_log
         from .log_dump import dump_log
 
-        return dump_log(find_log(path, wal_dir))
+        return dump_log(find_log(path, wal_dir).absolute())  # it is read step by step

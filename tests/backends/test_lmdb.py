@@ -157,6 +157,19 @@ def test_deleting_long_keys_leaves_nothing(tmp_path: Path) -> None:
     db.close()
 
 
+@pytest.mark.soak
+def test_a_gigabyte_that_is_freed_at_once_is_no_damage(tmp_path: Path) -> None:
+    """The list of its pages is one long value, which LMDB writes in any length."""
+    db = LMDBBackend.open(tmp_path / "db", TABLES)
+    put(db, [(b"%d" % number, bytes(400 << 20)) for number in range(3)])
+    with db.write() as tx:
+        tx.delete_many("latest", [b"0", b"1", b"2"])
+    put(db, [(b"k", b"v")])
+    db.check()
+    db.close()
+    LMDBBackend.check_closed(tmp_path / "db")
+
+
 def test_a_damaged_tree_of_long_keys_is_a_typed_error(tmp_path: Path) -> None:
     """A row of the tree that makes no sense, or a link in a circle, raises ``Corruption``."""
     db = LMDBBackend.open(tmp_path / "db", TABLES)

@@ -677,7 +677,8 @@ def test_an_exchange_of_files_that_finds_no_memory_is_finished(
     """At any step of it, before or behind what the step does: it is taken again, and nothing is poisoned."""
     monkeypatch.setattr(defragment, "RETRY_SECONDS", 0)
     owner = {"has_readers": defragment, "open": find_backend(backend), "use_backend": State}.get(step, OSDisk)
-    real, fails = getattr(owner, step), []
+    real = getattr(owner, step)
+    fails: list[bool] = []
 
     def short(*args: Any, **kwargs: Any) -> Any:
         fails.append(len(fails) < 4)

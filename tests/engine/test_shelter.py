@@ -162,7 +162,9 @@ def test_an_outcome_for_which_there_is_no_memory_is_told(monkeypatch: pytest.Mon
         awaited(Answer)
 
 
-def test_a_write_whose_flusher_does_not_begin_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_write_whose_flusher_does_not_begin_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The log has to make room first, which the main thread leaves to the flusher; the next flusher makes it."""
     began: list[threading.Thread] = []
 

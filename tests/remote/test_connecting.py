@@ -2,6 +2,7 @@
 
 import asyncio
 import dataclasses
+import os
 import random
 import time
 from collections.abc import Callable
@@ -53,9 +54,11 @@ def test_urls(url: str, text: str, addresses: list[tuple[str, int]]) -> None:
 
 
 def test_urls_of_sockets() -> None:
-    """A path, absolute or not."""
+    """A path, absolute or not; one that is not is that of now."""
     assert parse_target("unix:///run/kv.sock").addresses == (Address(path="/run/kv.sock"),)
-    assert parse_target("unixs://kv.sock").addresses == (Address(path="kv.sock", is_tls=True),)
+    assert parse_target("unixs://kv.sock").addresses == (
+        Address(path=os.path.abspath("kv.sock"), is_tls=True),
+    )
 
 
 @pytest.mark.parametrize(

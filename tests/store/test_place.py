@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import os
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,7 @@ from typing import Any
 import pytest
 
 import kvstore
-from kvstore import BadOption, Corruption, StoreLocked, StoreUnreachable, backup, layout
+from kvstore import BadOption, Corruption, StoreLocked, StoreUnreachable, backup, layout, loops, shelter
 from kvstore.store_lock import place_of
 from kvstore.wal.archive import log_segments
 
@@ -77,6 +79,51 @@ def test_a_change_of_the_working_directory_moves_nothing(elsewhere: Path, backen
     assert layout.segments(elsewhere / "A" / "archive")
     with kvstore.open(elsewhere / "A" / "data", backend, wal_dir=elsewhere / "A" / "log") as store:
         assert store.count(prefix=b"k") == 300
+
+
+@pytest.mark.parametrize("backend", EVERYWHERE)
+def test_paths_of_asynchronous_calls_are_those_of_the_call(
+    elsewhere: Path, backend: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not those of the moment when it is awaited, or when its thread begins."""
+    start = shelter.start
+
+    def begin_elsewhere(thread: threading.Thread) -> None:
+        os.chdir(elsewhere / "B")
+        start(thread)
+
+    async def use() -> None:
+        opening = kvstore.open_async("data", backend, wal_dir="log")
+        os.chdir(elsewhere / "B")
+        store = await opening
+        os.chdir(elsewhere / "A")
+        await store.put(b"k", b"v")
+        monkeypatch.setattr(loops, "start", begin_elsewhere)
+        await store.snapshot("copy")
+        await store.close()
+
+    asyncio.run(use())
+    assert not os.listdir(elsewhere / "B")
+    assert {"data", "log", "copy"} <= set(os.listdir(elsewhere / "A"))
+
+
+def test_a_relative_socket_is_that_of_the_moment_of_connecting(elsewhere: Path) -> None:
+    """For connecting again, and for a connection that is awaited later."""
+
+    async def count() -> int:
+        connecting = kvstore.connect_async("unix://kv.sock")
+        os.chdir(elsewhere / "B")
+        async with connecting as client:
+            return await client.count(prefix=b"")
+
+    with kvstore.open_memory() as store:
+        server = kvstore.serve(store, "unix://kv.sock")
+        with kvstore.connect("unix://kv.sock") as client:
+            client.put(b"k")
+            assert asyncio.run(count()) == 1
+            server.stop()
+            with kvstore.serve(store, f"unix://{elsewhere / 'A' / 'kv.sock'}"):
+                assert client.count(prefix=b"") == 1
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

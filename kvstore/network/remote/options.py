@@ -2,16 +2,19 @@
 
     etcd://h1:2379,h2,h3    etcds://[::1]:2379    unix:///run/kv.sock    unixs:///run/kv.sock
 
-Port 2379 where none is given; ``s`` is TLS; ``http`` and ``https`` are taken for ``etcd`` and ``etcds``.
+Port 2379 where none is given; ``s`` is TLS; ``http`` and ``https`` are taken for ``etcd`` and ``etcds``. Relative paths
+are those of the moment of connecting.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, NamedTuple, Self
 from urllib.parse import urlsplit
 
+from kvstore.arguments import socket_path
 from kvstore.errors import BadArgument
 from kvstore.network.addresses import bracketed
 from kvstore.options import BadOption
@@ -63,7 +66,7 @@ def parse_target(url: str) -> Target:
     if scheme.startswith("unix"):
         if not rest:
             raise BadArgument(f"url must name a socket, as unix:///run/kv.sock does: {url!r:.200}")
-        return Target(scheme, (Address(path=rest, is_tls=is_tls),))
+        return Target(scheme, (Address(path=socket_path(rest), is_tls=is_tls),))
     if "@" in rest:
         raise BadArgument("url must not hold a user or a password: give the options user and password")
     addresses = tuple(dict.fromkeys(_address(url, part, is_tls) for part in rest.rstrip("/").split(",")))
@@ -121,6 +124,9 @@ class ClientOptions:
         for name in ("user", "password", "ca", "cert", "key", "server_name"):
             if not isinstance(getattr(self, name), str):
                 raise BadOption(f"{name} must be a str, not {type(getattr(self, name)).__name__}")
+        for name in ("ca", "cert", "key"):  # read again for each connection of another kind
+            if file := getattr(self, name):
+                object.__setattr__(self, name, os.path.abspath(file))
         for name, least in _LEAST.items():
             value = getattr(self, name)
             if not isinstance(value, int | float) or isinstance(value, bool) or not least <= value < 1e9:
