@@ -85,10 +85,8 @@ def as_it_is_now(path: P) -> P | str:
 
     What is no path, or a URL other than that of a socket, is left to the call to refuse.
     """
-    try:
-        text = os.fspath(path)
-    except TypeError:
-        return path
+    given: object = path
+    text = os.fspath(given) if isinstance(given, os.PathLike) else given
     if not isinstance(text, str) or not text:
         return path
     scheme, separator, rest = text.partition("://")
