@@ -27,8 +27,10 @@ ROUNDS ?= 5000
 
 VENV := .venv
 BIN := $(VENV)/bin
-# Once, and not in each of the processes that tests start: where Python writes no bytecode, that halves what they cost.
+# Once, and not in each of the processes that tests start.
 COMPILE = $(BIN)/python -m compileall -q kvstore backends migrations tools
+# Bytecode is written, whatever the environment says: else each worker does pytest's work on all asserts again.
+PYTEST = PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest
 PACKAGE := pyproject.toml setup.py
 
 .DEFAULT_GOAL := help
@@ -49,7 +51,7 @@ lint: $(VENV)/ready-test ## Linters and types only.
 
 check: $(VENV)/ready-test ## The test suite only.
 	$(COMPILE)
-	$(BIN)/python -m pytest -n $(WORKERS) $(TESTS)
+	$(PYTEST) -n $(WORKERS) $(TESTS)
 
 test-all: ## The test suite on every Python from 3.11 on that is on PATH; says on which.
 	@for version in $(PYTHONS); do echo "--- Python $$version"; \
@@ -58,8 +60,8 @@ test-all: ## The test suite on every Python from 3.11 on that is on PATH; says o
 
 test-both: native ## The test suite twice: on the Python implementation, and on the one in C.
 	$(COMPILE)
-	KVSTORE_IMPL=python $(BIN)/python -m pytest -n $(WORKERS) $(TESTS)
-	KVSTORE_IMPL=native $(BIN)/python -m pytest -n $(WORKERS) $(TESTS)
+	KVSTORE_IMPL=python $(PYTEST) -n $(WORKERS) $(TESTS)
+	KVSTORE_IMPL=native $(PYTEST) -n $(WORKERS) $(TESTS)
 
 native: $(VENV)/ready-test ## Build the part in C again, after a change of kvstore/native/.
 	$(BIN)/python setup.py --quiet build_ext --inplace --force
@@ -86,7 +88,7 @@ wheels: $(VENV)/ready-test ## A wheel with the part in C, in dist/, tried on eve
 	@ls dist
 
 fast: $(VENV)/ready-test ## About a minute of tests, for while you work: the plain ones of each area.
-	$(BIN)/python -m pytest -n $(WORKERS) $(FAST)
+	$(PYTEST) -n $(WORKERS) $(FAST)
 
 docs: $(VENV)/ready-docs ## The documents as a site, in site/: reference from docstrings, every link checked.
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet
@@ -99,10 +101,10 @@ cover: $(VENV)/ready-cover ## Coverage of the test suite, its processes included
 	$(BIN)/coverage report --skip-covered --sort=cover
 
 soak: $(VENV)/ready-test ## The long runs, whose figures the documents give.
-	$(BIN)/python -m pytest -n $(WORKERS) -m soak --timeout 0 $(TESTS)
+	$(PYTEST) -n $(WORKERS) -m soak --timeout 0 $(TESTS)
 
 compare: $(VENV)/ready-test ## Compare with the etcd on PATH (or KVSTORE_ETCD=...), tens of thousands of requests.
-	$(BIN)/python -m pytest -n $(WORKERS) -m "soak or not soak" --timeout 0 tests/etcd/test_against_etcd.py
+	$(PYTEST) -n $(WORKERS) -m "soak or not soak" --timeout 0 tests/etcd/test_against_etcd.py
 
 bench: $(VENV)/ready-bench ## Measure against other stores, and write docs/measured.md.
 	$(BIN)/python -m kvstore.tools.lab.bench --page docs

@@ -1,9 +1,12 @@
 """What every test may ask for."""
 
+import gc
+import importlib
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -14,6 +17,30 @@ from tests import PROJECT
 # Examples are bounded by their number alone: a loaded machine must not turn into a failure.
 settings.register_profile("kvstore", deadline=None, print_blob=True)
 settings.load_profile("kvstore")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection(session: pytest.Session) -> None:
+    """Each worker of pytest-xdist imports its share of the modules before it collects all of them.
+
+    Most of what collecting takes is pytest's work on their asserts, which it keeps in ``__pycache__`` (the Makefile
+    lets it): so the workers do it once between them, not each of them once.
+    """
+    worker = getattr(session.config, "workerinput", None)
+    if worker is None:
+        return
+    mine, workers = int(worker["workerid"].removeprefix("gw")), worker["workercount"]
+    folders = [Path(argument) for argument in session.config.args if Path(argument).is_dir()]
+    modules = sorted(path for folder in folders for path in folder.resolve().rglob("test_*.py"))
+    for module in modules[mine::workers]:
+        with suppress(Exception, pytest.skip.Exception):  # what it is, collecting tells
+            importlib.import_module(".".join(module.relative_to(PROJECT).with_suffix("").parts))
+
+
+def pytest_collection_finish() -> None:
+    """What has been collected stays to the end: looking through all of it is no part of a garbage collection."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

@@ -37,7 +37,7 @@ class Answer:
     messages: deque[bytes] = field(default_factory=deque)
     status: int | None = None
     text: str = ""
-    data: bytes = b""
+    data: bytearray = field(default_factory=bytearray)
 
     def receive(self, payload: bytes) -> None:
         self.data += payload
@@ -45,8 +45,8 @@ class Answer:
             end = 5 + int.from_bytes(self.data[1:5], "big")
             if len(self.data) < end:
                 return
-            self.messages.append(self.data[5:end])
-            self.data = self.data[end:]
+            self.messages.append(bytes(self.data[5:end]))
+            del self.data[:end]
 
 
 class Wire:

@@ -23,11 +23,36 @@ def test_the_version_is_told(tmp_path: Path) -> None:
     assert done.stdout.decode() == f"kvstore {kvstore.__version__}\n"
 
 
-@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+COMPLETIONS = {
+    "bash": (
+        b"complete -o default -F _kvstore_completion kvstore",
+        {"COMP_WORDS": "kvstore com", "COMP_CWORD": "1"},
+    ),
+    "zsh": (b"#compdef kvstore", {"_TYPER_COMPLETE_ARGS": "kvstore com"}),
+    "fish": (
+        b"complete --command kvstore",
+        {"_TYPER_COMPLETE_ARGS": "kvstore com", "_TYPER_COMPLETE_FISH_ACTION": "get-args"},
+    ),
+}
+"""Of each shell: a line of its script, and what the script sets to ask how a word goes on."""
+
+
+@pytest.mark.parametrize("shell", COMPLETIONS)
 def test_shells_can_complete(tmp_path: Path, shell: str) -> None:
-    """The script to source, and what it asks: the verbs."""
-    script = run_apart(tmp_path, "--show-completion", shell)
-    assert script.code == 0 and b"_KVSTORE_COMPLETE" in script.out.upper().replace(b".PY", b""), script
+    """The script to source is the shell's, and what it asks is answered: the verbs."""
+    line, asked = COMPLETIONS[shell]
+    script = run(tmp_path, _KVSTORE_COMPLETE=f"source_{shell}")
+    assert script.code == 0 and line in script.out and f"complete_{shell}".encode() in script.out, script
+    answer = run(tmp_path, _KVSTORE_COMPLETE=f"complete_{shell}", **asked)
+    assert answer.code == 0 and b"compact" in answer.out and b"put" not in answer.out, answer
+
+
+def test_a_shell_is_asked_for_by_an_option(tmp_path: Path) -> None:
+    """``--show-completion`` names it where the shell that asks cannot be told."""
+    script = run_apart(
+        tmp_path, "--show-completion", "bash", _TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION="1"
+    )
+    assert script.code == 0 and b"complete -o default -F" in script.out, script
 
 
 @pytest.mark.parametrize(
