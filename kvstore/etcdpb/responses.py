@@ -8,7 +8,8 @@ An outermost response carries the server's whole header, a response inside a tra
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import lru_cache
 from itertools import chain
 from typing import Any, Protocol, cast
 
@@ -148,12 +149,24 @@ def encode_watch(
 
     ``events``: those of the response, encoded (``SharedEvents``), or some of them. ``is_fragment``: more follow.
     """
+    events = encode_events(response.events) if events is None else events
+    (message,) = encode_watches(response, (watch_id,), header, events, is_fragment=is_fragment)
+    return message
+
+
+def encode_watches(
+    response: WatchResponse,
+    watch_ids: Iterable[int],
+    header: Header,
+    events: list[bytes],
+    *,
+    is_fragment: bool = False,
+) -> list[bytes]:
+    """The messages of a response that several watches are told, as ``encode_watch`` makes each."""
     revision, _, canceled, compact_revision, cancel_reason, created = response
-    if events is None:
-        events = encode_events(response.events)
-    parts = [header.at(revision), _number(_WATCH_ID, watch_id)]
+    parts = []
     if created or canceled or compact_revision or cancel_reason:
-        parts += [
+        parts = [
             _number(_CREATED, created),
             _number(_CANCELED, canceled),
             _number(_COMPACT_REVISION, compact_revision),
@@ -161,7 +174,13 @@ def encode_watch(
         ]
     if is_fragment:
         parts.append(_IS_FRAGMENT)
-    return b"".join(parts + events)
+    head, rest = header.at(revision), b"".join(parts + events)
+    return [b"%b%b%b" % (head, _watch_id(watch_id), rest) for watch_id in watch_ids]
+
+
+@lru_cache(1024)
+def _watch_id(watch_id: int) -> bytes:
+    return _number(_WATCH_ID, watch_id)
 
 
 def encode_event(event: Event) -> bytes:

@@ -16,7 +16,7 @@ from typing import Protocol
 from kvstore.bell import Ringing
 from kvstore.network import limits
 
-RESPONSES_PER_TURN = 64
+RESPONSES_PER_TURN = 128
 
 
 class Source(Protocol):

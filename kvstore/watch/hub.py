@@ -25,7 +25,7 @@ import threading
 import time
 import weakref
 from bisect import bisect_left
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable
 from operator import itemgetter
 from typing import Any
@@ -39,7 +39,7 @@ from kvstore.mvcc.state import State
 from kvstore.shelter import start
 from kvstore.watch.index import Shares, WatchIndex
 from kvstore.watch.mailbox import Mailbox
-from kvstore.watch.watcher import Batch, Box, FellBehind, Ready, Watcher, piece_of
+from kvstore.watch.watcher import Batch, Box, FellBehind, Ready, Takers, Watcher, piece_of, post
 
 logger = logging.getLogger("kvstore")
 
@@ -168,7 +168,9 @@ class Hub:
     def pending_events(self) -> int:
         """How many events wait in the queues of all streams."""
         waiting = [item for mailbox in self._owned() for item in mailbox.queue.copy()]
-        return sum(len(item.piece.changes) for item in waiting if isinstance(item, Batch))
+        return sum(
+            len(item.watchers) * len(item.piece.changes) for item in waiting if isinstance(item, Batch)
+        )
 
     def _all_watchers(self) -> list[Watcher]:
         return [watcher for mailbox in self._owned() for watcher in list(mailbox.watchers.values())]
@@ -328,11 +330,13 @@ class Hub:
         rung: set[Box] = set()
         for group, changes in self._routed.items():
             piece = piece_of(self._taken, changes)
+            takers: Takers = defaultdict(list)
             for watcher in list(group.watchers):
-                if watcher.live and not watcher.offer(piece):
+                rung.add(watcher.mailbox)
+                if not watcher.offer(piece, takers):
                     self._take_out(watcher)
                     self._send_behind(watcher)
-                rung.add(watcher.mailbox)
+            post(piece, takers)
         self._routed = {}
         self._first_routed = 0
         for mailbox in rung:

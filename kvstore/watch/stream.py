@@ -292,7 +292,7 @@ class WatchStream:
         if self._behind and (self._store_has_turn or not queue):
             return True
         item = queue[0] if queue else None
-        return isinstance(item, Batch) and item.watcher.prev_kv
+        return isinstance(item, Batch) and item.watchers[0].prev_kv
 
     def idle(self) -> bool:
         """Whether there is nothing to do until the bell rings."""
@@ -321,15 +321,16 @@ class WatchStream:
                 return
             item = queue[0]
             if item.__class__ is Batch:
-                watcher, (response, changes, size_bytes) = item
-                if not watcher.ended:
-                    if watcher.prev_kv:
-                        if not may_read:
-                            return
-                        response = response._replace(events=watcher.events(self._state, changes))
-                    watcher.quiet = False
-                    ahead.append((watcher.id, response))
-                watcher.taken_bytes += size_bytes
+                watchers, (response, changes, size_bytes) = item
+                if watchers[0].prev_kv:
+                    if not may_read:
+                        return
+                    response = response._replace(events=watchers[0].events(self._state, changes))
+                for watcher in watchers:
+                    if not watcher.ended:
+                        watcher.quiet = False
+                        ahead.append((watcher.id, response))
+                    watcher.taken_bytes += size_bytes
             else:
                 self._open(item)
             queue.popleft()

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import deque
-from functools import partial
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 from kvstore.bell import Ringing
 from kvstore.errors import Compacted
@@ -35,14 +34,10 @@ def piece_of(revision: int, changes: list[ChangedRow]) -> Piece:
 
 
 class Batch(NamedTuple):
-    """A piece for one watcher."""
+    """A piece for watchers of one stream: all of them want ``prev_kv``, or none does."""
 
-    watcher: Watcher
+    watchers: list[Watcher]
     piece: Piece
-
-
-_batch: Any = partial(tuple.__new__, Batch)
-"""``Batch._make`` without its Python code."""
 
 
 class FellBehind(NamedTuple):
@@ -68,6 +63,10 @@ class Box(Protocol):
     bell: Ringing
 
     def post(self, item: Item) -> None: ...
+
+
+Takers = dict[tuple[Box, bool], list["Watcher"]]
+"""Watchers that take a piece, by mailbox and whether they want ``prev_kv``."""
 
 
 class Watcher:
@@ -134,27 +133,38 @@ class Watcher:
         """The bytes waiting in the queue for this watch."""
         return self.queued_bytes - self.taken_bytes
 
-    def offer(self, piece: Piece) -> bool:
-        """Queue a piece; its mailbox has to be rung then. False if the queue is full, or its consumer is gone."""
+    def offer(self, piece: Piece, takers: Takers) -> bool:
+        """Join those that take a piece, if it is wanted (``post``). False if there is no room, or no consumer."""
         response, changes, size_bytes = piece
         if response.revision < self.position:
             return True  # it began later, or has read this from the store
         if self.ended:
             return False
-        first = changes[0][0]
-        if first < self.position or self._picks:
-            changes = self.wanted(changes[bisect_left(changes, (self.position,)) :])
-            piece = piece_of(response.revision, changes)
-            size_bytes = piece.size_bytes
-        if changes:
-            buffered_bytes = self.queued_bytes - self.taken_bytes
-            if buffered_bytes and buffered_bytes + size_bytes > self._room_bytes:
-                self.position = max(self.position, first)
+        if changes[0][0] < self.position or self._picks:
+            return self._offer_part(piece)
+        if not self._has_room(size_bytes):
+            self.position = max(self.position, changes[0][0])
+            return False
+        takers[self.mailbox, self.prev_kv].append(self)
+        return True
+
+    def _offer_part(self, piece: Piece) -> bool:
+        """Take what is wanted of a piece, which nobody else may want."""
+        response, changes, _ = piece
+        wanted = self.wanted(changes[bisect_left(changes, (self.position,)) :])
+        if wanted:
+            part = piece_of(response.revision, wanted)
+            if not self._has_room(part.size_bytes):
+                self.position = max(self.position, changes[0][0])
                 return False
-            self.queued_bytes += size_bytes
-            self.mailbox.queue.append(_batch((self, piece)))
+            post(part, {(self.mailbox, self.prev_kv): [self]})
         self.position = response.revision + 1
         return True
+
+    def _has_room(self, size_bytes: int) -> bool:
+        """Whether so much may be queued: anything may, where nothing is."""
+        buffered_bytes = self.queued_bytes - self.taken_bytes
+        return not buffered_bytes or buffered_bytes + size_bytes <= self._room_bytes
 
     def wanted(self, changes: list[ChangedRow]) -> list[ChangedRow]:
         """The changes that pass the filters, from the start on."""
@@ -186,7 +196,21 @@ def _before(state: State, revision: int, key: bytes, row: bytes | None) -> KeyVa
     return None if before is None else KeyValue.from_row(before)
 
 
-# --- several watchers over one page -------------------------------------------------------
+# --- several watchers -----------------------------------------------------------------------
+
+
+def post(piece: Piece, takers: Takers) -> None:
+    """Queue a piece, once for each stream; the mailboxes have to be rung then.
+
+    It is in the queue before a position says so: what fails between the two comes twice, and is not lost.
+    """
+    _, _, size_bytes = piece
+    for (mailbox, _), watchers in takers.items():
+        for watcher in watchers:
+            watcher.queued_bytes += size_bytes
+        mailbox.queue.append(Batch(watchers, piece))
+        for watcher in watchers:
+            watcher.position = piece.response.revision + 1
 
 
 def hull(group: list[Watcher]) -> Span:

@@ -20,7 +20,8 @@ from kvstore.auth.store import Refused
 from kvstore.errors import Code, StoreClosed, WatchCanceled
 from kvstore.etcdpb.messages import etcdserverpb as pb
 from kvstore.etcdpb.requests import from_message
-from kvstore.etcdpb.responses import encode_watch
+from kvstore.etcdpb.responses import encode_watch, encode_watches
+from kvstore.model import WatchResponse
 from kvstore.network.call import Call, Kind, Running, decoded, methods
 from kvstore.network.endpoint import Endpoint
 from kvstore.watch.stream import Numbered
@@ -107,15 +108,20 @@ class _Watching(Running):
         """What was taken, encoded."""
         header, encoded = self._endpoint.header, self._endpoint.shared_events.encode
         messages, fragmented, traffic = [], self._fragmented, self._endpoint.traffic
-        for watch_id, response in taken:
+        for response, watch_ids in _together(taken):
             events = encoded(response.events)
-            traffic.events += len(events)
-            if watch_id in fragmented:
-                for part in self._cut(events):
-                    messages.append(encode_watch(response, watch_id, header, part, is_fragment=True))
-                if response.canceled:
-                    fragmented.discard(watch_id)
-            messages.append(encode_watch(response, watch_id, header, events))
+            traffic.events += len(events) * len(watch_ids)
+            if fragmented.isdisjoint(watch_ids):
+                messages += encode_watches(response, watch_ids, header, events)
+                continue
+            for watch_id in watch_ids:
+                left = events[:]
+                if watch_id in fragmented:
+                    for part in self._cut(left):
+                        messages.append(encode_watch(response, watch_id, header, part, is_fragment=True))
+                    if response.canceled:
+                        fragmented.discard(watch_id)
+                messages.append(encode_watch(response, watch_id, header, left))
         return messages
 
     def _cut(self, events: list[bytes]) -> Iterator[list[bytes]]:
@@ -144,6 +150,18 @@ class _Watching(Running):
         if error is not None and self._call.alive and not isinstance(error, (WatchCanceled, StoreClosed)):
             self._endpoint.fail(self._call, error)
         self._endpoint.fanout.ring(self)
+
+
+def _together(taken: list[Numbered]) -> list[tuple[WatchResponse, list[int]]]:
+    """Each response with the watches that it is for, where it comes once for each of several."""
+    together: list[tuple[WatchResponse, list[int]]] = []
+    last = None
+    for watch_id, response in taken:
+        if response is not last:
+            last, watch_ids = response, list[int]()
+            together.append((response, watch_ids))
+        watch_ids.append(watch_id)
+    return together
 
 
 METHODS = methods("etcdserverpb.Watch", pb, Kind.BIDI, Watch=watch)
