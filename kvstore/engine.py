@@ -158,13 +158,16 @@ class LocalEngine(Reads):
         self._admit(check(request, self.options))
         return self.writer.submit(request)
 
-    def ask_soon(self, request: Request, notify: Notify, future: Any = None) -> Ticket | None:
+    def ask_soon(
+        self, request: Request, notify: Notify, future: Any = None, *, at_once: bool = True
+    ) -> Ticket | None:
         """Put a request down, and go on: nothing is planned here, and nothing is waited for.
 
         ``notify`` is called once, with a list that has the ticket in it, by the thread that leads the writers: when the
         ticket is durable, or has failed (``error_of`` says why), which includes being refused by the planner. It may be
         called before this returns. ``future`` is kept in the ticket for the caller. A caller that gives up may set
-        ``ticket.withdrawn``: a request that is not planned by then is dropped without a notification.
+        ``ticket.withdrawn``: a request that is not planned by then is dropped without a notification. Not ``at_once``:
+        the flusher is not told before ``flush_soon``, so that several requests go to it together.
 
         Returns None, with nothing put down, if there is no room before a checkpoint has been made, or background work
         has to begin first. Then call ``ask`` in a thread: it waits, or raises the reason.
@@ -183,8 +186,16 @@ class LocalEngine(Reads):
             return None
         ticket = Ticket(request)
         ticket.notify, ticket.future = notify, future
-        self.writer.ask_soon(ticket)
+        self.writer.ask_soon(ticket, at_once=at_once)
         return ticket
+
+    def lead_alone(self, ticket: Ticket) -> bool:
+        """Serve a ticket that was put down, but not ``at_once``, on this thread, if it is the only one.
+
+        Nothing is waited for but the sync. Returns whether it is done; ``notify`` may not be called then. If it is not,
+        ``flush_soon`` has to follow.
+        """
+        return self.writer.lead_alone(ticket)
 
     def wait(self, ticket: Ticket) -> Any:
         return self.writer.wait(ticket)

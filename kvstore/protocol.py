@@ -212,12 +212,19 @@ class EmbeddedEngine(Engine, Protocol):
     def ask(self, request: Request) -> Any:
         """The same, but waits until it is durable and returns its response."""
 
-    def ask_soon(self, request: Request, notify: Notify, future: Any = None) -> Ticket | None:
+    def ask_soon(
+        self, request: Request, notify: Notify, future: Any = None, *, at_once: bool = True
+    ) -> Ticket | None:
         """Check a request and put it down, with a ticket: another thread plans it. Never waits.
+
+        Not ``at_once``: it is not told before ``flush_soon``.
 
         Returns None if it cannot be put down now: call ``ask`` in a thread. Raises ``NoThread`` if there is no thread
         to plan it.
         """
+
+    def lead_alone(self, ticket: Ticket) -> bool:
+        """Serve the only ticket that was put down, on this thread. Returns whether it is done."""
 
     def flush_soon(self) -> bool:
         """Have planned writes made durable. Returns false if no thread is available: call ``wait`` instead."""

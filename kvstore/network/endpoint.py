@@ -15,6 +15,7 @@ import math
 import random
 import threading
 import weakref
+from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from typing import Any, TypeVar
 from kvstore.errors import Code, KVStoreError, NoThread
 from kvstore.etcdpb.responses import Header, SharedEvents, encode
 from kvstore.model import RangeRequest, Request
+from kvstore.network.alone import Alone
 from kvstore.network.budget import Budget
 from kvstore.network.call import Asking, Call, Failed, Running
 from kvstore.network.dialect import V3_5, Dialect
@@ -181,6 +183,11 @@ class Endpoint:
         self._slow_threads = ThreadPoolExecutor(2, "kvstore-serve-slow")
         self._waiting: dict[_Waiting, None] = {}
         """Logged requests that are not answered, in the order in which they came."""
+        self._asked: list[_Waiting] = []
+        """Those that came in this turn of the loop."""
+        self._flushes: deque[Callable[[], None]] = deque()
+        self._is_flush_due = False
+        self.alone = Alone(engine.lead_alone, loop.time)
         self._sweeper: asyncio.TimerHandle | None = None
         self._progress: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -238,7 +245,7 @@ class Endpoint:
             raise Failed(Code.RESOURCE_EXHAUSTED, "etcdserver: too many requests")
         waiting = _Waiting(finish, self.loop.time())
         try:
-            waiting.ticket = self.engine.ask_soon(request, self._wake, waiting)
+            waiting.ticket = self.engine.ask_soon(request, self._wake, waiting, at_once=False)
         except NoThread:
             pass
         self._waiting[waiting] = None
@@ -246,12 +253,26 @@ class Endpoint:
             waiting.ticket is None
         ):  # there is no room now, or background work has to begin: a thread waits for that
             self._writing_threads.submit(self.engine.ask, request).add_done_callback(
-                partial(self._asked, waiting)
+                partial(self._was_asked, waiting)
             )
+        else:
+            if not self._asked:
+                self.loop.call_soon(self._have_led)
+            self._asked.append(waiting)
         if self._sweeper is None:
             self._sweeper = self.loop.call_later(SWEEP_SECONDS, self._sweep)
 
-    def _asked(self, waiting: _Waiting, future: Future[Any]) -> None:
+    def _have_led(self) -> None:
+        """Have those served that came in this turn of the loop: here, or by the thread that leads the writers."""
+        asked, self._asked = self._asked, []
+        if len(self._waiting) > 1:
+            self.alone.is_broken()
+        elif asked[0].ticket is not None and self.alone.serve(asked[0].ticket):
+            self._settle([asked[0].ticket])
+            return
+        self.engine.flush_soon()
+
+    def _was_asked(self, waiting: _Waiting, future: Future[Any]) -> None:
         self._call(self._finish_asked, waiting, future)
 
     def _finish_asked(self, waiting: _Waiting, future: Future[Any]) -> None:
@@ -306,9 +327,29 @@ class Endpoint:
         self._call(self._settle, tickets)
 
     def _settle(self, tickets: list[Ticket]) -> None:
-        for ticket in tickets:
-            error = None if ticket.error is None else self.engine.error_of(ticket)
-            self._finish(ticket.future, ticket.response, error)
+        self._is_flush_due = True  # at the end of this
+        try:
+            for ticket in tickets:
+                error = None if ticket.error is None else self.engine.error_of(ticket)
+                self._finish(ticket.future, ticket.response, error)
+        finally:
+            self._flush()
+
+    def flush_soon(self, flush: Callable[[], None]) -> None:
+        """Have something called once this turn of the loop is over, or what answers just now has answered."""
+        self._flushes.append(flush)
+        if not self._is_flush_due:
+            self._is_flush_due = True
+            self.loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        self._is_flush_due = False
+        try:
+            while self._flushes:
+                self._flushes.popleft()()
+        finally:
+            if self._flushes:
+                self.flush_soon(self._flushes.popleft())
 
     def _call(self, function: Callable[..., object], *arguments: Any) -> None:
         """Have something called on the loop; nothing, once that is closed: nobody is left to be answered."""

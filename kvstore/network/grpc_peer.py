@@ -158,7 +158,7 @@ class GrpcPeer:
         """Have ``out`` written, now or at the end of this turn of the loop."""
         if not (self._is_receiving or self._is_flush_due):
             self._is_flush_due = True
-            self.endpoint.loop.call_soon(self._flush)
+            self.endpoint.flush_soon(self._flush)
 
     def _flush(self) -> None:
         self._is_flush_due = False

@@ -204,6 +204,7 @@ class Connection(asyncio.Protocol):
         return bool(refusal)
 
     def data_received(self, data: bytes) -> None:
+        self._server.endpoint.alone.heard(self)
         if self._speaker is not None:
             self._speaker.receive(data)
             return

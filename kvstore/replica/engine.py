@@ -82,9 +82,11 @@ class ReplicaEngine(LocalEngine):
         self._check_reads(request)
         return super().submit(request)
 
-    def ask_soon(self, request: Request, notify: Notify, future: Any = None) -> Ticket | None:
+    def ask_soon(
+        self, request: Request, notify: Notify, future: Any = None, *, at_once: bool = True
+    ) -> Ticket | None:
         self._check_reads(request)
-        return super().ask_soon(request, notify, future)
+        return super().ask_soon(request, notify, future, at_once=at_once)
 
     def _check_reads(self, request: Request) -> None:
         """Raise what refuses the request, unless it changes nothing."""

@@ -14,7 +14,7 @@ the GIL, or the reverse: with 64 threads it is twice as fast.
 
 Callers that do not want to wait (``put_nowait``, asyncio) have their request planned at once. The flusher, a thread
 of the store's own, then leads. One that may not even wait for a plan (a server's event loop) puts its ticket down and
-goes on (``ask_soon``): the flusher plans it as well.
+goes on (``ask_soon``): the flusher plans it as well, unless there is nothing else to do (``lead_alone``).
 
 An exception can come at any step: from a signal handler on the main thread, or because memory is short. So a round
 (the four steps) leaves its traces where the next leader finds them, and each step can be repeated:
@@ -111,6 +111,17 @@ def holds(lock: Any) -> bool:
     return bool(lock._is_owned())
 
 
+@contextmanager
+def _taken(lock: Any) -> Iterator[bool]:
+    """Hold a lock inside, if nobody else does; whether it is held."""
+    is_taken: bool = lock.acquire(blocking=False)
+    try:
+        yield is_taken
+    finally:
+        if is_taken:
+            lock.release()
+
+
 class Writer:
     """Plans, logs, publishes and settles. Its owner decides what a planned write triggers (``planned``)."""
 
@@ -181,17 +192,47 @@ class Writer:
             raise self.error_of(ticket)
         return ticket.response
 
-    def ask_soon(self, ticket: Ticket) -> None:
+    def ask_soon(self, ticket: Ticket, *, at_once: bool = True) -> None:
         """Put a ticket down for the flusher: one step, without a lock, which may be taken anywhere.
 
-        Raises ``NoThread`` where there is no flusher and none can be had; nothing was put down then.
+        Not ``at_once``: ``flush_soon`` or ``lead_alone`` has to follow. Raises ``NoThread`` where there is no flusher
+        and none can be had; nothing was put down then.
         """
         if not self._flusher and not self.flush_soon():
             raise NoThread
         self.asked.append(ticket)
-        self._flusher_wanted.ring()
+        if at_once:
+            self._flusher_wanted.ring()
         if self._stopping:  # the flusher may have looked for the last time
             self._refuse_rest()
+
+    def lead_alone(self, ticket: Ticket) -> bool:
+        """Serve a ticket that was put down, on this thread, if there is no other and nothing to wait for but a sync.
+
+        Returns whether it is done: it is not told of then, unless it has failed. If not, ``flush_soon`` has to follow.
+        What goes wrong here does so again for the flusher, which answers.
+        """
+        if self.is_inside or not self._lead.acquire(blocking=False):
+            return False
+        is_done = False
+        try:
+            if len(self.asked) == 1 and self.asked[0] is ticket and not ticket.withdrawn:
+                with _taken(self.planning) as is_free:
+                    pass
+                if is_free:
+                    with _taken(self.log_lock) as is_free:
+                        is_done = is_free and self._round_alone(ticket, in_place=True)
+            if is_done:
+                self.asked.popleft()
+        except BaseException as error:
+            self._leave()
+            if not isinstance(error, Exception):
+                raise
+            return False
+        self._lead.release()
+        if self.asked or self._queue:
+            self._pass_on()
+        return is_done
 
     def submit(self, request: Request) -> Ticket:
         """Plan a request now, or raise why it cannot be; ``wait`` for it, or have it flushed.
@@ -313,10 +354,11 @@ class Writer:
         self._settle(batch, error)
         del self._queue[: len(batch)]
 
-    def _round_alone(self, ticket: Ticket) -> bool:
+    def _round_alone(self, ticket: Ticket, *, in_place: bool = False) -> bool:
         """A round for one ticket that nothing was asked before, without the steps that only a group needs.
 
         Returns false if something is in the way. The ticket is then where the next round finds it, asked or planned.
+        ``in_place``: so is the log, where it has to make room first.
         """
         life, log, queue = self._life, self._log, self._queue
         with self.planning:
@@ -334,7 +376,7 @@ class Writer:
         entry, error = plan.entry, None
         if entry is not None:
             if life.write_refusal is not None or (
-                on_main_thread() and not log.has_place_for(len(entry) + ENTRY_OVERHEAD_BYTES)
+                (in_place or on_main_thread()) and not log.has_place_for(len(entry) + ENTRY_OVERHEAD_BYTES)
             ):
                 return False
             try:

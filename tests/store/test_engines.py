@@ -138,7 +138,7 @@ def test_what_only_a_local_store_has_is_refused_by_name(tmp_path: Path, call: st
 
 def test_every_local_call_is_tried_here() -> None:
     """``LOCAL`` reaches all that ``EmbeddedEngine`` adds, but for what no synchronous store asks it."""
-    begun = {"submit", "ask", "ask_soon", "flush_soon", "error_of"}
+    begun = {"submit", "ask", "ask_soon", "lead_alone", "flush_soon", "error_of"}
     room = {"overloaded", "check_room"}
     served = {"row", "page", "past_keys", "range_pages", "carried", "begin_term", "check", "watch_stream"}
     assert members(EmbeddedEngine) - begun - room - served == set(LOCAL) - {"engine", "put_nowait"}
