@@ -6,7 +6,7 @@ happens: pieces of the body, its end, room for more to send, the end of the conn
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 from urllib.parse import parse_qs, unquote
@@ -52,6 +52,10 @@ class Reply(Protocol):
     def finish(self) -> None: ...
 
 
+Switch = Callable[[Headers], Reply]
+"""Goes on with WebSocket, answering with these header fields, and gives the way back there."""
+
+
 class Exchange:
     """A request under way. Every method may be left as it is."""
 
@@ -63,6 +67,11 @@ class Exchange:
 
     def ended(self) -> None:
         """The body is complete."""
+
+    def message(self, data: bytes) -> None:
+        """A message of a WebSocket, which is the whole body of a request, or a part of a body that goes on."""
+        self.received(data)
+        self.ended()
 
     def drained(self) -> None:
         """The client has taken what was written."""

@@ -96,7 +96,7 @@ class Values:
         return found
 
     def end(self) -> None:
-        """There is no more. ``BadArgument`` if that is in the middle of a value."""
+        """A value ends here. ``BadArgument`` if this is the middle of one."""
         _next_value(self._text, 0)
 
 
@@ -392,12 +392,13 @@ class _Single(_JsonCall):
         self._limit_bytes = endpoint.settings.max_message_bytes * limits.BODY_FACTOR
         self._body = bytearray()
         self._request = b""
+        self._is_complete = False
         length = request.headers.get("content-length", "")
         if length.isdigit() and int(length) > self._limit_bytes:
             self.fail(_too_large(int(length), self._limit_bytes))
 
     def received(self, data: bytes) -> None:
-        if not self.alive:
+        if not self.alive or self._is_complete:
             return
         if len(self._body) + len(data) > self._limit_bytes:
             self.fail(_too_large(len(self._body) + len(data), self._limit_bytes))
@@ -406,8 +407,9 @@ class _Single(_JsonCall):
         self._body += data
 
     def ended(self) -> None:
-        if not self.alive:
+        if not self.alive or self._is_complete:
             return
+        self._is_complete = True
         if len(self._body) <= limits.LONG_MESSAGE_BYTES:
             self._guarded(self._serve_body)
         else:
@@ -468,6 +470,12 @@ class _Conversation(_JsonCall):
         else:
             self._early += data
 
+    def message(self, data: bytes) -> None:
+        """No value goes on in the next one."""
+        self.received(data + b"\n")
+        if self.alive and not self._has_ended and self._early is None:
+            self._guarded(self._end_value)
+
     def ended(self) -> None:
         if not self.alive or self._has_ended:
             return
@@ -489,12 +497,15 @@ class _Conversation(_JsonCall):
             if self.alive and self._running is not None:
                 self._running.received(message)
 
-    def _end(self) -> None:
+    def _end_value(self) -> None:
         try:
             self._values.end()
         except BadArgument as error:
             self._end_with(error)
-        else:
+
+    def _end(self) -> None:
+        self._end_value()
+        if self.alive and not self._has_ended:
             self._half_close()
 
     def _end_with(self, error: Failed | BadArgument) -> None:

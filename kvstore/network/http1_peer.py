@@ -4,7 +4,8 @@
     socket <---------- write ---------------------------h11 <-- Reply
 
 One request at a time: what a client sends ahead waits for the answer before it. A request whose answer does not need
-all of its body is answered, and the rest of the body is read and dropped.
+all of its body is answered, and the rest of the body is read and dropped. A request may ask for WebSocket: what comes
+after it then goes to that instead of h11, as long as the connection lives.
 """
 
 from __future__ import annotations
@@ -15,14 +16,18 @@ from collections.abc import Callable
 from dataclasses import replace
 from email.utils import formatdate
 from http import HTTPStatus
+from typing import TYPE_CHECKING
 
 import h11
 
 from kvstore.network import limits
 from kvstore.network.call import Peer
 from kvstore.network.endpoint import Endpoint
-from kvstore.network.exchange import Exchange, Headers, Request, text
+from kvstore.network.exchange import Exchange, Headers, Reply, Request, text
 from kvstore.network.web import Web
+
+if TYPE_CHECKING:
+    from kvstore.network.websocket import WebSocket
 
 logger = logging.getLogger("kvstore.network")
 
@@ -38,10 +43,14 @@ class Http1Peer:
     ) -> None:
         self._loop = endpoint.loop
         self._web = Web(endpoint, is_for_monitors=is_for_monitors)
+        self._message_limit_bytes = endpoint.settings.max_message_bytes * limits.BODY_FACTOR
         self._transport = transport
         self._peer = replace(peer, is_gateway=True)
         self._h11 = h11.Connection(h11.SERVER, max_incomplete_event_size=limits.HEADER_BYTES)
         self._exchange: Exchange | None = None
+        self._socket: WebSocket | None = None
+        self._is_switched = False
+        """Whether what comes is for that."""
         self._waiting = bytearray()
         """What came, and was not looked at."""
         self._unread_bytes = 0
@@ -149,13 +158,19 @@ class Http1Peer:
     @property
     def _can_look(self) -> bool:
         """Whether there is more to do: nothing waits for our answer, nor for the peer to take those it has got."""
-        is_free = self._h11.their_state in _READ_ON or self._exchange is None
+        is_free = self._is_switched or self._h11.their_state in _READ_ON or self._exchange is None
         return is_free and not (self._is_paused or self._is_over)
 
     def _look(self) -> None:
+        piece = b""
         if self._waiting and self._can_look:
-            self._h11.receive_data(bytes(self._waiting[: limits.TURN_BYTES]))
+            piece = bytes(self._waiting[: limits.TURN_BYTES])
             del self._waiting[: limits.TURN_BYTES]
+        if self._is_switched:
+            self._read_messages(piece)
+            return
+        if piece:
+            self._h11.receive_data(piece)
         while not (self._is_over or self._is_paused):
             self._next_cycle()
             event = self._h11.next_event()
@@ -164,12 +179,24 @@ class Http1Peer:
             elif isinstance(event, h11.Data):
                 self._body(bytes(event.data))
             elif isinstance(event, h11.EndOfMessage):
-                if self._exchange is not None:
+                if self._exchange is not None and self._socket is None:
                     self._exchange.ended()
                 self._close_if_over()
+            elif self._h11.their_state is h11.SWITCHED_PROTOCOL:
+                self._is_switched = True
+                self._waiting[:0] = self._h11.trailing_data[0]
+                return
             else:  # NEED_DATA, PAUSED
                 self._let_go_on()
                 return
+
+    def _read_messages(self, data: bytes) -> None:
+        assert self._socket is not None
+        for message in self._socket.receive(data):
+            if self._exchange is not None:
+                self._exchange.message(message)
+        if self._socket.is_over:
+            self._close()
 
     def _next_cycle(self) -> None:
         if self._h11.our_state is h11.DONE and self._h11.their_state is h11.DONE:
@@ -189,12 +216,20 @@ class Http1Peer:
             self._peer,
         )
         reply = _Reply(self, is_head=event.method == b"HEAD")
-        exchange = self._web.open(request, reply)
-        if not reply.is_finished:
+        exchange = self._web.open(request, reply, self._switch)
+        if not (self._socket or reply).is_finished:
             self._exchange = exchange
 
+    def _switch(self, headers: Headers) -> Reply:
+        """Go on with WebSocket after this request."""
+        from kvstore.network.websocket import WebSocket
+
+        self.send(h11.InformationalResponse(status_code=101, headers=headers, reason=_REASONS[101].encode()))
+        self._socket = WebSocket(self, self._message_limit_bytes)
+        return self._socket
+
     def _body(self, data: bytes) -> None:
-        if self._exchange is not None:
+        if self._exchange is not None and self._socket is None:
             self._exchange.received(data)
             return
         self._unread_bytes += len(data)
@@ -215,8 +250,10 @@ class Http1Peer:
 
     def send(self, *events: h11.Event) -> None:
         """Part of an answer, in one write."""
-        data = b"".join([self._h11.send(event) or b"" for event in events])
-        if data:
+        self.write(b"".join([self._h11.send(event) or b"" for event in events]))
+
+    def write(self, data: bytes) -> None:
+        if data and not self._is_over:
             self._transport.write(data)
 
     def finished(self) -> None:
@@ -278,6 +315,13 @@ class Http1Peer:
             return
         if self._is_paused:
             pass
+        elif self._socket is not None and self._is_switched:
+            if self._socket.is_finished:
+                self._set_timer("close", limits.CLOSE_SECONDS, self._close)
+                return
+            if self._socket.is_in_message or (self._exchange is not None and self._exchange.waits_for_body):
+                self._set_timer(object(), limits.BODY_IDLE_SECONDS, self._close)
+                return
         elif self._h11.their_state is h11.SEND_BODY:
             if self._exchange is None or self._exchange.waits_for_body:
                 self._set_timer(object(), limits.BODY_IDLE_SECONDS, self._close)

@@ -52,6 +52,8 @@ HEADER_SECONDS = 30.0
 """From the first byte of a request to the end of its header."""
 BODY_IDLE_SECONDS = 60.0
 """Between two pieces of a body that somebody waits for."""
+CLOSE_SECONDS = 5.0
+"""In which a WebSocket that we have closed is closed by its client, too."""
 UNREAD_BODY_BYTES = 32 << 20
 """Of a body that came after its answer, before the connection is closed instead of read on."""
 WAITING_BYTES = 64 << 10

@@ -8,9 +8,11 @@ HTTP/2 over TLS   --'      <-- answer | begin, write, finish --   |--> gateway  
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from kvstore.network import gateway, pages
 from kvstore.network.endpoint import Endpoint
-from kvstore.network.exchange import Exchange, Headers, Page, Reply, Request, text
+from kvstore.network.exchange import Exchange, Headers, Page, Reply, Request, Switch, text
 
 _CORS_METHODS = "POST, GET, OPTIONS, PUT, DELETE"
 _CORS_HEADERS = "accept, content-type, authorization"
@@ -25,6 +27,7 @@ To fix this, choose one of the following options:
 This requirement has been added to help prevent "DNS Rebinding" attacks (CVE-2018-5702).
 
 """
+_NO_WEBSOCKET = "WebSocket needs a package where the server runs: pip install 'kvstore-mvcc[serve]'\n"
 _CERTIFICATE_NAME = (
     "CommonName of client sending a request against gateway will be ignored and not used as expected\n"
 )
@@ -41,8 +44,8 @@ class Web:
         self._endpoint = endpoint
         self._is_for_monitors = is_for_monitors
 
-    def open(self, request: Request, reply: Reply) -> Exchange:
-        """Begin to answer a request."""
+    def open(self, request: Request, reply: Reply, switch: Switch | None = None) -> Exchange:
+        """Begin to answer a request. ``switch``: of a connection that can go on with WebSocket."""
         path = request.path
         if path.startswith(V3_BETA):
             path = V3 + path.removeprefix(V3_BETA)
@@ -60,8 +63,23 @@ class Web:
             answer.answer(200, [], b"")
             return Exchange()
         if path.startswith(V3) and settings.has_gateway and not self._is_for_monitors:
+            if switch is not None and _asks_for_websocket(request.headers):
+                return self._open_socket(request, path, answer, switch)
             return gateway.open_call(self._endpoint, request, path, answer)
         return pages.open_page(self._endpoint, request, path, answer, is_for_monitors=self._is_for_monitors)
+
+    def _open_socket(self, request: Request, path: str, reply: Reply, switch: Switch) -> Exchange:
+        try:
+            from kvstore.network import websocket
+        except ModuleNotFoundError:
+            reply.answer(*text(501, _NO_WEBSOCKET))
+            return Exchange()
+        refusal = websocket.refusal(request, self._endpoint.settings.cors)
+        if refusal is not None:
+            reply.answer(*refusal)
+            return Exchange()
+        answer = switch(websocket.accepting(request))
+        return gateway.open_call(self._endpoint, websocket.as_call(request), path, answer)
 
     def _refusal(self, request: Request, path: str) -> Page | None:
         """Of a request that was sent by mistake: a browser's to another name, or one under a certificate's name."""
@@ -85,6 +103,13 @@ class Web:
             ("Access-Control-Allow-Methods", _CORS_METHODS),
             ("Access-Control-Allow-Origin", origin),
         ]
+
+
+def _asks_for_websocket(headers: Mapping[str, str]) -> bool:
+    def has(name: str, wanted: str) -> bool:
+        return wanted in [word.strip().lower() for word in headers.get(name, "").split(",")]
+
+    return has("connection", "upgrade") and has("upgrade", "websocket")
 
 
 def _host_name(host: str) -> str:
