@@ -18,6 +18,7 @@ import argparse
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -199,8 +200,19 @@ def passes(tests: Path, package: Path, name: str, server: Path, logs: Path) -> b
         ) as process,
     ):
         code = process.wait()
-    subprocess.run(["pkill", "-KILL", "-s", str(process.pid)], check=False)
+    kill_those_with(log)
     return code == 0
+
+
+def kill_those_with(log: Path) -> None:
+    """What a test has left running, which may be in sessions of its own: a server would keep its port."""
+    mark = os.fsencode(f"SUITE_LOG={log.with_suffix('.server')}")
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if mark in (process / "environ").read_bytes().split(b"\0"):
+                os.kill(int(process.name), signal.SIGKILL)
+        except OSError:
+            pass  # it has ended, or is somebody else's
 
 
 if __name__ == "__main__":
