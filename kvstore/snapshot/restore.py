@@ -35,12 +35,14 @@ from kvstore.backend import (
 from kvstore.errors import Corruption, DiskFull, KVStoreError, NotAStore, OpenError, WrongStore
 from kvstore.files import Disk, OSDisk, disk_full_is_typed, free_bytes
 from kvstore.layout import DataDir
+from kvstore.model import prefix_end
 from kvstore.mvcc.lessor import Lessor
 from kvstore.mvcc.marks import Marks
 from kvstore.mvcc.schema import (
     ALARM,
     FORMAT_VERSION,
     META,
+    META_CARRIED,
     REVISION_END,
     TABLES,
 )
@@ -297,11 +299,22 @@ def _load(
     return backend
 
 
+def _has_rows(backend: Backend) -> bool:
+    """Whether there is anything in it but marks. If so, it has an index: a log from entry 1 on, as a file of another
+    program begins it that has none, would be taken for all of the history."""
+    with backend.read() as tx:
+        tables = (table for table in TABLES if table != META)
+        return any(tx.scan(table, limit=1) for table in tables) or bool(
+            tx.scan(META, META_CARRIED, prefix_end(META_CARRIED), limit=1)
+        )
+
+
 def _become(state: State, new: NewStore, target: Path, base: SnapshotInfo | None) -> Restored:
     """Record the new store's identity, and its place in history."""
     cluster_id = new.cluster_id or random.getrandbits(63) + 1
     member_id = new.member_id or random.getrandbits(63) + 1
-    index, revision, compacted = state.index, state.head, state.head_compacted
+    index = state.index or int(_has_rows(state.backend))
+    revision, compacted = state.head, state.head_compacted
     if new.bump_revision:
         index += 1
         revision = compacted = revision + new.bump_revision

@@ -36,7 +36,9 @@ from kvstore.mvcc.schema import (
     LATEST,
     LEASE,
     META,
+    META_APPLIED_INDEX,
     TABLES,
+    pack_u64,
 )
 from kvstore.mvcc.state import State
 from kvstore.options import BadOption
@@ -58,6 +60,9 @@ from .view import EtcdView
 NOSPACE = b"NOSPACE"
 REVISION_MAX = 1 << 62
 """No etcd has come this far. Beyond it a store could not count its revisions for much longer."""
+
+FIRST_INDEX = 1
+"""The log index of a file without one: a log that begins with entry 1 would be taken for all of the history."""
 
 
 class _Source:
@@ -191,7 +196,7 @@ class _Import:
         state = State(self._backend)
         self._verify(state)
         self._replay(state)
-        ids = self._write_identity()
+        ids = self._write_identity(state)
         if self._options.skip_hash_check and self._source.directory is None:
             self._notes.append("NO HASH WAS CHECKED: damage inside a value would not have been noticed")
         self._backend.sync()
@@ -202,7 +207,7 @@ class _Import:
             compact_revision=state.head_compacted,
             cluster_id=ids[0],
             member_id=ids[1],
-            counts=self._counts() | {"log index": state.index},
+            counts=self._counts() | {"log index": state.index or FIRST_INDEX},
             notes=tuple(self._notes),
         )
 
@@ -238,7 +243,7 @@ class _Import:
         write_now(state, self._now_ms)
         self._notes += directory.notes + replay.notes
 
-    def _write_identity(self) -> tuple[int, int]:
+    def _write_identity(self, state: State) -> tuple[int, int]:
         source, options = self._source, self._options
         ids = options.cluster_id or source.cluster_id or 1, options.member_id or source.member_id or 1
         with self._backend.write() as tx:
@@ -246,6 +251,8 @@ class _Import:
             source.name = _name_of(ids[1], members, source.path) or source.name
             marks = Marks(format=FORMAT_VERSION, cluster_id=ids[0], member_id=ids[1], name=source.name)
             tx.put_many(META, marks.identity())
+            if not state.index:
+                tx.put_many(META, [(META_APPLIED_INDEX, pack_u64(FIRST_INDEX))])
             full = [key for key, _ in tx.scan(ALARM) if key[8:] == NOSPACE]
             tx.delete_many(ALARM, full)
         if full:

@@ -62,6 +62,26 @@ def test_what_an_unfinished_compaction_would_remove_stays_behind(tmp_path: Path)
                 store.get(b"a", revision=5)
 
 
+def test_a_database_without_a_log_index_is_not_made_anew_from_the_log(tmp_path: Path) -> None:
+    """As of an etcd that has written nothing yet but who its members are: the new log does not have what came along."""
+    path = write_store(tmp_path / "db", [put_row(2, 0, b"a", 2, 1)], [])
+    for source in (import_etcd, restore_etcd):
+        data = tmp_path / source.__name__
+        source(path, data)
+        report = verify(data, deep=True)
+        assert report.findings == (), report
+        with kvstore.open(data) as store:
+            store.put(b"b")
+        assert verify(data, deep=True).findings == ()
+        (data / "snap" / "db").unlink()
+        with pytest.raises(kvstore.Corruption):
+            kvstore.open(data)
+
+
+def restore_etcd(path: Path, data: Path) -> None:
+    kvstore.restore(path, data)
+
+
 def test_a_transaction_that_writes_a_key_twice_moves_in(tmp_path: Path) -> None:
     """Sub revisions are kept: of two changes of a key in one transaction the later one counts."""
     key_rows = [
