@@ -149,7 +149,9 @@ def test_a_silent_client_is_asked_and_let_go(tmp_path: Path) -> None:
     """--grpc-keepalive-interval and -timeout: one that answers pings stays connected, one that does not is cut."""
     with (
         kvstore.open(tmp_path / "d", "memory") as store,
-        kvstore.serve(store, FREE, keepalive_interval_seconds=0.02, keepalive_timeout_seconds=5.0) as patient,
+        kvstore.serve(
+            store, FREE, keepalive_interval_seconds=0.02, keepalive_timeout_seconds=10.0
+        ) as patient,
         kvstore.serve(
             store, FREE, keepalive_interval_seconds=0.02, keepalive_timeout_seconds=0.02
         ) as impatient,
@@ -157,7 +159,7 @@ def test_a_silent_client_is_asked_and_let_go(tmp_path: Path) -> None:
         client, connection = connect_h2(patient.endpoints[0])
         with connection:
             pings = 0
-            while pings < 3:
+            while pings < 2:  # the second comes when the first has been answered for as long as a timeout
                 data = connection.recv(65536)
                 assert data
                 pings += sum(type(event).__name__ == "PingReceived" for event in client.receive_data(data))

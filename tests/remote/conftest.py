@@ -11,9 +11,9 @@ from tests.etcd.etcd_cluster import HAS_ETCD, Cluster, running_cluster
 from tests.etcd.etcd_servers import etcd
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def etcd_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A real etcd, for all tests of a run."""
+    """A real etcd, for all tests here; then it ends, for one that nobody asks is not idle."""
     if shutil.which("etcd") is None or shutil.which("etcdctl") is None:
         pytest.skip("no etcd on PATH")
     folder = tmp_path_factory.mktemp("etcd")
@@ -21,9 +21,9 @@ def etcd_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield server.endpoint.replace("http://", "etcd://")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    """Three etcds, for all tests of a run: each leaves them in good health."""
+    """Three etcds, for all tests here: each leaves them in good health."""
     if not HAS_ETCD:
         pytest.skip("no etcd on PATH")
     with running_cluster(tmp_path_factory.mktemp("cluster")) as running:

@@ -26,7 +26,7 @@ from kvstore.verification import heal, verify
 from tests.harness.watching import open_store
 
 PERSISTENT = ("lmdb", "sqlite")
-KEYS = 300
+KEYS = 150
 
 READER = r"""
 import sys, kvstore
@@ -61,7 +61,7 @@ if how == "opening":
         try:
             with kvstore.open(path, backend, read_only=True) as store:
                 rows = content(store)
-                assert len(rows) == 300 and len({kv.value for kv in store.scan(prefix=b"k")}) == 1
+                assert len(rows) == 150 and len({kv.value for kv in store.scan(prefix=b"k")}) == 1
                 looked += 1
         except KVStoreError as error:
             assert may_be(error), repr(error)
@@ -92,7 +92,7 @@ assert looked or how == "reading"
 
 def write(store: Store, number: int) -> None:
     """All keys, with one value, in one revision."""
-    value = b"%06d" % number * 200
+    value = b"%06d" % number * 300
     store.txn(success=[kvstore.ops.put(b"k%03d" % key, value) for key in range(KEYS)])
     store.checkpoint()
 
@@ -461,7 +461,7 @@ from kvstore.options import Options
 from kvstore.verification import verify
 path, backend, target = sys.argv[1:]
 with kvstore.open(path, backend, read_only=True) as store:
-    assert store.count(prefix=b"k") == 300 and store.get(b"k007").value.startswith(b"000007")
+    assert store.count(prefix=b"k") == 150 and store.get(b"k007").value.startswith(b"000007")
     list(store.history(b"k001")), store.hash_kv(), store.snapshot(target)
 assert verify(path, options=Options(backend=backend)).ok
 """
@@ -526,7 +526,7 @@ def test_the_same_pid_in_two_pid_namespaces(filled: Path, backend: str) -> None:
         "import sys, os, kvstore\n"
         "assert os.getpid() == 1\n"
         "with kvstore.open(sys.argv[1], sys.argv[2], read_only=True) as store:\n"
-        "    assert store.count(prefix=b'k') == 300\n"
+        "    assert store.count(prefix=b'k') == 150\n"
     )
     data = str(filled / "data")
     process = subprocess.Popen([*own, writer, data, backend], stdin=subprocess.PIPE, stdout=subprocess.PIPE)

@@ -129,8 +129,8 @@ def outcome(wal: Path) -> list[bytes] | None:
 
 
 def variants(wal: Path, change: Callable[[bytes], Iterator[tuple[str, bytes]]]) -> Iterator[tuple[Path, str]]:
-    """Each segment in each changed form; the original is put back afterwards."""
-    for file in layout.segments(wal):
+    """Each segment in each changed form, the last one first; the original is put back afterwards."""
+    for file in reversed(layout.segments(wal)):
         original = file.path.read_bytes()
         for name, changed in change(original):
             overwrite(file.path, changed)
