@@ -122,6 +122,11 @@ Serve = Callable[[Any, Call, bytes], Running | None]
 """Begins a call: gets the endpoint, the call, and the bytes of its request."""
 
 
+AtOnce = Callable[[Any, bytes], bytes | None]
+"""Gets the endpoint and a request; the answer, if nothing is needed for it but a look. Changes nothing, and what it
+raises does not count: ``serve`` is asked then."""
+
+
 @dataclass(frozen=True, slots=True)
 class Method:
     """A method of a service."""
@@ -133,6 +138,8 @@ class Method:
     request: Any
     """Classes of its messages."""
     response: Any
+    at_once: AtOnce | None = None
+    """Asked first, where the request has come whole."""
 
     @property
     def path(self) -> str:

@@ -72,6 +72,14 @@ def all_framed(messages: Sequence[bytes]) -> bytes:
     return b"".join(pieces)
 
 
+def whole(payload: bytes, limit_bytes: int) -> bytes | None:
+    """The message in DATA that is one plain message, not too large, and nothing else."""
+    size_bytes = len(payload) - PREFIX_BYTES
+    if 0 <= size_bytes <= limit_bytes and payload[:PREFIX_BYTES] == prefix(size_bytes):
+        return payload[PREFIX_BYTES:]
+    return None
+
+
 # --- a request's headers ---------------------------------------------------------------------------
 
 _UNITS = {

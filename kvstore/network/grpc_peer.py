@@ -11,12 +11,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from kvstore.errors import Code, StoreClosed
 from kvstore.etcdpb.status import status_of
 from kvstore.network import grpc, limits
-from kvstore.network.call import Call, Failed, Kind, Method, Peer, Running
+from kvstore.network.call import AtOnce, Call, Failed, Kind, Method, Peer, Running
 from kvstore.network.dialect import V3_5
 from kvstore.network.endpoint import Endpoint
 from kvstore.network.exchange import Request
@@ -48,7 +48,9 @@ class Route:
     """The stream is reset with it (after the refusal, if there is one)."""
     web: Request | None = None
     """Of one that is none of gRPC."""
-    counts: Counts | None = None
+    counts: Counts = field(default_factory=Counts)
+    at_once: AtOnce | None = None
+    """Asked before a call is made."""
 
 
 class GrpcPeer:
@@ -58,7 +60,7 @@ class GrpcPeer:
         self.endpoint = endpoint
         self.peer = peer
         self._transport = transport
-        self._limit_bytes = endpoint.settings.max_message_bytes
+        self.limit_bytes = endpoint.settings.max_message_bytes
         self.http2 = ServerConnection(self, endpoint.http2_limits)
         self.load = Load(self, transport)
         self._keepalive = Keepalive(self, transport)
@@ -179,10 +181,11 @@ class GrpcPeer:
             return Route(asked, None, b"", web=request_of(headers, self.peer))
         method = TABLE.get(asked.path)
         refusal, reset_code = self._refusal(asked, method)
-        counts = (
-            self.endpoint.traffic.of(asked.path, asked.metadata.get("client-api-version")) if method else None
-        )
-        return Route(asked, method, grpc.head(asked.content_type), refusal, reset_code, counts=counts)
+        head = grpc.head(asked.content_type)
+        if method is None or refusal or reset_code is not None:
+            return Route(asked, None, head, refusal, reset_code)
+        counts = self.endpoint.traffic.of(asked.path, asked.metadata.get("client-api-version"))
+        return Route(asked, method, head, counts=counts, at_once=method.at_once)
 
     def _refusal(self, asked: grpc.Asked, method: Method | None) -> tuple[bytes, int | None]:
         """The headers to refuse a request with, and the code to reset its stream with."""
@@ -212,17 +215,48 @@ class GrpcPeer:
             return grpc.head(asked.content_type) + grpc.trailers(code, text), None
         return b"", None
 
+    def whole(self, route: Route, payload: bytes) -> tuple[bytes, bytes, bytes] | None:
+        """The answer to a request for which no call has to be made."""
+        if route.at_once is None or not self.load.may_begin():
+            return None
+        message = grpc.whole(payload, self.limit_bytes)
+        if message is None:
+            return None
+        try:
+            answer = route.at_once(self.endpoint, message)
+        except Exception:
+            return None  # the call that is made then will meet it again
+        if answer is None:
+            return None
+        route.counts.served(message, answer)
+        self.note_duration(route, self.now)
+        if len(answer) > LONG_BYTES:
+            self.load.answered(len(answer))
+        return route.head, grpc.framed(answer), grpc.OK
+
+    def note_duration(self, route: Route, since: float) -> None:
+        """A call of this kind that began then is over."""
+        endpoint = self.endpoint
+        now = endpoint.loop.time()
+        seconds = now - since
+        if endpoint.times_calls:
+            route.counts.timed(seconds)
+        if seconds > endpoint.settings.warning_unary_request_seconds:
+            method = route.method
+            if method is not None and method.kind is Kind.UNARY:
+                endpoint.slow_requests.note(seconds, now, f"{method.path}, ")
+
     def begin(self, stream: Stream, route: Route, ended: bool) -> None:
         if route.web is not None:
             self._begin_web(stream, route.web, ended)
             return
-        if route.method is None or route.refusal or route.reset_code is not None:
+        if route.method is None:
             if route.refusal:
                 self.http2.close(stream, route.refusal)
             if route.reset_code is not None and stream.id in self.http2.streams:
                 self.http2.reset(stream, route.reset_code)
             return
-        call = stream.owner = GrpcCall(self, stream, route, self._limit_bytes)
+        call = stream.owner = GrpcCall(self, stream, route, route.method)
         if route.method.kind is Kind.BIDI:
             call.open()
         if ended:
@@ -294,6 +328,7 @@ class GrpcCall(Call):
         "_kept_bytes",
         "_left_bytes",
         "_messages",
+        "_method",
         "_route",
         "_since",
         "_stream",
@@ -303,14 +338,16 @@ class GrpcCall(Call):
         "running",
     )
 
-    def __init__(self, connection: GrpcPeer, stream: Stream, route: Route, limit_bytes: int) -> None:
+    def __init__(self, connection: GrpcPeer, stream: Stream, route: Route, method: Method) -> None:
         self.peer = connection.peer
         self.alive = True
         self.running: Running | None = None
         self._connection = connection
         self._stream = stream
         self._route = route
-        self._inbox = grpc.Inbox(route.asked.encoding, limit_bytes)
+        self._method = method
+        self._inbox: grpc.Inbox | None = None
+        """Of a request that has not come in one piece."""
         self._messages: list[bytes] = []
         """Those that are not served yet. Of a call that has one, others after it are passed over."""
         self._has_ended = False
@@ -327,7 +364,7 @@ class GrpcCall(Call):
         self._begun = False
         """Whether the headers of the answer have gone out."""
         self._timer: asyncio.TimerHandle | None = None
-        self._counts = route.counts or Counts()
+        self._counts = route.counts
         self._counts.started += 1
         self._since = connection.now
 
@@ -357,23 +394,42 @@ class GrpcCall(Call):
 
     def receive(self, payload: bytes, ended: bool) -> None:
         """DATA of the request. Of a call that has one message, nothing counts after it."""
-        is_bidi = self._method.kind is Kind.BIDI
-        if not self.alive or (self._is_served and not is_bidi):
+        if not self.alive:
+            return
+        connection, is_bidi = self._connection, self._method.kind is Kind.BIDI
+        if ended and self._inbox is None and not is_bidi:
+            message = grpc.whole(payload, connection.limit_bytes)
+            if message is not None and connection.load.may_begin():
+                self._serve_whole(message)
+                return
+        elif self._is_served and not is_bidi:
             return
         self._has_ended = ended
+        inbox = self._inbox
+        if inbox is None:
+            inbox = self._inbox = grpc.Inbox(self._route.asked.encoding, connection.limit_bytes)
         try:
-            messages = self._inbox.receive(payload)
+            messages = inbox.receive(payload)
         except Failed as error:
             self.fail(error)
             return
         if messages and (is_bidi or not self._messages):
             self._messages += messages if is_bidi else messages[:1]
             if not (is_bidi or ended):  # the end of the client's side is probably in what came with it
-                self._connection.endpoint.loop.call_soon(self._begin_whole)
+                connection.endpoint.loop.call_soon(self._begin_whole)
         if is_bidi or ended:
             self._go_on_or_wait()
-        if self._messages or self._inbox.is_within or self._held_bytes:
+        if self._messages or inbox.is_within or self._held_bytes:
             self._hold(len(payload) + sum(map(len, messages)))
+
+    def _serve_whole(self, message: bytes) -> None:
+        """The one message has come in one piece, and nothing has to be waited for."""
+        self._has_ended = True
+        self._counts.took(message)
+        try:
+            self._serve(message)
+        except Exception as error:
+            self._connection.endpoint.fail(self, error)
 
     def _begin_whole(self) -> None:
         """The one message is there. Some clients end their side much later, or never; etcd does not wait for it."""
@@ -397,9 +453,14 @@ class GrpcCall(Call):
     def _hold(self, more_bytes: int) -> None:
         """Have it known how much of the request is kept."""
         if self.alive:
-            held_bytes = self._held_bytes + more_bytes if self._messages else self._inbox.buffered_bytes
+            held_bytes = self._held_bytes + more_bytes if self._messages else self._buffered_bytes
             self._connection.load.account.keep(held_bytes - self._held_bytes)
             self._held_bytes = held_bytes
+
+    @property
+    def _buffered_bytes(self) -> int:
+        """Of a message that is not whole."""
+        return 0 if self._inbox is None else self._inbox.buffered_bytes
 
     def go_on(self) -> None:
         """Serve what has come. The load of the connection says when."""
@@ -438,7 +499,7 @@ class GrpcCall(Call):
         self._serve(messages[0])
 
     def _check_whole(self) -> None:
-        if self._inbox.is_within:
+        if self._buffered_bytes:
             raise Failed(Code.UNKNOWN, "unexpected EOF")
 
     def _serve(self, message: bytes) -> None:
@@ -456,12 +517,6 @@ class GrpcCall(Call):
         if seconds is not None and self._timer is None:
             self._timer = self._connection.endpoint.loop.call_later(seconds, self._expire)
 
-    @property
-    def _method(self) -> Method:
-        method = self._route.method
-        assert method is not None, "a call has one"
-        return method
-
     def _expire(self) -> None:
         self.fail(Failed(Code.DEADLINE_EXCEEDED, "context deadline exceeded"))
 
@@ -469,7 +524,7 @@ class GrpcCall(Call):
         """The stream has ended, by whichever side."""
         self.alive = False
         self._counts.ended(code)
-        self._note_duration()
+        self._connection.note_duration(self._route, self._since)
         self._stream.owner = None
         if self._timer is not None:
             self._timer.cancel()
@@ -481,15 +536,6 @@ class GrpcCall(Call):
             self._held_bytes = 0
         self._connection.load.kept_bytes -= self._kept_bytes
         self._kept_bytes = 0
-
-    def _note_duration(self) -> None:
-        endpoint = self._connection.endpoint
-        now = endpoint.loop.time()
-        seconds = now - self._since
-        if endpoint.times_calls:
-            self._counts.timed(seconds)
-        if seconds > endpoint.settings.warning_unary_request_seconds and not self.is_stream:
-            endpoint.slow_requests.note(seconds, now, f"{self._method.path}, ")
 
     # --- to the client ----------------------------------------------------------------
 

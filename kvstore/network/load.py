@@ -67,7 +67,9 @@ class Load:
 
     def may_begin(self) -> bool:
         """Whether a request is served now; otherwise ``wait``, or refuse it."""
-        return not (self._queue or self.account.is_over or self._loop.time() > self._turn_end)
+        if self._queue or self._loop.time() > self._turn_end:
+            return False
+        return self.account.answer_bytes <= limits.SPARED_BYTES or not self.account.is_over
 
     @property
     def is_full(self) -> bool:

@@ -58,6 +58,13 @@ class Counts:
     def ended(self, code: Code) -> None:
         self.handled[code] = self.handled.get(code, 0) + 1
 
+    def served(self, message: bytes, answer: bytes) -> None:
+        """A call with one message each way, from its beginning to its good end."""
+        self.started += 1
+        self.took(message)
+        self.gave(answer)
+        self.ended(Code.OK)
+
     def timed(self, seconds: float) -> None:
         """How long a call took, where that is wanted."""
         self.durations[bisect_left(DURATION_BOUNDS_SECONDS, seconds)] += 1

@@ -28,6 +28,7 @@ from .frames import (
     END_HEADERS,
     END_STREAM,
     ENHANCE_YOUR_CALM,
+    HEAD_BYTES,
     HEADERS,
     MAX_31_BITS,
     MAX_CONCURRENT_STREAMS,
@@ -38,12 +39,15 @@ from .frames import (
     ConnectionFault,
     header_frames,
     pack_head,
+    read_head,
     rst_stream,
 )
 from .hpack import Block
 from .limits import LIMITS, Limits
 from .receiving import Receiver
 from .stream import Stream
+
+Whole = Callable[[Any, bytes], tuple[bytes, bytes, bytes] | None]
 
 STREAMS_BEFORE_SETTINGS = 100
 """Requests that a client makes before the server has said how many it takes."""
@@ -69,7 +73,11 @@ class CommonHandler(Protocol):
 
 
 class Handler(CommonHandler, Protocol):
-    """The owner of a server's end."""
+    """The owner of a server's end.
+
+    A method `whole(route, payload: bytes)` is called, if there is one, for a request that has come with all its data.
+    It gives what `answer` takes after the stream; or None, and the request begins as others do.
+    """
 
     def route(self, headers: Headers) -> Any:
         """Judge a good request list. The answer is used again for identical blocks; nobody changes the list."""
@@ -93,6 +101,7 @@ class ServerConnection(Receiver):
     ) -> None:
         super().__init__(handler, limits, now)
         self._preface = PREFACE
+        self._whole: Whole | None = getattr(handler, "whole", None)
         self._streams_max = limits.concurrent_streams
         self._stream_window = limits.stream_window_bytes
         self._working: set[int] = set()
@@ -113,22 +122,25 @@ class ServerConnection(Receiver):
         ):
             if not stream.local_open:
                 return
-            self._send_window -= size
-            self._has_sent = True
-            stream_id = stream.id
-            self.out += (
-                pack_head(len(head) << 8 | HEADERS, END_HEADERS, stream_id),
-                head,
-                pack_head(size << 8, 0, stream_id),
-                message,
-                pack_head(len(trailers) << 8 | HEADERS, END_HEADERS | END_STREAM, stream_id),
-                trailers,
-            )
+            self._send_answer(stream.id, head, message, trailers)
             self._sent_end(stream)
         else:
             self.head(stream, head)
             self.write(stream, message)
             self.close(stream, trailers)
+
+    def _send_answer(self, stream_id: int, head: bytes, message: bytes, trailers: bytes) -> None:
+        size = len(message)
+        self._send_window -= size
+        self._has_sent = True
+        self.out += (
+            pack_head(len(head) << 8 | HEADERS, END_HEADERS, stream_id),
+            head,
+            pack_head(size << 8, 0, stream_id),
+            message,
+            pack_head(len(trailers) << 8 | HEADERS, END_HEADERS | END_STREAM, stream_id),
+            trailers,
+        )
 
     def head(self, stream: Stream, block: bytes) -> None:
         """HEADERS, and the stream goes on."""
@@ -171,6 +183,61 @@ class ServerConnection(Receiver):
         if ended:
             stream.remote_open = False
         self.handler.begin(stream, route, ended)
+
+    def _serve_whole(self, stream_id: int, block: bytes, data: bytes, at: int) -> int:
+        """Serve a request that has come whole, in HEADERS that are known and the DATA at ``at``, without a stream.
+
+        Where it ends; 0 if it is not of that kind, or its owner does not answer at once: then nothing has happened.
+        """
+        known = self._decoder.known(block)
+        start = at + HEAD_BYTES
+        if self._whole is None or known is None or known.request is None or len(data) < start:
+            return 0
+        word, flags, data_id = read_head(data, at)
+        size, (route, length) = word >> 8, known.request
+        end = start + size
+        if (
+            data_id != stream_id
+            or word & 0xFF
+            or flags != END_STREAM
+            or end > len(data)
+            or not self._may_come(stream_id, size)
+            or (length >= 0 and length != size)
+        ):
+            return 0
+        answer = self._whole(route, data[start:end])
+        if answer is None:
+            return 0
+        self._has_gaps |= stream_id - self._last > 2
+        self._last = stream_id
+        self._receive_window -= size
+        self._owed_bytes += size
+        self._answer_whole(stream_id, *answer)
+        if self._owed_bytes > self._give_bytes:
+            self._give()
+        return end
+
+    def _answer_whole(self, stream_id: int, head: bytes, message: bytes, trailers: bytes) -> None:
+        """Send an answer, by way of a stream if it does not fit all windows."""
+        size = len(message)
+        if len(head) + size + len(trailers) <= self._frame_bytes and size <= min(
+            self._send_window, self._initial_window
+        ):
+            self._send_answer(stream_id, head, message, trailers)
+        else:
+            stream = self.streams[stream_id] = Stream(stream_id, self._initial_window, self._stream_window)
+            stream.remote_open = False
+            self.answer(stream, head, message, trailers)
+
+    def _may_come(self, stream_id: int, size: int) -> bool:
+        """Whether no rule is against a new stream with so much data."""
+        return (
+            stream_id > self._last
+            and stream_id & 1 == 1
+            and not self._leaving
+            and len(self.streams) + len(self._working) < self._streams_max
+            and size <= min(self._receive_window, self._stream_window, self.limits.frame_bytes)
+        )
 
     def _on_request_trailers(self, stream: Stream, ended: bool, block: Block) -> None:
         if not stream.remote_open:

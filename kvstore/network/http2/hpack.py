@@ -169,6 +169,10 @@ class Decoder:
         self._size_max = limits.header_table_bytes
         self._known: dict[bytes, Block] = {}
 
+    def known(self, block: bytes) -> Block | None:
+        """The same as `decode`, if that needs no more than a look."""
+        return self._known.get(block)
+
     def decode(self, block: bytes) -> Block:
         """Raises ConnectionFault, after which the decoder is of no use."""
         known = self._known.get(block)

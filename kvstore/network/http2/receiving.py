@@ -164,6 +164,9 @@ class Receiver(Sender):
                     self._give()
             elif kind == HEADERS:
                 payload = data[start:end]
+                if flags == END_HEADERS and (whole := self._serve_whole(stream_id, payload, data, end)):
+                    at = whole
+                    continue
                 if flags & (PADDED | PRIORITIZED):
                     payload = _bare_block(stream_id, flags, payload)
                 if flags & END_HEADERS:
@@ -257,6 +260,10 @@ class Receiver(Sender):
         if flags & END_HEADERS:
             self._block = None
             self._on_block(stream_id, block.ended, b"".join(block.pieces))
+
+    def _serve_whole(self, stream_id: int, block: bytes, data: bytes, at: int) -> int:
+        """Where a request ends that was served with the frame at ``at``; 0 if it was not."""
+        return 0
 
     def _on_block(self, stream_id: int, ended: bool, data: bytes) -> None:
         """A whole header block. Every one is decoded, since the table has to follow."""

@@ -26,16 +26,19 @@ ROWS_ON_THE_LOOP = 200
 """The most rows that are read between two looks at the sockets."""
 
 
-def range_(endpoint: Endpoint, call: Call, message: bytes) -> Running | None:
+def get(endpoint: Endpoint, message: bytes) -> bytes | None:
+    """The answer to a range that asks for a key, and no more."""
     if (
         not endpoint.users_are_on
         and len(message) > 2
         and message[0] == _KEY_TAG
         and message[1] == len(message) - 2 < 0x80
-    ):  # the key, and no more
-        revision, row = endpoint.engine.row(message[2:])
-        call.answer(encode_row(revision, row, endpoint.header))
-        return None
+    ):
+        return encode_row(*endpoint.engine.row(message[2:]), endpoint.header)
+    return None
+
+
+def range_(endpoint: Endpoint, call: Call, message: bytes) -> Running | None:
     request: RangeRequest = from_message(decoded(pb.RangeRequest, message))
     if not _is_short(request):
         return PagedRange(endpoint, call, request)
@@ -102,6 +105,7 @@ def _compact(endpoint: Endpoint, revision: int) -> bytes:
 
 
 METHODS = [
-    *methods("etcdserverpb.KV", pb, Range=range_, Put=put, DeleteRange=delete_range, Txn=txn),
+    Method("etcdserverpb.KV", "Range", Kind.UNARY, range_, pb.RangeRequest, pb.RangeResponse, get),
+    *methods("etcdserverpb.KV", pb, Put=put, DeleteRange=delete_range, Txn=txn),
     Method("etcdserverpb.KV", "Compact", Kind.UNARY, compact, pb.CompactionRequest, pb.CompactionResponse),
 ]

@@ -1,0 +1,143 @@
+"""A request that has come whole may be answered without a stream: nobody who looks at the connection can tell."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from kvstore.network.http2.connection import ServerConnection
+from kvstore.network.http2.frames import (
+    DATA,
+    END_HEADERS,
+    END_STREAM,
+    HEADERS,
+    INITIAL_WINDOW_SIZE,
+    PADDED,
+    PREFACE,
+    frame,
+    goaway,
+    pack_head,
+    rst_stream,
+    settings,
+    window_update,
+)
+from kvstore.network.http2.hpack import encode
+from kvstore.network.http2.limits import Limits
+from kvstore.network.http2.stream import Stream
+
+LIMITS = Limits(concurrent_streams=3, stream_window_bytes=70_000, window_bytes=100_000)
+HEAD = [(b":method", b"POST"), (b":scheme", b"http"), (b":path", b"/"), (b":authority", b"a")]
+BLOCK = encode(HEAD)
+OF_FOUR = encode([*HEAD, (b"content-length", b"4")])
+BEGIN = PREFACE + settings()
+
+
+class Echo:
+    """Answers a request with its data, unless that begins with a dot: then it is never answered."""
+
+    def __init__(self) -> None:
+        self.http2 = ServerConnection(self, LIMITS, lambda: 0.0)
+        self.data_of: dict[int, bytes] = {}
+
+    def route(self, headers: Any) -> Any:
+        return "route"
+
+    def begin(self, stream: Stream, route: Any, ended: bool) -> None:
+        self.data_of[stream.id] = b""
+        if ended:
+            self.data(stream, b"", True)
+
+    def data(self, stream: Stream, payload: bytes, ended: bool) -> None:
+        self.data_of[stream.id] += payload
+        if ended and payload[:1] != b".":
+            self.http2.answer(stream, b"head", self.data_of[stream.id], b"trailers")
+
+    def reset(self, stream: Stream, code: int) -> None: ...
+    def drained(self, stream: Stream) -> None: ...
+    def closing(self) -> None: ...
+
+
+class AtOnce(Echo):
+    """The same, for what comes whole without a stream."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        super().__init__()
+
+    def whole(self, route: Any, payload: bytes) -> tuple[bytes, bytes, bytes] | None:
+        if payload[:1] == b".":
+            return None
+        self.count += 1
+        return b"head", payload, b"trailers"
+
+
+def ask(stream_id: int, data: bytes = b"data", block: bytes = BLOCK, flags: int = END_STREAM) -> bytes:
+    return frame(HEADERS, END_HEADERS, stream_id, block) + frame(DATA, flags, stream_id, data)
+
+
+LARGE = b"x" * 16_000
+SCRIPTS = {
+    "one after the other": (ask(1) + ask(3), ask(5), ask(9)),
+    "an id that was left out": (ask(1) + ask(5) + ask(3),),
+    "an id that is over": (ask(1) + ask(3) + ask(3),),
+    "an id that is the server's": (ask(1) + ask(2),),
+    "too many at once": (ask(1, b".") + ask(3, b".") + ask(5, b".") + ask(7) + ask(9),),
+    "room again after a reset": (
+        ask(1, b".") + ask(3, b".") + ask(5, b"."),
+        rst_stream(1, 8) + rst_stream(3, 8) + ask(7),
+    ),
+    "the promised length": (ask(1, block=OF_FOUR) + ask(3, block=OF_FOUR) + ask(5, b"five!", OF_FOUR) + ask(7),),
+    "more than a stream may send": (
+        ask(1) + frame(HEADERS, END_HEADERS, 3, BLOCK) + frame(DATA, 0, 3, LARGE) * 5 + ask(5),
+    ),
+    "more than the connection may send": (ask(1), *[ask(3 + 2 * each, LARGE) for each in range(9)]),
+    "a frame that is too long": (ask(1) + ask(3, b"x" * 20_000),),
+    "in two pieces": (ask(1) + ask(3)[:-2], ask(3)[-2:] + ask(5)),
+    "padding": (ask(1) + ask(3, b"\1data\0", flags=END_STREAM | PADDED),),
+    "no end": (ask(1) + ask(3, flags=0) + frame(DATA, END_STREAM, 3, b"more"),),
+    "data of another stream": (ask(1, b".") + frame(HEADERS, END_HEADERS, 3, BLOCK) + frame(DATA, 1, 1, b"x"),),
+    "a reserved bit": (ask(1) + frame(HEADERS, END_HEADERS, 3, BLOCK) + pack_head(4 << 8, 1, 3 | 1 << 31) + b"data",),
+    "small windows": (settings((INITIAL_WINDOW_SIZE, 3)) + ask(1) + ask(3), window_update(3, 9) + ask(5)),
+    "the connection's window": (*[ask(1 + 2 * each, LARGE) for each in range(6)], window_update(0, 90_000) + ask(13)),
+    "the peer leaves": (ask(1) + goaway(0, 0) + ask(3),),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_the_frames_are_the_same(name: str) -> None:
+    """Whatever comes, and whichever rule it breaks."""
+    plain, at_once = Echo(), AtOnce()
+    for data in (BEGIN, *SCRIPTS[name]):
+        for each in (plain, at_once):
+            each.http2.receive(data)
+        assert at_once.http2.take() == plain.http2.take()
+    for fact in (
+        "dead",
+        "queued_bytes",
+        "_last",
+        "_receive_window",
+        "_send_window",
+        "_has_gaps",
+        "_owed_bytes",
+    ):
+        assert getattr(at_once.http2, fact) == getattr(plain.http2, fact), fact
+    assert at_once.http2.streams.keys() == plain.http2.streams.keys()
+
+
+def test_the_first_of_its_kind_begins_as_others_do() -> None:
+    """Its headers have to be judged; the next ones with the same are known."""
+    at_once = AtOnce()
+    at_once.http2.receive(BEGIN + ask(1) + ask(3) + ask(5))
+    assert at_once.count == 2 and list(at_once.data_of) == [1]
+
+
+def test_one_that_leaves_begins_nothing() -> None:
+    """After the last GOAWAY a request is refused, whole or not."""
+    outs = []
+    for each in (Echo(), AtOnce()):
+        each.http2.receive(BEGIN + ask(1) + ask(3, b"."))
+        each.http2.go_away()
+        each.http2.receive(ask(5))
+        outs.append(each.http2.take())
+    assert outs[0] == outs[1]
