@@ -277,12 +277,12 @@ class Endpoint:
 
     def _finish_asked(self, waiting: _Waiting, future: Future[Any]) -> None:
         error = future.exception()
-        self._finish(waiting, None if error is not None else future.result(), error)
+        response = None if error is not None else future.result()
+        self._finish(waiting, response, error, self.loop.time())
 
-    def _finish(self, waiting: _Waiting, response: Any, error: BaseException | None) -> None:
+    def _finish(self, waiting: _Waiting, response: Any, error: BaseException | None, now: float) -> None:
         if waiting in self._waiting:  # else it has been answered already: its time was up
             del self._waiting[waiting]
-            now = self.loop.time()
             if now - waiting.since > self.settings.warning_apply_seconds:
                 self.slow_writes.note(now - waiting.since, now)
             waiting.finish(response, error)
@@ -290,11 +290,12 @@ class Endpoint:
     def _sweep(self) -> None:
         """Answer those that have waited too long: they came first, so they stand first."""
         self._sweeper = None
-        over = self.loop.time() - self.settings.request_timeout_seconds
+        now = self.loop.time()
+        over = now - self.settings.request_timeout_seconds
         for waiting in list(itertools.takewhile(lambda each: each.since <= over, self._waiting)):
             if waiting.ticket is not None:
                 waiting.ticket.withdrawn = True
-            self._finish(waiting, None, Failed(Code.UNAVAILABLE, "etcdserver: request timed out"))
+            self._finish(waiting, None, Failed(Code.UNAVAILABLE, "etcdserver: request timed out"), now)
         if self._waiting:
             self._sweeper = self.loop.call_later(SWEEP_SECONDS, self._sweep)
 
@@ -329,9 +330,10 @@ class Endpoint:
     def _settle(self, tickets: list[Ticket]) -> None:
         self._is_flush_due = True  # at the end of this
         try:
+            now = self.loop.time()
             for ticket in tickets:
                 error = None if ticket.error is None else self.engine.error_of(ticket)
-                self._finish(ticket.future, ticket.response, error)
+                self._finish(ticket.future, ticket.response, error, now)
         finally:
             self._flush()
 

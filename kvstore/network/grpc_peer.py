@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from kvstore.errors import Code, StoreClosed
 from kvstore.etcdpb.status import status_of
@@ -20,7 +21,7 @@ from kvstore.network.call import AtOnce, Call, Failed, Kind, Method, Peer, Runni
 from kvstore.network.dialect import V3_5
 from kvstore.network.endpoint import Endpoint
 from kvstore.network.exchange import Request
-from kvstore.network.http2.connection import ServerConnection
+from kvstore.network.http2.connection import ServerConnection, Whole
 from kvstore.network.http2.frames import INTERNAL_ERROR, MAX_31_BITS, NO_ERROR, PROTOCOL_ERROR, REFUSED_STREAM
 from kvstore.network.http2.hpack import encode
 from kvstore.network.http2.stream import Stream
@@ -215,15 +216,20 @@ class GrpcPeer:
             return grpc.head(asked.content_type) + grpc.trailers(code, text), None
         return b"", None
 
-    def whole(self, route: Route, payload: bytes) -> tuple[bytes, bytes, bytes] | None:
-        """The answer to a request for which no call has to be made."""
-        if route.at_once is None or not self.load.may_begin():
+    def whole(self, route: Route) -> Whole | None:
+        """What serves requests for which no call has to be made."""
+        return None if route.at_once is None else partial(self._serve_at_once, route, route.at_once)
+
+    def _serve_at_once(
+        self, route: Route, at_once: AtOnce, payload: bytes
+    ) -> tuple[bytes, bytes, bytes] | None:
+        if not self.load.may_begin():
             return None
         message = grpc.whole(payload, self.limit_bytes)
         if message is None:
             return None
         try:
-            answer = route.at_once(self.endpoint, message)
+            answer = at_once(self.endpoint, message)
         except Exception:
             return None  # the call that is made then will meet it again
         if answer is None:

@@ -47,7 +47,7 @@ from .limits import LIMITS, Limits
 from .receiving import Receiver
 from .stream import Stream
 
-Whole = Callable[[Any, bytes], tuple[bytes, bytes, bytes] | None]
+Whole = Callable[[bytes], tuple[bytes, bytes, bytes] | None]
 
 STREAMS_BEFORE_SETTINGS = 100
 """Requests that a client makes before the server has said how many it takes."""
@@ -75,8 +75,8 @@ class CommonHandler(Protocol):
 class Handler(CommonHandler, Protocol):
     """The owner of a server's end.
 
-    A method `whole(route, payload: bytes)` is called, if there is one, for a request that has come with all its data.
-    It gives what `answer` takes after the stream; or None, and the request begins as others do.
+    A method `whole(route)` is asked, if there is one, for a function of the data of requests that have come with all of
+    it, or None. The function gives what `answer` takes after the stream; or None, and the request begins as others do.
     """
 
     def route(self, headers: Headers) -> Any:
@@ -101,7 +101,7 @@ class ServerConnection(Receiver):
     ) -> None:
         super().__init__(handler, limits, now)
         self._preface = PREFACE
-        self._whole: Whole | None = getattr(handler, "whole", None)
+        self._whole_of: Callable[[Any], Whole | None] = getattr(handler, "whole", lambda _route: None)
         self._streams_max = limits.concurrent_streams
         self._stream_window = limits.stream_window_bytes
         self._working: set[int] = set()
@@ -123,7 +123,11 @@ class ServerConnection(Receiver):
             if not stream.local_open:
                 return
             self._send_answer(stream.id, head, message, trailers)
-            self._sent_end(stream)
+            if stream.remote_open or self._leaving:
+                self._sent_end(stream)
+            else:
+                del self.streams[stream.id]
+                stream.open = stream.local_open = False
         else:
             self.head(stream, head)
             self.write(stream, message)
@@ -173,8 +177,9 @@ class ServerConnection(Receiver):
                 self._refuse(stream_id, ended, PROTOCOL_ERROR)
                 return
             length = content_length(block.headers) if block.seen & LENGTH else -1
-            request = block.request = self.handler.route(block.headers), length
-        route, length = request
+            route = self.handler.route(block.headers)
+            request = block.request = route, length, self._whole_of(route)
+        route, length, _ = request
         if ended and length > 0:
             self._refuse(stream_id, ended, PROTOCOL_ERROR)
             return
@@ -190,11 +195,14 @@ class ServerConnection(Receiver):
         Where it ends; 0 if it is not of that kind, or its owner does not answer at once: then nothing has happened.
         """
         known = self._decoder.known(block)
+        if known is None or known.request is None:
+            return 0
+        _, length, serve = known.request
         start = at + HEAD_BYTES
-        if self._whole is None or known is None or known.request is None or len(data) < start:
+        if serve is None or len(data) < start:
             return 0
         word, flags, data_id = read_head(data, at)
-        size, (route, length) = word >> 8, known.request
+        size = word >> 8
         end = start + size
         if (
             data_id != stream_id
@@ -205,7 +213,7 @@ class ServerConnection(Receiver):
             or (length >= 0 and length != size)
         ):
             return 0
-        answer = self._whole(route, data[start:end])
+        answer = serve(data[start:end])
         if answer is None:
             return 0
         self._has_gaps |= stream_id - self._last > 2

@@ -6,6 +6,7 @@ Both kinds of range, serializable or not, read the newest published revision: wh
 from __future__ import annotations
 
 from functools import partial
+from operator import attrgetter
 from typing import Any
 
 from google.protobuf.message import DecodeError
@@ -21,6 +22,8 @@ from kvstore.network.endpoint import Endpoint
 from kvstore.network.paged import PagedRange
 
 _KEY_TAG = pb.RangeRequest.DESCRIPTOR.fields_by_name["key"].number << 3 | 2
+
+_PUT_FIELDS = attrgetter(*PutRequest._fields)
 
 ROWS_ON_THE_LOOP = 200
 """The most rows that are read between two looks at the sockets."""
@@ -56,8 +59,7 @@ def _is_short(request: RangeRequest) -> bool:
 
 
 def put(endpoint: Endpoint, call: Call, message: bytes) -> None:
-    request: PutRequest = from_message(decoded(pb.PutRequest, message))
-    endpoint.ask(call, request)
+    endpoint.ask(call, PutRequest(*_PUT_FIELDS(decoded(pb.PutRequest, message))))
 
 
 def delete_range(endpoint: Endpoint, call: Call, message: bytes) -> None:

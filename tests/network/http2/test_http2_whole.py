@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from kvstore.network.http2.connection import ServerConnection
+from kvstore.network.http2.connection import ServerConnection, Whole
 from kvstore.network.http2.frames import (
     DATA,
     END_HEADERS,
@@ -65,7 +65,10 @@ class AtOnce(Echo):
         self.count = 0
         super().__init__()
 
-    def whole(self, route: Any, payload: bytes) -> tuple[bytes, bytes, bytes] | None:
+    def whole(self, route: Any) -> Whole | None:
+        return self._serve if route == "route" else None
+
+    def _serve(self, payload: bytes) -> tuple[bytes, bytes, bytes] | None:
         if payload[:1] == b".":
             return None
         self.count += 1
