@@ -47,6 +47,7 @@ OPS = {
 OPERANDS = ("version", "create_revision", "mod_revision", "value", "lease")
 """By target: the member of a ``Compare`` that is its operand."""
 
+_RANGE_FIELDS = attrgetter(*RangeRequest._fields)
 _SPELT = {"id": "ID", "ttl": "TTL"}
 _ALARMS = MESSAGES.enum("etcdserverpb.AlarmType")
 _ACTIVATE, _DEACTIVATE = etcdserverpb.AlarmRequest.ACTIVATE, etcdserverpb.AlarmRequest.DEACTIVATE
@@ -77,10 +78,11 @@ def to_message(request: Any) -> Any:
 def _from_txn(txn: Any, nesting: int = 0) -> TxnRequest:
     if nesting > NESTING_MAX:
         raise BadArgument(f"transactions are nested more than {NESTING_MAX} deep")
-    success, failure = (
-        tuple([_from_op(op, nesting) for op in branch]) for branch in (txn.success, txn.failure)
+    return TxnRequest(
+        tuple([_from_compare(compare) for compare in txn.compare]),
+        tuple([_from_op(op, nesting) for op in txn.success]),
+        tuple([_from_op(op, nesting) for op in txn.failure]),
     )
-    return TxnRequest(tuple(map(_from_compare, txn.compare)), success, failure)
 
 
 def _from_op(op: Any, nesting: int) -> Op:
@@ -89,7 +91,7 @@ def _from_op(op: Any, nesting: int) -> Op:
         return None
     if kind == "request_txn":
         return _from_txn(nested_txn(op), nesting + 1)
-    request: Op = from_message(getattr(op, kind))
+    request: Op = _READ_OP[kind](getattr(op, kind))
     return request
 
 
@@ -123,7 +125,7 @@ def _from_compare(compare: Any) -> Compare:
     if not 0 <= target < len(OPERANDS):
         return _always(result == CompareResult.EQUAL, key)
     name = OPERANDS[target]
-    operand = getattr(compare, name) if compare.HasField(name) else b"" if name == "value" else 0
+    operand = getattr(compare, name)  # its default, if it has another's
     return Compare(key, target, result, operand, range_end)
 
 
@@ -137,6 +139,13 @@ def _to_compare(compare: Compare) -> Any:
     return etcdserverpb.Compare(
         key=key, target=target, result=result, range_end=range_end, **{OPERANDS[target]: operand}
     )
+
+
+def _from_range(found: Any) -> RangeRequest:
+    """Most ranges say nothing but a key."""
+    if len(found.ListFields()) == 1 and (key := found.key):
+        return RangeRequest(key)
+    return RangeRequest(*_RANGE_FIELDS(found))
 
 
 # --- watches and alarms --------------------------------------------------------------------------
@@ -220,3 +229,7 @@ for _kind in (
     LeaseLeasesRequest,
 ):
     _add_plain(_kind)
+
+_READ["RangeRequest"] = _from_range
+_READ_OP = {member: _READ[kind.__name__] for kind, member in OPS.items()}
+"""By the member of a ``RequestOp``."""
