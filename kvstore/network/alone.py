@@ -28,15 +28,15 @@ class Alone:
     def __init__(self, lead: Callable[[Ticket], bool], now: Callable[[], float]) -> None:
         self._lead = lead
         self._now = now
-        self._client: object = None
+        self.client: object = None
+        """Who has said something last."""
         self._in_a_row = 0
         self._resumed_at = 0.0
 
     def heard(self, client: object) -> None:
-        """A client has said something."""
-        if client is not self._client:
-            self._client = client
-            self._in_a_row = 0
+        """Another client than the last has said something."""
+        self.client = client
+        self._in_a_row = 0
 
     def is_broken(self) -> None:
         """Some writes have come together."""

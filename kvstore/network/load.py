@@ -117,7 +117,8 @@ class Load:
         self.recount()
 
     def recount(self) -> None:
-        owed_bytes = self._unsent_bytes + self.kept_bytes
+        unsent_bytes = self._peer.http2.queued_bytes + self._transport.get_write_buffer_size()
+        owed_bytes = unsent_bytes + self.kept_bytes
         if owed_bytes != self.account.answer_bytes:
             self.account.owe(owed_bytes)
         if owed_bytes and self._stall is None:
@@ -125,17 +126,13 @@ class Load:
         if self._queue:
             self._look()
 
-    @property
-    def _unsent_bytes(self) -> int:
-        return self._peer.http2.queued_bytes + self._transport.get_write_buffer_size()
-
     def _watch_stall(self) -> None:
         taken_bytes = self._written_bytes - self._transport.get_write_buffer_size()
         self._stall = self._loop.call_later(limits.WRITE_STALL_SECONDS, self._check_stall, taken_bytes)
 
     def _check_stall(self, taken_bytes: int) -> None:
         self._stall = None
-        if not self._unsent_bytes:
+        if not (self._peer.http2.queued_bytes or self._transport.get_write_buffer_size()):
             return
         if self._written_bytes - self._transport.get_write_buffer_size() > taken_bytes:
             self._watch_stall()

@@ -177,6 +177,7 @@ class Connection(asyncio.Protocol):
 
     def __init__(self, server: Server, listener: Listener, tls: TLS | None = None) -> None:
         self._server = server
+        self._alone = server.endpoint.alone
         self._listener = listener
         self._tls = tls if listener.is_tls else None
         self._first = b""
@@ -204,7 +205,8 @@ class Connection(asyncio.Protocol):
         return bool(refusal)
 
     def data_received(self, data: bytes) -> None:
-        self._server.endpoint.alone.heard(self)
+        if self._alone.client is not self:
+            self._alone.heard(self)
         if self._speaker is not None:
             self._speaker.receive(data)
             return
