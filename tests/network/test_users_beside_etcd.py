@@ -2,16 +2,9 @@
 
 from __future__ import annotations
 
-import json
-import os
 import re
 import shutil
-import subprocess
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,159 +14,44 @@ from kvstore.migrations.etcd.etcd_file import EtcdFile
 from kvstore.migrations.etcd.export_store import export_store
 
 import kvstore
-from kvstore.etcdpb.json import to_json
 from kvstore.etcdpb.messages import etcdserverpb as pb
 from kvstore.etcdpb.messages import v3electionpb, v3lockpb
 from kvstore.foreign import ImportOptions, find_foreign
 from kvstore.network import limits
-from kvstore.network.call import Kind
-from kvstore.network.services import TABLE
 from tests.etcd import etcd_servers as real
 from tests.network.random_users import Login, Requests
-from tests.network.wire import Refused, Wire
+from tests.network.two_servers import (
+    CLUSTER,
+    COST,
+    ELECTION,
+    EVERYBODY,
+    KV,
+    LEASE,
+    LOCK,
+    MAINTENANCE,
+    READ,
+    SETUP,
+    WATCH,
+    Both,
+    Side,
+    auth,
+    begin,
+    grant,
+    two_servers,
+)
 
 pytestmark = pytest.mark.skipif(
     not (shutil.which("etcd") and shutil.which("etcdctl")), reason="no etcd and etcdctl on PATH"
 )
 
-COST = 4
-KV, WATCH, LEASE = "/etcdserverpb.KV/", "/etcdserverpb.Watch/Watch", "/etcdserverpb.Lease/"
-AUTH, CLUSTER, MAINTENANCE = "/etcdserverpb.Auth/", "/etcdserverpb.Cluster/", "/etcdserverpb.Maintenance/"
-LOCK, ELECTION = "/v3lockpb.Lock/", "/v3electionpb.Election/"
-BAD = "abcdefghijklmnop.7"
-"""The number is an index of etcd's log: of one that is to come it would wait until it has come."""
-
-
-class Side:
-    """One of the two servers, and who has logged in there."""
-
-    def __init__(self, url: str) -> None:
-        host, _, port = url.removeprefix("http://").rpartition(":")
-        self.url = url
-        self._wire = Wire(host, int(port))
-        self._tokens: dict[str, str] = {"bad": BAD}
-
-    def log_in(self, user: str, password: str, name: str = "") -> str:
-        """What came of it."""
-        request = pb.AuthenticateRequest(name=user, password=password)
-        try:
-            message = self._wire.call(f"{AUTH}Authenticate", request.SerializeToString())
-        except Refused as error:
-            return f"{error.code} {error.text}"
-        self._tokens[name or user] = pb.AuthenticateResponse.FromString(message).token
-        return "logged in"
-
-    def has_token(self, who: str) -> bool:
-        return who in self._tokens
-
-    def ask(self, who: str, path: str, request: Any, *, is_told: bool = True) -> Any:
-        """The answer (of a stream: the first), or the code and text of its error. ``who``: empty, for nobody."""
-        method = TABLE[path]
-        metadata = {"token": self._tokens[who]} if who else {}
-        if path.startswith(CLUSTER):
-            with suppress(Refused):  # it has been read by then: etcd_servers.SETTLING
-                self._wire.call(f"{KV}Range", pb.RangeRequest(key=b"anything").SerializeToString())
-        try:
-            if method.kind is Kind.UNARY:
-                message = self._wire.call(path, request.SerializeToString(), **metadata)
-            else:
-                ended = method.kind is Kind.SERVER_STREAM
-                call = self._wire.begin(path, request.SerializeToString(), ended=ended, **metadata)
-                message = self._wire.next(call)
-                if not ended:
-                    self._wire.half_close(call)
-        except Refused as error:
-            return f"{error.code} {error.text}"
-        return (
-            self._neutral(json.loads(json.dumps(to_json(method.response.FromString(message)))))
-            if is_told
-            else "OK"
-        )
-
-    def _neutral(self, found: Any) -> Any:
-        if not isinstance(found, dict):
-            return found
-        own = ("cluster_id", "member_id")
-        return {name: self._neutral(value) for name, value in found.items() if name not in own}
-
-    def etcdctl(self, *words: str) -> tuple[int, str, str]:
-        """Its exit code, output and error."""
-        ran = subprocess.run(
-            ["etcdctl", "--endpoints", self.url, *words],
-            env={**os.environ, "ETCDCTL_API": "3"},
-            capture_output=True,
-            timeout=real.PATIENCE_SECONDS,
-            check=False,
-        )
-        said = [line for line in ran.stderr.decode().splitlines() if not line.startswith("{")]
-        return ran.returncode, ran.stdout.decode(), "\n".join(said).replace(self.url, "URL")
-
-    def close(self) -> None:
-        self._wire.close()
-
-
-class Both:
-    """(ours, a real one), asked the same."""
-
-    def __init__(self, ours: Side, theirs: Side) -> None:
-        self.sides = ours, theirs
-        self.differences: list[str] = []
-
-    def log_in(self, user: str, password: str, name: str = "") -> str:
-        ours, theirs = (side.log_in(user, password, name) for side in self.sides)
-        self._compare(f"login of {user}", ours, theirs)
-        return ours
-
-    def ask(self, who: str, path: str, request: Any, *, is_told: bool = True) -> Any:
-        ours, theirs = (side.ask(who, path, request, is_told=is_told) for side in self.sides)
-        self._compare(f"{who or 'nobody'}: {path} {request!r}", ours, theirs)
-        return ours
-
-    def knows(self, who: str) -> bool:
-        """Whether there is a token: nobody needs none."""
-        return not who or self.sides[0].has_token(who)
-
-    def _compare(self, what: str, ours: Any, theirs: Any) -> None:
-        if ours != theirs:
-            self.differences.append(f"{what}\n    ours   {ours}\n    theirs {theirs}")
-
-    def close(self) -> None:
-        for side in self.sides:
-            side.close()
-
-    def check(self) -> None:
-        assert not self.differences, "\n".join(self.differences)
-
 
 @pytest.fixture(params=["lmdb", "sqlite"])
 def both(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Both]:
-    with (
-        real.etcd(tmp_path / "etcd", tmp_path / "log", "--bcrypt-cost", str(COST)) as server,
-        kvstore.open(tmp_path / "store", request.param) as store,
-        kvstore.serve(store, "http://127.0.0.1:0", etcd_version="3.4", bcrypt_cost=COST) as serving,
-    ):
-        opened = Both(Side(serving.endpoints[0]), Side(server.endpoint))
-        try:
-            yield opened
-        finally:
-            opened.close()
+    with two_servers(tmp_path, request.param) as opened:
+        yield opened
 
 
 # --- who there is --------------------------------------------------------------------------------
-
-
-def auth(method: str, /, **fields: Any) -> tuple[str, Any]:
-    """(path, request) of a method of the service Auth."""
-    message = method if method.startswith("Auth") else f"Auth{method}"
-    return f"{AUTH}{method}", getattr(pb, f"{message}Request")(**fields)
-
-
-def permission(kind: str, key: bytes, range_end: bytes = b"") -> dict[str, Any]:
-    return {"permType": kind, "key": key, "range_end": range_end}
-
-
-def grant(role: str, kind: str, key: bytes, range_end: bytes = b"") -> tuple[str, Any]:
-    return auth("RoleGrantPermission", name=role, perm=permission(kind, key, range_end))
 
 
 MANAGED = [
@@ -269,41 +147,6 @@ def test_users_and_roles_are_managed_alike(both: Both) -> None:
 
 
 # --- who may do what -----------------------------------------------------------------------------
-
-SETUP = [
-    auth("UserAdd", name="root", password="root"),
-    auth("UserGrantRole", user="root", role="root"),
-    *[auth("UserAdd", name=name, password=name) for name in ("alice", "bob")],
-    auth("RoleAdd", name="keys"),
-    auth("RoleAdd", name="more"),
-    grant("keys", "READWRITE", b"a", b"c"),
-    grant("keys", "READ", b"k"),
-    grant("keys", "WRITE", b"w"),
-    grant("keys", "READ", b"x", b"\0"),
-    grant("keys", "READWRITE", b""),
-    grant("keys", "READWRITE", b"", b"b"),
-    grant("keys", "READWRITE", b"", b"\0"),
-    grant("more", "READ", b"c", b"e"),
-    grant("more", "READWRITE", b"g", b"h"),
-    grant("more", "READWRITE", b"g\x00", b"i"),
-    auth("UserGrantRole", user="alice", role="keys"),
-    auth("UserGrantRole", user="alice", role="more"),
-    (f"{LEASE}LeaseGrant", pb.LeaseGrantRequest(TTL=600, ID=1)),
-    (f"{LEASE}LeaseGrant", pb.LeaseGrantRequest(TTL=600, ID=2)),
-    (f"{LEASE}LeaseGrant", pb.LeaseGrantRequest(TTL=600, ID=3)),
-    (f"{KV}Put", pb.PutRequest(key=b"a1", value=b"1", lease=1)),
-    (f"{KV}Put", pb.PutRequest(key=b"z1", value=b"1", lease=2)),
-    (f"{KV}Put", pb.PutRequest(key=b"k", value=b"1")),
-    auth("AuthEnable"),
-]
-EVERYBODY = ("", "bad", "bob", "alice", "root")
-
-
-def begin(both: Both) -> None:
-    for path, request in SETUP:
-        both.ask("", path, request)
-    for name in ("root", "alice", "bob"):
-        assert both.log_in(name, name) == "logged in"
 
 
 def txn(*compare: dict[str, Any], success: Any = (), failure: Any = ()) -> Any:
@@ -610,189 +453,3 @@ def restored(folder: Path) -> Path:
     """A data directory of etcd's, out of the exported file."""
     real.etcdctl("snapshot", "restore", str(folder / "out.db"), "--data-dir", str(folder / "again"))
     return folder / "again"
-
-
-# --- tokens --------------------------------------------------------------------------------------
-
-READ = (f"{KV}Range", pb.RangeRequest(key=b"a1"))
-
-
-def test_tokens_live_as_long(both: Both) -> None:
-    """They outlive other changes; they end with a password, with their user, and with users as a whole."""
-    begin(both)
-    both.log_in("alice", "alice", "second")
-    for change in (
-        auth("UserAdd", name="carol", password="c"),
-        auth("UserRevokeRole", name="alice", role="more"),
-        auth("RoleDelete", role="more"),
-        auth("UserChangePassword", name="bob", password="new"),
-    ):
-        both.ask("root", *change)
-        for who in ("alice", "second", "bob"):
-            both.ask(who, *READ)
-    assert both.log_in("bob", "bob") != "logged in"
-    assert both.log_in("bob", "new") == "logged in"
-    both.ask("bob", *READ)
-    both.ask("root", *auth("UserChangePassword", name="alice", password="new"))
-    both.ask("alice", *READ)
-    both.ask("second", *READ)
-    assert both.log_in("alice", "new") == "logged in"
-    both.ask("alice", *READ)
-    both.ask("root", *auth("UserDelete", name="alice"))
-    both.ask("alice", *READ)
-    both.ask("root", *auth("AuthDisable"))
-    both.ask("", *READ)  # with a token 3.4 refuses everything then, 3.5 does not
-    both.ask("", *auth("AuthEnable"))
-    for who in ("", "bob", "root"):
-        both.ask(who, *READ)
-    both.check()
-
-
-# --- JSON ----------------------------------------------------------------------------------------
-
-OVER_HTTP = [
-    ("kv/range", {"key": "YTE="}),
-    ("kv/range", {"key": "ejE="}),
-    ("kv/range", {}),
-    ("kv/put", {"key": "YQ==", "value": "YQ=="}),
-    ("kv/txn", {"success": [{"requestPut": {"key": "eg=="}}]}),
-    ("lease/leases", {}),
-    ("maintenance/status", {}),
-    ("maintenance/defragment", {}),
-    ("auth/user/list", {}),
-    ("auth/user/get", {"name": "alice"}),
-    ("auth/role/get", {"role": "keys"}),
-    ("lock/lock", {"name": "eg==", "lease": "3"}),
-    ("auth/enable", {}),
-]
-
-
-def posted(url: str, path: str, message: Any, token: str) -> Any:
-    """The status of HTTP, and the JSON."""
-    headers = {"Authorization": token} if token else {}
-    request = urllib.request.Request(f"{url}/v3/{path}", json.dumps(message).encode(), headers)
-    try:
-        with urllib.request.urlopen(request, timeout=real.PATIENCE_SECONDS) as response:
-            status, found = response.status, json.load(response)
-    except urllib.error.HTTPError as error:
-        with error:
-            status, found = error.code, json.load(error)
-    if path == "maintenance/status" and status == 200:
-        return status
-    for name in ("cluster_id", "member_id"):
-        found.get("header", {}).pop(name, None)
-    return status, found
-
-
-def test_the_gateway_answers_the_same(both: Both) -> None:
-    """Tokens are got and shown over HTTP, and refusals have the same statuses and bodies."""
-    begin(both)
-    tokens: list[dict[str, str]] = [{"": "", "bad": BAD} for _ in both.sides]
-    for name in ("root", "alice", "bob"):
-        for side, found in zip(both.sides, tokens, strict=True):
-            status, answer = posted(side.url, "auth/authenticate", {"name": name, "password": name}, "")
-            assert status == 200
-            found[name] = answer["token"]
-    for path, message in [*OVER_HTTP, ("auth/authenticate", {"name": "root", "password": "wrong"})]:
-        for who in EVERYBODY:
-            ours, theirs = (
-                posted(side.url, path, message, found[who])
-                for side, found in zip(both.sides, tokens, strict=True)
-            )
-            both._compare(f"{who or 'nobody'}: {path}", ours, theirs)
-    both.check()
-
-
-# --- etcdctl -------------------------------------------------------------------------------------
-
-COMMANDS = """
-user add root:root
-user grant-role root root
-user add alice:alice
-user add bob --no-password
-role add keys
-role add keys
-role grant-permission keys readwrite a c
-role grant-permission keys read k --prefix
-role grant-permission keys write x --from-key
-role grant-permission keys read e e
-role grant-permission none read a
-role get keys
-user grant-role alice keys
-user grant-role alice none
-user get alice
-user get alice --detail
-user list
-role list
-put a 1
-auth enable
-get a
-put a 2
---user root:root get a
---user root:wrong get a
---user nobody:x get a
---user bob:x get a
---user alice:alice get a
---user alice:alice put a 3
---user alice:alice put d 3
---user alice:alice get a c
---user alice:alice get a d
---user alice:alice get k --prefix
---user alice:alice get --prefix -- ""
---user alice:alice del a --prev-kv
---user alice:alice del k
---user alice:alice put x 1
---user alice:alice get x
---user alice:alice user get alice
---user alice:alice user get bob
---user alice:alice role get keys
---user alice:alice role list
---user alice:alice lease grant 1000000000000
---user alice:alice compaction 2
---user alice:alice alarm list
---user alice:alice member remove 77
---user alice:alice defrag
---user root:root role revoke-permission keys a c
---user root:root role revoke-permission keys a c
---user alice:alice get a
---user root:root user revoke-role alice keys
---user root:root user revoke-role alice keys
---user root:root role delete keys
---user root:root user delete alice
---user root:root user delete root
---user root:root auth enable
---user root:root auth disable
---user root:root auth disable
-auth disable
-get a
---user root:root get a
-"""
-
-
-def test_etcdctl_prints_the_same(both: Both) -> None:
-    """Of every command: exit code, output, error."""
-    for line in COMMANDS.strip().splitlines():
-        words = [word.strip('"') for word in line.split()]
-        ours, theirs = (side.etcdctl(*words) for side in both.sides)
-        both._compare(line, ours, theirs)
-    both.check()
-
-
-def test_a_token_that_is_not_used_ends(tmp_path: Path) -> None:
-    """After its time, on either side; being used makes it last."""
-    options = ("--bcrypt-cost", str(COST), "--auth-token-ttl", "2")
-    with (
-        real.etcd(tmp_path / "etcd", tmp_path / "log", *options) as server,
-        kvstore.open(tmp_path / "store") as store,
-        kvstore.serve(
-            store, "http://127.0.0.1:0", etcd_version="3.4", bcrypt_cost=COST, auth_token_ttl_seconds=2
-        ) as serving,
-    ):
-        both = Both(Side(serving.endpoints[0]), Side(server.endpoint))
-        begin(both)
-        time.sleep(4.5)  # etcd looks once a second
-        assert both.ask("alice", *READ) == "16 etcdserver: invalid auth token"
-        both.log_in("alice", "alice")
-        assert "kvs" in both.ask("alice", *READ)
-        both.close()
-        both.check()
