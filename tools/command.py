@@ -173,10 +173,10 @@ class Settings:
         try:
             return open_engine(self.directory, self.load_options(**changes))
         except NotAStore as error:
-            self._advise(error)
+            self.advise(error)
             raise
 
-    def _advise(self, error: NotAStore) -> None:
+    def advise(self, error: NotAStore) -> None:
         """Say what reads the directory, if it is another program's."""
         from kvstore.foreign import recognize_foreign
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any
 
+from kvstore.errors import NotAStore
 from kvstore.etcdpb.json import base64_text
 from kvstore.verification import Finding, Report, heal, verify
 from kvstore.verification.report import AHEAD, BACKEND, LOG
@@ -78,8 +79,12 @@ def _look(settings: Settings, file: Path | None, deep: bool, scratch_dir: Path |
 
         if file is not None:
             return verify(file, progress=step)
-        options = settings.load_options()
-        return verify(settings.directory, deep=deep, options=options, scratch_dir=scratch_dir, progress=step)
+        options, directory = settings.load_options(), settings.directory
+        try:
+            return verify(directory, deep=deep, options=options, scratch_dir=scratch_dir, progress=step)
+        except NotAStore as error:
+            settings.advise(error)
+            raise
 
 
 def _heal(settings: Settings) -> None:

@@ -163,17 +163,28 @@ def asked(headers: Headers) -> Asked:
 class Inbox:
     """The messages in the DATA of one stream."""
 
-    __slots__ = ("_buffered", "_encoding", "_limit_bytes")
+    __slots__ = ("_encoding", "_limit_bytes", "_pieces", "_wanted_bytes", "buffered_bytes")
 
     def __init__(self, encoding: bytes, limit_bytes: int) -> None:
-        self._buffered = b""
+        self._pieces: list[bytes] = []
+        """Of a message that is not complete; put together once it is."""
+        self.buffered_bytes = 0
+        self._wanted_bytes = 0
+        """How many they have to be before it makes sense to look at them."""
         self._encoding = encoding
         self._limit_bytes = limit_bytes
 
     def receive(self, payload: bytes) -> list[bytes]:
         """The messages that are complete now. Raises ``Failed`` for one that is not to be had."""
-        data = self._buffered + payload if self._buffered else payload
+        data = payload
+        if self._pieces:
+            self._pieces.append(payload)
+            self.buffered_bytes += len(payload)
+            if self.buffered_bytes < self._wanted_bytes:
+                return []
+            data = b"".join(self._pieces)
         at, messages = 0, []
+        self._wanted_bytes = PREFIX_BYTES
         while len(data) - at >= PREFIX_BYTES:
             size_bytes = int.from_bytes(data[at + 1 : at + PREFIX_BYTES], "big")
             if size_bytes > self._limit_bytes:
@@ -183,21 +194,19 @@ class Inbox:
                 )
             end = at + PREFIX_BYTES + size_bytes
             if end > len(data):
+                self._wanted_bytes = end - at
                 break
             message = data[at + PREFIX_BYTES : end]
             messages.append(self._inflated(message) if data[at] else message)
             at = end
-        self._buffered = data[at:]
+        rest = data[at:]
+        self._pieces, self.buffered_bytes = [rest] if rest else [], len(rest)
         return messages
-
-    @property
-    def buffered_bytes(self) -> int:
-        return len(self._buffered)
 
     @property
     def is_within(self) -> bool:
         """Whether a message has begun and not ended."""
-        return bool(self._buffered)
+        return self.buffered_bytes > 0
 
     def _inflated(self, message: bytes) -> bytes:
         if self._encoding != GZIP:

@@ -44,6 +44,9 @@ from .membership import MemberRows, Membership, MemberTable, v2_members
 from .wal_content import LogEntry, SnapshotMark, WalContent, read_wal, valid_snapshots
 from .wal_read import has_segments, list_segments
 
+V2_KEYS = b"/1/"
+"""What paths of the v2 API begin with."""
+
 _SNAP_NAME = re.compile(r"([0-9a-f]{16})-([0-9a-f]{16})\.snap")
 
 
@@ -67,6 +70,8 @@ class EtcdDataDir:
             self.wal = self._read_wal(snapshots)
             if self.file is None:
                 self._check_rebuildable()
+            if any(V2_KEYS in entry.data and _writes_v2_key(entry) for entry in self.wal.entries):
+                self.notes.append("the log writes keys of the v2 API, which are not read")
         except BaseException:
             self.close()
             raise
@@ -268,16 +273,26 @@ def _is_etcd_2(entries: list[LogEntry]) -> bool:
             return False
         if kind != "v2":
             continue
-        request = entry.request()
-        request = request if hasattr(request, "Path") else request.v2
+        request = _v2_request(entry)
         if request.Path == b"/0/version":
             major = request.Val.split(b".")[0]
             if major.isdigit() and int(major) >= 3:
                 return False
             is_v2 = True
-        elif request.Path and not request.Path.startswith(b"/0/"):
+        elif _writes_v2_key(entry):
             is_v2 = True
     return is_v2
+
+
+def _writes_v2_key(entry: LogEntry) -> bool:
+    """Whether a request came through the v2 API. (A server puts what it needs below ``/0/`` in the same way.)"""
+    path = _v2_request(entry).Path if entry.kind == "v2" else b""
+    return bool(path) and not path.startswith(b"/0/")
+
+
+def _v2_request(entry: LogEntry) -> Any:
+    request = entry.request()
+    return request if hasattr(request, "Path") else request.v2
 
 
 def _is_accepted(members: Membership, entry: LogEntry, change: Any) -> bool:

@@ -238,11 +238,12 @@ def test_a_log_of_etcd_2_is_no_empty_store(directory: Directory, requests: tuple
     "requests", [(), (V3_VERSION,), (V3_VERSION, V2_KEYS), (V2_VERSION, V2_KEYS, V3_PUT)]
 )
 def test_a_log_of_etcd_3_may_have_requests_of_v2(directory: Directory, requests: tuple[bytes, ...]) -> None:
-    """Up to 3.4 members and version are written so, and a server may have served both."""
+    """Up to 3.4 members and version are written so, and a server may have served both: a note says what is not read."""
     directory.change(1, "ConfChangeAddNode", 1)
     for index, request in enumerate(requests, 2):
         directory.log.entry(index, TERM, request)
     with directory.open() as found:
+        assert any("v2 API" in note for note in found.notes) == (V2_KEYS in requests)
         assert (rebuilt(found), found.wal.last_index) == (True, 1 + len(requests))
 
 

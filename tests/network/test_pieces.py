@@ -12,13 +12,30 @@ import kvstore
 from kvstore.etcdpb.messages import etcdserverpb as pb
 from kvstore.network import limits
 from kvstore.network.call import Peer
-from kvstore.network.grpc import framed
+from kvstore.network.grpc import PREFIX_BYTES, Inbox, framed
 from kvstore.network.grpc_peer import GrpcPeer
 from kvstore.network.http2.frames import DATA, END_HEADERS, END_STREAM, HEADERS, PREFACE, frame, settings
 from tests.network.served_store import PUT, RANGE, WATCH, Served, block, get
 from tests.network.web_client import FakeSocket, endpoint_of
 
 CALLS = 2_000
+
+
+@pytest.mark.parametrize("piece_bytes", [1, 3, 5, 7, 1000])
+def test_a_message_in_pieces_is_put_together_once(piece_bytes: int) -> None:
+    """However small they are, and whatever follows it: the time it takes grows with its size, not with the square."""
+    sent = [bytes(range(250)), b"", b"v" * 700]
+    data = b"".join(map(framed, sent))
+    inbox = Inbox(b"identity", 1000)
+    found: list[bytes] = []
+    for at in range(0, len(data), piece_bytes):
+        before = inbox.buffered_bytes
+        piece = data[at : at + piece_bytes]
+        got = inbox.receive(piece)
+        found += got
+        if not got and before > PREFIX_BYTES:
+            assert inbox._pieces[-1] is piece and inbox.buffered_bytes == before + len(piece)
+    assert found == sent and not inbox.is_within
 
 
 class Transport(FakeSocket):

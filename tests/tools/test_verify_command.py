@@ -82,3 +82,12 @@ def test_what_is_no_store(cli: CommandLine, tmp_path: Path) -> None:
     """Exit code 3, and nothing on stdout."""
     code, out, err = cli("verify", "--data-dir", str(tmp_path))
     assert code == ExitCode.CANNOT_OPEN and not out and "not a store" in err
+
+
+def test_what_is_another_programs_is_told_with_what_reads_it(tmp_path: Path, cli: CommandLine) -> None:
+    """A data directory of etcd: not a store of ours, and no damage."""
+    (tmp_path / "member" / "snap").mkdir(parents=True)
+    code, _, err = cli("verify", str(tmp_path))
+    assert (
+        code == ExitCode.CANNOT_OPEN and "store of etcd" in err and f"kvstore inspect list {tmp_path}" in err
+    )
