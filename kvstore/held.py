@@ -75,8 +75,12 @@ class HeldDisk:
     def create(self, path: Path, *, direct: bool = False) -> File:
         self.folders.check(path)
         file = self._disk.create(path, direct=True) if direct else self._disk.create(path)
-        if os.path.dirname(path) in self.folders:
-            hand_over(path)
+        try:
+            if os.path.dirname(path) in self.folders:
+                hand_over(path)
+        except BaseException:
+            file.close()
+            raise
         return file
 
     def open(self, path: Path) -> File:

@@ -106,17 +106,17 @@ class Copying:
         """Write to the file what ``copy_into`` writes into a pipe. Returns false, with no file, if it cannot now."""
         if not threads_are_real():
             return False
+        digested: SimpleQueue[memoryview | None] = SimpleQueue()
+        written: SimpleQueue[int | None] = SimpleQueue()
+        free: SimpleQueue[memoryview] = SimpleQueue()
+        stages: list[threading.Thread] = []
+        copied = False
         file = self._disk.create(self._path, direct=True)
         try:
             readable, writable = os.pipe()
         except BaseException:
             file.close()
             raise
-        digested: SimpleQueue[memoryview | None] = SimpleQueue()
-        written: SimpleQueue[int | None] = SimpleQueue()
-        free: SimpleQueue[memoryview] = SimpleQueue()
-        stages: list[threading.Thread] = []
-        copied = False
         try:
             if hasattr(fcntl, "F_SETPIPE_SZ"):  # elsewhere a pipe is as large as it is
                 fcntl.fcntl(writable, fcntl.F_SETPIPE_SZ, PIPE_BYTES)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import os
 import sys
 import threading
 from collections.abc import Callable
@@ -14,12 +15,13 @@ from typing import Any
 import pytest
 
 import kvstore
-from kvstore import layout
+from kvstore import held, layout
 from kvstore.backend import find_backend
 from kvstore.files import FileLock, OSDisk
 from kvstore.life import Life
 from kvstore.mvcc.plan import Planner
 from kvstore.mvcc.state import State
+from kvstore.snapshot import copying
 from kvstore.store_lock import Said
 from kvstore.upkeep import defragment
 from kvstore.upkeep.checkpointing import Checkpointer
@@ -46,6 +48,13 @@ def in_a_thread(call: Callable[[], object]) -> list[BaseException]:
     thread.start()
     thread.join()
     return raised
+
+
+def open_files(path: Path) -> set[str]:
+    """What this process has open below ``path``, and the pipes it has."""
+    links = (Path(f"/proc/self/fd/{number}") for number in os.listdir("/proc/self/fd"))
+    found = [os.readlink(link) for link in links if link.is_symlink()]
+    return {name for name in found if name.startswith((str(path), "pipe:"))}
 
 
 @pytest.mark.parametrize("backend", FILES)
@@ -214,3 +223,29 @@ def test_an_opening_without_memory_gives_its_lock_back(
             kvstore.open(tmp_path / "data")
     with kvstore.open(tmp_path / "data") as store:
         store.put(b"k", b"v")
+
+
+@pytest.mark.parametrize(
+    "step", [(copying, "SimpleQueue"), (os, "pipe"), (held, "hand_over"), (fcntl, "fcntl")]
+)
+@pytest.mark.parametrize("backend", FILES)
+def test_a_snapshot_without_memory_leaves_no_descriptor(
+    tmp_path: Path, backend: str, step: tuple[Any, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whichever step finds none, once there is something to close."""
+    with kvstore.open(tmp_path / "data", backend, background=False) as store:
+        store.put(b"k", b"v")
+        store.snapshot()
+        before = open_files(tmp_path)
+        with monkeypatch.context() as patched:
+
+            def fail(*_: object) -> None:
+                raise MemoryError
+
+            patched.setattr(*step, fail)
+            try:
+                store.snapshot()
+            except MemoryError as error:
+                error.__traceback__ = None
+        assert open_files(tmp_path) <= before
+        store.snapshot()
