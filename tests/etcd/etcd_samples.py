@@ -1,13 +1,17 @@
 """Files of real etcd servers, unpacked, with what etcd itself said of them."""
 
+from __future__ import annotations
+
 import base64
 import hashlib
+import io
 import json
 import lzma
 import tarfile
 from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from kvstore.migrations.etcd.rows import KeyValueRow
 
@@ -20,19 +24,56 @@ def truth(folder: Path) -> dict[str, Any]:
     return found
 
 
+class Holed(NamedTuple):
+    """A file without the zeros in it, which are most of a log of etcd's."""
+
+    size_bytes: int
+    pieces: list[tuple[int, bytes]]
+
+    @classmethod
+    def of(cls, data: bytes) -> Holed:
+        starts = range(0, len(data), _PIECE_BYTES)
+        pieces = [(start, data[start : start + _PIECE_BYTES]) for start in starts]
+        return cls(len(data), [(start, piece) for start, piece in pieces if piece != bytes(len(piece))])
+
+    def write(self, target: Path) -> Path:
+        """The zeros are left to the file system, as holes."""
+        with open(target, "wb") as file:
+            for start, piece in self.pieces:
+                file.seek(start)
+                file.write(piece)
+            file.truncate(self.size_bytes)
+        return target
+
+
+_PIECE_BYTES = 4096
+
+
+@cache
+def _unpacked(packed: Path) -> Holed:
+    return Holed.of(lzma.decompress(packed.read_bytes()))
+
+
+@cache
+def _members(packed: Path) -> dict[str, Holed | None]:
+    """The folders (None) and files of an archive."""
+    with tarfile.open(fileobj=io.BytesIO(lzma.decompress(packed.read_bytes()))) as archive:
+        files = {member.name: archive.extractfile(member) for member in archive}
+        return {name: Holed.of(file.read()) if file else None for name, file in files.items()}
+
+
 def unxz(packed: Path, target: Path) -> Path:
-    """Unpack a file; the zeros at its end are left to the file system as a hole."""
-    data = lzma.decompress(packed.read_bytes())
-    with open(target, "wb") as file:
-        file.write(data.rstrip(b"\0"))
-        file.truncate(len(data))
-    return target
+    """Unpack a file."""
+    return _unpacked(packed).write(target)
 
 
 def untar(packed: Path, into: Path) -> Path:
     """Unpack a data directory; the folder that holds ``member``."""
-    with tarfile.open(packed) as archive:
-        archive.extractall(into, filter="data")
+    for name, file in _members(packed).items():
+        if file is None:
+            (into / name).mkdir(parents=True, exist_ok=True)
+        else:
+            file.write(into / name)
     return next(into.rglob("member")).parent
 
 

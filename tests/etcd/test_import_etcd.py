@@ -183,12 +183,12 @@ def damaged_data_dir(samples: Path, variant: str, into: Path) -> Path:
     """The good data directory, with the variant's file in its place."""
     folder = samples / "damaged"
     source = etcd_samples.untar(folder / "good-datadir.tar.xz", into)
-    data = lzma.decompress((folder / variants(samples)[variant]["file"]).read_bytes())
+    packed = folder / variants(samples)[variant]["file"]
     if variant.startswith("db/"):
         target = source / "member" / "snap" / "db"
     else:
         (target,) = (source / "member" / "wal").glob("*.wal")
-    target.write_bytes(data)
+    etcd_samples.unxz(packed, target)
     return source
 
 
