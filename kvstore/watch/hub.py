@@ -332,11 +332,11 @@ class Hub:
             piece = piece_of(self._taken, changes)
             takers: Takers = defaultdict(list)
             for watcher in list(group.watchers):
-                rung.add(watcher.mailbox)
                 if not watcher.offer(piece, takers):
                     self._take_out(watcher)
                     self._send_behind(watcher)
             post(piece, takers)
+            rung.update([mailbox for mailbox, _ in takers])
         self._routed = {}
         self._first_routed = 0
         for mailbox in rung:

@@ -81,6 +81,7 @@ class Watcher:
         "_no_delete",
         "_no_put",
         "_picks",
+        "_place",
         "_room_bytes",
         "begins_now",
         "ended",
@@ -108,6 +109,7 @@ class Watcher:
         self.begins_now = not request.start_revision
         """Whether it asked for what comes next, whichever revision that is."""
         self.prev_kv = request.prev_kv
+        self._place = mailbox, request.prev_kv
         self.progress_notify = request.progress_notify
         self._no_put = request.no_put
         self._no_delete = request.no_delete
@@ -136,16 +138,17 @@ class Watcher:
     def offer(self, piece: Piece, takers: Takers) -> bool:
         """Join those that take a piece, if it is wanted (``post``). False if there is no room, or no consumer."""
         response, changes, size_bytes = piece
-        if response.revision < self.position:
+        position = self.position
+        if response.revision < position:
             return True  # it began later, or has read this from the store
         if self.ended:
             return False
-        if changes[0][0] < self.position or self._picks:
+        if changes[0][0] < position or self._picks:
             return self._offer_part(piece)
-        if not self._has_room(size_bytes):
-            self.position = max(self.position, changes[0][0])
+        if self.queued_bytes != self.taken_bytes and not self._has_room(size_bytes):
+            self.position = max(position, changes[0][0])
             return False
-        takers[self.mailbox, self.prev_kv].append(self)
+        takers[self._place].append(self)
         return True
 
     def _offer_part(self, piece: Piece) -> bool:
@@ -157,7 +160,8 @@ class Watcher:
             if not self._has_room(part.size_bytes):
                 self.position = max(self.position, changes[0][0])
                 return False
-            post(part, {(self.mailbox, self.prev_kv): [self]})
+            post(part, {self._place: [self]})
+            self.mailbox.bell.ring()
         self.position = response.revision + 1
         return True
 
