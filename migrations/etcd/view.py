@@ -47,6 +47,7 @@ from kvstore.mvcc.schema import (
     lease_key,
     parse_revision,
     revision_key,
+    split_history_key,
     unescape,
 )
 from kvstore.mvcc.schema import KEY_END as ESCAPED_END
@@ -106,6 +107,15 @@ class EtcdView(BackendDefaults):
             return rows[0][1] if rows else None
         places = self._places(key)
         return self.row(places[-1]) if places and not places[-1].is_tombstone else None
+
+    def first_value(self, table: str, key: bytes) -> bytes | None:
+        """Of ``history`` only among the rows of the same key: those of the next one would need the index."""
+        if table != HISTORY:
+            return super().first_value(table, key)
+        self._check_open()
+        rows = self._history_of(split_history_key(key)[0])
+        at = bisect_left(rows, key, key=_ended)
+        return self.row(rows[at][1]) if at < len(rows) else None
 
     def read(self) -> ViewTx:
         self._check_open()
