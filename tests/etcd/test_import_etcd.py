@@ -319,7 +319,8 @@ def test_users_come_along_and_what_they_were_refused_does_not(tmp_path: Path) ->
         server = real.Server(address)
 
         def as_user(user: str, *arguments: str) -> bool:
-            command = ["etcdctl", "--endpoints", address, "--user", f"{user}:pw", *arguments]
+            patience = ["--command-timeout", f"{real.PATIENCE_SECONDS}s"]
+            command = ["etcdctl", "--endpoints", address, "--user", f"{user}:pw", *patience, *arguments]
             return (
                 subprocess.run(command, env=real.ENVIRONMENT, capture_output=True, check=False).returncode
                 == 0

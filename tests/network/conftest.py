@@ -13,8 +13,8 @@ from tests.network.served_store import Served
 
 @pytest.fixture(params=["lmdb", "sqlite"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[kvstore.Store]:
-    """A store, on either backend."""
-    with kvstore.open(tmp_path / "store", backend=request.param) as opened:
+    """A store, on either backend, in which an alarm stays until it is cleared: as the command opens it to serve it."""
+    with kvstore.open(tmp_path / "store", backend=request.param, nospace_policy="sticky") as opened:
         yield opened
 
 

@@ -78,8 +78,9 @@ class Commands:
         return json.loads(self._etcdctl(*arguments, "-w", "json").stdout)
 
     def _etcdctl(self, *arguments: str) -> subprocess.CompletedProcess[bytes]:
-        command = ["etcdctl", "--endpoints", self._url, *arguments]
-        return subprocess.run(command, env=real.ENVIRONMENT, capture_output=True, timeout=60, check=False)
+        patience = ("--command-timeout", f"{real.PATIENCE_SECONDS}s")
+        command = ["etcdctl", "--endpoints", self._url, *patience, *arguments]
+        return subprocess.run(command, env=real.ENVIRONMENT, capture_output=True, timeout=120, check=False)
 
     def _known(self, word: str) -> str:
         """``OWN``, ``LEARNER`` and ``PEER`` are this server's."""

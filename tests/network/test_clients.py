@@ -132,11 +132,15 @@ def both(folder: Path) -> Iterator[tuple[str, str]]:
         yield ours, theirs.endpoint
 
 
+PATIENTLY = ("--command-timeout", f"{real.PATIENCE_SECONDS}s")
+"""A password alone takes etcd a second where many want the processor."""
+
+
 def etcdctl(url: str, command: str, typed: str = "") -> tuple[int, list[str]]:
     """Its exit code and what it prints, with what is drawn or measured taken out."""
-    words = ["etcdctl", "--endpoints", url, *command.split()]
+    words = ["etcdctl", "--endpoints", url, *PATIENTLY, *command.split()]
     ran = subprocess.run(
-        words, env=real.ENVIRONMENT, input=typed, capture_output=True, text=True, timeout=60, check=False
+        words, env=real.ENVIRONMENT, input=typed, capture_output=True, text=True, timeout=120, check=False
     )
     said = [line for line in (ran.stdout + ran.stderr).splitlines() if not line.startswith("{")]
     return ran.returncode, [

@@ -81,10 +81,10 @@ class Side:
     def etcdctl(self, *words: str) -> tuple[int, str, str]:
         """Its exit code, output and error."""
         ran = subprocess.run(
-            ["etcdctl", "--endpoints", self.url, *words],
+            ["etcdctl", "--endpoints", self.url, "--command-timeout", f"{real.PATIENCE_SECONDS}s", *words],
             env={**os.environ, "ETCDCTL_API": "3"},
             capture_output=True,
-            timeout=real.PATIENCE_SECONDS,
+            timeout=2 * real.PATIENCE_SECONDS,
             check=False,
         )
         said = [line for line in ran.stderr.decode().splitlines() if not line.startswith("{")]
