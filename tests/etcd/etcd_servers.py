@@ -17,6 +17,9 @@ from typing import Any
 
 import pytest
 
+from kvstore.etcdpb.messages import etcdserverpb as pb
+from tests.network.wire import Wire
+
 ENVIRONMENT = {**os.environ, "ETCDCTL_API": "3"}
 PATIENCE_SECONDS = 60
 SETTLING = ("get", "anything")
@@ -56,10 +59,13 @@ class Server:
             etcdctl("--endpoints", self.endpoint, *SETTLING)
         return etcdctl("--endpoints", self.endpoint, *arguments, stdin=stdin)
 
-    def hash_kv(self, revision: int) -> dict[str, Any]:
-        (answer,) = self.ctl("endpoint", "hashkv", f"--rev={revision}")
-        found: dict[str, Any] = answer["HashKV"]
-        return found
+    def hash_kv(self, revision: int) -> dict[str, int]:
+        """Over gRPC: for the hashes of many revisions no process is started."""
+        host, _, port = self.endpoint.removeprefix("http://").rpartition(":")
+        request = pb.HashKVRequest(revision=revision).SerializeToString()
+        with Wire(host, int(port)) as wire:
+            found = pb.HashKVResponse.FromString(wire.call("/etcdserverpb.Maintenance/HashKV", request))
+        return {"hash": found.hash, "compact_revision": found.compact_revision}
 
     def dump(self, revision: int) -> list[list[Any]]:
         answer = self.ctl("get", "", "--prefix", f"--rev={revision}")

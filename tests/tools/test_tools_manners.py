@@ -38,12 +38,14 @@ COMPLETIONS = {
 
 
 @pytest.mark.parametrize("shell", COMPLETIONS)
-def test_shells_can_complete(tmp_path: Path, shell: str) -> None:
+def test_shells_can_complete(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shell: str) -> None:
     """The script to source is the shell's, and what it asks is answered: the verbs."""
     line, asked = COMPLETIONS[shell]
     script = run(tmp_path, _KVSTORE_COMPLETE=f"source_{shell}")
     assert script.code == 0 and line in script.out and f"complete_{shell}".encode() in script.out, script
-    answer = run(tmp_path, _KVSTORE_COMPLETE=f"complete_{shell}", **asked)
+    for name, value in asked.items():
+        monkeypatch.setenv(name, value)
+    answer = run(tmp_path, _KVSTORE_COMPLETE=f"complete_{shell}")
     assert answer.code == 0 and b"compact" in answer.out and b"put" not in answer.out, answer
 
 
