@@ -403,12 +403,18 @@ class ReadEngine(Reads):
         ticket.response, ticket.done = self.ask(request), True
         return ticket
 
-    def ask_soon(self, request: Request, notify: Notify, future: Any = None) -> Ticket | None:
+    def ask_soon(
+        self, request: Request, notify: Notify, future: Any = None, *, at_once: bool = True
+    ) -> Ticket | None:
         """The same, and ``notify`` is called at once."""
         ticket = self.submit(request)
         ticket.notify, ticket.future = notify, future
         notify([ticket])
         return ticket
+
+    def lead_alone(self, ticket: Ticket) -> bool:
+        """It is done already."""
+        return ticket.done
 
     def ask(self, request: Request) -> Any:
         """The answer to a request that changes nothing."""

@@ -341,7 +341,7 @@ class WatchStream:
     def _open(self, item: Item) -> None:
         if isinstance(item, Ready):
             self._ahead.append((item.watch_id, item.response))
-        elif not item.watcher.ended:
+        elif isinstance(item, FellBehind) and not item.watcher.ended:
             self._behind[item.watcher] = None
 
     # --- catching up ------------------------------------------------------------------

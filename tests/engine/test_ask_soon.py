@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -36,37 +34,9 @@ from kvstore.recovery import open_engine
 from kvstore.testing.fake_clock import FakeClock
 from kvstore.write import writer as writer_module
 from kvstore.write.ticket import Ticket
+from tests.engine.answers import Answers, wait_until
 from tests.harness.gated_disk import PATIENCE_SECONDS, GatedDisk
 from tests.harness.watching import BACKENDS, open_store
-
-
-class Answers:
-    """Who was told what, by ``future``."""
-
-    def __init__(self, engine: LocalEngine) -> None:
-        self._engine = engine
-        self.told: list[Ticket] = []
-
-    def notify(self, tickets: list[Ticket]) -> None:
-        self.told += tickets
-
-    def ask(self, request: Request, future: Any = None) -> Ticket:
-        ticket = self._engine.ask_soon(request, self.notify, future)
-        assert ticket is not None, "not now"
-        return ticket
-
-    def of(self, ticket: Ticket) -> Any:
-        """The response, or the error, of a ticket that is told of exactly once."""
-        wait_until(lambda: ticket in self.told)
-        assert self.told.count(ticket) == 1 and ticket.done
-        return ticket.response if ticket.error is None else self._engine.error_of(ticket)
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while not condition():
-        assert time.monotonic() < deadline, "it never came true"
-        time.sleep(0.0005)
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from kvstore.model import PutRequest
 from kvstore.options import Options
 from kvstore.recovery import open_engine
 from kvstore.write.ticket import Ticket
-from tests.engine.test_ask_soon import Answers
+from tests.engine.answers import Answers
 from tests.harness.gated_disk import PATIENCE_SECONDS, GatedDisk
 
 

@@ -82,7 +82,7 @@ def test_one_client_that_writes_alone_is_served_by_the_loop(served: Served, stor
     store.engine.writer.listeners.append(lambda _revision: leaders.append(threading.get_ident()))
     wire = served.connect()
     loop_thread = served._serving._thread.ident
-    answers = []
+    answers: list[int] = []
 
     def put() -> bool:
         request = pb.PutRequest(key=b"k", value=b"%d" % len(answers))

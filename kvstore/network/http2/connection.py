@@ -202,7 +202,7 @@ class ServerConnection(Receiver):
         if serve is None or len(data) < start:
             return 0
         word, flags, data_id = read_head(data, at)
-        size = word >> 8
+        size: int = word >> 8
         end = start + size
         if (
             data_id != stream_id
