@@ -30,13 +30,19 @@ def _event(change: ChangedRow) -> Event:
 
 
 class Events(Sequence[Event]):
-    """An immutable list of events over changes. ``before``: the ``prev_kv`` of each, if requested."""
+    """An immutable list of events over changes. ``before``: the ``prev_kv`` of each, if requested.
 
-    __slots__ = ("before", "changes")
+    ``newest``: of events that a watch that is behind reads, the newest revision that there was when they were read.
+    """
 
-    def __init__(self, changes: list[ChangedRow], before: list[KeyValue | None] | None = None) -> None:
+    __slots__ = ("before", "changes", "newest")
+
+    def __init__(
+        self, changes: list[ChangedRow], before: list[KeyValue | None] | None = None, newest: int = 0
+    ) -> None:
         self.changes = changes
         self.before = before
+        self.newest = newest
 
     def position(self, index: int) -> WatchPosition:
         """The position to start from for this event to be the first."""

@@ -371,7 +371,7 @@ class WatchStream:
         self._fit_pages(page)
         shares = route(group, page) if len(group) > 1 else {group[0]: page}
         for watcher, changes in shares.items():
-            events = watcher.events(self._state, watcher.wanted(changes))
+            events = watcher.events(self._state, watcher.wanted(changes), last)
             if events:
                 watcher.quiet = False
                 self._ahead.append((watcher.id, WatchResponse(covered, events)))

@@ -180,11 +180,11 @@ class Watcher:
             changes = [change for change in changes if change[3] is not None]
         return changes
 
-    def events(self, state: State, changes: list[ChangedRow]) -> Events:
+    def events(self, state: State, changes: list[ChangedRow], newest: int = 0) -> Events:
         """The changes as events."""
         if not self.prev_kv:
-            return Events(changes)
-        return Events(changes, [_before(state, main, key, row) for main, _, key, row in changes])
+            return Events(changes, None, newest)
+        return Events(changes, [_before(state, main, key, row) for main, _, key, row in changes], newest)
 
 
 def _before(state: State, revision: int, key: bytes, row: bytes | None) -> KeyValue | None:

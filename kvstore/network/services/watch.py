@@ -108,7 +108,9 @@ class _Watching(Running):
         """What was taken, encoded."""
         header, encoded = self._endpoint.header, self._endpoint.shared_events.encode
         messages, fragmented, traffic = [], self._fragmented, self._endpoint.traffic
-        for response, watch_ids in _together(taken):
+        for each, watch_ids in _together(taken):
+            newest = getattr(each.events, "newest", 0)
+            response = each._replace(revision=newest) if newest else each  # as etcd tells it of the past
             events = encoded(response.events)
             traffic.events += len(events) * len(watch_ids)
             if fragmented.isdisjoint(watch_ids):
