@@ -286,7 +286,9 @@ def test_a_full_buffer_stops_the_server(present: tuple[Store, Elsewhere]) -> Non
         if not value % 10:
             until(lambda: not watch.is_full or watch.state.name == "PAUSED" or watch.buffered_bytes <= 40_000)
     until(lambda: watch.state.name == "PAUSED")
-    assert watch.buffered_bytes <= 3 * 20_000
+    assert (
+        watch.buffered_bytes <= 20_000 + 2 * 64 * 1_100
+    )  # responses of 64 changes at most, one of them under way
     seen: list[int] = []
     while len(seen) < 300:
         _, response = stream.next()
