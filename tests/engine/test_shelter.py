@@ -160,6 +160,10 @@ def test_an_outcome_for_which_there_is_no_memory_is_told(monkeypatch: pytest.Mon
         sheltered(Answer)
     with pytest.raises(MemoryError):
         awaited(Answer)
+    # What a worker raises at its end is heard of here, not in the next test.
+    for thread in threading.enumerate():
+        if thread.name in ("kvstore-shelter", "kvstore-async"):
+            thread.join()
 
 
 def test_a_write_whose_flusher_does_not_begin_is_made(
