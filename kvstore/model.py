@@ -6,7 +6,7 @@ key, and ``prefix_end(prefix)`` ends a prefix. Revision 0 means the newest.
 Annotations are evaluated here: of those kept as text a named tuple compiles each one, which every import would pay for.
 """
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from enum import IntEnum
 from typing import Any, NamedTuple, NoReturn
 
@@ -172,8 +172,8 @@ for _kind in (RangeRequest, PutRequest, DeleteRangeRequest, Compare, TxnRequest)
     _kind.__bool__ = _refuse_truth  # type: ignore[union-attr]  # named tuples take no method by assignment, says mypy
 
 
-KeysOfLease = Callable[[int], Collection[bytes]]
-"""The keys that are attached to a lease; none, if there is no such lease."""
+KeysOfLease = Callable[[int | None], Iterable[bytes]]
+"""The keys that are attached to a lease; none, if there is no such lease. None: those of all leases."""
 
 
 class PutWithTTLRequest(NamedTuple):

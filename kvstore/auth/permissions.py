@@ -14,6 +14,7 @@ from kvstore.model import (
     DeleteRangeRequest,
     KeysOfLease,
     LeaseKeepAliveRequest,
+    LeaseLeasesRequest,
     LeaseRevokeRequest,
     LeaseTimeToLiveRequest,
     PutRequest,
@@ -80,15 +81,11 @@ def _of_range(request: RangeRequest | WatchRequest, _: KeysOfLease) -> Iterator[
 
 def _of_put(request: PutRequest, keys_of_lease: KeysOfLease) -> Iterator[Need]:
     """Of the other keys of its lease too, as who ends the lease deletes them."""
-    yield from _of_plain_put(request)
-    for key in keys_of_lease(request.lease) if request.lease else ():
-        yield WRITE, point(key)
-
-
-def _of_plain_put(request: PutRequest) -> Iterator[Need]:
     yield WRITE, point(request.key)
     if request.prev_kv:
         yield READ, point(request.key)
+    for key in keys_of_lease(request.lease) if request.lease else ():
+        yield WRITE, point(key)
 
 
 def _of_delete(request: DeleteRangeRequest, _: KeysOfLease) -> Iterator[Need]:
@@ -99,14 +96,11 @@ def _of_delete(request: DeleteRangeRequest, _: KeysOfLease) -> Iterator[Need]:
 
 
 def _of_txn(request: TxnRequest, keys_of_lease: KeysOfLease) -> Iterator[Need]:
-    """Both branches, whichever will be taken. etcd does not look at leases here."""
+    """Both branches, whichever will be taken."""
     for compare in request.compare:
         yield READ, span_of(compare.key, compare.range_end)
     for op in (*request.success, *request.failure):
-        if isinstance(op, PutRequest):
-            yield from _of_plain_put(op)
-        else:
-            yield from needs(op, keys_of_lease)
+        yield from needs(op, keys_of_lease)
 
 
 def _of_lease(
@@ -114,6 +108,11 @@ def _of_lease(
 ) -> Iterator[Need]:
     for key in keys_of_lease(request.id):
         yield WRITE, point(key)
+
+
+def _of_leases(_: LeaseLeasesRequest, keys_of_lease: KeysOfLease) -> Iterator[Need]:
+    for key in keys_of_lease(None):
+        yield READ, point(key)
 
 
 def _of_time_to_live(request: LeaseTimeToLiveRequest, keys_of_lease: KeysOfLease) -> Iterator[Need]:
@@ -129,5 +128,6 @@ _NEEDS: dict[type, Callable[[Any, KeysOfLease], Iterator[Need]]] = {
     TxnRequest: _of_txn,
     LeaseRevokeRequest: _of_lease,
     LeaseKeepAliveRequest: _of_lease,
+    LeaseLeasesRequest: _of_leases,
     LeaseTimeToLiveRequest: _of_time_to_live,
 }

@@ -8,7 +8,8 @@ Field names are those of the messages (``prev_kv``, ``ID``); an enum's value is 
 name). A field at its default is omitted; a message that is set is kept, even if empty.
 
 The gateway accepts more than it returns: camel-case names, numbers as text or not, null for what is absent; and it
-ignores fields that it does not know. Other spellings are read exactly as they are written.
+ignores fields that it does not know; since etcd 3.6 it also takes base64 for URLs, and without padding. Other spellings
+are read exactly as they are written.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from kvstore.errors import BadArgument
@@ -43,7 +44,7 @@ def base64_text(data: bytes) -> str:
 
 
 def base64_data(text: str) -> bytes:
-    """Decode base64 as strictly as etcd: of its one alphabet, padded, on one line or several.
+    """Decode base64 as strictly as etcd before 3.6: of its one alphabet, padded, on one line or several.
 
     Whoever forgets to encode a key is told so, and does not write another key.
     """
@@ -53,10 +54,22 @@ def base64_data(text: str) -> bytes:
         raise ValueError(f"{text!r:.80} is no base64: {error}") from None
 
 
+def any_base64_data(text: str) -> bytes:
+    """Decode base64 as etcd does since 3.6: of either alphabet, padded or not at all, on one line."""
+    if len(text) % 4 and "=" not in text:
+        text += "=" * (-len(text) % 4)
+    try:
+        return base64.b64decode(text.translate(_ONE_ALPHABET), validate=True)
+    except ValueError as error:
+        raise ValueError(f"{text!r:.80} is no base64: {error}") from None
+
+
 _ONE_LINE = {ord("\r"): None, ord("\n"): None}
+_ONE_ALPHABET = {ord("-"): "+", ord("_"): "/"}
 _NUMBER = re.compile(r"\s*-?(0|[1-9][0-9]*)\s*", re.ASCII)
 
 GATEWAY = Spelling(base64_text, base64_data, longs_as_text=True, is_lax=True)
+GATEWAY_SINCE_3_6 = replace(GATEWAY, data=any_base64_data)
 ETCDCTL = Spelling(base64_text, base64_data, wraps_oneofs=True)
 
 

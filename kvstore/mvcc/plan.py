@@ -20,8 +20,9 @@ import copy
 import math
 import random
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
+from itertools import chain
 from typing import Any, NamedTuple
 
 from kvstore import invariants
@@ -478,8 +479,11 @@ class Planner:
         request.guard(request.request, self._state.carried, self._keys_of_lease)
         return self.decide(request.request)
 
-    def _keys_of_lease(self, lease: int) -> Collection[bytes]:
-        found = self._lessor.leases.get(lease)
+    def _keys_of_lease(self, lease: int | None) -> Iterable[bytes]:
+        leases = self._lessor.leases
+        if lease is None:
+            return chain.from_iterable(each.keys for each in leases.values())
+        found = leases.get(lease)
         return found.keys if found is not None else ()
 
     def _barrier(self, _: BarrierRequest) -> Plan:

@@ -9,7 +9,7 @@
 A request that is logged is checked when it is planned (``users``), so that no change of the rules can come in between;
 what is only read, before and after; the rest when it comes. Whatever fails validation is told that first.
 
-Of four methods etcd's refusals lose their code on the way out, and begin with ``auth:`` instead.
+Of four methods etcd's refusals lose their code on the way out before 3.6, and begin with ``auth:`` instead.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ _RULES: dict[str, tuple[Rule | None, Rule | None]] = {
     "LeaseRevokeRequest": (USER_AND_KEYS, KEYS),
     "LeaseKeepAliveRequest": (USER_AND_KEYS, OPEN),
     "LeaseTimeToLiveRequest": (USER_AND_KEYS, OPEN),
-    "LeaseLeasesRequest": (USER, OPEN),
+    "LeaseLeasesRequest": (USER_AND_KEYS, OPEN),
     "MemberListRequest": (USER, OPEN),
     "MemberAddRequest": (ROOT, ROOT),
     "MemberRemoveRequest": (ROOT, ROOT),
@@ -115,7 +115,13 @@ _RULES: dict[str, tuple[Rule | None, Rule | None]] = {
     "AuthRoleRevokePermissionRequest": (ROOT, ROOT),
     "ALARM_CHANGE": (ROOT, BARE_KNOWN),
 }
-_SINCE_3_6: dict[str, Rule | None] = {"StatusRequest": USER}
+_SINCE_3_6: dict[str, Rule | None] = {
+    "StatusRequest": USER,
+    "HashRequest": ROOT,
+    "HashKVRequest": ROOT,
+    "DefragmentRequest": ROOT,
+    "SnapshotRequest": ROOT,
+}
 
 
 def rules_of(dialect: Dialect) -> dict[str, Rule | None]:

@@ -25,11 +25,11 @@ from http import HTTPStatus
 from typing import Any, NoReturn
 
 from kvstore.errors import BadArgument, Code, StoreClosed
-from kvstore.etcdpb.json import from_json, to_json
+from kvstore.etcdpb.json import GATEWAY, GATEWAY_SINCE_3_6, from_json, to_json
 from kvstore.etcdpb.status import status_of
 from kvstore.network import grpc, limits
 from kvstore.network.call import Call, Failed, Kind, Method, Running
-from kvstore.network.dialect import V3_5, Dialect
+from kvstore.network.dialect import V3_5, V3_6, Dialect
 from kvstore.network.endpoint import Endpoint
 from kvstore.network.exchange import METHOD_NOT_ALLOWED, Exchange, Headers, Page, Reply, Request, text
 from kvstore.network.gateway_paths import http_status, methods_by_path
@@ -233,7 +233,9 @@ class _JsonCall(Exchange, Call):
 
     def _message(self, value: Any) -> bytes:
         """The message that a JSON value spells."""
-        message: bytes = from_json(self._method.request, {} if value is None else value).SerializeToString()
+        spelling = GATEWAY if self._dialect < V3_6 else GATEWAY_SINCE_3_6
+        value = {} if value is None else value
+        message: bytes = from_json(self._method.request, value, spelling).SerializeToString()
         limit = self._endpoint.settings.max_message_bytes
         if len(message) > limit:
             raise _too_large(len(message), limit)

@@ -149,7 +149,8 @@ def metrics(endpoint: Endpoint, _request: Request) -> Page:
         body = exposition(endpoint, TABLE.values())
     except MissingDependency as error:
         return text(501, f"{error}\n")
-    return Page(200, [("Content-Type", "text/plain; version=0.0.4; charset=utf-8")], body)
+    escaping = "; escaping=underscores" if endpoint.dialect >= V3_6 else ""
+    return Page(200, [("Content-Type", f"text/plain; version=0.0.4; charset=utf-8{escaping}")], body)
 
 
 _PAGES: dict[str, Make] = {

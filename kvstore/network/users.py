@@ -219,6 +219,6 @@ class Users:
         self._threads.shutdown(wait=False, cancel_futures=True)
 
 
-def _no_keys(_lease: int) -> tuple[bytes, ...]:
+def _no_keys(_lease: int | None) -> tuple[bytes, ...]:
     """What is checked at the door touches no lease."""
     return ()

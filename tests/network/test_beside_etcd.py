@@ -22,7 +22,7 @@ import kvstore
 from kvstore.etcdpb.json import from_json
 from kvstore.etcdpb.messages import etcdserverpb as pb
 from kvstore.etcdpb.messages import v3electionpb, v3lockpb
-from kvstore.network.dialect import V3_4
+from kvstore.network.dialect import DIALECTS
 from kvstore.network.endpoint import Settings
 from tests.etcd import etcd_servers as real
 from tests.network.etcd_gateway import Gateway
@@ -34,13 +34,13 @@ pytestmark = pytest.mark.skipif(
 
 MAINTENANCE, CLUSTER = "/etcdserverpb.Maintenance/", "/etcdserverpb.Cluster/"
 LOCK, ELECTION = "/v3lockpb.Lock/", "/v3electionpb.Election/"
-SETTINGS = Settings(dialect=V3_4, advertised_urls=("http://127.0.0.1:2379",))
+SETTINGS = Settings(dialect=DIALECTS[real.RELEASE], advertised_urls=("http://127.0.0.1:2379",))
 
 
 @contextmanager
 def served(store: kvstore.Store) -> Iterator[str]:
-    """The store as an etcd 3.4; where."""
-    with kvstore.serve(store, "http://127.0.0.1:0", etcd_version="3.4") as server:
+    """The store as an etcd of the release that is on PATH; where."""
+    with kvstore.serve(store, "http://127.0.0.1:0", etcd_version=real.RELEASE) as server:
         (url,) = server.endpoints
         yield url
 

@@ -122,10 +122,10 @@ TYPED = [
 
 @contextmanager
 def both(folder: Path) -> Iterator[tuple[str, str]]:
-    """Where a store of ours is served as an etcd 3.4, and a real one; both are empty."""
+    """Where a store of ours is served as an etcd of the release of the real one; both are empty."""
     with (
         kvstore.open(folder / "store") as store,
-        kvstore.serve(store, "http://127.0.0.1:0", etcd_version="3.4") as server,
+        kvstore.serve(store, "http://127.0.0.1:0", etcd_version=real.RELEASE) as server,
         real.etcd(folder / "etcd", folder / "log") as theirs,
     ):
         (ours,) = server.endpoints

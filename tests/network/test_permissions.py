@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from itertools import pairwise
+from itertools import chain, pairwise
 from typing import Any
 
 import pytest
@@ -14,7 +14,7 @@ from kvstore.auth.store import ENABLED, NOBODY, REVISION, USERS, Caller, Refused
 from kvstore.errors import Corruption
 from kvstore.etcdpb.logged import authpb
 from kvstore.etcdpb.logged import etcdserverpb as pb
-from kvstore.model import DeleteRangeRequest, PutRequest, TxnRequest, WatchRequest
+from kvstore.model import DeleteRangeRequest, LeaseLeasesRequest, PutRequest, TxnRequest, WatchRequest
 
 LETTERS = [b"%c" % number for number in range(8)]
 
@@ -61,7 +61,9 @@ def test_what_a_request_needs() -> None:
     leases = {7: [b"x", b"y"]}
 
     def found(request: Any) -> list[Any]:
-        return list(needs(request, lambda lease: leases.get(lease, [])))
+        return list(
+            needs(request, lambda lease: chain(*leases.values()) if lease is None else leases.get(lease, []))
+        )
 
     a = point(b"a")
     assert found(PutRequest(b"a")) == [(WRITE, a)]
@@ -74,7 +76,12 @@ def test_what_a_request_needs() -> None:
         (READ, (b"a", None)),
     ]
     inner = TxnRequest(failure=(PutRequest(b"a", lease=7),))
-    assert found(TxnRequest((), (inner, None), ())) == [(WRITE, a)]
+    assert found(TxnRequest((), (inner, None), ())) == [
+        (WRITE, a),
+        (WRITE, point(b"x")),
+        (WRITE, point(b"y")),
+    ]
+    assert found(LeaseLeasesRequest()) == [(READ, point(b"x")), (READ, point(b"y"))]
     assert found(WatchRequest(b"", b"\0")) == [(READ, (b"\0", None))]
     assert found(object()) == []
     assert span_of(b"a", b"b") == (b"a", b"b")

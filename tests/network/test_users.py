@@ -179,14 +179,25 @@ def test_a_login_is_looked_at_again_when_the_rules_change(
 
 
 def test_odd_passwords_are_passwords(client: Client) -> None:
-    """Empty, longer than bcrypt looks at, with a zero in it, not ASCII."""
+    """Empty, as long as bcrypt looks at, with a zero in it, not ASCII."""
     enable(client)
     root = log_in(client, "root")
-    for number, password in enumerate(("", "x" * 200, "a\0b", "pässwörd")):
+    for number, password in enumerate(("", "x" * 72, "a\0b", "pässwörd")):
         auth(client, "UserAdd", root, name=f"u{number}", password=password)
         assert log_in(client, f"u{number}", password)
         with pytest.raises(Refused, match="authentication failed"):
             log_in(client, f"u{number}", "wrong")
+
+
+def test_a_password_of_which_bcrypt_would_not_see_the_end_is_refused(client: Client) -> None:
+    """It was cut before, and whatever began alike let in."""
+    root = enable(client)["root"]
+    with pytest.raises(Refused, match="password length exceeds 72 bytes"):
+        auth(client, "UserAdd", root, name="long", password="x" * 73)
+    auth(client, "UserAdd", root, name="long", password="x" * 72)
+    with pytest.raises(Refused, match="password length exceeds 72 bytes"):
+        auth(client, "UserChangePassword", root, name="long", password="ä" * 37)
+    assert log_in(client, "long", "x" * 72)
 
 
 # --- what stays ----------------------------------------------------------------------------------

@@ -209,7 +209,7 @@ def test_a_token_that_is_not_used_ends(tmp_path: Path) -> None:
         real.etcd(tmp_path / "etcd", tmp_path / "log", *options) as server,
         kvstore.open(tmp_path / "store") as store,
         kvstore.serve(
-            store, "http://127.0.0.1:0", etcd_version="3.4", bcrypt_cost=COST, auth_token_ttl_seconds=2
+            store, "http://127.0.0.1:0", etcd_version=real.RELEASE, bcrypt_cost=COST, auth_token_ttl_seconds=2
         ) as serving,
     ):
         both = Both(Side(serving.endpoints[0]), Side(server.endpoint))

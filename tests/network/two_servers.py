@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -88,7 +89,8 @@ class Side:
             check=False,
         )
         said = [line for line in ran.stderr.decode().splitlines() if not line.startswith("{")]
-        return ran.returncode, ran.stdout.decode(), "\n".join(said).replace(self.url, "URL")
+        error = re.sub(r"took \S+", "TOOK", "\n".join(said).replace(self.url, "URL"))
+        return ran.returncode, ran.stdout.decode(), error
 
     def close(self) -> None:
         self._wire.close()
@@ -133,7 +135,7 @@ def two_servers(folder: Path, backend: str) -> Iterator[Both]:
     with (
         real.etcd(folder / "etcd", folder / "log", "--bcrypt-cost", str(COST)) as server,
         kvstore.open(folder / "store", backend) as store,
-        kvstore.serve(store, "http://127.0.0.1:0", etcd_version="3.4", bcrypt_cost=COST) as serving,
+        kvstore.serve(store, "http://127.0.0.1:0", etcd_version=real.RELEASE, bcrypt_cost=COST) as serving,
     ):
         opened = Both(Side(serving.endpoints[0]), Side(server.endpoint))
         try:

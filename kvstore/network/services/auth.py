@@ -21,7 +21,7 @@ from kvstore.model import FROM_KEY, RowsRequest
 from kvstore.network.call import Call, Failed, Kind, Method, Running, Serve, decoded
 from kvstore.network.dialect import V3_5
 from kvstore.network.endpoint import Endpoint
-from kvstore.network.tokens import Tokens
+from kvstore.network.tokens import PASSWORD_BYTES_MAX, Tokens
 
 SERVICE = "etcdserverpb.Auth"
 
@@ -92,6 +92,8 @@ def _answer(endpoint: Endpoint, call: Call, response: Any = None) -> None:
 async def _hash(endpoint: Endpoint, request: Any) -> None:
     """Replace the password by what is kept of it."""
     password, request.password = request.password, b""
+    if len(password) > PASSWORD_BYTES_MAX and endpoint.dialect >= V3_5:
+        raise Failed(Code.UNKNOWN, f"bcrypt: password length exceeds {PASSWORD_BYTES_MAX} bytes")
     if getattr(request, "options", None) is None or not request.options.no_password:
         request.hashedPassword = base64.b64encode(await endpoint.users.hashed(password))
 
