@@ -88,7 +88,7 @@ _RULES: dict[str, tuple[Rule | None, Rule | None]] = {
     "MemberRemoveRequest": (ROOT, ROOT),
     "MemberUpdateRequest": (ROOT, ROOT),
     "MemberPromoteRequest": (ROOT, ROOT),
-    "StatusRequest": (ROOT, OPEN),
+    "StatusRequest": (USER, OPEN),
     "AlarmRequest": (USER, BARE_KNOWN),  # that raises an alarm, or puts one out: see ALARM_CHANGE
     "HashRequest": (BARE_ROOT, BARE_ROOT),
     "HashKVRequest": (BARE_ROOT, BARE_ROOT),
@@ -116,7 +116,6 @@ _RULES: dict[str, tuple[Rule | None, Rule | None]] = {
     "ALARM_CHANGE": (ROOT, BARE_KNOWN),
 }
 _SINCE_3_6: dict[str, Rule | None] = {
-    "StatusRequest": USER,
     "HashRequest": ROOT,
     "HashKVRequest": ROOT,
     "DefragmentRequest": ROOT,

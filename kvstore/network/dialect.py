@@ -20,6 +20,6 @@ class Dialect:
 
 
 V3_4 = Dialect(4, "3.4.37")
-V3_5 = Dialect(5, "3.5.30")
+V3_5 = Dialect(5, "3.5.32")
 V3_6 = Dialect(6, "3.6.13")
 DIALECTS = {f"3.{dialect.minor}": dialect for dialect in (V3_4, V3_5, V3_6)}

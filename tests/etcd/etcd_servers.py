@@ -50,9 +50,9 @@ def free_ports(count: int) -> list[int]:
 
 
 def etcdctl(*arguments: str, stdin: bytes | None = None) -> Any:
-    """Run etcdctl; its JSON answer. Since 3.6 it is etcdutl that restores."""
+    """Run etcdctl; its JSON answer. Since 3.6 it is etcdutl that works on files."""
     command = ["etcdctl", "--command-timeout", f"{PATIENCE_SECONDS}s"]
-    if RELEASE >= "3.6" and arguments[:2] == ("snapshot", "restore"):
+    if RELEASE >= "3.6" and arguments[:2] in (("snapshot", "restore"), ("snapshot", "status")):
         command = ["etcdutl"]
     run = subprocess.run(
         [*command, *arguments, "-w", "json"],
