@@ -30,6 +30,8 @@ import kvstore
 from kvstore import implementation
 from kvstore.backend import find_backend
 
+from .instructions_wire import OPERATIONS as WIRE
+
 KEYS, A_TRANSACTION = 20_000, 100
 VALUE = b"v" * 256
 LMDB: Any = find_backend("lmdb")
@@ -180,6 +182,7 @@ OPERATIONS: dict[str, Callable[[Any], Run]] = {
     "range-raw": range_raw,
     "replay": replay,
     "checkpoint": checkpoint,
+    **WIRE,
 }
 
 
@@ -269,6 +272,7 @@ def child(data: Path, library: Path, names: list[str]) -> None:
                 counting.begin()
                 run(COUNTED)
                 counting.end()
+                getattr(run, "close", lambda: None)()
 
 
 if __name__ == "__main__":
