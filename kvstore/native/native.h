@@ -79,6 +79,7 @@ static inline PyObject *pair(PyObject *first, PyObject *second) {
 extern PyMethodDef row_functions[];
 extern PyMethodDef log_functions[];
 extern PyMethodDef change_functions[];
+extern PyMethodDef frame_functions[];
 
 PyObject *key_value_class(PyObject *module, PyObject *arguments);
 PyObject *crc32c_with(PyObject *module, PyObject *arguments);

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from kvstore.errors import Code
+from kvstore.implementation import native
 from kvstore.network.call import Failed
 from kvstore.network.http2.hpack import encode
 
@@ -72,7 +73,8 @@ def all_framed(messages: Sequence[bytes]) -> bytes:
     return b"".join(pieces)
 
 
-def whole(payload: bytes, limit_bytes: int) -> bytes | None:
+@native
+def lone_message(payload: bytes, limit_bytes: int) -> bytes | None:
     """The message in DATA that is one plain message, not too large, and nothing else."""
     size_bytes = len(payload) - PREFIX_BYTES
     if 0 <= size_bytes <= limit_bytes and payload[:PREFIX_BYTES] == prefix(size_bytes):

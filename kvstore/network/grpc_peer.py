@@ -167,10 +167,12 @@ class GrpcPeer:
         self._is_flush_due = False
         if self._is_lost:
             return
-        data = self.http2.take()
-        if data:
+        if self.http2.out:
+            data = self.http2.take()
             self._transport.write(data)
-        self.load.wrote(len(data))
+            self.load.wrote(len(data))
+        elif self.load.account.answer_bytes:
+            self.load.recount()
         if self._is_closing:
             self._transport.close()
 
@@ -225,7 +227,7 @@ class GrpcPeer:
     ) -> tuple[bytes, bytes, bytes] | None:
         if not self.load.may_begin():
             return None
-        message = grpc.whole(payload, self.limit_bytes)
+        message = grpc.lone_message(payload, self.limit_bytes)
         if message is None:
             return None
         try:
@@ -322,54 +324,34 @@ def _unknown(path: str, is_old: bool) -> tuple[int, str]:
 class GrpcCall(Call):
     """One stream of a connection."""
 
-    __slots__ = (
-        "_begun",
-        "_connection",
-        "_counts",
-        "_has_ended",
-        "_held_bytes",
-        "_inbox",
-        "_is_served",
-        "_is_waiting",
-        "_kept_bytes",
-        "_left_bytes",
-        "_messages",
-        "_method",
-        "_route",
-        "_since",
-        "_stream",
-        "_timer",
-        "alive",
-        "peer",
-        "running",
-    )
+    # What a call begins with is the class's, not set for each: most of it never changes.
+    alive = True
+    running: Running | None = None
+    _inbox: grpc.Inbox | None = None
+    """Of a request that has not come in one piece."""
+    _messages: Sequence[bytes] = ()
+    """Those that are not served yet. Of a call that has one, others after it are passed over."""
+    _has_ended = False
+    """The client has ended its side."""
+    _held_bytes = 0
+    """Of the request, as the connection's account has it."""
+    _is_waiting = False
+    """For its turn, or for room."""
+    _is_served = False
+    _kept_bytes = 0
+    """Of an answer that comes in pieces: what is in memory."""
+    _left_bytes = 0
+    """What it still lacks."""
+    _begun = False
+    """Whether the headers of the answer have gone out."""
+    _timer: asyncio.TimerHandle | None = None
 
     def __init__(self, connection: GrpcPeer, stream: Stream, route: Route, method: Method) -> None:
         self.peer = connection.peer
-        self.alive = True
-        self.running: Running | None = None
         self._connection = connection
         self._stream = stream
         self._route = route
         self._method = method
-        self._inbox: grpc.Inbox | None = None
-        """Of a request that has not come in one piece."""
-        self._messages: list[bytes] = []
-        """Those that are not served yet. Of a call that has one, others after it are passed over."""
-        self._has_ended = False
-        """The client has ended its side."""
-        self._held_bytes = 0
-        """Of the request, as the connection's account has it."""
-        self._is_waiting = False
-        """For its turn, or for room."""
-        self._is_served = False
-        self._kept_bytes = 0
-        """Of an answer that comes in pieces: what is in memory."""
-        self._left_bytes = 0
-        """What it still lacks."""
-        self._begun = False
-        """Whether the headers of the answer have gone out."""
-        self._timer: asyncio.TimerHandle | None = None
         self._counts = route.counts
         self._counts.started += 1
         self._since = connection.now
@@ -404,7 +386,7 @@ class GrpcCall(Call):
             return
         connection, is_bidi = self._connection, self._method.kind is Kind.BIDI
         if ended and self._inbox is None and not is_bidi:
-            message = grpc.whole(payload, connection.limit_bytes)
+            message = grpc.lone_message(payload, connection.limit_bytes)
             if message is not None and connection.load.may_begin():
                 self._serve_whole(message)
                 return
@@ -420,7 +402,7 @@ class GrpcCall(Call):
             self.fail(error)
             return
         if messages and (is_bidi or not self._messages):
-            self._messages += messages if is_bidi else messages[:1]
+            self._messages = [*self._messages, *(messages if is_bidi else messages[:1])]
             if not (is_bidi or ended):  # the end of the client's side is probably in what came with it
                 connection.endpoint.loop.call_soon(self._begin_whole)
         if is_bidi or ended:
@@ -471,7 +453,7 @@ class GrpcCall(Call):
     def go_on(self) -> None:
         """Serve what has come. The load of the connection says when."""
         self._is_waiting = False
-        messages, self._messages = self._messages, []
+        messages, self._messages = self._messages, ()
         try:
             if self._method.kind is Kind.BIDI:
                 self._converse(messages)
@@ -487,7 +469,7 @@ class GrpcCall(Call):
         except Exception as error:
             self._connection.endpoint.fail(self, error)
 
-    def _converse(self, messages: list[bytes]) -> None:
+    def _converse(self, messages: Sequence[bytes]) -> None:
         for message in messages:
             if self.alive and self.running is not None:
                 self._counts.took(message)
@@ -497,7 +479,7 @@ class GrpcCall(Call):
             if self.alive and self.running is not None:
                 self.running.half_closed()
 
-    def _serve_once(self, messages: list[bytes]) -> None:
+    def _serve_once(self, messages: Sequence[bytes]) -> None:
         if not messages:
             self._check_whole()
             raise Failed(Code.INTERNAL, "the request has no message")

@@ -7,6 +7,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 from kvstore.model import PutRequest
+from kvstore.network.http2.frames import frame as http2_frame
 from kvstore.wal import format as wal_format
 from tests.native.both import in_python
 
@@ -162,7 +163,31 @@ def for_tables(draw: st.DrawFn) -> tuple[Any, ...]:
     return draw(SOME_CHANGES), now, [], []
 
 
+IDS = st.one_of(st.integers(1, 9), st.sampled_from([1 << 31, (1 << 32) - 1]))
+"""Of streams; the large ones have a bit that is reserved."""
+MESSAGES_OF_GRPC = TEXTS.map(lambda message: b"\0" + len(message).to_bytes(4, "big") + message)
+
+
+@st.composite
+def whole_requests(draw: st.DrawFn) -> tuple[bytes, int, int]:
+    """Frames, of which the first two make a request most times; where they begin; and the longest payload."""
+    stream_id = draw(IDS)
+    usual = draw(st.booleans())
+    heads = [(1, 4, stream_id), (0, 1, stream_id)]
+    if not usual:
+        heads[draw(st.integers(0, 1))] = draw(st.tuples(st.integers(0, 9), st.integers(0, 9), IDS))
+    made = b"".join(http2_frame(*head, draw(TEXTS)) for head in heads)
+    made = draw(st.one_of(st.just(made), damaged(st.just(made))))
+    before, after = draw(st.binary(max_size=9)), draw(st.binary(max_size=9))
+    return before + made + after, len(before), draw(st.sampled_from([16_384, 0, 40, 127, 1 << 24]))
+
+
 SOUND: dict[str, Arguments] = {
+    "whole_request": whole_requests(),
+    "answer_frames": st.tuples(IDS, TEXTS, TEXTS, TEXTS),
+    "lone_message": st.tuples(
+        st.one_of(MESSAGES_OF_GRPC, damaged(MESSAGES_OF_GRPC)), st.sampled_from([1 << 20, 0, 127, 1 << 40])
+    ),
     "encode_key_value": st.tuples(TEXTS, ANY_INT64, ANY_INT64, ANY_INT64, TEXTS, ANY_INT64),
     "make_row": st.tuples(ROWS, st.one_of(st.integers(0, 300), ANY_INT64)),
     **dict.fromkeys(

@@ -17,9 +17,11 @@ from kvstore.mvcc import (  # what they mark is among the references
     puts,
     validate,
 )
+from kvstore.network import grpc
+from kvstore.network.http2 import frames
 from kvstore.wal import format as wal_format
 
-MARKED = (checkpoint, effects, overlay, puts, validate, wal_format)
+MARKED = (checkpoint, effects, frames, grpc, overlay, puts, validate, wal_format)
 
 try:
     module: Any = import_module("kvstore._native")

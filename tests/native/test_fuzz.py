@@ -18,6 +18,7 @@ import pytest
 
 from kvstore.errors import Corruption
 from kvstore.model import PutRequest
+from kvstore.network.http2.frames import frame
 from kvstore.wal import format as wal_format
 from kvstore.wire import WireError
 from tests.native.both import in_c, in_python, module, needs_native
@@ -40,7 +41,12 @@ CHANGE, DELETED = (3, 0, KEY, ROW), (4, 1, b"other", None)
 
 Arguments = tuple[Any, ...]
 
+WHOLE = frame(1, 4, 1, b"block") + frame(0, 1, 1, b"\0\0\0\0\1m")
+
 SOUND: dict[str, Callable[[], Arguments]] = {
+    "whole_request": lambda: (WHOLE, 0, 16_384),
+    "answer_frames": lambda: (1, b"head", VALUE, b"trailers"),
+    "lone_message": lambda: (b"\0\0\0\0\1m", 100),
     "encode_key_value": lambda: (KEY, 2, 3, 4, VALUE, -1),
     "make_row": lambda: (ROW, 300),
     **dict.fromkeys(

@@ -25,11 +25,8 @@ from typing import Any, Protocol
 
 from .fields import LENGTH, Headers, content_length, is_request, is_response
 from .frames import (
-    END_HEADERS,
     END_STREAM,
     ENHANCE_YOUR_CALM,
-    HEAD_BYTES,
-    HEADERS,
     MAX_31_BITS,
     MAX_CONCURRENT_STREAMS,
     PREFACE,
@@ -37,10 +34,10 @@ from .frames import (
     REFUSED_STREAM,
     STREAM_CLOSED,
     ConnectionFault,
+    answer_frames,
     header_frames,
-    pack_head,
-    read_head,
     rst_stream,
+    whole_request,
 )
 from .hpack import Block
 from .limits import LIMITS, Limits
@@ -134,17 +131,9 @@ class ServerConnection(Receiver):
             self.close(stream, trailers)
 
     def _send_answer(self, stream_id: int, head: bytes, message: bytes, trailers: bytes) -> None:
-        size = len(message)
-        self._send_window -= size
+        self._send_window -= len(message)
         self._has_sent = True
-        self.out += (
-            pack_head(len(head) << 8 | HEADERS, END_HEADERS, stream_id),
-            head,
-            pack_head(size << 8, 0, stream_id),
-            message,
-            pack_head(len(trailers) << 8 | HEADERS, END_HEADERS | END_STREAM, stream_id),
-            trailers,
-        )
+        self.out.append(answer_frames(stream_id, head, message, trailers))
 
     def head(self, stream: Stream, block: bytes) -> None:
         """HEADERS, and the stream goes on."""
@@ -183,47 +172,57 @@ class ServerConnection(Receiver):
         if ended and length > 0:
             self._refuse(stream_id, ended, PROTOCOL_ERROR)
             return
+        self._begin(stream_id, route, length, ended)
+
+    def _take_whole(self, data: bytes, at: int) -> int:
+        """Handle a request that has come whole, with headers that are known: what the two frames of it would do.
+
+        0 if anything about it is out of the ordinary: then nothing has happened.
+        """
+        found = whole_request(data, at, self.limits.frame_bytes)
+        known = None if found is None else self._decoder.known(found[1])
+        if found is None or known is None or known.request is None:
+            return 0
+        stream_id, _, payload, end = found
+        route, length, serve = known.request
+        size, last = len(payload), self._last
+        if (
+            stream_id <= last
+            or not stream_id & 1
+            or self._leaving
+            or len(self.streams) + len(self._working) >= self._streams_max
+            or size > self._receive_window
+            or size > self._stream_window
+            or 0 <= length != size
+        ):
+            return 0
+        answer = None if serve is None else serve(payload)
+        if stream_id - last > 2:
+            self._has_gaps = True
+        self._last = stream_id
+        if answer is None:
+            stream = self._begin(stream_id, route, length, False)
+        if self.dead:
+            return end
+        self._receive_window -= size
+        if answer is not None:
+            self._answer_whole(stream_id, *answer)
+        elif stream.remote_open:
+            self._on_data(stream, payload, size, END_STREAM)
+        else:
+            self._on_late_data(stream_id, self.streams.get(stream_id))
+        self._owed_bytes += size
+        if self._owed_bytes > self._give_bytes:
+            self._give()
+        return end
+
+    def _begin(self, stream_id: int, route: Any, length: int, ended: bool) -> Stream:
         stream = self.streams[stream_id] = Stream(stream_id, self._initial_window, self._stream_window)
         stream.remaining_bytes = length
         if ended:
             stream.remote_open = False
         self.handler.begin(stream, route, ended)
-
-    def _serve_whole(self, stream_id: int, block: bytes, data: bytes, at: int) -> int:
-        """Serve a request that has come whole, in HEADERS that are known and the DATA at ``at``, without a stream.
-
-        Where it ends; 0 if it is not of that kind, or its owner does not answer at once: then nothing has happened.
-        """
-        known = self._decoder.known(block)
-        if known is None or known.request is None:
-            return 0
-        _, length, serve = known.request
-        start = at + HEAD_BYTES
-        if serve is None or len(data) < start:
-            return 0
-        word, flags, data_id = read_head(data, at)
-        size: int = word >> 8
-        end = start + size
-        if (
-            data_id != stream_id
-            or word & 0xFF
-            or flags != END_STREAM
-            or end > len(data)
-            or not self._may_come(stream_id, size)
-            or (length >= 0 and length != size)
-        ):
-            return 0
-        answer = serve(data[start:end])
-        if answer is None:
-            return 0
-        self._has_gaps |= stream_id - self._last > 2
-        self._last = stream_id
-        self._receive_window -= size
-        self._owed_bytes += size
-        self._answer_whole(stream_id, *answer)
-        if self._owed_bytes > self._give_bytes:
-            self._give()
-        return end
+        return stream
 
     def _answer_whole(self, stream_id: int, head: bytes, message: bytes, trailers: bytes) -> None:
         """Send an answer, by way of a stream if it does not fit all windows."""
@@ -236,16 +235,6 @@ class ServerConnection(Receiver):
             stream = self.streams[stream_id] = Stream(stream_id, self._initial_window, self._stream_window)
             stream.remote_open = False
             self.answer(stream, head, message, trailers)
-
-    def _may_come(self, stream_id: int, size: int) -> bool:
-        """Whether no rule is against a new stream with so much data."""
-        return (
-            stream_id > self._last
-            and stream_id & 1 == 1
-            and not self._leaving
-            and len(self.streams) + len(self._working) < self._streams_max
-            and size <= min(self._receive_window, self._stream_window, self.limits.frame_bytes)
-        )
 
     def _on_request_trailers(self, stream: Stream, ended: bool, block: Block) -> None:
         if not stream.remote_open:

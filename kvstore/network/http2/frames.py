@@ -10,6 +10,8 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 
+from kvstore.implementation import native
+
 from .limits import Limits
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
@@ -102,6 +104,45 @@ def header_frames(stream_id: int, block: bytes, flags: int, frame_bytes: int) ->
         *(frame(CONTINUATION, 0, stream_id, piece) for piece in pieces[1:-1]),
         frame(CONTINUATION, END_HEADERS, stream_id, pieces[-1]),
     ]
+
+
+@native
+def whole_request(data: bytes, at: int, size_max: int) -> tuple[int, bytes, bytes, int] | None:
+    """A request that has come whole, in HEADERS and DATA of one piece each: its stream, its header block, its data,
+    and where it ends. None if what is at ``at`` is anything else."""
+    if len(data) - at < 2 * HEAD_BYTES:
+        return None
+    word, flags, stream_id = read_head(data, at)
+    middle = at + HEAD_BYTES + (word >> 8)
+    if word & 0xFF != HEADERS or flags != END_HEADERS or len(data) - middle < HEAD_BYTES:
+        return None
+    data_word, data_flags, data_id = read_head(data, middle)
+    end = middle + HEAD_BYTES + (data_word >> 8)
+    if (
+        data_word & 0xFF != DATA
+        or data_flags != END_STREAM
+        or data_id != stream_id
+        or stream_id > MAX_31_BITS
+    ):
+        return None
+    if end > len(data) or max(word, data_word) >> 8 > size_max:
+        return None
+    return stream_id, data[at + HEAD_BYTES : middle], data[middle + HEAD_BYTES : end], end
+
+
+@native
+def answer_frames(stream_id: int, head: bytes, message: bytes, trailers: bytes) -> bytes:
+    """An answer whose parts fit a frame each: HEADERS, DATA, and HEADERS that end the stream."""
+    return b"".join(
+        (
+            pack_head(len(head) << 8 | HEADERS, END_HEADERS, stream_id),
+            head,
+            pack_head(len(message) << 8 | DATA, 0, stream_id),
+            message,
+            pack_head(len(trailers) << 8 | HEADERS, END_HEADERS | END_STREAM, stream_id),
+            trailers,
+        )
+    )
 
 
 def preamble(limits: Limits, is_client: bool) -> list[bytes]:

@@ -138,6 +138,11 @@ class Receiver(Sender):
         """Handle whole frames; where the first that is not whole begins."""
         size_max, streams, end_of_data = self.limits.frame_bytes, self.streams, len(data)
         while end_of_data - at >= HEAD_BYTES:
+            if self._block is None and self.has_begun and (whole := self._take_whole(data, at)):
+                at = whole
+                if self.dead:
+                    return end_of_data
+                continue
             word, flags, stream_id = read_head(data, at)
             size, kind = word >> 8, word & 0xFF
             if size > size_max:
@@ -164,9 +169,6 @@ class Receiver(Sender):
                     self._give()
             elif kind == HEADERS:
                 payload = data[start:end]
-                if flags == END_HEADERS and (whole := self._serve_whole(stream_id, payload, data, end)):
-                    at = whole
-                    continue
                 if flags & (PADDED | PRIORITIZED):
                     payload = _bare_block(stream_id, flags, payload)
                 if flags & END_HEADERS:
@@ -195,6 +197,10 @@ class Receiver(Sender):
                 raise ConnectionFault(PROTOCOL_ERROR, "a header block is interrupted by another frame")
         elif kind != SETTINGS or flags & ACK:
             raise ConnectionFault(PROTOCOL_ERROR, "the first frame is not SETTINGS")
+
+    def _take_whole(self, data: bytes, at: int) -> int:
+        """Handle frames that make a message which has come whole. Where they end; 0 if they are nothing of the kind."""
+        return 0
 
     # --- data ------------------------------------------------------------------------------------------------
 
@@ -260,10 +266,6 @@ class Receiver(Sender):
         if flags & END_HEADERS:
             self._block = None
             self._on_block(stream_id, block.ended, b"".join(block.pieces))
-
-    def _serve_whole(self, stream_id: int, block: bytes, data: bytes, at: int) -> int:
-        """Where a request ends that was served with the frame at ``at``; 0 if it was not."""
-        return 0
 
     def _on_block(self, stream_id: int, ended: bool, data: bytes) -> None:
         """A whole header block. Every one is decoded, since the table has to follow."""

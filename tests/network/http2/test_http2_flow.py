@@ -41,12 +41,12 @@ def ask(*stream_ids: int, end: bool = True) -> bytes:
 # --- out ----------------------------------------------------------------------------------------------------------
 
 
-def test_a_whole_answer_is_six_items_and_no_state() -> None:
+def test_a_whole_answer_is_one_item_and_no_state() -> None:
     """Headers, data, trailers, in one go; and the stream is gone."""
     connection, recorder = server()
     connection.receive(ask(1))
     connection.answer(recorder.streams[1], HEAD, b"hello", END)
-    assert len(connection.out) == 6
+    assert len(connection.out) == 1
     assert said(connection.take()) == ["HEADERS 1", "DATA 1 5", "HEADERS 1 end"]
     assert connection.streams == {}
 

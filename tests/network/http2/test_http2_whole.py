@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from kvstore.network.http2.frames import (
     INITIAL_WINDOW_SIZE,
     PADDED,
     PREFACE,
+    PROTOCOL_ERROR,
     frame,
     goaway,
     pack_head,
@@ -126,6 +128,50 @@ def test_the_frames_are_the_same(name: str) -> None:
     ):
         assert getattr(at_once.http2, fact) == getattr(plain.http2, fact), fact
     assert at_once.http2.streams.keys() == plain.http2.streams.keys()
+
+
+class Refusing(Echo):
+    """Ends some requests as soon as their headers have come, or the connection."""
+
+    def begin(self, stream: Stream, route: Any, ended: bool) -> None:
+        super().begin(stream, route, ended)
+        if stream.id == 3:
+            self.http2.close(stream, b"trailers")
+        elif stream.id == 7:
+            self.http2.go_away(None, PROTOCOL_ERROR)
+
+
+def frame_by_frame(data: bytes) -> Iterator[bytes]:
+    """The frames of the data, each by itself."""
+    while data:
+        end = 9 + int.from_bytes(data[:3], "big")
+        yield data[:end]
+        data = data[end:]
+
+
+@pytest.mark.parametrize("owner", [Echo, Refusing])
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_two_frames_together_are_two_frames(name: str, owner: type[Echo]) -> None:
+    """A request that has come whole begins, and is answered, as if its frames had come one after the other."""
+    together, apart = owner(), owner()
+    for each in (together, apart):
+        each.http2.receive(BEGIN)
+    for data in SCRIPTS[name]:
+        together.http2.receive(data)
+        for piece in frame_by_frame(data):
+            apart.http2.receive(piece)
+        assert together.http2.take() == apart.http2.take()
+    assert together.data_of == apart.data_of
+    for fact in (
+        "dead",
+        "_last",
+        "_receive_window",
+        "_send_window",
+        "_has_gaps",
+        "_owed_bytes",
+        "_abandoned",
+    ):
+        assert getattr(together.http2, fact) == getattr(apart.http2, fact), fact
 
 
 def test_the_first_of_its_kind_begins_as_others_do() -> None:

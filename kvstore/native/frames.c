@@ -1,0 +1,114 @@
+/* Frames of HTTP/2, as http2/frames.py has them: a unary call is two that come together, and three that go out together.
+
+       request   HEADERS (END_HEADERS)  DATA (END_STREAM)
+       answer    HEADERS (END_HEADERS)  DATA  HEADERS (END_HEADERS, END_STREAM)
+
+       length 3 | kind 1 | flags 1 | stream id 4 | payload
+
+   and in DATA: 0 | length 4 | message, where it is gRPC's. */
+
+#include "native.h"
+
+enum { HEAD_BYTES = 9, PREFIX_BYTES = 5, DATA = 0, HEADERS = 1, END_STREAM = 1, END_HEADERS = 4 };
+
+#define LENGTH_MAX 0xffffff
+#define STREAM_ID_MAX 0x7fffffff
+
+struct head {
+    Py_ssize_t length;
+    uint8_t kind, flags;
+    uint32_t stream_id;
+};
+
+/* The head of a frame at ``at``. False if it, or its payload, goes beyond ``end``, or the payload is too long. */
+static int take_head(const uint8_t *at, const uint8_t *end, uint64_t length_max, struct head *head) {
+    if (end - at < HEAD_BYTES) return 0;
+    head->length = (Py_ssize_t)at[0] << 16 | (Py_ssize_t)at[1] << 8 | at[2];
+    head->kind = at[3], head->flags = at[4];
+    head->stream_id = (uint32_t)at[5] << 24 | (uint32_t)at[6] << 16 | (uint32_t)at[7] << 8 | at[8];
+    return (uint64_t)head->length <= length_max && head->length <= end - at - HEAD_BYTES;
+}
+
+static uint8_t *put_frame(uint8_t *at, uint8_t kind, uint8_t flags, uint32_t stream_id, PyObject *payload) {
+    Py_ssize_t length = PyBytes_GET_SIZE(payload);
+    *at++ = (uint8_t)(length >> 16), *at++ = (uint8_t)(length >> 8), *at++ = (uint8_t)length;
+    *at++ = kind, *at++ = flags;
+    for (int shift = 24; shift >= 0; shift -= 8) *at++ = (uint8_t)(stream_id >> shift);
+    memcpy(at, bytes_of(payload), (size_t)length);
+    return at + length;
+}
+
+/* A new tuple of four new objects. */
+static PyObject *four(PyObject *first, PyObject *second, PyObject *third, PyObject *fourth) {
+    PyObject *items[] = {first, second, third, fourth}, *made = PyTuple_New(4);
+    int failed = made == NULL;
+    for (Py_ssize_t at = 0; at < 4; at++)
+        if (failed || !fill(made, at, items[at])) {
+            Py_XDECREF(items[at]);
+            failed = 1;
+        }
+    if (failed) Py_CLEAR(made);
+    return made;
+}
+
+/* whole_request(data, at, size_max): (stream id, block, payload, end), or None. */
+static PyObject *whole_request(ARGUMENTS) {
+    uint64_t start, size_max;
+    const uint8_t *at, *end;
+    struct head headers, data;
+    if (!ARE_POSITIONAL(3) || !PyBytes_CheckExact(arguments[0]) || !take_size(arguments[1], &start) ||
+        !take_size(arguments[2], &size_max) || start > (uint64_t)PyBytes_GET_SIZE(arguments[0]))
+        return ASK_PYTHON;
+    at = bytes_of(arguments[0]) + start;
+    end = bytes_of(arguments[0]) + PyBytes_GET_SIZE(arguments[0]);
+    if (!take_head(at, end, size_max, &headers) || headers.kind != HEADERS || headers.flags != END_HEADERS ||
+        headers.stream_id > STREAM_ID_MAX)
+        return Py_NewRef(Py_None);
+    at += HEAD_BYTES;
+    if (!take_head(at + headers.length, end, size_max, &data) || data.kind != DATA || data.flags != END_STREAM ||
+        data.stream_id != headers.stream_id)
+        return Py_NewRef(Py_None);
+    return four(PyLong_FromUnsignedLong(headers.stream_id), bytes_from(at, headers.length),
+                bytes_from(at + headers.length + HEAD_BYTES, data.length),
+                PyLong_FromSsize_t(at + headers.length + HEAD_BYTES + data.length - bytes_of(arguments[0])));
+}
+
+/* answer_frames(stream_id, head, message, trailers): the frames of an answer. */
+static PyObject *answer_frames(ARGUMENTS) {
+    uint64_t stream_id;
+    Py_ssize_t size = 3 * HEAD_BYTES;
+    PyObject *made;
+    uint8_t *at;
+    if (!ARE_POSITIONAL(4) || !take_size(arguments[0], &stream_id) || stream_id > STREAM_ID_MAX) return ASK_PYTHON;
+    for (int part = 1; part < 4; part++) {
+        if (!PyBytes_CheckExact(arguments[part]) || PyBytes_GET_SIZE(arguments[part]) > LENGTH_MAX) return ASK_PYTHON;
+        size += PyBytes_GET_SIZE(arguments[part]);
+    }
+    made = bytes_from(NULL, size);
+    if (made == NULL) return NULL;
+    at = (uint8_t *)PyBytes_AS_STRING(made);
+    at = put_frame(at, HEADERS, END_HEADERS, (uint32_t)stream_id, arguments[1]);
+    at = put_frame(at, DATA, 0, (uint32_t)stream_id, arguments[2]);
+    put_frame(at, HEADERS, END_HEADERS | END_STREAM, (uint32_t)stream_id, arguments[3]);
+    return made;
+}
+
+/* lone_message(payload, limit_bytes): the message in DATA that is one message of gRPC (grpc.py), or None. */
+static PyObject *lone_message(ARGUMENTS) {
+    uint64_t limit;
+    const uint8_t *at;
+    Py_ssize_t size;
+    if (!ARE_POSITIONAL(2) || !PyBytes_CheckExact(arguments[0]) || !take_size(arguments[1], &limit) ||
+        PyBytes_GET_SIZE(arguments[0]) > UINT32_MAX)
+        return ASK_PYTHON;
+    at = bytes_of(arguments[0]);
+    size = PyBytes_GET_SIZE(arguments[0]) - PREFIX_BYTES;
+    if (size < 0 || (uint64_t)size > limit || at[0] ||
+        ((uint64_t)at[1] << 24 | (uint64_t)at[2] << 16 | (uint64_t)at[3] << 8 | at[4]) != (uint64_t)size)
+        return Py_NewRef(Py_None);
+    return bytes_from(at + PREFIX_BYTES, size);
+}
+
+PyMethodDef frame_functions[] = {
+    FUNCTION(whole_request), FUNCTION(answer_frames), FUNCTION(lone_message), END_OF_FUNCTIONS,
+};
