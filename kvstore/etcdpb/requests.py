@@ -11,6 +11,7 @@ from operator import attrgetter
 from typing import Any
 
 from kvstore.errors import BadArgument
+from kvstore.implementation import native
 from kvstore.model import (
     AlarmRequest,
     CompactionRequest,
@@ -47,6 +48,7 @@ OPS = {
 OPERANDS = ("version", "create_revision", "mod_revision", "value", "lease")
 """By target: the member of a ``Compare`` that is its operand."""
 
+_PUT_FIELDS = attrgetter(*PutRequest._fields)
 _RANGE_FIELDS = attrgetter(*RangeRequest._fields)
 _SPELT = {"id": "ID", "ttl": "TTL"}
 _ALARMS = MESSAGES.enum("etcdserverpb.AlarmType")
@@ -70,6 +72,28 @@ def to_message(request: Any) -> Any:
     except KeyError:
         raise BadArgument(f"etcd's API has no {type(request).__name__}") from None
     return write(request)
+
+
+# --- from bytes ----------------------------------------------------------------------------------
+
+
+@native
+def put_fields(message: bytes) -> tuple[Any, ...]:
+    """The fields of a ``PutRequest``. Raises protobuf's ``DecodeError``."""
+    fields: tuple[Any, ...] = _PUT_FIELDS(etcdserverpb.PutRequest.FromString(message))
+    return fields
+
+
+@native
+def txn_request(message: bytes, _kinds: Any) -> TxnRequest:
+    """The ``TxnRequest`` of a message. Raises ``DecodeError``, and what ``from_message`` raises.
+
+    ``_kinds``: ``TXN_KINDS``, of which C makes it.
+    """
+    return _from_txn(etcdserverpb.TxnRequest.FromString(message))
+
+
+TXN_KINDS = TxnRequest, Compare, PutRequest, RangeRequest(b"key")
 
 
 # --- transactions --------------------------------------------------------------------------------

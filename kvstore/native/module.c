@@ -10,7 +10,7 @@
 
 #include "native.h"
 
-static PyMethodDef *const tables[] = {row_functions, log_functions, change_functions, frame_functions};
+static PyMethodDef *const tables[] = {row_functions, log_functions, change_functions, frame_functions, message_functions};
 #define TABLES (sizeof tables / sizeof *tables)
 
 static PyObject *bind(PyObject *Py_UNUSED(module), PyObject *arguments) {

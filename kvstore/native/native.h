@@ -80,6 +80,7 @@ extern PyMethodDef row_functions[];
 extern PyMethodDef log_functions[];
 extern PyMethodDef change_functions[];
 extern PyMethodDef frame_functions[];
+extern PyMethodDef message_functions[];
 
 PyObject *key_value_class(PyObject *module, PyObject *arguments);
 PyObject *crc32c_with(PyObject *module, PyObject *arguments);

@@ -156,8 +156,13 @@ class Failed(KVStoreError):
 
 def decoded(message_class: Any, message: bytes) -> Any:
     """A request's message. Raises ``Failed`` as a server of etcd's does where it is none."""
+    return read(message_class.FromString, message)
+
+
+def read(reader: Callable[[bytes], Any], message: bytes) -> Any:
+    """What a reader of messages makes of one. Raises ``Failed`` likewise."""
     try:
-        return message_class.FromString(message)
+        return reader(message)
     except DecodeError as error:
         raise Failed(Code.INTERNAL, f"grpc: error unmarshalling request: {error}") from None
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from hypothesis import strategies as st
 
+from kvstore import wire
+from kvstore.etcdpb.requests import TXN_KINDS
 from kvstore.model import PutRequest
 from kvstore.network.http2.frames import frame as http2_frame
 from kvstore.wal import format as wal_format
@@ -182,7 +185,57 @@ def whole_requests(draw: st.DrawFn) -> tuple[bytes, int, int]:
     return before + made + after, len(before), draw(st.sampled_from([16_384, 0, 40, 127, 1 << 24]))
 
 
+@st.composite
+def put_messages(draw: st.DrawFn) -> bytes:
+    """Puts as clients send them: often plain, with fields in any order, now and then twice or unknown."""
+    parts = [wire.bytes_field(1, draw(TEXTS)), wire.bytes_field(2, draw(TEXTS))]
+    if draw(st.booleans()):
+        numbers = st.one_of(st.integers(0, 3), ANY_INT64)
+        parts += draw(st.lists(st.builds(wire.int_field, st.integers(1, 8), numbers), max_size=4))
+        parts = draw(st.permutations(parts))
+    return b"".join(parts)
+
+
+@st.composite
+def compare_messages(draw: st.DrawFn) -> bytes:
+    numbers = st.one_of(st.integers(-1, 6), ANY_INT64)
+    parts = [
+        wire.int_field(1, draw(st.integers(0, 4))),
+        wire.int_field(2, draw(st.integers(0, 5))),
+        wire.bytes_field(3, draw(TEXTS)),
+    ]
+    parts += draw(st.lists(st.builds(wire.int_field, st.integers(4, 8), numbers), max_size=2))
+    parts += draw(st.lists(st.just(wire.bytes_field(7, b"value")), max_size=1))
+    parts += draw(st.lists(st.sampled_from([b"\x82\x04\x03end", b"\x82\x04\x00"]), max_size=1))
+    return b"".join(parts)
+
+
+RANGE_MESSAGES = st.one_of(
+    TEXTS.map(partial(wire.bytes_field, 1)),
+    st.builds(
+        lambda key, number, value: wire.bytes_field(1, key) + wire.int_field(number, value),
+        TEXTS,
+        st.integers(2, 13),
+        st.integers(0, 3),
+    ),
+)
+OP_MESSAGES = st.one_of(
+    put_messages().map(partial(wire.bytes_field, 2)),
+    RANGE_MESSAGES.map(partial(wire.bytes_field, 1)),
+    st.sampled_from([b"", wire.bytes_field(3, wire.bytes_field(1, b"k")), wire.bytes_field(4, b"")]),
+)
+TXN_MESSAGES = st.lists(
+    st.one_of(
+        compare_messages().map(partial(wire.bytes_field, 1)),
+        OP_MESSAGES.map(partial(wire.bytes_field, 2)),
+        OP_MESSAGES.map(partial(wire.bytes_field, 3)),
+    ),
+    max_size=4,
+).map(b"".join)
+
 SOUND: dict[str, Arguments] = {
+    "put_fields": st.tuples(st.one_of(put_messages(), damaged(put_messages()))),
+    "txn_request": st.tuples(st.one_of(TXN_MESSAGES, damaged(TXN_MESSAGES)), st.just(TXN_KINDS)),
     "whole_request": whole_requests(),
     "answer_frames": st.tuples(IDS, TEXTS, TEXTS, TEXTS),
     "lone_message": st.tuples(

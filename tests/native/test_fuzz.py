@@ -15,8 +15,11 @@ from functools import partial
 from typing import Any
 
 import pytest
+from google.protobuf.message import DecodeError
 
+from kvstore import wire
 from kvstore.errors import Corruption
+from kvstore.etcdpb.requests import TXN_KINDS
 from kvstore.model import PutRequest
 from kvstore.network.http2.frames import frame
 from kvstore.wal import format as wal_format
@@ -29,7 +32,7 @@ ROUNDS = int(os.environ.get("KVSTORE_FUZZ_ROUNDS", "300"))
 LEAK_ROUNDS = 1_000
 LEAKED_BYTES_MAX = 12_000
 """Less than an object for each round."""
-REFUSALS = (WireError, wal_format.BadFrame, Corruption, ValueError)
+REFUSALS = (WireError, wal_format.BadFrame, Corruption, ValueError, DecodeError)
 
 KEY, VALUE = b"ke\0y", b"v" * 200
 ROW = in_python("encode_key_value")(KEY, 2, 300, 4, VALUE, 0)
@@ -42,8 +45,19 @@ CHANGE, DELETED = (3, 0, KEY, ROW), (4, 1, b"other", None)
 Arguments = tuple[Any, ...]
 
 WHOLE = frame(1, 4, 1, b"block") + frame(0, 1, 1, b"\0\0\0\0\1m")
+PUT_MESSAGE = (
+    wire.bytes_field(1, KEY) + wire.bytes_field(2, VALUE) + wire.int_field(3, 7) + wire.int_field(4, 1)
+)
+COMPARE_MESSAGE = wire.int_field(2, 2) + wire.bytes_field(3, KEY) + wire.int_field(6, 300)
+TXN_MESSAGE = (
+    wire.bytes_field(1, COMPARE_MESSAGE)
+    + wire.bytes_field(2, wire.bytes_field(2, PUT_MESSAGE))
+    + wire.bytes_field(3, wire.bytes_field(1, wire.bytes_field(1, KEY)))
+)
 
 SOUND: dict[str, Callable[[], Arguments]] = {
+    "put_fields": lambda: (PUT_MESSAGE,),
+    "txn_request": lambda: (TXN_MESSAGE, TXN_KINDS),
     "whole_request": lambda: (WHOLE, 0, 16_384),
     "answer_frames": lambda: (1, b"head", VALUE, b"trailers"),
     "lone_message": lambda: (b"\0\0\0\0\1m", 100),

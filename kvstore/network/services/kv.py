@@ -6,24 +6,23 @@ Both kinds of range, serializable or not, read the newest published revision: wh
 from __future__ import annotations
 
 from functools import partial
-from operator import attrgetter
-from typing import Any
 
 from google.protobuf.message import DecodeError
 
 from kvstore.etcdpb.messages import etcdserverpb as pb
 from kvstore.etcdpb.messages import shallow
-from kvstore.etcdpb.requests import from_message
+from kvstore.etcdpb.requests import TXN_KINDS, from_message, put_fields, txn_request
 from kvstore.etcdpb.responses import encode, encode_row
 from kvstore.model import CompactionResponse, DeleteRangeRequest, PutRequest, RangeRequest, TxnRequest
 from kvstore.mvcc.plan import is_read_only
-from kvstore.network.call import Call, Kind, Method, Running, decoded, methods
+from kvstore.network.call import Call, Kind, Method, Running, decoded, methods, read
 from kvstore.network.endpoint import Endpoint
 from kvstore.network.paged import PagedRange
 
 _KEY_TAG = pb.RangeRequest.DESCRIPTOR.fields_by_name["key"].number << 3 | 2
 
-_PUT_FIELDS = attrgetter(*PutRequest._fields)
+_put_request = partial(tuple.__new__, PutRequest)
+"""``PutRequest._make`` without its Python code."""
 
 ROWS_ON_THE_LOOP = 200
 """The most rows that are read between two looks at the sockets."""
@@ -59,7 +58,7 @@ def _is_short(request: RangeRequest) -> bool:
 
 
 def put(endpoint: Endpoint, call: Call, message: bytes) -> None:
-    endpoint.ask(call, PutRequest(*_PUT_FIELDS(decoded(pb.PutRequest, message))))
+    endpoint.ask(call, _put_request(read(put_fields, message)))
 
 
 def delete_range(endpoint: Endpoint, call: Call, message: bytes) -> None:
@@ -82,13 +81,11 @@ def _read_txn(endpoint: Endpoint, request: TxnRequest) -> bytes:
 
 def _decoded_txn(message: bytes) -> TxnRequest:
     """protobuf decodes 100 levels of messages; what is nested deeper is decoded a transaction at a time."""
-    found: Any
     try:
-        found = pb.TxnRequest.FromString(message)
+        return txn_request(message, TXN_KINDS)
     except DecodeError:
-        found = decoded(shallow.TxnRequest, message)
-    request: TxnRequest = from_message(found)
-    return request
+        request: TxnRequest = from_message(decoded(shallow.TxnRequest, message))
+        return request
 
 
 def compact(endpoint: Endpoint, call: Call, message: bytes) -> None:

@@ -1,0 +1,188 @@
+/* etcd's requests, from protobuf to tuples, as etcdpb/requests.py reads them: those that clients send all the time.
+
+       PutRequest    1 key  2 value  3 lease  4 prev_kv  5 ignore_value  6 ignore_lease
+       TxnRequest    1 compare *  2 success *  3 failure *
+       Compare       1 result  2 target  3 key  4 version | 5 create | 6 mod | 7 value | 8 lease  64 range_end
+       RequestOp     1 RangeRequest, of a key alone | 2 PutRequest
+
+   Fields in any order; of one that comes twice the last counts. Any other field, and whatever has no meaning, is for
+   Python. A reader's NULL without an exception says so. */
+
+#include "native.h"
+#include "varint.h"
+
+enum { VARINT = 0, BYTES = 2 };
+
+struct field {
+    uint64_t number;
+    int kind;
+    uint64_t value; /* of a varint */
+    const uint8_t *bytes;
+    Py_ssize_t size;
+};
+
+/* Take a field apart. Where the next one begins; NULL if this is none that is known here. */
+static const uint8_t *take_field(const uint8_t *at, const uint8_t *end, struct field *field) {
+    uint64_t tag, length;
+    if ((at = take_varint(at, end, &tag)) == NULL || tag > UINT32_MAX) return NULL;
+    field->number = tag >> 3, field->kind = (int)(tag & 7);
+    if (field->kind == VARINT) return take_varint(at, end, &field->value);
+    if (field->kind != BYTES || (at = take_varint(at, end, &length)) == NULL || length > (uint64_t)(end - at))
+        return NULL;
+    field->bytes = at, field->size = (Py_ssize_t)length;
+    return at + length;
+}
+
+/* A named tuple of that class, from a new tuple of its fields. */
+static PyObject *named(PyObject *kind, PyObject *fields) {
+    newfunc make = (newfunc)PyType_GetSlot(&PyTuple_Type, Py_tp_new);
+    PyObject *arguments = fields == NULL ? NULL : PyTuple_New(1), *made = NULL;
+    if (arguments == NULL) {
+        Py_XDECREF(fields);
+        return NULL;
+    }
+    PyTuple_SET_ITEM(arguments, 0, fields);
+    made = make((PyTypeObject *)kind, arguments, NULL);
+    Py_DECREF(arguments);
+    return made;
+}
+
+/* --- puts --- */
+
+static PyObject *put_fields_of(const uint8_t *at, const uint8_t *end) {
+    struct field field, key = {0}, value = {0};
+    int64_t lease = 0;
+    int options[3] = {0};
+    PyObject *made;
+    key.bytes = value.bytes = end;
+    while (at < end) {
+        if ((at = take_field(at, end, &field)) == NULL) return NULL;
+        if (field.number == 1 && field.kind == BYTES) key = field;
+        else if (field.number == 2 && field.kind == BYTES) value = field;
+        else if (field.number == 3 && field.kind == VARINT) lease = (int64_t)field.value;
+        else if (field.number >= 4 && field.number <= 6 && field.kind == VARINT)
+            options[field.number - 4] = field.value != 0;
+        else return NULL;
+    }
+    made = PyTuple_New(6);
+    if (made == NULL) return NULL;
+    for (int option = 0; option < 3; option++) PyTuple_SET_ITEM(made, 3 + option, PyBool_FromLong(options[option]));
+    if (fill(made, 0, bytes_from(key.bytes, key.size)) && fill(made, 1, bytes_from(value.bytes, value.size)) &&
+        fill(made, 2, PyLong_FromLongLong(lease)))
+        return made;
+    Py_DECREF(made);
+    return NULL;
+}
+
+/* put_fields(message): (key, value, lease, prev_kv, ignore_value, ignore_lease). */
+static PyObject *put_fields(ARGUMENTS) {
+    PyObject *made;
+    if (!ARE_POSITIONAL(1) || !PyBytes_CheckExact(arguments[0]) || PyBytes_GET_SIZE(arguments[0]) > INT32_MAX)
+        return ASK_PYTHON;
+    made = put_fields_of(bytes_of(arguments[0]), bytes_of(arguments[0]) + PyBytes_GET_SIZE(arguments[0]));
+    return made != NULL || PyErr_Occurred() ? made : ASK_PYTHON;
+}
+
+/* --- transactions: ``kinds`` is (TxnRequest, Compare, PutRequest, a RangeRequest of a key alone) --- */
+
+enum { TXN, COMPARE, PUT, PLAIN_RANGE, KINDS };
+
+static int are_kinds(PyObject *kinds) {
+    if (!PyTuple_CheckExact(kinds) || PyTuple_GET_SIZE(kinds) != KINDS) return 0;
+    for (Py_ssize_t at = 0; at < PLAIN_RANGE; at++) {
+        PyObject *kind = PyTuple_GET_ITEM(kinds, at);
+        if (!PyType_Check(kind) || !PyType_IsSubtype((PyTypeObject *)kind, &PyTuple_Type)) return 0;
+    }
+    return PyTuple_Check(PyTuple_GET_ITEM(kinds, PLAIN_RANGE)) &&
+           PyTuple_GET_SIZE(PyTuple_GET_ITEM(kinds, PLAIN_RANGE)) > 0;
+}
+
+static PyObject *compare_of(const uint8_t *at, const uint8_t *end, PyObject *kinds) {
+    enum { VALUE_TARGET = 3, TARGET_MAX = 4, RESULT_MAX = 3, FIRST_OPERAND = 4, LAST_OPERAND = 8 };
+    struct field field, key = {0}, range_end = {0}, operand = {0};
+    uint64_t result = 0, target = 0;
+    PyObject *made;
+    key.bytes = range_end.bytes = operand.bytes = end;
+    while (at < end) {
+        if ((at = take_field(at, end, &field)) == NULL) return NULL;
+        if (field.number == 1 && field.kind == VARINT) result = field.value;
+        else if (field.number == 2 && field.kind == VARINT) target = field.value;
+        else if (field.number == 3 && field.kind == BYTES) key = field;
+        else if (field.number == 64 && field.kind == BYTES) range_end = field;
+        else if (field.number >= FIRST_OPERAND && field.number <= LAST_OPERAND && !operand.number &&
+                 field.kind == (field.number == FIRST_OPERAND + VALUE_TARGET ? BYTES : VARINT))
+            operand = field;
+        else return NULL;
+    }
+    if (target > TARGET_MAX || result > RESULT_MAX) return NULL;
+    if (operand.number != FIRST_OPERAND + target) operand.value = 0, operand.size = 0; /* another's counts as absent */
+    made = PyTuple_New(5);
+    if (made == NULL) return NULL;
+    if (fill(made, 0, bytes_from(key.bytes, key.size)) && fill(made, 1, PyLong_FromLong((long)target)) &&
+        fill(made, 2, PyLong_FromLong((long)result)) &&
+        fill(made, 3, target == VALUE_TARGET ? bytes_from(operand.bytes, operand.size)
+                                             : PyLong_FromLongLong((int64_t)operand.value)) &&
+        fill(made, 4, bytes_from(range_end.bytes, range_end.size)))
+        return named(PyTuple_GET_ITEM(kinds, COMPARE), made);
+    Py_DECREF(made);
+    return NULL;
+}
+
+/* The plain range, with another key. */
+static PyObject *range_of(const uint8_t *at, const uint8_t *end, PyObject *kinds) {
+    struct field key;
+    PyObject *plain = PyTuple_GET_ITEM(kinds, PLAIN_RANGE), *made;
+    if (at == end || take_field(at, end, &key) != end || key.number != 1 || key.kind != BYTES || !key.size) return NULL;
+    made = PyTuple_New(PyTuple_GET_SIZE(plain));
+    if (made == NULL) return NULL;
+    for (Py_ssize_t each = 1; each < PyTuple_GET_SIZE(plain); each++)
+        PyTuple_SET_ITEM(made, each, Py_NewRef(PyTuple_GET_ITEM(plain, each)));
+    if (fill(made, 0, bytes_from(key.bytes, key.size))) return named((PyObject *)Py_TYPE(plain), made);
+    Py_DECREF(made);
+    return NULL;
+}
+
+static PyObject *op_of(const uint8_t *at, const uint8_t *end, PyObject *kinds) {
+    struct field op;
+    PyObject *fields;
+    if (at == end || take_field(at, end, &op) != end || op.kind != BYTES) return NULL;
+    if (op.number == 1) return range_of(op.bytes, op.bytes + op.size, kinds);
+    if (op.number != 2) return NULL;
+    fields = put_fields_of(op.bytes, op.bytes + op.size);
+    return fields == NULL ? NULL : named(PyTuple_GET_ITEM(kinds, PUT), fields);
+}
+
+static int add_part(PyObject *lists[3], const struct field *field, PyObject *kinds) {
+    PyObject *(*read)(const uint8_t *, const uint8_t *, PyObject *) = field->number == 1 ? compare_of : op_of;
+    PyObject *part;
+    int failed;
+    if (field->kind != BYTES || field->number < 1 || field->number > 3) return 0;
+    part = read(field->bytes, field->bytes + field->size, kinds);
+    failed = part == NULL || PyList_Append(lists[field->number - 1], part) < 0;
+    Py_XDECREF(part);
+    return !failed;
+}
+
+static PyObject *txn_of(const uint8_t *at, const uint8_t *end, PyObject *kinds) {
+    PyObject *lists[3] = {PyList_New(0), PyList_New(0), PyList_New(0)}, *made = NULL;
+    struct field field;
+    int is_good = lists[0] != NULL && lists[1] != NULL && lists[2] != NULL;
+    while (is_good && at < end) is_good = (at = take_field(at, end, &field)) != NULL && add_part(lists, &field, kinds);
+    if (is_good && (made = PyTuple_New(3)) != NULL)
+        for (int part = 0; part < 3; part++)
+            if (made != NULL && !fill(made, part, PyList_AsTuple(lists[part]))) Py_CLEAR(made);
+    for (int part = 0; part < 3; part++) Py_XDECREF(lists[part]);
+    return made == NULL ? NULL : named(PyTuple_GET_ITEM(kinds, TXN), made);
+}
+
+/* txn_request(message, kinds): a TxnRequest. */
+static PyObject *txn_request(ARGUMENTS) {
+    PyObject *made;
+    if (!ARE_POSITIONAL(2) || !PyBytes_CheckExact(arguments[0]) || PyBytes_GET_SIZE(arguments[0]) > INT32_MAX ||
+        !are_kinds(arguments[1]))
+        return ASK_PYTHON;
+    made = txn_of(bytes_of(arguments[0]), bytes_of(arguments[0]) + PyBytes_GET_SIZE(arguments[0]), arguments[1]);
+    return made != NULL || PyErr_Occurred() ? made : ASK_PYTHON;
+}
+
+PyMethodDef message_functions[] = {FUNCTION(put_fields), FUNCTION(txn_request), END_OF_FUNCTIONS};
