@@ -89,6 +89,11 @@ def int_field(number: int, value: int) -> bytes:
     return bytes((number << 3,)) + varint(value) if value else b""
 
 
+def counter_field(number: int, value: int) -> bytes:
+    """``int_field`` of a number that grows in small steps."""
+    return bytes((number << 3,)) + counter(value) if value else b""
+
+
 def bytes_field(number: int, data: bytes) -> bytes:
     """A length-delimited field (number < 16), written even if it is empty."""
     return b"%c%b%b" % (number << 3 | BYTES, varint(len(data)), data)

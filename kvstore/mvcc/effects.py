@@ -28,7 +28,17 @@ from kvstore.errors import Corruption, TooNew
 from kvstore.implementation import native
 from kvstore.keyvalue import make_row, row_mod_revision
 from kvstore.mvcc.schema import META_CARRIED
-from kvstore.wire import WireError, bytes_field, counter, fields, int_field, read_varint, signed, varint
+from kvstore.wire import (
+    WireError,
+    bytes_field,
+    counter,
+    counter_field,
+    fields,
+    int_field,
+    read_varint,
+    signed,
+    varint,
+)
 
 if TYPE_CHECKING:
     from kvstore.mvcc.lessor import Lessor
@@ -80,7 +90,7 @@ def detach(lease: int, *keys: bytes) -> bytes:
 
 
 def renew(lease: int, deadline_ms: int) -> bytes:
-    return bytes_field(RENEW, int_field(1, lease) + int_field(3, deadline_ms))
+    return bytes_field(RENEW, int_field(1, lease) + counter_field(3, deadline_ms))
 
 
 def compact(to_revision: int) -> bytes:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from kvstore.errors import Corruption
 from kvstore.mvcc.schema import ATTACHMENT, LEASE, lease_key, parse_lease_key
-from kvstore.wire import WireError, fields, int_field
+from kvstore.wire import WireError, counter_field, fields, int_field
 
 if TYPE_CHECKING:
     from kvstore.backend import Backend, ReadTx
@@ -55,7 +55,7 @@ class Lease:
         return self.deadline_ms <= now_ms + self.ttl_seconds * 1000
 
     def encode(self) -> bytes:
-        return int_field(1, self.id) + int_field(2, self.ttl_seconds) + int_field(3, self.deadline_ms)
+        return int_field(1, self.id) + int_field(2, self.ttl_seconds) + counter_field(3, self.deadline_ms)
 
 
 class Lessor:

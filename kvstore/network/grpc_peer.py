@@ -110,7 +110,8 @@ class GrpcPeer:
             self.http2.receive(data)
         finally:
             self._is_receiving = False
-            self._flush()
+            if self.http2.out or self._is_closing or self.load.account.answer_bytes:
+                self._flush()
 
     def pause(self) -> None:
         self.is_paused = True
@@ -385,10 +386,10 @@ class GrpcCall(Call):
         if not self.alive:
             return
         connection, is_bidi = self._connection, self._method.kind is Kind.BIDI
-        if ended and self._inbox is None and not is_bidi:
+        if self._inbox is None and ended is not is_bidi:
             message = grpc.lone_message(payload, connection.limit_bytes)
             if message is not None and connection.load.may_begin():
-                self._serve_whole(message)
+                self._take_whole(message)
                 return
         elif self._is_served and not is_bidi:
             return
@@ -409,13 +410,18 @@ class GrpcCall(Call):
             self._go_on_or_wait()
         if self._messages or inbox.is_within or self._held_bytes:
             self._hold(len(payload) + sum(map(len, messages)))
+        if is_bidi and not (self._messages or inbox.is_within):
+            self._inbox = None
 
-    def _serve_whole(self, message: bytes) -> None:
-        """The one message has come in one piece, and nothing has to be waited for."""
-        self._has_ended = True
+    def _take_whole(self, message: bytes) -> None:
+        """A message has come in one piece, and nothing has to be waited for."""
         self._counts.took(message)
         try:
-            self._serve(message)
+            if self.running is not None:
+                self.running.received(message)
+            else:
+                self._has_ended = True
+                self._serve(message)
         except Exception as error:
             self._connection.endpoint.fail(self, error)
 
