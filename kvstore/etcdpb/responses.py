@@ -33,7 +33,7 @@ from kvstore.model import (
 )
 from kvstore.mvcc.overlay import ChangedRow
 from kvstore.mvcc.pages import RangePages
-from kvstore.wire import BYTES, VARINT, varint
+from kvstore.wire import BYTES, VARINT, counter, varint
 
 from .messages import etcdserverpb, mvccpb
 
@@ -97,7 +97,8 @@ class Header:
         """The header, as a field of a response."""
         last, encoded = self._last
         if last != revision:
-            encoded = _data(_HEADER, b"%b%b%b" % (self._ids, _number(_REVISION, revision), self._term))
+            number = _REVISION + counter(revision) if revision > 0 else _number(_REVISION, revision)
+            encoded = _data(_HEADER, b"%b%b%b" % (self._ids, number, self._term))
             self._last = revision, encoded
         return encoded
 

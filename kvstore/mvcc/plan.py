@@ -244,11 +244,11 @@ class Planner:
     # --- transactions -----------------------------------------------------------------
 
     def _txn(self, request: TxnRequest) -> Plan:
-        if not (request.compare or request.failure):
-            plan = self._plain_puts(request.success)
-            if plan is not None:
-                return plan
-        path = self.choose(request)
+        succeeded = self._succeeds(request)
+        plan = self._plain_puts(request.success if succeeded else request.failure, succeeded)
+        if plan is not None:
+            return plan
+        path = self._path(request, succeeded)
         if not is_read_only(request):
             self._check_puts(path)
         self._check_ranges(path)
@@ -256,8 +256,8 @@ class Planner:
         responses = self._run_path(draft, path)
         return draft.plan(TxnResponse(draft.revision, path.succeeded, responses))
 
-    def _plain_puts(self, ops: tuple[Op, ...]) -> Plan | None:
-        """The plan of puts of different keys, without leases: the usual large transaction, made in one pass.
+    def _plain_puts(self, ops: tuple[Op, ...], succeeded: bool) -> Plan | None:
+        """The plan of a branch of puts of different keys, without leases: the usual one, made in one pass.
 
         None if the ops are anything else.
         """
@@ -276,11 +276,16 @@ class Planner:
         for at, op in enumerate(plain):
             if op[3] and (old := olds[at]) is not None:
                 responses[at] = _put_response((main, KeyValue.from_row(old)))
-        return Plan(entry, TxnResponse(main, True, tuple(responses)), main, state.index + 1, changes)
+        return Plan(entry, TxnResponse(main, succeeded, tuple(responses)), main, state.index + 1, changes)
 
     def choose(self, request: TxnRequest) -> Path:
         """Evaluate every compare along the chosen branches, all against the state before the transaction."""
-        succeeded = all(self._holds(compare) for compare in request.compare)
+        return self._path(request, self._succeeds(request))
+
+    def _succeeds(self, request: TxnRequest) -> bool:
+        return all(map(self._holds, request.compare))
+
+    def _path(self, request: TxnRequest, succeeded: bool) -> Path:
         ops = request.success if succeeded else request.failure
         nested = {at: self.choose(op) for at, op in enumerate(ops) if isinstance(op, TxnRequest)}
         return Path(succeeded, ops, nested)

@@ -238,7 +238,7 @@ class State:
 
     def head_rows(self, keys: list[bytes]) -> list[bytes | None]:
         """``head_row`` of each key, with one view of the backend for all of them."""
-        if self._written_elsewhere:
+        if self._written_elsewhere or len(keys) == 1:
             return [self.head_row(key) for key in keys]
         found: dict[bytes, bytes | None] = {}
         newest = tuple([generation.newest for generation in self.generations])

@@ -6,6 +6,7 @@ What is refused here is refused whatever the store holds; checks that need the s
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from operator import is_
 from typing import Any, NoReturn
 
 from kvstore.arguments import wrong_type
@@ -111,6 +112,45 @@ def plain_ops_bytes(ops: tuple[Op, ...], kind: type[PutRequest]) -> int:
         keys.add(key)
         size_bytes += len(key) + len(value)
     return size_bytes if len(keys) == len(ops) else -1
+
+
+PLAIN_KINDS = Compare, PutRequest, RangeRequest(b"key")
+
+
+@native
+def plain_parts_bytes(
+    compares: tuple[Compare, ...], branches: tuple[tuple[Op, ...], ...], kinds: tuple[Any, ...]
+) -> int:
+    """The bytes of keys, values and operands of a transaction that ``check_txn`` would pass whatever its number of
+    ops: compares of single keys; in each branch plain puts of different keys, and ranges that say nothing but a key.
+    -1: it is something else, or something is wrong with it. ``kinds``: ``PLAIN_KINDS``.
+    """
+    compare_kind, put_kind, plain_range = kinds
+    size_bytes = 0
+    for compare in compares:
+        if compare.__class__ is not compare_kind:
+            return -1
+        key, target, result, operand, range_end = compare
+        wanted = bytes if target == CompareTarget.VALUE else int
+        if type(key) is not bytes or not key or range_end != b"" or type(operand) is not wanted:
+            return -1
+        if not (
+            isinstance(target, int) and isinstance(result, int) and 0 <= target <= 4 and 0 <= result <= 3
+        ):
+            return -1
+        size_bytes += len(key) + (len(operand) if isinstance(operand, bytes) else 0)
+    for ops in branches:
+        ranges = [op for op in ops if op.__class__ is plain_range.__class__]
+        puts = [op for op in ops if op.__class__ is not plain_range.__class__]
+        put_bytes = plain_ops_bytes(tuple(puts), put_kind)
+        if put_bytes < 0:
+            return -1
+        size_bytes += put_bytes
+        for key, *options in ranges:
+            if type(key) is not bytes or not key or not all(map(is_, options, plain_range[1:])):
+                return -1
+            size_bytes += len(key)
+    return size_bytes
 
 
 def check_txn(request: TxnRequest, max_ops: int) -> None:

@@ -126,28 +126,100 @@ static PyObject *plain_puts(ARGUMENTS) {
     return pair(changes, entry_of(changes, main, size));
 }
 
+/* Add the bytes of a plain put of a key that is not among ``keys`` yet. 0: it is something else; -1: an exception. */
+static int add_plain_put(PyObject *op, PyObject *kind, PyObject *keys, Py_ssize_t *size) {
+    Py_ssize_t before = PySet_Size(keys);
+    if ((PyObject *)Py_TYPE(op) != kind || !PyTuple_Check(op) || PyTuple_GET_SIZE(op) != 6) return 0;
+    if (!PyBytes_CheckExact(PyTuple_GET_ITEM(op, 0)) || !PyBytes_CheckExact(PyTuple_GET_ITEM(op, 1))) return 0;
+    if (!PyBytes_GET_SIZE(PyTuple_GET_ITEM(op, 0))) return 0;
+    for (int option = 2; option < 6; option++)
+        if (option != 3) {
+            int is_set = PyObject_IsTrue(PyTuple_GET_ITEM(op, option));
+            if (is_set) return is_set < 0 ? -1 : 0;
+        }
+    if (PySet_Add(keys, PyTuple_GET_ITEM(op, 0)) < 0) return -1;
+    *size += PyBytes_GET_SIZE(PyTuple_GET_ITEM(op, 0)) + PyBytes_GET_SIZE(PyTuple_GET_ITEM(op, 1));
+    return PySet_Size(keys) > before;
+}
+
+/* The same of a range that is the plain one but for its key. */
+static int add_plain_range(PyObject *op, PyObject *plain, Py_ssize_t *size) {
+    if (PyTuple_GET_SIZE(op) != PyTuple_GET_SIZE(plain) || !PyTuple_GET_SIZE(op)) return 0;
+    if (!PyBytes_CheckExact(PyTuple_GET_ITEM(op, 0)) || !PyBytes_GET_SIZE(PyTuple_GET_ITEM(op, 0))) return 0;
+    for (Py_ssize_t at = 1; at < PyTuple_GET_SIZE(op); at++)
+        if (PyTuple_GET_ITEM(op, at) != PyTuple_GET_ITEM(plain, at)) return 0;
+    *size += PyBytes_GET_SIZE(PyTuple_GET_ITEM(op, 0));
+    return 1;
+}
+
+/* The same of ops that are all plain. ``plain_range`` may be NULL: then none is a range. */
+static int add_plain_ops(PyObject *ops, PyObject *put_kind, PyObject *plain_range, Py_ssize_t *size) {
+    PyObject *keys = PySet_New(NULL);
+    int is_plain = keys == NULL ? -1 : 1;
+    for (Py_ssize_t at = 0; is_plain > 0 && at < PyTuple_GET_SIZE(ops); at++) {
+        PyObject *op = PyTuple_GET_ITEM(ops, at);
+        is_plain = plain_range != NULL && Py_TYPE(op) == Py_TYPE(plain_range)
+                       ? add_plain_range(op, plain_range, size)
+                       : add_plain_put(op, put_kind, keys, size);
+    }
+    Py_XDECREF(keys);
+    return is_plain;
+}
+
 /* plain_ops_bytes(ops, kind): the bytes of keys and values, if all is plain (validate.py). */
 static PyObject *plain_ops_bytes(ARGUMENTS) {
     Py_ssize_t size = 0;
-    PyObject *keys, *op;
     if (!ARE_POSITIONAL(2) || !PyTuple_CheckExact(arguments[0])) return ASK_PYTHON;
-    keys = PySet_New(NULL);
-    for (Py_ssize_t at = 0; keys != NULL && at < PyTuple_GET_SIZE(arguments[0]); at++) {
-        op = PyTuple_GET_ITEM(arguments[0], at);
-        if ((PyObject *)Py_TYPE(op) != arguments[1] || !PyTuple_Check(op) || PyTuple_GET_SIZE(op) != 6) goto other;
-        if (!PyBytes_CheckExact(PyTuple_GET_ITEM(op, 0)) || !PyBytes_CheckExact(PyTuple_GET_ITEM(op, 1))) goto other;
-        if (!PyBytes_GET_SIZE(PyTuple_GET_ITEM(op, 0))) goto other;
-        for (int option = 2; option < 6; option++)
-            if (option != 3 && PyObject_IsTrue(PyTuple_GET_ITEM(op, option))) goto other;
-        if (PySet_Add(keys, PyTuple_GET_ITEM(op, 0)) < 0) goto other;
-        size += PyBytes_GET_SIZE(PyTuple_GET_ITEM(op, 0)) + PyBytes_GET_SIZE(PyTuple_GET_ITEM(op, 1));
+    if (add_plain_ops(arguments[0], arguments[1], NULL, &size) > 0) return PyLong_FromSsize_t(size);
+    PyErr_Clear();
+    return ASK_PYTHON;
+}
+
+/* The same of a compare of a single key. */
+static int add_plain_compare(PyObject *compare, PyObject *kind, Py_ssize_t *size) {
+    enum { KEY, TARGET, RESULT, OPERAND, RANGE_END, FIELDS, VALUE_TARGET = 3 };
+    PyObject *key, *operand, *range_end;
+    long target, result;
+    int overflows;
+    if ((PyObject *)Py_TYPE(compare) != kind || !PyTuple_Check(compare) || PyTuple_GET_SIZE(compare) != FIELDS) return 0;
+    key = PyTuple_GET_ITEM(compare, KEY), operand = PyTuple_GET_ITEM(compare, OPERAND);
+    range_end = PyTuple_GET_ITEM(compare, RANGE_END);
+    if (!PyBytes_CheckExact(key) || !PyBytes_GET_SIZE(key) || !PyBytes_CheckExact(range_end) ||
+        PyBytes_GET_SIZE(range_end) || !PyLong_Check(PyTuple_GET_ITEM(compare, TARGET)) ||
+        !PyLong_Check(PyTuple_GET_ITEM(compare, RESULT)))
+        return 0;
+    target = PyLong_AsLongAndOverflow(PyTuple_GET_ITEM(compare, TARGET), &overflows);
+    result = PyLong_AsLongAndOverflow(PyTuple_GET_ITEM(compare, RESULT), &overflows);
+    if (target < 0 || target > 4 || result < 0 || result > 3) return 0; /* -1 where it overflows */
+    if (target != VALUE_TARGET) {
+        if (!PyLong_CheckExact(operand)) return 0;
+    } else if (!PyBytes_CheckExact(operand)) {
+        return 0;
+    } else {
+        *size += PyBytes_GET_SIZE(operand);
     }
-    if (keys == NULL) return NULL;
-    if (PySet_Size(keys) != PyTuple_GET_SIZE(arguments[0])) goto other;
-    Py_DECREF(keys);
-    return PyLong_FromSsize_t(size);
-other:
-    Py_DECREF(keys);
+    *size += PyBytes_GET_SIZE(key);
+    return 1;
+}
+
+/* plain_parts_bytes(compares, branches, kinds): the bytes of keys, values and operands, if all is plain. */
+static PyObject *plain_parts_bytes(ARGUMENTS) {
+    Py_ssize_t size = 0;
+    PyObject *compares, *branches, *kinds;
+    int is_plain = 1;
+    if (!ARE_POSITIONAL(3)) return ASK_PYTHON;
+    compares = arguments[0], branches = arguments[1], kinds = arguments[2];
+    if (!PyTuple_CheckExact(compares) || !PyTuple_CheckExact(branches) || !PyTuple_CheckExact(kinds) ||
+        PyTuple_GET_SIZE(kinds) != 3 || !PyTuple_Check(PyTuple_GET_ITEM(kinds, 2)))
+        return ASK_PYTHON;
+    for (Py_ssize_t at = 0; is_plain > 0 && at < PyTuple_GET_SIZE(compares); at++)
+        is_plain = add_plain_compare(PyTuple_GET_ITEM(compares, at), PyTuple_GET_ITEM(kinds, 0), &size);
+    for (Py_ssize_t at = 0; is_plain > 0 && at < PyTuple_GET_SIZE(branches); at++)
+        is_plain = !PyTuple_CheckExact(PyTuple_GET_ITEM(branches, at))
+                       ? 0
+                       : add_plain_ops(PyTuple_GET_ITEM(branches, at), PyTuple_GET_ITEM(kinds, 1),
+                                       PyTuple_GET_ITEM(kinds, 2), &size);
+    if (is_plain > 0) return PyLong_FromSsize_t(size);
     PyErr_Clear();
     return ASK_PYTHON;
 }
@@ -373,6 +445,6 @@ static PyObject *table_rows(ARGUMENTS) {
 }
 
 PyMethodDef change_functions[] = {
-    FUNCTION(plain_put),   FUNCTION(plain_puts), FUNCTION(plain_ops_bytes), FUNCTION(add_changes),
+    FUNCTION(plain_put),   FUNCTION(plain_puts), FUNCTION(plain_ops_bytes), FUNCTION(plain_parts_bytes), FUNCTION(add_changes),
     FUNCTION(newest_rows), FUNCTION(lone_put_of), FUNCTION(table_rows),     END_OF_FUNCTIONS,
 };

@@ -35,7 +35,15 @@ from kvstore.model import (
 )
 from kvstore.mvcc.plan import is_read_only
 from kvstore.mvcc.size import check_size, is_surely_small
-from kvstore.mvcc.validate import check_delete, check_int64, check_put, check_txn, plain_puts_bytes
+from kvstore.mvcc.validate import (
+    PLAIN_KINDS,
+    check_delete,
+    check_int64,
+    check_put,
+    check_txn,
+    plain_parts_bytes,
+    plain_puts_bytes,
+)
 from kvstore.options import Options
 
 PUT_COST_BYTES = 256
@@ -94,6 +102,14 @@ def _txn(request: TxnRequest, options: Options) -> int:
         and is_surely_small(puts, size_bytes, options.max_request_bytes)
     ):
         return PUT_COST_BYTES * puts + size_bytes
+    parts = len(request.compare) + puts + len(request.failure)
+    size_bytes = plain_parts_bytes(request.compare, request[1:], PLAIN_KINDS)
+    if (
+        size_bytes >= 0
+        and parts <= options.max_txn_ops
+        and is_surely_small(parts, size_bytes, options.max_request_bytes)
+    ):
+        return txn_cost(request)
     check_txn(request, options.max_txn_ops)
     if is_read_only(request):
         return 0

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from kvstore import wire
 from kvstore.etcdpb.requests import TXN_KINDS
-from kvstore.model import PutRequest
+from kvstore.model import Compare, CompareTarget, PutRequest, RangeRequest
+from kvstore.mvcc.validate import PLAIN_KINDS
 from kvstore.network.http2.frames import frame as http2_frame
 from kvstore.wal import format as wal_format
 from tests.native.both import in_python
@@ -129,6 +130,29 @@ def puts(draw: st.DrawFn) -> PutRequest:
     return PutRequest(key, value, *(draw(st.tuples(*[OPTIONS] * 4)) if draw(st.booleans()) else ()))
 
 
+STRANGE_FIELDS = [None, True, 1.5, "text", b"", b"end", (), bytearray(b"k"), Bytes(b"k"), Int(3), 1 << 70]
+
+
+@st.composite
+def compares(draw: st.DrawFn) -> Compare:
+    """Mostly plain ones."""
+    target = draw(
+        st.sampled_from([0, 1, 2, 3, 4, CompareTarget.MOD, CompareTarget.VALUE, True, 5, -1, 1 << 70])
+    )
+    operand: Any = draw(TEXTS if target == CompareTarget.VALUE else NUMBERS)
+    plain = Compare(draw(KEYS), target, draw(st.integers(0, 3)), operand)
+    if draw(st.integers(0, 3)):
+        return plain
+    field, value = draw(st.sampled_from(Compare._fields)), draw(st.sampled_from(STRANGE_FIELDS))
+    return plain._replace(**{field: value})
+
+
+def ranges() -> st.SearchStrategy[RangeRequest]:
+    return st.builds(RangeRequest, KEYS, st.sampled_from([b"", b"", b"end"]), st.sampled_from([0, 0, 0.0, 3]))
+
+
+BRANCHES = st.lists(st.one_of(puts(), puts(), ranges()), max_size=4).map(tuple)
+
 OLDS = st.one_of(st.none(), ROWS, ANY_ROWS)
 
 
@@ -166,23 +190,30 @@ def for_tables(draw: st.DrawFn) -> tuple[Any, ...]:
     return draw(SOME_CHANGES), now, [], []
 
 
-IDS = st.one_of(st.integers(1, 9), st.sampled_from([1 << 31, (1 << 32) - 1]))
+IDS = st.one_of(st.integers(1, 9), st.sampled_from([0, 1 << 31, (1 << 32) - 1]))
 """Of streams; the large ones have a bit that is reserved."""
 MESSAGES_OF_GRPC = TEXTS.map(lambda message: b"\0" + len(message).to_bytes(4, "big") + message)
 
 
 @st.composite
-def whole_requests(draw: st.DrawFn) -> tuple[bytes, int, int]:
-    """Frames, of which the first two make a request most times; where they begin; and the longest payload."""
+def whole_requests(
+    draw: st.DrawFn, usual: tuple[tuple[int, int], ...] = ((1, 4), (0, 1))
+) -> tuple[bytes, int, int]:
+    """Frames, mostly those of a request; where they begin; and the longest payload."""
     stream_id = draw(IDS)
-    usual = draw(st.booleans())
-    heads = [(1, 4, stream_id), (0, 1, stream_id)]
-    if not usual:
-        heads[draw(st.integers(0, 1))] = draw(st.tuples(st.integers(0, 9), st.integers(0, 9), IDS))
+    heads = [(kind, flags, stream_id) for kind, flags in usual]
+    if draw(st.booleans()):
+        heads[draw(st.integers(0, len(heads) - 1))] = draw(
+            st.tuples(st.integers(0, 9), st.integers(0, 9), IDS)
+        )
     made = b"".join(http2_frame(*head, draw(TEXTS)) for head in heads)
     made = draw(st.one_of(st.just(made), damaged(st.just(made))))
     before, after = draw(st.binary(max_size=9)), draw(st.binary(max_size=9))
     return before + made + after, len(before), draw(st.sampled_from([16_384, 0, 40, 127, 1 << 24]))
+
+
+def whole_answers() -> st.SearchStrategy[tuple[bytes, int, int]]:
+    return whole_requests(((1, 4), (0, 0), (1, 5)))
 
 
 @st.composite
@@ -260,6 +291,9 @@ SOUND: dict[str, Arguments] = {
     "plain_put": st.tuples(NUMBERS, KEYS, TEXTS, st.one_of(PLAIN_ROWS, OLDS)),
     "plain_puts": puts_over(),
     "plain_ops_bytes": st.tuples(st.lists(puts(), max_size=5).map(tuple), st.just(PutRequest)),
+    "plain_parts_bytes": st.tuples(
+        st.lists(compares(), max_size=3).map(tuple), st.tuples(BRANCHES, BRANCHES), st.just(PLAIN_KINDS)
+    ),
     "add_changes": st.tuples(*GENERATION, st.one_of(SOME_CHANGES, SOME_CHANGES.map(tuple))),
     "newest_rows": st.tuples(
         st.lists(GENERATION[0], max_size=3).map(tuple),

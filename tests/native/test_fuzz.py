@@ -20,7 +20,8 @@ from google.protobuf.message import DecodeError
 from kvstore import wire
 from kvstore.errors import Corruption
 from kvstore.etcdpb.requests import TXN_KINDS
-from kvstore.model import PutRequest
+from kvstore.model import Compare, CompareTarget, PutRequest, RangeRequest
+from kvstore.mvcc.validate import PLAIN_KINDS
 from kvstore.network.http2.frames import frame
 from kvstore.wal import format as wal_format
 from kvstore.wire import WireError
@@ -44,6 +45,7 @@ CHANGE, DELETED = (3, 0, KEY, ROW), (4, 1, b"other", None)
 
 Arguments = tuple[Any, ...]
 
+ANSWER = frame(1, 4, 1, b"block") + frame(0, 0, 1, VALUE) + frame(1, 5, 1, b"trailers")
 WHOLE = frame(1, 4, 1, b"block") + frame(0, 1, 1, b"\0\0\0\0\1m")
 PUT_MESSAGE = (
     wire.bytes_field(1, KEY) + wire.bytes_field(2, VALUE) + wire.int_field(3, 7) + wire.int_field(4, 1)
@@ -84,6 +86,11 @@ SOUND: dict[str, Callable[[], Arguments]] = {
     "plain_put": lambda: (301, KEY, VALUE, ROW),
     "plain_puts": lambda: (301, [PutRequest(KEY, VALUE), PutRequest(b"b")], [ROW, None]),
     "plain_ops_bytes": lambda: ((PutRequest(KEY, VALUE), PutRequest(b"b")), PutRequest),
+    "plain_parts_bytes": lambda: (
+        (Compare(KEY, CompareTarget.MOD, 0, 300), Compare(KEY, CompareTarget.VALUE, 0, VALUE)),
+        ((PutRequest(KEY, VALUE),), (RangeRequest(KEY), PutRequest(b"b"))),
+        PLAIN_KINDS,
+    ),
     "add_changes": lambda: ({KEY: CHANGE}, {}, [KEY], [CHANGE], [CHANGE, DELETED]),
     "newest_rows": lambda: (({KEY: CHANGE}, {}), [KEY, b"other"], {}),
     "lone_put_of": lambda: (ENTRY,),
@@ -120,8 +127,8 @@ def spoiled(value: Any, chance: random.Random) -> Any:
         return value
     if isinstance(value, int):
         return chance.choice([value, value, 0, -1, chance.getrandbits(8), chance.getrandbits(63), 1 << 64])
-    if isinstance(value, PutRequest):
-        return PutRequest(*(spoiled(each, chance) for each in value))
+    if isinstance(value, (Compare, PutRequest, RangeRequest)):
+        return type(value)(*(spoiled(each, chance) for each in value))
     if isinstance(value, (list, tuple)):
         return type(value)(spoiled(each, chance) for each in value)
     return dict(value)
