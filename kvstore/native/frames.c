@@ -38,59 +38,93 @@ static uint8_t *put_frame(uint8_t *at, uint8_t kind, uint8_t flags, uint32_t str
     return at + length;
 }
 
-/* A new tuple of four new objects. */
-static PyObject *four(PyObject *first, PyObject *second, PyObject *third, PyObject *fourth) {
-    PyObject *items[] = {first, second, third, fourth}, *made = PyTuple_New(4);
-    int failed = made == NULL;
-    for (Py_ssize_t at = 0; at < 4; at++)
-        if (failed || !fill(made, at, items[at])) {
-            Py_XDECREF(items[at]);
-            failed = 1;
-        }
-    if (failed) Py_CLEAR(made);
-    return made;
-}
+/* What a frame has to be. */
+struct usual {
+    uint8_t kind, flags;
+};
+static const struct usual request[] = {{HEADERS, END_HEADERS}, {DATA, END_STREAM}};
+static const struct usual answer[] = {{HEADERS, END_HEADERS}, {DATA, 0}, {HEADERS, END_HEADERS | END_STREAM}};
+#define FRAMES(usual) ((int)(sizeof usual / sizeof *usual))
 
-/* whole_request(data, at, size_max): (stream id, block, payload, end), or None. */
-static PyObject *whole_request(ARGUMENTS) {
+/* The usual frames, all of one stream, from (data, at, size_max): (stream id, their payloads, end). None if there are
+   others. */
+static PyObject *taken(const struct usual *usual, int frames, ARGUMENTS) {
     uint64_t start, size_max;
     const uint8_t *at, *end;
-    struct head headers, data;
+    struct head head, first = {0};
+    PyObject *made;
     if (!ARE_POSITIONAL(3) || !PyBytes_CheckExact(arguments[0]) || !take_size(arguments[1], &start) ||
         !take_size(arguments[2], &size_max) || start > (uint64_t)PyBytes_GET_SIZE(arguments[0]))
         return ASK_PYTHON;
     at = bytes_of(arguments[0]) + start;
     end = bytes_of(arguments[0]) + PyBytes_GET_SIZE(arguments[0]);
-    if (!take_head(at, end, size_max, &headers) || headers.kind != HEADERS || headers.flags != END_HEADERS ||
-        headers.stream_id > STREAM_ID_MAX)
-        return Py_NewRef(Py_None);
-    at += HEAD_BYTES;
-    if (!take_head(at + headers.length, end, size_max, &data) || data.kind != DATA || data.flags != END_STREAM ||
-        data.stream_id != headers.stream_id)
-        return Py_NewRef(Py_None);
-    return four(PyLong_FromUnsignedLong(headers.stream_id), bytes_from(at, headers.length),
-                bytes_from(at + headers.length + HEAD_BYTES, data.length),
-                PyLong_FromSsize_t(at + headers.length + HEAD_BYTES + data.length - bytes_of(arguments[0])));
+    for (int frame = 0; frame < frames; frame++) {
+        if (!take_head(at, end, size_max, &head) || head.kind != usual[frame].kind || head.flags != usual[frame].flags)
+            return Py_NewRef(Py_None);
+        if (!frame) first = head;
+        if (head.stream_id != first.stream_id || !head.stream_id || head.stream_id > STREAM_ID_MAX)
+            return Py_NewRef(Py_None);
+        at += HEAD_BYTES + head.length;
+    }
+    made = PyTuple_New(frames + 2);
+    if (made == NULL) return NULL;
+    if (!fill(made, frames + 1, PyLong_FromSsize_t(at - bytes_of(arguments[0]))) ||
+        !fill(made, 0, PyLong_FromUnsignedLong(first.stream_id))) {
+        Py_DECREF(made);
+        return NULL;
+    }
+    at = bytes_of(arguments[0]) + start;
+    for (int frame = 0; frame < frames; frame++) {
+        take_head(at, end, size_max, &head);
+        if (!fill(made, 1 + frame, bytes_from(at + HEAD_BYTES, head.length))) {
+            Py_DECREF(made);
+            return NULL;
+        }
+        at += HEAD_BYTES + head.length;
+    }
+    return made;
 }
 
-/* answer_frames(stream_id, head, message, trailers): the frames of an answer. */
-static PyObject *answer_frames(ARGUMENTS) {
+/* The usual frames of (stream id, their payloads). */
+static PyObject *put_together(const struct usual *usual, int frames, ARGUMENTS) {
     uint64_t stream_id;
-    Py_ssize_t size = 3 * HEAD_BYTES;
+    Py_ssize_t size = 0;
     PyObject *made;
     uint8_t *at;
-    if (!ARE_POSITIONAL(4) || !take_size(arguments[0], &stream_id) || stream_id > STREAM_ID_MAX) return ASK_PYTHON;
-    for (int part = 1; part < 4; part++) {
-        if (!PyBytes_CheckExact(arguments[part]) || PyBytes_GET_SIZE(arguments[part]) > LENGTH_MAX) return ASK_PYTHON;
-        size += PyBytes_GET_SIZE(arguments[part]);
+    if (!ARE_POSITIONAL(1 + frames) || !take_size(arguments[0], &stream_id) || stream_id > STREAM_ID_MAX)
+        return ASK_PYTHON;
+    for (int frame = 1; frame <= frames; frame++) {
+        if (!PyBytes_CheckExact(arguments[frame]) || PyBytes_GET_SIZE(arguments[frame]) > LENGTH_MAX) return ASK_PYTHON;
+        size += HEAD_BYTES + PyBytes_GET_SIZE(arguments[frame]);
     }
     made = bytes_from(NULL, size);
     if (made == NULL) return NULL;
     at = (uint8_t *)PyBytes_AS_STRING(made);
-    at = put_frame(at, HEADERS, END_HEADERS, (uint32_t)stream_id, arguments[1]);
-    at = put_frame(at, DATA, 0, (uint32_t)stream_id, arguments[2]);
-    put_frame(at, HEADERS, END_HEADERS | END_STREAM, (uint32_t)stream_id, arguments[3]);
+    for (int frame = 0; frame < frames; frame++)
+        at = put_frame(at, usual[frame].kind, usual[frame].flags, (uint32_t)stream_id, arguments[1 + frame]);
     return made;
+}
+
+#define THE_ARGUMENTS python, arguments, count, names
+
+/* whole_request(data, at, size_max): (stream id, block, payload, end), or None. */
+static PyObject *whole_request(ARGUMENTS) {
+    return taken(request, FRAMES(request), THE_ARGUMENTS);
+}
+
+/* whole_answer(data, at, size_max): (stream id, block, payload, trailers, end), or None. */
+static PyObject *whole_answer(ARGUMENTS) {
+    return taken(answer, FRAMES(answer), THE_ARGUMENTS);
+}
+
+/* request_frames(stream_id, block, data). */
+static PyObject *request_frames(ARGUMENTS) {
+    return put_together(request, FRAMES(request), THE_ARGUMENTS);
+}
+
+/* answer_frames(stream_id, head, message, trailers). */
+static PyObject *answer_frames(ARGUMENTS) {
+    return put_together(answer, FRAMES(answer), THE_ARGUMENTS);
 }
 
 /* lone_message(payload, limit_bytes): the message in DATA that is one message of gRPC (grpc.py), or None. */
@@ -110,5 +144,6 @@ static PyObject *lone_message(ARGUMENTS) {
 }
 
 PyMethodDef frame_functions[] = {
-    FUNCTION(whole_request), FUNCTION(answer_frames), FUNCTION(lone_message), END_OF_FUNCTIONS,
+    FUNCTION(whole_request),  FUNCTION(whole_answer), FUNCTION(request_frames),
+    FUNCTION(answer_frames), FUNCTION(lone_message), END_OF_FUNCTIONS,
 };

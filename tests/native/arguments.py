@@ -268,6 +268,8 @@ SOUND: dict[str, Arguments] = {
     "put_fields": st.tuples(st.one_of(put_messages(), damaged(put_messages()))),
     "txn_request": st.tuples(st.one_of(TXN_MESSAGES, damaged(TXN_MESSAGES)), st.just(TXN_KINDS)),
     "whole_request": whole_requests(),
+    "whole_answer": whole_answers(),
+    "request_frames": st.tuples(IDS, TEXTS, TEXTS),
     "answer_frames": st.tuples(IDS, TEXTS, TEXTS, TEXTS),
     "lone_message": st.tuples(
         st.one_of(MESSAGES_OF_GRPC, damaged(MESSAGES_OF_GRPC)), st.sampled_from([1 << 20, 0, 127, 1 << 40])

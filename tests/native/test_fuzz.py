@@ -61,6 +61,8 @@ SOUND: dict[str, Callable[[], Arguments]] = {
     "put_fields": lambda: (PUT_MESSAGE,),
     "txn_request": lambda: (TXN_MESSAGE, TXN_KINDS),
     "whole_request": lambda: (WHOLE, 0, 16_384),
+    "whole_answer": lambda: (ANSWER, 0, 16_384),
+    "request_frames": lambda: (1, b"block", VALUE),
     "answer_frames": lambda: (1, b"head", VALUE, b"trailers"),
     "lone_message": lambda: (b"\0\0\0\0\1m", 100),
     "encode_key_value": lambda: (KEY, 2, 3, 4, VALUE, -1),

@@ -23,7 +23,7 @@ import time
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from .fields import LENGTH, Headers, content_length, is_request, is_response
+from .fields import LENGTH, Headers, are_trailers, content_length, is_request, is_response
 from .frames import (
     END_STREAM,
     ENHANCE_YOUR_CALM,
@@ -36,7 +36,9 @@ from .frames import (
     ConnectionFault,
     answer_frames,
     header_frames,
+    request_frames,
     rst_stream,
+    whole_answer,
     whole_request,
 )
 from .hpack import Block
@@ -298,9 +300,12 @@ class ClientConnection(Receiver):
         self._next = 1
         self._streams_max = STREAMS_BEFORE_SETTINGS
         self._untaken: list[Stream] = []
+        """Requests whose bytes are in `out`."""
         self._taken: list[Stream] = []
         """Of which something was in what was taken last, and in nothing before."""
-        """Requests whose bytes are in `out`."""
+        self._usual_head: Block | None = None
+        self._usual_trailers: Block | None = None
+        """Headers and trailers that were found good together."""
 
     @property
     def can_request(self) -> bool:
@@ -318,12 +323,37 @@ class ClientConnection(Receiver):
             raise CannotRequest(
                 "the connection is closing" if self.leaving else "the server takes no more streams"
             )
-        stream = Stream(self._next, self._initial_window, self.limits.stream_window_bytes)
-        self.streams[self._next] = stream
-        self._next += 2
-        self._untaken.append(stream)
+        stream = self._open()
         self.out += header_frames(stream.id, block, END_STREAM if ended else 0, self._frame_bytes)
         stream.local_open = not ended
+        return stream
+
+    def ask(self, block: bytes, data: bytes) -> Stream:
+        """A whole request. Raises as ``request`` does."""
+        size = len(data)
+        if (
+            not size
+            or not self.can_request
+            or max(size, len(block)) > self._frame_bytes
+            or size > min(self._send_window, self._initial_window)
+        ):
+            stream = self.request(block)
+            self.write(stream, data, end=True)
+            return stream
+        stream = self._open()
+        stream.local_open = False
+        stream.send_window -= size
+        self._send_window -= size
+        self._has_sent = True
+        self.out.append(request_frames(stream.id, block, data))
+        return stream
+
+    def _open(self) -> Stream:
+        stream = self.streams[self._next] = Stream(
+            self._next, self._initial_window, self.limits.stream_window_bytes
+        )
+        self._next += 2
+        self._untaken.append(stream)
         return stream
 
     def take(self) -> bytes:
@@ -353,6 +383,60 @@ class ClientConnection(Receiver):
             self._spend()
         else:
             self._on_answer(stream, ended, block)
+
+    def _take_whole(self, data: bytes, at: int) -> int:
+        """Handle an answer that has come whole, with headers that are known: what the three frames of it would do.
+
+        0 if anything about it is out of the ordinary: then nothing has happened.
+        """
+        found = whole_answer(data, at, self.limits.frame_bytes)
+        if found is None:
+            return 0
+        stream_id, head, payload, trailers, end = found
+        stream, size = self.streams.get(stream_id), len(payload)
+        blocks = self._decoder.known(head), self._decoder.known(trailers)
+        if (
+            stream is None
+            or stream.answered
+            or stream.local_open
+            or stream.blocked
+            or not 0 < size <= self._give_stream_bytes
+            or size > min(self._receive_window, stream.receive_window)
+            or not self._are_usual(*blocks)
+        ):
+            return 0
+        stream.answered = True
+        self._deliver_whole(stream, *blocks, payload)  # type: ignore[arg-type]  # both are there
+        return end
+
+    def _are_usual(self, head: Block | None, trailers: Block | None) -> bool:
+        """Whether these are good headers of an answer, which promise nothing of its length, and good trailers."""
+        if head is self._usual_head and trailers is self._usual_trailers:
+            return head is not None and trailers is not None
+        if head is None or trailers is None or not is_response(head.seen) or not are_trailers(trailers.seen):
+            return False
+        if head.seen & LENGTH or _is_interim(head):
+            return False
+        self._usual_head, self._usual_trailers = head, trailers
+        return True
+
+    def _deliver_whole(self, stream: Stream, head: Block, trailers: Block, payload: bytes) -> None:
+        """Any of the handler's calls may end the stream, or the connection."""
+        size = len(payload)
+        self.handler.headers(stream, head.headers, False)
+        if self.dead:
+            return
+        self._receive_window -= size
+        if stream.open:
+            stream.receive_window -= size
+            stream.owed_bytes += size
+            self.handler.data(stream, payload, False)
+        self._owed_bytes += size
+        if self._owed_bytes > self._give_bytes:
+            self._give()
+        if stream.open:
+            stream.remote_open = False
+            self._deliver(stream, trailers, True)
 
     def _on_answer(self, stream: Stream, ended: bool, block: Block) -> None:
         stream.answered = True

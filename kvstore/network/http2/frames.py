@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
+from typing import Any
 
 from kvstore.implementation import native
 
@@ -106,28 +107,53 @@ def header_frames(stream_id: int, block: bytes, flags: int, frame_bytes: int) ->
     ]
 
 
+_REQUEST = (HEADERS, END_HEADERS), (DATA, END_STREAM)
+_ANSWER = (HEADERS, END_HEADERS), (DATA, 0), (HEADERS, END_HEADERS | END_STREAM)
+
+
 @native
 def whole_request(data: bytes, at: int, size_max: int) -> tuple[int, bytes, bytes, int] | None:
     """A request that has come whole, in HEADERS and DATA of one piece each: its stream, its header block, its data,
     and where it ends. None if what is at ``at`` is anything else."""
-    if len(data) - at < 2 * HEAD_BYTES:
-        return None
-    word, flags, stream_id = read_head(data, at)
-    middle = at + HEAD_BYTES + (word >> 8)
-    if word & 0xFF != HEADERS or flags != END_HEADERS or len(data) - middle < HEAD_BYTES:
-        return None
-    data_word, data_flags, data_id = read_head(data, middle)
-    end = middle + HEAD_BYTES + (data_word >> 8)
-    if (
-        data_word & 0xFF != DATA
-        or data_flags != END_STREAM
-        or data_id != stream_id
-        or stream_id > MAX_31_BITS
-    ):
-        return None
-    if end > len(data) or max(word, data_word) >> 8 > size_max:
-        return None
-    return stream_id, data[at + HEAD_BYTES : middle], data[middle + HEAD_BYTES : end], end
+    return _whole(_REQUEST, data, at, size_max)
+
+
+@native
+def whole_answer(data: bytes, at: int, size_max: int) -> tuple[int, bytes, bytes, bytes, int] | None:
+    """An answer that has come whole, in HEADERS, DATA and HEADERS of one piece each: its stream, its header block, its
+    data, its trailers, and where it ends. None if what is at ``at`` is anything else."""
+    return _whole(_ANSWER, data, at, size_max)
+
+
+def _whole(usual: tuple[tuple[int, int], ...], data: bytes, at: int, size_max: int) -> Any:
+    """Frames of one stream, of these kinds and with these flags: its id, their payloads, and where they end."""
+    payloads, stream_id, end = [], 0, at
+    for kind_and_flags in usual:
+        start = end + HEAD_BYTES
+        if len(data) < start:
+            return None
+        word, flags, frame_id = read_head(data, end)
+        stream_id = stream_id or frame_id
+        end = start + (word >> 8)
+        if (word & 0xFF, flags) != kind_and_flags or not 0 < frame_id == stream_id <= MAX_31_BITS:
+            return None
+        if end > len(data) or word >> 8 > size_max:
+            return None
+        payloads.append(data[start:end])
+    return stream_id, *payloads, end
+
+
+@native
+def request_frames(stream_id: int, block: bytes, data: bytes) -> bytes:
+    """A request whose parts fit a frame each: HEADERS, and DATA that ends the stream."""
+    return b"".join(
+        (
+            pack_head(len(block) << 8 | HEADERS, END_HEADERS, stream_id),
+            block,
+            pack_head(len(data) << 8 | DATA, END_STREAM, stream_id),
+            data,
+        )
+    )
 
 
 @native

@@ -32,35 +32,31 @@ class Call(Exchange):
     The caller waits for ``waiter`` or ``future``, whichever it has set.
     """
 
-    __slots__ = (
-        "answer",
-        "attempts",
-        "client",
-        "data",
-        "deadline",
-        "error",
-        "future",
-        "has_new_token",
-        "is_done",
-        "is_stale",
-        "is_uncertain",
-        "last_error",
-        "message_bytes",
-        "method",
-        "seen_revision",
-        "sent_at",
-        "timeout_seconds",
-        "timer",
-        "waiter",
-        "what",
-    )
+    # What a call begins with is the class's, not set for each: most of it never changes.
+    deadline = 0.0
+    timer: asyncio.TimerHandle | None = None
+    attempts = 0
+    sent_at = 0.0
+    seen_revision = 0
+    """The newest revision that the client had seen when it sent the call."""
+    message_bytes: bytes | None = None
+    is_uncertain = False
+    """An attempt ended so that nobody knows whether it was carried out."""
+    has_new_token = False
+    """It was refused for its token once, and given another one."""
+    is_stale = False
+    """It was answered with an older revision than one seen before."""
+    last_error: KVStoreError | None = None
+    """What ended the last attempt."""
+    is_done = False
+    answer: Any = None
+    error: KVStoreError | None = None
+    waiter: threading.Lock | None = None
+    future: asyncio.Future[Any] | None = None
 
     def __init__(
         self, client: Client, method: Method, message: bytes, what: Any = None, timeout_seconds: float = 0.0
     ) -> None:
-        self.connection = self.stream = self.pieces = None
-        self.size_bytes = 0
-        self.http_status = b""
         self.client = client
         self.method = method
         self.data = framed(message)
@@ -68,26 +64,6 @@ class Call(Exchange):
         """The request, for error messages."""
         self.timeout_seconds = timeout_seconds
         """0: that of all calls."""
-        self.deadline = 0.0
-        self.timer: asyncio.TimerHandle | None = None
-        self.attempts = 0
-        self.sent_at = 0.0
-        self.seen_revision = 0
-        """The newest revision that the client had seen when it sent the call."""
-        self.message_bytes: bytes | None = None
-        self.is_uncertain = False
-        """An attempt ended so that nobody knows whether it was carried out."""
-        self.has_new_token = False
-        """It was refused for its token once, and given another one."""
-        self.is_stale = False
-        """It was answered with an older revision than one seen before."""
-        self.last_error: KVStoreError | None = None
-        """What ended the last attempt."""
-        self.is_done = False
-        self.answer: Any = None
-        self.error: KVStoreError | None = None
-        self.waiter: threading.Lock | None = None
-        self.future: asyncio.Future[Any] | None = None
 
     def __str__(self) -> str:
         key = getattr(self.what, "key", None)
@@ -118,10 +94,7 @@ class Call(Exchange):
 class StreamCall(Exchange):
     """A call with many messages: a ``streams.Stream``. What is sent before it has begun is kept."""
 
-    __slots__ = ("_client", "_is_finished", "_kept", "_receiver", "deadline", "is_done", "path")
-
     def __init__(self, client: Client, path: bytes, receiver: Receiver) -> None:
-        super().__init__()
         self.path = path
         self.deadline = 0.0
         """By which there has to be a connection."""
@@ -180,10 +153,7 @@ class StreamCall(Exchange):
 class Asked(Exchange):
     """One attempt at a call of the client's own, on a certain connection: no repetition, no checks."""
 
-    __slots__ = ("_answer", "_future")
-
     def __init__(self, future: asyncio.Future[bytes]) -> None:
-        super().__init__()
         self._future = future
         self._answer = b""
 

@@ -19,7 +19,7 @@ from typing import Any, Protocol, cast
 from urllib.parse import unquote_to_bytes
 
 from kvstore.errors import Code
-from kvstore.network.grpc import PREFIX_BYTES
+from kvstore.network.grpc import PREFIX_BYTES, lone_message
 from kvstore.network.http2.connection import ClientConnection
 from kvstore.network.http2.frames import CANCEL, PING
 from kvstore.network.http2.limits import Limits
@@ -52,15 +52,13 @@ _STATUS_OF_HTTP = {
 class Exchange:
     """One call on a connection: what its owner is told. ``over`` or ``lost`` is the last, and is called once."""
 
-    __slots__ = ("connection", "http_status", "pieces", "size_bytes", "stream")
-
-    def __init__(self) -> None:
-        self.connection: Connection | None = None
-        self.stream: Stream | None = None
-        self.pieces: list[bytes] | None = None
-        """What has come of a message that is not whole."""
-        self.size_bytes = 0
-        self.http_status = b""
+    # What a call begins with is the class's, not set for each: most of it never changes.
+    connection: Connection | None = None
+    stream: Stream | None = None
+    pieces: list[bytes] | None = None
+    """What has come of a message that is not whole."""
+    size_bytes = 0
+    http_status = b""
 
     def message(self, data: bytes) -> None:
         """A message of the answer."""
@@ -133,11 +131,11 @@ class Connection(asyncio.Protocol):
     def begin(self, exchange: Exchange, block: bytes, data: bytes, end: bool) -> None:
         """Begin a call, with the first message in its frame. There has to be room for it (``takes_calls``)."""
         http2 = self.http2
-        stream = exchange.stream = http2.request(block)
+        stream = exchange.stream = http2.ask(block, data) if end and data else http2.request(block)
         stream.owner = exchange
         exchange.connection = self
-        if data:
-            http2.write(stream, data, end)
+        if data and not end:
+            http2.write(stream, data)
         self._flush_soon()
 
     def send(self, stream: Stream, data: bytes) -> None:
@@ -311,16 +309,9 @@ class Connection(asyncio.Protocol):
         exchange: Exchange | None = stream.owner
         if exchange is None:
             return
-        if (
-            exchange.pieces is None
-            and len(payload) >= PREFIX_BYTES
-            and not payload[0]
-            and len(payload) == PREFIX_BYTES + int.from_bytes(payload[1:PREFIX_BYTES], "big")
-        ):
-            if len(payload) > self._message_bytes_max:
-                self._refuse(exchange, stream, len(payload))
-                return
-            exchange.message(payload[PREFIX_BYTES:])
+        message = lone_message(payload, self._message_bytes_max) if exchange.pieces is None else None
+        if message is not None:
+            exchange.message(message)
         elif exchange.http_status or not payload:
             pass  # the page of some proxy
         else:

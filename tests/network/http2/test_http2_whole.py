@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from kvstore.network.http2.connection import ServerConnection, Whole
+from kvstore.network.http2.connection import ClientConnection, ServerConnection, Whole
 from kvstore.network.http2.frames import (
+    CANCEL,
     DATA,
     END_HEADERS,
     END_STREAM,
@@ -172,6 +173,104 @@ def test_two_frames_together_are_two_frames(name: str, owner: type[Echo]) -> Non
         "_abandoned",
     ):
         assert getattr(together.http2, fact) == getattr(apart.http2, fact), fact
+
+
+class Asking:
+    """Asks nine times, and notes what it hears. ``cancels``: in what it ends the stream, of some answers."""
+
+    def __init__(self, cancels: str) -> None:
+        self.http2 = ClientConnection(self, LIMITS, lambda: 0.0)
+        self.heard: list[Any] = []
+        self._cancels = cancels
+        self.http2.receive(settings())
+        for _ in range(9):
+            self.http2.ask(BLOCK, b"data")
+        self.http2.take()
+
+    def _note(self, stream: Stream, what: str, *said: Any) -> None:
+        self.heard.append((stream.id, what, *said))
+        if self._cancels == what and stream.id in (5, 9):
+            self.http2.reset(stream, CANCEL)
+        elif self._cancels == "all" and stream.id == 5:
+            self.http2.lost()
+
+    def headers(self, stream: Stream, headers: Any, ended: bool) -> None:
+        self._note(stream, "trailers" if ended else "headers", headers)
+
+    def data(self, stream: Stream, payload: bytes, ended: bool) -> None:
+        self._note(stream, "data", payload)
+
+    def reset(self, stream: Stream, code: int) -> None:
+        self.heard.append((stream.id, "reset", code))
+
+    def drained(self, stream: Stream) -> None: ...
+    def closing(self) -> None:
+        self.heard.append("closing")
+
+
+OK, TRAILERS = encode([(b":status", b"200")]), encode([(b"grpc-status", b"0")])
+
+
+def answer(
+    stream_id: int, data: bytes = b"data", head: bytes = OK, end: bytes = TRAILERS, flags: int = 5
+) -> bytes:
+    return (
+        frame(HEADERS, END_HEADERS, stream_id, head)
+        + frame(DATA, 0, stream_id, data)
+        + frame(HEADERS, flags, stream_id, end)
+    )
+
+
+ANSWERS = {
+    "one after the other": [answer(each) for each in (1, 3, 5, 7, 9)],
+    "all at once": [b"".join(answer(each) for each in (1, 5, 3, 9, 7))],
+    "to a stream that was answered": [answer(1) + answer(3), answer(3) + answer(5)],
+    "to nobody": [answer(1) + answer(3), answer(99)],
+    "other headers": [answer(1) + answer(3, head=encode([(b":status", b"404")])) + answer(5)],
+    "headers before the headers": [answer(1) + answer(3, head=encode([(b":status", b"103")])) + answer(5)],
+    "a promised length": [
+        *[answer(each, head=encode([(b":status", b"200"), (b"content-length", b"4")])) for each in (1, 3, 5)],
+        answer(7, b"five!", encode([(b":status", b"200"), (b"content-length", b"4")])),
+    ],
+    "bad trailers": [answer(1) + answer(3, end=OK) + answer(5), answer(7, end=OK)],
+    "trailers that end nothing": [answer(1) + answer(3) + answer(5, flags=4)],
+    "no data": [answer(1) + answer(3, b"") + answer(5)],
+    "more than the stream may send": [answer(1) + frame(HEADERS, 4, 3, OK) + frame(DATA, 0, 3, LARGE) * 5, answer(5)],
+    "more than the connection may send": [answer(each, LARGE) for each in (1, 3, 5, 7, 9, 11, 13, 15)],
+    "the server leaves": [answer(1) + answer(3) + goaway(5, 0) + answer(5) + answer(7)],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("cancels", ["", "headers", "data", "trailers", "all"])
+@pytest.mark.parametrize("name", ANSWERS)
+def test_three_frames_together_are_three_frames(name: str, cancels: str) -> None:
+    """Whatever comes, the client's owner hears the same, and the server too, as if frames came one after the other."""
+    together, apart = Asking(cancels), Asking(cancels)
+    for data in ANSWERS[name]:
+        together.http2.receive(data)
+        for piece in frame_by_frame(data):
+            apart.http2.receive(piece)
+        assert together.http2.take() == apart.http2.take()
+    assert together.heard == apart.heard
+    for fact in ("dead", "leaving", "_receive_window", "_send_window", "_owed_bytes", "_abandoned"):
+        assert getattr(together.http2, fact) == getattr(apart.http2, fact), fact
+    assert together.http2.streams.keys() == apart.http2.streams.keys()
+
+
+def test_a_whole_request_is_two_frames() -> None:
+    """As if its headers and its data had been written one after the other; where windows are too small, it waits."""
+    apart, together = Asking(""), Asking("")
+    for size in (0, 1, 16_384, 16_385, 30_000, 30_000):
+        stream = apart.http2.request(BLOCK)
+        apart.http2.write(stream, b"x" * size, end=True)
+        asked = together.http2.ask(BLOCK, b"x" * size)
+        assert together.http2.take() == apart.http2.take()
+        for fact in ("id", "local_open", "send_window", "blocked", "queued_bytes"):
+            assert getattr(asked, fact) == getattr(stream, fact), fact
+    assert asked.blocked
+    for each in (apart, together):
+        each.http2.receive(window_update(0, 90_000))
+    assert together.http2.take() == apart.http2.take()
 
 
 def test_the_first_of_its_kind_begins_as_others_do() -> None:
