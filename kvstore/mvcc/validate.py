@@ -140,16 +140,16 @@ def plain_parts_bytes(
             return -1
         size_bytes += len(key) + (len(operand) if isinstance(operand, bytes) else 0)
     for ops in branches:
-        ranges = [op for op in ops if op.__class__ is plain_range.__class__]
+        ranges: list[Any] = [op for op in ops if op.__class__ is plain_range.__class__]
         puts = [op for op in ops if op.__class__ is not plain_range.__class__]
         put_bytes = plain_ops_bytes(tuple(puts), put_kind)
         if put_bytes < 0:
             return -1
         size_bytes += put_bytes
-        for key, *options in ranges:
-            if type(key) is not bytes or not key or not all(map(is_, options, plain_range[1:])):
+        for op in ranges:
+            if type(op.key) is not bytes or not op.key or not all(map(is_, op[1:], plain_range[1:])):
                 return -1
-            size_bytes += len(key)
+            size_bytes += len(op.key)
     return size_bytes
 
 

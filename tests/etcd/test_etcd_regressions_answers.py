@@ -17,7 +17,7 @@ import pytest
 import kvstore
 from kvstore import layout
 from kvstore.keyvalue import encode_key_value
-from kvstore.model import NOSPACE, Alarm, RangeRequest, RangeResponse
+from kvstore.model import NOSPACE, Alarm, Op, RangeRequest, RangeResponse
 from kvstore.store import Store
 from kvstore.testing.fake_clock import FakeClock
 from tests.etcd.lives import BACKENDS, EVERYWHERE, content, copied, live
@@ -162,7 +162,11 @@ def test_partial_write_txn_leaves_nothing(
             return encode_key_value(*arguments)
 
         monkeypatch.setattr(plan, "encode_key_value", failing)
-        ops = [kvstore.ops.put(b"a", b"1"), kvstore.ops.put(b"b", b"2"), kvstore.ops.get(b"a")]  # one by one
+        ops: list[Op] = [
+            kvstore.ops.put(b"a", b"1"),
+            kvstore.ops.put(b"b", b"2"),
+            kvstore.ops.get(b"a"),
+        ]  # one by one
         with pytest.raises(MemoryError):
             store.txn(success=ops)
         assert len(calls) == 2

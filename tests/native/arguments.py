@@ -130,7 +130,19 @@ def puts(draw: st.DrawFn) -> PutRequest:
     return PutRequest(key, value, *(draw(st.tuples(*[OPTIONS] * 4)) if draw(st.booleans()) else ()))
 
 
-STRANGE_FIELDS = [None, True, 1.5, "text", b"", b"end", (), bytearray(b"k"), Bytes(b"k"), Int(3), 1 << 70]
+STRANGE_FIELDS: list[Any] = [
+    None,
+    True,
+    1.5,
+    "text",
+    b"",
+    b"end",
+    (),
+    bytearray(b"k"),
+    Bytes(b"k"),
+    Int(3),
+    1 << 70,
+]
 
 
 @st.composite

@@ -17,8 +17,9 @@ from typing import Any
 import kvstore
 from kvstore.wire import bytes_field, int_field
 
-from .benchmarks.etcd_load import GRANT, KEEP_ALIVE, LEASE_SECONDS, PUT, RANGE, TXN, put_message
+from .benchmarks.etcd_load import GRANT, KEEP_ALIVE, LEASE_SECONDS, PUT, TXN, put_message
 from .benchmarks.http2 import Call, Connection, more, prepared
+from .benchmarks.server import RANGE
 
 CLIENTS = 50
 VALUE = b"v" * 256

@@ -115,14 +115,16 @@ _ANSWER = (HEADERS, END_HEADERS), (DATA, 0), (HEADERS, END_HEADERS | END_STREAM)
 def whole_request(data: bytes, at: int, size_max: int) -> tuple[int, bytes, bytes, int] | None:
     """A request that has come whole, in HEADERS and DATA of one piece each: its stream, its header block, its data,
     and where it ends. None if what is at ``at`` is anything else."""
-    return _whole(_REQUEST, data, at, size_max)
+    found: tuple[int, bytes, bytes, int] | None = _whole(_REQUEST, data, at, size_max)
+    return found
 
 
 @native
 def whole_answer(data: bytes, at: int, size_max: int) -> tuple[int, bytes, bytes, bytes, int] | None:
     """An answer that has come whole, in HEADERS, DATA and HEADERS of one piece each: its stream, its header block, its
     data, its trailers, and where it ends. None if what is at ``at`` is anything else."""
-    return _whole(_ANSWER, data, at, size_max)
+    found: tuple[int, bytes, bytes, bytes, int] | None = _whole(_ANSWER, data, at, size_max)
+    return found
 
 
 def _whole(usual: tuple[tuple[int, int], ...], data: bytes, at: int, size_max: int) -> Any:
