@@ -86,7 +86,11 @@ class Handler(CommonHandler, Protocol):
 
 
 class ClientHandler(CommonHandler, Protocol):
-    """The owner of a client's end."""
+    """The owner of a client's end.
+
+    A method `whole(stream, headers, payload, trailers)` is called, if there is one, instead of the three that an answer
+    would be told by which has come whole. If it returns false it has done nothing, and they are called.
+    """
 
     def headers(self, stream: Stream, headers: Headers, ended: bool) -> None:
         """The answer's headers, and, if called a second time for the stream, its trailers."""
@@ -209,8 +213,9 @@ class ServerConnection(Receiver):
         self._receive_window -= size
         if answer is not None:
             self._answer_whole(stream_id, *answer)
-        elif stream.remote_open:
-            self._on_data(stream, payload, size, END_STREAM)
+        elif stream.remote_open:  # all of it is there, and no more than promised
+            stream.remote_open = False
+            self.handler.data(stream, payload, True)
         else:
             self._on_late_data(stream_id, self.streams.get(stream_id))
         self._owed_bytes += size
@@ -229,9 +234,8 @@ class ServerConnection(Receiver):
     def _answer_whole(self, stream_id: int, head: bytes, message: bytes, trailers: bytes) -> None:
         """Send an answer, by way of a stream if it does not fit all windows."""
         size = len(message)
-        if len(head) + size + len(trailers) <= self._frame_bytes and size <= min(
-            self._send_window, self._initial_window
-        ):
+        fits_a_frame = len(head) + size + len(trailers) <= self._frame_bytes
+        if fits_a_frame and size <= self._send_window and size <= self._initial_window:
             self._send_answer(stream_id, head, message, trailers)
         else:
             stream = self.streams[stream_id] = Stream(stream_id, self._initial_window, self._stream_window)
@@ -303,6 +307,9 @@ class ClientConnection(Receiver):
         """Requests whose bytes are in `out`."""
         self._taken: list[Stream] = []
         """Of which something was in what was taken last, and in nothing before."""
+        self._whole: Callable[[Stream, Headers, bytes, Headers], bool] = getattr(
+            handler, "whole", lambda *_: False
+        )
         self._usual_head: Block | None = None
         self._usual_trailers: Block | None = None
         """Headers and trailers that were found good together."""
@@ -310,7 +317,7 @@ class ClientConnection(Receiver):
     @property
     def can_request(self) -> bool:
         """Whether there is room for a request now. If the connection is `leaving`, there will be none any more."""
-        return not self.leaving and len(self.streams) < self._streams_max
+        return not self._leaving and len(self.streams) < self._streams_max and self._next <= MAX_31_BITS
 
     @property
     def leaving(self) -> bool:
@@ -385,7 +392,7 @@ class ClientConnection(Receiver):
             self._on_answer(stream, ended, block)
 
     def _take_whole(self, data: bytes, at: int) -> int:
-        """Handle an answer that has come whole, with headers that are known: what the three frames of it would do.
+        """Handle an answer that has come whole, with headers that are known: what its three frames would do.
 
         0 if anything about it is out of the ordinary: then nothing has happened.
         """
@@ -409,6 +416,17 @@ class ClientConnection(Receiver):
         self._deliver_whole(stream, *blocks, payload)  # type: ignore[arg-type]  # both are there
         return end
 
+    def _deliver_whole(self, stream: Stream, head: Block, trailers: Block, payload: bytes) -> None:
+        if not self._whole(stream, head.headers, payload, trailers.headers):
+            self._deliver_parts(stream, head, trailers, payload)
+            return
+        self._receive_window -= len(payload)
+        self._owed_bytes += len(payload)
+        if stream.open:
+            self._exchange_over(stream, True)
+        if self._owed_bytes > self._give_bytes and not self.dead:
+            self._give()
+
     def _are_usual(self, head: Block | None, trailers: Block | None) -> bool:
         """Whether these are good headers of an answer, which promise nothing of its length, and good trailers."""
         if head is self._usual_head and trailers is self._usual_trailers:
@@ -420,7 +438,7 @@ class ClientConnection(Receiver):
         self._usual_head, self._usual_trailers = head, trailers
         return True
 
-    def _deliver_whole(self, stream: Stream, head: Block, trailers: Block, payload: bytes) -> None:
+    def _deliver_parts(self, stream: Stream, head: Block, trailers: Block, payload: bytes) -> None:
         """Any of the handler's calls may end the stream, or the connection."""
         size = len(payload)
         self.handler.headers(stream, head.headers, False)

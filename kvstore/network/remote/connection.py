@@ -284,6 +284,20 @@ class Connection(asyncio.Protocol):
         elif headers[0][1] != b"200":
             exchange.http_status = headers[0][1]
 
+    def whole(self, stream: Stream, headers: Headers, payload: bytes, trailers: Headers) -> bool:
+        """An answer of one message, which ends as well as the last one did."""
+        exchange: Exchange | None = stream.owner
+        if exchange is None or trailers is not self._ok or headers[0][1] != b"200" or exchange.pieces:
+            return False
+        message = lone_message(payload, self._message_bytes_max)
+        if message is None:
+            return False
+        exchange.message(message)
+        if stream.owner is exchange:
+            stream.owner = None
+            exchange.over(Code.OK, "")
+        return True
+
     def _over(self, exchange: Exchange, headers: Headers) -> None:
         if headers is self._ok and not exchange.pieces:
             exchange.over(Code.OK, "")
