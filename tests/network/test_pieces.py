@@ -100,3 +100,28 @@ def test_calls_are_the_same_in_pieces_of_any_size(served: Served, monkeypatch: p
         answers = [wire.begin(RANGE, get(b"k"), ended=True) for _ in range(20)]
         wire.read(lambda answers=answers: all(each.status is not None for each in answers))
         assert {pb.RangeResponse.FromString(each.messages[0]).kvs[0].value for each in answers} == {value}
+
+
+def test_requests_of_a_stream_come_whole_or_in_pieces(served: Served) -> None:
+    """In any order: each is read once, and none is lost."""
+    with served.connect() as wire:
+        watch = wire.begin(WATCH, None, ended=False)
+        assert watch.stream is not None
+        create = pb.WatchRequest(create_request=pb.WatchCreateRequest(key=b"k")).SerializeToString()
+        message, count = framed(create), 0
+        for cut in (1, PREFIX_BYTES, PREFIX_BYTES + 2, len(message) - 1):
+            for piece in (
+                message[:cut],
+                message[cut:],
+                message,
+                message + message[:cut],
+                message[cut:],
+                message,
+            ):
+                wire.http2.write(watch.stream, piece)
+                wire.flush()
+            count += 5
+        answers = [pb.WatchResponse.FromString(wire.next(watch)) for _ in range(count)]
+        assert [(each.watch_id, each.created) for each in answers] == [
+            (number, True) for number in range(count)
+        ]

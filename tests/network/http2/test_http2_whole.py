@@ -239,6 +239,8 @@ ANSWERS = {
     "one after the other": [answer(each) for each in (1, 3, 5, 7, 9)],
     "all at once": [b"".join(answer(each) for each in (1, 5, 3, 9, 7))],
     "to a stream that was answered": [answer(1) + answer(3), answer(3) + answer(5)],
+    "headers twice": [answer(1) + frame(HEADERS, END_HEADERS, 3, OK) + answer(3) + answer(5)],
+    "held": [answer(each, LARGE) for each in (1, 3, 5, 7, 9, 11, 13, 15)],
     "to nobody": [answer(1) + answer(3), answer(99)],
     "other headers": [answer(1) + answer(3, head=encode([(b":status", b"404")])) + answer(5)],
     "headers before the headers": [answer(1) + answer(3, head=encode([(b":status", b"103")])) + answer(5)],
@@ -261,6 +263,8 @@ ANSWERS = {
 def test_three_frames_together_are_three_frames(name: str, cancels: str, owner: type[Asking]) -> None:
     """Whatever comes, the client's owner hears the same, and the server too, as if frames came one after the other."""
     together, apart = owner(cancels), Asking(cancels)
+    for each in (together, apart):
+        each.http2.holding = name == "held"  # no window is given back, until the server has none
     for data in ANSWERS[name]:
         together.http2.receive(data)
         for piece in frame_by_frame(data):
