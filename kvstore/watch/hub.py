@@ -25,7 +25,7 @@ import threading
 import time
 import weakref
 from bisect import bisect_left
-from collections import defaultdict, deque
+from collections import deque
 from collections.abc import Callable
 from operator import itemgetter
 from typing import Any
@@ -39,7 +39,7 @@ from kvstore.mvcc.state import State
 from kvstore.shelter import start
 from kvstore.watch.index import Shares, WatchIndex
 from kvstore.watch.mailbox import Mailbox
-from kvstore.watch.watcher import Batch, Box, FellBehind, Ready, Takers, Watcher, piece_of, post
+from kvstore.watch.watcher import Batch, FellBehind, Place, Ready, Takers, Watcher, piece_of, post
 
 logger = logging.getLogger("kvstore")
 
@@ -327,19 +327,19 @@ class Hub:
 
     def _hand_out(self) -> None:
         """Deliver what is routed: whole revisions by now, up to ``_taken``."""
-        rung: set[Box] = set()
+        rung: set[Place] = set()
         for group, changes in self._routed.items():
             piece = piece_of(self._taken, changes)
-            takers: Takers = defaultdict(list)
-            for watcher in list(group.watchers):
+            takers: Takers = {}
+            for watcher in (*group.watchers,):
                 if not watcher.offer(piece, takers):
                     self._take_out(watcher)
                     self._send_behind(watcher)
             post(piece, takers)
-            rung.update([mailbox for mailbox, _ in takers])
+            rung.update(takers)
         self._routed = {}
         self._first_routed = 0
-        for mailbox in rung:
+        for mailbox in {mailbox for mailbox, _ in rung}:
             mailbox.bell.ring()
 
     def _begin_anew(self) -> None:

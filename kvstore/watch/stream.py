@@ -213,7 +213,7 @@ class WatchStream:
 
         Raises ``WatchCanceled`` once the stream is closed, ``StoreClosed`` once the store is.
         """
-        while self.wait(timeout_seconds):
+        while self._fill(1, True) or self._wait(timeout_seconds):
             try:
                 return self._ahead.popleft()
             except IndexError:
@@ -222,8 +222,11 @@ class WatchStream:
 
     def wait(self, timeout_seconds: float | None = None) -> bool:
         """Wait until there is a response to hand out. Returns false when the time is up."""
+        return self._fill(1, True) or self._wait(timeout_seconds)
+
+    def _wait(self, timeout_seconds: float | None) -> bool:
         deadline = None if timeout_seconds is None else time.monotonic() + timeout_seconds
-        while not self.fill():
+        while True:
             left = None if deadline is None else deadline - time.monotonic()
             if left is not None and left <= 0:
                 return False
@@ -234,7 +237,8 @@ class WatchStream:
                         f"this stream rings a {type(bell).__name__}: take what there is when it does"
                     )
                 bell.wait(self.until_tick(left))
-        return True
+            if self._fill(1, True):
+                return True
 
     def take(self, limit: int, may_read: bool = False) -> list[Numbered]:
         """As many responses as there are, up to ``limit``, in order. Never waits, and raises what ``next`` raises.
@@ -265,7 +269,7 @@ class WatchStream:
 
     def _fill(self, count: int, may_read: bool) -> bool:
         """Get ``count`` responses ready, or as many as there are. Returns whether there is any."""
-        if holds(self._reading):
+        if self._reading._is_owned():  # type: ignore[attr-defined]  # holds, faster
             raise Reentered(
                 "a signal handler or finalizer interrupted a read of this watch on the same thread"
             )

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import deque
-from typing import NamedTuple, Protocol
+from functools import partial
+from typing import Any, NamedTuple, Protocol
 
 from kvstore.bell import Ringing
 from kvstore.errors import Compacted
@@ -29,8 +30,11 @@ class Piece(NamedTuple):
 
 def piece_of(revision: int, changes: list[ChangedRow]) -> Piece:
     """The piece of these changes; everything up to ``revision`` is in it."""
-    size_bytes = sum([len(row or key) + _CHANGE_OVERHEAD_BYTES for _, _, key, row in changes])
-    return Piece(WatchResponse(revision, Events(changes)), changes, size_bytes)
+    size_bytes = len(changes) * _CHANGE_OVERHEAD_BYTES
+    for _, _, key, row in changes:
+        size_bytes += len(row or key)
+    piece: Piece = _piece((_response((revision, Events(changes), *_OF_EVENTS)), changes, size_bytes))
+    return piece
 
 
 class Batch(NamedTuple):
@@ -38,6 +42,14 @@ class Batch(NamedTuple):
 
     watchers: list[Watcher]
     piece: Piece
+
+
+_piece: Any = partial(tuple.__new__, Piece)
+_response: Any = partial(tuple.__new__, WatchResponse)
+_batch: Any = partial(tuple.__new__, Batch)
+"""``_make`` of each, without its Python code."""
+_OF_EVENTS = WatchResponse(0)[2:]
+"""What follows the events in a response of events."""
 
 
 class FellBehind(NamedTuple):
@@ -65,8 +77,10 @@ class Box(Protocol):
     def post(self, item: Item) -> None: ...
 
 
-Takers = dict[tuple[Box, bool], list["Watcher"]]
-"""Watchers that take a piece, by mailbox and whether they want ``prev_kv``."""
+Place = tuple[Box, bool]
+"""A mailbox, and whether its watchers here want ``prev_kv``."""
+Takers = dict[Place, list["Watcher"]]
+"""Watchers that take a piece, by place."""
 
 
 class Watcher:
@@ -148,7 +162,11 @@ class Watcher:
         if self.queued_bytes != self.taken_bytes and not self._has_room(size_bytes):
             self.position = max(position, changes[0][0])
             return False
-        takers[self._place].append(self)
+        mates = takers.get(self._place)
+        if mates is None:
+            takers[self._place] = [self]
+        else:
+            mates.append(self)
         return True
 
     def _offer_part(self, piece: Piece) -> bool:
@@ -208,13 +226,14 @@ def post(piece: Piece, takers: Takers) -> None:
 
     It is in the queue before a position says so: what fails between the two comes twice, and is not lost.
     """
-    _, _, size_bytes = piece
+    response, _, size_bytes = piece
+    position = response.revision + 1
     for (mailbox, _), watchers in takers.items():
         for watcher in watchers:
             watcher.queued_bytes += size_bytes
-        mailbox.queue.append(Batch(watchers, piece))
+        mailbox.queue.append(_batch((watchers, piece)))
         for watcher in watchers:
-            watcher.position = piece.response.revision + 1
+            watcher.position = position
 
 
 def hull(group: list[Watcher]) -> Span:
