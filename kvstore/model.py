@@ -8,6 +8,7 @@ Annotations are evaluated here: of those kept as text a named tuple compiles eac
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from enum import IntEnum
+from functools import partial
 from typing import Any, NamedTuple, NoReturn
 
 from kvstore.keyvalue import KeyValue, KeyValues
@@ -89,6 +90,10 @@ class PutRequest(NamedTuple):
     prev_kv: bool = False
     ignore_value: bool = False
     ignore_lease: bool = False
+
+
+put_request: Any = partial(tuple.__new__, PutRequest)
+"""``PutRequest._make`` without its Python code."""
 
 
 class DeleteRangeRequest(NamedTuple):

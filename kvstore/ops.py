@@ -30,6 +30,7 @@ from kvstore.model import (
     TxnRequest,
     WatchRequest,
     prefix_end,
+    put_request,
 )
 from kvstore.mvcc.validate import check_int64
 
@@ -193,7 +194,8 @@ def put(
     """A put, as an op of a transaction."""
     if type(value) is not bytes:
         value = as_bytes("value", value)
-    return PutRequest(key, value, lease, prev_kv, ignore_value, ignore_lease)
+    request: PutRequest = put_request((key, value, lease, prev_kv, ignore_value, ignore_lease))
+    return request
 
 
 def get(

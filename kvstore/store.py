@@ -49,6 +49,7 @@ from kvstore.model import (
     RangeResponse,
     SortOrder,
     TxnResponse,
+    put_request,
 )
 from kvstore.protocol import EmbeddedEngine, Engine, embedded, is_embedded, unsupported
 from kvstore.scans import Scan
@@ -358,9 +359,8 @@ class Store(Reader):
         ttl_seconds: float = 0
         if ttl is not None:
             ttl_seconds = seconds("ttl", ttl)
-        return self._engine.put(
-            PutRequest(key, value, lease, prev_kv, ignore_value, ignore_lease), ttl_seconds
-        )
+        request = put_request((key, value, lease, prev_kv, ignore_value, ignore_lease))
+        return self._engine.put(request, ttl_seconds)
 
     def put_many(
         self, items: Mapping[bytes, Data] | Iterable[tuple[bytes, Data]], *, lease: int = 0

@@ -23,6 +23,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from itertools import chain
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 from kvstore import invariants
@@ -87,7 +88,7 @@ from kvstore.mvcc.read import answer_range, scan_keys, scan_rows
 from kvstore.mvcc.schema import META_CARRIED
 from kvstore.mvcc.state import State
 from kvstore.mvcc.twin import Twin
-from kvstore.mvcc.validate import Interval, any_inside, range_bounds
+from kvstore.mvcc.validate import Interval, any_inside, plain_ops_bytes, range_bounds
 
 Step = tuple[Callable[..., None], tuple[Any, ...]]
 """A change of leases, marks or alarms: a function that may be called twice, and its arguments."""
@@ -113,6 +114,8 @@ class Plan(NamedTuple):
 _plan: Any = partial(tuple.__new__, Plan)
 _put_response: Any = partial(tuple.__new__, PutResponse)
 """``Plan._make`` and ``PutResponse._make`` without their Python code."""
+_key_of: Any = itemgetter(PutRequest._fields.index("key"))
+_prev_kv_of: Any = itemgetter(PutRequest._fields.index("prev_kv"))
 
 
 class Path(NamedTuple):
@@ -257,25 +260,25 @@ class Planner:
         return draft.plan(TxnResponse(draft.revision, path.succeeded, responses))
 
     def _plain_puts(self, ops: tuple[Op, ...], succeeded: bool) -> Plan | None:
-        """The plan of a branch of puts of different keys, without leases: the usual one, made in one pass.
+        """The plan of a branch of plain puts of different keys: the usual one, made in one pass.
 
-        None if the ops are anything else.
+        None if the ops are anything else, or one of the keys has a lease.
         """
-        plain = [op for op in ops if isinstance(op, PutRequest) and not (op[2] or op[4] or op[5])]
-        keys = [op[0] for op in plain]
-        if not keys or len(set(keys)) < len(ops):
+        if plain_ops_bytes(ops, PutRequest) <= 0:
             return None
+        puts: list[Any] = [*ops]
         state, main = self._state, self._state.head + 1
-        olds = state.head_rows(keys)
-        made = plain_puts(main, plain, olds)
+        olds = state.head_rows([*map(_key_of, puts)])
+        made = plain_puts(main, puts, olds)
         if made is None:
             return None
         changes, entry = made
         size.check_entry(len(entry))
-        responses: list[PutResponse] = [_put_response((main, None))] * len(plain)
-        for at, op in enumerate(plain):
-            if op[3] and (old := olds[at]) is not None:
-                responses[at] = _put_response((main, KeyValue.from_row(old)))
+        responses: list[PutResponse] = [_put_response((main, None))] * len(puts)
+        if any(map(_prev_kv_of, puts)):
+            for at, (op, old) in enumerate(zip(puts, olds, strict=True)):
+                if op.prev_kv and old is not None:
+                    responses[at] = _put_response((main, KeyValue.from_row(old)))
         return Plan(entry, TxnResponse(main, succeeded, tuple(responses)), main, state.index + 1, changes)
 
     def choose(self, request: TxnRequest) -> Path:

@@ -246,7 +246,7 @@ class State:
         if missing:
             with self.backend.read() as tx:
                 found.update(zip(missing, tx.get_many(LATEST, missing), strict=True))
-        return [found[key] for key in keys]
+        return [*map(found.__getitem__, keys)]
 
     def row_at(self, key: bytes, revision: int) -> bytes | None:
         """The row of ``key`` as it was at ``revision``; None if it did not exist."""
