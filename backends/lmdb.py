@@ -26,8 +26,8 @@ back. The spares belong to one commit. Whatever makes another, or maps the file 
 under way puts its transaction into the list that it took it from, which nobody reads any more. So a spare is of the
 newest commit, and keeps no page that the writer would not keep anyhow.
 
-fork: py-lmdb does not touch the parent's transactions from a child. An environment must not be used
-across a fork; the engine refuses that.
+fork: py-lmdb does not touch the parent's transactions from a child. An environment must not be used across a fork; the
+engine refuses that. A child may open the file anew (``lmdb_fork``).
 """
 
 from __future__ import annotations
@@ -51,8 +51,9 @@ from kvstore.errors import Busy, Corruption, NotAStore, ReadOnly, StoreClosed, T
 from kvstore.files import hand_over
 from kvstore.readers import HANDLE, ByteLock, ForeignReader, Readers, held, own_pid, view_byte
 
-from .lmdb_errors import note_opened, typed
+from .lmdb_errors import typed
 from .lmdb_file import META_BYTES, Meta, has_magic, is_cut_short, read_meta, verify_pages
+from .lmdb_fork import note_opened
 from .lmdb_map import LMDBMap
 from .lmdb_pins import Pins, leave_file_to_readers
 from .lmdb_tx import LMDBReadTx, LMDBWriteTx
@@ -151,7 +152,7 @@ class LMDBBackend:
         try:
             backend._immutable_meta = meta if immutable else None
             backend._handle = handle
-            note_opened(path, backend)
+            note_opened(path, backend.environment)
             if handle is not None:
                 backend._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
             if writable:

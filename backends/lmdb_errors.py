@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import weakref
 from pathlib import Path
 
 import lmdb
@@ -24,26 +23,11 @@ from kvstore.errors import (
 )
 from kvstore.files import DISK_FAILURES, NO_DESCRIPTORS, unreachable
 
+from .lmdb_fork import is_barred
 from .room import is_full
 
 _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _DAMAGE = (lmdb.CorruptedError, lmdb.PageNotFoundError, lmdb.InvalidError, lmdb.PanicError)
-
-
-_opened: weakref.WeakKeyDictionary[object, tuple[int, int]] = weakref.WeakKeyDictionary()
-_inherited: set[tuple[int, int]] = set()
-"""The files that were open when this process was forked."""
-os.register_at_fork(after_in_child=lambda: _inherited.update(_opened.values()))
-
-
-def note_opened(path: Path, owner: object) -> None:
-    """``owner`` has the file open, until it is gone."""
-    _opened[owner] = _identity(path)
-
-
-def _identity(path: Path) -> tuple[int, int]:
-    found = path.stat()
-    return found.st_dev, found.st_ino
 
 
 def typed(error: lmdb.Error, path: Path) -> KVStoreError | OSError:
@@ -62,7 +46,7 @@ def typed(error: lmdb.Error, path: Path) -> KVStoreError | OSError:
             return unreachable(path, errno.EACCES)
         return ReadOnly(text)
     if "already open in this process" in str(error):
-        if _identity(path) in _inherited:
+        if is_barred(path):
             return ForkedStore(
                 f"{path}: LMDB cannot open a file that was open when this process was forked; open it in a process "
                 "that starts afresh (multiprocessing: 'spawn' or 'forkserver'), fork before the store is opened, or "

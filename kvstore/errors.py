@@ -469,9 +469,12 @@ class StorePoisoned(StateError):
 
 
 class ForkedStore(StateError):
-    """The handle was opened by this process's parent. Open the store again in this process."""
+    """The handle was opened by this process's parent. Open the store in this process, too."""
 
-    message = "this handle belongs to the parent process; open the store in this process"
+    message = (
+        "this handle belongs to the parent process; open the store here with read_only=True, "
+        "or in both with shared=True"
+    )
 
 
 class Overloaded(StateError):

@@ -11,6 +11,7 @@ for another; the writer only asks which bytes are locked:
 
 The pid is that of the reader's own namespace, and only for display. Each lock belongs to a descriptor
 of its own ("open file description" locks), so closing other descriptors of the same folder does not release it.
+A forked child has the descriptors too: it gives them up, and so neither keeps its parent's locks nor releases them.
 
 Only Linux is known to have such locks (``ARE_SEEN``). Elsewhere one process at a time has a store open, for reading or
 for writing, so there is none to be seen.
@@ -21,11 +22,13 @@ from __future__ import annotations
 import fcntl
 import os
 import struct
+import weakref
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 from kvstore.errors import OpenError
+from kvstore.files import let_go
 
 PID_BITS = 22
 HANDLE = 1 << 62
@@ -59,11 +62,12 @@ class ForeignReader:
 class ByteLock:
     """A lock on at most one byte of a directory, and the descriptor it belongs to. Released with the object."""
 
-    __slots__ = ("_byte", "_fd")
+    __slots__ = ("__weakref__", "_byte", "_fd")
 
     def __init__(self, folder: Path) -> None:
         self._fd = self._byte = -1
         self._fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        _locks.add(self)
 
     def take(self, byte: int) -> None:
         """Lock ``byte``, then release the previous one. Raises ``OpenError`` if folders cannot be locked."""
@@ -84,6 +88,12 @@ class ByteLock:
         if byte >= 0:
             fcntl.fcntl(self._fd, fcntl.F_OFD_SETLK, _LOCK.pack(fcntl.F_UNLCK, os.SEEK_SET, byte, 1, 0))
 
+    def let_go(self) -> None:
+        """In a forked child: the lock is the parent's."""
+        self._byte = -1
+        if self._fd >= 0:
+            let_go(self._fd)
+
     def close(self) -> None:
         fd, self._fd, self._byte = self._fd, -1, -1
         if fd >= 0:
@@ -91,6 +101,17 @@ class ByteLock:
 
     def __del__(self) -> None:
         self.close()
+
+
+_locks: weakref.WeakSet[ByteLock] = weakref.WeakSet()
+
+
+def _let_go_in_child() -> None:
+    for lock in list(_locks):
+        lock.let_go()
+
+
+os.register_at_fork(after_in_child=_let_go_in_child)
 
 
 class Readers:

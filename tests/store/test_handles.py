@@ -9,60 +9,16 @@ import stat
 import subprocess
 import sys
 import warnings
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 import kvstore
 from kvstore import (
-    Store,
     StoreClosed,
     StoreLocked,
 )
-from tests.store.folders import PATIENCE_SECONDS, PERSISTENT
-
-BACKENDS = [*PERSISTENT, "memory"]
-
-
-def run_python(program: str, *arguments: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-X", "dev", "-W", "error::ResourceWarning", "-c", program, *map(str, arguments)],
-        capture_output=True,
-        check=False,
-        text=True,
-        timeout=PATIENCE_SECONDS,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
-    )
-
-
-CALLS: list[Callable[[Store], Any]] = [
-    lambda store: store.get(b"k"),
-    lambda store: store.get(b"k", revision=2),
-    lambda store: store.range(b"k"),
-    lambda store: list(store.scan(prefix=b"")),
-    lambda store: list(store.history(b"k")),
-    lambda store: list(store.diff(1)),
-    lambda store: store.at(2),
-    lambda store: store.count(prefix=b""),
-    lambda store: store.hash_kv(),
-    lambda store: store.put(b"k"),
-    lambda store: store.put_nowait(b"k"),
-    lambda store: store.delete(b"k"),
-    lambda store: store.txn(success=[kvstore.ops.put(b"k")]),
-    lambda store: store.txn(success=[kvstore.ops.get(b"k")]),
-    lambda store: store.grant_lease(10),
-    lambda store: store.revoke_lease(1),
-    lambda store: store.keep_alive(1),
-    lambda store: store.lease_time_to_live(1),
-    lambda store: store.leases(),
-    lambda store: store.compact(2),
-    lambda store: store.checkpoint(),
-    lambda store: store.alarms(),
-    lambda store: store.snapshot(),
-]
-
+from tests.store.handles import BACKENDS, CALLS, run_python
 
 # --- closed --------------------------------------------------------------------------------------
 
@@ -212,114 +168,3 @@ def test_a_second_handle_in_the_same_process_is_refused(scratch: Path, backend: 
                 kvstore.open(scratch / name, backend)
         assert store.put(b"k").revision == 2
     kvstore.open(scratch / "other name", backend).close()
-
-
-@pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("leave", ["os._exit", "sys.exit"])
-def test_a_forked_child_cannot_use_or_damage_the_store(scratch: Path, backend: str, leave: str) -> None:
-    """In the child every call raises ForkedStore; its exit leaves the parent's files and lock alone."""
-    program = f"""
-import gc, os, sys, kvstore
-from tests.store.test_handles import CALLS
-store = kvstore.open(sys.argv[1], {backend!r})
-for number in range(500):
-    store.put(b"%d" % number)
-store.checkpoint()
-begun = store.scan(prefix=b"", page_rows=1)
-next(begun)
-child = os.fork()
-if not child:
-    wrong = 0
-    for call in [*CALLS, lambda store: list(begun)]:
-        try:
-            call(store)
-            wrong += 1
-        except kvstore.ForkedStore:
-            pass
-    store.close()
-    try:
-        kvstore.open(sys.argv[1], {backend!r})
-        wrong += 100
-    except kvstore.StoreLocked:
-        pass
-    del store, begun
-    gc.collect()
-    {leave}(wrong)
-_, status = os.waitpid(child, 0)
-assert status == 0, status
-for number in range(500):
-    store.put(b"%d" % number, b"again")
-store.checkpoint()
-assert len(list(begun)) == 499
-try:
-    kvstore.open(sys.argv[1], {backend!r})
-    raise AssertionError("the child's exit has taken the lock")
-except kvstore.StoreLocked:
-    store.close()
-with kvstore.open(sys.argv[1], {backend!r}) as store:
-    assert store.count(prefix=b"") == 500 and store.get(b"7").value == b"again"
-"""
-    ended = run_python(program, scratch / "data")
-    assert ended.returncode == 0, ended.stderr
-
-
-@pytest.mark.parametrize("backend", ["lmdb", "sqlite"])
-def test_a_forked_child_reads_its_parents_store_or_is_told_how(scratch: Path, backend: str) -> None:
-    """SQLite can open a file again; LMDB cannot, and the error says what does."""
-    program = f"""
-import os, sys, kvstore
-with kvstore.open(sys.argv[1], {backend!r}) as store:
-    store.put(b"k", b"v")
-    child = os.fork()
-    if not child:
-        try:
-            with kvstore.open(sys.argv[1], {backend!r}, read_only=True) as reader:
-                print("read", reader.get(b"k").value, flush=True)
-        except kvstore.ForkedStore as error:
-            print(error, flush=True)
-        os._exit(0)
-    os.waitpid(child, 0)
-    store.put(b"k", b"w")
-"""
-    ended = run_python(program, scratch / "data")
-    assert ended.returncode == 0, ended.stderr
-    if backend == "sqlite":
-        assert ended.stdout == "read b'v'\n"
-    else:
-        assert "(multiprocessing: 'spawn' or 'forkserver'), fork before the store is opened" in ended.stdout
-        assert "shared=True" in ended.stdout
-
-
-def test_a_forked_child_opens_a_shared_store_for_itself(scratch: Path) -> None:
-    """On LMDB too: it is a client of whoever serves, its parent among them."""
-    program = """
-import os, sys, kvstore
-with kvstore.open(sys.argv[1], "lmdb", shared=True) as store:
-    store.put(b"k", b"v")
-    if not (child := os.fork()):
-        with kvstore.open(sys.argv[1], shared=True) as own:
-            own.put(b"child", own.get(b"k").value)
-        os._exit(0)
-    assert os.waitpid(child, 0)[1] == 0
-    assert store.get(b"child").value == b"v"
-"""
-    ended = run_python(program, scratch / "data")
-    assert ended.returncode == 0, ended.stderr
-
-
-def test_a_child_may_open_another_store(scratch: Path) -> None:
-    """fork forbids the parent's handle, not the library."""
-    program = """
-import os, sys, kvstore
-store = kvstore.open(sys.argv[1] + "/parent")
-if not (child := os.fork()):
-    with kvstore.open(sys.argv[1] + "/child") as own:
-        own.put(b"k")
-    os._exit(0)
-assert os.waitpid(child, 0)[1] == 0
-store.close()
-with kvstore.open(sys.argv[1] + "/child") as own:
-    assert own.get(b"k") is not None
-"""
-    ended = run_python(program, scratch)
-    assert ended.returncode == 0, ended.stderr
