@@ -19,7 +19,7 @@ import sys
 from collections.abc import Callable, Generator, Sequence
 from functools import partial
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Any, NoReturn, Unpack
 
 from kvstore import _platform as _platform
 from kvstore._version import __version__ as __version__
@@ -331,6 +331,8 @@ def _open(
 class _OpenAsync:
     """Result of ``open_async`` and ``connect_async``: awaitable, and an asynchronous context manager."""
 
+    _NOT_OPEN = "not open yet: write `async with` in front of it, or await it to get the store"
+
     def __init__(self, engine: Callable[[Callable[[], None]], Engine]) -> None:
         self._engine = engine
         self._store: AsyncStore | None = None
@@ -357,6 +359,16 @@ class _OpenAsync:
     async def __aexit__(self, *_: object) -> None:
         if self._store is not None:
             await self._store.close()
+
+    if not TYPE_CHECKING:  # a type checker says by itself that there is no such thing
+
+        def __getattr__(self, name: str) -> NoReturn:
+            raise AttributeError(f"no {name!r}: {self._NOT_OPEN}")
+
+        def __enter__(self) -> NoReturn:
+            raise TypeError(self._NOT_OPEN)
+
+        def __exit__(self, *_: object) -> None: ...
 
 
 def open_async(
@@ -631,12 +643,18 @@ if not TYPE_CHECKING:  # a type checker sees the imports above, and that there i
 
     _LATER = {name: module for module, names in _NAMES.items() for name in names.split()}
 
+    def __dir__() -> list[str]:
+        """With the names that were not loaded yet: a prompt completes them."""
+        return sorted({*globals(), *__all__})
+
     def __getattr__(name: str) -> Any:
         """Load a name on first use: importing this package stays light."""
         if name in ("metrics", "ops"):
             return import_module(f"kvstore.{name}")
         if name not in _LATER:
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+            raise AttributeError(
+                f"module {__name__!r} has no attribute {name!r}", name=name, obj=sys.modules[__name__]
+            )
         module = _LATER[name]
         if module not in sys.modules:  # one that is there needs no thread, for which there may be no memory
             import_sheltered(module)

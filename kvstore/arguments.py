@@ -39,8 +39,10 @@ def check_bytes(name: str, value: object) -> None:
 
 def wrong_type(name: str, value: object) -> TypeError:
     """For what should be bytes."""
-    hint = ': use a view with a codec (kvstore.MapView), or b"…"' if isinstance(value, str) else ""
-    return TypeError(f"{name} must be bytes, not {type(value).__name__}{hint}")
+    or_bytes = ', or b"…"' if isinstance(value, str) else ""
+    return TypeError(
+        f"{name} must be bytes, not {type(value).__name__}: use a view with a codec (kvstore.MapView){or_bytes}"
+    )
 
 
 def as_bytes(name: str, value: object) -> bytes:
@@ -117,7 +119,8 @@ def check_callable(name: str, value: Callable[..., object] | None, *, is_optiona
 def check_int(name: str, value: object) -> int:
     """``value``, an int (not a bool) of any size."""
     if not isinstance(value, int) or isinstance(value, bool):
-        raise TypeError(f"{name} must be an int, not {value!r:.80}")
+        part = f": give its .{name}" if hasattr(value, name) else ""
+        raise TypeError(f"{name} must be an int, not {value!r:.80}{part}")
     return value
 
 

@@ -25,7 +25,8 @@ def make_directories(directory: DataDir, disk: Disk) -> None:
         strangers = sorted(set(os.listdir(directory.root)) - layout.OURS - layout.NOT_OURS)
         if strangers and not directory.snap.is_dir():
             raise NotAStore(
-                f"{directory.root} is not empty and not a store (it contains {strangers[0]!r})",
+                f"{directory.root} is not empty and not a store (it contains {strangers[0]!r}): a new store takes an "
+                "empty directory, or one that is not there yet",
                 directory.root,
             )
     refuse_files(directory)

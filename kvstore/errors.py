@@ -386,6 +386,12 @@ class StoreLocked(OpenError):
     retryable = True
 
     def __init__(self, path: str | os.PathLike[str], pid: int = 0, host: str = "") -> None:
+        if pid == os.getpid():
+            self.remedy = "that is this process: use the handle that it has, from any thread"
+        elif pid:
+            self.remedy = (
+                "meanwhile it can be read (read_only=True); many write it if each opens it with shared=True"
+            )
         holder = f"process {pid} on {host or 'this host'}" if pid else "another process"
         super().__init__(f"{os.fspath(path)} is in use by {holder}", path)
         self.pid = pid
@@ -457,6 +463,7 @@ class StoreClosed(StateError):
     """The store has been closed."""
 
     message = "the store is closed"
+    remedy = "open it again, or close it later"
 
 
 class StorePoisoned(StateError):
@@ -569,6 +576,7 @@ class ReadOnly(StateError):
 
     code = Code.FAILED_PRECONDITION
     message = "the store is open read-only"
+    remedy = "write with a handle that was opened without read_only; what a snapshot holds, in a store restored from it"
 
 
 class IsReplica(ReadOnly):

@@ -67,7 +67,8 @@ def check_put(request: PutRequest) -> None:
     _bytes("value", request.value)
     lease: object = request.lease
     if lease and not isinstance(lease, int):
-        raise TypeError(f"lease must be a lease id (an int), not {lease!r:.80}")
+        its_id = ": give its .id" if hasattr(lease, "id") else ""
+        raise TypeError(f"lease must be a lease id (an int), not {lease!r:.80}{its_id}")
     if not request.key:
         raise EmptyKey
     if request.ignore_value and request.value:

@@ -55,7 +55,7 @@ def test_an_error_with_etcds_text_has_etcds_code(kind: Any) -> None:
         (errors.Overloaded(), 14, "etcdserver: request timed out"),
         (errors.Corruption("bad row", "/data/db"), 15, "etcdserver: corrupt cluster"),
         (errors.NoThread(), 14, errors.NoThread.message),
-        (errors.ReadOnly(), 9, "the store is open read-only"),
+        (errors.ReadOnly(), 9, str(errors.ReadOnly())),
         (ZeroDivisionError("division by zero"), 2, "division by zero"),
     ],
 )
