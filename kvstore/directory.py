@@ -52,6 +52,8 @@ def refuse_files(directory: DataDir) -> None:
 
 def refuse_links(directory: DataDir) -> None:
     """Refuse symbolic links: one could lead a write, here or in a backend, to a file outside the store."""
+    if directory.root.is_dir() and not (directory.snap.exists() or directory.wal.exists()):
+        return  # not a store, which is what is to be said of it
     for path in directory.links():
         raise NotAStore(f"{path} is a symbolic link", path)
 

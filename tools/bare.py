@@ -1,6 +1,7 @@
 """The command line where typer is not installed: help, and what to do about a line that ``quick.py`` cannot read.
 
-Plain commands work all the same. What is wrong with another line, and completion, only typer tells.
+Plain commands work all the same. What is wrong with another line is said in a few words; typer says more, and
+completes.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import textwrap
 from collections.abc import Iterator, Sequence
 from typing import get_origin
 
+from . import quick
 from .app import App, Argument, Command, Parameter
 from .command import SHARED, ExitCode, write_line
 from .usage import UsageError
@@ -21,7 +23,9 @@ REMEDY = "pip install 'kvstore-mvcc[cli]' (in a checkout: pip install '.[cli]')"
 def run(app: App, words: Sequence[str]) -> ExitCode:
     """Print the help that is asked for, or that there is no verb. Raises ``UsageError`` for any other line."""
     if words and not {"-h", "--help"} & set(words):
-        raise UsageError(f"this command line needs a package that is not installed (typer): {REMEDY}")
+        wrong = quick.what_is_wrong(app, words, SHARED)
+        wrong = wrong or "this command line needs a package that is not installed (typer)"
+        raise UsageError(f"{wrong} (--help tells more, and so does typer: {REMEDY})")
     name, found = "kvstore", app
     for word in words:
         if command := found.commands.get(word):
@@ -34,7 +38,7 @@ def run(app: App, words: Sequence[str]) -> ExitCode:
 
 
 def _print(lines: Sequence[str]) -> None:
-    for line in [*lines, "", f"Completion, and what is wrong with a line, take {REMEDY}"]:
+    for line in [*lines, "", f"Completion, and more about a line that is wrong, take {REMEDY}"]:
         write_line(line)
     sys.stdout.flush()
 

@@ -19,7 +19,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from enum import IntEnum
 from importlib.util import find_spec
 from pathlib import Path
@@ -36,7 +36,7 @@ from kvstore.errors import (
     Unauthenticated,
     Unavailable,
 )
-from kvstore.options import ENV_PREFIX, BadOption, Options, option_called
+from kvstore.options import ENV_PREFIX, BadOption, Options, option_called, unknown_option
 
 from . import quick
 from .app import App, Command, Context, Exit, Option, Parameter
@@ -138,8 +138,10 @@ class Settings:
         for assignment in self.options:
             given, equals, value = assignment.partition("=")
             name = option_called(given.replace("-", "_"))
-            if not equals or not name or name == "clock":
+            if not equals or name == "clock":
                 raise UsageError(f"--set {assignment}: not NAME=VALUE with the name of an option")
+            if not name:
+                raise unknown_option(given, [each.name.replace("_", "-") for each in fields(Options)])
             environ[ENV_PREFIX + name.upper()] = value
         return Options.load({"backend": self.backend or self._recognized(), **changes}, environ)
 
@@ -465,6 +467,8 @@ def exit_code(error: Exception) -> ExitCode | None:
 
 def _say(error: Exception) -> None:
     message = error.format_message() if hasattr(error, "format_message") else str(error)
+    if isinstance(error, OSError) and isinstance(error.filename, str) and error.strerror:
+        message = f"{error.filename}: {error.strerror}"
     if message.startswith("Usage:"):  # a command without any arguments
         print(message, file=sys.stderr)
         return

@@ -27,7 +27,7 @@ class Call(NamedTuple):
 
 
 class _NotPlain(Exception):
-    """Typer has to read it."""
+    """Typer has to read it. What is wrong with it, if that is plain."""
 
 
 _SHOWN = {"help", "metavar", "hidden", "show_default"}
@@ -48,13 +48,26 @@ def verb(words: Sequence[str], shared: Sequence[Parameter]) -> str:
 
 def read(app: App, words: Sequence[str], shared: Sequence[Parameter]) -> Call | None:
     """The call that a command line means; None if it is not a plain one."""
-    left, said = deque(words), dict[str, Any]()
     try:
-        _take_options(left, _by_name(shared), said)
-        command = _take_command(app, left)
-        return Call(command, _take_arguments(command, left, shared, said), said)
+        return _read(app, words, shared)
     except _NotPlain:
         return None
+
+
+def what_is_wrong(app: App, words: Sequence[str], shared: Sequence[Parameter]) -> str:
+    """In a few words; empty where only typer can tell, or nothing is."""
+    try:
+        _read(app, words, shared)
+    except _NotPlain as wrong:
+        return str(wrong)
+    return ""
+
+
+def _read(app: App, words: Sequence[str], shared: Sequence[Parameter]) -> Call:
+    left, said = deque(words), dict[str, Any]()
+    _take_options(left, _by_name(shared), said)
+    command = _take_command(app, left)
+    return Call(command, _take_arguments(command, left, shared, said), said)
 
 
 def _take_command(app: App, left: deque[str]) -> Command:
@@ -62,12 +75,12 @@ def _take_command(app: App, left: deque[str]) -> Command:
         name = left.popleft()
         if command := app.commands.get(name):
             if command.takes_all:
-                break
+                raise _NotPlain(f"{name} has to be the first word, before all options")
             return command
         if name not in app.groups:
-            break
+            raise _NotPlain(f"there is no verb {name!r}{_similar(name, app.order)}")
         app = app.groups[name]
-    raise _NotPlain
+    raise _NotPlain(f"a verb is missing: there are {', '.join(app.order)}")
 
 
 def _take_arguments(
@@ -83,7 +96,7 @@ def _take_arguments(
             is_over = bool(left.popleft())
         elif is_over or not left[0].startswith("-") or left[0] == "-":
             if not places:
-                raise _NotPlain
+                raise _NotPlain(f"{left[0]!r} is one argument too many")
             if _item(places[0]):
                 _add(places[0], left.popleft(), given)
             else:
@@ -92,11 +105,13 @@ def _take_arguments(
         elif left[0].partition("=")[0] in own:
             _take_option(left, own, given)
         else:
-            _take_option(left, ours, said)
+            _take_option(left, ours, said, besides=own)
     for each in parameters:
         if each.name not in given:
-            if each.default is inspect.Parameter.empty or each.declared.more.keys() - _SHOWN - _BOUNDS:
-                raise _NotPlain  # missing, or perhaps given in another way (by the environment)
+            if each.default is inspect.Parameter.empty:
+                raise _NotPlain(f"{_shown(each)} is missing")
+            if each.declared.more.keys() - _SHOWN - _BOUNDS:
+                raise _NotPlain  # perhaps given in another way (by the environment)
             given[each.name] = each.default
     return given
 
@@ -128,20 +143,23 @@ def _take_options(left: deque[str], known: _ByName, given: dict[str, Any]) -> No
         _take_option(left, known, given)
 
 
-def _take_option(left: deque[str], known: _ByName, given: dict[str, Any]) -> None:
+def _take_option(
+    left: deque[str], known: _ByName, given: dict[str, Any], *, besides: Iterable[str] = ()
+) -> None:
+    """The next option. ``besides``: others that might have been meant."""
     word = left.popleft()
     spelling, equals, value = word.partition("=")
     if spelling not in known or (equals and not spelling.startswith("--")):
-        raise _NotPlain
+        raise _NotPlain(f"there is no option {spelling}{_similar(spelling, [*known, *besides])}")
     option, says = known[spelling]
     if says is not None:
         if equals:
-            raise _NotPlain
+            raise _NotPlain(f"{spelling} takes no value")
         given[option.name] = says
         return
     if not equals:
         if not left or left[0].startswith("-"):
-            raise _NotPlain
+            raise _NotPlain(f"{spelling} needs a value" + (f", not {left[0]}" if left else ""))
         value = left.popleft()
     if _item(option):
         _add(option, value, given)
@@ -172,4 +190,20 @@ def _value(of: Parameter, text: str, kind: Any = None) -> Any:
                 return int(text)
             if kind is float and text.replace(".", "", 1).isdecimal():
                 return float(text)
-    raise _NotPlain
+    raise _NotPlain(f"{text!r} does not do for {_shown(of)}")
+
+
+# --- what is wrong -----------------------------------------------------------------------
+
+
+def _shown(each: Parameter) -> str:
+    if isinstance(each.declared, Argument):
+        return str(each.declared.more.get("metavar") or each.name.upper())
+    return "/".join(each.declared.names) or "--" + each.name.replace("_", "-")
+
+
+def _similar(given: str, known: Iterable[str]) -> str:
+    from difflib import get_close_matches
+
+    near = get_close_matches(given, list(known), n=1)
+    return f": did you mean {near[0]}?" if near else ""

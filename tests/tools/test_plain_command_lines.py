@@ -211,3 +211,43 @@ def test_a_bare_install_does_the_work(bare: Callable[[str], tuple[int, str, str]
     assert bare(f"{at} dump")[1].startswith('{"key":"k","value":"v"')
     code, _, err = bare(f"{at} get k --limt 3")
     assert code == 2 and "pip install 'kvstore-mvcc[cli]' (in a checkout: pip install '.[cli]')" in err
+
+
+@pytest.mark.parametrize(
+    ("line", "wrong"),
+    [
+        ("gett a", "there is no verb 'gett': did you mean get?"),
+        ("lease grnt 5", "there is no verb 'grnt': did you mean grant?"),
+        ("lease", "a verb is missing: there are grant, "),
+        ("get", "KEY is missing"),
+        ("get a b c", "'c' is one argument too many"),
+        ("get a --limt 3", "there is no option --limt: did you mean --limit?"),
+        ("get a --limit x", "'x' does not do for --limit"),
+        ("get a --limit -1", "--limit needs a value, not -1"),
+        ("get a --limit", "--limit needs a value"),
+        ("get a --prefix=1", "--prefix takes no value"),
+        ("--json serve", "serve has to be the first word"),
+        ("get a -vv", "there is no option -vv"),
+    ],
+)
+def test_a_bare_install_says_what_is_wrong(
+    bare: Callable[[str], tuple[int, str, str]], line: str, wrong: str
+) -> None:
+    """In one line, which also says how to have more said."""
+    code, out, err = bare(line)
+    assert (code, out) == (2, "") and err.startswith(f"Error: {wrong}") and err.count("\n") == 1
+    assert "pip install 'kvstore-mvcc[cli]'" in err
+
+
+def test_what_an_option_or_a_file_is_called_is_said(
+    bare: Callable[[str], tuple[int, str, str]], tmp_path: Path
+) -> None:
+    """A misspelt option is answered with the right one; a missing file is named without a number, and no store."""
+    at = f"--data-dir {tmp_path / 'data'}"
+    assert bare(f"{at} put k v --set snapshot-cuont=5")[2].startswith(
+        "Error: unknown option 'snapshot-cuont': did you mean snapshot-count"
+    )
+    missing = tmp_path / "missing"
+    assert bare(f"snapshot status {missing}")[1:] == ("", f"Error: {missing}: No such file or directory\n")
+    (tmp_path / "link").symlink_to(missing)
+    assert f"{tmp_path} is not a store: it has no log" in bare(f"--data-dir {tmp_path} get k")[2]
