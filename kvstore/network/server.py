@@ -72,6 +72,31 @@ def max_connections() -> int:
     return max(min(limits.CONNECTIONS, descriptors - limits.SPARE_DESCRIPTORS), 1)
 
 
+HTTP1_LACKS = "HTTP/1.1 needs a package: pip install 'kvstore-mvcc[serve]'"
+
+
+class Lacking:
+    """HTTP/1.1 where the package for it is not installed: the client is told so, and has to go."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, transport: asyncio.Transport) -> None:
+        self._transport = transport
+        head = "HTTP/1.1 501 Not Implemented\r\nContent-Type: text/plain\r\nConnection: close\r\n"
+        text = HTTP1_LACKS + "\n"
+        transport.write(f"{head}Content-Length: {len(text)}\r\n\r\n{text}".encode())
+        loop.call_later(
+            limits.PREFACE_SECONDS, transport.abort
+        )  # not at once: that could overtake the answer
+
+    def receive(self, data: bytes) -> None: ...
+    def pause(self) -> None: ...
+    def resume(self) -> None: ...
+    def lost(self) -> None: ...
+    def drain(self) -> None:
+        self._transport.abort()
+
+    cut = drain
+
+
 class Server:
     """The listeners of one endpoint."""
 
@@ -232,10 +257,8 @@ class Connection(asyncio.Protocol):
         try:
             from kvstore.network.http1_peer import Http1Peer
         except ModuleNotFoundError as error:
-            logger.error(
-                "HTTP/1.1 needs a package: pip install 'kvstore-mvcc[serve]'", extra={"error": str(error)}
-            )
-            return None
+            logger.error(HTTP1_LACKS, extra={"error": str(error)})
+            return Lacking(self._server.endpoint.loop, self._transport)
         return Http1Peer(
             self._server.endpoint, self._transport, peer, is_for_monitors=serves is Serves.METRICS
         )

@@ -334,7 +334,7 @@ def test_a_listener_for_monitors_has_pages_alone(client: WebClient) -> None:
 def test_without_its_package_there_is_no_http_1(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Whoever speaks it is turned away, and the log says what to install."""
+    """Whoever speaks it is told what the server lacks, also in the middle of a long request, and so is the log."""
     monkeypatch.delitem(sys.modules, "kvstore.network.http1_peer")
     monkeypatch.setitem(sys.modules, "h11", None)
     with (
@@ -342,8 +342,8 @@ def test_without_its_package_there_is_no_http_1(
         kvstore.serve(store, "http://127.0.0.1:0") as serving,
     ):
         connection = http.client.HTTPConnection(serving.endpoints[0].removeprefix("http://"), timeout=60)
-        connection.request("GET", "/health")
-        with pytest.raises(ConnectionError):
-            connection.getresponse()
+        connection.request("POST", "/v3/kv/put", body=bytes(1 << 16))
+        answer = connection.getresponse()
+        assert (answer.status, b"pip install 'kvstore-mvcc[serve]'" in answer.read()) == (501, True)
         connection.close()
     assert "pip install 'kvstore-mvcc[serve]'" in caplog.text
