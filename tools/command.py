@@ -246,12 +246,14 @@ _META = "kvstore"
 
 
 def write_bytes(data: bytes) -> None:
-    """Write bytes to stdout unchanged."""
-    sys.stdout.buffer.write(data)
+    """Write bytes to stdout, unchanged and all of them: with PYTHONUNBUFFERED one call may take a part."""
+    left = memoryview(data)
+    while left:
+        left = left[sys.stdout.buffer.write(left) :]
 
 
 def write_line(text: str) -> None:
-    sys.stdout.buffer.write(text.encode("utf-8", "surrogateescape") + b"\n")
+    write_bytes(text.encode("utf-8", "surrogateescape") + b"\n")
 
 
 def warn(text: str) -> None:

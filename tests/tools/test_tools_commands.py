@@ -291,12 +291,15 @@ def test_a_foreign_directory_is_left_alone(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["letter.txt"]
 
 
-def test_a_closed_pipe_ends_the_command_silently(tmp_path: Path) -> None:
-    """As with ``kvstore get ... | head``."""
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("form", [[], ["--json"]])
+def test_a_closed_pipe_ends_the_command_silently(tmp_path: Path, form: list[str], unbuffered: str) -> None:
+    """As with ``kvstore get ... | head``; also when the answer is one long line, of which the pipe took a part."""
     with kvstore.open(tmp_path) as store:
         store.txn(success=[kvstore.ops.put(b"%d" % number, b"x" * 100_000) for number in range(10)])
-    command = [*KVSTORE, "get", "", "--prefix", "--data-dir", str(tmp_path)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+    command = [*KVSTORE, "get", "", "--prefix", "--data-dir", str(tmp_path), *form]
+    environ = {**os.environ, "PYTHONUNBUFFERED": unbuffered}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environ) as process:
         assert process.stdout is not None
         assert process.stderr is not None
         process.stdout.read(10)
