@@ -144,13 +144,21 @@ class Source:
         backend = there.name if there else snapshots[-1].backend if snapshots else ""
         return cls(path, snapshots, segments, backend)
 
+    def _too_far(self, point: Point) -> str:
+        """Why nothing leads from the one snapshot to that point."""
+        info = self.snapshots[0]
+        holds = f"{self.path} holds revision {info.revision}"
+        if 0 < point.revision < info.revision or 0 < point.time_ms < info.created_ms:
+            return f"{holds} and is newer than the requested point: begin with an earlier snapshot"
+        return f"{holds}, and the log after it is missing: name the folders that have it (archives=[...], --archive)"
+
     def base(self, point: Point) -> SnapshotInfo | None:
         """The snapshot to begin with; None to begin with the log's first entry."""
         usable = choose_base(self.snapshots, self.segments, point)
         if not self.path.is_dir():
             if usable or (self.snapshots and point == Point()):
                 return self.snapshots[0]
-            raise OpenError(f"{self.path} is newer than the requested point, or the log after it is missing")
+            raise OpenError(self._too_far(point))
         for info in usable:
             with suppress(KVStoreError):
                 return opened.inspect(info.path)

@@ -12,6 +12,8 @@ while the backend is copied, and only then.
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -42,7 +44,11 @@ def write_snapshot(
 
 
 def check_target(directory: DataDir, target: Path) -> None:
-    """Refuse a name given by hand if it is that of one of the store's own files."""
+    """Refuse a name given by hand if it is that of a folder, or of one of the store's own files."""
+    if target.is_dir():
+        raise IsADirectoryError(
+            errno.EISDIR, "a snapshot is one file, and this is a directory", os.fspath(target)
+        )
     folder = target.resolve().parent
     if folder in (directory.root.resolve(), directory.snap.resolve(), directory.wal.resolve()):
         raise WrongStore(f"{target} lies among the store's own files; choose another place", target)

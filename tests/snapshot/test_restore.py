@@ -373,9 +373,9 @@ def test_a_point_that_is_not_covered_is_refused(tmp_path: Path) -> None:
         restore(tmp_path / "s", tmp_path / "new", to_revision=20)
     with pytest.raises(kvstore.OpenError, match=f"ends at revision {revision}"):
         restore(tmp_path / "s", tmp_path / "new", to_revision=revision + 1)
-    with pytest.raises(kvstore.OpenError, match="is newer than the requested point"):
+    with pytest.raises(kvstore.OpenError, match=r"revision \d+ and is newer than the requested point"):
         restore(path, tmp_path / "new", to_revision=20)
-    with pytest.raises(kvstore.OpenError, match="the log after it is missing"):
+    with pytest.raises(kvstore.OpenError, match=r"the log after it is missing: .*archives="):
         restore(path, tmp_path / "new", to_revision=revision)
     assert not (tmp_path / "new").exists()
     made = restore(path, tmp_path / "new", archives=[tmp_path / "s" / "wal"], to_revision=revision)

@@ -93,3 +93,13 @@ def test_a_prompt_completes_names_that_are_not_loaded_yet() -> None:
     program = "import kvstore; assert {*kvstore.__all__} <= {*dir(kvstore)}; kvstore.MapVeiw"
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert "Did you mean: 'MapView'?" in ended.stderr
+
+
+def test_a_snapshot_is_not_written_over_a_folder(tmp_path: Path, store: Store) -> None:
+    """Said before anything is copied."""
+    folder = tmp_path / "backups"
+    folder.mkdir()
+    with pytest.raises(IsADirectoryError, match="a snapshot is one file") as caught:
+        store.snapshot(folder)
+    assert caught.value.filename == str(folder)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["backups", "data"]
