@@ -25,7 +25,6 @@ from typing import Any
 from kvstore.arguments import as_it_is_now, places_as_they_are_now
 from kvstore.backup.catalogue import Catalogue
 from kvstore.backup.follower import Follower, Settings
-from kvstore.backup.restoring import remove_tree
 from kvstore.backup.sources import Copy
 from kvstore.core import BackupStatus
 from kvstore.errors import said_of
@@ -34,6 +33,7 @@ from kvstore.ongoing import Ongoing
 from kvstore.options import Options
 from kvstore.replica.endpoint import Endpoint
 from kvstore.replica.replica import RETRY_SECONDS_MAX, Replica
+from kvstore.scratch import remove_tree
 
 logger = logging.getLogger("kvstore.backup")
 

@@ -14,7 +14,6 @@ import os
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,6 +25,7 @@ from kvstore.errors import Corruption
 from kvstore.files import Disk, OSDisk
 from kvstore.mvcc.schema import REVISION_END
 from kvstore.options import Options, check_bounds
+from kvstore.scratch import scratch
 from kvstore.snapshot.building import check_target
 from kvstore.snapshot.restore import TO_TIME_MAX, NewStore, Restored, restore
 from kvstore.verification.report import Report
@@ -110,29 +110,6 @@ def _write(disk: Disk, path: Path, parts: Iterator[bytes]) -> None:
             offset += len(part)
     finally:
         file.close()
-
-
-@contextmanager
-def scratch(disk: Disk, beside: Path) -> Iterator[Path]:
-    """A new directory that is removed with the files in it."""
-    folder = beside / f"kvstore-fetched-{os.urandom(4).hex()}"
-    disk.make_dir(folder)
-    try:
-        yield folder
-    finally:
-        with suppress(OSError):
-            remove_tree(disk, folder)
-
-
-def remove_tree(disk: Disk, folder: Path) -> None:
-    with os.scandir(folder) as entries:
-        found = list(entries)
-    for entry in found:
-        if entry.is_dir(follow_symlinks=False):
-            remove_tree(disk, Path(entry.path))
-        else:
-            disk.remove(entry.path)
-    disk.remove_dir(folder)
 
 
 def restore_from(

@@ -8,12 +8,15 @@ nothing deletes it.
 from __future__ import annotations
 
 import random
+import tempfile
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import pairwise
 from operator import attrgetter
 from pathlib import Path
+from typing import NamedTuple
 
 from kvstore import layout
 from kvstore.backend import Backend, Row, find_backend
@@ -45,6 +48,7 @@ from kvstore.options import BadOption
 from kvstore.recognition import leave_mark
 from kvstore.salvage.evidence import Evidence, Fact, LeaseFound, Level
 from kvstore.salvage.judging import Judgment
+from kvstore.scratch import scratch
 from kvstore.snapshot.building import building_directory
 from kvstore.wal import Log
 
@@ -66,7 +70,7 @@ class Built:
 
 
 def build(disk: Disk, target: Path | None, backend: str, evidence: Evidence, found: Judgment) -> Built:
-    """Make the data directory; with None, only find out what it would hold."""
+    """Make the data directory; with None, only find out what it would hold, in a temporary place."""
     kind = find_backend(backend)
     if not kind.persistent:
         raise BadOption(f"backend {kind.name} keeps nothing on disk: salvage into lmdb or sqlite")
@@ -75,7 +79,11 @@ def build(disk: Disk, target: Path | None, backend: str, evidence: Evidence, fou
             f"the newest revision found is {found.revision}, which no store reaches", evidence.source
         )
     if target is None:
-        return _fill(find_backend("memory").open(Path("memory"), TABLES), evidence, found)
+        with (
+            scratch(disk, Path(tempfile.gettempdir())) as folder,
+            closing(kind.open(folder / "db", TABLES)) as made,
+        ):
+            return _fill(made, evidence, found)
     with building_directory(disk, target) as directory:
         made = kind.open(directory.db, TABLES)
         try:
@@ -138,10 +146,19 @@ def _free_of_lost_leases(evidence: Evidence, found: Judgment) -> int:
     for facts in found.by_key.values():
         key_value = facts[-1].key_value
         if key_value is not None and row_numbers(key_value)[3] not in known:
-            key, create, mod, version, value, _ = decode_row(key_value)
-            facts[-1] = facts[-1]._replace(kept=encode_key_value(key, create, mod, version, value, 0))
+            facts[-1] = facts[-1]._replace(kept=WithoutLease(facts[-1]))
             freed += 1
     return freed
+
+
+class WithoutLease(NamedTuple):
+    """A fact's row, with no lease."""
+
+    fact: Fact
+
+    def read(self) -> bytes:
+        key, create, mod, version, value, _ = decode_row(self.fact.key_value or b"")
+        return encode_key_value(key, create, mod, version, value, 0)
 
 
 def _write(backend: Backend, evidence: Evidence, found: Judgment) -> Marks:

@@ -18,23 +18,27 @@ Levels, from the surest:
 
 Only the first is *sure*.
 
-Values may stay in the source until they are needed (``InFile``): then a salvage has of each fact some hundred bytes in
-memory, however long values are.
+A row that is longer than its place stays in the source until it is needed (``Kept``): so a salvage has of each fact
+some hundred bytes in memory, however long values are.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import NamedTuple, Protocol
 
 from kvstore.backend import Backend, Row
+from kvstore.keyvalue import split_row
 
 Revision = tuple[int, int]
 """(main, sub)."""
 
 NEVER_COMPACTED = -1
+SHORT_BYTES = 160
+"""A row of so many bytes takes no more memory than where it is."""
 
 
 class Level(IntEnum):
@@ -56,6 +60,13 @@ _MEANINGS = {
 }
 
 
+class Kept(Protocol):
+    """Where a row is."""
+
+    def read(self) -> bytes:
+        """The row, read again."""
+
+
 class Source(Protocol):
     """A file that can still be read."""
 
@@ -64,11 +75,19 @@ class Source(Protocol):
 
 
 class InFile(NamedTuple):
-    """Bytes that are read again whenever they are needed."""
+    """A row whose bytes follow each other in a file."""
 
     source: Source
     start: int
     end: int
+
+    def read(self) -> bytes:
+        return self.source.read(self.start, self.end)
+
+
+def shorter(row: bytes, place: Kept) -> bytes | Kept:
+    """What takes less memory."""
+    return row if len(row) <= SHORT_BYTES else place
 
 
 class Fact(NamedTuple):
@@ -76,8 +95,8 @@ class Fact(NamedTuple):
 
     revision: Revision
     key: bytes
-    kept: bytes | InFile | None
-    """etcd's ``KeyValue``, or where it is; None: the key was deleted."""
+    kept: bytes | Kept | None
+    """etcd's ``KeyValue``, as a row of ours or of etcd's has it, or where that is; None: the key was deleted."""
     level: Level
     place: str
     """Where it was read, for the report."""
@@ -90,7 +109,9 @@ class Fact(NamedTuple):
     def key_value(self) -> bytes | None:
         """etcd's ``KeyValue``; None: the key was deleted."""
         kept = self.kept
-        return kept.source.read(kept.start, kept.end) if isinstance(kept, InFile) else kept
+        if kept is None:
+            return None
+        return split_row(kept if isinstance(kept, bytes) else kept.read())[1]
 
 
 class Covered(NamedTuple):
@@ -137,3 +158,5 @@ class Evidence:
     """What must be known before the result is used, such as that no checksum was checked."""
     figures: dict[str, int] = field(default_factory=dict)
     """Counts of pages or records, by what became of them."""
+    sources: ExitStack = field(default_factory=ExitStack)
+    """What the facts are read from: open until the new store is built."""

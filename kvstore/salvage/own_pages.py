@@ -5,26 +5,42 @@
     SQLite   a leaf or inner page of an index (each table is one): cells of a length, a record of two blobs, and, if
              it is long, the number of the first of a chain of overflow pages. The pages in ``-wal`` as well
 
-No tree is followed, nothing is mapped, and no library sees the bytes. LMDB's keys of more than 511 bytes are spread
-over several rows; they are not put together here. Where pages begin in a file that has lost its beginning, LMDB's tell
-by their numbers; SQLite's have none, and are looked for at each sector.
+No tree is followed, nothing is mapped, and no library sees the bytes: one page is in memory at a time, and each row
+comes with the place where it can be read again. LMDB's keys of more than 511 bytes are spread over several rows; they
+are not put together here.
+
+Where pages begin in a file that has lost its beginning, LMDB's tell by their numbers; SQLite's have none, and are
+looked for at each sector.
 """
 
 from __future__ import annotations
 
-import os
 import re
 import struct
 import sys
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
+from kvstore.errors import Corruption
+from kvstore.salvage.evidence import InFile, Kept
 from kvstore.salvage.page_places import find_pages, spread
+from kvstore.salvage.pieces import Pieces
 
 BY_PAGES = ("lmdb", "sqlite")
 """Whose pages are known here."""
 Pair = tuple[bytes, bytes]
 """Key and value of a row."""
+
+
+class PageRow(NamedTuple):
+    """A row of a page."""
+
+    page: str
+    key: bytes
+    value: bytes
+    place: Kept
+    """Of the value."""
+
 
 _LMDB_PAGE = struct.Struct("=QHHHH")
 _LMDB_NODE = struct.Struct("=HHHH")
@@ -43,33 +59,39 @@ _WAL_HEADER_BYTES, _WAL_FRAME_BYTES = 32, 24
 _BLOB = 12
 
 
-def page_rows(backend: str, path: Path) -> Iterator[tuple[str, Pair]]:
-    """(place, row) for every row that can be read from a page."""
-    data = path.read_bytes()
+def page_rows(backend: str, file: Pieces) -> Iterator[PageRow]:
+    """Every row that can be read from a page."""
     if backend == "lmdb":
-        yield from _lmdb(data)
+        yield from _lmdb(file)
     elif backend == "sqlite":
-        yield from _sqlite(data, path)
+        yield from _sqlite(file)
 
 
 # --- LMDB ---------------------------------------------------------------------------------
 
 
-def _lmdb(data: bytes) -> Iterator[tuple[str, Pair]]:
-    size, zero = find_pages(data, _LMDB_HEADER, _LMDB_PAGE_BYTES) or (_LMDB_PAGE_BYTES[0], 0)
-    for number in range(max(2, -(zero // size)), (len(data) - zero) // size):
+def _lmdb(file: Pieces) -> Iterator[PageRow]:
+    found = find_pages(file.scan, file.size_bytes, _LMDB_HEADER, _LMDB_PAGE_BYTES)
+    size, zero = found or (_LMDB_PAGE_BYTES[0], 0)
+    for number in range(max(2, -(zero // size)), (file.size_bytes - zero) // size):
         at = zero + number * size
-        _, _, flags, lower, upper = _LMDB_PAGE.unpack_from(data, at)
+        page = file.scan(at, at + size)
+        _, _, flags, lower, upper = _LMDB_PAGE.unpack_from(page)
         if flags != _LMDB_LEAF or not 16 <= lower <= upper <= size:
             continue
-        page = data[at : at + size]
+        name = f"page {number}"
         for (offset,) in struct.iter_unpack("=H", page[16 : lower - lower % 2]):
-            pair = _lmdb_node(data, page, offset, zero)
-            if pair is not None:
-                yield f"page {number}", pair
+            found_node = _lmdb_node(file, page, offset, at, zero)
+            if found_node is not None:
+                key, place = found_node
+                value = file.scan(place.start, place.end)
+                yield PageRow(name, key, value, place)
 
 
-def _lmdb_node(data: bytes, page: bytes, offset: int, zero: int) -> Pair | None:
+def _lmdb_node(
+    file: Pieces, page: bytes, offset: int, page_at: int, zero: int
+) -> tuple[bytes, InFile] | None:
+    """(key, where the value is)."""
     size = len(page)
     if not 16 <= offset <= size - _LMDB_NODE.size:
         return None
@@ -79,57 +101,77 @@ def _lmdb_node(data: bytes, page: bytes, offset: int, zero: int) -> Pair | None:
     length = low | high << 16
     if flags & _LMDB_OTHERS or not key or start + key_bytes > size:
         return None
+    start += key_bytes
     if not flags & _LMDB_BIG:
-        value = page[start + key_bytes : start + key_bytes + length]
-        return (key, value) if len(value) == length else None
-    number = int.from_bytes(page[start + key_bytes : start + key_bytes + 8], sys.byteorder)
+        return (
+            (key, InFile(file, page_at + start, page_at + start + length)) if start + length <= size else None
+        )
+    number = int.from_bytes(page[start : start + 8], sys.byteorder)
     at = zero + number * size
-    if at < 0 or at + 16 + length > len(data):
+    if at < 0 or at + 16 + length > file.size_bytes:
         return None
-    own, _, kind, pages = _LMDB_OVERFLOW.unpack_from(data, at)
+    own, _, kind, pages = _LMDB_OVERFLOW.unpack(file.scan(at, at + _LMDB_OVERFLOW.size))
     if own != number or kind != _LMDB_OVERFLOW_FLAG or pages * size < 16 + length:
         return None
-    return key, data[at + 16 : at + 16 + length]
+    return key, InFile(file, at + 16, at + 16 + length)
 
 
 # --- SQLite -------------------------------------------------------------------------------
 
 
-def _sqlite(data: bytes, path: Path) -> Iterator[tuple[str, Pair]]:
-    size, first = _sqlite_places(data)
-    for number in range((len(data) - first) // size):
-        page = data[first + number * size : first + (number + 1) * size]
-        for pair in _sqlite_page(data, page, size):
-            yield f"page {number + 1}", pair
-    side = path.with_name(path.name + "-wal")
-    log = side.read_bytes() if os.path.exists(side) else b""
-    for at in range(_WAL_HEADER_BYTES, len(log) - size - _WAL_FRAME_BYTES + 1, size + _WAL_FRAME_BYTES):
+class InCell(NamedTuple):
+    """The value of a row of SQLite's, in a cell and the chain of pages that it continues on."""
+
+    pages: Pieces
+    page_at: int
+    offset: int
+    file: Pieces
+    size: int
+
+    def read(self) -> bytes:
+        page = self.pages.read(self.page_at, self.page_at + self.size)
+        pair = _two_blobs(_payload(self.file.read, self.file.size_bytes, page, self.offset, self.size) or b"")
+        if pair is None:
+            raise Corruption("a row is not what it was a moment ago", self.pages.path, self.page_at)
+        return pair[1]
+
+
+def _sqlite(file: Pieces) -> Iterator[PageRow]:
+    size, first = _sqlite_places(file)
+    for number in range((file.size_bytes - first) // size):
+        yield from _sqlite_page(f"page {number + 1}", file, first + number * size, file, size)
+    side = file.path.with_name(file.path.name + "-wal")
+    if not side.exists():
+        return
+    log = Pieces(side, file.stack)
+    for at in range(_WAL_HEADER_BYTES, log.size_bytes - size - _WAL_FRAME_BYTES + 1, size + _WAL_FRAME_BYTES):
         start = at + _WAL_FRAME_BYTES
-        for pair in _sqlite_page(data, log[start : start + size], size):
-            yield f"page at {start} of its log", pair
+        yield from _sqlite_page(f"page at {start} of its log", log, start, file, size)
 
 
-def _sqlite_places(data: bytes) -> tuple[int, int]:
+def _sqlite_places(file: Pieces) -> tuple[int, int]:
     """(page size, where the first page is)."""
-    size = int.from_bytes(data[16:18], "big")
-    if data.startswith(_SQLITE_MAGIC) and (size == 1 or (size >= 512 and not size & (size - 1))):
+    head = file.scan(0, 18)
+    size = int.from_bytes(head[16:18], "big")
+    if head.startswith(_SQLITE_MAGIC) and (size == 1 or (size >= 512 and not size & (size - 1))):
         return 65536 if size == 1 else size, 0
     size = _SQLITE_PAGE_BYTES
-    sampled = [number * size for number in spread(len(data) // size, _SAMPLED_PAGES)]
+    sampled = [number * size for number in spread(file.size_bytes // size, _SAMPLED_PAGES)]
     return size, max(
-        range(0, size, _SECTOR_BYTES), key=lambda first: sum(_is_sqlite(data, first + at) for at in sampled)
+        range(0, size, _SECTOR_BYTES), key=lambda first: sum(_is_sqlite(file, first + at) for at in sampled)
     )
 
 
-def _is_sqlite(data: bytes, at: int) -> bool:
+def _is_sqlite(file: Pieces, at: int) -> bool:
     """Whether a page with rows may begin there."""
-    header = _SQLITE_KINDS.get(data[at]) if at + 7 <= len(data) else None
-    cells = int.from_bytes(data[at + 3 : at + 5], "big")
-    content = int.from_bytes(data[at + 5 : at + 7], "big")
+    begin = file.scan(at, at + 7)
+    header = _SQLITE_KINDS.get(begin[0]) if len(begin) == 7 else None
+    cells, content = int.from_bytes(begin[3:5], "big"), int.from_bytes(begin[5:7], "big")
     return header is not None and bool(cells) and header + 2 * cells <= content <= _SQLITE_PAGE_BYTES
 
 
-def _sqlite_page(data: bytes, page: bytes, size: int) -> Iterator[Pair]:
+def _sqlite_page(name: str, pages: Pieces, page_at: int, file: Pieces, size: int) -> Iterator[PageRow]:
+    page = pages.scan(page_at, page_at + size)
     header = _SQLITE_KINDS.get(page[0])
     if header is None:
         return
@@ -139,13 +181,15 @@ def _sqlite_page(data: bytes, page: bytes, size: int) -> Iterator[Pair]:
     for number in range(cells):
         at = header + 2 * number
         offset = int.from_bytes(page[at : at + 2], "big") + (4 if header == 12 else 0)
-        payload = _payload(data, page, offset, size) if offset < size else None
+        payload = _payload(file.scan, file.size_bytes, page, offset, size) if offset < size else None
         pair = _two_blobs(payload) if payload is not None else None
         if pair is not None:
-            yield pair
+            yield PageRow(name, *pair, InCell(pages, page_at, offset, file, size))
 
 
-def _payload(data: bytes, page: bytes, offset: int, size: int) -> bytes | None:
+def _payload(
+    read: Callable[[int, int], bytes], file_bytes: int, page: bytes, offset: int, size: int
+) -> bytes | None:
     total, at = _varint(page, offset)
     most, least = (size - 12) * 64 // 255 - 23, (size - 12) * 32 // 255 - 23
     if total <= most:
@@ -158,11 +202,12 @@ def _payload(data: bytes, page: bytes, offset: int, size: int) -> bytes | None:
     left = total - local
     while left > 0:
         start = (number - 1) * size
-        if number < 2 or start + size > len(data):
+        if number < 2 or start + size > file_bytes:
             return None
-        parts.append(data[start + 4 : start + 4 + min(left, size - 4)])
+        piece = read(start, start + size)
+        parts.append(piece[4 : 4 + min(left, size - 4)])
         left -= size - 4
-        number = int.from_bytes(data[start : start + 4], "big")
+        number = int.from_bytes(piece[:4], "big")
     return b"".join(parts) if not number else None
 
 

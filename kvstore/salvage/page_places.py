@@ -11,8 +11,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable
-from mmap import mmap
+from collections.abc import Callable, Iterable
 
 WINDOW_BYTES = 64 << 10
 WINDOWS = 256
@@ -27,20 +26,22 @@ def spread(count: int, most: int) -> range:
     return range(0, count, max(1, -(-count // most)))
 
 
-def find_pages(data: bytes | mmap, header: re.Pattern[bytes], sizes: Iterable[int]) -> tuple[int, int] | None:
+def find_pages(
+    read: Callable[[int, int], bytes], file_bytes: int, header: re.Pattern[bytes], sizes: Iterable[int]
+) -> tuple[int, int] | None:
     """(page size, where page 0 is or would be); None if no two pages agree.
 
-    ``header`` matches where a header may begin, without taking bytes; its first group is the page's number,
-    little-endian.
+    ``read`` gives the bytes of the file from one place to another. ``header`` matches where a header may begin, without
+    taking bytes; its first group is the page's number, little-endian.
     """
     votes: Counter[tuple[int, int]] = Counter()
-    for window in spread(-(-len(data) // WINDOW_BYTES), WINDOWS):
+    for window in spread(-(-file_bytes // WINDOW_BYTES), WINDOWS):
         at = window * WINDOW_BYTES
-        for match in header.finditer(data, at, at + 2 * WINDOW_BYTES):
-            if match.start() >= at + WINDOW_BYTES:
+        for match in header.finditer(read(at, at + 2 * WINDOW_BYTES)):
+            if match.start() >= WINDOW_BYTES:
                 break
             number = int.from_bytes(match[1], "little")
-            places = ((size, match.start() - number * size) for size in sizes)
+            places = ((size, at + match.start() - number * size) for size in sizes)
             votes.update(place for place in places if place[1] >= -LOST_BYTES_MAX)
     place, agreeing = max(votes.items(), key=lambda item: item[1], default=((0, 0), 0))
     return place if agreeing >= AGREEING_PAGES else None

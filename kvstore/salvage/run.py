@@ -38,13 +38,14 @@ def salvage(
     if target is not None:
         check_target(target)
     evidence = _read(origin, wal_dir)
-    found = judge(evidence)
-    lost = [*evidence.unread, *evidence.lost_later]
-    if not found.by_key and evidence.replay is None and (lost or not evidence.covered):
-        told = "; ".join(lost[-3:]) or "no row of a store was found"
-        raise NotAStore(f"{origin}: nothing can be salvaged: {told}", origin)
-    name = backend or Options().backend
-    built = build(disk or OSDisk(), target, name, evidence, found)
+    with evidence.sources:
+        found = judge(evidence)
+        lost = [*evidence.unread, *evidence.lost_later]
+        if not found.by_key and evidence.replay is None and (lost or not evidence.covered):
+            told = "; ".join(lost[-3:]) or "no row of a store was found"
+            raise NotAStore(f"{origin}: nothing can be salvaged: {told}", origin)
+        name = backend or Options().backend
+        built = build(disk or OSDisk(), target, name, evidence, found)
     return _report(evidence, found, built, target, name)
 
 

@@ -74,7 +74,10 @@ class LooseFile:
         """The readable metas by page number."""
         self.page_size = next((meta.page_size for meta in self.metas.values()), PAGE_BYTES[0])
         if not self.metas or not self.has_own_numbers():
-            self.page_size, self.zero = find_pages(self.data, _HEADER, PAGE_BYTES) or (self.page_size, 0)
+            self.page_size, self.zero = find_pages(self.read, self.file_bytes, _HEADER, PAGE_BYTES) or (
+                self.page_size,
+                0,
+            )
             self.metas = self._metas()
 
     def close(self) -> None:

@@ -16,7 +16,7 @@ FLOORS = (
     ),
     (
         "the machine",
-        "plugins layout files options life readers held shelter ongoing loops twins backend row_sort codecs",
+        "plugins layout files options life readers held shelter ongoing loops twins backend row_sort scratch codecs",
     ),
     ("values and requests", "keyvalue model"),
     ("the log", "wal"),
