@@ -104,11 +104,13 @@ class LogReplay:
         elif kind in _HANDLERS:
             self._check_alarms(kind, request)
             if self._auth.rules.enabled and kind in _OF_KEYS:
-                self._auth.check(request.header, _request(getattr(request, kind)), self._keys_of_lease)
+                # A log does not say which etcd wrote it. Up to 3.4.43, 3.5.29 and 3.6.10 leases in transactions were free.
+                keys_of_lease = _no_keys if kind == "txn" else self._keys_of_lease
+                self._auth.check(request.header, _request(getattr(request, kind)), keys_of_lease)
             _HANDLERS[kind](self, getattr(request, kind))
 
-    def _keys_of_lease(self, lease: int) -> list[bytes]:
-        found = self._lessor.leases.get(lease)
+    def _keys_of_lease(self, lease: int | None) -> list[bytes]:
+        found = self._lessor.leases.get(lease) if lease else None
         return sorted(found.keys) if found else []
 
     def _check_alarms(self, kind: str, request: Any) -> None:
@@ -191,6 +193,10 @@ _HANDLERS: dict[str, Callable[[LogReplay, Any], None]] = {
     "cluster_member_attr_set": LogReplay._cluster_member_attr_set,
     "downgrade_info_set": LogReplay._downgrade_info_set,
 }
+
+
+def _no_keys(_lease: int | None) -> tuple[bytes, ...]:
+    return ()
 
 
 def _json(value: dict[str, object]) -> bytes:
