@@ -104,7 +104,7 @@ class LogReplay:
         elif kind in _HANDLERS:
             self._check_alarms(kind, request)
             if self._auth.rules.enabled and kind in _OF_KEYS:
-                # A log does not say which etcd wrote it. Up to 3.4.43, 3.5.29 and 3.6.10 leases in transactions were free.
+                # A log does not say which etcd wrote it. To 3.4.43, 3.5.29, 3.6.10 leases were free in transactions.
                 keys_of_lease = _no_keys if kind == "txn" else self._keys_of_lease
                 self._auth.check(request.header, _request(getattr(request, kind)), keys_of_lease)
             _HANDLERS[kind](self, getattr(request, kind))
