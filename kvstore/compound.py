@@ -5,7 +5,8 @@
     update, take, incr     read, then write if the key has not changed meanwhile; otherwise again
     add                    write what is not there, or read what is
 
-A server does not say what its limits are: etcd's defaults are taken for it.
+A server does not say what its limits are: etcd's defaults are taken for it. What it refuses for its size it has not
+written; that is halved.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import NamedTuple, TypeVar
 
 from kvstore.arguments import check_int
 from kvstore.codecs import INTEGER, Codec
-from kvstore.errors import BadArgument, LeaseNotFound, RequestTooLarge
+from kvstore.errors import BadArgument, LeaseNotFound, RequestTooLarge, TooManyOps
 from kvstore.keyvalue import KeyValue
 from kvstore.model import Compare, CompareTarget, DeleteRangeRequest, PutRequest, RangeRequest, TxnRequest
 from kvstore.options import Options
@@ -54,12 +55,23 @@ def write_many(engine: Engine, writes: Iterable[Write]) -> tuple[int, int]:
     """Make all of them, in order. Returns the last revision (0: there was nothing to write), and how many they took."""
     revision, revisions = 0, 0
     for group in _groups(writes, _limits(engine)):
-        if len(group) == 1 and isinstance(group[0], PutRequest):
-            revision = engine.put(group[0]).revision
-        else:
-            revision = engine.txn(TxnRequest((), tuple(group))).revision
-        revisions += 1
+        revision, more = _write(engine, group)
+        revisions += more
     return revision, revisions
+
+
+def _write(engine: Engine, group: list[Write]) -> tuple[int, int]:
+    try:
+        if len(group) == 1 and isinstance(group[0], PutRequest):
+            return engine.put(group[0]).revision, 1
+        return engine.txn(TxnRequest((), tuple(group))).revision, 1
+    except (TooManyOps, RequestTooLarge):
+        if len(group) == 1:
+            raise
+    half = len(group) // 2
+    _, revisions = _write(engine, group[:half])
+    revision, more = _write(engine, group[half:])
+    return revision, revisions + more
 
 
 def _limits(engine: Engine) -> Options:

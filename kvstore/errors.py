@@ -142,9 +142,13 @@ class TooManyOps(RequestError):
 
     message = "etcdserver: too many operations in txn request"
     option = "max_txn_ops"
-    remedy = "write them in several transactions (put_many does), or open the store with a larger max_txn_ops"
+    remedy = (
+        "write them in several transactions (put_many does); how many the server takes is its --max-txn-ops"
+    )
 
     def __init__(self, size: int = 0, limit: int = 0) -> None:
+        if limit:
+            self.remedy = "write them in several (put_many does), or open the store with a larger max_txn_ops"
         super().__init__(detail=f"{size} of them, {self.option} allows {limit}" if size else "")
         self.size = size
         self.limit = limit
@@ -167,12 +171,14 @@ class RequestTooLarge(RequestError):
     """
 
     message = "etcdserver: request is too large"
+    remedy = "split it (put_many does), or start the server with a larger --max-request-bytes"
 
     def __init__(
         self, size_bytes: int = 0, limit_bytes: int = 0, limit: str = "max_request_bytes", key: bytes = b""
     ) -> None:
-        if limit_bytes and limit == "max_request_bytes":
-            self.remedy = "split it, or open the store with a larger max_request_bytes"
+        if limit_bytes:
+            is_option = limit == "max_request_bytes"
+            self.remedy = "split it, or open the store with a larger max_request_bytes" if is_option else ""
         of = f" for key {key!r:.80}" if key else ""
         super().__init__(
             detail=f"it takes {size_bytes} bytes{of}; {limit} allows {limit_bytes}" if limit_bytes else ""

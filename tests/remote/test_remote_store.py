@@ -307,3 +307,23 @@ def test_which_servers_tell_progress_in_time() -> None:
     """The versions of etcd whose answer to a request for progress says that all before it was sent."""
     assert not any(map(tells_progress, ("3.4.23", "3.5.7", "3.3.27", "unknown")))
     assert all(map(tells_progress, ("3.4.25", "3.5.8", "3.5.30", "3.6.0", "3.6.0-rc.1", "4.0.0")))
+
+
+def test_a_server_with_smaller_limits_gets_smaller_transactions(tmp_path: Path) -> None:
+    """What is refused for its size is halved; a single request that is refused names the server's flag."""
+    items = {b"k%02d" % number: b"v" * 300 for number in range(40)}
+    with (
+        kvstore.open(tmp_path / "store", max_txn_ops=7, max_request_bytes=1000) as store,
+        kvstore.serve(store, "http://127.0.0.1:0") as server,
+        kvstore.connect(server.endpoints[0]) as client,
+    ):
+        done = client.put_many(items)
+        assert {kv.key: kv.value for kv in client.scan(prefix=b"k")} == items
+        assert (done.puts, done.revision) == (
+            40,
+            store.revision,
+        ) and done.revisions == store.revision - 1 > 40 / 7
+        with pytest.raises(kvstore.TooManyOps, match="--max-txn-ops"):
+            client.txn(success=[kvstore.ops.put(key) for key in list(items)[:8]])
+        with pytest.raises(kvstore.RequestTooLarge, match="--max-request-bytes"):
+            client.put_many({b"large": b"v" * 1200})
