@@ -213,7 +213,7 @@ class WatchStream:
 
         Raises ``WatchCanceled`` once the stream is closed, ``StoreClosed`` once the store is.
         """
-        while self._fill(1, True) or self._wait(timeout_seconds):
+        while self.fill() or self._wait(timeout_seconds):
             try:
                 return self._ahead.popleft()
             except IndexError:
@@ -222,7 +222,7 @@ class WatchStream:
 
     def wait(self, timeout_seconds: float | None = None) -> bool:
         """Wait until there is a response to hand out. Returns false when the time is up."""
-        return self._fill(1, True) or self._wait(timeout_seconds)
+        return self.fill() or self._wait(timeout_seconds)
 
     def _wait(self, timeout_seconds: float | None) -> bool:
         deadline = None if timeout_seconds is None else time.monotonic() + timeout_seconds
@@ -237,7 +237,7 @@ class WatchStream:
                         f"this stream rings a {type(bell).__name__}: take what there is when it does"
                     )
                 bell.wait(self.until_tick(left))
-            if self._fill(1, True):
+            if self.fill():
                 return True
 
     def take(self, limit: int, may_read: bool = False) -> list[Numbered]:
