@@ -327,3 +327,22 @@ def test_a_server_with_smaller_limits_gets_smaller_transactions(tmp_path: Path) 
             client.txn(success=[kvstore.ops.put(key) for key in list(items)[:8]])
         with pytest.raises(kvstore.RequestTooLarge, match="--max-request-bytes"):
             client.put_many({b"large": b"v" * 1200})
+
+
+def test_a_connection_that_is_full_of_watches_says_so(tmp_path: Path) -> None:
+    """Neither a watch more nor a call is told that no server can be reached; with one watch less both go on."""
+    with (
+        kvstore.open(tmp_path / "store") as store,
+        kvstore.serve(store, "http://127.0.0.1:0", max_concurrent_streams=3) as server,
+        kvstore.connect(server.endpoints[0], timeout_seconds=2) as client,
+    ):
+        watches = [client.watch(b"k", start_revision=1) for _ in range(3)]
+        with pytest.raises(kvstore.Unavailable, match=r"3 watches and calls.*its --max-concurrent-streams"):
+            client.get(b"k")
+        with pytest.raises(kvstore.Unavailable, match="let one watch_stream have many"):
+            client.watch(b"k")
+        watches.pop().close()
+        store.put(b"k", b"v")
+        assert [watch.get(10).kv.value for watch in watches] == [b"v", b"v"]
+        for watch in watches:
+            watch.close()
