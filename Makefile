@@ -106,7 +106,7 @@ soak: $(VENV)/ready-test ## The long runs, whose figures the documents give.
 compare: $(VENV)/ready-test ## Compare with the etcd on PATH (or KVSTORE_ETCD=...), tens of thousands of requests.
 	$(PYTEST) -n $(WORKERS) -m "soak or not soak" --timeout 0 tests/etcd/test_against_etcd.py
 
-bench: $(VENV)/ready-bench ## Measure against other stores, and write docs/measured.md.
+bench: $(VENV)/ready-bench ## Measure against other stores, and write docs/measured.md (KVSTORE_IMPL=python: measured-python.md).
 	$(BIN)/python -m kvstore.tools.lab.bench --page docs
 
 bench-quick: $(VENV)/ready-bench ## The same, tiny: to see that it works.

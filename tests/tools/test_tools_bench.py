@@ -10,7 +10,7 @@ import pytest
 from kvstore.tools.command import ExitCode, run
 from kvstore.tools.lab.bench import register
 from kvstore.tools.lab.benchmarks import contest as contest_module
-from kvstore.tools.lab.benchmarks import rows_life
+from kvstore.tools.lab.benchmarks import page, rows_life
 from kvstore.tools.lab.benchmarks.catalogue import ROWS
 from kvstore.tools.lab.benchmarks.contest import Contest, Sample, Settings, hold, row
 from kvstore.tools.lab.benchmarks.etcd_load import EventCounter, MessageCounter, revision_of, update_message
@@ -111,11 +111,13 @@ def test_a_page_is_written_with_a_picture_for_each_area(tmp_path: Path) -> None:
         "--page",
         str(tmp_path),
     )
-    text = (tmp_path / "measured.md").read_text()
+    text = (tmp_path / f"{page.NAME}.md").read_text()
     assert "PGO" in text and f"kvstore at {_ours()}" in text and "fdatasync p50" in text
     assert "**`checkpoint-p99`**" in text and "| kvstore/lmdb, without |" in text and "≤ 1.3x" in text
-    pictures = {path.name: path.read_text() for path in (tmp_path / "measured").iterdir()}
-    assert set(pictures) == {"open.svg", "watch.svg"} and all(f"measured/{name}" in text for name in pictures)
+    pictures = {path.name: path.read_text() for path in (tmp_path / page.NAME).iterdir()}
+    assert set(pictures) == {"open.svg", "watch.svg"} and all(
+        f"{page.NAME}/{name}" in text for name in pictures
+    )
     assert all("<svg" in picture and len(picture) < 60_000 for picture in pictures.values())
 
 

@@ -50,7 +50,8 @@ def bench(
     json_file: Annotated[Path | None, Option(help="Write all figures to this file, as JSON.")] = None,
     plot: Annotated[Path | None, Option(help="Write a plot to this file (PNG).")] = None,
     page: Annotated[
-        Path | None, Option(help="Write measured.md, with a plot for each area, to this folder.")
+        Path | None,
+        Option(help="Write measured.md (measured-python.md), with a plot for each area, to this folder."),
     ] = None,
 ) -> None:
     """Measure this store against others, in turns. With --json the figures go to stdout, the table to stderr."""

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from . import report
-from .contest import Contestant, Outcome, Settings
+from .contest import IMPLEMENTATION, Contestant, Outcome, Settings
 from .peers import module
 
 AREAS = {
@@ -25,7 +25,8 @@ AREAS = {
     "growth": "Growth",
     "wire": "On the network",
 }
-PICTURES = "measured"
+NAME = "measured" if IMPLEMENTATION == "native" else f"measured-{IMPLEMENTATION}"
+"""Of the page, and of the folder of its pictures."""
 OURS, OTHERS = "#3a7d44", "#9aa5b1"
 INCHES = 9.0
 INCHES_A_BAR = 0.19
@@ -33,7 +34,8 @@ INCHES_A_PANEL = 0.75
 LOGARITHMIC_FROM = 20.0
 """Times that the longest bar of a panel is as long as the shortest."""
 
-_OPENING = """# Measured
+_TITLE = "# Measured" if IMPLEMENTATION == "native" else "# Measured, without the part in C"
+_OPENING = f"""{_TITLE}
 
 What a run of the benchmark found, as `make bench` writes it: nothing here was put in by hand. What the rows mean and
 how they are measured: [benchmarks.md](benchmarks.md). A ratio is that of two medians, followed by the smallest and the
@@ -43,18 +45,18 @@ _HEAD = "| | unit | median | of which | ÷ | ratio | goal | |\n|---|---|---|---|
 
 
 def write(folder: Path, machine: dict[str, Any], settings: Settings, outcomes: Sequence[Outcome]) -> None:
-    """``measured.md`` in ``folder``, and its pictures in a folder beside it. Raises ``Absent`` without matplotlib."""
-    (folder / PICTURES).mkdir(exist_ok=True)
+    """The page in ``folder``, and its pictures in a folder beside it. Raises ``Absent`` without matplotlib."""
+    (folder / NAME).mkdir(exist_ok=True)
     parts = [_OPENING, *(f"{line}  " for line in report.where_and_how(machine, settings)), ""]
     for area, some in groupby(outcomes, key=lambda outcome: outcome.row.area):
         rows = list(some)
-        _draw(folder / PICTURES / f"{area}.svg", rows)
+        _draw(folder / NAME / f"{area}.svg", rows)
         title = AREAS.get(area, area)
-        parts += [f"## {title}\n", f"![{title}]({PICTURES}/{area}.svg)\n", _HEAD]
+        parts += [f"## {title}\n", f"![{title}]({NAME}/{area}.svg)\n", _HEAD]
         for outcome in rows:
             parts += _table_lines(outcome)
         parts += ["", *_notes(rows)]
-    (folder / "measured.md").write_text("\n".join(parts).rstrip() + "\n")
+    (folder / f"{NAME}.md").write_text("\n".join(parts).rstrip() + "\n")
 
 
 def _table_lines(outcome: Outcome) -> list[str]:
