@@ -100,7 +100,7 @@ def _alone(call: Callable[[], object]) -> float:
 
 
 def replay(path: Path) -> None:
-    with kvstore.open(path, quota_backend_bytes=0) as store:
+    with kvstore.open(path, quota_backend_bytes=-1) as store:
         for number in range(TRANSACTIONS):
             keys = [b"k%d/%d" % (number % 50, place) for place in range(OPS_A_TRANSACTION)]
             store.txn(success=[ops.put(key, b"v" * 100) for key in keys])

@@ -59,7 +59,7 @@ def _keys(path: Path, count: int, backend: str) -> None:
     numbers = list(range(count))
     random.Random(1).shuffle(numbers)
     value = random.Random(2).randbytes(VALUE_BYTES)
-    with kvstore.open(path, backend, quota_backend_bytes=0) as store:
+    with kvstore.open(path, backend, quota_backend_bytes=-1) as store:
         began = time.monotonic()
         for first in range(0, count, OPS_A_TRANSACTION):
             store.txn(

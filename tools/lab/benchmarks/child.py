@@ -88,7 +88,7 @@ def _memory(job: dict[str, Any]) -> None:
 def _written(job: dict[str, Any]) -> None:
     workload = Workload(job["keys"])
     before = anonymous_bytes()
-    with ours.open_store(Settings(), Path(job["path"]), job["backend"], quota_backend_bytes=0) as store:
+    with ours.open_store(Settings(), Path(job["path"]), job["backend"], quota_backend_bytes=-1) as store:
         for _ in range(job["puts"] // TXN_PUTS):
             ours.put_all(store, workload.batch())
         store.checkpoint()

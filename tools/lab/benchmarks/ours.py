@@ -76,7 +76,7 @@ def open_store(settings: Settings, path: Path, backend: str, **options: Any) -> 
 
 # --- building --------------------------------------------------------------------------
 
-_BUILD: dict[str, Any] = {"durability": "off", "snapshot_count": 0}
+_BUILD: dict[str, Any] = {"durability": "off", "snapshot_count": 0, "quota_backend_bytes": -1}
 
 
 def filled(place: Place, backend: str, keys: int) -> Path:

@@ -29,7 +29,7 @@ def growth_put(contest: Contest) -> None:
 
     def measure(backend: str, path: Path, keys: int) -> Sample:
         workload = Workload(keys)
-        with ours.open_store(contest.settings, path, backend, quota_backend_bytes=0) as store:
+        with ours.open_store(contest.settings, path, backend, quota_backend_bytes=-1) as store:
             cpu, begin = time.process_time(), time.perf_counter()
             puts = 0
             while time.perf_counter() < begin + contest.settings.seconds:

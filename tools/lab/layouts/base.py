@@ -26,7 +26,7 @@ PAGE_ROWS = 1000
 OPTIONS: dict[str, Any] = {
     "durability": "off",
     "snapshot_count": 0,
-    "quota_backend_bytes": 0,
+    "quota_backend_bytes": -1,
     "backend_batch_interval_seconds": NEVER_SECONDS,
     "backend_batch_limit": 1 << 30,
     "overlay_limit": 1 << 32,
