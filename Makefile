@@ -77,14 +77,14 @@ sanitize: $(VENV)/ready-test ## Property tests and a long fuzz of the part in C,
 		KVSTORE_IMPL=native $(BIN)/python -m pytest -p tests.native.sanitized --timeout 0 \
 		tests/native/test_both_implementations.py tests/native/test_fuzz.py tests/wal/test_wal_format.py
 
-wheels: $(VENV)/ready-test ## A wheel with the part in C, in dist/, tried on every Python on PATH; manylinux where auditwheel is.
-	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist .
-	@rm -rf build/wheel && $(BIN)/python -m zipfile -e dist/kvstore_mvcc-*-abi3-*.whl build/wheel
+wheels: $(VENV)/ready-wheels ## A wheel with the part in C for any Linux of this processor, in dist/, tried on every Python on PATH.
+	@rm -rf build/wheel dist/*.whl
+	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir build/wheel .
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/auditwheel repair --wheel-dir dist build/wheel/kvstore_mvcc-*-abi3-*.whl
+	$(BIN)/python -m zipfile -e dist/kvstore_mvcc-*-abi3-manylinux*.whl build/wheel
 	@for version in $(PYTHONS); do echo "--- Python $$version"; python$$version -I -c \
 		'import sys; sys.path.insert(0, "build/wheel/kvstore"); import _native; print(len(_native.names()), "functions")' \
 		|| exit 1; done
-	@if command -v auditwheel >/dev/null; then auditwheel repair --wheel-dir dist/manylinux dist/*-linux_*.whl; \
-		else echo "auditwheel is not installed: the wheel is for machines like this one"; fi
 	@ls dist
 
 fast: $(VENV)/ready-test ## About a minute of tests, for while you work: the plain ones of each area.
@@ -134,3 +134,4 @@ $(VENV)/ready-test: EXTRAS := test
 $(VENV)/ready-cover: EXTRAS := test,cover
 $(VENV)/ready-bench: EXTRAS := cli,bench
 $(VENV)/ready-docs: EXTRAS := docs
+$(VENV)/ready-wheels: EXTRAS := wheels
