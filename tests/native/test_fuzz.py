@@ -33,6 +33,8 @@ ROUNDS = int(os.environ.get("KVSTORE_FUZZ_ROUNDS", "300"))
 LEAK_ROUNDS = 1_000
 LEAKED_BYTES_MAX = 12_000
 """Less than an object for each round."""
+COUNTED_NONE = [None] if sys.version_info < (3, 12) else []
+"""From 3.12 on nothing counts on None's references: some code leaves them out, and what was built before counts on."""
 REFUSALS = (WireError, wal_format.BadFrame, Corruption, ValueError, DecodeError)
 
 KEY, VALUE = b"ke\0y", b"v" * 200
@@ -214,7 +216,7 @@ def test_a_function_keeps_nothing_and_drops_nothing(name: str) -> None:
                     if isinstance(part, (list, dict)) and len(part) > 5:
                         part.clear()
 
-    watched = [KEY, VALUE, ROW, LEASED, DATA, FRAME, ENTRY, CHANGE, DELETED, None, PutRequest]
+    watched = [KEY, VALUE, ROW, LEASED, DATA, FRAME, ENTRY, CHANGE, DELETED, PutRequest, *COUNTED_NONE]
     run(100)
     references = [sys.getrefcount(each) for each in watched]
     assert grown_bytes(partial(run, LEAK_ROUNDS)) < LEAKED_BYTES_MAX
