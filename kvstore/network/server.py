@@ -97,6 +97,16 @@ class Lacking:
     cut = drain
 
 
+async def _readable(loop: asyncio.AbstractEventLoop, listening: socket.socket) -> None:
+    """Wait until somebody may be accepted. (Canceled in a bad moment, ``loop.sock_accept`` drops who was.)"""
+    seen = asyncio.Event()
+    loop.add_reader(listening, seen.set)
+    try:
+        await seen.wait()
+    finally:
+        loop.remove_reader(listening)
+
+
 class Server:
     """The listeners of one endpoint."""
 
@@ -108,6 +118,8 @@ class Server:
         self._bound: list[Bound] = []
         self._accepting: list[asyncio.Task[None]] = []
         self._connecting: set[asyncio.Task[None]] = set()
+        self._accepted: set[socket.socket] = set()
+        """Sockets that nobody has begun to make a connection of."""
         self._max_connections = max_connections()
         self._has_room = asyncio.Event()
         self._has_room.set()
@@ -131,13 +143,16 @@ class Server:
         loop = self.endpoint.loop
         while True:
             await self._has_room.wait()
+            await _readable(loop, bound.socket)
             try:
-                accepted, _ = await loop.sock_accept(bound.socket)
+                accepted, _ = bound.socket.accept()
             except OSError as error:
                 if error.errno in _EXHAUSTED:
                     logger.warning("no connection can be accepted: %s", error)
                     await asyncio.sleep(ACCEPT_PAUSE_SECONDS)
                 continue
+            accepted.setblocking(False)
+            self._accepted.add(accepted)
             task = loop.create_task(self._connect(accepted, bound.listener, tls))
             self._connecting.add(task)
             task.add_done_callback(self._connecting.discard)
@@ -145,6 +160,7 @@ class Server:
             await asyncio.sleep(0)
 
     async def _connect(self, accepted: socket.socket, at: Listener, tls: TLS | None) -> None:
+        self._accepted.discard(accepted)
         secure: dict[str, Any] = {}
         if at.is_tls:
             assert tls is not None
@@ -172,8 +188,8 @@ class Server:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        for bound in self._bound:
-            bound.socket.close()
+        for listening_or_new in [*(bound.socket for bound in self._bound), *self._accepted]:
+            listening_or_new.close()
         for connection in list(self.connections):
             connection.drain()
         await self._closed_within(grace_seconds)
