@@ -1,7 +1,4 @@
-"""Backups to S3: the API of moto's server, with refused, lost and slow answers at every request.
-
-Skipped where moto and s3fs are not installed: together they bring some seventy packages.
-"""
+"""Backups to S3: the API of moto's server, with refused, lost and slow answers at every request."""
 
 from __future__ import annotations
 
@@ -12,17 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import s3fs
+from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
+from werkzeug.serving import make_server
 
 import kvstore
 from kvstore import backup
 from kvstore.backup.errors import TargetFailed
 from kvstore.backup.targets import ObjectStore, open_target
 from tests.backup.places import Time, expected, follower, restored, write
-
-moto_server = pytest.importorskip(
-    "moto.server", reason="moto is not installed: pip install 'moto[server]' s3fs"
-)
-pytest.importorskip("s3fs", reason="s3fs is not installed: pip install s3fs")
 
 DENIED = b"<?xml version='1.0'?><Error><Code>AccessDenied</Code><Message>planned</Message></Error>"
 
@@ -55,9 +50,7 @@ class Faults:
 @pytest.fixture(scope="module")
 def faults() -> Iterator[Faults]:
     """A server, with its address and credentials in the environment."""
-    from werkzeug.serving import make_server
-
-    app = Faults(moto_server.DomainDispatcherApplication(moto_server.create_backend_app))
+    app = Faults(DomainDispatcherApplication(create_backend_app))
     server = make_server("127.0.0.1", 0, app, threaded=True)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
@@ -66,8 +59,6 @@ def faults() -> Iterator[Faults]:
         patch.setenv("AWS_ACCESS_KEY_ID", "test")
         patch.setenv("AWS_SECRET_ACCESS_KEY", "test")
         patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-        import s3fs
-
         s3fs.S3FileSystem(skip_instance_cache=True).mkdir("backups")
         yield app
     server.shutdown()

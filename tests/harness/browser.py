@@ -14,6 +14,7 @@ import os
 import select
 import shutil
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -54,6 +55,7 @@ class Browser:
         ours_in, theirs_out = os.pipe()
         theirs_in, ours_out = os.pipe()
         self._in, self._out = ours_in, ours_out
+        self._scratch = tempfile.TemporaryDirectory(prefix="kv-")  # a short name: a socket is made in it
         # The program reads commands from descriptor 3 and writes to 4; a shell puts them there.
         command = f'exec "$0" "$@" 3<&{theirs_in} 4>&{theirs_out}'
         self._process = subprocess.Popen(
@@ -61,6 +63,7 @@ class Browser:
             pass_fds=(theirs_in, theirs_out),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
+            env={**os.environ, "TMPDIR": self._scratch.name},
         )
         os.close(theirs_in)
         os.close(theirs_out)
@@ -80,6 +83,7 @@ class Browser:
             self._process.kill()
             self._process.wait()
         os.close(self._in)
+        self._scratch.cleanup()
 
     def page(self, width: int = 1200, height: int = 900) -> Page:
         target = self.send("Target.createTarget", url="about:blank")["targetId"]

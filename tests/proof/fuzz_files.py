@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import atexit
+import shutil
 import tempfile
 from pathlib import Path
 
 SCRATCH = Path(tempfile.mkdtemp(prefix="kvstore-fuzz-"))
+"""Gone when the process ends; where an input was found (by atheris, which ends it by itself), it stays."""
+atexit.register(shutil.rmtree, SCRATCH, ignore_errors=True)
 
 
 def as_file(data: bytes, name: str = "file") -> Path:
