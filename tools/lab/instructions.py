@@ -252,7 +252,7 @@ def count(folder: Path, names: list[str], chosen: str, keep: Path | None) -> lis
         sys.exit(done.stderr)
     found: dict[int, float] = {}
     for path in set(out.glob(f"callgrind.{chosen}.*")) - before:
-        totals = re.search(r"^(?:totals|summary): (\d+)", path.read_text(), re.MULTILINE)
+        totals = re.search(r"^totals: (\d+)", path.read_text(), re.MULTILINE)
         assert totals is not None, path
         found[int(path.suffix[1:])] = int(totals[1]) / COUNTED / 1000
     return [found[at + 1] for at in range(len(names))]
