@@ -35,6 +35,7 @@ from kvstore.layout import DataDir
 from kvstore.network import config as configuration
 from kvstore.network import logs, systemd
 from kvstore.network.config import Config
+from kvstore.network.event_loop import new_event_loop
 from kvstore.network.flags import IGNORED, MEANT, REFUSED
 from kvstore.network.self_signed import self_signed
 from kvstore.network.serving import Serving
@@ -159,7 +160,7 @@ class Process:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._signaled)
         try:
-            with self._backup(), asyncio.Runner(loop_factory=loop_factory()) as runner:
+            with self._backup(), asyncio.Runner(loop_factory=new_event_loop) as runner:
                 code = runner.run(self._serve())
         finally:
             self._close()
@@ -242,16 +243,6 @@ def collect_rarely() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(OBJECTS_BETWEEN_COLLECTIONS)
-
-
-def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """uvloop's, where it is installed."""
-    try:
-        from uvloop import new_event_loop
-    except ImportError:
-        return None
-    factory: Callable[[], asyncio.AbstractEventLoop] = new_event_loop
-    return factory
 
 
 # --- help ---------------------------------------------------------------------------------

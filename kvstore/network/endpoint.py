@@ -20,6 +20,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from time import monotonic
 from typing import Any, TypeVar
 
 from kvstore.errors import Code, KVStoreError, NoThread
@@ -187,7 +188,7 @@ class Endpoint:
         """Those that came in this turn of the loop."""
         self._flushes: deque[Callable[[], None]] = deque()
         self._is_flush_due = False
-        self.alone = Alone(engine.lead_alone, loop.time)
+        self.alone = Alone(engine.lead_alone, monotonic)
         self._sweeper: asyncio.TimerHandle | None = None
         self._progress: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -243,7 +244,7 @@ class Endpoint:
         """Have a request made durable; ``finish`` is called on the loop. Raises what refuses the request as it is."""
         if len(self._waiting) >= PENDING_MAX:
             raise Failed(Code.RESOURCE_EXHAUSTED, "etcdserver: too many requests")
-        waiting = _Waiting(finish, self.loop.time())
+        waiting = _Waiting(finish, monotonic())
         try:
             waiting.ticket = self.engine.ask_soon(request, self._wake, waiting, at_once=False)
         except NoThread:
@@ -278,7 +279,7 @@ class Endpoint:
     def _finish_asked(self, waiting: _Waiting, future: Future[Any]) -> None:
         error = future.exception()
         response = None if error is not None else future.result()
-        self._finish(waiting, response, error, self.loop.time())
+        self._finish(waiting, response, error, monotonic())
 
     def _finish(self, waiting: _Waiting, response: Any, error: BaseException | None, now: float) -> None:
         if waiting in self._waiting:  # else it has been answered already: its time was up
@@ -290,7 +291,7 @@ class Endpoint:
     def _sweep(self) -> None:
         """Answer those that have waited too long: they came first, so they stand first."""
         self._sweeper = None
-        now = self.loop.time()
+        now = monotonic()
         over = now - self.settings.request_timeout_seconds
         for waiting in list(itertools.takewhile(lambda each: each.since <= over, self._waiting)):
             if waiting.ticket is not None:
@@ -330,7 +331,7 @@ class Endpoint:
     def _settle(self, tickets: list[Ticket]) -> None:
         self._is_flush_due = True  # at the end of this
         try:
-            now = self.loop.time()
+            now = monotonic()
             for ticket in tickets:
                 error = None if ticket.error is None else self.engine.error_of(ticket)
                 self._finish(ticket.future, ticket.response, error, now)

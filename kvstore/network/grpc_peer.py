@@ -13,6 +13,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from time import monotonic
 
 from kvstore.errors import Code, StoreClosed
 from kvstore.etcdpb.status import status_of
@@ -246,7 +247,7 @@ class GrpcPeer:
     def note_duration(self, route: Route, since: float) -> None:
         """A call of this kind that began then is over."""
         endpoint = self.endpoint
-        now = endpoint.loop.time()
+        now = monotonic()
         seconds = now - since
         if endpoint.times_calls:
             route.counts.timed(seconds)

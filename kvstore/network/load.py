@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from time import monotonic
 from typing import Protocol
 
 from kvstore.network import limits
@@ -61,13 +62,13 @@ class Load:
 
     def begin_turn(self) -> float:
         """Some milliseconds begin, in which requests are served. The time."""
-        now = self._loop.time()
+        now = monotonic()
         self._turn_end = now + limits.TURN_SECONDS
         return now
 
     def may_begin(self) -> bool:
         """Whether a request is served now; otherwise ``wait``, or refuse it."""
-        if self._queue or self._loop.time() > self._turn_end:
+        if self._queue or monotonic() > self._turn_end:
             return False
         return self.account.answer_bytes <= limits.SPARED_BYTES or not self.account.is_over
 
@@ -101,7 +102,7 @@ class Load:
             call = queue.popleft()
             if call.alive:
                 call.go_on()
-            if self._loop.time() > self._turn_end:
+            if monotonic() > self._turn_end:
                 break
         self._look()
 
@@ -163,14 +164,14 @@ class Keepalive:
         self._loop = endpoint.loop
         self._interval_seconds = endpoint.settings.keepalive_interval_seconds
         self._timeout_seconds = endpoint.settings.keepalive_timeout_seconds
-        self.heard_at = self._loop.time()
+        self.heard_at = monotonic()
         """When anything came last."""
         self._timer: asyncio.TimerHandle | None = None
         if self._interval_seconds:
             self._timer = self._loop.call_later(self._interval_seconds, self._look)
 
     def _look(self) -> None:
-        silent_seconds = self._loop.time() - self.heard_at
+        silent_seconds = monotonic() - self.heard_at
         if silent_seconds < self._interval_seconds:
             self._timer = self._loop.call_later(self._interval_seconds - silent_seconds, self._look)
             return

@@ -24,7 +24,7 @@ from kvstore.files import Disk, OSDisk
 from kvstore.network.addresses import Listener, listener, parse_urls, reachable
 from kvstore.network.dialect import DIALECTS
 from kvstore.network.endpoint import Endpoint, Settings
-from kvstore.network.patched import check_a_loop_can_start
+from kvstore.network.event_loop import check_a_loop_can_start, new_event_loop
 from kvstore.network.server import Server
 from kvstore.network.sockets import Bound, bind_all
 from kvstore.network.tls import TLS, TLSSettings
@@ -105,7 +105,7 @@ class ThreadedServing:
 
     def __init__(self, engine: EmbeddedEngine, *how: Any) -> None:
         check_a_loop_can_start()
-        self._loop = asyncio.new_event_loop()
+        self._loop = new_event_loop()
         self._begun: Future[Serving] = Future()
         self._thread = threading.Thread(
             target=self._run, args=(engine, *how), name="kvstore-serve-loop", daemon=True

@@ -1,5 +1,6 @@
 """What the tests of the network may ask for."""
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -26,8 +27,13 @@ def client(store: kvstore.Store) -> Iterator[Client]:
 
 
 @pytest.fixture
-def served(store: kvstore.Store) -> Iterator[Served]:
-    """The store, served to connections."""
-    opened = Served(store)
+def served(store: kvstore.Store, monkeypatch: pytest.MonkeyPatch) -> Iterator[Served]:
+    """The store, served to connections: on asyncio's loop with the one backend, on uvloop's (if that is installed)
+    with the other.
+    """
+    with monkeypatch.context() as context:
+        if store.engine.options.backend == "lmdb":
+            context.setitem(sys.modules, "uvloop", None)
+        opened = Served(store)
     yield opened
     opened.close()

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 from kvstore.errors import NoThread
-from kvstore.network.patched import check_a_loop_can_start
+from kvstore.network.event_loop import check_a_loop_can_start
 from kvstore.shelter import start
 
 CLOSING_TURNS = 5
