@@ -77,6 +77,17 @@ def to_message(request: Any) -> Any:
 # --- from bytes ----------------------------------------------------------------------------------
 
 
+_KEY_TAG = etcdserverpb.RangeRequest.DESCRIPTOR.fields_by_name["key"].number << 3 | 2
+
+
+@native
+def lone_key(message: bytes) -> bytes | None:
+    """The key of a range that asks for a short one, and says nothing else; None of any other message."""
+    if len(message) > 2 and message[0] == _KEY_TAG and message[1] == len(message) - 2 < 0x80:
+        return message[2:]
+    return None
+
+
 @native
 def put_fields(message: bytes) -> tuple[Any, ...]:
     """The fields of a ``PutRequest``. Raises protobuf's ``DecodeError``."""

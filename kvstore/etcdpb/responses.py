@@ -13,6 +13,7 @@ from functools import lru_cache
 from itertools import chain
 from typing import Any, Protocol, cast
 
+from kvstore.implementation import native
 from kvstore.keyvalue import KeyValue, KeyValues, encode_key_value, split_row
 from kvstore.model import (
     AlarmResponse,
@@ -117,13 +118,14 @@ def encode(response: Any, header: Header) -> bytes:
 
 def encode_row(revision: int, row: bytes | None, header: Header) -> bytes:
     """The answer to a range over one key, from the key's row as it is stored; None: there is none."""
-    if row is None:
-        return header.at(revision)
-    return b"%b%b%b\1" % (
-        header.at(revision),
-        _data(_KVS, row if row[0] == _KEY else split_row(row)[1]),
-        _COUNT,
-    )
+    head = header.at(revision)
+    return head if row is None else found_row(head, row)
+
+
+@native
+def found_row(head: bytes, row: bytes) -> bytes:
+    """The answer to a range over one key that is there, from the header's field and the key's row."""
+    return b"%b%b%b\1" % (head, _data(_KVS, row if row[0] == _KEY else split_row(row)[1]), _COUNT)
 
 
 def encode_pages(range_pages: RangePages, header: Header) -> tuple[int, Iterator[bytes]]:

@@ -143,7 +143,24 @@ static PyObject *lone_message(ARGUMENTS) {
     return bytes_from(at + PREFIX_BYTES, size);
 }
 
+/* framed(message): the reverse. */
+static PyObject *framed(ARGUMENTS) {
+    Py_ssize_t size;
+    PyObject *made;
+    uint8_t *at;
+    if (!ARE_POSITIONAL(1) || !PyBytes_CheckExact(arguments[0]) || PyBytes_GET_SIZE(arguments[0]) > UINT32_MAX)
+        return ASK_PYTHON;
+    size = PyBytes_GET_SIZE(arguments[0]);
+    made = bytes_from(NULL, PREFIX_BYTES + size);
+    if (made == NULL) return NULL;
+    at = (uint8_t *)PyBytes_AS_STRING(made);
+    *at++ = 0;
+    for (int shift = 24; shift >= 0; shift -= 8) *at++ = (uint8_t)(size >> shift);
+    memcpy(at, bytes_of(arguments[0]), (size_t)size);
+    return made;
+}
+
 PyMethodDef frame_functions[] = {
-    FUNCTION(whole_request),  FUNCTION(whole_answer), FUNCTION(request_frames),
-    FUNCTION(answer_frames), FUNCTION(lone_message), END_OF_FUNCTIONS,
+    FUNCTION(whole_request), FUNCTION(whole_answer), FUNCTION(request_frames), FUNCTION(answer_frames),
+    FUNCTION(lone_message),  FUNCTION(framed),       END_OF_FUNCTIONS,
 };

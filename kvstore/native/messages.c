@@ -1,14 +1,17 @@
-/* etcd's requests, from protobuf to tuples, as etcdpb/requests.py reads them: those that clients send all the time.
+/* etcd's messages. Requests, from protobuf to tuples, as etcdpb/requests.py reads them: those that clients send all the
+   time. And the answer to the most frequent one, as etcdpb/responses.py writes it.
 
        PutRequest    1 key  2 value  3 lease  4 prev_kv  5 ignore_value  6 ignore_lease
        TxnRequest    1 compare *  2 success *  3 failure *
        Compare       1 result  2 target  3 key  4 version | 5 create | 6 mod | 7 value | 8 lease  64 range_end
        RequestOp     1 RangeRequest, of a key alone | 2 PutRequest
+       RangeRequest  1 key      -->     RangeResponse  1 header  2 KeyValue  4 count
 
    Fields in any order; of one that comes twice the last counts. Any other field, and whatever has no meaning, is for
    Python. A reader's NULL without an exception says so. */
 
 #include "native.h"
+#include "row.h"
 #include "varint.h"
 
 enum { VARINT = 0, BYTES = 2 };
@@ -185,4 +188,46 @@ static PyObject *txn_request(ARGUMENTS) {
     return made != NULL || PyErr_Occurred() ? made : ASK_PYTHON;
 }
 
-PyMethodDef message_functions[] = {FUNCTION(put_fields), FUNCTION(txn_request), END_OF_FUNCTIONS};
+/* --- the range of a key --- */
+
+enum { KEY_TAG = 0x0a, SUB_TAG = 0x78, KVS_TAG = 0x12, COUNT_TAG = 0x20, SHORT_END = 0x80 };
+
+/* lone_key(message): the key of a range that says nothing else, None of another. */
+static PyObject *lone_key(ARGUMENTS) {
+    const uint8_t *at;
+    Py_ssize_t size;
+    if (!ARE_POSITIONAL(1) || !PyBytes_CheckExact(arguments[0])) return ASK_PYTHON;
+    at = bytes_of(arguments[0]), size = PyBytes_GET_SIZE(arguments[0]) - 2;
+    if (size < 1 || size >= SHORT_END || at[0] != KEY_TAG || at[1] != size) return Py_NewRef(Py_None);
+    return bytes_from(at + 2, size);
+}
+
+/* found_row(head, row): the answer, in which the row is without its prefix. */
+static PyObject *found_row(ARGUMENTS) {
+    struct row row;
+    const uint8_t *head, *kv;
+    Py_ssize_t head_bytes, kv_bytes;
+    PyObject *made;
+    uint8_t *at;
+    if (!ARE_POSITIONAL(2) || !PyBytes_CheckExact(arguments[0]) || !PyBytes_CheckExact(arguments[1])) return ASK_PYTHON;
+    head = bytes_of(arguments[0]), head_bytes = PyBytes_GET_SIZE(arguments[0]);
+    kv = bytes_of(arguments[1]), kv_bytes = PyBytes_GET_SIZE(arguments[1]);
+    if (!kv_bytes) return ASK_PYTHON;
+    if (*kv != KEY_TAG) {
+        if (*kv != SUB_TAG || !parse_row(kv, kv_bytes, &row) || !row.sub) return ASK_PYTHON;
+        kv += prefix_bytes(&row), kv_bytes -= prefix_bytes(&row);
+    }
+    made = bytes_from(NULL, head_bytes + 1 + varint_bytes((uint64_t)kv_bytes) + kv_bytes + 2);
+    if (made == NULL) return NULL;
+    at = (uint8_t *)PyBytes_AS_STRING(made);
+    memcpy(at, head, (size_t)head_bytes), at += head_bytes;
+    *at++ = KVS_TAG;
+    at = put_varint(at, (uint64_t)kv_bytes);
+    memcpy(at, kv, (size_t)kv_bytes), at += kv_bytes;
+    *at++ = COUNT_TAG, *at++ = 1;
+    return made;
+}
+
+PyMethodDef message_functions[] = {
+    FUNCTION(put_fields), FUNCTION(txn_request), FUNCTION(lone_key), FUNCTION(found_row), END_OF_FUNCTIONS,
+};

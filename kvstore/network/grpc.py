@@ -60,6 +60,7 @@ prefix: Callable[[int], bytes] = struct.Struct(">xI").pack
 """What goes before a message of so many bytes."""
 
 
+@native
 def framed(message: bytes) -> bytes:
     """A message as it goes into DATA."""
     return prefix(len(message)) + message

@@ -64,10 +64,10 @@ class GrpcPeer:
         self._transport = transport
         self.limit_bytes = endpoint.settings.max_message_bytes
         self.http2 = ServerConnection(self, endpoint.http2_limits)
+        self.now = monotonic()
+        """When what is being received came, or came last."""
         self.load = Load(self, transport)
         self._keepalive = Keepalive(self, transport)
-        self.now = 0.0
-        """When what is being received came."""
         self.is_paused = False
         """Whether the socket owes its peer so much that streams of answers wait."""
         self._is_lost = False
@@ -83,8 +83,15 @@ class GrpcPeer:
     def receive(self, data: bytes) -> None:
         if self._unread or len(data) > limits.FRAMES_BYTES:
             self._receive_in_pieces(data)
-        else:
-            self._receive(data)
+            return
+        self.now = self.load.begin_turn()
+        self._is_receiving = True
+        try:
+            self.http2.receive(data)
+        finally:
+            self._is_receiving = False
+            if self.http2.out or self._is_closing or self.load.account.answer_bytes:
+                self._flush()
 
     def _receive_in_pieces(self, data: bytes) -> None:
         """One now, the next when others have had their turn; until then, nothing is read."""
@@ -94,25 +101,17 @@ class GrpcPeer:
             self._next_piece()
 
     def _next_piece(self) -> None:
-        piece, self._unread = self._unread[: limits.FRAMES_BYTES], self._unread[limits.FRAMES_BYTES :]
-        self._receive(piece)
+        piece, rest = self._unread[: limits.FRAMES_BYTES], self._unread[limits.FRAMES_BYTES :]
+        self._unread = b""
+        self.receive(piece)
         if self._is_lost or self._transport.is_closing():
-            self._unread = b""
-        elif self._unread:
+            return
+        self._unread = rest
+        if rest:
             self._transport.pause_reading()
             self.endpoint.loop.call_soon(self._next_piece)
         else:
             self._transport.resume_reading()
-
-    def _receive(self, data: bytes) -> None:
-        self.now = self._keepalive.heard_at = self.load.begin_turn()
-        self._is_receiving = True
-        try:
-            self.http2.receive(data)
-        finally:
-            self._is_receiving = False
-            if self.http2.out or self._is_closing or self.load.account.answer_bytes:
-                self._flush()
 
     def pause(self) -> None:
         self.is_paused = True
@@ -172,7 +171,7 @@ class GrpcPeer:
         if self.http2.out:
             data = self.http2.take()
             self._transport.write(data)
-            self.load.wrote(len(data))
+            self.load.recount(len(data))
         elif self.load.account.answer_bytes:
             self.load.recount()
         if self._is_closing:

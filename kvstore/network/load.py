@@ -30,6 +30,8 @@ class Owner(Protocol):
 
     endpoint: Endpoint
     http2: ServerConnection
+    now: float
+    """When something came last."""
 
     def flush_soon(self) -> None: ...
 
@@ -112,18 +114,15 @@ class Load:
         """So much is to be written, at the end of this turn of the loop."""
         self.account.owe(self.account.answer_bytes + size_bytes)
 
-    def wrote(self, size_bytes: int) -> None:
-        """Everything that was to be written was given to the socket."""
-        self._written_bytes += size_bytes
-        self.recount()
-
-    def recount(self) -> None:
+    def recount(self, written_bytes: int = 0) -> None:
+        """See what is owed now. ``written_bytes``: all that was to be written, so much, was given to the socket."""
+        self._written_bytes += written_bytes
         unsent_bytes = self._peer.http2.queued_bytes + self._transport.get_write_buffer_size()
         owed_bytes = unsent_bytes + self.kept_bytes
-        if owed_bytes != self.account.answer_bytes:
+        if owed_bytes or self.account.answer_bytes:
             self.account.owe(owed_bytes)
-        if owed_bytes and self._stall is None:
-            self._watch_stall()
+            if owed_bytes and self._stall is None:
+                self._watch_stall()
         if self._queue:
             self._look()
 
@@ -164,26 +163,24 @@ class Keepalive:
         self._loop = endpoint.loop
         self._interval_seconds = endpoint.settings.keepalive_interval_seconds
         self._timeout_seconds = endpoint.settings.keepalive_timeout_seconds
-        self.heard_at = monotonic()
-        """When anything came last."""
         self._timer: asyncio.TimerHandle | None = None
         if self._interval_seconds:
             self._timer = self._loop.call_later(self._interval_seconds, self._look)
 
     def _look(self) -> None:
-        silent_seconds = monotonic() - self.heard_at
+        silent_seconds = monotonic() - self._peer.now
         if silent_seconds < self._interval_seconds:
             self._timer = self._loop.call_later(self._interval_seconds - silent_seconds, self._look)
             return
         self._peer.http2.ping(KEEPALIVE_PING)
         self._peer.flush_soon()
         if self._timeout_seconds:
-            self._timer = self._loop.call_later(self._timeout_seconds, self._check, self.heard_at)
+            self._timer = self._loop.call_later(self._timeout_seconds, self._check, self._peer.now)
         else:
             self._timer = self._loop.call_later(self._interval_seconds, self._look)
 
     def _check(self, heard_at: float) -> None:
-        if self.heard_at > heard_at:
+        if self._peer.now > heard_at:
             self._look()
         else:
             self._transport.abort()

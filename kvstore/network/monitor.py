@@ -47,14 +47,14 @@ class TrafficCollector:
         sent = CounterMetricFamily("grpc_server_msg_sent", "Messages sent.", labels=labels)
         handled = CounterMetricFamily("grpc_server_handled", "Calls ended.", labels=[*labels, "grpc_code"])
         for method in self._methods:
-            counts = [each for path, _version, each in self._counts() if path == method.path]
+            counts = [each.total for path, _version, each in self._counts() if path == method.path]
             values = [method.kind.value, method.service, method.name]
             started.add_metric(values, sum(each.started for each in counts))
             received.add_metric(values, sum(each.received for each in counts))
             sent.add_metric(values, sum(each.sent for each in counts))
             ended = Counter(dict.fromkeys(CODE_NAMES, 0))
             for each in counts:
-                ended.update(each.handled.copy())
+                ended.update(each.handled)
             for code, count in ended.items():
                 handled.add_metric([*values, CODE_NAMES[code]], count)
         yield from (started, received, sent, handled)
@@ -87,7 +87,7 @@ class TrafficCollector:
         unary = {method.path for method in self._methods if method.kind is Kind.UNARY}
         found: Counter[tuple[str, str]] = Counter()
         for path, version, counts in self._counts():
-            found["unary" if path in unary else "stream", version] += counts.started
+            found["unary" if path in unary else "stream", version] += counts.total.started
         labels = ["type", "client_api_version"]
         clients = CounterMetricFamily(
             "etcd_server_client_requests", "Calls by the version that a client gives.", labels=labels

@@ -5,6 +5,7 @@
     counts.took(message)                          a message of the client
     counts.gave(message)                          one to it
     counts.ended(code)
+    counts.total.started                          what there was
 
 ``version`` is what a client says of itself in ``client-api-version``. Calls over JSON count like those over gRPC, as
 etcd counts them; bytes are those of messages. All of it is written on the endpoint's loop, and read from any thread.
@@ -13,6 +14,7 @@ etcd counts them; bytes are those of messages. All of it is written on the endpo
 from __future__ import annotations
 
 from bisect import bisect_left
+from typing import NamedTuple
 
 from kvstore.errors import Code
 from kvstore.network import limits
@@ -21,10 +23,21 @@ DURATION_BOUNDS_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5
 """As gRPC's own metrics for Go divide them."""
 
 
+class Total(NamedTuple):
+    """How many calls and messages there were."""
+
+    started: int
+    received: int
+    sent: int
+    handled: dict[Code, int]
+    """Calls that have ended, by code."""
+
+
 class Counts:
     """What became of calls of one method by clients of one version."""
 
     __slots__ = (
+        "_whole",
         "durations",
         "handled",
         "received",
@@ -36,6 +49,8 @@ class Counts:
     )
 
     def __init__(self) -> None:
+        self._whole = 0
+        """Calls that ``served`` has counted, which the next numbers leave out: ``total`` has both."""
         self.started = 0
         self.received = 0
         self.received_bytes = 0
@@ -60,12 +75,18 @@ class Counts:
 
     def served(self, message: bytes, answer: bytes) -> None:
         """A call with one message each way, from its beginning to its good end."""
-        self.started += 1
-        self.received += 1
+        self._whole += 1
         self.received_bytes += len(message)
-        self.sent += 1
         self.sent_bytes += len(answer)
-        self.handled[Code.OK] = self.handled.get(Code.OK, 0) + 1
+
+    @property
+    def total(self) -> Total:
+        """Of all calls, those among them that were counted at one go."""
+        whole = self._whole
+        handled = self.handled.copy()
+        if whole:
+            handled[Code.OK] = handled.get(Code.OK, 0) + whole
+        return Total(self.started + whole, self.received + whole, self.sent + whole, handled)
 
     def timed(self, seconds: float) -> None:
         """How long a call took, where that is wanted."""

@@ -204,6 +204,7 @@ def for_tables(draw: st.DrawFn) -> tuple[Any, ...]:
 
 IDS = st.one_of(st.integers(1, 9), st.sampled_from([0, 1 << 31, (1 << 32) - 1]))
 """Of streams; the large ones have a bit that is reserved."""
+KEY_MESSAGES = KEYS.map(partial(wire.bytes_field, 1))
 MESSAGES_OF_GRPC = TEXTS.map(lambda message: b"\0" + len(message).to_bytes(4, "big") + message)
 
 
@@ -286,6 +287,9 @@ SOUND: dict[str, Arguments] = {
     "lone_message": st.tuples(
         st.one_of(MESSAGES_OF_GRPC, damaged(MESSAGES_OF_GRPC)), st.sampled_from([1 << 20, 0, 127, 1 << 40])
     ),
+    "framed": st.tuples(TEXTS),
+    "lone_key": st.tuples(st.one_of(KEY_MESSAGES, damaged(KEY_MESSAGES))),
+    "found_row": st.tuples(TEXTS, ANY_ROWS),
     "encode_key_value": st.tuples(TEXTS, ANY_INT64, ANY_INT64, ANY_INT64, TEXTS, ANY_INT64),
     "make_row": st.tuples(ROWS, st.one_of(st.integers(0, 300), ANY_INT64)),
     **dict.fromkeys(

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from kvstore import implementation
-from kvstore.etcdpb import requests
+from kvstore.etcdpb import requests, responses
 from kvstore.mvcc import (  # what they mark is among the references
     checkpoint,
     effects,
@@ -22,7 +22,7 @@ from kvstore.network import grpc
 from kvstore.network.http2 import frames
 from kvstore.wal import format as wal_format
 
-MARKED = (checkpoint, effects, frames, grpc, overlay, puts, requests, validate, wal_format)
+MARKED = (checkpoint, effects, frames, grpc, overlay, puts, requests, responses, validate, wal_format)
 
 try:
     module: Any = import_module("kvstore._native")

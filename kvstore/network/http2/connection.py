@@ -116,16 +116,9 @@ class ServerConnection(Receiver):
 
     def answer(self, stream: Stream, head: bytes, message: bytes, trailers: bytes) -> None:
         """A whole answer: HEADERS, DATA, and HEADERS that end the stream. No state, if it fits all windows."""
-        size = len(message)
-        if (
-            stream.queue is None
-            and len(head) + size + len(trailers) <= self._frame_bytes
-            and size <= self._send_window
-            and size <= stream.send_window
-        ):
-            if not stream.local_open:
-                return
-            self._send_answer(stream.id, head, message, trailers)
+        if not stream.local_open:
+            return
+        if stream.queue is None and self._sends_whole(stream.id, stream.send_window, head, message, trailers):
             if stream.remote_open or self._leaving:
                 self._sent_end(stream)
             else:
@@ -136,10 +129,19 @@ class ServerConnection(Receiver):
             self.write(stream, message)
             self.close(stream, trailers)
 
-    def _send_answer(self, stream_id: int, head: bytes, message: bytes, trailers: bytes) -> None:
-        self._send_window -= len(message)
+    def _sends_whole(
+        self, stream_id: int, stream_window: int, head: bytes, message: bytes, trailers: bytes
+    ) -> bool:
+        """Send a whole answer, if it fits all windows, and frames of its three parts together would not be too long."""
+        size = len(message)
+        if size > self._send_window or size > stream_window:
+            return False
+        if len(head) + size + len(trailers) > self._frame_bytes:
+            return False
+        self._send_window -= size
         self._has_sent = True
         self.out.append(answer_frames(stream_id, head, message, trailers))
+        return True
 
     def head(self, stream: Stream, block: bytes) -> None:
         """HEADERS, and the stream goes on."""
@@ -212,7 +214,8 @@ class ServerConnection(Receiver):
             return end
         self._receive_window -= size
         if answer is not None:
-            self._answer_whole(stream_id, *answer)
+            if not self._sends_whole(stream_id, self._initial_window, *answer):
+                self._answer_by_stream(stream_id, *answer)
         elif stream.remote_open:  # all of it is there, and no more than promised
             stream.remote_open = False
             self.handler.data(stream, payload, True)
@@ -231,16 +234,11 @@ class ServerConnection(Receiver):
         self.handler.begin(stream, route, ended)
         return stream
 
-    def _answer_whole(self, stream_id: int, head: bytes, message: bytes, trailers: bytes) -> None:
-        """Send an answer, by way of a stream if it does not fit all windows."""
-        size = len(message)
-        fits_a_frame = len(head) + size + len(trailers) <= self._frame_bytes
-        if fits_a_frame and size <= self._send_window and size <= self._initial_window:
-            self._send_answer(stream_id, head, message, trailers)
-        else:
-            stream = self.streams[stream_id] = Stream(stream_id, self._initial_window, self._stream_window)
-            stream.remote_open = False
-            self.answer(stream, head, message, trailers)
+    def _answer_by_stream(self, stream_id: int, head: bytes, message: bytes, trailers: bytes) -> None:
+        """Send an answer that does not fit all windows."""
+        stream = self.streams[stream_id] = Stream(stream_id, self._initial_window, self._stream_window)
+        stream.remote_open = False
+        self.answer(stream, head, message, trailers)
 
     def _on_request_trailers(self, stream: Stream, ended: bool, block: Block) -> None:
         if not stream.remote_open:

@@ -11,15 +11,13 @@ from google.protobuf.message import DecodeError
 
 from kvstore.etcdpb.messages import etcdserverpb as pb
 from kvstore.etcdpb.messages import shallow
-from kvstore.etcdpb.requests import TXN_KINDS, from_message, put_fields, txn_request
+from kvstore.etcdpb.requests import TXN_KINDS, from_message, lone_key, put_fields, txn_request
 from kvstore.etcdpb.responses import encode, encode_row
 from kvstore.model import CompactionResponse, DeleteRangeRequest, PutRequest, RangeRequest, TxnRequest
 from kvstore.mvcc.plan import is_read_only
 from kvstore.network.call import Call, Kind, Method, Running, decoded, methods, read
 from kvstore.network.endpoint import Endpoint
 from kvstore.network.paged import PagedRange
-
-_KEY_TAG = pb.RangeRequest.DESCRIPTOR.fields_by_name["key"].number << 3 | 2
 
 _put_request = partial(tuple.__new__, PutRequest)
 """``PutRequest._make`` without its Python code."""
@@ -30,14 +28,11 @@ ROWS_ON_THE_LOOP = 200
 
 def get(endpoint: Endpoint, message: bytes) -> bytes | None:
     """The answer to a range that asks for a key, and no more."""
-    if (
-        not endpoint.users_are_on
-        and len(message) > 2
-        and message[0] == _KEY_TAG
-        and message[1] == len(message) - 2 < 0x80
-    ):
-        return encode_row(*endpoint.engine.row(message[2:]), endpoint.header)
-    return None
+    key = None if endpoint.users_are_on else lone_key(message)
+    if key is None:
+        return None
+    revision, row = endpoint.engine.row(key)
+    return encode_row(revision, row, endpoint.header)
 
 
 def range_(endpoint: Endpoint, call: Call, message: bytes) -> Running | None:
