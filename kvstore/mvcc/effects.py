@@ -90,7 +90,12 @@ def detach(lease: int, *keys: bytes) -> bytes:
 
 
 def renew(lease: int, deadline_ms: int) -> bytes:
-    return bytes_field(RENEW, int_field(1, lease) + counter_field(3, deadline_ms))
+    return renewed(int_field(1, lease), deadline_ms)
+
+
+def renewed(ident: bytes, deadline_ms: int) -> bytes:
+    """``renew`` of a lease whose id is encoded already (``Lease.ident``)."""
+    return bytes_field(RENEW, ident + counter_field(3, deadline_ms))
 
 
 def compact(to_revision: int) -> bytes:

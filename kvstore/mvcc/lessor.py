@@ -43,19 +43,22 @@ def is_own_lease(ident: int) -> bool:
 class Lease:
     """One lease. ``deadline_ms`` is in the time of ``Clock.lease_ms``."""
 
-    __slots__ = ("deadline_ms", "id", "keys", "ttl_seconds")
+    __slots__ = ("_fixed", "deadline_ms", "id", "ident", "keys", "ttl_seconds")
 
     def __init__(self, ident: int, ttl_seconds: int, deadline_ms: int) -> None:
         self.id = ident
         self.ttl_seconds = ttl_seconds
         self.deadline_ms = deadline_ms
         self.keys: set[bytes] = set()
+        self.ident = int_field(1, ident)
+        """The id, as a field of what is written about the lease."""
+        self._fixed = self.ident + int_field(2, ttl_seconds)
 
     def has_at_most_its_ttl(self, now_ms: int) -> bool:
         return self.deadline_ms <= now_ms + self.ttl_seconds * 1000
 
     def encode(self) -> bytes:
-        return int_field(1, self.id) + int_field(2, self.ttl_seconds) + counter_field(3, self.deadline_ms)
+        return self._fixed + counter_field(3, self.deadline_ms)
 
 
 class Lessor:

@@ -372,9 +372,11 @@ class Planner:
         found, now_ms = self._lessor.leases.get(request.id), self._now_ms()
         if found is None or found.deadline_ms <= now_ms:
             return self._unchanged(LeaseKeepAliveResponse(self._state.head, request.id, 0))
-        draft = self._draft()
-        draft.renew(request.id, now_ms + found.ttl_seconds * 1000)
-        return draft.plan(LeaseKeepAliveResponse(self._state.head, request.id, found.ttl_seconds))
+        state, deadline_ms = self._state, now_ms + found.ttl_seconds * 1000
+        entry = effects.renewed(found.ident, deadline_ms)
+        response = LeaseKeepAliveResponse(state.head, request.id, found.ttl_seconds)
+        step = self._lessor.apply_renew, (state.active, request.id, deadline_ms)
+        return Plan(entry, response, state.head, state.index + 1, (), (step,))
 
     def _shift(self, request: ShiftRequest) -> Plan:
         """Move every deadline, as one entry."""

@@ -8,6 +8,7 @@ from typing import Any
 from kvstore.etcdpb.messages import etcdserverpb as pb
 from kvstore.etcdpb.requests import from_message
 from kvstore.etcdpb.responses import encode
+from kvstore.model import LeaseKeepAliveRequest
 from kvstore.network.call import Call, Kind, Running, Serve, decoded, methods
 from kvstore.network.endpoint import Endpoint
 
@@ -43,7 +44,7 @@ class _KeepAlive(Running):
         number = self._asked
         self._asked += 1
         self._answers[number] = None
-        request = from_message(decoded(pb.LeaseKeepAliveRequest, message))
+        request = LeaseKeepAliveRequest(decoded(pb.LeaseKeepAliveRequest, message).ID)
         guarded = self._endpoint.guarded(self._call, request)
         self._endpoint.ask_for(guarded, partial(self._finish, number))
 
