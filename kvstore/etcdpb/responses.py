@@ -98,10 +98,16 @@ class Header:
         """The header, as a field of a response."""
         last, encoded = self._last
         if last != revision:
-            number = _REVISION + counter(revision) if revision > 0 else _number(_REVISION, revision)
-            encoded = _data(_HEADER, b"%b%b%b" % (self._ids, number, self._term))
+            encoded = header_field(self._ids, revision, self._term)
             self._last = revision, encoded
         return encoded
+
+
+@native
+def header_field(ids: bytes, revision: int, term: bytes) -> bytes:
+    """The field that every response begins with."""
+    number = _REVISION + counter(revision) if revision > 0 else _number(_REVISION, revision)
+    return _data(_HEADER, b"%b%b%b" % (ids, number, term))
 
 
 _INNER = Header()

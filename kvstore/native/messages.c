@@ -1,11 +1,12 @@
 /* etcd's messages. Requests, from protobuf to tuples, as etcdpb/requests.py reads them: those that clients send all the
-   time. And the answer to the most frequent one, as etcdpb/responses.py writes it.
+   time. And of answers, the header and a key that was found, as etcdpb/responses.py writes them.
 
        PutRequest    1 key  2 value  3 lease  4 prev_kv  5 ignore_value  6 ignore_lease
        TxnRequest    1 compare *  2 success *  3 failure *
        Compare       1 result  2 target  3 key  4 version | 5 create | 6 mod | 7 value | 8 lease  64 range_end
        RequestOp     1 RangeRequest, of a key alone | 2 PutRequest
        RangeRequest  1 key      -->     RangeResponse  1 header  2 KeyValue  4 count
+                                        ResponseHeader  1 cluster id  2 member id  3 revision  4 raft term
 
    Fields in any order; of one that comes twice the last counts. Any other field, and whatever has no meaning, is for
    Python. A reader's NULL without an exception says so. */
@@ -188,6 +189,32 @@ static PyObject *txn_request(ARGUMENTS) {
     return made != NULL || PyErr_Occurred() ? made : ASK_PYTHON;
 }
 
+/* --- answers --- */
+
+enum { HEADER_TAG = 0x0a, REVISION_TAG = 0x18 };
+
+/* header_field(ids, revision, term): the header, around what is known of it already. */
+static PyObject *header_field(ARGUMENTS) {
+    int64_t revision;
+    Py_ssize_t ids_bytes, term_bytes, size;
+    PyObject *made;
+    uint8_t *at;
+    if (!ARE_POSITIONAL(3) || !PyBytes_CheckExact(arguments[0]) || !take_int(arguments[1], &revision) ||
+        !PyBytes_CheckExact(arguments[2]))
+        return ASK_PYTHON;
+    ids_bytes = PyBytes_GET_SIZE(arguments[0]), term_bytes = PyBytes_GET_SIZE(arguments[2]);
+    size = ids_bytes + (revision ? 1 + varint_bytes((uint64_t)revision) : 0) + term_bytes;
+    made = bytes_from(NULL, 1 + varint_bytes((uint64_t)size) + size);
+    if (made == NULL) return NULL;
+    at = (uint8_t *)PyBytes_AS_STRING(made);
+    *at++ = HEADER_TAG;
+    at = put_varint(at, (uint64_t)size);
+    memcpy(at, bytes_of(arguments[0]), (size_t)ids_bytes), at += ids_bytes;
+    if (revision) *at++ = REVISION_TAG, at = put_varint(at, (uint64_t)revision);
+    memcpy(at, bytes_of(arguments[2]), (size_t)term_bytes);
+    return made;
+}
+
 /* --- the range of a key --- */
 
 enum { KEY_TAG = 0x0a, SUB_TAG = 0x78, KVS_TAG = 0x12, COUNT_TAG = 0x20, SHORT_END = 0x80 };
@@ -229,5 +256,6 @@ static PyObject *found_row(ARGUMENTS) {
 }
 
 PyMethodDef message_functions[] = {
-    FUNCTION(put_fields), FUNCTION(txn_request), FUNCTION(lone_key), FUNCTION(found_row), END_OF_FUNCTIONS,
+    FUNCTION(put_fields), FUNCTION(txn_request), FUNCTION(header_field),
+    FUNCTION(lone_key),   FUNCTION(found_row),   END_OF_FUNCTIONS,
 };

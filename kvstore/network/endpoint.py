@@ -186,6 +186,8 @@ class Endpoint:
         """Logged requests that are not answered, in the order in which they came."""
         self._asked: list[_Waiting] = []
         """Those that came in this turn of the loop."""
+        self._told = self._wake
+        """The same object for all of them, by which whoever leads tells that they are of one endpoint."""
         self._flushes: deque[Callable[[], None]] = deque()
         self._is_flush_due = False
         self.alone = Alone(engine.lead_alone, monotonic)
@@ -246,7 +248,7 @@ class Endpoint:
             raise Failed(Code.RESOURCE_EXHAUSTED, "etcdserver: too many requests")
         waiting = _Waiting(finish, monotonic())
         try:
-            waiting.ticket = self.engine.ask_soon(request, self._wake, waiting, at_once=False)
+            waiting.ticket = self.engine.ask_soon(request, self._told, waiting, at_once=False)
         except NoThread:
             pass
         self._waiting[waiting] = None

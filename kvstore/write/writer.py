@@ -44,6 +44,8 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import groupby
+from operator import attrgetter
 from typing import Any, Protocol
 
 from kvstore import invariants
@@ -104,6 +106,9 @@ class Appender(Protocol):
 
     def resume(self) -> None:
         """Finish an interrupted append."""
+
+
+_NOTIFY_OF: Callable[[Ticket], Notify] = attrgetter("notify")
 
 
 def holds(lock: Any) -> bool:
@@ -531,7 +536,7 @@ class Writer:
 
     def _settle(self, batch: list[Ticket], error: BaseException | None = None) -> None:
         """Answer the tickets; ``error`` is what all of them failed with."""
-        notified: dict[Notify, list[Ticket]] | None = None
+        told = []
         for ticket in batch:
             if not ticket.done:
                 ticket.error = error
@@ -539,11 +544,10 @@ class Writer:
             if ticket.waiters:
                 ticket.wake()
             if ticket.notify is not None:
-                notified = notified or {}
-                notified.setdefault(ticket.notify, []).append(ticket)
-        for notify, tickets in notified.items() if notified else ():
+                told.append(ticket)
+        for notify, tickets in groupby(told, _NOTIFY_OF):
             try:
-                notify(tickets)
+                notify(list(tickets))
             except Exception:
                 if on_main_thread():
                     raise

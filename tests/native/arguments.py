@@ -288,6 +288,7 @@ SOUND: dict[str, Arguments] = {
         st.one_of(MESSAGES_OF_GRPC, damaged(MESSAGES_OF_GRPC)), st.sampled_from([1 << 20, 0, 127, 1 << 40])
     ),
     "framed": st.tuples(TEXTS),
+    "header_field": st.tuples(TEXTS, ANY_INT64, TEXTS),
     "lone_key": st.tuples(st.one_of(KEY_MESSAGES, damaged(KEY_MESSAGES))),
     "found_row": st.tuples(TEXTS, ANY_ROWS),
     "encode_key_value": st.tuples(TEXTS, ANY_INT64, ANY_INT64, ANY_INT64, TEXTS, ANY_INT64),

@@ -68,6 +68,7 @@ SOUND: dict[str, Callable[[], Arguments]] = {
     "answer_frames": lambda: (1, b"head", VALUE, b"trailers"),
     "lone_message": lambda: (b"\0\0\0\0\1m", 100),
     "framed": lambda: (VALUE,),
+    "header_field": lambda: (b"ids", 300, b"term"),
     "lone_key": lambda: (wire.bytes_field(1, KEY),),
     "found_row": lambda: (b"head", ROW),
     "encode_key_value": lambda: (KEY, 2, 3, 4, VALUE, -1),
