@@ -5,15 +5,15 @@
     update, take, incr     read, then write if the key has not changed meanwhile; otherwise again
     add                    write what is not there, or read what is
 
-A server does not say what its limits are: etcd's defaults are taken for it. What it refuses for its size it has not
-written; that is halved.
+A server does not say what its limits are: ``kvstore.connect`` is told, or takes etcd's defaults for them. What it
+refuses for its size it has not written; that is halved.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
 from kvstore.arguments import check_int
 from kvstore.codecs import INTEGER, Codec
@@ -74,12 +74,22 @@ def _write(engine: Engine, group: list[Write]) -> tuple[int, int]:
     return revision, revisions + more
 
 
-def _limits(engine: Engine) -> Options:
-    options = getattr(engine, "options", None)
-    return options if isinstance(options, Options) else Options()
+class Limits(Protocol):
+    """The options of an engine that say how large a transaction may be."""
+
+    @property
+    def max_txn_ops(self) -> int: ...
+
+    @property
+    def max_request_bytes(self) -> int: ...
 
 
-def _groups(writes: Iterable[Write], limits: Options) -> Iterator[list[Write]]:
+def _limits(engine: Engine) -> Limits:
+    options: Limits | None = getattr(engine, "options", None)
+    return Options() if options is None else options
+
+
+def _groups(writes: Iterable[Write], limits: Limits) -> Iterator[list[Write]]:
     group: list[Write] = []
     size = _OP_BYTES
     for write in writes:

@@ -178,7 +178,11 @@ class RequestTooLarge(RequestError):
     ) -> None:
         if limit_bytes:
             is_option = limit == "max_request_bytes"
-            self.remedy = "split it, or open the store with a larger max_request_bytes" if is_option else ""
+            self.remedy = (
+                "split it, or open the store (connect to it) with a larger max_request_bytes"
+                if is_option
+                else ""
+            )
         of = f" for key {key!r:.80}" if key else ""
         super().__init__(
             detail=f"it takes {size_bytes} bytes{of}; {limit} allows {limit_bytes}" if limit_bytes else ""

@@ -148,7 +148,13 @@ def share(
             "writes, with refresh_interval_seconds"
         )
     client_options = ClientOptions.load(
-        {"timeout_seconds": TIMEOUT_SECONDS, "watch_buffer": options.watch_buffer, **asking}
+        {
+            "timeout_seconds": TIMEOUT_SECONDS,
+            "watch_buffer": options.watch_buffer,
+            "max_txn_ops": options.max_txn_ops,
+            "max_request_bytes": options.max_request_bytes,
+            **asking,
+        }
     )
     seat = Seat(data_dir, options, serve)
     client = None

@@ -133,6 +133,7 @@ class PrefixedEngine:
     """The engine of a namespace."""
 
     def __init__(self, engine: Engine, prefix: bytes) -> None:
+        self.options: Any = getattr(engine, "options", None)
         self._engine = engine
         self._prefix = Prefix(prefix)
 

@@ -12,6 +12,7 @@ import pytest
 import kvstore
 from kvstore.network.http2.frames import CANCEL
 from kvstore.network.remote.past import tells_progress
+from kvstore.recipes.namespace import Namespace
 from tests.harness.alarm import Alarm
 from tests.remote.scripted import ScriptedServer, silent
 
@@ -327,6 +328,26 @@ def test_a_server_with_smaller_limits_gets_smaller_transactions(tmp_path: Path) 
             client.txn(success=[kvstore.ops.put(key) for key in list(items)[:8]])
         with pytest.raises(kvstore.RequestTooLarge, match="--max-request-bytes"):
             client.put_many({b"large": b"v" * 1200})
+
+
+def test_a_server_with_larger_limits_is_used_as_far_as_it_goes(tmp_path: Path) -> None:
+    """``connect`` is told of them: one transaction for all, in a namespace too. Untold, it refuses before it writes."""
+    limits: Any = {"max_txn_ops": 500, "max_request_bytes": 3_000_000}
+    with (
+        kvstore.open(tmp_path / "store", **limits) as store,
+        kvstore.serve(store, "http://127.0.0.1:0") as server,
+        kvstore.connect(server.endpoints[0], **limits) as client,
+        kvstore.connect(server.endpoints[0]) as untold,
+    ):
+        items = {b"k%03d" % number: b"v" for number in range(500)}
+        assert client.put_many(items).revisions == 1
+        assert Namespace(client, b"n/").put_many(items).revisions == 1
+        assert untold.put_many(items).revisions == 4
+        large = {b"large": b"v" * 2_000_000}
+        assert client.put_many(large).revisions == 1
+        with pytest.raises(kvstore.RequestTooLarge, match="larger max_request_bytes"):
+            untold.put_many(large)
+        assert untold.put(b"large", large[b"large"]).revision == store.revision
 
 
 def test_a_connection_that_is_full_of_watches_says_so(tmp_path: Path) -> None:

@@ -103,6 +103,10 @@ class RemoteEngine(Asking):
         return self._client.member_id
 
     @property
+    def options(self) -> ClientOptions:
+        return self._client.options
+
+    @property
     def where(self) -> str:
         return str(self._client.target)
 

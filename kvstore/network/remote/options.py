@@ -113,6 +113,10 @@ class ClientOptions:
     """How often the list of servers is brought up to date from the cluster's members; 0: never."""
     max_message_bytes: int = MESSAGE_BYTES_MAX
     """Largest answer that is taken."""
+    max_txn_ops: int = 128
+    """What the server takes in a transaction (its --max-txn-ops): as much as ``put_many`` puts into one."""
+    max_request_bytes: int = 1_572_864
+    """The same for the size of a request (its --max-request-bytes)."""
     watch_buffer: int = 4 << 20
     """Bytes that a watch holds for a consumer that is slow, roughly. When it is full the server is told to stop."""
     prefer: str = "any"
@@ -136,11 +140,10 @@ class ClientOptions:
                 f"keepalive_seconds must be 0 or at least 5, not {self.keepalive_seconds}: servers take more frequent "
                 "ones for an attack"
             )
-        bytes_ = self.max_message_bytes
-        if type(bytes_) is not int or not 1 <= bytes_ <= MESSAGE_BYTES_MAX:
-            raise BadOption(f"max_message_bytes must be 1 to {MESSAGE_BYTES_MAX}, not {bytes_!r:.80}")
-        if type(self.watch_buffer) is not int or not 1 <= self.watch_buffer <= 1 << 40:
-            raise BadOption(f"watch_buffer must be 1 to {1 << 40}, not {self.watch_buffer!r:.80}")
+        for name, most in _MOST.items():
+            value = getattr(self, name)
+            if type(value) is not int or not 1 <= value <= most:
+                raise BadOption(f"{name} must be 1 to {most}, not {value!r:.80}")
         if self.prefer not in PREFERENCES:
             raise BadOption(f"prefer must be one of {', '.join(PREFERENCES)}, not {self.prefer!r:.80}")
         if not isinstance(self.serializable, bool):
@@ -165,4 +168,10 @@ _LEAST = {
     "dial_timeout_seconds": 0.001,
     "keepalive_seconds": 0,
     "auto_sync_seconds": 0,
+}
+_MOST = {
+    "max_message_bytes": MESSAGE_BYTES_MAX,
+    "max_txn_ops": 1 << 24,
+    "max_request_bytes": 1 << 32,
+    "watch_buffer": 1 << 40,
 }
