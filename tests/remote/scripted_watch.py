@@ -6,11 +6,12 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
+from kvstore.errors import KVStoreError
 from kvstore.etcdpb.messages import etcdserverpb as pb
 from kvstore.keyvalue import encode_key_value
 from kvstore.model import WatchRequest, WatchResponse
 from kvstore.network.remote import watch_wire
-from kvstore.network.remote.watch_machine import Arrived, Item, Said, WatchMachine
+from kvstore.network.remote.watch_machine import Arrived, Item, RemoteWatch, Said, WatchMachine
 
 Change = tuple[int, bytes, bytes | None]
 """(revision, key, value; None: deleted)."""
@@ -41,7 +42,7 @@ class ScriptedServer:
 
     def connect(self) -> None:
         """A new stream: nothing is known of those before it."""
-        self._watches: dict[int, tuple[bytes, bytes]] = {}
+        self.watches: dict[int, tuple[bytes, bytes]] = {}
         self._ids = 0
         self.out: deque[bytes] = deque()
         self.log: list[str] = []
@@ -70,19 +71,19 @@ class ScriptedServer:
         if create.start_revision <= self.compact_revision:
             self.say(number, 0, canceled=True, compact_revision=self.compact_revision)
             return
-        self._watches[number] = create.key, create.range_end
+        self.watches[number] = create.key, create.range_end
         self.send(number, create.start_revision)
 
     def _cancel(self, number: int) -> None:
         self.log.append(f"cancel {number}")
-        if self._watches.pop(number, None) is not None:
+        if self.watches.pop(number, None) is not None:
             self.say(number, canceled=True)
 
     def write(self, *changes: Change) -> None:
         """What watches that have caught up are sent."""
         self.changes += changes
         first, self.revision = changes[0][0], changes[-1][0]
-        for number in self._watches:
+        for number in self.watches:
             self.send(number, first)
 
     # --- responses --------------------------------------------------------------------
@@ -93,7 +94,7 @@ class ScriptedServer:
 
     def send(self, number: int, first: int) -> None:
         """The changes from a revision on: some revisions in a response, some events in a fragment."""
-        key, end = self._watches[number]
+        key, end = self.watches[number]
         wanted = [change for change in self.changes if change[0] >= first and _is_in(change[1], key, end)]
         revisions = sorted({change[0] for change in wanted})
         for at in range(0, len(revisions), self._page_revisions):
@@ -120,12 +121,16 @@ def _event(change: Change) -> Any:
 class Consumer:
     """What a machine posts, decoded at once, and for each watch its changes."""
 
-    def __init__(self) -> None:
+    def __init__(self, machine: WatchMachine | None = None) -> None:
         self.responses: list[tuple[int, WatchResponse]] = []
         self.takes = True
         """Whether it takes what is posted. If not, it waits in ``kept``."""
         self.kept: deque[Item] = deque()
-        self.machine = WatchMachine(self.post)
+        self.watches: dict[RemoteWatch, None] = {}
+        self.machine = machine or WatchMachine()
+
+    def fail(self, error: KVStoreError) -> None:
+        raise error
 
     def post(self, item: Item) -> None:
         self.kept.append(item)

@@ -10,7 +10,7 @@ import pytest
 from kvstore.errors import Corruption, WrongStore
 from kvstore.etcdpb.messages import etcdserverpb as pb
 from kvstore.model import WatchPosition, WatchRequest, WatchResponse
-from kvstore.network.remote.watch_machine import RemoteWatch, State
+from kvstore.network.remote.watch_machine import RemoteWatch, State, WatchMachine
 from tests.remote.scripted_watch import EVERYTHING, Change, Consumer, ScriptedServer, converse, history
 
 LAST = 13
@@ -28,7 +28,7 @@ class Watching:
     def of(cls, *watches: tuple[WatchRequest, WatchPosition], room_bytes: int = ROOM_BYTES) -> Watching:
         self = cls(Consumer(), ScriptedServer(history(LAST)))
         for number, (request, start) in enumerate(watches):
-            self.consumer.machine.create(RemoteWatch(number, request, room_bytes), start)
+            self.consumer.machine.create(RemoteWatch(number, request, room_bytes, self.consumer), start)
         return self
 
     def run(self, responses: int | None = None) -> int:
@@ -175,7 +175,7 @@ def test_a_full_watch_is_canceled_and_goes_on_when_there_is_room() -> None:
     consumer = watching.consumer
     consumer.takes = False
     watching.run()
-    (watch,) = consumer.machine._watches.values()
+    (watch,) = consumer.watches
     assert watching.server.log == ["create \0 from 2", "cancel 0"]
     rounds = 0
     while watch.state is State.PAUSED:
@@ -199,7 +199,7 @@ def test_a_full_watch_that_is_cut_off_waits_for_room() -> None:
     watching.cut()
     assert not consumer.machine.needs_stream
     consumer.take()
-    consumer.machine.drained(next(iter(consumer.machine._watches.values())))
+    consumer.machine.drained(next(iter(consumer.watches)))
     consumer.takes = True
     watching.run()
     assert consumer.changes(0) == history(LAST)
@@ -214,12 +214,36 @@ def test_a_canceled_watch_is_canceled_at_the_server() -> None:
         if not responses:
             watching.server.receive(machine.out.pop()) if machine.out else None
         before = len(watching.consumer.responses)
-        machine.cancel(0)
+        machine.cancel(*watching.consumer.watches)
         converse(machine, watching.server)
         assert watching.server.log == ["create \0 from 2", "cancel 0"]
         assert len(watching.consumer.responses) == before
         watching.cut()
         assert not machine.needs_stream
+
+
+@pytest.mark.parametrize("takes", [True, False])
+def test_a_watch_moves_to_another_stream_at_any_moment(takes: bool) -> None:
+    """Before it is created, between fragments, stopped or paused: nothing is lost or repeated, and the first server is
+    told that nobody watches any more."""
+    for responses in range(responses_of_a_run() + 1):
+        here = Watching.of((EVERYTHING, WatchPosition(2)), room_bytes=ROOM_BYTES if takes else 60)
+        here.consumer.takes = takes
+        here.run(responses)
+        consumer, there = here.consumer, Watching(Consumer(WatchMachine(7)), ScriptedServer(history(LAST)))
+        (watch,) = consumer.watches
+        here.consumer.machine.cancel(watch)
+        there.consumer.machine.adopt(watch)
+        there.run()
+        converse(consumer.machine, here.server)
+        for _ in range(20):
+            consumer.takes = True
+            consumer.take()
+            there.consumer.machine.drained(watch)
+            converse(there.consumer.machine, there.server)
+        assert consumer.changes(0) == history(LAST)
+        assert not here.server.watches and not here.consumer.machine.needs_stream
+        assert len([each for _, each in consumer.responses if each.created]) == 1
 
 
 def test_a_token_error_asks_for_another_stream() -> None:
@@ -379,7 +403,7 @@ class Storm:
         number = len(self.watches)
         request = self.random.choice([EVERYTHING, ONE_KEY, WatchRequest(b"k0", b"k2")])
         start = WatchPosition(self.random.randrange(2, self.server.revision + 3))
-        watch = RemoteWatch(number, request, self.random.choice([50, 200, ROOM_BYTES]))
+        watch = RemoteWatch(number, request, self.random.choice([50, 200, ROOM_BYTES]), self.consumer)
         self.watches[number] = watch, start
         self.machine.create(watch, start)
 
@@ -407,7 +431,7 @@ class Storm:
         if self.watches:
             number = self.random.choice(list(self.watches))
             self.canceled.add(number)
-            self.machine.cancel(number)
+            self.machine.cancel(self.watches[number][0])
 
     def ask(self) -> None:
         self.machine.ask_progress()

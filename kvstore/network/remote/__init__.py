@@ -18,7 +18,7 @@
                      connection     one HTTP/2 connection: TLS, signs of life, everything of a turn in one write
                      thread         the loop that all of this runs on
     what stays open  streams        the seam: what watches and keep-alives need of a client
-                     watches        over watch_machine and watch_wire;  keepalives
+                     watches        over watch_link (streams that they share), watch_machine and watch_wire;  keepalives
 
 A client owns one thread with a loop of its own, for tasks as well: leases are kept alive and watches are read while the
 loops of its callers wait for something else.

@@ -462,9 +462,9 @@ class Client:
         connection = self.connection
         if connection is not None and not connection.takes_calls and not connection.is_leaving:
             return Unavailable(
-                f"{self.target}: {len(connection.http2.streams)} watches and calls are under way on the connection, "
-                "and the server takes no more (its --max-concurrent-streams): close some, let one watch_stream have "
-                "many watches, or connect another client"
+                f"{self.target}: {len(connection.http2.streams)} calls and streams of watches are under way on the "
+                "connection, and the server takes no more (its --max-concurrent-streams): close some, or connect "
+                "another client"
             )
         why = self.connecting.why_not
         return why if not isinstance(why, Unavailable) else Unavailable(f"{self.target}: {why}")

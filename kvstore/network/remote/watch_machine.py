@@ -1,8 +1,10 @@
 """The watches of one stream, kept alive over any number of connections: no socket, no clock, no thread.
 
     create, cancel, drained, ask_progress --+                       +--> out      messages to send
-                                            +--> WatchMachine ------+--> post     what the consumer gets, in order
+                                            +--> WatchMachine ------+--> post     what a watch's owner gets, in order
     opened, received, lost -----------------+                       +--> refused  a token error: get another token
+
+The watches may have several owners, which know nothing of each other: none waits for another to take what it got.
 
 A watch is in one of these states, and has one position, ``next``: everything before it was posted.
 
@@ -19,17 +21,18 @@ A watch is in one of these states, and has one position, ``next``: everything be
   and created again when there is room.
 * A compaction beyond ``next`` ends the watch and says so. It never goes on at a later revision by itself.
 
-Notices that were asked for speak of every watch of the stream. Older servers send them past events that are still on
+Notices that were asked for speak of every watch of the stream, so who asks is its only owner. Older servers send them
+past events that are still on
 their way: what those say is not believed, and the notice that is posted says up to where everything was posted.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import deque
 from enum import Enum
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
-from kvstore.errors import Code, Corruption, WrongStore
+from kvstore.errors import Code, Corruption, KVStoreError, WrongStore
 from kvstore.model import WatchPosition, WatchRequest, WatchResponse
 from kvstore.network.remote import watch_wire
 from kvstore.network.remote.outcome import wants_token
@@ -38,6 +41,7 @@ from kvstore.watch.mailbox import EVERY_WATCH
 DEAF_AT = 2
 """How many times its room a watch may hold while the server has not stopped it yet. What comes then is dropped, and
 sent again later."""
+UNKNOWN = -1
 
 
 class State(Enum):
@@ -46,6 +50,18 @@ class State(Enum):
     LIVE = "the server sends its events"
     STOPPING = "the server was asked to stop: the buffer is full"
     PAUSED = "not known to the server until there is room"
+
+
+class Owner(Protocol):
+    """Who gets what comes for some of the watches."""
+
+    watches: dict[RemoteWatch, None]
+    """Those of its watches that have not ended. A machine's to change."""
+
+    def post(self, item: Item, /) -> None: ...
+
+    def fail(self, error: KVStoreError) -> None:
+        """Nothing more comes."""
 
 
 class RemoteWatch:
@@ -58,6 +74,8 @@ class RemoteWatch:
         "is_full",
         "newest",
         "next",
+        "number",
+        "owner",
         "parts",
         "parts_bytes",
         "queued_bytes",
@@ -66,11 +84,17 @@ class RemoteWatch:
         "start",
         "state",
         "taken_bytes",
+        "token_errors",
     )
 
-    def __init__(self, watch_id: int, request: WatchRequest, room_bytes: int) -> None:
+    def __init__(self, watch_id: int, request: WatchRequest, room_bytes: int, owner: Owner) -> None:
         self.id = watch_id
         self.request = request
+        self.owner = owner
+        self.number = UNKNOWN
+        """The server's, while it is known there."""
+        self.token_errors = 0
+        """In a row."""
         self.start: WatchPosition | None = None
         """Where it begins; None while that is being found out."""
         self.next = WatchPosition(0)
@@ -122,12 +146,13 @@ Item = Arrived | Said
 class WatchMachine:
     """All calls come from one thread."""
 
-    def __init__(self, post: Callable[[Item], object]) -> None:
-        self._post = post
+    def __init__(self, cluster_id: int = 0) -> None:
+        """``cluster_id``: whose store it has to be, if that is known."""
         self.out: list[bytes] = []
         """What is to be sent on the open stream, in order. Its owner takes it."""
         self.refused = ""
-        """The token error, if the server has made one since the stream was opened."""
+        """The token error, if the server has made one since the stream was opened, until ``give_up``."""
+        self.refused_watch: RemoteWatch | None = None
         self.revision = 0
         """The newest revision that any response has named."""
         self.trusts_progress: bool | None = None
@@ -135,36 +160,52 @@ class WatchMachine:
         self.wants_progress = False
         self._asked_progress = self._wants_another = False
         self._is_open = False
-        self._cluster_id = 0
-        self._watches: dict[int, RemoteWatch] = {}
+        self.cluster_id = cluster_id
+        self._watches: dict[RemoteWatch, None] = {}
         """In the order in which they were asked for."""
+        self._waiting: deque[RemoteWatch] = deque()
+        """To be created, in their order; among them such as have been forgotten since."""
         self._creating: RemoteWatch | None = None
         """The one whose answer is due. It may have been canceled since."""
         self._at_server: dict[int, RemoteWatch] = {}
         """By the server's number."""
 
-    # --- the consumer -----------------------------------------------------------------
+    # --- the owners -------------------------------------------------------------------
+
+    def __len__(self) -> int:
+        return len(self._watches)
 
     def create(self, watch: RemoteWatch, start: WatchPosition) -> None:
         watch.start = watch.next = start
-        self._watches[watch.id] = watch
+        self.adopt(watch)
+
+    def adopt(self, watch: RemoteWatch) -> None:
+        """Go on with a watch that has begun elsewhere, and that another machine has forgotten."""
+        self._watches[watch] = None
+        watch.owner.watches[watch] = None
+        self._rest(watch)
         self._create_next()
 
-    def cancel(self, watch_id: int) -> None:
+    def cancel(self, watch: RemoteWatch) -> None:
         """Forget a watch: nothing more is posted for it."""
-        watch = self._watches.pop(watch_id, None)
-        if watch is None:
+        if watch not in self._watches:
             return
-        for number, other in list(self._at_server.items()):
-            if other is watch:
-                self._leave(number)
+        self._forget(watch)
+        if watch.number != UNKNOWN:
+            del self._at_server[watch.number]
+            self.out.append(watch_wire.cancel(watch.number))
+            watch.number = UNKNOWN
         self._create_next()  # the others may have waited for it
 
     def drained(self, watch: RemoteWatch) -> None:
         """The consumer has taken some of what a full watch holds."""
         if watch.state is State.PAUSED and watch.has_room:
-            watch.state = State.WAITING
+            self._rest(watch)
             self._create_next()
+
+    def _forget(self, watch: RemoteWatch) -> None:
+        del self._watches[watch]
+        del watch.owner.watches[watch]
 
     def ask_progress(self) -> None:
         """Post a notice once every watch has caught up."""
@@ -184,7 +225,7 @@ class WatchMachine:
     @property
     def needs_stream(self) -> bool:
         """Whether there is something to ask a server."""
-        return not self._is_open and any(watch.state is State.WAITING for watch in self._watches.values())
+        return not self._is_open and self._next_waiting() is not None
 
     def trust_progress(self, trusts: bool) -> None:
         """Said once of each stream: whether its server sends no notice ahead of events."""
@@ -200,12 +241,20 @@ class WatchMachine:
     def lost(self) -> None:
         """The stream is over. What has come of a response in fragments is dropped: all of it will come again."""
         self._is_open = self._asked_progress = False
-        self._creating = None
+        self._creating = self.refused_watch = None
         self.refused = ""
         self._at_server.clear()
         self.out.clear()
-        for watch in self._watches.values():
-            _rest(watch)
+        self._waiting.clear()
+        for watch in self._watches:
+            self._rest(watch)
+
+    def give_up(self) -> None:
+        """There is no better token: go on without the watch that was refused, if anybody still wants it."""
+        watch, self.refused, self.refused_watch = self.refused_watch, "", None
+        if watch is not None:
+            self.cancel(watch)
+        self._create_next()
 
     def received(self, message: bytes) -> None:
         """A response. Raises ``Corruption`` if it is none, ``WrongStore`` if it comes from another cluster."""
@@ -222,45 +271,66 @@ class WatchMachine:
             self._on_progress(response)
 
     def _check_cluster(self, cluster_id: int) -> None:
-        if cluster_id and cluster_id != self._cluster_id:
-            if self._cluster_id:
+        if cluster_id and cluster_id != self.cluster_id:
+            if self.cluster_id:
                 raise WrongStore(
-                    f"the server belongs to cluster {cluster_id:x}, not to {self._cluster_id:x} as the one before: "
+                    f"the server belongs to cluster {cluster_id:x}, not to {self.cluster_id:x} as the one before: "
                     "a watch cannot go on there"
                 )
-            self._cluster_id = cluster_id
+            self.cluster_id = cluster_id
 
     # --- creating ---------------------------------------------------------------------
 
     def _create_next(self) -> None:
         if not self._is_open or self._creating is not None or self.refused or self._asked_progress:
             return
-        for watch in self._watches.values():
-            if watch.state is State.WAITING:
-                watch.state = State.CREATING
-                self._creating = watch
-                self.out.append(watch_wire.create(watch.request, watch.next.revision))
-                return
-        self._ask_progress()
+        watch = self._next_waiting()
+        if watch is None:
+            self._ask_progress()
+            return
+        self._waiting.popleft()
+        watch.state = State.CREATING
+        self._creating = watch
+        self.out.append(watch_wire.create(watch.request, watch.next.revision))
+
+    def _next_waiting(self) -> RemoteWatch | None:
+        """The first to be created. It stays where it is."""
+        waiting = self._waiting
+        while waiting:
+            if waiting[0] in self._watches and waiting[0].state is State.WAITING:
+                return waiting[0]
+            waiting.popleft()
+        return None
+
+    def _rest(self, watch: RemoteWatch) -> None:
+        """No server knows the watch any more: it is to be created, once there is room for what comes."""
+        watch.number = UNKNOWN
+        watch.parts, watch.parts_bytes = [], 0
+        is_stopped = watch.state in (State.STOPPING, State.PAUSED)
+        watch.state = State.PAUSED if is_stopped and not watch.has_room else State.WAITING
+        if watch.state is State.WAITING:
+            self._waiting.append(watch)
 
     def _on_created(self, response: Any) -> None:
         watch, self._creating = self._creating, None
         if watch is None:
             raise Corruption("a watch was created that nobody asked for", "a server")
-        is_wanted = self._watches.get(watch.id) is watch
+        is_wanted = watch in self._watches
         if response.canceled:
             if is_wanted:
                 self._on_refused(watch, response)
         elif is_wanted:
             watch.state = State.LIVE
             watch.is_deaf = watch.is_full = False
-            self._at_server[response.watch_id] = watch
+            watch.token_errors = 0
+            watch.number = response.watch_id
+            self._at_server[watch.number] = watch
             if not watch.is_announced:
                 watch.is_announced = True
                 revision = response.header.revision
                 if not watch.request.start_revision:
                     revision = watch.next.revision - 1
-                self._post(Said(watch.id, WatchResponse(revision, created=True), watch))
+                watch.owner.post(Said(watch.id, WatchResponse(revision, created=True), watch))
         else:
             self.out.append(watch_wire.cancel(response.watch_id))
         self._create_next()
@@ -268,10 +338,14 @@ class WatchMachine:
     def _on_refused(self, watch: RemoteWatch, response: Any) -> None:
         reason = watch_wire.reason_of(response)
         if wants_token(Code.UNKNOWN, reason):
-            watch.state = State.WAITING
-            self.refused = reason
+            self._refuse(watch, reason)
         else:
             self._end(watch, response, reason)
+
+    def _refuse(self, watch: RemoteWatch, reason: str) -> None:
+        watch.token_errors += 1
+        self.refused, self.refused_watch = reason, watch
+        self._rest(watch)
 
     # --- events -----------------------------------------------------------------------
 
@@ -298,7 +372,7 @@ class WatchMachine:
         watch.next = WatchPosition(last + 1)
         watch.newest = newest
         watch.queued_bytes += size_bytes
-        self._post(Arrived(watch, start, last, parts, size_bytes))
+        watch.owner.post(Arrived(watch, start, last, parts, size_bytes))
 
     def _stop(self, number: int, watch: RemoteWatch) -> None:
         """Its buffer is full."""
@@ -318,22 +392,18 @@ class WatchMachine:
         if watch is None:
             return  # by its consumer
         reason = watch_wire.reason_of(response)
+        watch.number = UNKNOWN
         if wants_token(Code.UNKNOWN, reason):
-            self.refused = reason
-            _rest(watch)
+            self._refuse(watch, reason)
         elif watch.state is State.STOPPING and not response.compact_revision:
-            _rest(watch)
+            self._rest(watch)
         else:
             self._end(watch, response, reason)
         self._create_next()
 
-    def _leave(self, number: int) -> None:
-        del self._at_server[number]
-        self.out.append(watch_wire.cancel(number))
-
     def _end(self, watch: RemoteWatch, response: Any, reason: str) -> None:
         """Its last response."""
-        del self._watches[watch.id]
+        self._forget(watch)
         ended = WatchResponse(
             response.header.revision,
             canceled=True,
@@ -341,7 +411,7 @@ class WatchMachine:
             cancel_reason=reason,
             created=not watch.is_announced,
         )
-        self._post(Said(watch.id, ended, watch))
+        watch.owner.post(Said(watch.id, ended, watch))
 
     # --- notices ----------------------------------------------------------------------
 
@@ -357,7 +427,7 @@ class WatchMachine:
         return is_due and self._is_open and self.trusts_progress is not None and self._all_live()
 
     def _all_live(self) -> bool:
-        return all(watch.state is State.LIVE for watch in self._watches.values())
+        return all(watch.state is State.LIVE for watch in self._watches)
 
     def _on_progress(self, response: Any) -> None:
         revision = response.header.revision
@@ -368,7 +438,7 @@ class WatchMachine:
         if watch is None or watch.is_deaf or watch.parts or revision + 1 < watch.next.revision:
             return
         watch.next = max(watch.next, WatchPosition(revision + 1))
-        self._post(Said(watch.id, WatchResponse(revision), watch))
+        watch.owner.post(Said(watch.id, WatchResponse(revision), watch))
 
     def _on_asked_progress(self, revision: int) -> None:
         if not self._asked_progress:
@@ -376,21 +446,15 @@ class WatchMachine:
         self._asked_progress = False
         if self._watches and self._all_live():
             self.wants_progress, self._wants_another = self._wants_another, False
-            self._post(Said(EVERY_WATCH, WatchResponse(self._everything_until(revision)), None))
+            post = next(iter(self._watches)).owner.post
+            post(Said(EVERY_WATCH, WatchResponse(self._everything_until(revision)), None))
         self._create_next()
 
     def _everything_until(self, revision: int) -> int:
         """The revision up to which every watch has got everything, if a server says that of ``revision``."""
-        watches = self._watches.values()
+        watches = self._watches
         if self.trusts_progress:
             for watch in watches:
                 watch.next = max(watch.next, WatchPosition(revision + 1))
             return revision
         return min([revision, *(watch.next.revision - 1 for watch in watches)])
-
-
-def _rest(watch: RemoteWatch) -> None:
-    """No server knows the watch any more."""
-    watch.parts, watch.parts_bytes = [], 0
-    is_stopped = watch.state in (State.STOPPING, State.PAUSED)
-    watch.state = State.PAUSED if is_stopped and not watch.has_room else State.WAITING

@@ -1,15 +1,13 @@
-"""Watches of a server's store: a ``ResponseStream`` over one stream of etcd's Watch.
+"""Watches of a server's store: a ``ResponseStream``, over a stream of etcd's Watch that others may share.
 
     consumer's thread or task             |  the client's loop
                                           |
-    RemoteWatchStream --soon: create ...--+--> _Link ---> WatchMachine ---> messages ---> Stream
-            ^                             |      ^            |
-            |                             |      +--received, ended-------------------------+
-          fill <--- Inbox: queue, bell <--+-------------------+
+    RemoteWatchStream --soon: create ...--+--> _Subscriber ---> WatchLink, one of the client's
+            ^                             |         |
+          fill <--- Inbox: queue, bell <--+---------+
 
-The link asks for connections, waits between two of them, and gets tokens; what happens to the watches is the machine's
-to say. The consumer decodes what it takes. The link does not know the consumer, so a stream that its owner drops
-without closing it is collected, and closes its link.
+The consumer decodes what it takes. The subscriber does not know the consumer, so a stream that its owner drops without
+closing it is collected, and its subscriber leaves the link.
 
 A watch from now on begins with a read: it starts after the revision of the store at that moment, which a connection
 that is lost in its first second does not change. ``create`` waits for that, except on a thread that runs an event loop:
@@ -26,36 +24,23 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Coroutine
 from types import TracebackType
-from typing import Any, Protocol, Self, overload
+from typing import Any, Self, overload
 
 from kvstore.bell import Bell, Gate, Ringing
-from kvstore.errors import Code, Compacted, KVStoreError, Reentered, Unauthenticated, WatchCanceled, again
+from kvstore.errors import Compacted, KVStoreError, Reentered, WatchCanceled, again
 from kvstore.etcdpb.messages import etcdserverpb as pb
 from kvstore.model import FROM_KEY, WatchPosition, WatchRequest, WatchResponse
 from kvstore.network.remote import watch_wire
-from kvstore.network.remote.methods import RANGE, WATCH
-from kvstore.network.remote.outcome import error_of
-from kvstore.network.remote.past import tells_progress
-from kvstore.network.remote.streams import Stream, Streams, Timer, backoff
-from kvstore.network.remote.watch_machine import Item, RemoteWatch, Said, WatchMachine
+from kvstore.network.remote.methods import RANGE
+from kvstore.network.remote.streams import backoff
+from kvstore.network.remote.watch_link import Links, Server, WatchLink
+from kvstore.network.remote.watch_machine import Item, RemoteWatch, Said
 from kvstore.watch.mailbox import EVERY_WATCH
 from kvstore.watch.stream import DUPLICATE_ID, EMPTY_RANGE, Numbered
 from kvstore.write.writer import holds
 
-ASK_AGAIN_SECONDS = 0.5
-"""After this time a server may be asked for progress once more."""
 LOOK_SECONDS = 1.0
 """How often whoever waits for the loop looks whether the client is still open."""
-TOKEN_ATTEMPTS = 3
-"""Token errors in a row after which another token will not help."""
-
-
-class Server(Streams, Protocol):
-    """The client, as far as watches need it."""
-
-    @property
-    def version(self) -> str:
-        """Of the server that is asked; "" if it does not say."""
 
 
 class Pins:
@@ -96,6 +81,7 @@ class Watches:
         self.check = check
         self.room_bytes = room_bytes
         self.pins = Pins()
+        self.links = Links(streams)
         self.inboxes: set[Inbox] = set()
 
     def ring(self) -> None:
@@ -128,30 +114,29 @@ class Inbox:
         self.bell.ring()
 
 
-class _Link:
-    """The loop's side of a stream: a ``Receiver``. Everything is called on the loop's thread."""
+class _Subscriber:
+    """The loop's side of a stream. Everything is called on the loop's thread."""
 
-    def __init__(self, streams: Server, pins: Pins, inbox: Inbox) -> None:
-        self._streams = streams
-        self._pins = pins
+    def __init__(self, all_watches: Watches, inbox: Inbox) -> None:
+        self._streams: Server = all_watches.streams
+        self._links = all_watches.links
+        self._pins = all_watches.pins
         self._inbox = inbox
-        self.machine = WatchMachine(inbox.post)
-        self._stream: Stream | None = None
-        self._timer: Timer | None = None
-        self._ask_timer: Timer | None = None
+        self.post = inbox.post
+        self.watches: dict[RemoteWatch, None] = {}
+        self._link: WatchLink | None = None
+        """Once there is a watch."""
         self._tasks: set[asyncio.Task[None]] = set()
-        self._attempts = 0
-        self._token_errors = 0
-        self._is_renewing = self._is_over = False
-        self._beginning: dict[int, RemoteWatch] = {}
-        """Watches from now on, by id, until their revision is known."""
-
-    # --- what the consumer asks for ---------------------------------------------------
+        self._is_over = False
+        self._beginning: set[RemoteWatch] = set()
+        """Watches from now on, until their revision is known."""
 
     def create(self, watch: RemoteWatch, start: WatchPosition) -> None:
-        if not self._is_over:
-            self.machine.create(watch, start)
-            self._go_on()
+        if self._is_over:
+            return
+        if self._link is None:
+            self._link = self._links.join(self)
+        self._link.create(watch, start)
 
     def create_now(self, watch: RemoteWatch, tell: Tell | None) -> None:
         """Create a watch that begins with what comes after this call. ``tell`` is told when that is known, or that it
@@ -159,7 +144,7 @@ class _Link:
         if self._is_over:
             self._pins.remove(watch)
         else:
-            self._beginning[watch.id] = watch
+            self._beginning.add(watch)
             self._run(self._create_now(watch, tell))
 
     async def _create_now(self, watch: RemoteWatch, tell: Tell | None) -> None:
@@ -175,8 +160,8 @@ class _Link:
         if tell is not None:
             tell(error)
         elif error is not None:
-            refused = WatchResponse(self.machine.revision, (), True, 0, str(error), True)
-            self._inbox.post(Said(watch.id, refused, watch))
+            refused = WatchResponse(self._revision_seen, (), True, 0, str(error), True)
+            self.post(Said(watch.id, refused, watch))
 
     async def _begin(self, watch: RemoteWatch) -> KVStoreError | None:
         """Find out where a watch from now on begins, and create it. Returns why not."""
@@ -184,7 +169,8 @@ class _Link:
             revision = await self._revision(watch.request)
         except KVStoreError as error:
             return error
-        if self._beginning.pop(watch.id, None) is watch:  # else it was canceled meanwhile
+        if watch in self._beginning:  # else it was canceled meanwhile
+            self._beginning.discard(watch)
             self.create(watch, WatchPosition(revision + 1))
         return None
 
@@ -196,8 +182,8 @@ class _Link:
         try:
             revision = await self._revision(request)
         except KVStoreError:
-            revision = self.machine.revision
-        self._inbox.post(Said(EVERY_WATCH, WatchResponse(revision, (), True, 0, reason, True), None))
+            revision = self._revision_seen
+        self.post(Said(EVERY_WATCH, WatchResponse(revision, (), True, 0, reason, True), None))
 
     async def _revision(self, request: WatchRequest) -> int:
         """The store's revision. Reads a key that whoever may watch the range may read."""
@@ -206,123 +192,43 @@ class _Link:
         revision: int = answer.header.revision
         return revision
 
-    def cancel(self, watch_id: int, is_told: bool) -> None:
-        """End a watch. ``is_told``: with a response that says so."""
-        self._beginning.pop(watch_id, None)
-        self.machine.cancel(watch_id)
-        if is_told:
-            self._inbox.post(Said(watch_id, WatchResponse(self.machine.revision, canceled=True), None))
-        self._go_on()
+    @property
+    def _revision_seen(self) -> int:
+        """The newest that a response has named."""
+        return 0 if self._link is None else self._link.machine.revision
+
+    def cancel(self, watch: RemoteWatch) -> None:
+        self._beginning.discard(watch)
+        if self._link is not None:
+            self._link.cancel(watch)
+
+    def say_canceled(self, watch_id: int) -> None:
+        """The last response of a watch that its consumer has canceled."""
+        self.post(Said(watch_id, WatchResponse(self._revision_seen, canceled=True), None))
 
     def drained(self, watch: RemoteWatch) -> None:
-        self.machine.drained(watch)
-        self._go_on()
+        if self._link is not None:
+            self._link.drained(watch)
 
     def ask_progress(self) -> None:
-        self.machine.ask_progress()
-        self._go_on()
+        if self._link is not None:
+            self.move().ask_progress()
+
+    def move(self) -> WatchLink:
+        self._link = self._links.alone(self, self._link)
+        return self._link
+
+    def fail(self, error: KVStoreError) -> None:
+        self.close()
+        self._inbox.fail(error)
 
     def close(self) -> None:
         self._is_over = True
-        for timer in (self._timer, self._ask_timer):
-            if timer is not None:
-                timer.cancel()
         for task in self._tasks:
             task.cancel()
-        stream, self._stream = self._stream, None
-        if stream is not None:
-            stream.cancel()
-
-    # --- what the server says ---------------------------------------------------------
-
-    def received(self, message: bytes) -> None:
-        self._attempts = 0
-        machine = self.machine
-        try:
-            machine.received(message)
-        except KVStoreError as error:
-            self._fail(error)
-            return
-        if not machine.refused:
-            self._token_errors = 0
-        if machine.trusts_progress is None:
-            machine.trust_progress(tells_progress(self._streams.version))
-        self._go_on()
-
-    def ended(self, error: KVStoreError | None) -> None:
-        self._stream = None
-        self.machine.lost()
-        if self._is_over:
-            return
-        if isinstance(error, Unauthenticated):
-            self._renew_token(error)
-        elif error is None or error.retryable:
-            self._go_on_later()
-        else:
-            self._fail(error)
-
-    def _go_on(self) -> None:
-        """Do what the machine wants done."""
-        machine = self.machine
-        if self._is_over:
-            return
-        if machine.refused:
-            self._renew_token(error_of(Code.UNAUTHENTICATED, machine.refused))
-            return
-        if self._stream is None and machine.needs_stream and self._timer is None and not self._is_renewing:
-            self._stream = self._streams.open(WATCH, self)
-            machine.opened()
-        if self._stream is not None:
-            for message in machine.out:
-                self._stream.send(message)
-            machine.out.clear()
-        if machine.wants_progress and self._ask_timer is None:
-            self._ask_timer = self._streams.later(ASK_AGAIN_SECONDS, self._ask_again)
-
-    def _go_on_later(self) -> None:
-        self._attempts += 1
-        self._timer = self._streams.later(backoff(self._attempts), self._pause_is_over)
-
-    def _pause_is_over(self) -> None:
-        self._timer = None
-        self._go_on()
-
-    def _ask_again(self) -> None:
-        self._ask_timer = None
-        if self.machine.wants_progress:
-            self.machine.ask_again()
-            self._go_on()
-
-    def _renew_token(self, error: KVStoreError) -> None:
-        """A stream keeps the token that it was opened with: another token needs another stream."""
-        self._drop_stream()
-        self._token_errors += 1
-        if self._token_errors > TOKEN_ATTEMPTS:
-            self._fail(error)
-        else:
-            self._is_renewing = True
-            self._run(self._reauthenticate())
-
-    async def _reauthenticate(self) -> None:
-        try:
-            await self._streams.reauthenticate()
-        except KVStoreError as error:
-            self._is_renewing = False
-            if not error.retryable:
-                self._fail(error)
-                return
-        self._is_renewing = False
-        self._go_on_later()
-
-    def _drop_stream(self) -> None:
-        stream, self._stream = self._stream, None
-        if stream is not None:
-            stream.cancel()
-        self.machine.lost()
-
-    def _fail(self, error: KVStoreError) -> None:
-        self.close()
-        self._inbox.fail(error)
+        link, self._link = self._link, None
+        if link is not None:
+            link.left(self)
 
     def _run(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
@@ -349,7 +255,7 @@ class _Begun:
 
 
 class RemoteWatchStream:
-    """Many watches with one consumer, on one stream of etcd's Watch. Thread-safe, as ``WatchStream`` is."""
+    """Many watches with one consumer. Thread-safe, as ``WatchStream`` is."""
 
     def __init__(self, all_watches: Watches) -> None:
         streams = all_watches.streams
@@ -358,7 +264,7 @@ class RemoteWatchStream:
         self._room_bytes = all_watches.room_bytes
         self._pins = all_watches.pins
         self._inbox = inbox = Inbox()
-        self._link = _Link(streams, self._pins, inbox)
+        self._subscriber = _Subscriber(all_watches, inbox)
         all_watches.inboxes.add(inbox)
         self._watches: dict[int, RemoteWatch] = {}
         self._ended: set[int] = set()
@@ -368,7 +274,7 @@ class RemoteWatchStream:
         """Responses that may be handed out."""
         self._taking = threading.RLock()
         """Held while ``_ahead`` is being filled."""
-        weakref.finalize(self, _let_go, all_watches, self._link, inbox).atexit = False
+        weakref.finalize(self, _let_go, all_watches, self._subscriber, inbox).atexit = False
 
     def __len__(self) -> int:
         return len(self._watches)
@@ -402,18 +308,18 @@ class RemoteWatchStream:
         self._look()
         if not request.key:
             request = request._replace(key=FROM_KEY)
-        watch = RemoteWatch(watch_id, request, self._room_bytes)
+        watch = RemoteWatch(watch_id, request, self._room_bytes, self._subscriber)
         try:
             reason = self._refusal(request, watch_id) or self._number(watch)
             if reason:
-                self._soon(self._link.refuse, request, reason)
+                self._soon(self._subscriber.refuse, request, reason)
                 return EVERY_WATCH
             self._begin(watch)
             return watch.id
         except BaseException:
             if self._watches.get(watch.id) is watch:
                 del self._watches[watch.id]
-                self._soon(self._link.cancel, watch.id, False)
+                self._soon(self._subscriber.cancel, watch)
             raise
 
     def _refusal(self, request: WatchRequest, watch_id: int) -> str:
@@ -440,23 +346,26 @@ class RemoteWatchStream:
         if request.start_revision:
             start = WatchPosition(request.start_revision, request.start_sub)
             watch.start = watch.next = start
-            self._soon(self._link.create, watch, start)
+            self._soon(self._subscriber.create, watch, start)
             return
         if _runs_a_loop():
             self._pins.pending[watch] = None
-            self._soon(self._link.create_now, watch, None)
+            self._soon(self._subscriber.create_now, watch, None)
         else:
             begun = _Begun()
-            self._soon(self._link.create_now, watch, begun.tell)
+            self._soon(self._subscriber.create_now, watch, begun.tell)
             begun.wait(self._look)
 
     def cancel(self, watch_id: int) -> bool:
         """End a watch: a canceled response is its last. False (and no response) for an unknown id."""
-        if self._watches.pop(watch_id, None) is None:
-            if watch_id not in self._ended:
-                return False
+        watch = self._watches.pop(watch_id, None)
+        if watch is not None:
+            self._soon(self._subscriber.cancel, watch)
+        elif watch_id in self._ended:
             self._ended.discard(watch_id)
-        self._soon(self._link.cancel, watch_id, True)
+        else:
+            return False
+        self._soon(self._subscriber.say_canceled, watch_id)
         return True
 
     def request_progress(self) -> None:
@@ -467,14 +376,14 @@ class RemoteWatchStream:
         """
         self._check()
         if self._watches:
-            self._soon(self._link.ask_progress)
+            self._soon(self._subscriber.ask_progress)
 
     def close(self) -> None:
         """End all watches; a call waiting for the next response gets ``WatchCanceled``. Idempotent."""
         self._inbox.closed = True
         self._watches = {}
         self._inbox.bell.ring()
-        self._soon(self._link.close)
+        self._soon(self._subscriber.close)
 
     def __enter__(self) -> Self:
         return self
@@ -561,7 +470,7 @@ class RemoteWatchStream:
                 self._ahead.append((watch.id, WatchResponse(item.revision, events)))
         watch.taken_bytes += item.size_bytes
         if watch.is_full and watch.has_room:
-            self._soon(self._link.drained, watch)
+            self._soon(self._subscriber.drained, watch)
 
     def _open_said(self, said: Said) -> None:
         watch_id, response, watch = said
@@ -586,9 +495,9 @@ class RemoteWatchStream:
         return left
 
 
-def _let_go(all_watches: Watches, link: _Link, inbox: Inbox) -> None:
+def _let_go(all_watches: Watches, subscriber: _Subscriber, inbox: Inbox) -> None:
     all_watches.inboxes.discard(inbox)
-    all_watches.streams.soon(link.close)
+    all_watches.streams.soon(subscriber.close)
 
 
 def _runs_a_loop() -> bool:
