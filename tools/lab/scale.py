@@ -2,10 +2,12 @@
 
     python -m kvstore.tools.lab.scale keys --count 1000000 --backend sqlite     one local store, filled
     python -m kvstore.tools.lab.scale clients --count 1000 [--server etcd]      one server, light clients
+    python -m kvstore.tools.lab.scale watches --count 20000 [--server etcd]     one client of one server
 
 ``keys`` writes keys of 16 bytes and values of 256 in random order, 100 a transaction, and then reads. ``clients``
 opens connections, each with a watch of its own, and says what the server's memory grows by (RSS). It needs the h2
-package, and etcd on PATH for ``--server etcd``.
+package. ``watches`` opens idle watches of ``kvstore.connect``, which share a connection, and says what they cost client
+and server, and a call beside them. ``--server etcd`` needs etcd on PATH.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ import random
 import re
 import shutil
 import socket
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -41,15 +44,19 @@ def main() -> None:
     keys = kinds.add_parser("keys")
     keys.add_argument("--count", type=int, default=1_000_000)
     keys.add_argument("--backend", default="lmdb", choices=["lmdb", "sqlite"])
-    clients = kinds.add_parser("clients")
-    clients.add_argument("--count", type=int, default=1000)
-    clients.add_argument("--server", default="kvstore", choices=["kvstore", "etcd"])
+    for kind, count in (("clients", 1000), ("watches", 20_000)):
+        clients = kinds.add_parser(kind)
+        clients.add_argument("--count", type=int, default=count)
+        clients.add_argument("--server", default="kvstore", choices=["kvstore", "etcd"])
     given = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=os.environ.get("KVSTORE_BENCH_DIR")) as folder:
         if given.kind == "keys":
             _keys(Path(folder) / "data", given.count, given.backend)
+        elif given.server == "etcd" and shutil.which("etcd") is None:
+            sys.exit("there is no etcd on PATH")
         else:
-            _clients(Path(folder) / "data", given.count, given.server)
+            measure = _clients if given.kind == "clients" else _watches
+            measure(Path(folder) / "data", given.count, given.server)
 
 
 # --- one local store -------------------------------------------------------------------------------
@@ -101,8 +108,6 @@ def _key(number: int) -> bytes:
 
 
 def _clients(path: Path, count: int, server: str) -> None:
-    if server == "etcd" and shutil.which("etcd") is None:
-        sys.exit("there is no etcd on PATH")
     with served(path, server) as (process, port), contextlib.ExitStack() as stack:
         first = stack.enter_context(_Client(port))
         first.range()
@@ -118,6 +123,30 @@ def _clients(path: Path, count: int, server: str) -> None:
             "KiB a watch, each on a connection of its own",
             (_rss_bytes(process.pid) - connected) / count / 1024,
         )
+
+
+def _watches(path: Path, count: int, server: str) -> None:
+    with (
+        served(path, server) as (process, port),
+        kvstore.connect(f"etcd://127.0.0.1:{port}", timeout_seconds=30) as store,
+    ):
+        first = store.put(b"key", b"v").revision
+        before = [_rss_bytes("self"), _rss_bytes(process.pid)]
+        cpu = [time.process_time(), _cpu_seconds(process.pid)]
+        watches = [store.watch(b"key%d" % number, start_revision=first) for number in range(count)]
+        store.put(b"key%d" % (count - 1), b"v")
+        watches[-1].get()
+        for number, (who, pid) in enumerate((("client", "self"), ("server", process.pid))):
+            now = time.process_time() if pid == "self" else _cpu_seconds(process.pid)
+            _say(f"KiB a watch, {who}", (_rss_bytes(pid) - before[number]) / count / 1024)
+            _say(f"µs of CPU to begin a watch, {who}", (now - cpu[number]) / count * 1e6)
+        seconds = []
+        for _ in range(200):
+            began = time.monotonic()
+            store.get(b"key")
+            seconds.append(time.monotonic() - began)
+        _say("ms a get beside them, median", statistics.median(seconds) * 1e3)
+        _say("ms a get beside them, longest of 200", max(seconds) * 1e3)
 
 
 @contextlib.contextmanager
@@ -149,7 +178,12 @@ def _free_port() -> int:
         return port
 
 
-def _rss_bytes(pid: int) -> int:
+def _cpu_seconds(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def _rss_bytes(pid: int | str) -> int:
     found = re.search(r"VmRSS:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
     assert found is not None
     return int(found[1]) * 1024
