@@ -13,6 +13,7 @@ three lines. It cannot map the terabyte that LMDB is asked for, so the map is sm
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import os
 import re
@@ -32,7 +33,7 @@ from kvstore.backend import find_backend
 
 from .instructions_wire import OPERATIONS as WIRE
 
-KEYS, A_TRANSACTION = 20_000, 100
+KEYS, A_TRANSACTION, TASKS = 20_000, 100, 64
 VALUE = b"v" * 256
 LMDB: Any = find_backend("lmdb")
 MAP_BYTES = 1 << 28
@@ -60,6 +61,20 @@ def put(store: kvstore.Store) -> Run:
             store.put(each, VALUE)
 
     return run
+
+
+def put_tasks(store: kvstore.Store) -> Run:
+    """Puts of 64 tasks at once."""
+    twin = kvstore.AsyncStore(store.engine)
+
+    async def work(keys: list[bytes]) -> None:
+        for each in keys:
+            await twin.put(each, VALUE)
+
+    async def all_of_them(count: int) -> None:
+        await asyncio.gather(*[work(SOME_KEYS[at:count:TASKS]) for at in range(TASKS)])
+
+    return lambda count: asyncio.run(all_of_them(count))
 
 
 def put_in_transaction(store: kvstore.Store) -> Run:
@@ -173,6 +188,7 @@ def replay(store: Any) -> Run:
 
 OPERATIONS: dict[str, Callable[[Any], Run]] = {
     "put": put,
+    "put-tasks": put_tasks,
     "put-txn": put_in_transaction,
     "get": get,
     "get-past": get_past,
@@ -234,7 +250,8 @@ def prepare(folder: Path) -> None:
 def count(folder: Path, names: list[str], chosen: str, keep: Path | None) -> list[float]:
     """Thousands of instructions of each operation."""
     out = keep or folder
-    before = set(out.glob("callgrind.*"))
+    for left_over in out.glob(f"callgrind.{chosen}.*"):
+        left_over.unlink()
     command = ["valgrind", "--tool=callgrind", "--instr-atstart=no"]
     command += [f"--callgrind-out-file={out}/callgrind.{chosen}"]
     command += [
@@ -251,7 +268,7 @@ def count(folder: Path, names: list[str], chosen: str, keep: Path | None) -> lis
     if done.returncode:
         sys.exit(done.stderr)
     found: dict[int, float] = {}
-    for path in set(out.glob(f"callgrind.{chosen}.*")) - before:
+    for path in out.glob(f"callgrind.{chosen}.*"):
         totals = re.search(r"^totals: (\d+)", path.read_text(), re.MULTILINE)
         assert totals is not None, path
         found[int(path.suffix[1:])] = int(totals[1]) / COUNTED / 1000
