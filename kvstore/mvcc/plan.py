@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from itertools import chain
 from operator import itemgetter
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 from kvstore import invariants
 from kvstore.errors import (
@@ -83,7 +83,7 @@ from kvstore.model import (
 from kvstore.mvcc import effects, size
 from kvstore.mvcc.lessor import TTL_MAX_SECONDS, Lessor, is_own_lease, own_lease_id
 from kvstore.mvcc.overlay import ChangedRow, Generation
-from kvstore.mvcc.puts import plain_put, plain_puts
+from kvstore.mvcc.puts import lone_puts, plain_put, plain_puts
 from kvstore.mvcc.read import answer_range, scan_keys, scan_rows
 from kvstore.mvcc.schema import META_CARRIED
 from kvstore.mvcc.state import State
@@ -115,6 +115,7 @@ _plan: Any = partial(tuple.__new__, Plan)
 _put_response: Any = partial(tuple.__new__, PutResponse)
 """``Plan._make`` and ``PutResponse._make`` without their Python code."""
 _key_of: Any = itemgetter(PutRequest._fields.index("key"))
+_NO_OPTIONS = PutRequest(b"")[2:]
 _prev_kv_of: Any = itemgetter(PutRequest._fields.index("prev_kv"))
 
 
@@ -182,12 +183,38 @@ class Planner:
         if twin is not None:
             twin.compare(state, self._lessor, tuple(plan.changes))
 
-    def _twin_of(self, plan: Plan) -> Twin | None:
-        """A twin to which the plan's entry has been replayed."""
-        if plan.entry is None:
+    def decide_puts(self, requests: list[PutRequest]) -> list[Plan]:
+        """The plans of plain puts, one after the other: of as many from the first on as can be decided together.
+
+        The caller has made sure that they are plain (``is_plain``), and decides the others one at a time.
+        """
+        state = self._state
+        if state.alarms:
+            return []
+        made = lone_puts(state.head + 1, requests, state.head_rows([*map(_key_of, requests)]))
+        return [
+            _plan((entry, _put_response((change[0], None)), change[0], index, (change,), (), False))
+            for index, (change, entry) in enumerate(made, state.index + 1)
+        ]
+
+    def carry_out_puts(self, plans: list[Plan]) -> None:
+        """Put the plans of puts that were decided together into memory."""
+        state = self._state
+        twin = self._twin_of(*plans) if invariants.ON else None
+        changes = [plan.changes[0] for plan in plans]
+        state.generations[0].add(changes)
+        state.head, state.index = plans[-1].head, plans[-1].last_index
+        if twin is not None:
+            twin.compare(state, self._lessor, tuple(changes))
+
+    def _twin_of(self, *plans: Plan) -> Twin | None:
+        """A twin to which the entries of the plans have been replayed."""
+        entries = [plan.entry for plan in plans if plan.entry is not None]
+        if not entries:
             return None
         twin = Twin(self._state, self._lessor)
-        twin.take(plan.entry)
+        for entry in entries:
+            twin.take(entry)
         return twin
 
     def carry_out_again(self, plan: Plan) -> None:
@@ -638,6 +665,11 @@ class _Draft:
 
     def _step(self, function: Callable[..., None], *arguments: Any) -> None:
         self._steps.append((function, (self._state.active, *arguments)))
+
+
+def is_plain(request: Request) -> TypeGuard[PutRequest]:
+    """Whether it is a put without options."""
+    return request.__class__ is PutRequest and request[2:] == _NO_OPTIONS
 
 
 def is_read_only(request: TxnRequest) -> bool:

@@ -24,6 +24,27 @@ def plain_put(main: int, key: bytes, value: bytes, old: bytes | None) -> tuple[b
 
 
 @native
+def lone_puts(
+    main: int, ops: Sequence[PutRequest], olds: Sequence[bytes | None]
+) -> list[tuple[ChangedRow, bytes]]:
+    """The change of each put over the rows ``olds``, and its log entry: each is a revision, the first one ``main``.
+
+    A put over an earlier one counts that, whatever ``olds`` says. Only as many as there are before the first that
+    replaces a row with a lease.
+    """
+    made: list[tuple[ChangedRow, bytes]] = []
+    rows: dict[bytes, bytes] = {}
+    for revision, (op, old) in enumerate(zip(ops, olds, strict=True), main):
+        key, value = op[:2]
+        put = plain_put(revision, key, value, rows.get(key, old))
+        if put is None:
+            break
+        rows[key], entry = put
+        made.append(((revision, 0, key, put[0]), entry))
+    return made
+
+
+@native
 def plain_puts(
     main: int, ops: Sequence[PutRequest], olds: Sequence[bytes | None]
 ) -> tuple[list[ChangedRow], bytes] | None:

@@ -126,6 +126,60 @@ static PyObject *plain_puts(ARGUMENTS) {
     return pair(changes, entry_of(changes, main, size));
 }
 
+/* The change and the log entry of an op at a revision of its own. NULL without an exception if Python has to make them. */
+static PyObject *lone_put(PyObject *op, PyObject *old, uint64_t revision, PyObject *rows) {
+    PyObject *main, *change = NULL, *entry, *earlier;
+    Py_ssize_t size = 0;
+    if (!PyTuple_Check(op) || PyTuple_GET_SIZE(op) < 2 || !PyBytes_CheckExact(PyTuple_GET_ITEM(op, 0))) return NULL;
+    earlier = PyDict_GetItemWithError(rows, PyTuple_GET_ITEM(op, 0));
+    if (earlier == NULL && PyErr_Occurred()) return NULL;
+    main = PyLong_FromUnsignedLongLong(revision);
+    if (main != NULL) change = change_of_put(op, earlier == NULL ? old : earlier, main, revision, 0, &size);
+    Py_XDECREF(main);
+    if (change == NULL) return NULL;
+    if (PyDict_SetItem(rows, PyTuple_GET_ITEM(change, 2), PyTuple_GET_ITEM(change, 3)) < 0) {
+        Py_DECREF(change);
+        return NULL;
+    }
+    entry = bytes_from(NULL, 1 + varint_bytes(revision) + size);
+    if (entry != NULL) {
+        PyObject *row = PyTuple_GET_ITEM(change, 3); /* of sub revision 0, so without a prefix */
+        uint8_t *at = put_revision((uint8_t *)PyBytes_AS_STRING(entry), revision);
+        *at++ = 0x12;
+        at = put_varint(at, (uint64_t)PyBytes_GET_SIZE(row));
+        memcpy(at, bytes_of(row), (size_t)PyBytes_GET_SIZE(row));
+    }
+    return pair(change, entry);
+}
+
+/* lone_puts(main, ops, olds): [(change, entry), ...]. */
+static PyObject *lone_puts(ARGUMENTS) {
+    uint64_t main;
+    Py_ssize_t puts;
+    PyObject *ops, *olds, *rows, *made;
+    if (!ARE_POSITIONAL(3) || !take_size(arguments[0], &main) || !PyList_CheckExact(arguments[1]) ||
+        !PyList_CheckExact(arguments[2]) || PyList_GET_SIZE(arguments[1]) != PyList_GET_SIZE(arguments[2]))
+        return ASK_PYTHON;
+    puts = PyList_GET_SIZE(arguments[1]);
+    if (main > (uint64_t)(INT64_MAX - puts)) return ASK_PYTHON;
+    ops = PyList_AsTuple(arguments[1]); /* these do not change meanwhile */
+    olds = ops == NULL ? NULL : PyList_AsTuple(arguments[2]);
+    rows = olds == NULL || PyTuple_GET_SIZE(olds) != puts ? NULL : PyDict_New();
+    made = rows == NULL ? NULL : PyList_New(puts);
+    for (Py_ssize_t at = 0; made != NULL && at < puts; at++) {
+        PyObject *put = lone_put(PyTuple_GET_ITEM(ops, at), PyTuple_GET_ITEM(olds, at), main + (uint64_t)at, rows);
+        if (put == NULL)
+            Py_CLEAR(made);
+        else
+            PyList_SET_ITEM(made, at, put);
+    }
+    Py_XDECREF(ops);
+    Py_XDECREF(olds);
+    Py_XDECREF(rows);
+    if (made == NULL) return PyErr_Occurred() ? NULL : ASK_PYTHON;
+    return made;
+}
+
 /* Add the bytes of a plain put of a key that is not among ``keys`` yet. 0: it is something else; -1: an exception. */
 static int add_plain_put(PyObject *op, PyObject *kind, PyObject *keys, Py_ssize_t *size) {
     Py_ssize_t before = PySet_Size(keys);
@@ -445,6 +499,6 @@ static PyObject *table_rows(ARGUMENTS) {
 }
 
 PyMethodDef change_functions[] = {
-    FUNCTION(plain_put),   FUNCTION(plain_puts), FUNCTION(plain_ops_bytes), FUNCTION(plain_parts_bytes), FUNCTION(add_changes),
+    FUNCTION(plain_put),   FUNCTION(plain_puts), FUNCTION(lone_puts), FUNCTION(plain_ops_bytes), FUNCTION(plain_parts_bytes), FUNCTION(add_changes),
     FUNCTION(newest_rows), FUNCTION(lone_put_of), FUNCTION(table_rows),     END_OF_FUNCTIONS,
 };

@@ -167,6 +167,12 @@ class MeasuredPlanner(Planner):
         self._count(request, plan)
         return plan
 
+    def decide_puts(self, requests: list[PutRequest]) -> list[Plan]:
+        plans = super().decide_puts(requests)
+        for request, plan in zip(requests, plans, strict=False):
+            self._count(request, plan)
+        return plans
+
     def _count(self, request: Request, plan: Plan) -> None:
         measured = self.measured
         if isinstance(request, PutRequest):

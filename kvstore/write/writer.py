@@ -12,9 +12,12 @@ While the leader is in ``fdatasync`` (without the GIL) other requests arrive; th
 leader plan for all of them avoids a convoy at the planner's lock, where each thread would hold it while waiting for
 the GIL, or the reverse: with 64 threads it is twice as fast.
 
-Callers that do not want to wait (``put_nowait``, asyncio) have their request planned at once. The flusher, a thread
-of the store's own, then leads. One that may not even wait for a plan (a server's event loop) puts its ticket down and
-goes on (``ask_soon``): the flusher plans it as well, unless there is nothing else to do (``lead_alone``).
+Callers that do not want to wait (``put_nowait``) have their request planned at once. The flusher, a thread of the
+store's own, then leads. One that may not even wait for a plan (an event loop) puts its ticket down and goes on
+(``ask_soon``): the flusher plans it as well, unless there is nothing else to do (``lead_alone``).
+
+Plain puts that were asked for one after the other are decided together (``_plan_puts``): one look at the backend, one
+pass over their bytes, one change of the state.
 
 An exception can come at any step: from a signal handler on the main thread, or because memory is short. So a round
 (the four steps) leaves its traces where the next leader finds them, and each step can be repeated:
@@ -62,7 +65,7 @@ from kvstore.model import (
     Request,
     TxnRequest,
 )
-from kvstore.mvcc.plan import Plan, Planner
+from kvstore.mvcc.plan import Plan, Planner, is_plain
 from kvstore.mvcc.state import State
 from kvstore.shelter import BEGIN_SECONDS, on_main_thread, start
 from kvstore.write.ticket import UNPLANNED, Notify, Ticket
@@ -153,8 +156,8 @@ class Writer:
         """Not planned yet, in order."""
         self._queue: list[Ticket] = []
         """Planned but not settled, in order."""
-        self._decided: tuple[Ticket, Plan] | None = None
-        """The plan that is being carried out."""
+        self._decided: tuple[Sequence[Ticket], Sequence[Plan]] | None = None
+        """The plan that is being carried out; or several, of puts that were decided together."""
         self._lead = threading.RLock()
         """Held by the leader."""
         self.planning = threading.RLock()
@@ -373,7 +376,7 @@ class Writer:
             if plan is None or plan.is_part:
                 self.asked.append(ticket)
                 return False
-            self._decided = ticket, plan
+            self._decided = (ticket,), (plan,)
             self.planner.carry_out(plan)
             self._enqueue(ticket, plan)
             self._decided = None
@@ -407,7 +410,7 @@ class Writer:
         with self.planning:
             if self._decided is not None:
                 self._finish_decided()
-            for _ in range(len(asked)):
+            for _ in range(len(asked) - self._plan_puts()):
                 ticket = asked[0]
                 if ticket.revision == UNPLANNED and not (ticket.done or ticket.withdrawn):
                     try:
@@ -420,6 +423,39 @@ class Writer:
                         self._settle([ticket], error)
                 asked.popleft()
         self._planned()
+
+    def _plan_puts(self) -> int:
+        """Plan the plain puts at the front of what was asked, together. Returns how many.
+
+        The caller holds ``planning``.
+        What refuses one of them, or goes wrong, is met again where each is planned by itself.
+        """
+        asked = self.asked
+        tickets: list[Ticket] = []
+        requests: list[PutRequest] = []
+        for at in range(len(asked) if len(asked) > 1 and self._life.write_refusal is None else 0):
+            ticket = asked[at]
+            request = ticket.request
+            is_waiting = ticket.revision == UNPLANNED and not (ticket.done or ticket.withdrawn)
+            if not (is_waiting and is_plain(request)):
+                break
+            tickets.append(ticket)
+            requests.append(request)
+        try:
+            plans = self.planner.decide_puts(requests) if requests else []
+        except KVStoreError:
+            return 0
+        if not plans:
+            return 0
+        del tickets[len(plans) :]
+        self._decided = tickets, plans
+        self.planner.carry_out_puts(plans)
+        for ticket, plan in zip(tickets, plans, strict=True):
+            self._enqueue(ticket, plan)
+        self._decided = None
+        for _ in plans:
+            asked.popleft()
+        return len(plans)
 
     def _plan(self, ticket: Ticket) -> None:
         """Decide, carry out, queue. The caller holds ``planning``."""
@@ -436,7 +472,7 @@ class Writer:
             rest.request = (
                 request.request if isinstance(request, GuardedRequest) else request
             )  # let through once
-        self._decided = ticket, plan
+        self._decided = (ticket,), (plan,)
         self.planner.carry_out(plan)
         self._enqueue(ticket, plan)
         self._decided = None
@@ -460,10 +496,10 @@ class Writer:
     def _finish_decided(self) -> None:
         """Carry out what an interrupted thread had decided. The caller holds ``planning``."""
         assert self._decided is not None
-        ticket, plan = self._decided
-        self.planner.carry_out_again(plan)
-        if ticket not in self._queue and not ticket.done:
-            self._enqueue(ticket, plan)
+        for ticket, plan in zip(*self._decided, strict=True):
+            self.planner.carry_out_again(plan)
+            if ticket not in self._queue and not ticket.done:
+                self._enqueue(ticket, plan)
         self._decided = None
 
     @contextmanager

@@ -309,6 +309,7 @@ SOUND: dict[str, Arguments] = {
     "row_keys": st.tuples(st.lists(ANY_ROWS, max_size=4)),
     "plain_put": st.tuples(NUMBERS, KEYS, TEXTS, st.one_of(PLAIN_ROWS, OLDS)),
     "plain_puts": puts_over(),
+    "lone_puts": puts_over(),
     "plain_ops_bytes": st.tuples(st.lists(puts(), max_size=5).map(tuple), st.just(PutRequest)),
     "plain_parts_bytes": st.tuples(
         st.lists(compares(), max_size=3).map(tuple), st.tuples(BRANCHES, BRANCHES), st.just(PLAIN_KINDS)

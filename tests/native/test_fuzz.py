@@ -92,6 +92,11 @@ SOUND: dict[str, Callable[[], Arguments]] = {
     "frame_fields": lambda: (FRAME, 0, 64, len(FRAME), 7),
     "batch_fields": lambda: (DATA,),
     "plain_put": lambda: (301, KEY, VALUE, ROW),
+    "lone_puts": lambda: (
+        301,
+        [PutRequest(KEY, VALUE), PutRequest(b"b"), PutRequest(b"b")],
+        [ROW, None, None],
+    ),
     "plain_puts": lambda: (301, [PutRequest(KEY, VALUE), PutRequest(b"b")], [ROW, None]),
     "plain_ops_bytes": lambda: ((PutRequest(KEY, VALUE), PutRequest(b"b")), PutRequest),
     "plain_parts_bytes": lambda: (
