@@ -1,12 +1,12 @@
 """``AsyncStore``: the asynchronous twin of ``Store``, and ``AsyncView`` of ``View``.
 
 Each method is made from its twin's, so it means the same, takes the same arguments and has the same docstring;
-``twins`` lists the kinds. Writes are planned on the event loop and awaited until they are durable. Reads run in a
+``twins`` lists the kinds. Writes are put down on the event loop, and awaited until they are durable. Reads run in a
 thread of the loop's executor, except the one that never takes long: ``get`` of an embedded store answers at once.
 Opening, closing and upkeep run in threads of their own; a ``progress`` function is called there.
 
 A store belongs to no loop. A call belongs to the loop it is made in, and that loop may stop or close at any moment:
-what was planned becomes durable all the same, only nothing is notified. Canceling a task does not stop its call,
+what was put down becomes durable all the same, only nothing is notified. Canceling a task does not stop its call,
 which finishes in its thread; a store that an abandoned ``open_async`` opens is closed again.
 """
 

@@ -1,15 +1,15 @@
 """An engine whose writes return awaitables: ``AsyncStore`` puts, deletes and commits with it.
 
-A write is planned on the event loop (some ten microseconds, no waiting) and made durable by whichever thread leads the
-writers; all tasks of a group are then woken by one call into each loop that waits. A write that may touch many keys (a
-range) runs in a thread instead.
+A write is put down on the event loop (some microseconds, no waiting); the flusher plans what was put down, in that
+order, and makes it durable. All tasks of a group are then woken by one call into each loop that waits. A write that may
+touch many keys (a range) runs in a thread instead.
 
     Store.put(key, ...) --request--> AwaitedWrites.put --ticket--> engine
-                                            |                         | leader: logged, synced, published
+                                            |                         | flusher: planned, logged, synced, published
                         task <-- future <---+-------- notify <--------+
 
 It belongs to no loop. A future belongs to the loop that the write was made in, which may stop or close at any moment:
-what was planned becomes durable all the same, only nothing is notified.
+what was put down becomes durable all the same, only nothing is notified.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from collections.abc import Awaitable
 from functools import partial
 from typing import Any
 
-from kvstore.errors import KVStoreError
+from kvstore.errors import NoThread
 from kvstore.loops import call_soon, in_thread
 from kvstore.model import DeleteRangeRequest, PutRequest, PutWithTTLRequest, Request, TxnRequest
 from kvstore.protocol import EmbeddedEngine
@@ -36,42 +36,33 @@ class AwaitedWrites:
         """Settled tickets whose loops may not have been told yet."""
 
     def put(self, request: PutRequest, ttl_seconds: float = 0) -> Awaitable[Any]:
-        engine = self._engine
-        asked: Request = PutWithTTLRequest(request, ttl_seconds) if ttl_seconds else request
-        if engine.overloaded:
-            return self._after_room(asked)
-        return self._durable(engine.submit(asked))
+        return self._durable(PutWithTTLRequest(request, ttl_seconds) if ttl_seconds else request)
 
     def txn(self, request: TxnRequest) -> Awaitable[Any]:
-        engine = self._engine
         if _may_be_large(request):
-            return in_thread(partial(engine.txn, request))
-        if engine.overloaded:
-            return self._after_room(request)
-        return self._durable(engine.submit(request))
+            return in_thread(partial(self._engine.txn, request))
+        return self._durable(request)
 
     def delete_range(self, request: DeleteRangeRequest) -> Awaitable[Any]:
         if request.range_end:  # may touch many keys: not on the loop
             return in_thread(partial(self._engine.delete_range, request))
-        return self._durable(self._engine.submit(request))
+        return self._durable(request)
+
+    def _durable(self, request: Request) -> Awaitable[Any]:
+        """The answer to a request, once it is durable."""
+        future = asyncio.get_running_loop().create_future()
+        try:
+            if self._engine.ask_soon(request, self._notify, future) is None:
+                if self._engine.overloaded:
+                    return self._after_room(request)
+                self._engine.ask_soon(request, self._notify, future, waits=True)
+        except NoThread:  # nobody else can plan it
+            return in_thread(partial(self._engine.ask, request))
+        return future
 
     async def _after_room(self, request: Request) -> Any:
         await in_thread(self._engine.check_room)
-        return await self._durable(self._engine.submit(request))
-
-    def _durable(self, ticket: Ticket) -> asyncio.Future[Any]:
-        """A future that is done when the ticket is durable."""
-        future = asyncio.get_running_loop().create_future()
-        ticket.future = future
-        ticket.notify = self._notify
-        if not ticket.done and not self._engine.flush_soon():  # no thread available: this one leads
-            try:
-                self._engine.wait(ticket)
-            except KVStoreError:
-                pass  # the future has the error
-        if ticket.done:  # perhaps with a group that was settled before ``notify`` was set
-            self._settle([ticket])
-        return future
+        return await self._durable(request)
 
     def wake_all(self) -> None:
         """Deliver what could not be delivered in its time."""

@@ -159,7 +159,13 @@ class LocalEngine(Reads):
         return self.writer.submit(request)
 
     def ask_soon(
-        self, request: Request, notify: Notify, future: Any = None, *, at_once: bool = True
+        self,
+        request: Request,
+        notify: Notify,
+        future: Any = None,
+        *,
+        at_once: bool = True,
+        waits: bool = False,
     ) -> Ticket | None:
         """Put a request down, and go on: nothing is planned here, and nothing is waited for.
 
@@ -170,19 +176,21 @@ class LocalEngine(Reads):
         the flusher is not told before ``flush_soon``, so that several requests go to it together.
 
         Returns None, with nothing put down, if there is no room before a checkpoint has been made, or background work
-        has to begin first. Then call ``ask`` in a thread: it waits, or raises the reason.
+        has to begin first. Then call ``ask`` in a thread: it waits, or raises the reason. With ``waits``, this does.
 
         Raises what refuses the request as it stands, what refuses every write (``StorePoisoned``, ``StoreClosed``), and
         ``NoThread`` if there is no other thread to lead; ``ask`` then leads by itself.
         """
         cost_bytes = check(request, self.options)
-        if self.life.write_refusal is not None:
+        if waits:
+            self._admit(cost_bytes)
+        elif self.life.write_refusal is not None:
             if cost_bytes and self.life.is_stalled:
                 return None  # a stall that may end there
             raise self.life.write_refusal()
-        if self.background.at_rest:
-            return None
-        if cost_bytes and self.state.generations[0].size_bytes + cost_bytes >= self.room.unchecked_bytes:
+        elif self.background.at_rest or (
+            cost_bytes and self.state.generations[0].size_bytes + cost_bytes >= self.room.unchecked_bytes
+        ):
             return None
         ticket = Ticket(request)
         ticket.notify, ticket.future = notify, future

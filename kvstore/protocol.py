@@ -213,11 +213,17 @@ class EmbeddedEngine(Engine, Protocol):
         """The same, but waits until it is durable and returns its response."""
 
     def ask_soon(
-        self, request: Request, notify: Notify, future: Any = None, *, at_once: bool = True
+        self,
+        request: Request,
+        notify: Notify,
+        future: Any = None,
+        *,
+        at_once: bool = True,
+        waits: bool = False,
     ) -> Ticket | None:
-        """Check a request and put it down, with a ticket: another thread plans it. Never waits.
+        """Check a request and put it down, with a ticket: another thread plans it. Never waits, except with ``waits``.
 
-        Not ``at_once``: it is not told before ``flush_soon``.
+        Not ``at_once``: it is not told before ``flush_soon``. ``waits``: for room, as ``submit`` does.
 
         Returns None if it cannot be put down now: call ``ask`` in a thread. Raises ``NoThread`` if there is no thread
         to plan it.

@@ -404,7 +404,13 @@ class ReadEngine(Reads):
         return ticket
 
     def ask_soon(
-        self, request: Request, notify: Notify, future: Any = None, *, at_once: bool = True
+        self,
+        request: Request,
+        notify: Notify,
+        future: Any = None,
+        *,
+        at_once: bool = True,
+        waits: bool = False,
     ) -> Ticket | None:
         """The same, and ``notify`` is called at once."""
         ticket = self.submit(request)

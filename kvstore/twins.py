@@ -8,7 +8,7 @@ A class of asynchronous twins is a list of these, so it cannot drift:
     composed    awaited; runs in the loop's executor, in any kind of store: for what takes several requests
     apart       awaited; runs in a thread of its own: for long work
     at_once     awaited; runs on the loop, because it never waits (``threaded`` unless the store is embedded)
-    written     awaited; planned on the loop and durable when it returns (``awaited_writes``)
+    written     awaited; put down on the loop and durable when it returns (``awaited_writes``)
     streamed    an asynchronous iterator; its items are fetched a page at a time in the executor
     plain       not awaited: it only records something
 

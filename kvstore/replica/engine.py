@@ -83,10 +83,16 @@ class ReplicaEngine(LocalEngine):
         return super().submit(request)
 
     def ask_soon(
-        self, request: Request, notify: Notify, future: Any = None, *, at_once: bool = True
+        self,
+        request: Request,
+        notify: Notify,
+        future: Any = None,
+        *,
+        at_once: bool = True,
+        waits: bool = False,
     ) -> Ticket | None:
         self._check_reads(request)
-        return super().ask_soon(request, notify, future, at_once=at_once)
+        return super().ask_soon(request, notify, future, at_once=at_once, waits=waits)
 
     def _check_reads(self, request: Request) -> None:
         """Raise what refuses the request, unless it changes nothing."""
