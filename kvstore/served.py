@@ -43,6 +43,8 @@ class ConnectOptions(TypedDict, total=False):
     keepalive_seconds: float
     auto_sync_seconds: float
     max_message_bytes: int
+    max_txn_ops: int
+    max_request_bytes: int
     watch_buffer: int
     prefer: Literal["any", "leader"]
     serializable: bool
