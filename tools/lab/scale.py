@@ -136,7 +136,8 @@ def _watches(path: Path, count: int, server: str) -> None:
         watches = [store.watch(b"key%d" % number, start_revision=first) for number in range(count)]
         store.put(b"key%d" % (count - 1), b"v")
         watches[-1].get()
-        for number, (who, pid) in enumerate((("client", "self"), ("server", process.pid))):
+        sides: list[tuple[str, int | str]] = [("client", "self"), ("server", process.pid)]
+        for number, (who, pid) in enumerate(sides):
             now = time.process_time() if pid == "self" else _cpu_seconds(process.pid)
             _say(f"KiB a watch, {who}", (_rss_bytes(pid) - before[number]) / count / 1024)
             _say(f"µs of CPU to begin a watch, {who}", (now - cpu[number]) / count * 1e6)

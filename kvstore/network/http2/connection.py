@@ -339,8 +339,10 @@ class ClientConnection(Receiver):
         if (
             not size
             or not self.can_request
-            or max(size, len(block)) > self._frame_bytes
-            or size > min(self._send_window, self._initial_window)
+            or size > self._frame_bytes
+            or len(block) > self._frame_bytes
+            or size > self._send_window
+            or size > self._initial_window
         ):
             stream = self.request(block)
             self.write(stream, data, end=True)
@@ -399,14 +401,16 @@ class ClientConnection(Receiver):
             return 0
         stream_id, head, payload, trailers, end = found
         stream, size = self.streams.get(stream_id), len(payload)
-        blocks = self._decoder.known(head), self._decoder.known(trailers)
+        known = self._decoder.known
+        blocks = known(head), known(trailers)
         if (
             stream is None
             or stream.answered
             or stream.local_open
-            or stream.blocked
+            or stream.queue is not None
             or not 0 < size <= self._give_stream_bytes
-            or size > min(self._receive_window, stream.receive_window)
+            or size > self._receive_window
+            or size > stream.receive_window
             or not self._are_usual(*blocks)
         ):
             return 0

@@ -19,7 +19,7 @@ is too long: decoding the rest of it to keep the table right would cost just wha
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from . import huffman
@@ -160,7 +160,7 @@ class Block:
 class Decoder:
     """The decoder of one connection, with its dynamic table."""
 
-    __slots__ = ("_known", "_limits", "_size", "_size_max", "_table")
+    __slots__ = ("_known", "_limits", "_size", "_size_max", "_table", "known")
 
     def __init__(self, limits: Limits = LIMITS) -> None:
         self._limits = limits
@@ -168,10 +168,8 @@ class Decoder:
         self._size = 0
         self._size_max = limits.header_table_bytes
         self._known: dict[bytes, Block] = {}
-
-    def known(self, block: bytes) -> Block | None:
+        self.known: Callable[[bytes], Block | None] = self._known.get
         """The same as `decode`, if that needs no more than a look."""
-        return self._known.get(block)
 
     def decode(self, block: bytes) -> Block:
         """Raises ConnectionFault, after which the decoder is of no use."""

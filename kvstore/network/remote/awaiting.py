@@ -12,6 +12,7 @@ from typing import Any
 
 from kvstore.errors import KVStoreError
 from kvstore.network.remote.asking import Ask, Asking, Job, Look, Steps, Uncertain
+from kvstore.network.remote.calls import Call
 
 
 class Answer:
@@ -40,13 +41,14 @@ class Awaiting(Asking):
         return Answer(self._answer(ask))
 
     async def _answer(self, ask: Ask) -> Any:
-        call = self._call(ask)
+        method, message, make, what, timeout_seconds = ask
+        call = Call(self._client, method, message, what, timeout_seconds)
         try:
             answer = await self._client.ask_soon(call)
         except asyncio.CancelledError:
             self._client.give_up(call)
             raise
-        return ask.make(answer)
+        return make(answer)
 
     async def _look(self, ask: Ask) -> Uncertain:
         call = self._call(ask)

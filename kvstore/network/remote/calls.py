@@ -79,6 +79,11 @@ class Call(Exchange):
     def message(self, data: bytes) -> None:
         self.message_bytes = data
 
+    def answered_with(self, data: bytes) -> None:
+        self.stream.owner = None  # type: ignore[union-attr]  # it has come on one
+        self.message_bytes = data
+        self.client.answered(self)
+
     def over(self, code: int, text: str) -> None:
         if code == Code.OK and self.message_bytes is not None:
             self.client.answered(self)

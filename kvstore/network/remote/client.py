@@ -43,6 +43,7 @@ from kvstore.errors import (
 )
 from kvstore.life import Life, Phase
 from kvstore.network.grpc import framed
+from kvstore.network.http2.connection import CannotRequest
 from kvstore.network.remote.calls import Asked, Call, StreamCall
 from kvstore.network.remote.connecting import Connecting
 from kvstore.network.remote.connection import Connection
@@ -256,18 +257,20 @@ class Client:
         if call.is_done:
             return
         connection = self.connection
-        if connection is None or not connection.takes_calls:
+        if connection is None or connection.is_retired:
             self._wait(call)
             return
-        call.message_bytes = None
-        call.pieces = None
-        call.size_bytes = 0
+        if call.stream is not None:  # it was begun before
+            call.message_bytes = call.pieces = None
+            call.size_bytes = 0
         call.seen_revision = self.revision_seen
         call.sent_at = connection.heard_at
         path = call.method.path
-        connection.begin(
-            call, connection.blocks.get(path) or self.tokens.block(connection, path), call.data, True
-        )
+        block = connection.blocks.get(path) or self.tokens.block(connection, path)
+        try:
+            connection.begin(call, block, call.data, True)
+        except CannotRequest:
+            self._wait(call)
 
     def _wait(self, item: Call | StreamCall) -> None:
         self._waiting.append(item)

@@ -63,6 +63,13 @@ class Exchange:
     def message(self, data: bytes) -> None:
         """A message of the answer."""
 
+    def answered_with(self, data: bytes) -> None:
+        """The only message of the answer, and its end: OK."""
+        self.message(data)
+        if self.stream is not None and self.stream.owner is self:
+            self.stream.owner = None
+            self.over(Code.OK, "")
+
     def over(self, code: int, text: str) -> None:
         """The server has ended the call, with this status."""
 
@@ -129,7 +136,7 @@ class Connection(asyncio.Protocol):
         return self.is_retired or self.http2.leaving or self.http2.dead
 
     def begin(self, exchange: Exchange, block: bytes, data: bytes, end: bool) -> None:
-        """Begin a call, with the first message in its frame. There has to be room for it (``takes_calls``)."""
+        """Begin a call, with the first message in its frame. Raises ``CannotRequest`` unless ``takes_calls``."""
         http2 = self.http2
         stream = exchange.stream = http2.ask(block, data) if end and data else http2.request(block)
         stream.owner = exchange
@@ -292,10 +299,7 @@ class Connection(asyncio.Protocol):
         message = lone_message(payload, self._message_bytes_max)
         if message is None:
             return False
-        exchange.message(message)
-        if stream.owner is exchange:
-            stream.owner = None
-            exchange.over(Code.OK, "")
+        exchange.answered_with(message)
         return True
 
     def _over(self, exchange: Exchange, headers: Headers) -> None:

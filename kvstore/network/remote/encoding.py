@@ -64,9 +64,10 @@ def serializable(message: bytes) -> bytes:
 
 
 def put_request(request: PutRequest) -> bytes:
-    check_put(request)
-    key, value, *rest = request
-    if any(rest) or not value:
+    key, value, lease, prev_kv, ignore_value, ignore_lease = request
+    is_plain = type(key) is type(value) is bytes and not (lease or prev_kv or ignore_value or ignore_lease)
+    if not (is_plain and key and value):
+        check_put(request)
         return encode(request)
     return b"\n%b%b\x12%b%b" % (varint(len(key)), key, varint(len(value)), value)
 
