@@ -58,6 +58,7 @@ class OpenOptions(TypedDict, total=False):
     snapshot_interval: float | str
     snapshot_size: int
     max_snapshots: int
+    snapshot_read_back: bool
     backend_batch_interval_seconds: float
     backend_batch_interval: float | str
     backend_batch_limit: int
@@ -144,6 +145,8 @@ class Options:
     """An automatic snapshot after this many bytes of log; 0: off."""
     max_snapshots: int = 5
     """Automatic snapshots kept; 0: keep all."""
+    snapshot_read_back: bool = True
+    """Whether a snapshot is read back from the disk and compared before it gets its name."""
 
     backend_batch_interval_seconds: float = 0.5
     """How long a write, already in the log, may wait in memory before a checkpoint moves it to the backend.

@@ -509,13 +509,14 @@ class ReadEngine(Reads):
         """Write a snapshot of what is durable now, while another process writes the store."""
         self.check_readable()
         disk, directory, backend = self.disk, self.directory, self.backend
+        reads_back = self.options.snapshot_read_back
         if path is None or directory is None:
             raise ReadOnly
 
         def take(tell: Progress | None) -> SnapshotInfo:
             from kvstore.snapshot.live_copy import take_beside
 
-            return take_beside(disk, directory, backend, self.now_ms, Path(path), tell)
+            return take_beside(disk, directory, backend, self.now_ms, Path(path), tell, reads_back=reads_back)
 
         with disk_full_is_typed():
             return run_with_progress(take, progress)

@@ -12,7 +12,8 @@ log never queues behind many of them. While there are writes (``Traffic``), most
 
 Otherwise the backend writes the file itself (``copy_to``), which is then digested, synced and read back.
 
-If the bytes read back differ from those digested, ``finish`` raises ``Corruption`` with the offset.
+If the bytes read back differ from those digested, ``finish`` raises ``Corruption`` with the offset. Without
+``reads_back`` the last step falls away, and what the disk holds is first checked by whoever verifies the file.
 """
 
 from __future__ import annotations
@@ -42,7 +43,6 @@ BUSY_SHARE = 4
 """While the disk is busy, the copy uses it for at most 1 / N of the time."""
 BUFFERS = 8
 PIPE_BYTES = 1 << 20
-PASSES = 3
 
 IsBusy = Callable[[], bool]
 """Whether writers need the disk."""
@@ -61,12 +61,12 @@ def threads_are_real() -> bool:
 
 
 class Meter:
-    """Bytes copied, digested or written, and read back, reported as one number. The callback may raise to give up."""
+    """Bytes copied, digested or written, and read back, if they are: one number. The callback may raise to give up."""
 
-    def __init__(self, progress: Progress | None, about_bytes: int) -> None:
+    def __init__(self, progress: Progress | None, about_bytes: int, *, reads_back: bool) -> None:
         self._progress = progress
         self._lock = threading.Lock()
-        self._done = [0] * PASSES
+        self._done = [0] * (3 if reads_back else 2)
         self._total_bytes = about_bytes
 
     def report(self, number: int, done_bytes: int) -> None:
@@ -75,7 +75,7 @@ class Meter:
             return
         with self._lock:
             self._done[number] = min(done_bytes, self._total_bytes)
-            self._progress(sum(self._done), PASSES * self._total_bytes)
+            self._progress(sum(self._done), len(self._done) * self._total_bytes)
 
     def copied(self, size_bytes: int) -> None:
         """The copy is finished, so its true size is known."""
@@ -87,13 +87,17 @@ class Meter:
 class Copying:
     """One copy. ``fill`` writes the file, or the caller does if it cannot; then come ``digest`` and ``finish``."""
 
-    def __init__(self, disk: Disk, path: Path, meter: Meter, is_busy: IsBusy = nobody) -> None:
+    def __init__(
+        self, disk: Disk, path: Path, meter: Meter, is_busy: IsBusy = nobody, *, reads_back: bool
+    ) -> None:
         self._disk = disk
         self._path = path
         self._meter = meter
         self._is_busy = is_busy
+        self._reads_back = reads_back
         self._sha256 = hashlib.sha256()
         self._crcs: list[int] = []
+        """Of the chunks that are to be read back."""
         self._read_back_chunks = 0
         self._size_bytes = 0
         self._failure: BaseException | None = None
@@ -124,7 +128,8 @@ class Copying:
                 free.put(_aligned())
             stages.append(self._stage("digest", self._digest_pipe, readable, free, digested))
             stages.append(self._stage("write", self._write_chunks, file, free, digested, written))
-            stages.append(self._stage("read-back", self._read_back_behind, is_direct(file), written))
+            if self._reads_back:
+                stages.append(self._stage("read-back", self._read_back_behind, is_direct(file), written))
             copied = copy_into(writable)
         except BaseException as failure:
             self._fail(failure)
@@ -183,7 +188,8 @@ class Copying:
 
     def _take(self, chunk: memoryview) -> None:
         self._sha256.update(chunk)
-        self._crcs.append(crc32c(chunk))
+        if self._reads_back:
+            self._crcs.append(crc32c(chunk))
         self._size_bytes += len(chunk)
 
     def _write_chunks(
@@ -246,7 +252,7 @@ class Copying:
 
     def digest(self) -> tuple[int, bytes]:
         """(size, SHA-256) of the finished copy."""
-        if not self._crcs:
+        if not self._size_bytes:
             self._digest_file()
         return self._size_bytes, self._sha256.digest()
 

@@ -38,12 +38,14 @@ def take_beside(
     now_ms: Callable[[], int],
     target: Path,
     progress: Progress | None = None,
+    *,
+    reads_back: bool = True,
 ) -> SnapshotInfo:
     """Write a snapshot of what is durable now, from a store that is open read-only."""
     check_target(directory, target)
     attempt = 1
     while True:
-        copy = copy_backend(disk, backend, target, now_ms(), progress, is_final=False)
+        copy = copy_backend(disk, backend, target, now_ms(), progress, is_final=False, reads_back=reads_back)
         try:
             with given_up_on_failure(disk, copy):
                 copy = _catch_up(disk, copy, directory.wal)

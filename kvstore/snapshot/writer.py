@@ -107,11 +107,12 @@ def copy_backend(
     *,
     is_busy: IsBusy = nobody,
     is_final: bool = True,
+    reads_back: bool = True,
 ) -> Copy:
     """Copy the backend beside ``target``, without commits meanwhile. ``is_final``: the copy is not changed later."""
     temporary = layout.temporary(target)
-    meter = Meter(progress, _check_room(backend, target))
-    copying = Copying(disk, temporary, meter, is_busy)
+    meter = Meter(progress, _check_room(backend, target), reads_back=reads_back)
+    copying = Copying(disk, temporary, meter, is_busy, reads_back=reads_back)
     copy = Copy(temporary, type(backend), *describe(backend), now_ms, copying)
     disk.remove(temporary)
     with given_up_on_failure(disk, copy):

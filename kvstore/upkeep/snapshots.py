@@ -123,7 +123,15 @@ class SnapshotKeeper:
                 check_target(core.directory, path)
             now_ms = core.clock.now_ms()
             is_busy = Traffic(core.state, core.options.overlay_limit)
-            copy = copy_backend(core.disk, core.backend, target, now_ms, progress, is_busy=is_busy)
+            copy = copy_backend(
+                core.disk,
+                core.backend,
+                target,
+                now_ms,
+                progress,
+                is_busy=is_busy,
+                reads_back=core.options.snapshot_read_back,
+            )
         return seal(core.disk, copy, target)
 
     def prune(self, keep: int) -> list[layout.NumberedFile]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from kvstore.files import OSDisk
+from kvstore.files import DirectFile, OSDisk, OSFile
 from kvstore.options import Options
 from kvstore.recovery import open_engine
 from kvstore.store import Store
@@ -36,3 +37,25 @@ def roll(store: Store, times: int) -> None:
     """Fill that many segments."""
     for _ in range(times):
         store.put(b"k", bytes(2000))
+
+
+class BadDisk(OSDisk):
+    """A disk that changes a byte of the snapshot on its way."""
+
+    def __init__(self, at: int, *, direct: bool) -> None:
+        self.at = at
+        self.direct = direct
+
+    def create(self, path: Any, *, direct: bool = False) -> OSFile:
+        if not str(path).endswith("backup.tmp"):
+            return super().create(path)
+        at = self.at
+
+        class BadFile(DirectFile if self.direct else OSFile):  # type: ignore[misc]  # chosen by the test
+            def pwrite(self, data: Any, offset: int) -> None:
+                data = bytearray(data)
+                if offset <= at < offset + len(data):
+                    data[at - offset] ^= 0xFF
+                super().pwrite(data, offset)
+
+        return BadFile(path, os.O_RDWR | os.O_CREAT | os.O_EXCL)

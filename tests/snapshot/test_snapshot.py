@@ -20,13 +20,13 @@ import kvstore
 from kvstore import files
 from kvstore.backend import find_backend
 from kvstore.errors import DiskFull
-from kvstore.files import DirectFile, OSDisk, OSFile, disk_full_is_typed
+from kvstore.files import OSFile, disk_full_is_typed
 from kvstore.model import RangeResponse
 from kvstore.mvcc.schema import LATEST, TABLES
 from kvstore.snapshot import copying, writer
 from kvstore.snapshot.reader import read_info, verify
 from tests.harness.plain import value_of
-from tests.snapshot.stores import both, every, fill, open_store, roll
+from tests.snapshot.stores import BadDisk, both, every, fill, open_store, roll
 
 PIPED = ("lmdb", "sqlite")
 
@@ -351,28 +351,6 @@ def test_no_room_is_noticed_before_anything_is_written(
     store.put(b"k", b"v")
 
 
-class BadDisk(OSDisk):
-    """A disk that changes a byte of the snapshot on its way."""
-
-    def __init__(self, at: int, *, direct: bool) -> None:
-        self.at = at
-        self.direct = direct
-
-    def create(self, path: Any, *, direct: bool = False) -> OSFile:
-        if not str(path).endswith("backup.tmp"):
-            return super().create(path)
-        at = self.at
-
-        class BadFile(DirectFile if self.direct else OSFile):  # type: ignore[misc]  # chosen by the test
-            def pwrite(self, data: Any, offset: int) -> None:
-                data = bytearray(data)
-                if offset <= at < offset + len(data):
-                    data[at - offset] ^= 0xFF
-                super().pwrite(data, offset)
-
-        return BadFile(path, os.O_RDWR | os.O_CREAT | os.O_EXCL)
-
-
 @both
 @pytest.mark.parametrize("direct", [True, False])
 @pytest.mark.parametrize("at", [5000, 0])
@@ -388,6 +366,26 @@ def test_a_disk_that_stores_something_else_is_noticed(
     assert os.listdir(tmp_path) == ["s"]
     store.put(b"k", b"v")
     store.close()
+
+
+@both
+@pytest.mark.parametrize("beside", [False, True])
+def test_what_is_not_read_back_is_found_when_it_is_verified(
+    tmp_path: Path, backend: str, beside: bool
+) -> None:
+    """Without ``snapshot_read_back``, by the process that writes or beside it: the SHA-256 is of what was meant."""
+    disk = BadDisk(-1, direct=True)
+    with open_store(tmp_path / "s", backend, disk) as store:
+        fill(store)
+    with open_store(tmp_path / "s", backend, disk, read_only=beside, snapshot_read_back=False) as store:
+        seen: list[tuple[int, int]] = []
+        whole = store.snapshot(tmp_path / "backup", progress=lambda *step: seen.append(step))
+        assert seen[-1] == (2 * whole.backend_bytes, 2 * whole.backend_bytes)
+        assert verify(whole.path).revision == store.revision
+        if not beside:  # there the backend writes the file itself
+            disk.at = 5000
+            with pytest.raises(kvstore.Corruption):
+                verify(store.snapshot(tmp_path / "backup").path)
 
 
 @every

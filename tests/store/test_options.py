@@ -175,6 +175,13 @@ def snapshot_size(path: Path) -> None:
         assert store.engine.snapshots.due()
 
 
+def snapshot_read_back(path: Path) -> None:
+    with open_store(path, "lmdb", snapshot_read_back=False) as store:
+        seen: list[int] = []
+        info = store.snapshot(progress=lambda done, total: seen.append(total))
+        assert seen[-1] == 2 * info.backend_bytes  # copied and written; three times with reading back
+
+
 def max_snapshots(path: Path) -> None:
     with open_store(path, "lmdb", max_snapshots=2) as store:
         for number in range(4):
