@@ -433,8 +433,8 @@ class Writer:
         asked = self.asked
         tickets: list[Ticket] = []
         requests: list[PutRequest] = []
-        for at in range(len(asked) if len(asked) > 1 and self._life.write_refusal is None else 0):
-            ticket = asked[at]
+        together = tuple(asked) if len(asked) > 1 and self._life.write_refusal is None else ()
+        for ticket in together:
             request = ticket.request
             is_waiting = ticket.revision == UNPLANNED and not (ticket.done or ticket.withdrawn)
             if not (is_waiting and is_plain(request)):
