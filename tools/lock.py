@@ -3,16 +3,20 @@
 Keys and output are etcdctl's, so its locks and ours exclude each other. A command runs while the lock is held, with
 ETCD_LOCK_KEY and ETCD_LOCK_REV (the fencing token) in its environment, and its exit code becomes ours. If the lock is
 lost meanwhile (nobody could be reached for as long as the lease runs), the command is told to end (SIGTERM), and the
-exit code is 1: a lock is a lease, and whoever does not check the token may be wrong about it (docs/recipes.md).
+exit code is 1: a lock is a lease, and whoever does not check the token may be wrong about it (docs/recipes.md). SIGTERM
+ends both as SIGINT does: the command first, then what is held, so that nobody has to wait for the lease to run out.
 """
 
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import threading
-from typing import Annotated
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated, NoReturn
 
 from .app import App, Argument, Context, Exit, Option
 from .command import Settings, argument_bytes, write_line
@@ -45,7 +49,11 @@ def lock(
 
     settings = _elsewhere(Settings.of(ctx))
     lost = threading.Event()
-    with settings.open() as store, Session(store, ttl, on_lost=lambda _: lost.set()) as session:
+    with (
+        _heeding_sigterm(),
+        settings.open() as store,
+        Session(store, ttl, on_lost=lambda _: lost.set()) as session,
+    ):
         held = Lock(session, argument_bytes(name))
         held.acquire()
         if command:
@@ -72,7 +80,7 @@ def _run(command: list[str], lost: threading.Event, **environ: str) -> int:
             except subprocess.TimeoutExpired:
                 if lost.is_set():
                     process.terminate()
-            except KeyboardInterrupt:
+            except (KeyboardInterrupt, SystemExit):
                 process.terminate()
                 process.wait()
                 raise
@@ -104,13 +112,28 @@ def elect(
                 printer.key_values([leader])
                 sys.stdout.flush()
             return
-        with Session(store, ttl, on_lost=lambda _: lost.set()) as session:
+        with _heeding_sigterm(), Session(store, ttl, on_lost=lambda _: lost.set()) as session:
             election = Election(session, argument_bytes(name))
             election.campaign(argument_bytes(proposal))
             write_line(os.fsdecode(election.key))
             write_line(proposal)
             sys.stdout.flush()
             lost.wait()
+
+
+@contextmanager
+def _heeding_sigterm() -> Iterator[None]:
+    """The first SIGTERM is an exception, which gives back what is held; a second one ends the process."""
+
+    def end(number: int, _frame: object) -> NoReturn:
+        signal.signal(number, signal.SIG_DFL)
+        raise SystemExit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _elsewhere(settings: Settings) -> Settings:

@@ -182,6 +182,20 @@ def test_a_lock_of_a_killed_holder_is_free_after_its_lease(url: str) -> None:
     assert at(url, "lock", "k", "--", "true").code == 0
 
 
+@pytest.mark.parametrize("turn", [["lock", "t"], ["lock", "t", "--", "sleep", "60"], ["elect", "t", "me"]])
+def test_who_is_told_to_end_gives_back_what_he_holds(url: str, turn: list[str]) -> None:
+    """SIGTERM, as supervisors send it: the next one does not wait for the lease."""
+    command = [*KVSTORE, turn[0], "--endpoint", url, *turn[1:]]
+    with kvstore.connect(url) as store, store.watch(prefix=b"t/") as watch:
+        with subprocess.Popen(command, stdout=subprocess.PIPE) as holder:
+            taken = watch.get(60)
+            if holder.stdout is not None and "sleep" not in turn:
+                assert holder.stdout.readline().strip() == taken.kv.key
+            holder.terminate()
+            assert holder.wait(30) == 143
+        assert store.count(prefix=b"t/") == 0
+
+
 def test_an_election_is_led_and_listened_to(url: str) -> None:
     """As with etcdctl: the key, then the proposal."""
     with subprocess.Popen(
