@@ -22,6 +22,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from functools import partial
 from http import HTTPStatus
+from time import monotonic
 from typing import Any, NoReturn
 
 from kvstore.errors import BadArgument, Code, StoreClosed
@@ -203,7 +204,7 @@ class _JsonCall(Exchange, Call):
     def _bound(self, timeout: str | None) -> None:
         if timeout is not None:
             seconds = timeout_seconds(timeout)
-            self._deadline = self._endpoint.loop.time() + seconds
+            self._deadline = monotonic() + seconds
             self._timer = self._endpoint.loop.call_later(seconds, self._expire)
 
     def _expire(self) -> None:
@@ -250,7 +251,7 @@ class _JsonCall(Exchange, Call):
         raise NotImplementedError
 
     def _serve(self, message: bytes) -> None:
-        if self._deadline is not None and self._endpoint.loop.time() >= self._deadline:
+        if self._deadline is not None and monotonic() >= self._deadline:
             self._expire()
             return
         self.waits_for_body = False

@@ -528,8 +528,9 @@ class GrpcCall(Call):
         if self._held_bytes:
             self._connection.load.account.keep(-self._held_bytes)
             self._held_bytes = 0
-        self._connection.load.kept_bytes -= self._kept_bytes
-        self._kept_bytes = 0
+        if self._kept_bytes:
+            self._connection.load.kept_bytes -= self._kept_bytes
+            self._kept_bytes = 0
 
     # --- to the client ----------------------------------------------------------------
 
