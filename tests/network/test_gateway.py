@@ -315,7 +315,7 @@ def test_a_timeout(client: WebClient, old_client: WebClient) -> None:
 def test_no_time_is_none_on_a_loop_whose_time_stands_still(client: WebClient) -> None:
     """uvloop's does, until a turn is over."""
     client.loop.time = lambda: 1.0  # type: ignore[method-assign]
-    assert client.call("/v3/kv/range", {"key": A}, **{"Grpc-Timeout": "1n"}).status == 504
+    assert client.call(RANGE, {"key": A}, **{"Grpc-Timeout": "1n"}).status == 504
 
 
 @DIALECTS
