@@ -168,11 +168,12 @@ def test_an_exception_at_any_line_of_leading_a_group(store: Store, scratch: Path
         store.put(b"a", b"mine")
 
     lead()
-    for _ in every_step(lead, Interruption, stride=3):
+    for _ in every_step(lead, Interruption, stride=5):
         for ticket in wanted:
             if ticket is not None:
                 store.engine.flush_soon()
-                assert answers.of(ticket).revision > 0
+                wait_until(ticket.is_done)
+                assert ticket.error is None and ticket.response.revision > 0
         wanted.clear()
     backend = type(store.engine.core.backend).name
     there, revision = content(store), store.revision
