@@ -3,7 +3,7 @@
     look      open the log's new segments, so that none goes before it has arrived
     ship      read the records after the last piece, sync them, put a piece, then the manifest that names it
     begin     where there is no generation to go on with: a snapshot, put chunk by chunk while the log of the generation
-              before still goes on; then ship
+              before still goes on, and reaches as far as the snapshot; then ship
 
 Everything that was durable when a step began is at the target when it ends; ``lag`` is the time since the last such
 moment. A step that fails changes nothing but the names that are used up, and the next one goes on: what it had not
@@ -321,6 +321,9 @@ class Follower(Ongoing):
                 ):
                     self._ship()
                     shipped_at = time.monotonic()
+        if self._going is not None:  # up to where the next begins, so that no moment is between the two
+            self._claimed_at = float("-inf")
+            self._ship()
         manifest = SnapshotManifest(
             cluster_id=draft.info.cluster_id,
             backend=draft.info.backend,

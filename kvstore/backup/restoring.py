@@ -63,7 +63,10 @@ def choose(generations: list[Generation], moment: Moment) -> Generation:
     One whose snapshot is exactly at the revision comes last: it may hold a compaction that came after it.
     """
     if not generations:
-        raise NotCovered("there is no complete backup there")
+        raise NotCovered(
+            "there is no complete backup at that place: are its address and folder right? "
+            "`kvstore backup status` shows what a place has"
+        )
     usable = [each for each in generations if covers(each, moment)]
     if not usable:
         raise NotCovered(f"{moment} is in no generation; there are {', '.join(map(span, generations))}")

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
 import kvstore
 from kvstore import Store, backup
-from kvstore.backup.errors import TargetFailed
+from kvstore.backup.errors import NotCovered, TargetFailed
 from kvstore.backup.follower import Follower
+from kvstore.snapshot.reader import SnapshotInfo
 from tests.backup.places import WAYS, Killed, Place, Time, expected, follower, restored, write
 
 DAY_SECONDS = 86_400
@@ -117,3 +119,38 @@ def test_a_follower_killed_at_any_call_leaves_a_prefix_that_the_next_goes_on_wit
                 assert successor.status().revision == store.revision
                 successor.close()
                 assert restored(place, scratch) == (store.revision, expected(store.revision)), (number, way)
+
+
+def test_what_is_written_while_a_generation_begins_is_in_the_one_before(scratch: Path) -> None:
+    """The next begins where the last ends: no revision, and no time, lies between them."""
+    place, now_ms = Place(), Time()
+    with open_store(scratch / "data") as store:
+        following = follower(store, place, scratch, now_ms)
+        following.step()
+        take = following._source.snapshot
+
+        def late(path: Path) -> SnapshotInfo:
+            write(store, 5)
+            now_ms.ms += 5
+            return take(path)
+
+        following._source.snapshot = late  # type: ignore[method-assign]
+        for _ in range(2):
+            write(store, 5)
+            now_ms.ms += DAY_SECONDS * 1000
+            following.step()
+        following.close()
+        last = store.revision
+    generations = backup.status(place).generations
+    assert len(generations) == 3
+    for before, after in pairwise(generations):
+        assert before.revision >= after.snapshot.revision and before.complete_at_ms >= after.snapshot.time_ms
+    for revision in range(2, last + 1):
+        assert restored(place, scratch, to_revision=revision) == (revision, expected(revision))
+
+
+def test_a_place_without_a_backup_is_told_how_to_look(scratch: Path) -> None:
+    """A wrong address looks like an empty place: what to check is said, and nothing is made."""
+    with pytest.raises(NotCovered, match=r"address and folder right.*kvstore backup status"):
+        backup.restore(Place(), scratch / "restored")
+    assert not (scratch / "restored").exists()
