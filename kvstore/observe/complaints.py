@@ -121,7 +121,8 @@ def leases(count: int, idle: int) -> Fact:
 def readers(behind: Sequence[tuple[str, int]], open_: int, is_stopped: bool) -> Fact:
     """(who, commits behind) of those whose view stays open; ``open_``: how many processes have the file open."""
     if not behind:
-        return Fact("readers", f"{open_} other processes have the file open")
+        others = "1 other process has" if open_ == 1 else f"{open_} other processes have"
+        return Fact("readers", f"{others} the file open")
     found = ", ".join(f"{who}, {commits:,} commits behind" if commits else who for who, commits in behind)
     advice = (
         "a read transaction is left open, and pages that it may see are not reused: the file grows. "

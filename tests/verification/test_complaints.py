@@ -215,6 +215,7 @@ def test_a_store_in_use_its_readers_and_a_process_that_is_stopped(tmp_path: Path
         found = facts_of(path)
         assert f"process {writer.pid} (" in found["held by"].value and found["held by"].level == Level.OK
         assert found["readers"].level == Level.OK
+        assert complaints.readers([], 1, False).value == "1 other process has the file open"
         assert found["map"].level == Level.OK and ("bytes" in found["map"].value) == (backend == "lmdb")
         with child(READER, str(path), backend) as reader:
             print(2 * complaints.FAR_BEHIND_COMMITS, file=writer.stdin, flush=True)
