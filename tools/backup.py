@@ -217,7 +217,8 @@ def status(
             )
         else:
             write_line("there is no complete backup there")
-        write_line(_verified(found.verified))
+        if found.generations or found.verified:
+            write_line(_verified(found.verified))
     is_late = limit_seconds is not None and not 0 <= found.lag_seconds <= limit_seconds
     checked_at_ms = found.verified.at_ms if found.verified else 0
     is_unverified = (

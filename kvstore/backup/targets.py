@@ -152,21 +152,22 @@ class ObjectStore:
             raise BadOption(f"{url}: {error}") from error
         self._fs, root = found
         self._root = root.rstrip("/")
+        self._shown = f"{scheme}://{self._root.lstrip('/')}"  # the URL itself may hold a password
 
     def put(self, name: str, data: bytes) -> None:
-        with _failures("put", name):
+        with _failures("put", f"{self._shown}/{name}"):
             self._fs.pipe_file(self._path(name), data)
 
     def get(self, name: str) -> bytes:
-        with _failures("get", name):
+        with _failures("get", f"{self._shown}/{name}"):
             try:
                 return bytes(self._fs.cat_file(self._path(name)))
             except FileNotFoundError:
                 pass
-        raise NoSuchObject(f"{self._path(name)} is not there")
+        raise NoSuchObject(f"{self._shown}/{name} is not there")
 
     def list(self) -> list[str]:
-        with _failures("list", self._root):
+        with _failures("list", self._shown):
             try:
                 paths = self._fs.find(self._root)
             except FileNotFoundError:
@@ -174,7 +175,7 @@ class ObjectStore:
             return sorted(path.removeprefix(self._root).lstrip("/") for path in paths)
 
     def delete(self, name: str) -> None:
-        with _failures("delete", name), suppress(FileNotFoundError):
+        with _failures("delete", f"{self._shown}/{name}"), suppress(FileNotFoundError):
             self._fs.rm_file(self._path(name))
 
     def _path(self, name: str) -> str:

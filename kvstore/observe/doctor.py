@@ -59,7 +59,10 @@ def diagnose(
     options = options or Options()
     directory = DataDir.at(data_dir, options.wal_dir or None)
     if not directory.root.is_dir():
-        raise NotAStore(f"{directory.root} is not a directory", directory.root)
+        raise NotAStore(
+            f"{directory.root} is not a directory: give that of a store, or an existing one where a store will be",
+            directory.root,
+        )
     facts = list(surroundings(directory, options, disk or OSDisk()))
     if directory.snap.is_dir():
         facts += _store(directory, options)

@@ -88,7 +88,8 @@ def test_the_command_follows_shows_restores_verifies_and_prunes(tmp_path: Path, 
     with kvstore.open(data, backend="sqlite") as store:
         write(store, 20)
     given: dict[str, Any] = {"KVSTORE_BACKUP_KEY_FILE": str(key)}
-    assert run(data, "backup", "status", to, "--max-lag", "1h", **given).code == 1, "there is none"
+    none = run(data, "backup", "status", to, "--max-lag", "1h", **given)
+    assert none.code == 1 and none.out.endswith(b"there is no complete backup there\n")
     assert run(data, "backup", "follow", "--once", "--to", to, **given).code == 0
     with kvstore.open(data, backend="sqlite") as store:
         write(store, 20)

@@ -124,10 +124,10 @@ def test_no_failing_request_loses_anything(faults: Faults, scratch: Path, way: s
 
 
 def test_a_bucket_that_is_not_there_is_said(faults: Faults, scratch: Path) -> None:
-    """The error is of the target, so the follower waits for it."""
+    """The error is of the target, so the follower waits for it; it names the place."""
     faults.plan(0)
     with kvstore.open(scratch / "data") as store:
         following = backup.new_follower(store, "s3://nowhere/at-all", work_dir=str(scratch))
-        with pytest.raises(TargetFailed):
+        with pytest.raises(TargetFailed, match=r"^put s3://nowhere/at-all/.*bucket does not exist"):
             following.step()
         following.close()

@@ -57,7 +57,9 @@ def test_a_sound_store(tmp_path: Path, backend: str) -> None:
 def test_a_place_for_a_store_and_no_place(tmp_path: Path) -> None:
     """An empty directory is looked at as the ground of a store to be; what is no directory is refused."""
     assert "held by" not in by_name(diagnose(tmp_path, options=OPTIONS))
-    with pytest.raises(NotAStore):
+    with pytest.raises(
+        NotAStore, match="absent is not a directory: give that of a store, or an existing one"
+    ):
         diagnose(tmp_path / "absent")
 
 
