@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from kvstore.tools.command import ExitCode, run
+from kvstore.tools.lab import instructions
 from kvstore.tools.lab.bench import register
 from kvstore.tools.lab.benchmarks import contest as contest_module
 from kvstore.tools.lab.benchmarks import page, rows_life
@@ -290,3 +291,24 @@ def test_a_goal_may_have_another_bound_with_the_native_core(
     """Which one applies is decided by what runs."""
     monkeypatch.setattr(contest_module, "IMPLEMENTATION", implementation)
     assert contest_module.reachable(2, 4) == bound
+
+
+FAKE_VALGRIND = """#!/bin/sh
+for each in "$@"; do case $each in --callgrind-out-file=*) echo "totals: 5000000" >"${each#*=}.1";; esac; done
+"""
+
+
+def test_instructions_are_counted_again_into_the_same_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What ``--keep`` left there has the same names, and an earlier run may have counted more operations."""
+    valgrind = tmp_path / "bin" / "valgrind"
+    valgrind.parent.mkdir()
+    valgrind.write_text(FAKE_VALGRIND)
+    valgrind.chmod(0o755)
+    monkeypatch.setenv("PATH", str(valgrind.parent), prepend=os.pathsep)
+    kept = tmp_path / "kept"
+    assert instructions.count(tmp_path, ["get"], "python", kept) == [5.0]
+    (kept / "callgrind.python.2").write_text("totals: 1\n")
+    assert instructions.count(tmp_path, ["get"], "python", kept) == [5.0]
+    assert os.listdir(kept) == ["callgrind.python.1"]

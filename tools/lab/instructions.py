@@ -2,7 +2,8 @@
 
     python -m kvstore.tools.lab.instructions                    every operation, with each implementation that is there
     python -m kvstore.tools.lab.instructions get put            these
-    python -m kvstore.tools.lab.instructions --keep DIR get     leaves callgrind's files there, for callgrind_annotate
+    python -m kvstore.tools.lab.instructions --keep DIR get     leaves callgrind's files there, for callgrind_annotate,
+                                                                and removes those of an earlier run
 
 One process for each implementation. It warms an operation up, then has valgrind count while it repeats it. The store
 has 20,000 keys of 16 bytes with values of 256 bytes, in LMDB.
@@ -250,8 +251,9 @@ def prepare(folder: Path) -> None:
 def count(folder: Path, names: list[str], chosen: str, keep: Path | None) -> list[float]:
     """Thousands of instructions of each operation."""
     out = keep or folder
-    for left_over in out.glob(f"callgrind.{chosen}.*"):
-        left_over.unlink()
+    out.mkdir(parents=True, exist_ok=True)
+    for left in out.glob(f"callgrind.{chosen}*"):  # by an earlier run, and perhaps more of them
+        left.unlink()
     command = ["valgrind", "--tool=callgrind", "--instr-atstart=no"]
     command += [f"--callgrind-out-file={out}/callgrind.{chosen}"]
     command += [
