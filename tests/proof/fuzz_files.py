@@ -12,6 +12,13 @@ SCRATCH = Path(tempfile.mkdtemp(prefix="kvstore-fuzz-"))
 atexit.register(shutil.rmtree, SCRATCH, ignore_errors=True)
 
 
+@atexit.register
+def remove() -> None:
+    """All of it, unless an input that failed is there."""
+    if not any(SCRATCH.rglob("found-*")):
+        shutil.rmtree(SCRATCH, ignore_errors=True)
+
+
 def as_file(data: bytes, name: str = "file") -> Path:
     path = SCRATCH / name
     path.parent.mkdir(parents=True, exist_ok=True)

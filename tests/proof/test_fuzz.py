@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import subprocess
 import sys
@@ -161,11 +162,17 @@ for number in range(60):
 
 @pytest.mark.parametrize("backend", ["lmdb", "sqlite"])
 def test_a_changed_snapshot_does_not_end_the_process(tmp_path: Path, backend: str, project: Path) -> None:
-    """A snapshot that LMDB or SQLite would map or read is refused or read, and nothing crashes."""
+    """A snapshot that LMDB or SQLite would map or read is refused or read, nothing crashes, no file is left."""
     with kvstore.open(tmp_path / "store", backend) as store:
         for number in range(300):
             store.put(b"k%d" % number, b"v" * 50)
         store.snapshot(tmp_path / "copy.snap")
     command = [sys.executable, "-c", BACKEND_CASES, str(tmp_path / "copy.snap"), "3"]
-    done = subprocess.run(command, cwd=project, capture_output=True, text=True, timeout=250, check=False)
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    environment = os.environ | {"TMPDIR": str(temporary)}
+    done = subprocess.run(
+        command, env=environment, cwd=project, capture_output=True, text=True, timeout=250, check=False
+    )
     assert done.returncode == 0, f"exit {done.returncode}: {done.stderr[-3000:]}"
+    assert list(temporary.iterdir()) == []
