@@ -13,6 +13,7 @@ import pytest
 from hypothesis import settings
 
 from tests import PROJECT
+from tests.harness.browser import Browser
 
 # Examples are bounded by their number alone: a loaded machine must not turn into a failure.
 settings.register_profile("kvstore", deadline=None, print_blob=True)
@@ -76,6 +77,13 @@ def own_data(folder: Path) -> Path:
         end = pytest.fail if os.environ.get("CI") == "true" else pytest.skip
         end(f"the tree has no {folder.relative_to(PROJECT)}")
     return folder
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """A headless Chromium, for modules marked ``needs_browser``."""
+    with Browser() as browser:
+        yield browser
 
 
 @pytest.fixture

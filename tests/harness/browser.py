@@ -13,11 +13,12 @@ import json
 import os
 import select
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
 from collections.abc import Callable
-from pathlib import Path
+from contextlib import suppress
 from typing import Any, Self
 
 import pytest
@@ -48,22 +49,31 @@ needs_browser = pytest.mark.skipif(PROGRAM is None, reason="no Chromium on PATH"
 
 
 class Browser:
-    """One process. A context manager."""
+    """One process, and its files, which go when it ends. A context manager."""
 
-    def __init__(self, profile: Path) -> None:
+    def __init__(self) -> None:
         assert PROGRAM is not None
+        self._files = tempfile.mkdtemp(prefix="kvstore-browser-")
         ours_in, theirs_out = os.pipe()
         theirs_in, ours_out = os.pipe()
         self._in, self._out = ours_in, ours_out
-        self._scratch = tempfile.TemporaryDirectory(prefix="kv-")  # a short name: a socket is made in it
         # The program reads commands from descriptor 3 and writes to 4; a shell puts them there.
         command = f'exec "$0" "$@" 3<&{theirs_in} 4>&{theirs_out}'
         self._process = subprocess.Popen(
-            ["bash", "-c", command, PROGRAM, *_FLAGS, f"--user-data-dir={profile}", "about:blank"],
+            [
+                "bash",
+                "-c",
+                command,
+                PROGRAM,
+                *_FLAGS,
+                f"--user-data-dir={self._files}/profile",
+                "about:blank",
+            ],
+            env=os.environ | {"TMPDIR": self._files},
+            start_new_session=True,
             pass_fds=(theirs_in, theirs_out),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
-            env={**os.environ, "TMPDIR": self._scratch.name},
         )
         os.close(theirs_in)
         os.close(theirs_out)
@@ -83,7 +93,15 @@ class Browser:
             self._process.kill()
             self._process.wait()
         os.close(self._in)
-        self._scratch.cleanup()
+        self._remove()
+
+    def _remove(self) -> None:
+        """Remove its files, when no helper of it is left that would write more."""
+        with suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        end = time.monotonic() + PATIENCE_SECONDS
+        while os.path.exists(self._files) and time.monotonic() < end:
+            shutil.rmtree(self._files, ignore_errors=True)
 
     def page(self, width: int = 1200, height: int = 900) -> Page:
         target = self.send("Target.createTarget", url="about:blank")["targetId"]

@@ -19,12 +19,6 @@ pytestmark = needs_browser
 DESKTOP, PHONE = 1200, 360
 
 
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    with Browser(tmp_path_factory.mktemp("profile")) as browser:
-        yield browser
-
-
 @pytest.fixture
 def store() -> Iterator[kvstore.Store]:
     with kvstore.open_memory(metrics=True) as store:

@@ -8,8 +8,6 @@ import tempfile
 from pathlib import Path
 
 SCRATCH = Path(tempfile.mkdtemp(prefix="kvstore-fuzz-"))
-"""Gone when the process ends; where an input was found (by atheris, which ends it by itself), it stays."""
-atexit.register(shutil.rmtree, SCRATCH, ignore_errors=True)
 
 
 @atexit.register

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import tempfile
 from collections.abc import Iterator
 
 import pytest
@@ -13,12 +15,6 @@ from tests.tools.inspected_page import page_in
 
 pytestmark = needs_browser
 DESKTOP, PHONE = 1200, 360
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    with Browser(tmp_path_factory.mktemp("profile")) as browser:
-        yield browser
 
 
 @pytest.fixture(scope="module")
@@ -34,6 +30,16 @@ def page(browser: Browser, address: str) -> Iterator[Page]:
     yield page
     assert page.errors == []
     assert page.evaluate("document.body.dataset.hacked") is None
+
+
+def test_a_browser_takes_its_files_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """When it has ended, nothing of it is in the temporary directory."""
+    with tempfile.TemporaryDirectory() as folder:  # the path of a socket may have 108 bytes: not tmp_path
+        monkeypatch.setattr(tempfile, "tempdir", folder)
+        with Browser() as browser:
+            browser.page()
+            assert os.listdir(folder) != []
+        assert os.listdir(folder) == []
 
 
 def show(page: Page, key: str) -> None:
