@@ -66,7 +66,7 @@ class InTable(NamedTuple):
     def read(self) -> bytes:
         row = self.tx.get(self.table, self.key)
         if row is None:
-            raise Corruption(f"a row of {self.table} is gone, though nothing writes the file")
+            raise Corruption(f"a row of {self.table} is not found by its key")
         return row
 
 
@@ -184,8 +184,11 @@ def _tables(found: Evidence, tx: ReadTx, level: Level, place: str, *, alone: boo
     marks = Marks.read(tx)
     for table in (LATEST, HISTORY, CHANGES):
         for key, value in _rows(tx, table):
-            fact = _fact(key, value, InTable(tx, table, key), level, place)
+            row = InTable(tx, table, key)
+            fact = _fact(key, value, row, level, place)
             if fact is not None:
+                if fact.kept is row:
+                    row.read()  # it will be looked up again
                 facts.append(fact._replace(key=names.setdefault(fact.key, fact.key)))
     carried = [(key, value) for key, value in tx.scan(META) if key.startswith(META_CARRIED)]
     leases = [lease for row in tx.scan(LEASE) if (lease := _lease(row)) is not None]
@@ -200,11 +203,14 @@ def _tables(found: Evidence, tx: ReadTx, level: Level, place: str, *, alone: boo
 
 
 def _rows(tx: ReadTx, table: str) -> Iterator[Row]:
-    """The rows of a table, some at a time."""
+    """The rows of a table, some at a time. Raises ``Corruption`` where they are out of order."""
     start = b""
     while rows := tx.scan(table, start, limit=_PAGE_ROWS):
-        yield from rows
-        start = rows[-1][0] + b"\0"
+        for key, value in rows:
+            if key < start:
+                raise Corruption(f"rows of {table} are out of order")
+            yield key, value
+            start = key + b"\0"
 
 
 def _pages(found: Evidence, backend: str, path: Path) -> None:
