@@ -215,9 +215,9 @@ class WatchLink:
 
     def _go_on_later(self) -> None:
         self._attempts += 1
-        self._timer = self._streams.later(backoff(self._attempts), self._pauseis_over)
+        self._timer = self._streams.later(backoff(self._attempts), self._pause_is_over)
 
-    def _pauseis_over(self) -> None:
+    def _pause_is_over(self) -> None:
         self._timer = None
         self.go_on()
 
