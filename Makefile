@@ -132,6 +132,6 @@ $(VENV)/ready-%: $(PACKAGE) | $(BIN)/python
 $(VENV)/ready-run: EXTRAS := cli
 $(VENV)/ready-test: EXTRAS := test
 $(VENV)/ready-cover: EXTRAS := test,cover
-$(VENV)/ready-bench: EXTRAS := cli,bench
+$(VENV)/ready-bench: EXTRAS := cli,serve,bench
 $(VENV)/ready-docs: EXTRAS := docs
 $(VENV)/ready-wheels: EXTRAS := wheels

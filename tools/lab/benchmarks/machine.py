@@ -18,7 +18,7 @@ from . import etcd_server
 from .contest import IMPLEMENTATION, Absent
 from .timing import percentile
 
-PACKAGES = ("kvstore-mvcc", "lmdb", "apsw", "protobuf", "plyvel", "rocksdict", "diskcache", "ZODB")
+PACKAGES = ("kvstore-mvcc", "lmdb", "apsw", "protobuf", "plyvel", "rocksdict", "diskcache", "ZODB", "uvloop")
 _SYNCS = 200
 _IN_MEMORY = ("tmpfs", "ramfs")
 
