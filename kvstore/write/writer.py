@@ -425,9 +425,8 @@ class Writer:
         self._planned()
 
     def _plan_puts(self) -> int:
-        """Plan the plain puts at the front of what was asked, together. Returns how many.
+        """Plan the plain puts at the front of what was asked together. Returns how many. The caller holds ``planning``.
 
-        The caller holds ``planning``.
         What refuses one of them, or goes wrong, is met again where each is planned by itself.
         """
         asked = self.asked
