@@ -425,6 +425,8 @@ class LocalEngine(Reads):
                 if life.failure is None and not life.is_stalled:
                     with suppress(SpaceError):
                         self.leasing.follow_clock()
+                        if core.state.alarms:
+                            self.room.tend()
                     self._finish_writing()
             finally:
                 life.move(Phase.CLOSED)

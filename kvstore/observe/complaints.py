@@ -21,6 +21,8 @@ SLOW_SYNC_SECONDS = 0.02
 FAST_SYNC_SECONDS = 0.00002
 """A disk that syncs faster than this keeps nothing."""
 NEAR_QUOTA = 0.8
+HAS_ROOM = 0.95
+"""Below this share of the quota nothing refuses writes but the alarm itself (or a disk that is full)."""
 MANY_WATCHERS = 10_000
 """Each takes some 10 microseconds of every change that it sees."""
 MANY_SLOW_WATCHERS = 100
@@ -51,6 +53,13 @@ def quota(in_use_bytes: int, quota_bytes: int, alarms: Collection[str]) -> Fact:
     """``quota_bytes`` 0: none is known. ``alarms``: the names of those that are raised."""
     value = f"{in_use_bytes:,} of {quota_bytes:,} bytes" if quota_bytes else "none known here"
     ways = "compact old revisions, delete keys, or raise it (quota_backend_bytes)"
+    if "NOSPACE" in alarms and in_use_bytes < quota_bytes * HAS_ROOM:
+        advice = (
+            "alarm NOSPACE is still raised, and there is room: a server goes on refusing writes that cost room until "
+            "`kvstore alarm disarm`; a program's own store takes them, and clears the alarm within a second, or when "
+            "it is closed"
+        )
+        return Fact("quota", value, Level.WARNING, advice)
     if "NOSPACE" in alarms:
         advice = f"alarm NOSPACE: writes that cost room are refused; {ways}, then `kvstore alarm disarm`"
         return Fact("quota", value, Level.WARNING, advice)

@@ -140,9 +140,31 @@ def test_a_quota_that_is_near_and_one_that_is_reached(tmp_path: Path, backend: s
     with store_at(path, backend, quota_backend_bytes=quota_bytes) as store, pytest.raises(QuotaExceeded):
         for number in range(1000):
             store.put(b"%d" % number, bytes(20_000))
-    assert "NOSPACE" in facts_of(path)["quota"].advice
+    assert "writes that cost room are refused" in facts_of(path)["quota"].advice
     near = facts_of(path, quota_backend_bytes=quota_bytes * 10 // 9)
     assert near["quota"].level == Level.WARNING
+
+
+@pytest.mark.parametrize("policy", ["heals", "sticky"])
+@pytest.mark.filterwarnings("ignore::kvstore.NearlyFull")
+@backends
+def test_an_alarm_that_outlasts_its_cause(tmp_path: Path, backend: str, policy: str) -> None:
+    """Once there is room, the alarm goes with the store's closing, or doctor says that nothing else refuses writes."""
+    path, options = tmp_path / "s", {"quota_backend_bytes": 1 << 20, "nospace_policy": policy}
+    with store_at(path, backend, **options) as store, pytest.raises(QuotaExceeded):
+        for _ in range(1000):
+            store.put(b"k", bytes(20_000))
+    assert "compact old revisions" in facts_of(path, **options)["quota"].advice
+    with store_at(path, backend, **options) as store:
+        store.compact(store.revision, physical=True)
+    found = facts_of(path, **options)["quota"]
+    if policy == "heals":
+        assert found.level == Level.OK
+    else:
+        assert found.level == Level.WARNING and "there is room" in found.advice
+        with store_at(path, backend, **options) as store:
+            store.disarm(store.alarms()[0])
+        assert facts_of(path, **options)["quota"].level == Level.OK
 
 
 @backends
