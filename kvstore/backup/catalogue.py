@@ -64,6 +64,10 @@ class SnapshotManifest:
     chunks: tuple[Chunk, ...]
     complete_at_ms: int = 0
     """What the store had durably written by then is in it. 0: not said; then ``time_ms`` counts."""
+    member_id: int = 0
+    """The store's; 0: not said. A copy of a cluster that is made anew has another, and numbers its entries anew."""
+    joint: tuple[int, int, int] | None = None
+    """Where the log goes on after it (``pieces.joint``); None: not said."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -361,8 +365,9 @@ def snapshot_content(snapshot: SnapshotManifest) -> dict[str, Any]:
 
 def _snapshot_of(content: dict[str, Any]) -> SnapshotManifest:
     chunks = tuple(Chunk(**chunk) for chunk in content["chunks"])
+    joint = tuple(content["joint"]) if content.get("joint") else None
     fields = {name: value for name, value in content.items() if name in SnapshotManifest.__slots__}
-    return SnapshotManifest(**{**fields, "chunks": chunks})
+    return SnapshotManifest(**{**fields, "chunks": chunks, "joint": joint})
 
 
 def log_content(manifest: LogManifest) -> dict[str, Any]:

@@ -41,7 +41,7 @@ from kvstore.backup.catalogue import (
 )
 from kvstore.backup.errors import WrongKey
 from kvstore.backup.keeping import HOUR_MS, Keep
-from kvstore.backup.pieces import Content, Gap, HeldLog, Place, read_pieces
+from kvstore.backup.pieces import Content, Gap, HeldLog, Place, joint, read_pieces
 from kvstore.backup.sources import Source
 from kvstore.core import BackupStatus
 from kvstore.errors import StoreClosed, WrongStore, said_of
@@ -223,11 +223,18 @@ class Follower(Ongoing):
         is_whole = (
             last is not None and not last.damage and not any(b.name > last.name for b in contents.broken)
         )
-        if last is not None and last.pieces and is_whole:
-            place = Place(**{each.name: getattr(last.pieces[-1], each.name) for each in fields(Place)})
+        if last is not None and is_whole and (last.pieces or self._follows(last.snapshot)):
+            place = None
+            if last.pieces:
+                place = Place(**{each.name: getattr(last.pieces[-1], each.name) for each in fields(Place)})
             self._going = _Going(last.name, last.snapshot, place, last.log_bytes, last.complete_at_ms)
             self._complete_at_ms, self._revision = last.complete_at_ms, last.revision
         self._has_looked = True
+
+    def _follows(self, snapshot: SnapshotManifest) -> bool:
+        """Whether the log goes on after the snapshot, of which no piece has arrived: its follower was killed."""
+        there = joint(self._log.look(), snapshot.index, snapshot.member_id)
+        return there is not None and there == snapshot.joint
 
     def _ship_or_end(self) -> None:
         try:
@@ -248,9 +255,11 @@ class Follower(Ongoing):
         going = self._going
         assert going is not None
         as_of_ms = self._source.as_of_ms(self._now_ms())
-        files, limit = self._log.look(), self._settings.piece_bytes
+        files, snapshot, limit = self._log.look(), going.snapshot, self._settings.piece_bytes
         is_new = False
-        for content in read_pieces(files, going.snapshot.index, going.snapshot.revision, going.place, limit):
+        for content in read_pieces(
+            files, snapshot.index, snapshot.revision, going.place, limit, snapshot.member_id
+        ):
             is_new = True
             self._publish(going, self._put_piece(going, content), content.place)
         if is_new or time.monotonic() - self._claimed_at >= HEARTBEAT_SECONDS:
@@ -333,6 +342,8 @@ class Follower(Ongoing):
             size_bytes=draft.info.size_bytes,
             chunks=tuple(draft.chunks),
             complete_at_ms=draft.complete_at_ms,
+            member_id=draft.info.member_id,
+            joint=joint(self._log.look(), draft.info.index, draft.info.member_id),
         )
         name = named.snapshot_manifest_name(draft.name)
         self._shelf.put_manifest(name, named.snapshot_content(manifest))

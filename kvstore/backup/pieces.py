@@ -109,13 +109,41 @@ class HeldLog:
             os.close(self._files.popitem()[1].descriptor)
 
 
+def joint(files: list[NumberedFile], index: int, member_id: int) -> tuple[int, int, int] | None:
+    """Where the log goes on after entry ``index``: the segment with the next, and end and checksum of the record before.
+
+    Two logs of which it is the same are the same up to there. None: this log, or this store's, has no such place.
+    """
+    segments = [file for file in files if file.index <= index + 1]
+    if not segments:
+        return None
+    file = segments[-1]
+    with SegmentReader(file.path, file.descriptor) as reader:
+        _, metadata = reader.head(file.cluster_id, file.index)
+        if metadata.member_id != member_id:
+            return None
+        last_index, at = file.index - 1, (reader.end, reader.chain)
+        with suppress(fmt.BadFrame, wire.WireError):
+            for frame in reader.frames():
+                batch = fmt.decode_batch(frame.data)
+                if batch.first_index > index:
+                    break
+                last_index, at = batch.last_index, (frame.end, frame.crc)
+    return (file.index, *at) if last_index >= index else None
+
+
 def read_pieces(
-    files: list[NumberedFile], index: int, revision: int, place: Place | None, most_bytes: int
+    files: list[NumberedFile],
+    index: int,
+    revision: int,
+    place: Place | None,
+    most_bytes: int,
+    member_id: int = 0,
 ) -> Iterator[Content]:
     """The pieces after ``place``; if that is None, from the segment on that has the entry after ``index``.
 
-    ``revision``: the store's at ``index``. A piece has ``most_bytes``, or one longer record. Raises ``Gap``,
-    ``Corruption``.
+    ``revision``: the store's at ``index``. A piece has ``most_bytes``, or one longer record. ``member_id``: the store's,
+    if it is known. Raises ``Gap``, ``Corruption``.
     """
     first = place.segment if place else max((f.index for f in files if f.index <= index + 1), default=-1)
     needed = [file for file in files if file.index >= first]
@@ -129,17 +157,24 @@ def read_pieces(
     revision = place.revision if place else revision
     for file in needed:
         with SegmentReader(file.path, file.descriptor) as reader:
-            begun = _begin(reader, file, place, last_index, chain)
+            begun = _begin(reader, file, place, last_index, chain, member_id)
             builder = _Builder(file.index, *begun, last_index, revision)
             yield from builder.read(reader, is_last=file is needed[-1], most_bytes=most_bytes)
             last_index, chain, revision = builder.last_index, reader.chain, builder.revision
 
 
 def _begin(
-    reader: SegmentReader, file: NumberedFile, place: Place | None, last_index: int, chain: int | None
+    reader: SegmentReader,
+    file: NumberedFile,
+    place: Place | None,
+    last_index: int,
+    chain: int | None,
+    member_id: int,
 ) -> tuple[int, int]:
     """Move the reader to where the next piece begins: (offset, the log's checksum there)."""
     continued, metadata = reader.head(file.cluster_id, file.index)
+    if member_id not in (0, metadata.member_id):
+        raise Gap(f"{reader.path} is the log of a store that was made anew")
     if place is None or file.index != place.segment:
         if metadata.first_index != last_index + 1 or (chain is not None and continued != chain):
             raise Gap(f"{reader.path} does not continue the log at entry {last_index + 1}")

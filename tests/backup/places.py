@@ -37,6 +37,10 @@ class Place:
         self._kill = kill
         self._late: list[tuple[str, bytes]] = []
 
+    def kill_at(self, number: int) -> None:
+        """Kill at that call, counted from now on."""
+        self._fail_at = self.calls + number
+
     def put(self, name: str, data: bytes) -> None:
         if self._fails(name):
             if self._way == "answer lost":

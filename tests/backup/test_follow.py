@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import shutil
 from itertools import pairwise
 from pathlib import Path
 
@@ -154,3 +156,58 @@ def test_a_place_without_a_backup_is_told_how_to_look(scratch: Path) -> None:
     with pytest.raises(NotCovered, match=r"address and folder right.*kvstore backup status"):
         backup.restore(Place(), scratch / "restored")
     assert not (scratch / "restored").exists()
+
+
+@pytest.mark.parametrize("way", ["refused", "answer lost"])
+def test_a_follower_killed_as_a_generation_begins_leaves_no_gap(scratch: Path, way: str) -> None:
+    """At whichever call: what was written while nobody followed is in a generation, if the log still has it."""
+    calls = 0
+    for number in itertools.count(1):
+        place, now_ms = Place(kill=True, way=way), Time()
+        with kvstore.open(scratch / f"{number}-{way}", snapshot_count=0) as store:
+            write(store, 5)
+            following = follower(store, place, scratch, now_ms, chunk_bytes=1 << 20)
+            following.step()
+            write(store, 5)
+            now_ms.ms += DAY_SECONDS * 2000
+            place.kill_at(number)
+            try:
+                following.step()
+                following.close()
+                break  # all calls have been tried
+            except Killed:
+                calls += 1
+            write(store, 5)
+            successor = follower(store, place, scratch, now_ms)
+            successor.step()
+            write(store, 5)
+            successor.step()
+            successor.close()
+            found, last = backup.status(place).generations, store.revision
+        for before, after in pairwise(found):
+            assert before.revision >= after.snapshot.revision, (number, way)
+        assert (found[0].snapshot.revision, found[-1].revision) == (6, last), (number, way)
+        for revision in range(6, last + 1, 3):
+            assert restored(place, scratch, to_revision=revision) == (revision, expected(revision))
+    assert calls >= 5, "of a generation: its chunk, its manifest, a piece, and the manifests of pieces"
+
+
+def test_a_snapshot_is_not_continued_by_a_log_that_is_another(scratch: Path) -> None:
+    """A copy of the store that went its own way begins a generation of its own, also where no piece says so."""
+    place, now_ms = Place(), Time()
+    with kvstore.open(scratch / "data", snapshot_count=0) as store:
+        write(store, 5)
+    shutil.copytree(scratch / "data", scratch / "copy")
+    with kvstore.open(scratch / "data", snapshot_count=0) as store:
+        write(store, 5)
+        follower(store, place, scratch, now_ms).step()
+        for name in [name for name in place.objects if "/log" in name]:
+            del place.objects[name]  # as if it had been killed after its snapshot
+    with kvstore.open(scratch / "copy", snapshot_count=0) as store:
+        for number in range(12):
+            store.put(b"other", b"%d" % number)
+        with follower(store, place, scratch, now_ms) as following:
+            following.step()
+        first, second = backup.status(place).generations
+        assert (first.revision, second.revision) == (11, store.revision)
+        assert restored(place, scratch)[1][b"other"] == b"11"
