@@ -70,7 +70,7 @@ class ReplicaStatus:
     missing: tuple[tuple[int, int], ...]
     """(first, last) of the revisions that the source had compacted before they came here."""
     error: str
-    """Why the last step failed; empty: it did not."""
+    """Why the last step failed, or that nothing new has come for too long; empty: neither."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -395,8 +395,15 @@ class StoreLocked(OpenError):
     code = Code.UNAVAILABLE
     retryable = True
 
-    def __init__(self, path: str | os.PathLike[str], pid: int = 0, host: str = "") -> None:
-        if pid == os.getpid():
+    def __init__(
+        self, path: str | os.PathLike[str], pid: int = 0, host: str = "", *, is_replica: bool = False
+    ) -> None:
+        if is_replica:
+            self.remedy = (
+                "meanwhile the replica can be read (read_only=True); to promote it, or to follow with another process, "
+                "end that one first"
+            )
+        elif pid == os.getpid():
             self.remedy = "that is this process: use the handle that it has, from any thread"
         elif pid:
             self.remedy = (

@@ -65,12 +65,9 @@ class StoreLock:
 
     def acquire(self) -> None:
         """Take the lock. Raises ``StoreLocked``, which names the holder."""
-        holder = self._file.acquire(_text(Said()))
+        holder = self._file.acquire(own_text())
         if holder is not None:
-            said = _parse(holder)
-            pid, host = said.get("pid"), said.get("host")
-            is_right = isinstance(pid, int) and isinstance(host, str)
-            raise StoreLocked(self._directory.root, *((pid, host) if is_right else (0, "")))
+            raise StoreLocked(self._directory.root, *holder_in(holder))
         self.before = Said.by(self._file.before)
         self._file.write(_text(self.before))
 
@@ -98,6 +95,18 @@ class StoreLock:
 
     def release(self) -> None:
         self._file.release()
+
+
+def own_text() -> bytes:
+    """What names this process in a lock's file."""
+    return _text(Said())
+
+
+def holder_in(text: bytes) -> tuple[int, str]:
+    """(process, host) that a lock's file names; 0 and empty if it names none."""
+    said = _parse(text)
+    pid, host = said.get("pid"), said.get("host")
+    return (pid, host) if isinstance(pid, int) and isinstance(host, str) else (0, "")
 
 
 def _parse(text: bytes) -> dict[str, Any]:

@@ -51,6 +51,7 @@ Follow a source, and serve it, read-only, at the source's revisions.
   --set NAME=VALUE    an option of the client, e.g. user=root (docs/remote.md)
   --key-file FILE     the key of an encrypted backup, in hexadecimal (or KVSTORE_BACKUP_KEY_FILE)
   --interval 1s       how often to ask the source how far it is
+  --max-lag 5m        if nothing new has come for so long, health says so; 0: never
   --once              take over what there is, serve nothing, and end
   --json              with --once and promote: the answer as JSON
 """
@@ -68,6 +69,7 @@ def _parsed(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument("--set", action="append", default=[])
     parser.add_argument("--key-file", default=os.environ.get("KVSTORE_BACKUP_KEY_FILE", ""))
     parser.add_argument("--interval", default="1s")
+    parser.add_argument("--max-lag", default="5m")
     parser.add_argument("--once", action="store_true")
     parser.add_argument("--json", action="store_true")
     return parser.parse_known_args(arguments)
@@ -121,6 +123,7 @@ def _follow(said: argparse.Namespace, flags: list[str]) -> int:
         "options": {"backend": config.options.backend} if config.is_backend_given else {},
         "key": read_key(said.key_file) if said.key_file and not is_endpoint(said.source) else None,
         "interval_seconds": parse_duration(said.interval),
+        "max_lag_seconds": parse_duration(said.max_lag),
     }
     if said.once:
         return _once(said, config, how)

@@ -110,7 +110,7 @@ class HeldLog:
 
 
 def joint(files: list[NumberedFile], index: int, member_id: int) -> tuple[int, int, int] | None:
-    """Where the log goes on after entry ``index``: the segment with the next, and end and checksum of the record before.
+    """Where the log goes on after entry ``index``: the segment of the next; end and checksum of the record before.
 
     Two logs of which it is the same are the same up to there. None: this log, or this store's, has no such place.
     """
@@ -142,8 +142,8 @@ def read_pieces(
 ) -> Iterator[Content]:
     """The pieces after ``place``; if that is None, from the segment on that has the entry after ``index``.
 
-    ``revision``: the store's at ``index``. A piece has ``most_bytes``, or one longer record. ``member_id``: the store's,
-    if it is known. Raises ``Gap``, ``Corruption``.
+    ``revision``: the store's at ``index``. A piece has ``most_bytes``, or one longer record. ``member_id``: the store's;
+    0: not known. Raises ``Gap``, ``Corruption``.
     """
     first = place.segment if place else max((f.index for f in files if f.index <= index + 1), default=-1)
     needed = [file for file in files if file.index >= first]

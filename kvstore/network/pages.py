@@ -1,7 +1,8 @@
 """Pages of HTTP: health, version, metrics.
 
     /health               as etcd has always had it: JSON, for load balancers
-    /livez, /readyz       a list of checks, each also on a page of its own; ?verbose shows them, ?exclude= leaves out
+    /livez, /readyz       a list of checks, each also on a page of its own; ?verbose shows them, ?exclude= leaves out.
+                          /readyz/replica: whether a replica follows its source
     /version, /metrics
 
 What looks at the store is made in a thread.
@@ -100,6 +101,13 @@ def _check_data(endpoint: Endpoint) -> None:
         raise KVStoreError("alarm activated: CORRUPT")
 
 
+def _check_replica(endpoint: Endpoint) -> None:
+    """Whether a replica follows its source."""
+    said = endpoint.engine.status().replica
+    if said is not None and said.error:
+        raise KVStoreError(said.error)
+
+
 def _check_membership(_endpoint: Endpoint) -> None:
     """There is no member but this one, which votes."""
 
@@ -112,6 +120,8 @@ READY: dict[str, Check] = {
     "linearizable_read": _check_writes,
     "non_learner": _check_membership,
 }
+APART: dict[str, Check] = {"replica": _check_replica}
+"""Not part of ``/readyz``: a replica whose source is away is the place that still answers."""
 
 
 def checked(checks: dict[str, Check], endpoint: Endpoint, request: Request) -> Page:
@@ -165,4 +175,5 @@ _PAGES: dict[str, Make] = {
             *[(f"{kind}/{name}", {name: check}) for name, check in all_checks.items()],
         ]
     },
+    **{f"/readyz/{name}": partial(checked, {name: check}) for name, check in APART.items()},
 }

@@ -117,6 +117,7 @@ def _about(endpoint: Endpoint, call: Asking, _query: Query) -> Callable[[], Any]
 
 def _numbers(endpoint: Endpoint, spans: list[Span]) -> Any:
     status = endpoint.engine.status()
+    replica = status.replica
     facts = [
         *revision_facts(status.revision, status.compact_revision),
         fact("size", f"{status.size_bytes:,} bytes"),
@@ -124,6 +125,7 @@ def _numbers(endpoint: Endpoint, spans: list[Span]) -> Any:
         fact("leases", f"{status.leases:,}"),
         fact("cluster", f"{endpoint.engine.cluster_id:016x}"),
         fact("version", endpoint.dialect.version),
+        *([fact("behind its source", f"{replica.lag_seconds:,.0f} s")] if replica is not None else []),
     ]
     return {
         "title": f"kvstore: {endpoint.settings.name}",

@@ -276,6 +276,7 @@ def diagnose_served(store: Served, metrics: str = "", date: str = "") -> list[Fa
     facts.append(complaints.quota(counted_bytes, quota_bytes, alarms))
     facts.append(complaints.space(status.size_bytes, status.in_use_bytes, Options().auto_defragment_min))
     facts.append(_served_leases(store))
+    facts += _served_health(status, scrape)
     if (slow_seconds := scrape.quantile(0.99, "etcd_disk_wal_fsync_duration_seconds")) is not None:
         facts.append(complaints.sync(float("nan"), slow_seconds))
     if (count := scrape.sum("etcd_debugging_mvcc_watcher_total")) is not None:
@@ -290,6 +291,14 @@ def diagnose_served(store: Served, metrics: str = "", date: str = "") -> list[Fa
         advice = "watchers, readers and syncs are not known without the page /metrics of the server"
         facts.append(Fact("metrics", "not to be had", Level.ADVICE, advice))
     return facts
+
+
+def _served_health(status: Status, scrape: Scrape) -> Iterator[Fact]:
+    """What the server complains of itself; how far a replica is."""
+    if (lag_seconds := scrape.sum("kvstore_replica_lag_seconds")) is not None:
+        yield Fact("replica", f"what its source had {lag_seconds:.0f} s ago is here")
+    if status.errors:
+        yield Fact("background", f"{len(status.errors)} wrong", Level.WARNING, "; ".join(status.errors))
 
 
 def _served_leases(store: Served) -> Fact:

@@ -33,7 +33,7 @@ from kvstore.core import ReplicaStatus
 from kvstore.options import BadOption, Options
 from kvstore.replica.endpoint import Endpoint, is_endpoint
 from kvstore.replica.promotion import promote
-from kvstore.replica.replica import Connect, Replica, Serve
+from kvstore.replica.replica import LAG_SECONDS_MAX, Connect, Replica, Serve
 
 Source = str | os.PathLike[str] | Target
 """The URL of an endpoint; the path or URL of a backup, or a target of your own."""
@@ -49,6 +49,7 @@ def new_replica(
     key: bytes | None = None,
     options: Mapping[str, Any] | None = None,
     interval_seconds: float = 1.0,
+    max_lag_seconds: float = LAG_SECONDS_MAX,
     serve: Serve | None = None,
 ) -> Replica:
     """A replica that has not begun: call ``step`` for one step, ``catch_up`` for all there is. See ``follow``."""
@@ -57,6 +58,7 @@ def new_replica(
         source if isinstance(source, str | os.PathLike) else type(source).__name__,
         data_dir,
         interval_seconds=interval_seconds,
+        max_lag_seconds=max_lag_seconds,
         options=Options.load(options or {}),
         serve=serve,
     )
@@ -83,6 +85,7 @@ def follow(
     key: bytes | None = None,
     options: Mapping[str, Any] | None = None,
     interval_seconds: float = 1.0,
+    max_lag_seconds: float = LAG_SECONDS_MAX,
     serve: Serve | None = None,
 ) -> Replica:
     """Follow a source on a thread of its own, until the answer is closed. Its ``store`` is there once it is seeded.
@@ -90,7 +93,7 @@ def follow(
     ``source``: the URL of an etcd cluster or of a served store, ``etcd://h1:2379,h2,h3`` (``connect``: options of
     ``kvstore.connect``); or a path or URL that a backup goes to, or its ``Target`` (``key``: it is encrypted with that;
     ``kvstore.backup``). ``options``: of the store. ``interval_seconds``: how often the source is asked how far it is.
-    ``serve``: called with the store each time it was opened (after a seeding it is another one), to put it on the
+    ``max_lag_seconds``: beyond it ``status().error`` and ``health()`` say so; 0: never. ``serve``: called with the store each time it was opened (after a seeding it is another one), to put it on the
     network. What goes wrong later is in ``status()``, is logged, and is tried again. Raises ``StoreLocked``,
     ``WrongStore`` (a store that is no replica), ``BadOption``, ``NoThread``.
     """
@@ -101,6 +104,7 @@ def follow(
         key=key,
         options=options,
         interval_seconds=interval_seconds,
+        max_lag_seconds=max_lag_seconds,
         serve=serve,
     )
     try:

@@ -10,7 +10,6 @@ before there is a store in the directory, and before one is replaced, it says th
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -18,6 +17,7 @@ from kvstore import layout
 from kvstore.errors import Corruption, StoreLocked, TooNew
 from kvstore.files import Disk, FileLock
 from kvstore.layout import DataDir
+from kvstore.store_lock import holder_in, own_text
 
 VERSION = 1
 
@@ -95,6 +95,7 @@ def remove(disk: Disk, directory: DataDir) -> None:
 def locked(directory: DataDir) -> FileLock:
     """The lock of whoever follows, or promotes. Raises ``StoreLocked``."""
     lock = FileLock(directory.replica_lock)
-    if lock.acquire(f"pid {os.getpid()}".encode()) is not None:
-        raise StoreLocked(directory.root)
+    holder = lock.acquire(own_text())
+    if holder is not None:
+        raise StoreLocked(directory.root, *holder_in(holder), is_replica=True)
     return lock

@@ -49,6 +49,8 @@ logger = logging.getLogger("kvstore.replica")
 TEND_SECONDS = 10.0
 RETRY_SECONDS = 0.1
 RETRY_SECONDS_MAX = 30.0
+LAG_SECONDS_MAX = 300.0
+"""A backup is heard of at least every half minute, an endpoint each time it is asked."""
 
 Connect = Callable[[], Upstream]
 Serve = Callable[[Store], Server]
@@ -68,6 +70,7 @@ class Replica(Ongoing):
         data_dir: str | os.PathLike[str],
         *,
         interval_seconds: float = 1.0,
+        max_lag_seconds: float = LAG_SECONDS_MAX,
         keeps_cluster_id: bool = False,
         options: Options | None = None,
         serve: Serve | None = None,
@@ -76,14 +79,16 @@ class Replica(Ongoing):
         """Take the directory, and open the store that is in it.
 
         ``keeps_cluster_id``: the store has the source's cluster id, as what is backed up must (else one of its own).
-        ``options``: of the store. ``serve``: puts the store on the network, each time it was opened. Raises
+        ``options``: of the store. ``max_lag_seconds``: as of ``kvstore.replica.follow``. ``serve``: puts the store on the network, each time it was opened. Raises
         ``StoreLocked``, ``WrongStore`` (a store that is no replica, or another source's), and what opening does.
         """
         check_bounds("interval_seconds", interval_seconds, 0.01, 86_400)
+        check_bounds("max_lag_seconds", max_lag_seconds, 0, 366 * 86_400)
         super().__init__(pause_seconds=0, retry_seconds=RETRY_SECONDS)  # a step waits for what comes
         self._connect = connect
         self._source = os.fspath(source)
         self._interval_seconds = interval_seconds
+        self._max_lag_seconds = max_lag_seconds
         self._keeps_cluster_id = keeps_cluster_id
         self._options = replica_options(options or Options())
         if self._options.wal_dir:
@@ -346,15 +351,22 @@ class Replica(Ongoing):
 
     def status(self) -> ReplicaStatus:
         """How far it is. Asks nobody."""
+        lag_seconds = max(0, _now_ms() - (self._complete_at_ms or self._began_ms)) / 1000
         return ReplicaStatus(
             source=self._source,
             revision=self._revision,
             source_revision=self._source_revision,
             complete_at_ms=self._complete_at_ms,
-            lag_seconds=max(0, _now_ms() - (self._complete_at_ms or self._began_ms)) / 1000,
+            lag_seconds=lag_seconds,
             missing=self._mark.missing if self._mark is not None else (),
-            error=self._error,
+            error=self._error or self._said_of_lag(lag_seconds),
         )
+
+    def _said_of_lag(self, lag_seconds: float) -> str:
+        """A source that is gone may leave a backup behind, which answers as ever, and says nothing new."""
+        if not self._max_lag_seconds or lag_seconds <= self._max_lag_seconds:
+            return ""
+        return f"nothing new of {self._source} for {lag_seconds:.0f} s: is it, and whoever brings the backup there, alive?"
 
     @property
     def complete_at_ms(self) -> int:

@@ -21,6 +21,7 @@ _MEANINGS = {
     "the others.",
     "size": "Bytes of the store's file.",
     "in use": "Bytes of that file that hold something. A defragmentation gives the rest back.",
+    "behind its source": "This is a replica: what its source had that long ago is here.",
     "version": "The release of etcd that clients take this server for.",
 }
 

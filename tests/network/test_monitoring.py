@@ -18,6 +18,7 @@ import yaml
 
 import kvstore
 from kvstore.backup import follow
+from kvstore.replica import new_replica
 from kvstore.core import COMMIT
 from kvstore.errors import Code
 from kvstore.observe.measuring import MeasuredEngine
@@ -33,6 +34,8 @@ SCRAPES = 4
 TARGET = {"job": "etcd", "instance": "here"}
 COUNTERS = {"rate", "increase"}
 
+REPLICAS = {"KvstoreReplicaLags", "KvstoreReplicaFails"}
+OF_REPLICAS = "kvstore_replica_"
 OTHERS_ONLY = "etcd_network_peer_"
 """Of members to each other. An etcd that is alone shows none of these, either."""
 ETCDS_GAUGES = {
@@ -137,7 +140,7 @@ def test_every_metric_that_is_asked_for_is_there_and_of_its_kind(scraped: Scrape
     series, found = scraped.series, selectors(EVERYTHING[name])
     assert found
     for selector, function in found:
-        if selector.name.startswith(OTHERS_ONLY):
+        if selector.name.startswith((OTHERS_ONLY, OF_REPLICAS)):
             continue
         without_codes = [matcher for matcher in selector.matchers.matchers if matcher.name == "grpc_code"]
         assert series.select(selector) or without_codes, f"{selector.name} is not shown"
@@ -149,11 +152,11 @@ def test_every_metric_that_is_asked_for_is_there_and_of_its_kind(scraped: Scrape
 
 
 def test_metrics_of_the_page_are_shown(scraped: Scraped) -> None:
-    """docs/monitoring.md names no other."""
+    """docs/monitoring.md names no other. (Those of replicas have a test of their own.)"""
     page = (PROJECT / "docs" / "monitoring.md").read_text()
     named = set(re.findall(r"`((?:etcd|kvstore)_[a-z_]+[a-z])`", page))
     shown = {re.sub("_(bucket|sum|count)$", "", name) for name in scraped.series.samples}
-    assert named and named - shown == set()
+    assert {name for name in named - shown if not name.startswith(OF_REPLICAS)} == set()
 
 
 NOT_HERE = re.compile(
@@ -217,9 +220,9 @@ def test_events_users_and_slow_writes_are_counted(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", SHOWN)
 def test_every_panel_shows_something(scraped: Scraped, name: str) -> None:
-    """A number, or several; but for the traffic of members, of which there is one. No call has failed."""
+    """A number, or several; but for the traffic of members, of which there is one, and replicas. No call has failed."""
     found = scraped.found(name)
-    if OTHERS_ONLY in SHOWN[name]:
+    if OTHERS_ONLY in SHOWN[name] or OF_REPLICAS in SHOWN[name]:
         assert found == {}
     elif "grpc_code=" in SHOWN[name] or "grpc_code!~" in SHOWN[name]:
         assert not any(found.values())
@@ -279,7 +282,7 @@ def test_a_rule_fires_when_its_number_changes(scraped: Scraped, name: str) -> No
 @pytest.mark.filterwarnings("ignore::kvstore.NearlyFull")
 def test_rules_about_durations_and_failures_fire_in_earnest(tmp_path: Path) -> None:
     """A sync takes a second, and so does its call; a checkpoint is said to have; on a full quota every put fails."""
-    assert set(FIRES) | DURATIONS | CALLS == set(RULES)
+    assert set(FIRES) | DURATIONS | CALLS | REPLICAS == set(RULES)
     with (
         kvstore.open(tmp_path / "s", metrics=True, background=False, quota_backend_bytes=1 << 20) as store,
         kvstore.serve(store, "http://127.0.0.1:0", metrics="extensive") as server,
@@ -299,6 +302,32 @@ def test_rules_about_durations_and_failures_fire_in_earnest(tmp_path: Path) -> N
         found.scrape()
     for name in sorted(DURATIONS | CALLS):
         assert bool(found.found(name)) == (name not in AMONG_MEMBERS), name
+
+
+def test_rules_about_replicas(tmp_path: Path) -> None:
+    """Silent while it follows; its panel has a number. They fire when it lags, and when its last step failed."""
+    with (
+        kvstore.open(tmp_path / "source") as store,
+        kvstore.serve(store, f"unix://{tmp_path}/s") as source,
+        new_replica(
+            source.endpoints[0],
+            tmp_path / "replica",
+            options={"metrics": True},
+            serve=lambda store: kvstore.serve(store, "http://127.0.0.1:0"),
+        ) as following,
+    ):
+        following.catch_up()
+        assert following.server is not None
+        found = Scraped(following.server.endpoints[0])
+        found.scrape()
+        for name, number in zip(
+            sorted(REPLICAS), ("kvstore_replica_failing", "kvstore_replica_lag_seconds"), strict=True
+        ):
+            assert found.found(name) == {}
+            assert len(found.found(name, **{number: MANY if "lag" in number else 1})) == 1
+        assert "kvstore_replica_lag_seconds" in (PROJECT / "docs" / "monitoring.md").read_text()
+        (panel,) = [name for name in SHOWN if OF_REPLICAS in SHOWN[name]]
+        assert len(found.found(panel)) == 1
 
 
 def test_the_page_says_what_each_alert_means() -> None:

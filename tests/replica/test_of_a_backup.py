@@ -14,7 +14,7 @@ from kvstore import backup, replica
 from kvstore.backup import Follower
 from kvstore.backup.errors import NotCovered, TargetFailed
 from kvstore.errors import Corruption, WrongStore
-from kvstore.replica.replica import Replica
+from kvstore.replica.replica import LAG_SECONDS_MAX, Replica
 from tests.backup.places import Place, Time, follower
 from tests.harness.mirrored import rows, write
 from tests.network.served_store import until
@@ -115,6 +115,24 @@ def test_the_lag_is_what_the_backup_has_claimed(pair: Pair) -> None:
         made.catch_up()
         assert made.status().revision < pair.store.revision
         assert made.status().complete_at_ms == backup.status(pair.place).complete_at_ms
+
+
+def test_a_backup_that_nobody_goes_on_with_is_told(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The target answers as ever, and has nothing new: after a while health says so, until something comes."""
+    pair.write()
+    with pair.replica() as made:
+        pair.is_same(made)
+        assert made.store is not None
+        ago_ms = made.status().complete_at_ms
+        for late_ms, is_late in ((LAG_SECONDS_MAX * 1000, False), (LAG_SECONDS_MAX * 1000 + 1, True)):
+            monkeypatch.setattr(kvstore.replica.replica, "_now_ms", lambda now_ms=ago_ms + late_ms: now_ms)
+            made.catch_up()
+            assert made.store.health().healthy is not is_late
+            assert ("nothing new of Place for 300 s" in made.status().error) is is_late
+        pair.now_ms.ms += 3000
+        pair.write()
+        pair.is_same(made)
+        assert made.store.health().healthy
 
 
 def test_a_target_that_is_away_is_asked_again(pair: Pair) -> None:

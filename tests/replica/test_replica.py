@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import urllib.request
@@ -23,6 +24,9 @@ from kvstore.errors import (
     Unsupported,
     WrongStore,
 )
+from kvstore.network.remote.page import fetch
+from kvstore.observe.doctor import diagnose_served
+from kvstore.observe.facts import Level
 from kvstore.ops import get, put
 from kvstore.replica.replica import Replica
 from kvstore.testing.fake_clock import FakeClock
@@ -223,7 +227,9 @@ def test_a_promoted_replica_is_a_store_of_its_own(source: Store, socket: str, tm
         with pytest.raises(NotAStore, match="not a replica"):
             replica.promote(path)
         following.catch_up()
-        with pytest.raises(StoreLocked):
+        with pytest.raises(
+            StoreLocked, match=rf"process {os.getpid()} on .*to promote it.*end that one first"
+        ):
             replica.promote(path)
     with pytest.raises(WrongStore, match="promote"):
         kvstore.open(path)
@@ -426,3 +432,38 @@ def test_a_killed_replica_goes_on_where_it_stood(source: Store, socket: str, tmp
     promoting = [sys.executable, "-m", "kvstore", "replica", "promote", str(path), "--json"]
     done = subprocess.run(promoting, capture_output=True, check=True, timeout=60)
     assert json.loads(done.stdout)["revision"] == source.revision
+
+
+def test_a_replica_whose_source_is_gone_answers_and_says_so(tmp_path: Path, socket: str) -> None:
+    """Reads and readiness as ever; health, status and a page of its own say what is wrong, until it is back."""
+    url = f"unix://{tmp_path}/replica.sock"
+    with (
+        kvstore.open(tmp_path / "source") as source,
+        replica.new_replica(
+            socket, tmp_path / "replica", serve=lambda store: kvstore.serve(store, url)
+        ) as made,
+    ):
+        source.put(b"k", b"v")
+        with kvstore.serve(source, socket):
+            made.catch_up()
+        with kvstore.connect(url) as client:
+            assert client.health().healthy and page_of(tmp_path, "/readyz/replica") == (200, "ok\n")
+            with pytest.raises(Unavailable):
+                made.catch_up()
+            assert client.count(b"k") == 1
+            (reason,) = client.health().reasons
+            assert reason.startswith("the replica waits: ") and client.status().errors == (reason,)
+            (found,) = [fact for fact in diagnose_served(client) if fact.name == "background"]
+            assert found.level == Level.WARNING and found.advice == reason
+            status, text = page_of(tmp_path, "/readyz/replica")
+            assert status == 503 and text.startswith("[-]replica failed: ")
+            assert page_of(tmp_path, "/readyz")[0] == page_of(tmp_path, "/health")[0] == 200
+            with kvstore.serve(source, socket):
+                made.catch_up()
+            assert client.health().healthy and page_of(tmp_path, "/readyz/replica")[0] == 200
+
+
+def page_of(folder: Path, path: str) -> tuple[int, str]:
+    """(status, text) of a page of the replica at the socket in ``folder``."""
+    page = fetch(f"unix://{folder}/replica.sock", path, {})
+    return page.status, page.text

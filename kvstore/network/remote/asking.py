@@ -341,8 +341,13 @@ class Asking:
         found = yield Ask(methods.STATUS, b"", as_it_is)
         return _status_of(found, alarms, str(self._client.target))
 
+    def _errors(self) -> Steps:
+        """What the server that is asked says is wrong with it, but for its alarms."""
+        found: Uncertain = yield Look(Ask(methods.STATUS, b"", as_it_is))
+        return _errors_in(found.answer) if found.error is None else ()
+
     def health(self) -> Any:
-        """Whether a majority answers, and no alarm is raised."""
+        """Whether a majority answers, no alarm is raised, and the server that is asked has nothing to complain of."""
         return self._run(self._health())
 
     def _health(self) -> Steps:
@@ -354,6 +359,7 @@ class Asking:
             alarms: Uncertain = yield Look(Ask(methods.ALARM, b"", encoding.alarms))
             if alarms.error is None:
                 reasons += [f"alarm {alarm.alarm}" for alarm in alarms.answer]
+            reasons += yield from self._errors()
         return Health(not reasons, tuple(reasons))
 
 
@@ -407,6 +413,11 @@ def _status_of(found: Any, alarms: tuple[Alarm, ...], where: str) -> Status:
         leases=0,
         alarms=tuple(f"{alarm.alarm} (member {alarm.member_id:016x})" for alarm in alarms),
         failure="",
-        errors=tuple(found.errors),
+        errors=_errors_in(found),
         set_aside=(),
     )
+
+
+def _errors_in(found: Any) -> tuple[str, ...]:
+    """Of a server's status, without the alarms, which stand there, too."""
+    return tuple(error for error in found.errors if not error.startswith("memberID:"))

@@ -42,7 +42,7 @@ def _status(endpoint: Endpoint) -> bytes:
         raftIndex=found.last_index,
         raftTerm=endpoint.raft_term,
         raftAppliedIndex=found.last_index,
-        errors=[f"memberID:{alarm.member_id} alarm:{alarm.alarm} " for alarm in alarms],
+        errors=[*(f"memberID:{alarm.member_id} alarm:{alarm.alarm} " for alarm in alarms), *found.errors],
         dbSizeInUse=found.in_use_bytes,
         isLearner=found.replica is not None,
     )
