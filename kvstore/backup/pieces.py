@@ -142,8 +142,8 @@ def read_pieces(
 ) -> Iterator[Content]:
     """The pieces after ``place``; if that is None, from the segment on that has the entry after ``index``.
 
-    ``revision``: the store's at ``index``. A piece has ``most_bytes``, or one longer record. ``member_id``: the store's;
-    0: not known. Raises ``Gap``, ``Corruption``.
+    ``revision``: the store's at ``index``. A piece has ``most_bytes``, or one longer record. ``member_id``: the
+    store's; 0: not known. Raises ``Gap``, ``Corruption``.
     """
     first = place.segment if place else max((f.index for f in files if f.index <= index + 1), default=-1)
     needed = [file for file in files if file.index >= first]

@@ -50,11 +50,8 @@ def shown(time_ms: int) -> str:
 
 
 def covers(generation: Generation, moment: Moment) -> bool:
-    if moment.revision:
-        return generation.snapshot.revision <= moment.revision <= generation.revision
-    if moment.time_ms:
-        return generation.snapshot.time_ms <= moment.time_ms <= generation.complete_at_ms
-    return True
+    first, last = _covered(generation, moment)
+    return first <= (moment.revision or moment.time_ms) <= last or moment == Moment()
 
 
 def choose(generations: list[Generation], moment: Moment) -> Generation:
@@ -69,8 +66,46 @@ def choose(generations: list[Generation], moment: Moment) -> Generation:
         )
     usable = [each for each in generations if covers(each, moment)]
     if not usable:
-        raise NotCovered(f"{moment} is in no generation; there are {', '.join(map(span, generations))}")
+        raise NotCovered(_not_covered(generations, moment))
     return max(usable, key=lambda each: (each.snapshot.revision != moment.revision, *_age(each)))
+
+
+def _not_covered(generations: list[Generation], moment: Moment) -> str:
+    """What there is just before the moment and just after it, and how to ask for that."""
+    wanted, ranges = moment.revision or moment.time_ms, _ranges(generations, moment)
+    before = max((range_ for range_ in ranges if range_[1] < wanted), default=None)
+    after = min((range_ for range_ in ranges if range_[0] > wanted), default=None)
+    ways = []
+    for near, found in ((-1, before), (0, after)):
+        if found is not None:
+            first, last = (_at(moment, number) for number in found)
+            option = "--to-revision" if moment.revision else "--to-time"
+            ways.append(f"{first} to {last} ({option} {(first, last)[near]})")
+    return (
+        f"{moment} is in no generation; the nearest that can be had: {', and '.join(ways)}; "
+        "`kvstore backup status` lists all"
+    )
+
+
+def _ranges(generations: list[Generation], moment: Moment) -> list[tuple[int, int]]:
+    """(first, last) of the revisions, or times, that can be had without a gap, in order."""
+    found: list[tuple[int, int]] = []
+    for first, last in sorted(_covered(generation, moment) for generation in generations):
+        if found and first <= found[-1][1] + 1:
+            found[-1] = found[-1][0], max(last, found[-1][1])
+        elif last >= first:
+            found.append((first, last))
+    return found
+
+
+def _covered(generation: Generation, moment: Moment) -> tuple[int, int]:
+    if moment.revision:
+        return generation.snapshot.revision, generation.revision
+    return generation.snapshot.time_ms, generation.complete_at_ms
+
+
+def _at(moment: Moment, number: int) -> str:
+    return str(number) if moment.revision else shown(number)
 
 
 def _age(generation: Generation) -> tuple[int, int, str]:
@@ -131,7 +166,7 @@ def restore_from(
     check_bounds("to_time", to_time, 0, TO_TIME_MAX)
     check_target(Path(os.path.abspath(data_dir)))
     disk = disk or OSDisk()
-    moment = Moment(to_revision, int(to_time * 1000))
+    moment = Moment(to_revision, round(to_time * 1000))
     contents = shelf.contents()
     if contents.broken and not contents.generations:
         raise Corruption(contents.broken[-1].reason, contents.broken[-1].name)

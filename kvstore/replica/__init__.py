@@ -93,9 +93,10 @@ def follow(
     ``source``: the URL of an etcd cluster or of a served store, ``etcd://h1:2379,h2,h3`` (``connect``: options of
     ``kvstore.connect``); or a path or URL that a backup goes to, or its ``Target`` (``key``: it is encrypted with that;
     ``kvstore.backup``). ``options``: of the store. ``interval_seconds``: how often the source is asked how far it is.
-    ``max_lag_seconds``: beyond it ``status().error`` and ``health()`` say so; 0: never. ``serve``: called with the store each time it was opened (after a seeding it is another one), to put it on the
-    network. What goes wrong later is in ``status()``, is logged, and is tried again. Raises ``StoreLocked``,
-    ``WrongStore`` (a store that is no replica), ``BadOption``, ``NoThread``.
+    ``max_lag_seconds``: beyond it ``status().error`` and ``health()`` say so; 0: never. ``serve``: called with the
+    store each time it was opened (after a seeding it is another one), to put it on the network. What goes wrong
+    later is in ``status()``, is logged, and is tried again. Raises ``StoreLocked``, ``WrongStore`` (a store that is
+    no replica), ``BadOption``, ``NoThread``.
     """
     made = new_replica(
         source,

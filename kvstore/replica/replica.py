@@ -79,8 +79,9 @@ class Replica(Ongoing):
         """Take the directory, and open the store that is in it.
 
         ``keeps_cluster_id``: the store has the source's cluster id, as what is backed up must (else one of its own).
-        ``options``: of the store. ``max_lag_seconds``: as of ``kvstore.replica.follow``. ``serve``: puts the store on the network, each time it was opened. Raises
-        ``StoreLocked``, ``WrongStore`` (a store that is no replica, or another source's), and what opening does.
+        ``options``: of the store. ``max_lag_seconds``: as of ``kvstore.replica.follow``. ``serve``: puts the store on
+        the network, each time it was opened. Raises ``StoreLocked``, ``WrongStore`` (a store that is no replica, or
+        another source's), and what opening does.
         """
         check_bounds("interval_seconds", interval_seconds, 0.01, 86_400)
         check_bounds("max_lag_seconds", max_lag_seconds, 0, 366 * 86_400)
@@ -366,7 +367,8 @@ class Replica(Ongoing):
         """A source that is gone may leave a backup behind, which answers as ever, and says nothing new."""
         if not self._max_lag_seconds or lag_seconds <= self._max_lag_seconds:
             return ""
-        return f"nothing new of {self._source} for {lag_seconds:.0f} s: is it, and whoever brings the backup there, alive?"
+        gone = "is it, and whoever brings the backup there, alive?"
+        return f"nothing new of {self._source} for {lag_seconds:.0f} s: {gone}"
 
     @property
     def complete_at_ms(self) -> int:

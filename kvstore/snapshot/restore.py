@@ -210,7 +210,7 @@ def restore(
     disk = disk or OSDisk()
     target = Path(os.path.abspath(data_dir))
     check_target(target)
-    point = Point(to_revision, int(to_time * 1000))
+    point = Point(to_revision, round(to_time * 1000))
     origin = Path(os.path.abspath(source))
     folders = [Path(os.path.abspath(archive)) for archive in archives]
     attempt = 1

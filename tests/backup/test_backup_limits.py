@@ -10,13 +10,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from kvstore.tools.snapshot import seconds_of
 
 import kvstore
 from kvstore import Corruption, Store, StoreClosed, WrongStore, backup
-from kvstore.backup.catalogue import Catalogue, Generation, SnapshotManifest
+from kvstore.backup.catalogue import Catalogue, Generation, Piece, SnapshotManifest
 from kvstore.backup.errors import NotCovered, TargetFailed, WrongKey
 from kvstore.backup.follower import Follower, Settings, prune
 from kvstore.backup.keeping import DAY_MS, HOUR_MS, Keep
+from kvstore.backup.restoring import Moment, choose
 from kvstore.backup.sources import OpenStore
 from kvstore.options import BadOption
 from kvstore.snapshot.reader import SnapshotInfo
@@ -85,10 +87,15 @@ def test_a_target_that_is_away_for_too_long_gets_a_new_generation(scratch: Path)
         first, second = backup.status(place).generations
         assert first.revision == before
         assert second.revision == store.revision
-        with pytest.raises(NotCovered, match="revisions"):
+        after, at_ms = second.snapshot.revision, (first.complete_at_ms + second.snapshot.time_ms) // 2
+        with pytest.raises(NotCovered) as refused:
             restored(place, scratch, to_revision=before + 5)
-        with pytest.raises(NotCovered):
-            restored(place, scratch, to_time=(first.complete_at_ms + second.snapshot.time_ms) / 2000)
+        assert re.findall(r"--to-revision (\d+)", str(refused.value)) == [str(before), str(after)]
+        assert restored(place, scratch, to_revision=after)[0] == after
+        with pytest.raises(NotCovered) as refused:
+            restored(place, scratch, to_time=at_ms / 1000)
+        times = re.findall(r"--to-time (\S+)\)", str(refused.value))
+        assert [restored(place, scratch, to_time=seconds_of(time))[0] for time in times] == [before, after]
         assert restored(place, scratch, to_revision=before) == (before, expected(before))
         assert restored(place, scratch) == (store.revision, expected(store.revision))
         assert store.health().healthy
@@ -522,3 +529,27 @@ def test_a_backup_inside_the_store_is_refused(scratch: Path) -> None:
     """It would be lost with it."""
     with open_store(scratch / "data") as store, pytest.raises(WrongStore):
         backup.new_follower(store, scratch / "data")
+
+
+def test_a_refusal_names_the_nearest_and_is_short(scratch: Path) -> None:
+    """Generations that follow each other without a gap are one range, and of many ranges two are named."""
+    generations = [
+        Generation(
+            f"2026{number:04d}",
+            SnapshotManifest(1, "lmdb", 1, first, first, 1, ()),
+            complete_at_ms=last,
+            pieces=[Piece("p", 1, 0, 1, 0, 0, 0, 0, 1, 1, last, 0, "")],
+        )
+        for number, (first, last) in enumerate([(2, 10), (10, 20), (21, 30), (40, 50), (60, 70), (80, 90)])
+    ]
+    for moment, told in (
+        (Moment(revision=35), "2 to 30 (--to-revision 30), and 40 to 50 (--to-revision 40)"),
+        (Moment(revision=99), "80 to 90 (--to-revision 90)"),
+        (Moment(revision=1), "2 to 30 (--to-revision 2)"),
+    ):
+        with pytest.raises(NotCovered, match=re.escape(f"can be had: {told}; `kvstore backup status`")):
+            choose(generations, moment)
+    with pytest.raises(
+        NotCovered, match=r"to 1970-01-01T00:00:00.030.* \(--to-time 1970-01-01T00:00:00.030\+00:00\)"
+    ):
+        choose(generations, Moment(time_ms=35))

@@ -18,10 +18,10 @@ import yaml
 
 import kvstore
 from kvstore.backup import follow
-from kvstore.replica import new_replica
 from kvstore.core import COMMIT
 from kvstore.errors import Code
 from kvstore.observe.measuring import MeasuredEngine
+from kvstore.replica import new_replica
 from kvstore.testing import faults
 from tests import PROJECT
 from tests.etcd.etcd_recorder import HAS_ETCD, fresh_etcd
