@@ -78,7 +78,8 @@ class TrafficCollector:
 
     def _counts(self) -> list[tuple[str, str, Counts]]:
         return [
-            (path, version, counts) for (path, version), counts in list(self._endpoint.traffic.counts.items())
+            (path, version, counts)
+            for (path, version), counts in self._endpoint.traffic.counts.copy().items()
         ]
 
     def _clients(self) -> Iterable[Metric]:

@@ -124,7 +124,7 @@ class Maintenance:
     @property
     def errors(self) -> list[str]:
         """The errors of the jobs that failed when they last ran."""
-        return [f"{name}: {error}" for name, error in list(self._errors.items())]
+        return [f"{name}: {error}" for name, error in self._errors.copy().items()]
 
 
 class Background:

@@ -142,7 +142,7 @@ class Hub:
 
     def _owned(self) -> list[Mailbox]:
         """The mailboxes whose owners are alive."""
-        return [mailbox for owner, mailbox in list(self._mailboxes.items()) if owner() is not None]
+        return [mailbox for owner, mailbox in self._mailboxes.copy().items() if owner() is not None]
 
     @property
     def watchers(self) -> int:

@@ -432,7 +432,8 @@ class Writer:
         asked = self.asked
         tickets: list[Ticket] = []
         requests: list[PutRequest] = []
-        together = tuple(asked) if len(asked) > 1 and self._life.write_refusal is None else ()
+        # [*asked] is one step; tuple(asked) is not in 3.11, where garbage may be collected in the middle of it
+        together = [*asked] if len(asked) > 1 and self._life.write_refusal is None else []
         for ticket in together:
             request = ticket.request
             is_waiting = ticket.revision == UNPLANNED and not (ticket.done or ticket.withdrawn)
