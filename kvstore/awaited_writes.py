@@ -1,8 +1,8 @@
 """An engine whose writes return awaitables: ``AsyncStore`` puts, deletes and commits with it.
 
 A write is put down on the event loop (some microseconds, no waiting); the flusher plans what was put down, in that
-order, and makes it durable. All tasks of a group are then woken by one call into each loop that waits. A write that may
-touch many keys (a range) runs in a thread instead.
+order, and makes it durable. So the writes of one loop are made in the order of its calls, but for those that have to
+wait for room. All tasks of a group are then woken by one call into each loop that waits.
 
     Store.put(key, ...) --request--> AwaitedWrites.put --ticket--> engine
                                             |                         | flusher: planned, logged, synced, published
@@ -22,6 +22,7 @@ from typing import Any
 from kvstore.errors import NoThread
 from kvstore.loops import call_soon, in_thread
 from kvstore.model import DeleteRangeRequest, PutRequest, PutWithTTLRequest, Request, TxnRequest
+from kvstore.mvcc.plan import is_read_only
 from kvstore.protocol import EmbeddedEngine
 from kvstore.write.ticket import Ticket
 
@@ -39,13 +40,11 @@ class AwaitedWrites:
         return self._durable(PutWithTTLRequest(request, ttl_seconds) if ttl_seconds else request)
 
     def txn(self, request: TxnRequest) -> Awaitable[Any]:
-        if _may_be_large(request):
+        if is_read_only(request):  # a read as any other
             return in_thread(partial(self._engine.txn, request))
         return self._durable(request)
 
     def delete_range(self, request: DeleteRangeRequest) -> Awaitable[Any]:
-        if request.range_end:  # may touch many keys: not on the loop
-            return in_thread(partial(self._engine.delete_range, request))
         return self._durable(request)
 
     def _durable(self, request: Request) -> Awaitable[Any]:
@@ -69,7 +68,7 @@ class AwaitedWrites:
         self._wake_soon([])
 
     def _wake_soon(self, tickets: list[Ticket]) -> None:
-        """Set the futures of these tickets, with one call into each loop. Called by the thread that leads the writers.
+        """Set the futures of these tickets, with one call into each loop. Called by a thread that leads or plans.
 
         If that fails, perhaps for lack of memory, the next call does it again.
         """
@@ -90,14 +89,3 @@ class AwaitedWrites:
                 future.set_result(ticket.response)
             else:
                 future.set_exception(self._engine.error_of(ticket))
-
-
-def _may_be_large(request: TxnRequest) -> bool:
-    """Whether any part of it may touch more than one key."""
-    parts: list[Any] = [request]
-    for part in parts:
-        if isinstance(part, TxnRequest):
-            parts += (*part.compare, *part.success, *part.failure)
-        elif getattr(part, "range_end", b""):
-            return True
-    return False

@@ -169,9 +169,10 @@ class LocalEngine(Reads):
     ) -> Ticket | None:
         """Put a request down, and go on: nothing is planned here, and nothing is waited for.
 
-        ``notify`` is called once, with a list that has the ticket in it, by the thread that leads the writers: when the
+        ``notify`` is called once, with a list that has the ticket in it, by the thread that leads or plans: when the
         ticket is durable, or has failed (``error_of`` says why), which includes being refused by the planner. It may be
-        called before this returns. ``future`` is kept in the ticket for the caller. A caller that gives up may set
+        called before this returns; and twice, if an exception comes before it is noted that it was (from a signal
+        handler, or for lack of memory). ``future`` is kept in the ticket for the caller. A caller that gives up may set
         ``ticket.withdrawn``: a request that is not planned by then is dropped without a notification. Not ``at_once``:
         the flusher is not told before ``flush_soon``, so that several requests go to it together.
 

@@ -12,9 +12,10 @@ While the leader is in ``fdatasync`` (without the GIL) other requests arrive; th
 leader plan for all of them avoids a convoy at the planner's lock, where each thread would hold it while waiting for
 the GIL, or the reverse: with 64 threads it is twice as fast.
 
-Callers that do not want to wait (``put_nowait``) have their request planned at once. The flusher, a thread of the
-store's own, then leads. One that may not even wait for a plan (an event loop) puts its ticket down and goes on
-(``ask_soon``): the flusher plans it as well, unless there is nothing else to do (``lead_alone``).
+Callers that do not want to wait (``put_nowait``) have their request planned at once, after whatever was asked before.
+The flusher, a thread of the store's own, then leads. One that may not even wait for a plan (an event loop) puts its
+ticket down and goes on (``ask_soon``): the flusher plans it as well, unless there is nothing else to do
+(``lead_alone``).
 
 Plain puts that were asked for one after the other are decided together (``_plan_puts``): one look at the backend, one
 pass over their bytes, one change of the state.
@@ -231,7 +232,11 @@ class Writer:
                     with _taken(self.log_lock) as is_free:
                         is_done = is_free and self._round_alone(ticket, in_place=True)
             if is_done:
-                self.asked.popleft()
+                with self.planning:
+                    if (
+                        self.asked and self.asked[0] is ticket
+                    ):  # else a thread that planned has seen that it is done
+                        self.asked.popleft()
         except BaseException as error:
             self._leave()
             if not isinstance(error, Exception):
@@ -252,8 +257,8 @@ class Writer:
         ticket = Ticket(request)
         try:
             with self.planning:
-                if self._decided is not None:
-                    self._finish_decided()
+                if self.asked or self._decided is not None:
+                    self._plan_asked()  # what its caller has put down before comes before it
                 self._plan(ticket)
             self._planned()
         except BaseException:
