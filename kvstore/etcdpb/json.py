@@ -8,8 +8,9 @@ Field names are those of the messages (``prev_kv``, ``ID``); an enum's value is 
 name). A field at its default is omitted; a message that is set is kept, even if empty.
 
 The gateway accepts more than it returns: camel-case names, numbers as text or not, null for what is absent; and it
-ignores fields that it does not know; since etcd 3.6 it also takes base64 for URLs, and without padding. Other spellings
-are read exactly as they are written.
+ignores fields that it does not know. Since etcd 3.6 it also takes base64 for URLs, and without padding, and numbers as
+``"1e3"``; and a name that an enum does not have is ignored, as the field were absent. Other spellings are read exactly
+as they are written.
 """
 
 from __future__ import annotations
@@ -37,6 +38,8 @@ class Spelling:
     wraps_oneofs: bool = False
     is_lax: bool = False
     """Read as leniently as the gateway."""
+    is_since_3_6: bool = False
+    """As leniently as etcd's gateway since then."""
 
 
 def base64_text(data: bytes) -> str:
@@ -66,10 +69,11 @@ def any_base64_data(text: str) -> bytes:
 
 _ONE_LINE = {ord("\r"): None, ord("\n"): None}
 _ONE_ALPHABET = {ord("-"): "+", ord("_"): "/"}
-_NUMBER = re.compile(r"\s*-?(0|[1-9][0-9]*)\s*", re.ASCII)
+_INTEGER = re.compile(r"\s*-?(0|[1-9][0-9]*)\s*", re.ASCII)
+_NUMBER = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][-+]?[0-9]+)?", re.ASCII)
 
 GATEWAY = Spelling(base64_text, base64_data, longs_as_text=True, is_lax=True)
-GATEWAY_SINCE_3_6 = replace(GATEWAY, data=any_base64_data)
+GATEWAY_SINCE_3_6 = replace(GATEWAY, data=any_base64_data, is_since_3_6=True)
 ETCDCTL = Spelling(base64_text, base64_data, wraps_oneofs=True)
 
 
@@ -129,14 +133,18 @@ def _fill(message: Any, value: Json, spelling: Spelling, path: str) -> None:
     if not isinstance(value, dict):
         raise _refusal(path, f"{value!r:.80} where an object belongs")
     descriptor = message.DESCRIPTOR
-    for name, item in value.items():
+    for name, given in value.items():
         field = _named(descriptor.fields_by_name, name)
         if field is None and spelling.is_lax:
             field = _named(descriptor.fields_by_camelcase_name, name)
         where = f"{path}.{name}" if path else str(name)
         if field is None and not spelling.is_lax:
             raise _refusal(where, f"{descriptor.name} has no such field")
-        if field is None or (item is None and spelling.is_lax):
+        if field is None:
+            continue
+        skips_names = field.enum_type is not None and spelling.is_since_3_6
+        item = _of_known_names(field.enum_type, given) if skips_names else given
+        if item is None and spelling.is_lax:
             continue
         if field.containing_oneof is not None and message.WhichOneof(field.containing_oneof.name):
             raise _refusal(
@@ -184,8 +192,8 @@ def _value_in(field: Any, item: Json, spelling: Spelling) -> Any:
         if not isinstance(item, bool):
             raise TypeError(f"{item!r:.80} where true or false belongs")
         return item
-    if spelling.is_lax and isinstance(item, str) and _NUMBER.fullmatch(item):
-        item = int(item)
+    if spelling.is_lax and isinstance(item, str):
+        item = _number_in(item, spelling)
     if spelling.is_lax and isinstance(item, float) and item.is_integer():
         return int(item)
     if not isinstance(item, int) or isinstance(item, bool):
@@ -193,7 +201,25 @@ def _value_in(field: Any, item: Json, spelling: Spelling) -> Any:
     return item
 
 
+def _number_in(text: str, spelling: Spelling) -> Json:
+    """The number that the text spells; the text, if it spells none."""
+    if spelling.is_since_3_6:
+        if not _NUMBER.fullmatch(text):
+            return text
+        return int(text) if text.lstrip("-").isdigit() else float(text)
+    return int(text) if _INTEGER.fullmatch(text) else text
+
+
+def _of_known_names(enum: Any, item: Json) -> Json:
+    """A value of that enum, or a list of them, without the names that it does not have; None: nothing is left."""
+    if isinstance(item, list):
+        return [each for each in item if _of_known_names(enum, each) is not None]
+    return None if isinstance(item, str) and _named(enum.values_by_name, item) is None else item
+
+
 def _enum_in(enum: Any, item: Json, spelling: Spelling) -> int:
+    if spelling.is_since_3_6 and isinstance(item, float) and item.is_integer():
+        item = int(item)
     named = _named(enum.values_by_name, item)
     if named is not None:
         return int(named.number)

@@ -89,8 +89,8 @@ class Members:
 
     def updated(self, member_id: int, urls: Iterable[str]) -> Members:
         """With other addresses for its peers."""
-        peer_urls = _checked(urls)
         member = self._get(member_id)
+        peer_urls = _checked(urls)
         self._check_free(peer_urls, but_by=member_id)
         changed = replace(member, peer_urls=peer_urls)
         if member is self.own:

@@ -18,7 +18,7 @@ from kvstore.tools.lab.conversation import SPELLING as RECORDED
 
 import kvstore
 from kvstore.errors import BadArgument
-from kvstore.etcdpb.json import ETCDCTL, GATEWAY, from_json, to_json
+from kvstore.etcdpb.json import ETCDCTL, GATEWAY, GATEWAY_SINCE_3_6, from_json, to_json
 from kvstore.etcdpb.messages import etcdserverpb as pb
 from kvstore.etcdpb.messages import mvccpb, v3electionpb
 from kvstore.etcdpb.requests import to_message
@@ -91,6 +91,34 @@ def test_recordings_are_read_back(message: Any) -> None:
 def test_the_gateway_takes_more_than_it_gives(spelt: dict[str, Any], message: Any) -> None:
     """Broken lines of base64, numbers in any form, null, and fields that it does not know."""
     assert from_json(pb.RangeRequest, spelt, GATEWAY) == message
+
+
+@pytest.mark.parametrize(
+    ("spelt", "message"),
+    [
+        ({"key": "YQ", "range_end": "-_8="}, pb.RangeRequest(key=b"a", range_end=b"\xfb\xff")),
+        ({"limit": "1.0", "revision": "-2e1"}, pb.RangeRequest(limit=1, revision=-20)),
+        ({"sort_order": "UP", "sort_target": "\ud800", "limit": 1}, pb.RangeRequest(limit=1)),
+        ({"sort_order": "1", "sort_target": 3.0}, pb.RangeRequest(sort_target=3)),
+    ],
+)
+def test_since_3_6_the_gateway_takes_more(spelt: dict[str, Any], message: Any) -> None:
+    """Either alphabet of base64, any form of a whole number; a name that an enum does not have is as absent."""
+    assert from_json(pb.RangeRequest, spelt, GATEWAY_SINCE_3_6) == message
+
+
+def test_since_3_6_unknown_names_are_left_out_of_lists() -> None:
+    """Of the filters of a watch."""
+    spelt = {"filters": ["NODELETE", "NOTHING"]}
+    expected = pb.WatchCreateRequest(filters=[1])
+    assert from_json(pb.WatchCreateRequest, spelt, GATEWAY_SINCE_3_6) == expected
+
+
+@pytest.mark.parametrize("limit", [" 1", "1.5", "1e400", "", "0x1", "NaN", "01", "9" * 30])
+def test_since_3_6_text_that_is_no_number_is_refused(limit: str) -> None:
+    """Blanks around it, too."""
+    with pytest.raises(BadArgument, match=r"^limit: "):
+        from_json(pb.RangeRequest, {"limit": limit}, GATEWAY_SINCE_3_6)
 
 
 @pytest.mark.parametrize(

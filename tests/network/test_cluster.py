@@ -107,6 +107,7 @@ def test_what_etcd_refuses_is_refused(client: Client) -> None:
         ),
         (pb.MemberRemoveRequest(ID=99), unknown),
         (pb.MemberUpdateRequest(ID=99, peerURLs=["http://c:1"]), unknown),
+        (pb.MemberUpdateRequest(ID=99), unknown),  # before its addresses are looked at
         (pb.MemberUpdateRequest(ID=learner.ID, peerURLs=own.peer_urls), taken),
         (pb.MemberPromoteRequest(ID=99), unknown),
         (

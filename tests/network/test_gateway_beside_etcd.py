@@ -201,8 +201,9 @@ SERVER = calls(
     ("election/proclaim", {}),
 )
 IS_BEFORE_3_6 = RELEASE < "3.6"
-"""Since 3.6 etcd never answers a watch that is no JSON, answers such a keep-alive with nothing, and takes an order that
-there is not for none: where it is so, that is not asked."""
+"""Since 3.6 etcd never answers a watch that is no JSON, and answers such a keep-alive with nothing: then that is not
+asked. An order that there is not is taken for none."""
+ORDERS = ("UP", "descend", "\ud800")
 BROKEN: list[tuple[str, str, bytes, dict[str, str]]] = [
     ("POST", path, body, {})
     for path in ("/v3/kv/range", *(("/v3/watch", "/v3/lease/keepalive") if IS_BEFORE_3_6 else ()))
@@ -215,7 +216,7 @@ BROKEN += [
     for fields in (
         *({"key": text} for text in ("foo", "YQ", "YQ=", "_-8=", "\xfc", "\ud800")),
         *({"limit": text} for text in ("1_0", "+1", "1.0", "\uff11", "\ud800")),
-        *({"key": A, "sort_order": text} for text in ("UP", "descend", "\ud800") if IS_BEFORE_3_6),
+        *({"key": A, "sort_order": text} for text in ORDERS if IS_BEFORE_3_6),
     )
 ]
 OTHERS: list[tuple[str, str, bytes, dict[str, str]]] = [
@@ -247,6 +248,15 @@ OTHERS: list[tuple[str, str, bytes, dict[str, str]]] = [
     ("POST", "/v3/kv/range", b'{"key":"YQ=="}', {"Grpc-Timeout": "soon"}),
     ("POST", "/v3/kv/range", b'{"key":"YQ=="}', {"Grpc-Timeout": "10S"}),
     ("POST", "/v3/lease/keepalive", b'{"ID":1}{"ID":2} x', {}),
+    *calls(
+        *(
+            ("kv/range", {"key": A, "sort_order": text, "limit": limit})
+            for text in ORDERS[:2]
+            for limit in ("1.0", "1e0")
+            if not IS_BEFORE_3_6
+        ),
+        ("cluster/member/update", {}),
+    ),
     *[
         ("POST", "/v3/kv/put", json.dumps({"key": A, "value": b64("v" * size)}).encode(), {})
         for size in (1_500_000, 1_572_864, 2_097_153)

@@ -183,6 +183,13 @@ def test_a_downgrade_is_only_judged(client: Client) -> None:
     )
 
 
+def test_since_3_6_there_is_nothing_wrong_with_cancelling_no_downgrade(store: kvstore.Store) -> None:
+    """And of its version it says only which release it is."""
+    with speaking(store, V3_6) as client:
+        for asked in ({"action": VALIDATE, "version": "3.5"}, {"action": CANCEL}):
+            assert ask(client, "Downgrade", **asked).version == "3.6"
+
+
 def test_an_etcd_3_4_knows_of_no_downgrade(store: kvstore.Store) -> None:
     """It has no such method."""
     with speaking(store, V3_4) as client:

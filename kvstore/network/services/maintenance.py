@@ -153,20 +153,27 @@ _VERSION = re.compile(r"([0-9]+)\.([0-9]+)(\.[0-9]+([-+].*)?)?")
 
 
 def downgrade(endpoint: Endpoint, call: Call, message: bytes) -> None:
-    """Whether there could be one. There is none to carry out: the option ``--etcd-version`` is all it takes."""
+    """Whether there could be one. There is none to carry out: the option ``--etcd-version`` is all it takes.
+
+    Since 3.6 etcd finds nothing wrong with cancelling none, and says of its version only which release it is.
+    """
     request = decoded(pb.DowngradeRequest, message)
     dialect = endpoint.dialect
     if dialect < V3_5:
         raise Failed(Code.UNIMPLEMENTED, f"unknown method Downgrade for service {SERVICE}")
+    said = pb.DowngradeResponse(version=dialect.cluster_version if dialect < V3_6 else f"3.{dialect.minor}")
     if request.action == pb.DowngradeRequest.CANCEL:
-        raise refused("no inflight downgrade job")
+        if dialect < V3_6:
+            raise refused("no inflight downgrade job")
+        call.answer(_answer(endpoint, said))
+        return
     version = _VERSION.fullmatch(request.version)
     if version is None:
         raise refused("wrong downgrade target version format")
     is_next_lower = (int(version[1]), int(version[2])) == (3, dialect.minor - 1)
     if request.action != pb.DowngradeRequest.VALIDATE or not is_next_lower:
         raise refused("invalid downgrade target version")
-    call.answer(_answer(endpoint, pb.DowngradeResponse(version=dialect.cluster_version)))
+    call.answer(_answer(endpoint, said))
 
 
 METHODS = [
