@@ -8,6 +8,8 @@ with ScriptedServer() as server:
 from __future__ import annotations
 
 import asyncio
+import socket
+import struct
 import threading
 from collections import defaultdict, deque
 from collections.abc import Callable
@@ -196,6 +198,20 @@ class ScriptedServer:
                 peer.transport.abort()
 
         self.call(stop)
+
+    def reset_connections(self) -> None:
+        """Have every connection reset, which its other end finds out when it reads or writes next."""
+
+        def reset_them() -> None:
+            for peer in self.peers:
+                linger = struct.pack("ii", 1, 0)
+                peer.transport.get_extra_info("socket").setsockopt(
+                    socket.SOL_SOCKET, socket.SO_LINGER, linger
+                )
+                peer.transport.abort()
+
+        self.call(reset_them)
+        self.call(lambda: None)  # sockets are closed in the turn that follows
 
     def _run(self, work: Any) -> Any:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(20)

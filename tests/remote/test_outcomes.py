@@ -1,7 +1,9 @@
 """What a client makes of calls that are not answered with OK: what is repeated, and what is said."""
 
 import random
+import sys
 import time
+from collections import deque
 from collections.abc import Iterator
 from typing import Any
 
@@ -68,6 +70,30 @@ UNKNOWN = {
     "an internal error": status(INTERNAL, "transport: broken"),
     "a text that nobody knows": status(UNAVAILABLE, "something else"),
 }
+
+
+@pytest.mark.parametrize("loop", ["uvloop", "asyncio"])
+def test_a_write_to_a_server_that_was_gone_already_is_repeated(
+    server: ScriptedServer, monkeypatch: pytest.MonkeyPatch, loop: str
+) -> None:
+    """Nothing of it went out, and so it was not made; whichever loop the client has."""
+    if loop == "uvloop":
+        pytest.importorskip("uvloop")
+    else:
+        monkeypatch.setitem(sys.modules, "uvloop", None)
+    with connect(server) as store:
+        assert isinstance(store._engine, RemoteEngine)
+        thread = store._engine._client._thread
+        take = thread._take
+
+        def take_late(put_down: deque[Any]) -> None:
+            thread._take = take
+            server.reset_connections()  # in the same turn, so that the loop cannot have seen it
+            take(put_down)
+
+        thread._take = take_late
+        assert store.put(b"k", b"v")
+    assert server.count("Put") == 1
 
 
 @pytest.mark.parametrize("refusal", NOT_DONE.values(), ids=list(NOT_DONE))

@@ -32,6 +32,7 @@ import kvstore
 from kvstore import implementation
 from kvstore.backend import find_backend
 
+from .instructions_client import OPERATIONS as CLIENT
 from .instructions_wire import OPERATIONS as WIRE
 
 KEYS, A_TRANSACTION, TASKS = 20_000, 100, 64
@@ -200,6 +201,7 @@ OPERATIONS: dict[str, Callable[[Any], Run]] = {
     "replay": replay,
     "checkpoint": checkpoint,
     **WIRE,
+    **CLIENT,
 }
 
 

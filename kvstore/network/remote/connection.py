@@ -12,6 +12,8 @@ What is begun within one turn of the loop goes out in one write.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 import socket
 import ssl
 from collections.abc import Callable
@@ -184,10 +186,8 @@ class Connection(asyncio.Protocol):
         if transport is None:
             return
         if not self.address.is_tls:
-            try:  # a forked child may hold the descriptor, too
-                transport.get_extra_info("socket").shutdown(socket.SHUT_RDWR)
-            except OSError:
-                pass
+            with contextlib.suppress(OSError):
+                _shut_down(transport.get_extra_info("socket").fileno())
         transport.abort()
 
     # --- the socket -------------------------------------------------------------------
@@ -386,6 +386,12 @@ class Connection(asyncio.Protocol):
         if self.http2.dead and not self.ready.done():
             self.reason = self.reason or "it does not speak HTTP/2"
         self._flush_soon()
+
+
+def _shut_down(descriptor: int) -> None:
+    """End a connection, of which a forked child may hold the descriptor, too. What uvloop calls a socket cannot do it."""
+    with socket.socket(fileno=os.dup(descriptor)) as twin:
+        twin.shutdown(socket.SHUT_RDWR)
 
 
 async def dial(

@@ -1,4 +1,5 @@
-"""The thread of a client: an event loop of its own, which goes on while the loops and threads of its callers wait.
+"""The thread of a client: an event loop of its own (uvloop's where it is installed), which goes on while the loops and
+threads of its callers wait.
 
 Callers put calls down and are woken; what is put down between two turns of the loop is begun together. A caller on
 the main thread may be interrupted at any step (a signal handler raises): the next one that puts something down, or
@@ -14,7 +15,7 @@ from collections.abc import Callable
 from typing import Any
 
 from kvstore.errors import NoThread
-from kvstore.network.event_loop import check_a_loop_can_start
+from kvstore.network.event_loop import check_a_loop_can_start, new_event_loop
 from kvstore.shelter import start
 
 CLOSING_TURNS = 5
@@ -26,7 +27,7 @@ class LoopThread:
     def __init__(self, take: Callable[[deque[Any]], None]) -> None:
         """``take`` is called on the loop with what was put down, empties it. Raises ``NoThread``, ``Unsupported``."""
         check_a_loop_can_start()
-        self.loop = asyncio.new_event_loop()
+        self.loop = new_event_loop()
         self._take = take
         self._put_down: deque[Any] = deque()
         self._is_waking = False
