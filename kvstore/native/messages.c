@@ -1,11 +1,13 @@
 /* etcd's messages. Requests, from protobuf to tuples, as etcdpb/requests.py reads them: those that clients send all the
-   time. And of answers, the header and a key that was found, as etcdpb/responses.py writes them.
+   time. And of answers, the header and a key that was found, as etcdpb/responses.py writes them; and those to a put and a
+   range, as a client's remote/answers.py reads them.
 
        PutRequest    1 key  2 value  3 lease  4 prev_kv  5 ignore_value  6 ignore_lease
        TxnRequest    1 compare *  2 success *  3 failure *
        Compare       1 result  2 target  3 key  4 version | 5 create | 6 mod | 7 value | 8 lease  64 range_end
        RequestOp     1 RangeRequest, of a key alone | 2 PutRequest
-       RangeRequest  1 key      -->     RangeResponse  1 header  2 KeyValue  4 count
+       RangeRequest  1 key      -->     RangeResponse  1 header  2 KeyValue *  3 more  4 count
+       PutRequest               -->     PutResponse  1 header  2 KeyValue, before
                                         ResponseHeader  1 cluster id  2 member id  3 revision  4 raft term
 
    Fields in any order; of one that comes twice the last counts. Any other field, and whatever has no meaning, is for
@@ -255,7 +257,106 @@ static PyObject *found_row(ARGUMENTS) {
     return made;
 }
 
+/* --- answers, as a client reads them: (cluster id, member id, revision, what else there is) --- */
+
+struct header {
+    int is_there;
+    uint64_t cluster_id, member_id;
+    int64_t revision;
+};
+
+/* Whether the field is the header, and the first one, and nothing is in it that is not known here. */
+static int take_header(const struct field *field, struct header *header) {
+    const uint8_t *at = field->bytes, *end = at + field->size;
+    struct field part;
+    if (field->number != 1 || field->kind != BYTES || header->is_there) return 0;
+    header->is_there = 1;
+    while (at < end) {
+        if ((at = take_field(at, end, &part)) == NULL || part.kind != VARINT) return 0;
+        if (part.number == 1) header->cluster_id = part.value;
+        else if (part.number == 2) header->member_id = part.value;
+        else if (part.number == 3) header->revision = (int64_t)part.value;
+        else if (part.number != 4) return 0;
+    }
+    return 1;
+}
+
+/* The answer, of a new body. */
+static PyObject *answer_of(const struct header *header, PyObject *body) {
+    PyObject *made = body == NULL ? NULL : PyTuple_New(4);
+    if (made == NULL) {
+        Py_XDECREF(body);
+        return NULL;
+    }
+    PyTuple_SET_ITEM(made, 3, body);
+    if (fill(made, 0, PyLong_FromUnsignedLongLong(header->cluster_id)) &&
+        fill(made, 1, PyLong_FromUnsignedLongLong(header->member_id)) &&
+        fill(made, 2, PyLong_FromLongLong(header->revision)))
+        return made;
+    Py_DECREF(made);
+    return NULL;
+}
+
+/* put_answer(message): with (revision, the row before or None). */
+static PyObject *put_answer(ARGUMENTS) {
+    struct header header = {0};
+    struct field field, row = {0};
+    const uint8_t *at, *end;
+    if (!ARE_POSITIONAL(1) || !PyBytes_CheckExact(arguments[0]) || PyBytes_GET_SIZE(arguments[0]) > INT32_MAX)
+        return ASK_PYTHON;
+    at = bytes_of(arguments[0]), end = at + PyBytes_GET_SIZE(arguments[0]);
+    while (at < end) {
+        if ((at = take_field(at, end, &field)) == NULL) return ASK_PYTHON;
+        if (field.number == 2 && field.kind == BYTES) row = field;
+        else if (!take_header(&field, &header)) return ASK_PYTHON;
+    }
+    return answer_of(&header, pair(PyLong_FromLongLong(header.revision),
+                                   row.number ? bytes_from(row.bytes, row.size) : Py_NewRef(Py_None)));
+}
+
+/* range_answer(message): with (revision, rows, more, count). */
+static PyObject *range_answer(ARGUMENTS) {
+    struct header header = {0};
+    struct field field;
+    const uint8_t *at, *end;
+    int64_t more = 0, number_of_keys = 0;
+    PyObject *rows, *row, *body;
+    if (!ARE_POSITIONAL(1) || !PyBytes_CheckExact(arguments[0]) || PyBytes_GET_SIZE(arguments[0]) > INT32_MAX)
+        return ASK_PYTHON;
+    if ((rows = PyList_New(0)) == NULL) return NULL;
+    at = bytes_of(arguments[0]), end = at + PyBytes_GET_SIZE(arguments[0]);
+    while (at != NULL && at < end) {
+        if ((at = take_field(at, end, &field)) == NULL) break;
+        if (field.number == 2 && field.kind == BYTES) {
+            row = bytes_from(field.bytes, field.size);
+            if (row == NULL || PyList_Append(rows, row) < 0) {
+                Py_XDECREF(row);
+                Py_DECREF(rows);
+                return NULL;
+            }
+            Py_DECREF(row);
+        } else if (field.number == 3 && field.kind == VARINT) more = field.value != 0;
+        else if (field.number == 4 && field.kind == VARINT) number_of_keys = (int64_t)field.value;
+        else if (!take_header(&field, &header)) at = NULL;
+    }
+    if (at == NULL) {
+        Py_DECREF(rows);
+        return ASK_PYTHON;
+    }
+    body = PyTuple_New(4);
+    if (body == NULL) {
+        Py_DECREF(rows);
+        return NULL;
+    }
+    PyTuple_SET_ITEM(body, 1, rows);
+    PyTuple_SET_ITEM(body, 2, PyBool_FromLong((long)more));
+    if (fill(body, 0, PyLong_FromLongLong(header.revision)) && fill(body, 3, PyLong_FromLongLong(number_of_keys)))
+        return answer_of(&header, body);
+    Py_DECREF(body);
+    return NULL;
+}
+
 PyMethodDef message_functions[] = {
-    FUNCTION(put_fields), FUNCTION(txn_request), FUNCTION(header_field),
-    FUNCTION(lone_key),   FUNCTION(found_row),   END_OF_FUNCTIONS,
+    FUNCTION(put_fields), FUNCTION(txn_request), FUNCTION(header_field), FUNCTION(lone_key),
+    FUNCTION(found_row),  FUNCTION(put_answer),  FUNCTION(range_answer), END_OF_FUNCTIONS,
 };

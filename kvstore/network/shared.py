@@ -27,7 +27,7 @@ from kvstore.engine import LocalEngine
 from kvstore.errors import StoreClosed, Unavailable, again
 from kvstore.files import disk_full_is_typed
 from kvstore.model import DeleteRangeRequest, PutRequest, RangeRequest, TxnRequest
-from kvstore.network.remote.asking import Ask
+from kvstore.network.remote.calls import Call
 from kvstore.network.remote.client import Client
 from kvstore.network.remote.endpoints import Endpoints
 from kvstore.network.remote.engine import RemoteEngine
@@ -116,9 +116,9 @@ class SharedEngine(RemoteEngine):
 
     # --- what everybody asks ----------------------------------------------------------
 
-    def _ask(self, ask: Ask) -> Any:
+    def _ask(self, call: Call) -> Any:
         try:
-            return super()._ask(ask)
+            return super()._ask(call)
         except Unavailable as error:
             if self._seat.error is None:
                 raise

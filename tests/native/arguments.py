@@ -277,6 +277,23 @@ TXN_MESSAGES = st.lists(
     max_size=4,
 ).map(b"".join)
 
+
+@st.composite
+def answer_messages(draw: st.DrawFn) -> bytes:
+    """Answers to a client: a header, rows, numbers; often usual, with fields in any order, now and then unknown."""
+    header = b"".join(wire.int_field(number, draw(ANY_INT64)) for number in range(1, 5))
+    if draw(st.booleans()):
+        header += wire.int_field(draw(st.integers(1, 6)), draw(ANY_INT64))
+    parts = [
+        wire.bytes_field(1, header),
+        *(wire.bytes_field(2, row) for row in draw(st.lists(TEXTS, max_size=3))),
+    ]
+    if draw(st.booleans()):
+        parts += draw(st.lists(st.builds(wire.int_field, st.integers(1, 5), ANY_INT64), max_size=3))
+        parts = draw(st.permutations(parts))
+    return b"".join(parts)
+
+
 SOUND: dict[str, Arguments] = {
     "put_fields": st.tuples(st.one_of(put_messages(), damaged(put_messages()))),
     "txn_request": st.tuples(st.one_of(TXN_MESSAGES, damaged(TXN_MESSAGES)), st.just(TXN_KINDS)),
@@ -291,6 +308,8 @@ SOUND: dict[str, Arguments] = {
     "header_field": st.tuples(TEXTS, ANY_INT64, TEXTS),
     "lone_key": st.tuples(st.one_of(KEY_MESSAGES, damaged(KEY_MESSAGES))),
     "found_row": st.tuples(TEXTS, ANY_ROWS),
+    "put_answer": st.tuples(st.one_of(answer_messages(), damaged(answer_messages()))),
+    "range_answer": st.tuples(st.one_of(answer_messages(), damaged(answer_messages()))),
     "encode_key_value": st.tuples(TEXTS, ANY_INT64, ANY_INT64, ANY_INT64, TEXTS, ANY_INT64),
     "make_row": st.tuples(ROWS, st.one_of(st.integers(0, 300), ANY_INT64)),
     **dict.fromkeys(

@@ -20,9 +20,22 @@ from kvstore.mvcc import (  # what they mark is among the references
 )
 from kvstore.network import grpc
 from kvstore.network.http2 import frames
+from kvstore.network.remote import answers
 from kvstore.wal import format as wal_format
 
-MARKED = (checkpoint, effects, frames, grpc, overlay, puts, requests, responses, validate, wal_format)
+MARKED = (
+    answers,
+    checkpoint,
+    effects,
+    frames,
+    grpc,
+    overlay,
+    puts,
+    requests,
+    responses,
+    validate,
+    wal_format,
+)
 
 try:
     module: Any = import_module("kvstore._native")

@@ -59,6 +59,10 @@ TXN_MESSAGE = (
     + wire.bytes_field(3, wire.bytes_field(1, wire.bytes_field(1, KEY)))
 )
 
+ANSWER_MESSAGE = wire.bytes_field(1, wire.int_field(1, 77) + wire.int_field(3, 300)) + wire.bytes_field(
+    2, ROW
+)
+
 SOUND: dict[str, Callable[[], Arguments]] = {
     "put_fields": lambda: (PUT_MESSAGE,),
     "txn_request": lambda: (TXN_MESSAGE, TXN_KINDS),
@@ -71,6 +75,8 @@ SOUND: dict[str, Callable[[], Arguments]] = {
     "header_field": lambda: (b"ids", 300, b"term"),
     "lone_key": lambda: (wire.bytes_field(1, KEY),),
     "found_row": lambda: (b"head", ROW),
+    "put_answer": lambda: (ANSWER_MESSAGE,),
+    "range_answer": lambda: (ANSWER_MESSAGE + wire.int_field(4, 1),),
     "encode_key_value": lambda: (KEY, 2, 3, 4, VALUE, -1),
     "make_row": lambda: (ROW, 300),
     **dict.fromkeys(

@@ -1,4 +1,4 @@
-"""Operations of a client, for ``instructions``: calls to ``kvstore serve`` in a process of its own, which is not counted.
+"""Operations of a client, for ``instructions``: calls to ``kvstore serve`` in another process, which is not counted.
 
     64 tasks      calls at once, on one connection
     alone         one call at a time, from one thread
@@ -37,6 +37,9 @@ class Client:
         _, port = self._held.enter_context(served(Path(folder) / "data", "kvstore"))
         self.target = f"127.0.0.1:{port}"
         self.held = self._held.enter_context
+
+    def __call__(self, count: int) -> None:
+        raise NotImplementedError
 
     def close(self) -> None:
         self._held.close()

@@ -301,6 +301,7 @@ class ClientConnection(Receiver):
         super().__init__(handler, limits, now)
         self._next = 1
         self._streams_max = STREAMS_BEFORE_SETTINGS
+        self._stream_window = limits.stream_window_bytes
         self._untaken: list[Stream] = []
         """Requests whose bytes are in `out`."""
         self._taken: list[Stream] = []
@@ -333,33 +334,35 @@ class ClientConnection(Receiver):
         stream.local_open = not ended
         return stream
 
-    def ask(self, block: bytes, data: bytes) -> Stream:
+    def ask(self, block: bytes, data: bytes, owner: Any = None) -> Stream:
         """A whole request. Raises as ``request`` does."""
-        size = len(data)
+        size, stream_id = len(data), self._next
         if (
-            not size
-            or not self.can_request
+            not 0 < size <= self._send_window
+            or size > self._initial_window
             or size > self._frame_bytes
             or len(block) > self._frame_bytes
-            or size > self._send_window
-            or size > self._initial_window
+            or self._leaving
+            or stream_id > MAX_31_BITS
+            or len(self.streams) >= self._streams_max
         ):
             stream = self.request(block)
+            stream.owner = owner
             self.write(stream, data, end=True)
             return stream
         stream = self._open()
+        stream.owner = owner
         stream.local_open = False
         stream.send_window -= size
         self._send_window -= size
         self._has_sent = True
-        self.out.append(request_frames(stream.id, block, data))
+        self.out.append(request_frames(stream_id, block, data))
         return stream
 
     def _open(self) -> Stream:
-        stream = self.streams[self._next] = Stream(
-            self._next, self._initial_window, self.limits.stream_window_bytes
-        )
-        self._next += 2
+        stream_id = self._next
+        self._next = stream_id + 2
+        stream = self.streams[stream_id] = Stream(stream_id, self._initial_window, self._stream_window)
         self._untaken.append(stream)
         return stream
 
@@ -399,10 +402,10 @@ class ClientConnection(Receiver):
         found = whole_answer(data, at, self.limits.frame_bytes)
         if found is None:
             return 0
-        stream_id, head, payload, trailers, end = found
+        stream_id, head_bytes, payload, trailers_bytes, end = found
         stream, size = self.streams.get(stream_id), len(payload)
         known = self._decoder.known
-        blocks = known(head), known(trailers)
+        head, trailers = known(head_bytes), known(trailers_bytes)
         if (
             stream is None
             or stream.answered
@@ -411,29 +414,32 @@ class ClientConnection(Receiver):
             or not 0 < size <= self._give_stream_bytes
             or size > self._receive_window
             or size > stream.receive_window
-            or not self._are_usual(*blocks)
+            or head is None
+            or trailers is None
+            or (
+                not (head is self._usual_head and trailers is self._usual_trailers)
+                and not self._are_usual(head, trailers)
+            )
         ):
             return 0
         stream.answered = True
-        self._deliver_whole(stream, *blocks, payload)  # type: ignore[arg-type]  # both are there
-        return end
-
-    def _deliver_whole(self, stream: Stream, head: Block, trailers: Block, payload: bytes) -> None:
         if not self._whole(stream, head.headers, payload, trailers.headers):
             self._deliver_parts(stream, head, trailers, payload)
-            return
-        self._receive_window -= len(payload)
-        self._owed_bytes += len(payload)
+            return end
+        self._receive_window -= size
+        self._owed_bytes += size
         if stream.open:
-            self._exchange_over(stream, True)
+            del self.streams[stream_id]
+            stream.open = stream.remote_open = False
+            if self._leaving:
+                self._close_when_empty()
         if self._owed_bytes > self._give_bytes and not self.dead:
             self._give()
+        return end
 
-    def _are_usual(self, head: Block | None, trailers: Block | None) -> bool:
+    def _are_usual(self, head: Block, trailers: Block) -> bool:
         """Whether these are good headers of an answer, which promise nothing of its length, and good trailers."""
-        if head is self._usual_head and trailers is self._usual_trailers:
-            return head is not None and trailers is not None
-        if head is None or trailers is None or not is_response(head.seen) or not are_trailers(trailers.seen):
+        if not is_response(head.seen) or not are_trailers(trailers.seen):
             return False
         if head.seen & LENGTH or _is_interim(head):
             return False

@@ -47,21 +47,10 @@ from kvstore.network.remote import encoding, methods, past
 from kvstore.network.remote.calls import Call
 from kvstore.network.remote.client import Client
 from kvstore.network.remote.differences import Side, differences
-from kvstore.network.remote.methods import Method
 from kvstore.observe.status import Health, Status
 
 ANY_KEY = b"\0"
 """Asked for where only the header of the answer is wanted: one key costs a server the least."""
-
-
-class Ask(NamedTuple):
-    """A call, and what to make of its answer."""
-
-    method: Method
-    message: bytes
-    make: Callable[[Any], Any]
-    what: Any = None
-    timeout_seconds: float = 0.0
 
 
 class Uncertain(NamedTuple):
@@ -75,7 +64,7 @@ class Uncertain(NamedTuple):
 class Look(NamedTuple):
     """A call whose error is part of the answer: yields an ``Uncertain``."""
 
-    ask: Ask
+    call: Call
 
 
 class Job(NamedTuple):
@@ -84,7 +73,7 @@ class Job(NamedTuple):
     begin: Callable[[], Coroutine[Any, Any, Any]]
 
 
-Steps = Generator[Ask | Look | Job, Any, Any]
+Steps = Generator[Call | Look | Job, Any, Any]
 
 
 class Asking:
@@ -94,7 +83,7 @@ class Asking:
         self._client = client
         self._range_method = methods.SERIALIZABLE_RANGE if client.options.serializable else methods.RANGE
 
-    def _ask(self, ask: Ask) -> Any:
+    def _ask(self, call: Call) -> Any:
         raise NotImplementedError
 
     def _run(self, steps: Steps) -> Any:
@@ -103,32 +92,27 @@ class Asking:
     def _pages(self, steps: Generator[Any, Any, None]) -> Any:
         raise NotImplementedError
 
-    def _call(self, ask: Ask) -> Call:
-        method, message, _make, what, timeout_seconds = ask
-        return Call(self._client, method, message, what, timeout_seconds)
-
     # --- reads --------------------------------------------------------------------------
 
     def get(self, key: bytes) -> Any:
-        return self._ask(self._get(key))
-
-    def _get(self, key: bytes) -> Ask:
         message = encoding.get_request(key)
-        if self._client.options.serializable:
+        if self._range_method is methods.SERIALIZABLE_RANGE:
             message = encoding.serializable(message)
-        return Ask(self._range_method, message, encoding.one_row)
+        return self._ask(Call(self._client, self._range_method, message, encoding.one_row))
 
     def get_at(self, key: bytes, revision: int) -> Any:
-        return self._ask(self._range(RangeRequest(key, revision=revision))._replace(make=encoding.one_row))
+        call = self._range(RangeRequest(key, revision=revision))
+        call.make = encoding.one_row
+        return self._ask(call)
 
     def range(self, request: RangeRequest) -> Any:
         return self._ask(self._range(request))
 
-    def _range(self, request: RangeRequest) -> Ask:
+    def _range(self, request: RangeRequest) -> Call:
         message = encoding.range_request(request)
         if self._client.options.serializable:
             message = encoding.serializable(message)
-        return Ask(self._range_method, message, encoding.range_response, request)
+        return Call(self._client, self._range_method, message, encoding.range_response, request)
 
     def scan(self, key: bytes, range_end: bytes, revision: int = 0, page_rows: int = 1000) -> Any:
         self._client.check()
@@ -193,14 +177,20 @@ class Asking:
 
     def hash_kv(self, revision: int = 0) -> Any:
         message = encoding.encode(HashKVRequest(revision))
-        return self._ask(Ask(methods.HASH_KV, message, partial(encoding.hash_kv_response, revision)))
+        return self._ask(
+            Call(self._client, methods.HASH_KV, message, partial(encoding.hash_kv_response, revision))
+        )
 
     # --- writes -------------------------------------------------------------------------
 
     def put(self, request: PutRequest, ttl_seconds: float = 0) -> Any:
         if ttl_seconds:
             return self._run(self._put_with_ttl(request, math.ceil(ttl_seconds)))
-        return self._ask(_put(request))
+        return self._ask(self._put(request))
+
+    def _put(self, request: PutRequest) -> Call:
+        message = encoding.put_request(request)
+        return Call(self._client, methods.PUT, message, encoding.put_response, request)
 
     def _put_with_ttl(self, request: PutRequest, ttl_seconds: int) -> Steps:
         """Two requests: a lease, and the put. If there is no put, there should be no lease, either."""
@@ -209,7 +199,7 @@ class Asking:
         encoding.put_request(request)
         granted: LeaseGrantResponse = yield from self._grant(ttl_seconds, 0)
         try:
-            response: PutResponse = yield _put(request._replace(lease=granted.id))
+            response: PutResponse = yield self._put(request._replace(lease=granted.id))
         except OutcomeUnknown:
             raise  # the key may be there: its lease will end it
         except KVStoreError:
@@ -219,16 +209,16 @@ class Asking:
 
     def _revoke_quietly(self, lease: int) -> Steps:
         """The lease of a put that was refused. If it is not revoked, it runs out."""
-        yield Look(_revoke(lease))
+        yield Look(self._revoke_call(lease))
 
     def delete_range(self, request: DeleteRangeRequest) -> Any:
         message = encoding.delete_request(request)
-        return self._ask(Ask(methods.DELETE_RANGE, message, encoding.delete_response, request))
+        return self._ask(Call(self._client, methods.DELETE_RANGE, message, encoding.delete_response, request))
 
     def txn(self, request: TxnRequest) -> Any:
         message = encoding.txn_request(request)
         method = methods.READ_TXN if is_read_only(request) else methods.TXN
-        return self._ask(Ask(method, message, encoding.txn_response, request))
+        return self._ask(Call(self._client, method, message, encoding.txn_response, request))
 
     def compact(self, revision: int, physical: bool = False, progress: Progress | None = None) -> Any:
         if progress is not None:
@@ -239,8 +229,8 @@ class Asking:
 
     def _compact(self, revision: int, physical: bool) -> Steps:
         request = CompactionRequest(revision, physical)
-        ask = Ask(methods.COMPACT, encoding.encode(request), encoding.compaction_response)
-        found: Uncertain = yield Look(ask)
+        call = Call(self._client, methods.COMPACT, encoding.encode(request), encoding.compaction_response)
+        found: Uncertain = yield Look(call)
         if found.error is None:
             return found.answer
         if isinstance(found.error, Compacted) and found.is_uncertain:  # by an earlier attempt
@@ -259,13 +249,15 @@ class Asking:
         revision: int = yield Job(partial(past.compact_revision, self._client, seconds))
         return revision
 
-    def _newest(self) -> Ask:
+    def _newest(self) -> Call:
         """A read that only the header of is wanted."""
         return self._linearizable(RangeRequest(ANY_KEY))
 
-    def _linearizable(self, request: RangeRequest) -> Ask:
+    def _linearizable(self, request: RangeRequest) -> Call:
         """A read that is as new as can be, whatever the option says."""
-        return Ask(methods.RANGE, encoding.range_request(request), encoding.range_response, request)
+        return Call(
+            self._client, methods.RANGE, encoding.range_request(request), encoding.range_response, request
+        )
 
     # --- leases -------------------------------------------------------------------------
 
@@ -279,7 +271,7 @@ class Asking:
             wanted = lease or random.SystemRandom().randrange(1, 1 << 63)
             request = LeaseGrantRequest(ttl_seconds, wanted)
             found: Uncertain = yield Look(
-                Ask(methods.LEASE_GRANT, encoding.encode(request), encoding.grant_response)
+                Call(self._client, methods.LEASE_GRANT, encoding.encode(request), encoding.grant_response)
             )
             if found.error is None:
                 return found.answer
@@ -295,13 +287,17 @@ class Asking:
         return self._run(self._revoke(lease))
 
     def _revoke(self, lease: int) -> Steps:
-        found: Uncertain = yield Look(_revoke(lease))
+        found: Uncertain = yield Look(self._revoke_call(lease))
         if found.error is None:
             return found.answer
         if isinstance(found.error, LeaseNotFound) and found.is_uncertain:  # by an earlier attempt
             newest: RangeResponse = yield self._newest()
             return LeaseRevokeResponse(newest.revision)
         raise found.error
+
+    def _revoke_call(self, lease: int) -> Call:
+        message = encoding.encode(LeaseRevokeRequest(lease))
+        return Call(self._client, methods.LEASE_REVOKE, message, encoding.revoke_response)
 
     def lease_keep_alive(self, lease: int) -> Any:
         return self._run(self._keep_alive(lease))
@@ -314,31 +310,35 @@ class Asking:
     def lease_time_to_live(self, lease: int, keys: bool = False) -> Any:
         return self._ask(self._time_to_live(lease, keys))
 
-    def _time_to_live(self, lease: int, keys: bool) -> Ask:
+    def _time_to_live(self, lease: int, keys: bool) -> Call:
         message = encoding.encode(LeaseTimeToLiveRequest(lease, keys))
-        return Ask(methods.LEASE_TIME_TO_LIVE, message, encoding.time_to_live_response)
+        return Call(self._client, methods.LEASE_TIME_TO_LIVE, message, encoding.time_to_live_response)
 
     def lease_leases(self) -> Any:
-        return self._ask(Ask(methods.LEASE_LEASES, b"", encoding.leases_response))
+        return self._ask(Call(self._client, methods.LEASE_LEASES, b"", encoding.leases_response))
 
     # --- alarms, status -----------------------------------------------------------------
 
     def alarms(self) -> Any:
-        return self._ask(Ask(methods.ALARM, b"", encoding.alarms))
+        return self._ask(Call(self._client, methods.ALARM, b"", encoding.alarms))
 
     def raise_alarm(self, alarm: Alarm) -> Any:
-        return self._ask(_alarm(alarm, on=True)._replace(make=_nothing))
+        return self._ask(self._alarm(alarm, _nothing, on=True))
 
     def disarm(self, alarm: Alarm) -> Any:
-        return self._ask(_alarm(alarm, on=False))
+        return self._ask(self._alarm(alarm, encoding.alarms, on=False))
+
+    def _alarm(self, alarm: Alarm, make: Callable[[Any], Any], on: bool) -> Call:
+        message = encoding.encode(AlarmRequest(alarm.member_id, alarm.alarm, on))
+        return Call(self._client, methods.ALARM, message, make)
 
     def status(self) -> Any:
         """What the server that is asked says of itself. What only a store on this machine knows is empty, or 0."""
         return self._run(self._status())
 
     def _status(self) -> Steps:
-        alarms = yield Ask(methods.ALARM, b"", encoding.alarms)
-        found = yield Ask(methods.STATUS, b"", as_it_is)
+        alarms = yield Call(self._client, methods.ALARM, b"", encoding.alarms)
+        found = yield Call(self._client, methods.STATUS, b"", as_it_is)
         return _status_of(found, alarms, str(self._client.target))
 
     def _errors(self) -> Steps:
@@ -356,25 +356,11 @@ class Asking:
         if found.error is not None and not isinstance(found.error, RequestError):
             reasons.append(str(found.error))
         else:
-            alarms: Uncertain = yield Look(Ask(methods.ALARM, b"", encoding.alarms))
+            alarms: Uncertain = yield Look(Call(self._client, methods.ALARM, b"", encoding.alarms))
             if alarms.error is None:
                 reasons += [f"alarm {alarm.alarm}" for alarm in alarms.answer]
             reasons += yield from self._errors()
         return Health(not reasons, tuple(reasons))
-
-
-def _put(request: PutRequest) -> Ask:
-    return Ask(methods.PUT, encoding.put_request(request), encoding.put_response, request)
-
-
-def _revoke(lease: int) -> Ask:
-    message = encoding.encode(LeaseRevokeRequest(lease))
-    return Ask(methods.LEASE_REVOKE, message, encoding.revoke_response)
-
-
-def _alarm(alarm: Alarm, on: bool) -> Ask:
-    message = encoding.encode(AlarmRequest(alarm.member_id, alarm.alarm, on))
-    return Ask(methods.ALARM, message, encoding.alarms)
 
 
 def as_it_is(answer: Any) -> Any:

@@ -6,12 +6,11 @@ an attribute of an answer to come is itself one to come.
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Coroutine, Generator
+from collections.abc import AsyncIterator, Awaitable, Generator
 from typing import Any
 
 from kvstore.errors import KVStoreError
-from kvstore.network.remote.asking import Ask, Asking, Job, Look, Steps, Uncertain
+from kvstore.network.remote.asking import Asking, Job, Look, Steps, Uncertain
 from kvstore.network.remote.calls import Call
 
 
@@ -20,7 +19,7 @@ class Answer:
 
     __slots__ = ("_coming",)
 
-    def __init__(self, coming: Coroutine[Any, Any, Any]) -> None:
+    def __init__(self, coming: Awaitable[Any]) -> None:
         self._coming = coming
 
     def __await__(self) -> Generator[Any, None, Any]:
@@ -30,35 +29,21 @@ class Answer:
         return Answer(_attribute(self._coming, name))
 
 
-async def _attribute(coming: Coroutine[Any, Any, Any], name: str) -> Any:
+async def _attribute(coming: Awaitable[Any], name: str) -> Any:
     return getattr(await coming, name)
 
 
 class Awaiting(Asking):
     """It is no engine: ``Store`` asks it on behalf of tasks."""
 
-    def _ask(self, ask: Ask) -> Answer:
-        return Answer(self._answer(ask))
+    def _ask(self, call: Call) -> Answer:
+        return Answer(call)
 
-    async def _answer(self, ask: Ask) -> Any:
-        method, message, make, what, timeout_seconds = ask
-        call = Call(self._client, method, message, what, timeout_seconds)
+    async def _look(self, call: Call) -> Uncertain:
         try:
-            answer = await self._client.ask_soon(call)
-        except asyncio.CancelledError:
-            self._client.give_up(call)
-            raise
-        return make(answer)
-
-    async def _look(self, ask: Ask) -> Uncertain:
-        call = self._call(ask)
-        try:
-            return Uncertain(ask.make(await self._client.ask_soon(call)), None, call.is_uncertain)
+            return Uncertain(await call, None, call.is_uncertain)
         except KVStoreError as error:
             return Uncertain(None, error, call.is_uncertain)
-        except asyncio.CancelledError:
-            self._client.give_up(call)
-            raise
 
     def _run(self, steps: Steps) -> Answer:
         return Answer(self._carry_out(steps))
@@ -77,10 +62,10 @@ class Awaiting(Asking):
             except KVStoreError as failed:
                 error = failed
 
-    async def _do(self, step: Ask | Look | Job) -> Any:
-        if isinstance(step, Ask):
-            return await self._answer(step)
-        return await (self._look(step.ask) if isinstance(step, Look) else self._client.run_soon(step.begin))
+    async def _do(self, step: Call | Look | Job) -> Any:
+        if isinstance(step, Call):
+            return await step
+        return await (self._look(step.call) if isinstance(step, Look) else self._client.run_soon(step.begin))
 
     async def _pages(self, steps: Generator[Any, Any, None]) -> AsyncIterator[Any]:
         answer: Any = None

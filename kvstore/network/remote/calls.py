@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Callable, Generator
 from typing import Any, Protocol
 
 from kvstore.errors import Code, KVStoreError, Unavailable
@@ -24,6 +25,10 @@ class Client(Protocol):
     def lost(self, call: Call, was_unprocessed: bool, reason: str) -> None: ...
 
     def forget(self, stream: StreamCall) -> None: ...
+
+    def ask_soon(self, call: Call) -> asyncio.Future[Any]: ...
+
+    def give_up(self, call: Call) -> None: ...
 
 
 class Call(Exchange):
@@ -55,11 +60,19 @@ class Call(Exchange):
     future: asyncio.Future[Any] | None = None
 
     def __init__(
-        self, client: Client, method: Method, message: bytes, what: Any = None, timeout_seconds: float = 0.0
+        self,
+        client: Client,
+        method: Method,
+        message: bytes,
+        make: Callable[[Any], Any],
+        what: Any = None,
+        timeout_seconds: float = 0.0,
     ) -> None:
         self.client = client
         self.method = method
         self.data = framed(message)
+        self.make = make
+        """What its caller makes of the answer."""
         self.what = what
         """The request, for error messages."""
         self.timeout_seconds = timeout_seconds
@@ -68,6 +81,15 @@ class Call(Exchange):
     def __str__(self) -> str:
         key = getattr(self.what, "key", None)
         return self.method.name if key is None else f"{self.method.name} of {key!r:.80}"
+
+    def __await__(self) -> Generator[Any, None, Any]:
+        """Ask, in a task. One that gives up has the call given up."""
+        try:
+            answer = yield from self.client.ask_soon(self)
+        except asyncio.CancelledError:
+            self.client.give_up(self)
+            raise
+        return self.make(answer)
 
     @property
     def is_under_way(self) -> bool:

@@ -49,7 +49,7 @@ from kvstore.network.remote.connecting import Connecting
 from kvstore.network.remote.connection import Connection
 from kvstore.network.remote.endpoints import Endpoints
 from kvstore.network.remote.keepalives import KeepAlives
-from kvstore.network.remote.methods import Kind, Method
+from kvstore.network.remote.methods import Kind, Method, Parsed
 from kvstore.network.remote.options import ClientOptions, Target
 from kvstore.network.remote.outcome import Outcome, error_of, is_members, outcome_of, wants_token
 from kvstore.network.remote.streams import Receiver, Stream, Timer, backoff
@@ -69,6 +69,7 @@ class Client:
         """Raises ``BadOption`` for files of TLS that cannot be used, and ``NoThread``."""
         self.target = target
         self.options = options
+        self._timeout_seconds = options.timeout_seconds
         self.life = Life()
         self.cluster_id = 0
         """As the first answer had it; 0: nobody has said yet."""
@@ -86,6 +87,8 @@ class Client:
         self._streams: dict[StreamCall, None] = {}
         self._waiting: deque[Call | StreamCall] = deque()
         """What waits for a connection, or for room on it."""
+        self._answered: list[Call] = []
+        """Calls whose answers have come in this turn."""
         self._told: dict[asyncio.AbstractEventLoop, list[Call]] = {}
         """Calls that are done, by the loop that their callers wait on."""
         self._timer: asyncio.TimerHandle | None = None
@@ -124,7 +127,7 @@ class Client:
         return call.answer
 
     def ask_soon(self, call: Call) -> asyncio.Future[Any]:
-        """The same for a task of the loop that runs here. A task that gives up has the call given up."""
+        """The same for a task of the loop that runs here."""
         if self.life.read_refusal is not None:
             raise self.life.read_refusal()
         future = call.future = asyncio.get_running_loop().create_future()
@@ -205,9 +208,9 @@ class Client:
 
     def unary(self, path: bytes, message: bytes) -> Awaitable[bytes]:
         """A call that may be repeated, for streams of this client."""
-        call = Call(self, _Unparsed(path), message)
+        call = Call(self, _Unparsed(path), message, _as_it_is)
         call.future = self.loop.create_future()
-        self._start(call)
+        self._start(call, self.loop.time())
         return call.future
 
     def later(self, delay_seconds: float, call: Callable[[], Any]) -> Timer:
@@ -227,24 +230,24 @@ class Client:
         connection = self.connection
         if connection is not None:
             connection.is_flush_due = True
+        now = self.loop.time()
         while put_down:
-            self._start(put_down.popleft())
+            self._start(put_down.popleft(), now)
         if connection is not None:
             connection.flush()
 
-    def _start(self, call: Call) -> None:
+    def _start(self, call: Call, now: float) -> None:
         if call.is_done:
             return
         if self.life.read_refusal is not None:
             self._fail(call, self.life.read_refusal())
             self.turn()
             return
-        now = self.loop.time()
         if call.timeout_seconds:
             call.deadline = now + call.timeout_seconds
             call.timer = self.loop.call_later(call.timeout_seconds, self._expire, call)
         else:
-            call.deadline = now + self.options.timeout_seconds
+            call.deadline = now + self._timeout_seconds
         self._open[call] = None
         if self._timer is None:
             self._timer = self.loop.call_at(call.deadline, self._expire_due)
@@ -268,7 +271,7 @@ class Client:
         path = call.method.path
         block = connection.blocks.get(path) or self.tokens.block(connection, path)
         try:
-            connection.begin(call, block, call.data, True)
+            connection.ask(call, block)
         except CannotRequest:
             self._wait(call)
 
@@ -277,29 +280,35 @@ class Client:
         self.connecting.soon()
 
     def answered(self, call: Call) -> None:
-        """A call has ended with OK."""
-        try:
-            answer = call.method.parse(call.message_bytes)  # type: ignore[arg-type]  # there is one
-        except DecodeError as error:
-            self._fail(call, Corruption(f"the answer to {call} is no message: {error}", str(self.target)))
-            return
-        if call.method.parse is not _as_it_is and not self._is_sound(call, answer.header):
-            return
-        call.answer = answer
-        self._settle(call)
+        """A call has ended with OK. It is looked at in ``turn``, with all others of this turn."""
+        self._answered.append(call)
 
-    def _is_sound(self, call: Call, header: Any) -> bool:
+    def _look_at_answers(self) -> None:
+        answered, self._answered = self._answered, []
+        for call in answered:
+            try:
+                cluster_id, member_id, revision, answer = call.method.parse(call.message_bytes)  # type: ignore[arg-type]
+            except DecodeError as error:
+                self._fail(call, Corruption(f"the answer to {call} is no message: {error}", str(self.target)))
+                continue
+            if cluster_id == self.cluster_id and revision >= self.revision_seen:
+                self.member_id, self.revision_seen = member_id, revision
+            elif not self._is_sound(call, cluster_id, member_id, revision):
+                continue
+            call.answer = answer
+            self._settle(call)
+
+    def _is_sound(self, call: Call, cluster_id: int, member_id: int, revision: int) -> bool:
         """Whether an answer is of this cluster, and no older than others that were there before it was asked."""
-        if header.cluster_id != self.cluster_id:
-            if not header.cluster_id:
+        if cluster_id != self.cluster_id:
+            if not cluster_id:
                 return True  # an answer of etcd 3.4 that says nothing of where it comes from
             if self.cluster_id:
-                self._leave(call.connection, self.connecting.wrong(header.cluster_id))
-                self._fail(call, self.connecting.wrong(header.cluster_id))
+                self._leave(call.connection, self.connecting.wrong(cluster_id))
+                self._fail(call, self.connecting.wrong(cluster_id))
                 return False
-            self.cluster_id = header.cluster_id
-        self.member_id = header.member_id
-        revision = header.revision
+            self.cluster_id = cluster_id
+        self.member_id = member_id
         if revision > self.revision_seen:
             self.revision_seen = revision
         elif revision < call.seen_revision and call.method.is_ordered:
@@ -398,6 +407,8 @@ class Client:
 
     def turn(self) -> None:
         """What came in one turn has been passed on: tell each loop of its tasks' answers, all at once."""
+        if self._answered:
+            self._look_at_answers()
         if self._waiting and self.connection is not None and self.connection.takes_calls:
             self.use(self.connection)
         if self._told:
@@ -544,9 +555,8 @@ class Client:
             raise Unavailable(connection.reason or "the server is going away")
         future: asyncio.Future[bytes] = self.loop.create_future()
         asked = Asked(future)
-        connection.begin(
-            asked, self.tokens.block(connection, method.path, has_token=has_token), framed(message), True
-        )
+        asked.data = framed(message)
+        connection.ask(asked, self.tokens.block(connection, method.path, has_token=has_token))
         try:
             async with asyncio.timeout(seconds):
                 return await future
@@ -627,12 +637,16 @@ class _Unparsed(Method):
         self.name = path.rpartition(b"/")[2].decode()
         self.path = path
         self.kind = Kind.READ
-        self.parse = _as_it_is
+        self.parse = _unparsed
         self.is_ordered = False
 
 
-def _as_it_is(message: bytes) -> bytes:
-    return message
+def _unparsed(message: bytes) -> Parsed:
+    return 0, 0, 0, message
+
+
+def _as_it_is(answer: Any) -> Any:
+    return answer
 
 
 def _tell(calls: list[Call]) -> None:

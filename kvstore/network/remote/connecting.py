@@ -144,7 +144,7 @@ class Connecting:
             if connection is None:
                 continue
             try:
-                answer = MEMBER_LIST.parse(await self._client.ask_on(connection, MEMBER_LIST, b""))
+                answer = MEMBER_LIST.message(await self._client.ask_on(connection, MEMBER_LIST, b""))
             except (KVStoreError, DecodeError) as error:
                 logger.info("%s: the members are not known: %s", self._client.target, error)
                 continue
@@ -177,7 +177,7 @@ class Connecting:
     async def _identify(self, connection: Connection) -> None:
         """Find out whose server it is. One that may not say is taken on trust; its answers will be looked at."""
         try:
-            status = STATUS.parse(await self._client.ask_on(connection, STATUS, b""))
+            status = STATUS.message(await self._client.ask_on(connection, STATUS, b""))
         except (PermissionDenied, Unauthenticated):
             return
         found = status.header.cluster_id

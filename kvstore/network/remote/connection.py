@@ -55,6 +55,8 @@ class Exchange:
     """One call on a connection: what its owner is told. ``over`` or ``lost`` is the last, and is called once."""
 
     # What a call begins with is the class's, not set for each: most of it never changes.
+    data = b""
+    """The message of a call that has only one, in its frame."""
     connection: Connection | None = None
     stream: Stream | None = None
     pieces: list[bytes] | None = None
@@ -137,14 +139,19 @@ class Connection(asyncio.Protocol):
     def is_leaving(self) -> bool:
         return self.is_retired or self.http2.leaving or self.http2.dead
 
+    def ask(self, exchange: Exchange, block: bytes) -> None:
+        """Begin a call of one message. Raises ``CannotRequest`` unless ``takes_calls``."""
+        exchange.stream = self.http2.ask(block, exchange.data, exchange)
+        exchange.connection = self
+        if not self.is_flush_due:
+            self._flush_soon()
+
     def begin(self, exchange: Exchange, block: bytes, data: bytes, end: bool) -> None:
-        """Begin a call, with the first message in its frame. Raises ``CannotRequest`` unless ``takes_calls``."""
-        http2 = self.http2
-        stream = exchange.stream = http2.ask(block, data) if end and data else http2.request(block)
+        """Begin a call with what is there of its messages. Raises ``CannotRequest`` unless ``takes_calls``."""
+        stream = exchange.stream = self.http2.request(block)
         stream.owner = exchange
         exchange.connection = self
-        if data and not end:
-            http2.write(stream, data)
+        self.http2.write(stream, data, end)
         self._flush_soon()
 
     def send(self, stream: Stream, data: bytes) -> None:
@@ -389,7 +396,7 @@ class Connection(asyncio.Protocol):
 
 
 def _shut_down(descriptor: int) -> None:
-    """End a connection, of which a forked child may hold the descriptor, too. What uvloop calls a socket cannot do it."""
+    """End a connection, of which a forked child may hold the descriptor, too; uvloop's sockets have no such method."""
     with socket.socket(fileno=os.dup(descriptor)) as twin:
         twin.shutdown(socket.SHUT_RDWR)
 

@@ -30,6 +30,7 @@ from kvstore.model import (
     TxnResponse,
 )
 from kvstore.mvcc.validate import check_delete, check_key, check_put, check_range, check_txn
+from kvstore.network.remote.answers import PutBody, RangeBody, put_body, range_body
 from kvstore.network.remote.messages import remote
 from kvstore.wire import varint
 
@@ -85,18 +86,19 @@ def txn_request(request: TxnRequest) -> bytes:
 # --- answers ----------------------------------------------------------------------------------------
 
 
-def one_row(answer: Any) -> KeyValue | None:
-    rows = answer.kvs
+def one_row(body: RangeBody) -> KeyValue | None:
+    rows = body[1]
     return KeyValue.decoded(rows[0]) if rows else None
 
 
-def range_response(answer: Any) -> RangeResponse:
-    return RangeResponse(answer.header.revision, KeyValues(list(answer.kvs)), answer.more, answer.count)
+def range_response(body: RangeBody) -> RangeResponse:
+    revision, rows, more, count = body
+    return RangeResponse(revision, KeyValues(rows), more, count)
 
 
-def put_response(answer: Any) -> PutResponse:
-    prev = KeyValue.from_row(answer.prev_kv) if answer.HasField("prev_kv") else None
-    return PutResponse(answer.header.revision, prev)
+def put_response(body: PutBody) -> PutResponse:
+    revision, row = body
+    return PutResponse(revision, None if row is None else KeyValue.from_row(row))
 
 
 def delete_response(answer: Any) -> DeleteRangeResponse:
@@ -112,9 +114,9 @@ def txn_response(answer: Any) -> TxnResponse:
 def _op_response(answer: Any) -> Any:
     kind = answer.WhichOneof("response")
     if kind == "response_range":
-        return range_response(answer.response_range)
+        return range_response(range_body(answer.response_range))
     if kind == "response_put":
-        return put_response(answer.response_put)
+        return put_response(put_body(answer.response_put))
     if kind == "response_delete_range":
         return delete_response(answer.response_delete_range)
     if kind == "response_txn":

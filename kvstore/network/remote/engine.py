@@ -16,8 +16,9 @@ from kvstore.errors import KVStoreError, PermissionDenied
 from kvstore.files import disk_full_is_typed
 from kvstore.model import WatchRequest
 from kvstore.network.remote import methods
-from kvstore.network.remote.asking import Ask, Asking, Job, Look, Steps, Uncertain, as_it_is
+from kvstore.network.remote.asking import Asking, Job, Look, Steps, Uncertain, as_it_is
 from kvstore.network.remote.awaiting import Awaiting
+from kvstore.network.remote.calls import Call
 from kvstore.network.remote.client import Client
 from kvstore.network.remote.members import defragment, listed
 from kvstore.network.remote.options import ClientOptions, parse_target
@@ -39,8 +40,8 @@ class RemoteEngine(Asking):
 
     # --- how calls are made -------------------------------------------------------------
 
-    def _ask(self, ask: Ask) -> Any:
-        return ask.make(self._client.ask(self._call(ask)))
+    def _ask(self, call: Call) -> Any:
+        return call.make(self._client.ask(call))
 
     def _run(self, steps: Steps) -> Any:
         answer: Any = None
@@ -56,15 +57,14 @@ class RemoteEngine(Asking):
             except KVStoreError as failed:
                 error = failed
 
-    def _do(self, step: Ask | Look | Job) -> Any:
-        if isinstance(step, Ask):
+    def _do(self, step: Call | Look | Job) -> Any:
+        if isinstance(step, Call):
             return self._ask(step)
-        return self._look(step.ask) if isinstance(step, Look) else self._client.run(step.begin)
+        return self._look(step.call) if isinstance(step, Look) else self._client.run(step.begin)
 
-    def _look(self, ask: Ask) -> Uncertain:
-        call = self._call(ask)
+    def _look(self, call: Call) -> Uncertain:
         try:
-            return Uncertain(ask.make(self._client.ask(call)), None, call.is_uncertain)
+            return Uncertain(call.make(self._client.ask(call)), None, call.is_uncertain)
         except KVStoreError as error:
             return Uncertain(None, error, call.is_uncertain)
 
@@ -130,7 +130,7 @@ class RemoteEngine(Asking):
 
     def defragment(self, progress: Progress | None = None) -> Defragmented:
         """Defragment each member of the cluster, the leader last. Each answers nothing meanwhile."""
-        answer = self._ask(Ask(methods.MEMBER_LIST, b"", as_it_is))
+        answer = self._ask(Call(self._client, methods.MEMBER_LIST, b"", as_it_is))
         wanted = listed(answer, self._client.endpoints.addresses)
         found: Defragmented = self._client.run(lambda: defragment(self._client, wanted, progress))
         return found

@@ -115,7 +115,7 @@ async def defragment(
 async def _meet(client: Client, address: Address, members: dict[int, Member]) -> None:
     try:
         connection = await client.connecting.connected(address)
-        status = STATUS.parse(await client.ask_on(connection, STATUS, b""))
+        status = STATUS.message(await client.ask_on(connection, STATUS, b""))
     except (OSError, KVStoreError):
         return
     if status.header.member_id in members:
@@ -129,7 +129,7 @@ async def _one_by_one(client: Client, members: list[Member], progress: Progress 
     done = after = 0
     for member in members:
         await client.ask_on(member.connection, DEFRAGMENT, b"", timeout_seconds=LONG_SECONDS)
-        status = STATUS.parse(await client.ask_on(member.connection, STATUS, b""))
+        status = STATUS.message(await client.ask_on(member.connection, STATUS, b""))
         after += status.dbSize
         done += member.status.dbSize
         if progress is not None:

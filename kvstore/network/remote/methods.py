@@ -1,6 +1,6 @@
 """The methods of etcd's API that a client asks: where they are, how they may be repeated, what their answers are.
 
-A method is a constant. ``answers`` parses an answer, which has a ``header``; ``calls`` makes ours of it.
+A method is a constant. ``message`` parses an answer; ``parse`` has what is in its header beside it.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from enum import Enum
 from typing import Any
 
 from kvstore.etcdpb.messages import etcdserverpb
+from kvstore.network.remote.answers import put_answer, range_answer
 from kvstore.network.remote.messages import remote
 
 
@@ -24,10 +25,14 @@ class Kind(Enum):
     """A write: its caller is told that nobody knows."""
 
 
+Parsed = tuple[int, int, int, Any]
+"""An answer: the cluster and the member that it is from (0 if it does not say), its revision, and what else it says."""
+
+
 class Method:
     """One method."""
 
-    __slots__ = ("is_ordered", "kind", "name", "parse", "path")
+    __slots__ = ("is_ordered", "kind", "message", "name", "parse", "path")
 
     def __init__(
         self,
@@ -35,6 +40,7 @@ class Method:
         name: str,
         kind: Kind,
         answer: Any = None,
+        parse: Callable[[bytes], Parsed] | None = None,
         *,
         is_ordered: bool = False,
     ) -> None:
@@ -42,14 +48,20 @@ class Method:
         self.path = f"/etcdserverpb.{service}/{name}".encode()
         self.kind = kind
         answer = answer or getattr(etcdserverpb, f"{name}Response")
-        self.parse: Callable[[bytes], Any] = answer.FromString
+        self.message: Callable[[bytes], Any] = answer.FromString
+        self.parse: Callable[[bytes], Parsed] = parse or self._parse
         self.is_ordered = is_ordered
         """Whether the revision in its header is as new as anything that was answered before it was asked."""
 
+    def _parse(self, data: bytes) -> Parsed:
+        found = self.message(data)
+        header = found.header
+        return header.cluster_id, header.member_id, header.revision, found
 
-RANGE = Method("KV", "Range", Kind.READ, remote.Range, is_ordered=True)
-SERIALIZABLE_RANGE = Method("KV", "Range", Kind.READ, remote.Range)
-PUT = Method("KV", "Put", Kind.ONCE, remote.Put, is_ordered=True)
+
+RANGE = Method("KV", "Range", Kind.READ, remote.Range, range_answer, is_ordered=True)
+SERIALIZABLE_RANGE = Method("KV", "Range", Kind.READ, remote.Range, range_answer)
+PUT = Method("KV", "Put", Kind.ONCE, remote.Put, put_answer, is_ordered=True)
 DELETE_RANGE = Method("KV", "DeleteRange", Kind.ONCE, remote.DeleteRange, is_ordered=True)
 TXN = Method("KV", "Txn", Kind.ONCE, remote.Txn, is_ordered=True)
 READ_TXN = Method("KV", "Txn", Kind.READ, remote.Txn, is_ordered=True)

@@ -115,6 +115,6 @@ class Tokens:
                 raise
             self._token = b""
         else:
-            self._token = AUTHENTICATE.parse(answer).token.encode()
+            self._token = AUTHENTICATE.message(answer).token.encode()
         for each in self._client.connecting.all:
             each.blocks.clear()
