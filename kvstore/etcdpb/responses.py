@@ -115,6 +115,8 @@ _INNER = Header()
 
 def encode(response: Any, header: Header) -> bytes:
     """The message of a response of ``kvstore.model``, encoded; ``TypeError`` if it is not one."""
+    if type(response) is PutResponse and response.prev_kv is None:  # most of all
+        return header.at(response.revision)
     try:
         body = _BODIES[type(response)]
     except KeyError:

@@ -31,6 +31,8 @@ _OVERHEAD_BYTES = 128
 _REMOVAL_OVERHEAD_BYTES = 40
 """More than a removal takes for its tags, lengths and lease id."""
 
+_SMALL_BYTES = ROW_BYTES_MAX // 3
+
 Write = PutRequest | DeleteRangeRequest | TxnRequest
 
 
@@ -39,13 +41,14 @@ def check_size(request: Write, max_bytes: int) -> None:
     at_most = _at_most_bytes(request)
     if at_most > max_bytes and (size := _request_bytes(request)) > max_bytes:
         raise RequestTooLarge(size, max_bytes, key=request.key if isinstance(request, PutRequest) else b"")
-    if at_most > ROW_BYTES_MAX // 3:
+    if at_most > _SMALL_BYTES:
         _check_rows(request)
 
 
 def is_surely_small(puts: int, size_bytes: int, max_bytes: int) -> bool:
     """Whether ``check_size`` passes this many puts, with keys and values of ``size_bytes`` in all."""
-    return size_bytes + _OVERHEAD_BYTES * (puts + 1) <= min(max_bytes, ROW_BYTES_MAX // 3)
+    at_most = size_bytes + _OVERHEAD_BYTES * (puts + 1)
+    return at_most <= max_bytes and at_most <= _SMALL_BYTES
 
 
 def _request_bytes(request: Write) -> int:

@@ -156,15 +156,15 @@ class Failed(KVStoreError):
 
 def decoded(message_class: Any, message: bytes) -> Any:
     """A request's message. Raises ``Failed`` as a server of etcd's does where it is none."""
-    return read(message_class.FromString, message)
-
-
-def read(reader: Callable[[bytes], Any], message: bytes) -> Any:
-    """What a reader of messages makes of one. Raises ``Failed`` likewise."""
     try:
-        return reader(message)
+        return message_class.FromString(message)
     except DecodeError as error:
-        raise Failed(Code.INTERNAL, f"grpc: error unmarshalling request: {error}") from None
+        raise malformed(error) from None
+
+
+def malformed(error: DecodeError) -> Failed:
+    """What a call fails with whose message is none."""
+    return Failed(Code.INTERNAL, f"grpc: error unmarshalling request: {error}")
 
 
 def methods(service: str, package: Any, kind: Kind = Kind.UNARY, **serves: Serve) -> list[Method]:

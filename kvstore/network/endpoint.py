@@ -21,7 +21,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from time import monotonic
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from kvstore.errors import Code, KVStoreError, NoThread
 from kvstore.etcdpb.responses import Header, SharedEvents, encode
@@ -65,12 +65,19 @@ _serving: weakref.WeakSet[Endpoint] = weakref.WeakSet()
 _serving_lock = threading.Lock()
 
 
+class Flushed(Protocol):
+    """A connection."""
+
+    def flush(self) -> None: ...
+
+
 class _Waiting:
-    """A logged request on its way."""
+    """A logged request on its way, of a call that its response answers, or of whoever else it is given to."""
 
-    __slots__ = ("finish", "since", "ticket")
+    __slots__ = ("call", "finish", "since", "ticket")
 
-    def __init__(self, finish: Finish, since: float) -> None:
+    def __init__(self, call: Call | None, finish: Finish | None, since: float) -> None:
+        self.call = call
         self.finish = finish
         self.since = since
         self.ticket: Ticket | None = None
@@ -188,7 +195,7 @@ class Endpoint:
         """Those that came in this turn of the loop."""
         self._told = self._wake
         """The same object for all of them, by which whoever leads tells that they are of one endpoint."""
-        self._flushes: deque[Callable[[], None]] = deque()
+        self._flushes: deque[Flushed] = deque()
         self._is_flush_due = False
         self.alone = Alone(engine.lead_alone, monotonic)
         self._sweeper: asyncio.TimerHandle | None = None
@@ -215,7 +222,7 @@ class Endpoint:
         """Have a request made durable, and answer the call with its response."""
         if self.users_are_on:
             request = self.users.guarded(call, request)
-        self.ask_for(request, partial(self._answer, call))
+        self._ask(request, call, None)
 
     def guarded(self, call: Asking, request: Request, name: str = "") -> Request:
         """The request of a call: its user has to be allowed it when it is planned. ``name``: as what (``access``)."""
@@ -244,9 +251,12 @@ class Endpoint:
 
     def ask_for(self, request: Request, finish: Finish) -> None:
         """Have a request made durable; ``finish`` is called on the loop. Raises what refuses the request as it is."""
+        self._ask(request, None, finish)
+
+    def _ask(self, request: Request, call: Call | None, finish: Finish | None) -> None:
         if len(self._waiting) >= PENDING_MAX:
             raise Failed(Code.RESOURCE_EXHAUSTED, "etcdserver: too many requests")
-        waiting = _Waiting(finish, monotonic())
+        waiting = _Waiting(call, finish, monotonic())
         try:
             waiting.ticket = self.engine.ask_soon(request, self._told, waiting, at_once=False)
         except NoThread:
@@ -288,7 +298,16 @@ class Endpoint:
             del self._waiting[waiting]
             if now - waiting.since > self.settings.warning_apply_seconds:
                 self.slow_writes.note(now - waiting.since, now)
-            waiting.finish(response, error)
+            call = waiting.call
+            if call is None:
+                assert waiting.finish is not None
+                waiting.finish(response, error)
+            elif error is None and call.alive:
+                call.answer(encode(response, self.header))
+            elif error is not None and call.alive:
+                call.fail(error)
+            else:
+                call.done()
 
     def _sweep(self) -> None:
         """Answer those that have waited too long: they came first, so they stand first."""
@@ -317,15 +336,6 @@ class Endpoint:
         self.ask_for(request, finish)
         return await future
 
-    def _answer(self, call: Call, response: Any, error: BaseException | None) -> None:
-        if not call.alive:
-            call.done()
-            return
-        if error is None:
-            call.answer(encode(response, self.header))
-        else:
-            call.fail(error)
-
     def _wake(self, tickets: list[Ticket]) -> None:
         """Called by whoever leads the writers: one call into the loop for a group."""
         self._call(self._settle, tickets)
@@ -340,9 +350,9 @@ class Endpoint:
         finally:
             self._flush()
 
-    def flush_soon(self, flush: Callable[[], None]) -> None:
-        """Have something called once this turn of the loop is over, or what answers just now has answered."""
-        self._flushes.append(flush)
+    def flush_soon(self, connection: Flushed) -> None:
+        """Have a connection flushed once this turn of the loop is over, or what answers just now has answered."""
+        self._flushes.append(connection)
         if not self._is_flush_due:
             self._is_flush_due = True
             self.loop.call_soon(self._flush)
@@ -351,7 +361,7 @@ class Endpoint:
         self._is_flush_due = False
         try:
             while self._flushes:
-                self._flushes.popleft()()
+                self._flushes.popleft().flush()
         finally:
             if self._flushes:
                 self.flush_soon(self._flushes.popleft())

@@ -60,6 +60,7 @@ class GrpcPeer:
 
     def __init__(self, endpoint: Endpoint, transport: asyncio.Transport, peer: Peer) -> None:
         self.endpoint = endpoint
+        self._alone = endpoint.alone
         self.peer = peer
         self._transport = transport
         self.limit_bytes = endpoint.settings.max_message_bytes
@@ -81,6 +82,8 @@ class GrpcPeer:
     # --- the socket -------------------------------------------------------------------
 
     def receive(self, data: bytes) -> None:
+        if self._alone.client is not self:
+            self._alone.heard(self)
         if self._unread or len(data) > limits.FRAMES_BYTES:
             self._receive_in_pieces(data)
             return
@@ -91,7 +94,7 @@ class GrpcPeer:
         finally:
             self._is_receiving = False
             if self.http2.out or self._is_closing or self.load.account.answer_bytes:
-                self._flush()
+                self.flush()
 
     def _receive_in_pieces(self, data: bytes) -> None:
         """One now, the next when others have had their turn; until then, nothing is read."""
@@ -135,7 +138,7 @@ class GrpcPeer:
             self.http2.go_away(MAX_31_BITS)
             self.http2.ping(DRAIN_PING)
             self.endpoint.loop.call_later(DRAIN_SECONDS, self._leave)
-            self._flush()
+            self.flush()
         for stream in list(self.http2.streams.values()):
             call = stream.owner
             if call is not None and call.is_stream:
@@ -156,15 +159,16 @@ class GrpcPeer:
             call = stream.owner
             if call is not None:
                 call.fail(StoreClosed())
-        self._flush()
+        self.flush()
 
     def flush_soon(self) -> None:
         """Have ``out`` written, now or at the end of this turn of the loop."""
         if not (self._is_receiving or self._is_flush_due):
             self._is_flush_due = True
-            self.endpoint.flush_soon(self._flush)
+            self.endpoint.flush_soon(self)
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
+        """Write what is in ``out``."""
         self._is_flush_due = False
         if self._is_lost:
             return
@@ -220,28 +224,40 @@ class GrpcPeer:
         return b"", None
 
     def whole(self, route: Route) -> Whole | None:
-        """What serves requests for which no call has to be made."""
-        return None if route.at_once is None else partial(self._serve_at_once, route, route.at_once)
+        """What serves requests that have come whole, with the only message that such a call may have."""
+        method = route.method
+        if method is None or method.kind is Kind.BIDI:
+            return None
+        if route.at_once is None:
+            return partial(self._serve_whole, route, method)
+        return partial(self._serve_at_once, route, route.at_once)
 
-    def _serve_at_once(
-        self, route: Route, at_once: AtOnce, payload: bytes
-    ) -> tuple[bytes, bytes, bytes] | None:
-        if not self.load.may_begin():
-            return None
+    def _serve_whole(self, route: Route, method: Method, stream_id: int, payload: bytes) -> bool:
         message = grpc.lone_message(payload, self.limit_bytes)
-        if message is None:
-            return None
+        if message is None or not self.load.may_begin():
+            return False
+        stream = self.http2.begin_whole(stream_id)
+        stream.owner = GrpcCall(self, stream, route, method)
+        stream.owner.take_whole(message)
+        return True
+
+    def _serve_at_once(self, route: Route, at_once: AtOnce, stream_id: int, payload: bytes) -> bool:
+        """Answer a request for which no call has to be made."""
+        message = grpc.lone_message(payload, self.limit_bytes)
+        if message is None or not self.load.may_begin():
+            return False
         try:
             answer = at_once(self.endpoint, message)
         except Exception:
-            return None  # the call that is made then will meet it again
+            return False  # the call that is made then will meet it again
         if answer is None:
-            return None
+            return False
         route.counts.served(message, answer)
         self.note_duration(route, self.now)
         if len(answer) > LONG_BYTES:
             self.load.answered(len(answer))
-        return route.head, grpc.framed(answer), grpc.OK
+        self.http2.answer_whole(stream_id, route.head, grpc.framed(answer), grpc.OK)
+        return True
 
     def note_duration(self, route: Route, since: float) -> None:
         """A call of this kind that began then is over."""
@@ -389,7 +405,7 @@ class GrpcCall(Call):
         if self._inbox is None and ended is not is_bidi:
             message = grpc.lone_message(payload, connection.limit_bytes)
             if message is not None and connection.load.may_begin():
-                self._take_whole(message)
+                self.take_whole(message)
                 return
         elif self._is_served and not is_bidi:
             return
@@ -413,7 +429,7 @@ class GrpcCall(Call):
         if is_bidi and not (self._messages or inbox.is_within):
             self._inbox = None
 
-    def _take_whole(self, message: bytes) -> None:
+    def take_whole(self, message: bytes) -> None:
         """A message has come in one piece, and nothing has to be waited for."""
         self._counts.took(message)
         try:
@@ -504,7 +520,8 @@ class GrpcCall(Call):
             return
         self.running = running
         self._is_served = True
-        self._set_timer()
+        if self._route.asked.timeout_seconds is not None:
+            self._set_timer()
 
     def _set_timer(self) -> None:
         seconds = self._route.asked.timeout_seconds
@@ -516,8 +533,11 @@ class GrpcCall(Call):
 
     def over(self, code: Code = Code.CANCELLED) -> None:
         """The stream has ended, by whichever side."""
-        self.alive = False
         self._counts.ended(code)
+        self._over()
+
+    def _over(self) -> None:
+        self.alive = False
         self._connection.note_duration(self._route, self._since)
         self._stream.owner = None
         if self._timer is not None:
@@ -541,8 +561,8 @@ class GrpcCall(Call):
         if not self.alive:
             self.done()
             return
-        self._counts.gave(message)
-        self.over(Code.OK)
+        self._counts.answered(message)
+        self._over()
         if len(message) > LONG_BYTES:
             self._connection.load.answered(len(message))
         self._connection.http2.answer(self._stream, self._route.head, grpc.framed(message), grpc.OK)

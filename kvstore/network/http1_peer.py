@@ -42,6 +42,7 @@ class Http1Peer:
         self, endpoint: Endpoint, transport: asyncio.Transport, peer: Peer, *, is_for_monitors: bool = False
     ) -> None:
         self._loop = endpoint.loop
+        self._alone = endpoint.alone
         self._web = Web(endpoint, is_for_monitors=is_for_monitors)
         self._message_limit_bytes = endpoint.settings.max_message_bytes * limits.BODY_FACTOR
         self._transport = transport
@@ -72,6 +73,8 @@ class Http1Peer:
     def receive(self, data: bytes) -> None:
         if self._is_over:
             return
+        if self._alone.client is not self:
+            self._alone.heard(self)
         self._waiting += data
         if not self._is_turn_due:
             self._turn()

@@ -1,6 +1,7 @@
 """The server: listeners, and the connections that they accept.
 
 What a connection speaks is seen by its first bytes: HTTP/2 begins with a preface of its own, all else is HTTP/1.1.
+Whoever speaks it then gets what comes from the transport itself.
 
     drain    accept no more -> tell every connection that no new request will be served -> those under way end, streams
              of answers are ended -> connections are closed
@@ -218,7 +219,6 @@ class Connection(asyncio.Protocol):
 
     def __init__(self, server: Server, listener: Listener, tls: TLS | None = None) -> None:
         self._server = server
-        self._alone = server.endpoint.alone
         self._listener = listener
         self._tls = tls if listener.is_tls else None
         self._first = b""
@@ -246,11 +246,6 @@ class Connection(asyncio.Protocol):
         return bool(refusal)
 
     def data_received(self, data: bytes) -> None:
-        if self._alone.client is not self:
-            self._alone.heard(self)
-        if self._speaker is not None:
-            self._speaker.receive(data)
-            return
         self._first += data
         if len(self._first) < len(PREFACE) and PREFACE.startswith(self._first):
             return
@@ -259,8 +254,10 @@ class Connection(asyncio.Protocol):
             self._timer.cancel()
         if self._speaker is None:
             self._transport.abort()
-        else:
-            self._speaker.receive(self._first)
+            return
+        self.data_received = self._speaker.receive  # type: ignore[method-assign]
+        self._transport.set_protocol(self)  # it may have kept the method
+        self._speaker.receive(self._first)
         self._first = b""
 
     def _choose(self, is_http2: bool) -> Speaker | None:

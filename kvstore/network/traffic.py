@@ -70,6 +70,12 @@ class Counts:
         self.sent += 1
         self.sent_bytes += len(message)
 
+    def answered(self, message: bytes) -> None:
+        """The only one to it, and the good end."""
+        self.sent += 1
+        self.sent_bytes += len(message)
+        self.handled[Code.OK] = self.handled.get(Code.OK, 0) + 1
+
     def ended(self, code: Code) -> None:
         self.handled[code] = self.handled.get(code, 0) + 1
 

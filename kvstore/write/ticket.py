@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from kvstore.model import Request
@@ -38,10 +38,16 @@ class Ticket:
     future: Any = None
     """Whatever the owner of ``notify`` needs to find its caller again."""
 
+    waiters: Sequence[threading.Lock] = ()
+    """A held lock for each thread that waits for it."""
+
     def __init__(self, request: Request) -> None:
         self.request = request
-        self.waiters: list[threading.Lock] = []
-        """A held lock for each thread that waits for it."""
+
+    def add_waiter(self, waiter: threading.Lock) -> None:
+        """One more thread waits; another may come at the same moment."""
+        waiters: list[threading.Lock] = self.__dict__.setdefault("waiters", [])
+        waiters.append(waiter)
 
     def is_done(self) -> bool:
         """Whether it is durable or has failed. Another thread may change that at any moment."""

@@ -307,7 +307,7 @@ class Writer:
         waiter = threading.Lock()
         waiter.acquire()
         ticket.is_main_threads |= on_main_thread()
-        ticket.waiters.append(waiter)
+        ticket.add_waiter(waiter)
         return waiter
 
     def _leave(self) -> None:

@@ -9,6 +9,7 @@ All three are counted; the last takes about a thousand instructions a request.
 
 from __future__ import annotations
 
+import gc
 import itertools
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -17,6 +18,7 @@ from typing import Any
 import kvstore
 from kvstore.wire import bytes_field, int_field
 
+from ..serve import collect_rarely
 from .benchmarks.etcd_load import GRANT, KEEP_ALIVE, LEASE_SECONDS, PUT, TXN, put_message
 from .benchmarks.http2 import Call, Connection, more, prepared
 from .benchmarks.server import RANGE
@@ -34,6 +36,8 @@ class Clients:
     """Connections to a store that is served here."""
 
     def __init__(self, store: Any) -> None:
+        self._threshold = gc.get_threshold()
+        collect_rarely()  # as ``kvstore serve`` does
         self._served = kvstore.serve(store, "http://127.0.0.1:0")
         port = int(self._served.endpoints[0].rpartition(":")[2])
         self.connections = [Connection(port) for _ in range(CLIENTS)]
@@ -62,6 +66,8 @@ class Clients:
 
     def close(self) -> None:
         self._served.stop(0.0)
+        gc.set_threshold(*self._threshold)
+        gc.unfreeze()
 
 
 def _unary(store: Any, calls: Callable[[int], list[Call]]) -> Clients:

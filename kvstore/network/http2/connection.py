@@ -46,7 +46,7 @@ from .limits import LIMITS, Limits
 from .receiving import Receiver
 from .stream import Stream
 
-Whole = Callable[[bytes], tuple[bytes, bytes, bytes] | None]
+Whole = Callable[[int, bytes], bool]
 
 STREAMS_BEFORE_SETTINGS = 100
 """Requests that a client makes before the server has said how many it takes."""
@@ -74,8 +74,9 @@ class CommonHandler(Protocol):
 class Handler(CommonHandler, Protocol):
     """The owner of a server's end.
 
-    A method `whole(route)` is asked, if there is one, for a function of the data of requests that have come with all of
-    it, or None. The function gives what `answer` takes after the stream; or None, and the request begins as others do.
+    A method `whole(route)` is asked, if there is one, for what serves requests that have come with all their data, or
+    None. It gets the id of the stream and the data, and calls `answer_whole`, or `begin_whole` to answer later. If it
+    returns false it has done nothing, and the request begins as others do.
     """
 
     def route(self, headers: Headers) -> Any:
@@ -128,6 +129,17 @@ class ServerConnection(Receiver):
             self.head(stream, head)
             self.write(stream, message)
             self.close(stream, trailers)
+
+    def answer_whole(self, stream_id: int, head: bytes, message: bytes, trailers: bytes) -> None:
+        """The answer to a request that has come whole and has no stream. It gets one if it does not fit all windows."""
+        if not self._sends_whole(stream_id, self._initial_window, head, message, trailers):
+            self.answer(self.begin_whole(stream_id), head, message, trailers)
+
+    def begin_whole(self, stream_id: int) -> Stream:
+        """A stream for a request that has come whole."""
+        stream = self.streams[stream_id] = Stream(stream_id, self._initial_window, self._stream_window)
+        stream.remote_open = False
+        return stream
 
     def _sends_whole(
         self, stream_id: int, stream_window: int, head: bytes, message: bytes, trailers: bytes
@@ -183,48 +195,50 @@ class ServerConnection(Receiver):
         self._begin(stream_id, route, length, ended)
 
     def _take_whole(self, data: bytes, at: int) -> int:
-        """Handle a request that has come whole, with headers that are known: what the two frames of it would do.
+        """Handle requests that have come whole, with headers that are known: what the two frames of each would do.
 
-        0 if anything about it is out of the ordinary: then nothing has happened.
+        Returns where the first begins about which anything is out of the ordinary: nothing has happened to that.
         """
-        found = whole_request(data, at, self.limits.frame_bytes)
-        known = None if found is None else self._decoder.known(found[1])
-        if found is None or known is None or known.request is None:
-            return 0
-        stream_id, _, payload, end = found
-        route, length, serve = known.request
-        size, last = len(payload), self._last
-        if (
-            stream_id <= last
-            or not stream_id & 1
-            or self._leaving
-            or len(self.streams) + len(self._working) >= self._streams_max
-            or size > self._receive_window
-            or size > self._stream_window
-            or 0 <= length != size
-        ):
-            return 0
-        answer = None if serve is None else serve(payload)
-        if stream_id - last > 2:
-            self._has_gaps = True
-        self._last = stream_id
-        if answer is None:
-            stream = self._begin(stream_id, route, length, False)
-        if self.dead:
-            return end
-        self._receive_window -= size
-        if answer is not None:
-            if not self._sends_whole(stream_id, self._initial_window, *answer):
-                self._answer_by_stream(stream_id, *answer)
-        elif stream.remote_open:  # all of it is there, and no more than promised
+        size_max, end_of_data = self.limits.frame_bytes, len(data)
+        while at < end_of_data and self._block is None and (found := whole_request(data, at, size_max)):
+            stream_id, block, payload, end = found
+            known = self._decoder.known(block)
+            if known is None or known.request is None:
+                break
+            route, length, serve = known.request
+            size, last = len(payload), self._last
+            if (
+                stream_id <= last
+                or not stream_id & 1
+                or self._leaving
+                or len(self.streams) + len(self._working) >= self._streams_max
+                or size > self._receive_window
+                or size > self._stream_window
+                or 0 <= length != size
+            ):
+                break
+            if stream_id - last > 2:
+                self._has_gaps = True
+            self._last = stream_id
+            if serve is None or not serve(stream_id, payload):
+                self._begin_both(stream_id, route, length, payload)
+            at = end
+            if self.dead:
+                break
+            self._receive_window -= size
+            self._owed_bytes += size
+            if self._owed_bytes > self._give_bytes:
+                self._give()
+        return at
+
+    def _begin_both(self, stream_id: int, route: Any, length: int, payload: bytes) -> None:
+        """Begin a request, all of whose data is there, and no more than promised."""
+        stream = self._begin(stream_id, route, length, False)
+        if stream.remote_open:
             stream.remote_open = False
             self.handler.data(stream, payload, True)
-        else:
+        elif not self.dead:
             self._on_late_data(stream_id, self.streams.get(stream_id))
-        self._owed_bytes += size
-        if self._owed_bytes > self._give_bytes:
-            self._give()
-        return end
 
     def _begin(self, stream_id: int, route: Any, length: int, ended: bool) -> Stream:
         stream = self.streams[stream_id] = Stream(stream_id, self._initial_window, self._stream_window)
@@ -233,12 +247,6 @@ class ServerConnection(Receiver):
             stream.remote_open = False
         self.handler.begin(stream, route, ended)
         return stream
-
-    def _answer_by_stream(self, stream_id: int, head: bytes, message: bytes, trailers: bytes) -> None:
-        """Send an answer that does not fit all windows."""
-        stream = self.streams[stream_id] = Stream(stream_id, self._initial_window, self._stream_window)
-        stream.remote_open = False
-        self.answer(stream, head, message, trailers)
 
     def _on_request_trailers(self, stream: Stream, ended: bool, block: Block) -> None:
         if not stream.remote_open:
@@ -395,47 +403,48 @@ class ClientConnection(Receiver):
             self._on_answer(stream, ended, block)
 
     def _take_whole(self, data: bytes, at: int) -> int:
-        """Handle an answer that has come whole, with headers that are known: what its three frames would do.
+        """Handle answers that have come whole, with headers that are known: what the three frames of each would do.
 
-        0 if anything about it is out of the ordinary: then nothing has happened.
+        Returns where the first begins about which anything is out of the ordinary: nothing has happened to that.
         """
-        found = whole_answer(data, at, self.limits.frame_bytes)
-        if found is None:
-            return 0
-        stream_id, head_bytes, payload, trailers_bytes, end = found
-        stream, size = self.streams.get(stream_id), len(payload)
-        known = self._decoder.known
-        head, trailers = known(head_bytes), known(trailers_bytes)
-        if (
-            stream is None
-            or stream.answered
-            or stream.local_open
-            or stream.queue is not None
-            or not 0 < size <= self._give_stream_bytes
-            or size > self._receive_window
-            or size > stream.receive_window
-            or head is None
-            or trailers is None
-            or (
-                not (head is self._usual_head and trailers is self._usual_trailers)
-                and not self._are_usual(head, trailers)
-            )
-        ):
-            return 0
-        stream.answered = True
-        if not self._whole(stream, head.headers, payload, trailers.headers):
-            self._deliver_parts(stream, head, trailers, payload)
-            return end
-        self._receive_window -= size
-        self._owed_bytes += size
-        if stream.open:
-            del self.streams[stream_id]
-            stream.open = stream.remote_open = False
-            if self._leaving:
-                self._close_when_empty()
-        if self._owed_bytes > self._give_bytes and not self.dead:
-            self._give()
-        return end
+        size_max, end_of_data, known = self.limits.frame_bytes, len(data), self._decoder.known
+        while at < end_of_data and self._block is None and (found := whole_answer(data, at, size_max)):
+            stream_id, head_bytes, payload, trailers_bytes, end = found
+            stream, size = self.streams.get(stream_id), len(payload)
+            head, trailers = known(head_bytes), known(trailers_bytes)
+            if (
+                stream is None
+                or stream.answered
+                or stream.local_open
+                or stream.queue is not None
+                or not 0 < size <= self._give_stream_bytes
+                or size > self._receive_window
+                or size > stream.receive_window
+                or head is None
+                or trailers is None
+                or (
+                    not (head is self._usual_head and trailers is self._usual_trailers)
+                    and not self._are_usual(head, trailers)
+                )
+            ):
+                break
+            stream.answered = True
+            at = end
+            if not self._whole(stream, head.headers, payload, trailers.headers):
+                self._deliver_parts(stream, head, trailers, payload)
+            else:
+                self._receive_window -= size
+                self._owed_bytes += size
+                if stream.open:
+                    del self.streams[stream_id]
+                    stream.open = stream.remote_open = False
+                    if self._leaving:
+                        self._close_when_empty()
+                if self._owed_bytes > self._give_bytes and not self.dead:
+                    self._give()
+            if self.dead:
+                break
+        return at
 
     def _are_usual(self, head: Block, trailers: Block) -> bool:
         """Whether these are good headers of an answer, which promise nothing of its length, and good trailers."""

@@ -109,11 +109,13 @@ class Receiver(Sender):
             data = self._buffer + data
             self._buffer = b""
         try:
-            at = self._parse(data, self._skip_preface(data) if self._preface else 0)
+            at = self._take_whole(data, 0) if self.has_begun else 0
+            if at < len(data):
+                at = self._parse(data, self._skip_preface(data) if self._preface else at)
         except ConnectionFault as fault:
             self._fail(fault)
             return
-        if at < len(data):
+        if at < len(data) and not self.dead:
             self._buffer = data[at:]
 
     def give_back(self) -> None:
@@ -137,12 +139,7 @@ class Receiver(Sender):
     def _parse(self, data: bytes, at: int) -> int:
         """Handle whole frames; where the first that is not whole begins."""
         size_max, streams, end_of_data = self.limits.frame_bytes, self.streams, len(data)
-        while end_of_data - at >= HEAD_BYTES:
-            if self._block is None and self.has_begun and (whole := self._take_whole(data, at)):
-                at = whole
-                if self.dead:
-                    return end_of_data
-                continue
+        while end_of_data - at >= HEAD_BYTES and not self.dead:
             word, flags, stream_id = read_head(data, at)
             size, kind = word >> 8, word & 0xFF
             if size > size_max:
@@ -179,9 +176,7 @@ class Receiver(Sender):
                 job(self, flags, stream_id, data[start:end])
             else:
                 self._spend()
-            at = end
-            if self.dead:
-                return end_of_data
+            at = self._take_whole(data, end) if self.has_begun else end
         return at
 
     def _skip_preface(self, data: bytes) -> int:
@@ -199,8 +194,8 @@ class Receiver(Sender):
             raise ConnectionFault(PROTOCOL_ERROR, "the first frame is not SETTINGS")
 
     def _take_whole(self, data: bytes, at: int) -> int:
-        """Handle frames that make a message which has come whole. Where they end; 0 if they are nothing of the kind."""
-        return 0
+        """Handle messages that have come whole, in the frames of each. Returns where the first begins that has not."""
+        raise NotImplementedError
 
     # --- data ------------------------------------------------------------------------------------------------
 

@@ -15,7 +15,7 @@ from kvstore.etcdpb.requests import TXN_KINDS, from_message, lone_key, put_field
 from kvstore.etcdpb.responses import encode, encode_row
 from kvstore.model import CompactionResponse, DeleteRangeRequest, PutRequest, RangeRequest, TxnRequest
 from kvstore.mvcc.plan import is_read_only
-from kvstore.network.call import Call, Kind, Method, Running, decoded, methods, read
+from kvstore.network.call import Call, Kind, Method, Running, decoded, malformed, methods
 from kvstore.network.endpoint import Endpoint
 from kvstore.network.paged import PagedRange
 
@@ -53,7 +53,11 @@ def _is_short(request: RangeRequest) -> bool:
 
 
 def put(endpoint: Endpoint, call: Call, message: bytes) -> None:
-    endpoint.ask(call, _put_request(read(put_fields, message)))
+    try:
+        fields = put_fields(message)
+    except DecodeError as error:
+        raise malformed(error) from None
+    endpoint.ask(call, _put_request(fields))
 
 
 def delete_range(endpoint: Endpoint, call: Call, message: bytes) -> None:

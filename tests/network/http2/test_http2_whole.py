@@ -71,11 +71,48 @@ class AtOnce(Echo):
     def whole(self, route: Any) -> Whole | None:
         return self._serve if route == "route" else None
 
-    def _serve(self, payload: bytes) -> tuple[bytes, bytes, bytes] | None:
+    def _serve(self, stream_id: int, payload: bytes) -> bool:
         if payload[:1] == b".":
-            return None
+            return False
         self.count += 1
-        return b"head", payload, b"trailers"
+        self.http2.answer_whole(stream_id, b"head", payload, b"trailers")
+        return True
+
+
+class Later(Echo):
+    """Answers when all that was received has been looked at."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._begun: list[tuple[Stream, bytes]] = []
+
+    def data(self, stream: Stream, payload: bytes, ended: bool) -> None:
+        self.data_of[stream.id] += payload
+        if ended and payload[:1] != b".":
+            self._begun.append((stream, self.data_of[stream.id]))
+
+    def answer_all(self) -> None:
+        for stream, data in self._begun:
+            self.http2.answer(stream, b"head", data, b"trailers")
+        self._begun.clear()
+
+
+class WholeLater(Later):
+    """The same, for what comes whole in one step."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        super().__init__()
+
+    def whole(self, route: Any) -> Whole | None:
+        return self._serve
+
+    def _serve(self, stream_id: int, payload: bytes) -> bool:
+        if payload[:1] == b".":
+            return False
+        self.count += 1
+        self._begun.append((self.http2.begin_whole(stream_id), payload))
+        return True
 
 
 def ask(stream_id: int, data: bytes = b"data", block: bytes = BLOCK, flags: int = END_STREAM) -> bytes:
@@ -129,6 +166,29 @@ def test_the_frames_are_the_same(name: str) -> None:
     ):
         assert getattr(at_once.http2, fact) == getattr(plain.http2, fact), fact
     assert at_once.http2.streams.keys() == plain.http2.streams.keys()
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_the_frames_are_the_same_later(name: str) -> None:
+    """Also where a request that has come whole gets a stream of its own in one step."""
+    apart, in_one = Later(), WholeLater()
+    for data in (BEGIN, *SCRIPTS[name]):
+        for each in (apart, in_one):
+            each.http2.receive(data)
+            each.answer_all()
+        assert in_one.http2.take() == apart.http2.take()
+    for fact in (
+        "dead",
+        "queued_bytes",
+        "_last",
+        "_receive_window",
+        "_send_window",
+        "_has_gaps",
+        "_owed_bytes",
+        "_abandoned",
+    ):
+        assert getattr(in_one.http2, fact) == getattr(apart.http2, fact), fact
+    assert in_one.http2.streams.keys() == apart.http2.streams.keys()
 
 
 class Refusing(Echo):
@@ -297,6 +357,9 @@ def test_the_first_of_its_kind_begins_as_others_do() -> None:
     at_once = AtOnce()
     at_once.http2.receive(BEGIN + ask(1) + ask(3) + ask(5))
     assert at_once.count == 2 and list(at_once.data_of) == [1]
+    later = WholeLater()
+    later.http2.receive(BEGIN + ask(1) + ask(3) + ask(5))
+    assert later.count == 2 and list(later.http2.streams) == [1, 3, 5]
 
 
 def test_one_that_leaves_begins_nothing() -> None:
