@@ -343,7 +343,7 @@ class Asking:
 
     def _errors(self) -> Steps:
         """What the server that is asked says is wrong with it, but for its alarms."""
-        found: Uncertain = yield Look(Ask(methods.STATUS, b"", as_it_is))
+        found: Uncertain = yield Look(Call(self._client, methods.STATUS, b"", as_it_is))
         return _errors_in(found.answer) if found.error is None else ()
 
     def health(self) -> Any:
