@@ -22,6 +22,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, fields
 from enum import IntEnum
 from importlib.util import find_spec
+from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -281,6 +282,9 @@ def write_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
         for row in rows:
             write_line("\t".join(row))
         return
+    if find_spec("rich") is None:
+        _write_columns(columns, list(rows))
+        return
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -289,6 +293,14 @@ def write_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))
     Console().print(table)
+
+
+def _write_columns(columns: Sequence[str], rows: list[Sequence[str]]) -> None:
+    """Without lines, where rich is not installed."""
+    shown = [columns, *rows] if any(columns) else rows
+    widths = [max(map(len, cells)) for cells in zip_longest(*shown, fillvalue="")]
+    for row in shown:
+        write_line("  ".join(map(str.ljust, row, widths)).rstrip())
 
 
 def number_text(number: int) -> str:

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from typing import Any
 
 from kvstore.backend import Progress
@@ -18,8 +19,8 @@ SHOW_AFTER_SECONDS = 2.0
 
 @contextmanager
 def progress_bar(label: str, unit: str = "bytes") -> Iterator[Progress | None]:
-    """A callback (done, total) that draws the bar; None if no one would see it. Total 0: unknown."""
-    if not sys.stderr.isatty():
+    """A callback (done, total) that draws the bar; None: nobody would see it, or rich is missing. Total 0: unknown."""
+    if not sys.stderr.isatty() or find_spec("rich") is None:
         yield None
         return
     bar = _Bar(label, unit)

@@ -8,6 +8,7 @@ the same line from its beginning, and says what is wrong with it; or ``bare.py``
 from __future__ import annotations
 
 import inspect
+import os
 from collections import deque
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -32,8 +33,8 @@ class _NotPlain(Exception):
 
 _SHOWN = {"help", "metavar", "hidden", "show_default"}
 """What changes only how a parameter is shown."""
-_BOUNDS = {"min", "max"}
-"""What matters only to a value that is given."""
+_READ = _SHOWN | {"min", "max", "envvar"}
+"""With what else is read here."""
 
 
 def verb(words: Sequence[str], shared: Sequence[Parameter]) -> str:
@@ -110,9 +111,10 @@ def _take_arguments(
         if each.name not in given:
             if each.default is inspect.Parameter.empty:
                 raise _NotPlain(f"{_shown(each)} is missing")
-            if each.declared.more.keys() - _SHOWN - _BOUNDS:
-                raise _NotPlain  # perhaps given in another way (by the environment)
-            given[each.name] = each.default
+            if each.declared.more.keys() - _READ:
+                raise _NotPlain  # perhaps given in another way
+            surrounding = os.environ.get(each.declared.more.get("envvar", ""), "")
+            given[each.name] = _value(each, surrounding) if surrounding else each.default
     return given
 
 
@@ -182,15 +184,20 @@ def _value(of: Parameter, text: str, kind: Any = None) -> Any:
     kind = kind or of.kind
     if isinstance(kind, UnionType):  # ``str | None``
         kind = get_args(kind)[0]
-    if of.declared.more.keys() <= _SHOWN:
+    if of.declared.more.keys() <= _READ:
         if kind is str or kind is Path:
             return kind(text)
         if text.isascii():
-            if kind is int and text.isdecimal():
+            if kind is int and text.isdecimal() and _is_within(int(text), of):
                 return int(text)
             if kind is float and text.replace(".", "", 1).isdecimal():
                 return float(text)
     raise _NotPlain(f"{text!r} does not do for {_shown(of)}")
+
+
+def _is_within(number: int, of: Parameter) -> bool:
+    least, most = of.declared.more.get("min"), of.declared.more.get("max")
+    return (least is None or number >= least) and (most is None or number <= most)
 
 
 # --- what is wrong -----------------------------------------------------------------------

@@ -34,6 +34,13 @@ PLAIN = [
     "wal dump --json",
     "compact 7",
     "snapshot save file",
+    "snapshot prune --keep 3",
+    "snapshot restore data --to-revision 0",
+    "backup follow --once --to backups",
+    "backup status backups --max-lag 60s",
+    "backup restore backups --to-revision=7 --key-file key",
+    "backup restore backups --to-time 2026-01-31T12:00:00Z",
+    "inspect bbolt page db 7",
     "snapshot status file other --json",
     "get -- -a",
     "put k -- -v",
@@ -251,3 +258,36 @@ def test_what_an_option_or_a_file_is_called_is_said(
     assert bare(f"snapshot status {missing}")[1:] == ("", f"Error: {missing}: No such file or directory\n")
     (tmp_path / "link").symlink_to(missing)
     assert f"{tmp_path} is not a store: it has no log" in bare(f"--data-dir {tmp_path} get k")[2]
+
+
+def test_a_bare_install_draws_tables_and_bars_on_a_terminal(
+    tmp_path: Path, bare: Callable[[str], tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In plain columns, under their names; work goes on without a bar. (Both are rich's where that is installed.)"""
+    monkeypatch.setitem(sys.modules, "rich", None)
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    monkeypatch.setattr("kvstore.tools.progress.SHOW_AFTER_SECONDS", 0.0)
+    with kvstore.open(tmp_path / "d") as store:
+        store.put(b"k", b"v")
+        store.snapshot()
+    code, out, err = bare(f"inspect top {tmp_path}/d")
+    assert (code, err) == (0, "")
+    header, first, *_ = out.splitlines()
+    assert header.endswith("key") and first[: header.index("key")].split() == ["largest", "1", "2", "0", "2"]
+    assert first[header.index("changes")] == "1" and first[header.index("key") :] == "k"
+    assert bare(f"backup follow --once --data-dir {tmp_path}/d --to {tmp_path}/b")[0] == 0
+    code, out, err = bare(f"backup restore {tmp_path}/b --data-dir {tmp_path}/r --to-revision 2")
+    assert (code, err) == (0, "") and "revision 2" in out
+    assert bare(f"snapshot restore {tmp_path}/d --data-dir {tmp_path}/s")[::2] == (0, "")
+    code, _, err = bare(f"snapshot prune --keep 0 --data-dir {tmp_path}/d")
+    assert code == 2 and "'0' does not do for --keep" in err
+
+
+def test_a_bare_install_reads_the_surroundings(
+    tmp_path: Path, bare: Callable[[str], tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is not on the line may be in the environment."""
+    monkeypatch.setenv("KVSTORE_BACKUP_KEY_FILE", str(tmp_path / "no-key"))
+    code, _, err = bare(f"backup status {tmp_path}/b")
+    assert code == 1 and "no-key" in err
