@@ -21,18 +21,18 @@ from pathlib import Path
 from kvstore import layout
 from kvstore.backend import Backend, check_closed
 from kvstore.directory import take_lock
-from kvstore.errors import Corruption, NotAStore, OpenError, WrongStore
+from kvstore.errors import Corruption, NotAStore, OpenError, TooNew, WrongStore
 from kvstore.files import Disk, OSDisk, disk_full_is_typed
 from kvstore.held import HeldDisk
 from kvstore.layout import DataDir
 from kvstore.mvcc.marks import Marks
-from kvstore.mvcc.schema import TABLES
+from kvstore.mvcc.schema import FORMAT_VERSION, TABLES
 from kvstore.options import Options
 from kvstore.snapshot import rescue
 from kvstore.verification.log import check_log
 from kvstore.verification.report import DAMAGE, Collector
 from kvstore.verification.run import kind_of
-from kvstore.verification.small import read_marks
+from kvstore.verification.small import newer_format, read_marks
 from kvstore.verification.snapshots import check_tables
 from kvstore.wal import restart
 from kvstore.wal.replay import Replay
@@ -54,7 +54,8 @@ def heal(
 ) -> Healed:
     """Heal a damaged backend, or a log that ends before its backend; the next opening replays the log.
 
-    The store must not be open. Raises ``Corruption``, with nothing changed, if what is left does not suffice.
+    The store must not be open. With nothing changed raises ``Corruption`` if what is left does not suffice, and
+    ``TooNew`` for the store of a newer version, which is not damaged.
     """
     options = options or Options()
     directory = DataDir.at(data_dir, options.wal_dir or None)
@@ -114,6 +115,10 @@ def _marks_if_sound(directory: DataDir, kind: type[Backend]) -> Marks | None:
     try:
         with backend.read() as tx:
             marks = read_marks(tx)
+            if newer := newer_format(tx):
+                raise TooNew(
+                    f"{directory.db} has format {newer}; this version reads {FORMAT_VERSION}", directory.db
+                )
         found = Collector()
         backend.check()
         check_tables(backend, found)

@@ -29,7 +29,7 @@ from kvstore.snapshot.reader import SnapshotInfo
 from kvstore.verification.deep import Sources, check_deep
 from kvstore.verification.log import LogFacts, check_log
 from kvstore.verification.report import AHEAD, BACKEND, DAMAGE, LOG, Collector, Report, Steps
-from kvstore.verification.small import read_marks
+from kvstore.verification.small import newer_format, read_marks
 from kvstore.verification.snapshots import check_snapshot, check_snapshots, check_tables
 
 AnyPath = str | os.PathLike[str]
@@ -91,11 +91,12 @@ def _check_store(
         found.notes.append("the store is open elsewhere: what is durable at this moment was checked")
     log = check_log(directory.wal, found, is_live=is_live)
     snapshots = check_snapshots(directory, found, with_tables=deep)
+    is_newer = False
     with _opened(directory, options, found, is_live=is_live) as backend:
         if backend is not None:
             check_tables(backend, found)
             with backend.read() as tx:
-                marks = read_marks(tx)
+                marks, is_newer = read_marks(tx), bool(newer_format(tx))
                 if is_live and log is not None and log.is_sound and marks.applied_index > log.last_index:
                     log = check_log(directory.wal, Collector(), is_live=True)  # it has grown since
                 _check_against_log(marks, log, directory, found)
@@ -103,7 +104,13 @@ def _check_store(
                     folders = [directory.wal, *([Path(options.archive_dir)] if options.archive_dir else [])]
                     sources = Sources(snapshots, folders)
                     check_deep(type(backend), tx, sources, scratch_dir, OSDisk(), found)
-    _note_what_can_heal(log, snapshots, found)
+    if is_newer:
+        found.notes.append(
+            "a newer version wrote the store, or that mark alone is damaged: it is left alone; a version that reads "
+            "the format can verify and heal it"
+        )
+    else:
+        _note_what_can_heal(log, snapshots, found)
 
 
 # --- the backend -------------------------------------------------------------------------

@@ -12,10 +12,15 @@ from kvstore.mvcc.schema import (
     LATEST,
     LEASE,
     META,
+    META_FORMAT,
     parse_lease_key,
+    parse_u64,
 )
 from kvstore.verification.report import Collector
 from kvstore.wire import WireError, fields, signed
+
+FORMATS_MAX = 1 << 16
+"""A number that no release will ever reach is damage."""
 
 
 def read_marks(tx: ReadTx) -> Marks:
@@ -25,6 +30,14 @@ def read_marks(tx: ReadTx) -> Marks:
 
 def _number(_name: bytes, value: bytes) -> int:
     return int.from_bytes(value[:8], "big")
+
+
+def newer_format(tx: ReadTx) -> int:
+    """The format of a store that a newer version wrote, unless that mark alone is damaged; 0: it is none."""
+    found = tx.get(META, META_FORMAT)
+    if found is None or len(found) != 8 or not FORMAT_VERSION < parse_u64(found) < FORMATS_MAX:
+        return 0
+    return parse_u64(found)
 
 
 def check_marks(tx: ReadTx, found: Collector) -> Marks:

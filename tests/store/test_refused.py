@@ -21,6 +21,7 @@ from kvstore import (
 )
 from kvstore.backend import find_backend
 from kvstore.mvcc.schema import FORMAT_VERSION, META, META_FORMAT, TABLES, pack_u64
+from kvstore.verification import heal
 from tests.store.folders import PERSISTENT, contents
 
 # --- what is not the store that was asked for -----------------------------------------------------
@@ -59,7 +60,7 @@ def test_a_foreign_directory_is_left_alone(scratch: Path) -> None:
 
 @pytest.mark.parametrize("backend", PERSISTENT)
 def test_a_newer_format_is_not_touched(scratch: Path, backend: str) -> None:
-    """TooNew, and the files are as they were."""
+    """TooNew, and the files are as they were. Above all it is not healed, as if it were damaged."""
     kvstore.open(scratch / "data", backend).close()
     opened = find_backend(backend).open(scratch / "data" / "snap" / "db", TABLES)
     with opened.write() as tx:
@@ -70,6 +71,11 @@ def test_a_newer_format_is_not_touched(scratch: Path, backend: str) -> None:
     with pytest.raises(TooNew):
         kvstore.open(scratch / "data", backend)
     assert contents(scratch) == before
+    report = kvstore.verify(scratch / "data")
+    assert "newer version" in " ".join(report.notes) and "--heal" not in " ".join(report.notes)
+    with pytest.raises(TooNew):
+        heal(scratch / "data")
+    assert {name: data for name, data in contents(scratch).items() if data} == before
 
 
 @pytest.mark.parametrize("backend", PERSISTENT)
