@@ -49,10 +49,18 @@ def sync(median_seconds: float, slow_seconds: float) -> Fact:
     return Fact("sync", value)
 
 
-def quota(in_use_bytes: int, quota_bytes: int, alarms: Collection[str]) -> Fact:
-    """``quota_bytes`` 0: none is known. ``alarms``: the names of those that are raised."""
+def quota(in_use_bytes: int, quota_bytes: int, alarms: Collection[str], *, counts_file: bool = False) -> Fact:
+    """``quota_bytes`` 0: none is known. ``alarms``: the names of those that are raised.
+
+    ``counts_file``: free pages count, too, as in an etcd.
+    """
     value = f"{in_use_bytes:,} of {quota_bytes:,} bytes" if quota_bytes else "none known here"
     ways = "compact old revisions, delete keys, or raise it (quota_backend_bytes)"
+    if counts_file:
+        ways = (
+            "compact old revisions, delete keys (and then defragment: an etcd's quota counts free pages, too), or "
+            "raise it (quota-backend-bytes)"
+        )
     if "NOSPACE" in alarms and in_use_bytes < quota_bytes * HAS_ROOM:
         advice = (
             "alarm NOSPACE is still raised, and there is room: a server goes on refusing writes that cost room until "

@@ -114,7 +114,7 @@ def _log(directory: DataDir) -> Fact:
             "log", value, Level.WARNING, "there is no log; kvstore verify tells whether anything is missing"
         )
     if size_bytes > LONG_REPLAY_BYTES and len(segments) > 2:
-        advice = "segments are kept for the oldest snapshot or because of max_wals; taking snapshots shortens the log"
+        advice = "segments are kept for the oldest snapshot or because of max_wals; `kvstore snapshot save` shortens the log"
         return Fact("log", value, Level.ADVICE, advice)
     return Fact("log", value)
 
@@ -273,7 +273,7 @@ def diagnose_served(store: Served, metrics: str = "", date: str = "") -> list[Fa
     quota_bytes = status.quota_bytes or (int(told_bytes) if 0 < told_bytes < math.inf else 0)
     is_ours = scrape.sum("kvstore_info") is not None
     counted_bytes = status.in_use_bytes if is_ours else status.size_bytes
-    facts.append(complaints.quota(counted_bytes, quota_bytes, alarms))
+    facts.append(complaints.quota(counted_bytes, quota_bytes, alarms, counts_file=not is_ours))
     facts.append(complaints.space(status.size_bytes, status.in_use_bytes, Options().auto_defragment_min))
     facts.append(_served_leases(store))
     facts += _served_health(status, scrape)

@@ -145,6 +145,13 @@ def test_a_quota_that_is_near_and_one_that_is_reached(tmp_path: Path, backend: s
     assert near["quota"].level == Level.WARNING
 
 
+def test_what_makes_room_in_an_etcd() -> None:
+    """Compacting alone does not: its quota counts the file. Of ours, live bytes count."""
+    for size_bytes, alarms in ((99, ["NOSPACE"]), (90, [])):
+        assert "then defragment" in complaints.quota(size_bytes, 100, alarms, counts_file=True).advice
+        assert "defragment" not in complaints.quota(size_bytes, 100, alarms).advice
+
+
 @pytest.mark.parametrize("policy", ["heals", "sticky"])
 @pytest.mark.filterwarnings("ignore::kvstore.NearlyFull")
 @backends
