@@ -114,9 +114,7 @@ def _log(directory: DataDir) -> Fact:
             "log", value, Level.WARNING, "there is no log; kvstore verify tells whether anything is missing"
         )
     if size_bytes > LONG_REPLAY_BYTES and len(segments) > 2:
-        advice = (
-            "segments are kept for the oldest snapshot or because of max_wals; `kvstore snapshot save` shortens the log"
-        )
+        advice = "segments are kept for the oldest snapshot or by max_wals; `kvstore snapshot save` shortens the log"
         return Fact("log", value, Level.ADVICE, advice)
     return Fact("log", value)
 

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 import kvstore
 from kvstore.auth.permissions import merged
+from kvstore.core import ReplicaStatus
 from kvstore.network import ui_answers
 from kvstore.network.call import Peer
 from kvstore.network.config import load
@@ -419,7 +420,11 @@ def test_users_write_what_they_may(client: WebClient, token: str) -> None:
 
 
 def test_each_number_says_what_it_means(client: WebClient) -> None:
-    """What stands above all."""
+    """What stands above all; of a replica also how far behind it is."""
     facts = read(client, "about").json["facts"]
     assert {name for name, _, _ in facts} >= {"revision", "size", "leases"}
     assert all(why for _, _, why in facts)
+    core: Any = client.store.engine
+    core.core.follows.append(lambda: ReplicaStatus("source", 1, 1, 1, 75.2, (), ""))
+    facts = read(client, "about").json["facts"]
+    assert [number for name, number, why in facts if name == "behind its source" and why] == ["75 s"]
