@@ -82,8 +82,10 @@ def run(arguments: Sequence[str]) -> int:
             return _promote(arguments[1:])
         return _follow(*_parsed(arguments))
     except (KVStoreError, OSError) as error:
+        from .command import ExitCode, exit_code
+
         print(f"Error: {error}", file=sys.stderr)
-        return 2 if isinstance(error, BadOption) else 1
+        return exit_code(error) or ExitCode.FAILED
     except KeyboardInterrupt:
         return 130
 

@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from kvstore.tools.command import ExitCode
+from kvstore.tools.replica import run
 
 import kvstore
 from kvstore import Store, replica
@@ -231,6 +233,7 @@ def test_a_promoted_replica_is_a_store_of_its_own(source: Store, socket: str, tm
             StoreLocked, match=rf"process {os.getpid()} on .*to promote it.*end that one first"
         ):
             replica.promote(path)
+        assert run(["promote", str(path)]) == ExitCode.CANNOT_OPEN
     with pytest.raises(WrongStore, match="promote"):
         kvstore.open(path)
     assert replica.promote(path) == source.revision
