@@ -23,7 +23,7 @@ from typing import Any, TypeVar
 from urllib.error import HTTPError
 
 from tests.etcd.etcd_recorder import ETCD
-from tests.etcd.etcd_servers import free_ports
+from tests.harness.ports import free_ports
 
 PATIENCE_SECONDS = 60.0
 STATUS_SECONDS = 0.5

@@ -15,7 +15,6 @@ import http.client
 import json
 import os
 import shutil
-import socket
 import subprocess
 import time
 import urllib.parse
@@ -25,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.etcd.etcd_stream import WAIT_SECONDS, RecordedStream, wait_until_served
+from tests.harness.ports import free_ports
 
 Message = dict[str, Any]
 
@@ -72,14 +72,6 @@ def fresh_etcd(folder: Path) -> Iterator[str]:
         finally:
             server.kill()
             server.wait()
-
-
-def free_ports(count: int) -> list[int]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports
 
 
 def wait_until_ready(address: str, server: subprocess.Popen[bytes]) -> None:

@@ -9,7 +9,6 @@ import json
 import os
 import re
 import shutil
-import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -20,6 +19,7 @@ from typing import Any, Literal, cast
 import pytest
 
 from kvstore.etcdpb.messages import etcdserverpb as pb
+from tests.harness.ports import free_ports
 from tests.network.wire import Wire
 
 ENVIRONMENT = {**os.environ, "ETCDCTL_API": "3"}
@@ -39,14 +39,6 @@ def release() -> Literal["3.4", "3.5", "3.6"]:
 
 
 RELEASE = release()
-
-
-def free_ports(count: int) -> list[int]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports
 
 
 def etcdctl(*arguments: str, stdin: bytes | None = None) -> Any:

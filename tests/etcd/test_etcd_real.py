@@ -24,9 +24,9 @@ from tests.etcd.etcd_servers import (
     RELEASE,
     etcd,
     etcdctl,
-    free_ports,
     restore,
 )
+from tests.harness.ports import free_ports
 
 pytestmark = pytest.mark.skipif(
     not (shutil.which("etcd") and shutil.which("etcdctl")), reason="no etcd and etcdctl on PATH"

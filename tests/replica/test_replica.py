@@ -33,9 +33,10 @@ from kvstore.ops import get, put
 from kvstore.replica.replica import Replica
 from kvstore.testing.fake_clock import FakeClock
 from tests.backup.places import held_back
-from tests.etcd.etcd_servers import etcd, free_ports
+from tests.etcd.etcd_servers import etcd
 from tests.harness.cutting_proxy import CuttingProxy, Fault
 from tests.harness.mirrored import needs_etcd, rows, write
+from tests.harness.ports import free_ports
 from tests.network.served_store import until
 
 
