@@ -3,8 +3,10 @@
 const CONTEXT_LINES = 3, ROWS_MAX = 4000, LINES_MAX = 50000;
 
 let showingKey = 0;
+const isWriting = () => byId("writing") !== null && byId("writing").open;
 
-async function showKey() {
+/* Made anew (isRefresh) it leaves alone what somebody has begun to write meanwhile. */
+async function showKey(isRefresh = false) {
   const turn = ++showingKey, id = place.key || source.first;
   const section = byId("key");
   if (id === undefined) {
@@ -13,7 +15,7 @@ async function showKey() {
   }
   let key = null, failure = "";
   try { key = await source.versions(id); } catch (error) { failure = error.message; }
-  if (turn !== showingKey) return;
+  if (turn !== showingKey || (isRefresh && isWriting())) return;
   if (!key) {
     renew(section, make("h2", {}, "Key"), make("p", {class: "soft", id: "no-key"},
       failure || "There is no such key here, nor any version of it: " + id),

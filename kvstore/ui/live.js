@@ -240,7 +240,7 @@ function take(found, revision) {
       isNew: kv.version === "1", size: sizeOf(kv.value)});
   }
   events.length = Math.min(events.length, EVENTS_MAX);
-  if (events.slice(0, found.length).some((event) => event.id === place.key)) later("key", () => byId("writing") && byId("writing").open ? undefined : showKey());
+  if (events.slice(0, found.length).some((event) => event.id === place.key)) later("key", () => isWriting() ? undefined : showKey(true));
   later("tree", refreshTree);
   if ((place.tab || "events") === "events" && !isPaused) later("events", showTab);
 }

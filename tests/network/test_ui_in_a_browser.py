@@ -288,6 +288,29 @@ def test_the_page_writes_what_was_seen(store: kvstore.Store, visit: Open) -> Non
     assert "new/\u05e9 key".encode() not in store
 
 
+def test_what_is_being_written_is_not_shown_anew(store: kvstore.Store, visit: Open) -> None:
+    """Somebody has changed the key, and its versions come when the form has been opened: it stays as it is."""
+    store.put(b"config", b"one")
+    page = visit("#key=config")
+    page.wait("document.getElementById('watch-status').textContent === 'watching'")
+    page.evaluate(
+        """window.answer = new Promise((give) => { window.give = give; });
+        const versions = source.versions;
+        source.versions = async (...all) => {
+          const found = await versions(...all);
+          window.isAsked = true;
+          await window.answer;
+          return found;
+        }; 1"""
+    )
+    store.put(b"config", b"theirs")
+    page.wait("window.isAsked")
+    page.click("#writing summary")
+    page.evaluate("byId('new-value').value = 'mine'")
+    page.evaluate("window.give(), new Promise((done) => setTimeout(() => done(1), 0))")
+    assert page.evaluate("byId('new-value').value") == "mine"
+
+
 def test_the_page_fits_a_phone(store: kvstore.Store, visit: Open) -> None:
     """At 360 pixels nothing scrolls sideways, whatever is shown."""
     fill(store)
