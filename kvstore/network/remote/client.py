@@ -474,7 +474,11 @@ class Client:
 
     def _unreached(self) -> KVStoreError:
         connection = self.connection
-        if connection is not None and not connection.takes_calls and not connection.is_leaving:
+        if connection is not None and connection.takes_calls:
+            return Unavailable(
+                f"{self.target}: a watch was begun before this, and no server says where it begins"
+            )
+        if connection is not None and not connection.is_leaving:
             return Unavailable(
                 f"{self.target}: {len(connection.http2.streams)} calls and streams of watches are under way on the "
                 "connection, and the server takes no more (its --max-concurrent-streams): close some, or connect "

@@ -199,6 +199,7 @@ class _Subscriber:
 
     def cancel(self, watch: RemoteWatch) -> None:
         self._beginning.discard(watch)
+        self._pins.remove(watch)
         if self._link is not None:
             self._link.cancel(watch)
 
@@ -226,6 +227,8 @@ class _Subscriber:
         self._is_over = True
         for task in self._tasks:
             task.cancel()
+        for watch in self._beginning:  # a task that has not begun to run does not come to its end either
+            self._pins.remove(watch)
         link, self._link = self._link, None
         if link is not None:
             link.left(self)
