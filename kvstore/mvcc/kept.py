@@ -62,9 +62,12 @@ def decode_kept(row: bytes) -> Kept:
     """Raises ``Corruption``."""
     try:
         key, created, main, version, value, lease = decode_row(row)
-        return Kept(main, split_row(row)[0], key, version, value, lease, created)
+        sub = split_row(row)[0]
     except WireError as error:
         raise Corruption(f"a row is not a KeyValue: {error}") from None
+    if main < 1 or version < 1:
+        raise Corruption(f"a row of the key {key!r:.80} has revision {main} and version {version}")
+    return Kept(main, sub, key, version, value, lease, created)
 
 
 def _from_tables(state: State, compacted: int) -> Iterator[Kept]:

@@ -424,3 +424,19 @@ def test_keys_made_of_separators_do_not_make_a_bottomless_tree(tmp_path: Path) -
         depth += 1
         assert node.keys == 1
     assert depth == DEPTH_MAX
+
+
+@pytest.mark.parametrize("numbers", [(2, -1), (2, 0), (-2, 1), (0, 1)])
+def test_a_row_that_no_store_has_written_is_damage(
+    tmp_path: Path, cli: CommandLine, numbers: tuple[int, int]
+) -> None:
+    """Its revision or version is less than 1: the verbs that count all versions say so, and whose key it is."""
+    with kvstore.open(tmp_path / "data", "sqlite") as store:
+        store.put(b"k", b"v")
+        while store.checkpoint():
+            pass
+        row = bytes_field(1, b"k") + int_field(2, 2) + int_field(3, numbers[0]) + int_field(4, numbers[1])
+        with store.engine.core.backend.write() as tx:
+            tx.put_many("latest", [(b"k", row)])
+    done = cli.inspect(tmp_path / "data", "stats")
+    assert done.code == ExitCode.DAMAGED and "key b'k'" in done.err
