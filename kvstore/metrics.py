@@ -114,6 +114,13 @@ NOW: dict[str, tuple[str, Callable[[Reads], float]]] = {
     ),
 }
 """Gauges that are counted when asked for."""
+LATEST: dict[str, tuple[str, Callable[[LocalEngine], float]]] = {
+    "etcd_debugging_mvcc_db_compaction_last": (
+        "Unix time when a compaction was through last; 0: none since the store was opened.",
+        lambda e: e.compaction.last_ms // 1000,
+    ),
+}
+"""Gauges of what is kept anyway, since the store was opened."""
 DONE: dict[str, tuple[str, Callable[[LocalEngine], float]]] = {
     "etcd_server_proposals_failed": (
         "Writes that were planned and did not reach the disk.",
@@ -196,6 +203,8 @@ class StoreCollector:
             if isinstance(engine, LocalEngine):
                 for metric, (text, value) in DONE.items():
                     families.counter(metric, text, value(engine))
+                for metric, (text, value) in LATEST.items():
+                    families.gauge(metric, text, value(engine))
             if isinstance(engine, MeasuredReads):
                 _measurements(families, engine.measured)
         return families.made.values()

@@ -137,14 +137,15 @@ class TrafficCollector:
     def _identity(self) -> Iterable[Metric]:
         from prometheus_client.core import GaugeMetricFamily
 
-        endpoint = self._endpoint
-        for name, label, value in (
-            ("etcd_server_id", "server_id", f"{endpoint.engine.member_id:x}"),
-            ("etcd_server_version", "server_version", endpoint.dialect.version),
-            ("etcd_cluster_version", "cluster_version", f"3.{endpoint.dialect.minor}"),
+        dialect, own = self._endpoint.dialect, f"{self._endpoint.engine.member_id:x}"
+        for name, labels in (
+            ("etcd_server_id", {"server_id": own}),
+            ("etcd_server_version", {"server_version": dialect.version}),
+            ("etcd_cluster_version", {"cluster_version": f"3.{dialect.minor}"}),
+            ("etcd_network_known_peers", {"Local": own, "Remote": own}),  # every member knows itself
         ):
-            family = GaugeMetricFamily(name, "1: what the label says.", labels=[label])
-            family.add_metric([value], 1)
+            family = GaugeMetricFamily(name, "1: what the labels say.", labels=list(labels))
+            family.add_metric(list(labels.values()), 1)
             yield family
 
 

@@ -174,6 +174,8 @@ class Compaction:
             core.state.published,
         )
         self.rows_deleted: int = 0
+        self.last_ms: int = 0
+        """When a compaction was through last, since the store was opened; 0: not yet."""
 
     @property
     def debt_revisions(self) -> int:
@@ -247,6 +249,7 @@ class Compaction:
             self._pass = None if now.is_done else now
             if is_last:
                 core.state.swept(target)
+                self.last_ms = core.clock.now_ms()
             self._room.measure()
             return True
 

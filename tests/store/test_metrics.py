@@ -136,10 +136,12 @@ def test_compaction_leases_and_watches_have_their_metrics(tmp_path: Path) -> Non
         shown = values(store.metrics())
         assert shown["kvstore_compaction_debt_revisions"] == 19
         assert shown["kvstore_compaction_swept_revision"] == 2
+        assert shown["etcd_debugging_mvcc_db_compaction_last"] == 0
         store.engine.compaction.run()
         shown = values(store.metrics())
         assert shown["kvstore_compaction_debt_revisions"] == 0
         assert shown["kvstore_compaction_swept_revision"] == store.revision
+        assert shown["etcd_debugging_mvcc_db_compaction_last"] == int(clock())
         assert shown["kvstore_compaction_rows_deleted_total"] > 19
         rows = shown["kvstore_compaction_rows_deleted_total"]
         assert shown["etcd_debugging_mvcc_db_compaction_keys_total"] == rows
