@@ -1,6 +1,6 @@
 /* etcd's messages. Requests, from protobuf to tuples, as etcdpb/requests.py reads them: those that clients send all the
    time. And of answers, the header and a key that was found, as etcdpb/responses.py writes them; and those to a put and a
-   range, as a client's remote/answers.py reads them.
+   range, as a client's remote/answers.py reads them, and those two requests, as its remote/encoding.py writes them.
 
        PutRequest    1 key  2 value  3 lease  4 prev_kv  5 ignore_value  6 ignore_lease
        TxnRequest    1 compare *  2 success *  3 failure *
@@ -219,7 +219,7 @@ static PyObject *header_field(ARGUMENTS) {
 
 /* --- the range of a key --- */
 
-enum { KEY_TAG = 0x0a, SUB_TAG = 0x78, KVS_TAG = 0x12, COUNT_TAG = 0x20, SHORT_END = 0x80 };
+enum { KEY_TAG = 0x0a, VALUE_TAG = 0x12, SUB_TAG = 0x78, KVS_TAG = 0x12, COUNT_TAG = 0x20, SHORT_END = 0x80 };
 
 /* lone_key(message): the key of a range that says nothing else, None of another. */
 static PyObject *lone_key(ARGUMENTS) {
@@ -254,6 +254,52 @@ static PyObject *found_row(ARGUMENTS) {
     at = put_varint(at, (uint64_t)kv_bytes);
     memcpy(at, kv, (size_t)kv_bytes), at += kv_bytes;
     *at++ = COUNT_TAG, *at++ = 1;
+    return made;
+}
+
+/* --- requests, as a client writes them --- */
+
+static uint8_t *put_bytes_field(uint8_t *at, uint8_t tag, PyObject *bytes) {
+    *at++ = tag;
+    at = put_varint(at, (uint64_t)PyBytes_GET_SIZE(bytes));
+    memcpy(at, bytes_of(bytes), (size_t)PyBytes_GET_SIZE(bytes));
+    return at + PyBytes_GET_SIZE(bytes);
+}
+
+/* Of some bytes; 0 if they are none, or not of that very type. */
+static Py_ssize_t field_bytes(PyObject *bytes) {
+    if (!PyBytes_CheckExact(bytes) || !PyBytes_GET_SIZE(bytes)) return 0;
+    return 1 + varint_bytes((uint64_t)PyBytes_GET_SIZE(bytes)) + PyBytes_GET_SIZE(bytes);
+}
+
+/* get_message(key). */
+static PyObject *get_message(ARGUMENTS) {
+    PyObject *made;
+    Py_ssize_t size = ARE_POSITIONAL(1) ? field_bytes(arguments[0]) : 0;
+    if (!size) return ASK_PYTHON;
+    made = bytes_from(NULL, size);
+    if (made != NULL) put_bytes_field((uint8_t *)PyBytes_AS_STRING(made), KEY_TAG, arguments[0]);
+    return made;
+}
+
+/* put_message(request): of one without options, (key, value, lease, prev_kv, ignore_value, ignore_lease). */
+static PyObject *put_message(ARGUMENTS) {
+    PyObject *request, *made;
+    Py_ssize_t key_bytes, value_bytes;
+    int64_t lease;
+    uint8_t *at;
+    if (!ARE_POSITIONAL(1) || !PyTuple_Check(arguments[0]) || PyTuple_GET_SIZE(arguments[0]) != 6) return ASK_PYTHON;
+    request = arguments[0];
+    if (!(key_bytes = field_bytes(PyTuple_GET_ITEM(request, 0))) ||
+        !(value_bytes = field_bytes(PyTuple_GET_ITEM(request, 1))) ||
+        !take_int(PyTuple_GET_ITEM(request, 2), &lease) || lease)
+        return ASK_PYTHON;
+    for (int option = 3; option < 6; option++)
+        if (PyTuple_GET_ITEM(request, option) != Py_False) return ASK_PYTHON;
+    made = bytes_from(NULL, key_bytes + value_bytes);
+    if (made == NULL) return NULL;
+    at = put_bytes_field((uint8_t *)PyBytes_AS_STRING(made), KEY_TAG, PyTuple_GET_ITEM(request, 0));
+    put_bytes_field(at, VALUE_TAG, PyTuple_GET_ITEM(request, 1));
     return made;
 }
 
@@ -358,5 +404,6 @@ static PyObject *range_answer(ARGUMENTS) {
 
 PyMethodDef message_functions[] = {
     FUNCTION(put_fields), FUNCTION(txn_request), FUNCTION(header_field), FUNCTION(lone_key),
-    FUNCTION(found_row),  FUNCTION(put_answer),  FUNCTION(range_answer), END_OF_FUNCTIONS,
+    FUNCTION(found_row),  FUNCTION(get_message), FUNCTION(put_message),  FUNCTION(put_answer),
+    FUNCTION(range_answer), END_OF_FUNCTIONS,
 };

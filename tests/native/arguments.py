@@ -308,6 +308,16 @@ SOUND: dict[str, Arguments] = {
     "header_field": st.tuples(TEXTS, ANY_INT64, TEXTS),
     "lone_key": st.tuples(st.one_of(KEY_MESSAGES, damaged(KEY_MESSAGES))),
     "found_row": st.tuples(TEXTS, ANY_ROWS),
+    "get_message": st.tuples(TEXTS),
+    "put_message": st.tuples(
+        st.builds(
+            PutRequest,
+            TEXTS,
+            TEXTS,
+            st.sampled_from([0, 7, -1, 1 << 63]),
+            *[st.sampled_from([False, False, True, 0])] * 3,
+        )
+    ),
     "put_answer": st.tuples(st.one_of(answer_messages(), damaged(answer_messages()))),
     "range_answer": st.tuples(st.one_of(answer_messages(), damaged(answer_messages()))),
     "encode_key_value": st.tuples(TEXTS, ANY_INT64, ANY_INT64, ANY_INT64, TEXTS, ANY_INT64),

@@ -20,13 +20,14 @@ from kvstore.mvcc import (  # what they mark is among the references
 )
 from kvstore.network import grpc
 from kvstore.network.http2 import frames
-from kvstore.network.remote import answers
+from kvstore.network.remote import answers, encoding
 from kvstore.wal import format as wal_format
 
 MARKED = (
     answers,
     checkpoint,
     effects,
+    encoding,
     frames,
     grpc,
     overlay,

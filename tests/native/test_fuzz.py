@@ -75,6 +75,8 @@ SOUND: dict[str, Callable[[], Arguments]] = {
     "header_field": lambda: (b"ids", 300, b"term"),
     "lone_key": lambda: (wire.bytes_field(1, KEY),),
     "found_row": lambda: (b"head", ROW),
+    "get_message": lambda: (KEY,),
+    "put_message": lambda: (PutRequest(KEY, VALUE),),
     "put_answer": lambda: (ANSWER_MESSAGE,),
     "range_answer": lambda: (ANSWER_MESSAGE + wire.int_field(4, 1),),
     "encode_key_value": lambda: (KEY, 2, 3, 4, VALUE, -1),

@@ -317,8 +317,7 @@ class ClientConnection(Receiver):
         self._whole: Callable[[Stream, Headers, bytes, Headers], bool] = getattr(
             handler, "whole", lambda *_: False
         )
-        self._usual_head: Block | None = None
-        self._usual_trailers: Block | None = None
+        self._usual: tuple[Block, Block] | None = None
         """Headers and trailers that were found good together."""
 
     @property
@@ -361,6 +360,7 @@ class ClientConnection(Receiver):
         stream = self._open()
         stream.owner = owner
         stream.local_open = False
+        stream.awaits_all = True
         stream.send_window -= size
         self._send_window -= size
         self._has_sent = True
@@ -414,20 +414,15 @@ class ClientConnection(Receiver):
             head, trailers = known(head_bytes), known(trailers_bytes)
             if (
                 stream is None
-                or stream.answered
-                or stream.local_open
-                or stream.queue is not None
+                or not stream.awaits_all
                 or not 0 < size <= self._give_stream_bytes
                 or size > self._receive_window
-                or size > stream.receive_window
                 or head is None
                 or trailers is None
-                or (
-                    not (head is self._usual_head and trailers is self._usual_trailers)
-                    and not self._are_usual(head, trailers)
-                )
+                or ((head, trailers) != self._usual and not self._are_usual(head, trailers))
             ):
                 break
+            stream.awaits_all = False
             stream.answered = True
             at = end
             if not self._whole(stream, head.headers, payload, trailers.headers):
@@ -452,7 +447,7 @@ class ClientConnection(Receiver):
             return False
         if head.seen & LENGTH or _is_interim(head):
             return False
-        self._usual_head, self._usual_trailers = head, trailers
+        self._usual = head, trailers
         return True
 
     def _deliver_parts(self, stream: Stream, head: Block, trailers: Block, payload: bytes) -> None:
@@ -475,6 +470,7 @@ class ClientConnection(Receiver):
 
     def _on_answer(self, stream: Stream, ended: bool, block: Block) -> None:
         stream.answered = True
+        stream.awaits_all = False
         if block.seen & LENGTH:
             stream.remaining_bytes = content_length(block.headers)
             if ended and stream.remaining_bytes:

@@ -19,6 +19,8 @@ class Stream:
     """We may still send; what is queued counts as sent."""
     answered = False
     """HEADERS of the answer were sent or received."""
+    awaits_all = False
+    """It is a request of ours that went out whole, and nothing has come of its answer."""
     unprocessed = False
     """Of a request of ours that was reset: it is certain that the server has not looked at it."""
     owed_bytes = 0

@@ -95,7 +95,7 @@ class Asking:
     # --- reads --------------------------------------------------------------------------
 
     def get(self, key: bytes) -> Any:
-        message = encoding.get_request(key)
+        message = encoding.get_message(key)
         if self._range_method is methods.SERIALIZABLE_RANGE:
             message = encoding.serializable(message)
         return self._ask(Call(self._client, self._range_method, message, encoding.one_row))
@@ -129,7 +129,7 @@ class Asking:
             key = page.kvs[-1].key + b"\0"
 
     def history(self, key: bytes, first_revision: int = 0, last_revision: int = 0) -> Any:
-        encoding.get_request(key)
+        encoding.get_message(key)
         self._client.check()
         return self._pages(self._history(key, first_revision, last_revision))
 
@@ -189,14 +189,14 @@ class Asking:
         return self._ask(self._put(request))
 
     def _put(self, request: PutRequest) -> Call:
-        message = encoding.put_request(request)
+        message = encoding.put_message(request)
         return Call(self._client, methods.PUT, message, encoding.put_response, request)
 
     def _put_with_ttl(self, request: PutRequest, ttl_seconds: int) -> Steps:
         """Two requests: a lease, and the put. If there is no put, there should be no lease, either."""
         if request.lease or request.ignore_lease:
             raise LeaseProvided
-        encoding.put_request(request)
+        encoding.put_message(request)
         granted: LeaseGrantResponse = yield from self._grant(ttl_seconds, 0)
         try:
             response: PutResponse = yield self._put(request._replace(lease=granted.id))

@@ -18,7 +18,7 @@ from kvstore.network.remote.streams import Receiver
 class Client(Protocol):
     """Who carries calls, as far as they need it: told what became of an attempt, on the client's loop."""
 
-    def answered(self, call: Call) -> None: ...
+    answered: list[Call]
 
     def refused(self, call: Call, code: int, text: str) -> None: ...
 
@@ -104,11 +104,11 @@ class Call(Exchange):
     def answered_with(self, data: bytes) -> None:
         self.stream.owner = None  # type: ignore[union-attr]  # it has come on one
         self.message_bytes = data
-        self.client.answered(self)
+        self.client.answered.append(self)
 
     def over(self, code: int, text: str) -> None:
         if code == Code.OK and self.message_bytes is not None:
-            self.client.answered(self)
+            self.client.answered.append(self)
         elif code == Code.OK:
             self.client.refused(self, Code.INTERNAL, "there is no message in the answer")
         else:

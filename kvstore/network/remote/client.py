@@ -87,8 +87,8 @@ class Client:
         self._streams: dict[StreamCall, None] = {}
         self._waiting: deque[Call | StreamCall] = deque()
         """What waits for a connection, or for room on it."""
-        self._answered: list[Call] = []
-        """Calls whose answers have come in this turn."""
+        self.answered: list[Call] = []
+        """Calls that have ended with OK in this turn."""
         self._told: dict[asyncio.AbstractEventLoop, list[Call]] = {}
         """Calls that are done, by the loop that their callers wait on."""
         self._timer: asyncio.TimerHandle | None = None
@@ -279,12 +279,8 @@ class Client:
         self._waiting.append(item)
         self.connecting.soon()
 
-    def answered(self, call: Call) -> None:
-        """A call has ended with OK. It is looked at in ``turn``, with all others of this turn."""
-        self._answered.append(call)
-
     def _look_at_answers(self) -> None:
-        answered, self._answered = self._answered, []
+        answered, self.answered = self.answered, []
         for call in answered:
             try:
                 cluster_id, member_id, revision, answer = call.method.parse(call.message_bytes)  # type: ignore[arg-type]
@@ -407,7 +403,7 @@ class Client:
 
     def turn(self) -> None:
         """What came in one turn has been passed on: tell each loop of its tasks' answers, all at once."""
-        if self._answered:
+        if self.answered:
             self._look_at_answers()
         if self._waiting and self.connection is not None and self.connection.takes_calls:
             self.use(self.connection)

@@ -1,15 +1,17 @@
 """Requests of ``kvstore.model`` as bytes of etcd's messages, and its answers as responses of ``kvstore.model``.
 
-The two requests that nearly all calls are made of, a put and a get of one key, are written by hand.
+The two requests that nearly all calls are made of, a put and a get of one key, are written by hand (and in C).
 """
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from kvstore.errors import Corruption
 from kvstore.etcdpb.messages import MESSAGES
 from kvstore.etcdpb.requests import to_message
+from kvstore.implementation import native
 from kvstore.keyvalue import KeyValue, KeyValues
 from kvstore.model import (
     Alarm,
@@ -37,6 +39,7 @@ from kvstore.wire import varint
 OPS_MAX = 1 << 31
 """How many operations a transaction may have is for the server to say."""
 _ALARMS = MESSAGES.enum("etcdserverpb.AlarmType")
+_put_response: Any = partial(tuple.__new__, PutResponse)
 _SERIALIZABLE = b"\x38\1"
 
 # --- requests ---------------------------------------------------------------------------------------
@@ -47,7 +50,8 @@ def encode(request: Any) -> bytes:
     return data
 
 
-def get_request(key: bytes) -> bytes:
+@native
+def get_message(key: bytes) -> bytes:
     """A range over one key."""
     if not key or type(key) is not bytes:
         check_key(key)
@@ -64,7 +68,8 @@ def serializable(message: bytes) -> bytes:
     return message + _SERIALIZABLE
 
 
-def put_request(request: PutRequest) -> bytes:
+@native
+def put_message(request: PutRequest) -> bytes:
     key, value, lease, prev_kv, ignore_value, ignore_lease = request
     is_plain = type(key) is type(value) is bytes and not (lease or prev_kv or ignore_value or ignore_lease)
     if not (is_plain and key and value):
@@ -98,7 +103,8 @@ def range_response(body: RangeBody) -> RangeResponse:
 
 def put_response(body: PutBody) -> PutResponse:
     revision, row = body
-    return PutResponse(revision, None if row is None else KeyValue.from_row(row))
+    made: PutResponse = _put_response((revision, None if row is None else KeyValue.from_row(row)))
+    return made
 
 
 def delete_response(answer: Any) -> DeleteRangeResponse:
