@@ -411,6 +411,17 @@ def test_a_token_is_got_anew_once(server: ScriptedServer) -> None:
     assert pb.AuthenticateRequest.FromString(first) == pb.AuthenticateRequest(name="u", password="p")
 
 
+def test_a_token_is_not_new_before_it_is_there(server: ScriptedServer) -> None:
+    """The connection is lost while another token is asked for: the call that wanted it may ask again."""
+    forgotten = status(16, "etcdserver: invalid auth token")
+    with connect(server, user="u", password="p") as store:
+        server.script("Authenticate", cut, ok(pb.AuthenticateResponse(header=header(), token="t1")))
+        server.script("Put", forgotten, forgotten, ok(PUT))
+        assert store.put(b"k", b"v").revision == 11
+    puts = [token for (name, _), token in zip(server.asked, server.tokens, strict=True) if name == "Put"]
+    assert puts == [b"t0", b"t0", b"t1"]
+
+
 def test_a_wrong_password_is_said_at_once(server: ScriptedServer) -> None:
     """There is no point in trying again."""
     text = "etcdserver: authentication failed, invalid user ID or password"

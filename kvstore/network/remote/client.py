@@ -331,8 +331,7 @@ class Client:
     def refused(self, call: Call, code: int, text: str) -> None:
         """A call has ended with another status."""
         if wants_token(code, text) and self.options.user and not call.has_new_token:
-            call.has_new_token = True
-            self._after(self.tokens.renew(), call)
+            self._with_new_token(self.tokens.renew(), call)
             return
         error = error_of(code, text)
         if isinstance(error, IsReplica) and len(self.endpoints) == 1:
@@ -362,14 +361,15 @@ class Client:
         call.attempts += 1
         self.loop.call_later(backoff(call.attempts), self._attempt, call)
 
-    def _after(self, task: asyncio.Task[None], call: Call) -> None:
-        """Repeat a call when a task has ended well."""
+    def _with_new_token(self, renewal: asyncio.Task[None], call: Call) -> None:
+        """Repeat a call when there is another token; or with the old one, if the connection was lost meanwhile."""
 
         def ended(ended: asyncio.Task[None]) -> None:
             if ended.cancelled():
                 return
             error = ended.exception()
             if error is None:
+                call.has_new_token = True
                 self._attempt(call)
             elif isinstance(error, Unavailable):
                 self._again(call, error)
@@ -377,7 +377,7 @@ class Client:
                 self._fail(call, error if isinstance(error, KVStoreError) else Unavailable(said_of(error)))
                 self.turn()
 
-        task.add_done_callback(ended)
+        renewal.add_done_callback(ended)
 
     def _unknown(self, call: Call, error: KVStoreError) -> OutcomeUnknown:
         found = OutcomeUnknown(f"{call} may have been made or not: {error}")
