@@ -1,7 +1,7 @@
 """What a call through ``kvstore.connect`` costs, for docs/remote.md.
 
     python -m kvstore.tools.lab.remote_cost calls      CPU of a client for each put to an etcd, beside grpcio's
-    python -m kvstore.tools.lab.remote_cost replay     events a second that a watch of the past gets from kvstore serve
+    python -m kvstore.tools.lab.remote_cost replay     events a second that watches of the past get from kvstore serve
 
 ``calls`` needs grpcio, and etcd on PATH. Each line is one of three rounds, in which the contestants take turns.
 """
@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import ExitStack
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ import kvstore
 from kvstore import ops
 from kvstore.etcdpb.messages import etcdserverpb as pb
 
-from .scale import served
+from .scale import cpu_seconds, served
 
 grpc: Any = import_module("grpc")
 grpc_aio: Any = import_module("grpc.aio")
@@ -32,6 +33,7 @@ CALLS = 6_400
 CALLS_ALONE = 2_000
 VALUE = b"v" * 256
 TRANSACTIONS, OPS_A_TRANSACTION = 2_000, 100
+WATCHES = 1, 10, 100
 PUT = "/etcdserverpb.KV/Put"
 PACKED = {
     "request_serializer": pb.PutRequest.SerializeToString,
@@ -104,17 +106,31 @@ def replay(path: Path) -> None:
         for number in range(TRANSACTIONS):
             keys = [b"k%d/%d" % (number % 50, place) for place in range(OPS_A_TRANSACTION)]
             store.txn(success=[ops.put(key, b"v" * 100) for key in keys])
-    events = TRANSACTIONS * OPS_A_TRANSACTION
-    with served(path, "kvstore") as (_, port):
-        for _ in range(ROUNDS):
-            with kvstore.connect(f"etcd://127.0.0.1:{port}") as store:
-                begun, cpu, seen = time.monotonic(), time.process_time(), 0
-                with store.watch(prefix=b"", start_revision=2) as watching:
-                    while seen < events:
-                        seen += len(watching.get_response(60).events)
-                seconds, cpu_seconds = time.monotonic() - begun, time.process_time() - cpu
-                cost = f"{cpu_seconds / events * 1e6:.2f} µs of the client's CPU each"
-                print(f"{events / seconds:,.0f} events a second, {cost}")
+    with served(path, "kvstore") as (server, port):
+        for watches in WATCHES:
+            for _ in range(ROUNDS):
+                print(f"{watches} watches: {_replayed(port, server.pid, watches)}")
+
+
+def _replayed(port: int, server_pid: int, watches: int) -> str:
+    """What it takes to get the newest events, each by one of the watches."""
+    transactions = TRANSACTIONS // watches
+    events = transactions * OPS_A_TRANSACTION
+    with kvstore.connect(f"etcd://127.0.0.1:{port}") as store, ExitStack() as stack:
+        revision = store.revision - transactions + 1
+        begun, cpu, server_cpu = time.monotonic(), time.process_time(), cpu_seconds(server_pid)
+        opened = [
+            stack.enter_context(store.watch(prefix=b"", start_revision=revision)) for _ in range(watches)
+        ]
+        for watching in opened:
+            seen = 0
+            while seen < events:
+                seen += len(watching.get_response(60).events)
+        seconds, cpu = time.monotonic() - begun, time.process_time() - cpu
+        server_cpu = cpu_seconds(server_pid) - server_cpu
+    total = events * watches
+    costs = f"{cpu / total * 1e6:.2f} µs of the client's CPU each, {server_cpu / total * 1e6:.2f} µs of the server's"
+    return f"{total / seconds:,.0f} events a second, {costs}"
 
 
 if __name__ == "__main__":

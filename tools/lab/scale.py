@@ -132,13 +132,13 @@ def _watches(path: Path, count: int, server: str) -> None:
     ):
         first = store.put(b"key", b"v").revision
         before = [_rss_bytes("self"), _rss_bytes(process.pid)]
-        cpu = [time.process_time(), _cpu_seconds(process.pid)]
+        cpu = [time.process_time(), cpu_seconds(process.pid)]
         watches = [store.watch(b"key%d" % number, start_revision=first) for number in range(count)]
         store.put(b"key%d" % (count - 1), b"v")
         watches[-1].get()
         sides: list[tuple[str, int | str]] = [("client", "self"), ("server", process.pid)]
         for number, (who, pid) in enumerate(sides):
-            now = time.process_time() if pid == "self" else _cpu_seconds(process.pid)
+            now = time.process_time() if pid == "self" else cpu_seconds(process.pid)
             _say(f"KiB a watch, {who}", (_rss_bytes(pid) - before[number]) / count / 1024)
             _say(f"µs of CPU to begin a watch, {who}", (now - cpu[number]) / count * 1e6)
         seconds = []
@@ -179,7 +179,7 @@ def _free_port() -> int:
         return port
 
 
-def _cpu_seconds(pid: int) -> float:
+def cpu_seconds(pid: int) -> float:
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
