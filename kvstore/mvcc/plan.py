@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from itertools import chain
 from operator import itemgetter
-from typing import Any, NamedTuple, TypeGuard
+from typing import Any, NamedTuple
 
 from kvstore import invariants
 from kvstore.errors import (
@@ -115,7 +115,8 @@ _plan: Any = partial(tuple.__new__, Plan)
 _put_response: Any = partial(tuple.__new__, PutResponse)
 """``Plan._make`` and ``PutResponse._make`` without their Python code."""
 _key_of: Any = itemgetter(PutRequest._fields.index("key"))
-_NO_OPTIONS = PutRequest(b"")[2:]
+NO_OPTIONS = PutRequest(b"")[2:]
+"""What a plain put has after its key and its value."""
 _prev_kv_of: Any = itemgetter(PutRequest._fields.index("prev_kv"))
 
 
@@ -186,7 +187,7 @@ class Planner:
     def decide_puts(self, requests: list[PutRequest]) -> list[Plan]:
         """The plans of plain puts, one after the other: of as many from the first on as can be decided together.
 
-        The caller has made sure that they are plain (``is_plain``), and decides the others one at a time.
+        The caller has made sure that they are plain (``NO_OPTIONS``), and decides the others one at a time.
         """
         state = self._state
         if state.alarms:
@@ -665,11 +666,6 @@ class _Draft:
 
     def _step(self, function: Callable[..., None], *arguments: Any) -> None:
         self._steps.append((function, (self._state.active, *arguments)))
-
-
-def is_plain(request: Request) -> TypeGuard[PutRequest]:
-    """Whether it is a put without options."""
-    return request.__class__ is PutRequest and request[2:] == _NO_OPTIONS
 
 
 def is_read_only(request: TxnRequest) -> bool:

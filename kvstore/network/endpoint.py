@@ -71,16 +71,8 @@ class Flushed(Protocol):
     def flush(self) -> None: ...
 
 
-class _Waiting:
-    """A logged request on its way, of a call that its response answers, or of whoever else it is given to."""
-
-    __slots__ = ("call", "finish", "since", "ticket")
-
-    def __init__(self, call: Call | None, finish: Finish | None, since: float) -> None:
-        self.call = call
-        self.finish = finish
-        self.since = since
-        self.ticket: Ticket | None = None
+_Waiting = tuple[float, Call | None, Finish | None]
+"""When a logged request was asked for, and the call that its response answers, or who else is given it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -189,9 +181,9 @@ class Endpoint:
         self._threads = ThreadPoolExecutor(8, "kvstore-serve")
         self._writing_threads = ThreadPoolExecutor(8, "kvstore-serve-writing")
         self._slow_threads = ThreadPoolExecutor(2, "kvstore-serve-slow")
-        self._waiting: dict[_Waiting, None] = {}
+        self._waiting: dict[Ticket, _Waiting] = {}
         """Logged requests that are not answered, in the order in which they came."""
-        self._asked: list[_Waiting] = []
+        self._asked: list[Ticket] = []
         """Those that came in this turn of the loop."""
         self._told = self._wake
         """The same object for all of them, by which whoever leads tells that they are of one endpoint."""
@@ -256,22 +248,20 @@ class Endpoint:
     def _ask(self, request: Request, call: Call | None, finish: Finish | None) -> None:
         if len(self._waiting) >= PENDING_MAX:
             raise Failed(Code.RESOURCE_EXHAUSTED, "etcdserver: too many requests")
-        waiting = _Waiting(call, finish, monotonic())
         try:
-            waiting.ticket = self.engine.ask_soon(request, self._told, waiting, at_once=False)
+            ticket = self.engine.ask_soon(request, self._told, at_once=False)
         except NoThread:
-            pass
-        self._waiting[waiting] = None
-        if (
-            waiting.ticket is None
-        ):  # there is no room now, or background work has to begin: a thread waits for that
+            ticket = None
+        if ticket is None:  # there is no room now, or background work has to begin: a thread waits for that
+            ticket = Ticket(request)
             self._writing_threads.submit(self.engine.ask, request).add_done_callback(
-                partial(self._was_asked, waiting)
+                partial(self._was_asked, ticket)
             )
         else:
             if not self._asked:
                 self.loop.call_soon(self._have_led)
-            self._asked.append(waiting)
+            self._asked.append(ticket)
+        self._waiting[ticket] = monotonic(), call, finish
         if self._sweeper is None:
             self._sweeper = self.loop.call_later(SWEEP_SECONDS, self._sweep)
 
@@ -280,44 +270,44 @@ class Endpoint:
         asked, self._asked = self._asked, []
         if len(self._waiting) > 1:
             self.alone.is_broken()
-        elif asked[0].ticket is not None and self.alone.serve(asked[0].ticket):
-            self._settle([asked[0].ticket])
+        elif self.alone.serve(asked[0]):
+            self._settle(asked)
             return
         self.engine.flush_soon()
 
-    def _was_asked(self, waiting: _Waiting, future: Future[Any]) -> None:
-        self._call(self._finish_asked, waiting, future)
+    def _was_asked(self, ticket: Ticket, future: Future[Any]) -> None:
+        self._call(self._finish_asked, ticket, future)
 
-    def _finish_asked(self, waiting: _Waiting, future: Future[Any]) -> None:
+    def _finish_asked(self, ticket: Ticket, future: Future[Any]) -> None:
         error = future.exception()
         response = None if error is not None else future.result()
-        self._finish(waiting, response, error, monotonic())
+        self._finish(ticket, response, error, monotonic())
 
-    def _finish(self, waiting: _Waiting, response: Any, error: BaseException | None, now: float) -> None:
-        if waiting in self._waiting:  # else it has been answered already: its time was up
-            del self._waiting[waiting]
-            if now - waiting.since > self.settings.warning_apply_seconds:
-                self.slow_writes.note(now - waiting.since, now)
-            call = waiting.call
-            if call is None:
-                assert waiting.finish is not None
-                waiting.finish(response, error)
-            elif error is None and call.alive:
+    def _finish(self, ticket: Ticket, response: Any, error: BaseException | None, now: float) -> None:
+        waiting = self._waiting.pop(ticket, None)
+        if waiting is None:  # it has been answered already: its time was up
+            return
+        since, call, finish = waiting
+        if now - since > self.settings.warning_apply_seconds:
+            self.slow_writes.note(now - since, now)
+        if finish is not None:
+            finish(response, error)
+        elif call is not None and call.alive:
+            if error is None:
                 call.answer(encode(response, self.header))
-            elif error is not None and call.alive:
-                call.fail(error)
             else:
-                call.done()
+                call.fail(error)
+        elif call is not None:
+            call.done()
 
     def _sweep(self) -> None:
         """Answer those that have waited too long: they came first, so they stand first."""
         self._sweeper = None
         now = monotonic()
         over = now - self.settings.request_timeout_seconds
-        for waiting in list(itertools.takewhile(lambda each: each.since <= over, self._waiting)):
-            if waiting.ticket is not None:
-                waiting.ticket.withdrawn = True
-            self._finish(waiting, None, Failed(Code.UNAVAILABLE, "etcdserver: request timed out"), now)
+        for ticket, _ in list(itertools.takewhile(lambda each: each[1][0] <= over, self._waiting.items())):
+            ticket.withdrawn = True
+            self._finish(ticket, None, Failed(Code.UNAVAILABLE, "etcdserver: request timed out"), now)
         if self._waiting:
             self._sweeper = self.loop.call_later(SWEEP_SECONDS, self._sweep)
 
@@ -346,7 +336,7 @@ class Endpoint:
             now = monotonic()
             for ticket in tickets:
                 error = None if ticket.error is None else self.engine.error_of(ticket)
-                self._finish(ticket.future, ticket.response, error, now)
+                self._finish(ticket, ticket.response, error, now)
         finally:
             self._flush()
 

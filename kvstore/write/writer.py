@@ -66,7 +66,7 @@ from kvstore.model import (
     Request,
     TxnRequest,
 )
-from kvstore.mvcc.plan import Plan, Planner, is_plain
+from kvstore.mvcc.plan import NO_OPTIONS, Plan, Planner
 from kvstore.mvcc.state import State
 from kvstore.shelter import BEGIN_SECONDS, on_main_thread, start
 from kvstore.write.ticket import UNPLANNED, Notify, Ticket
@@ -381,9 +381,9 @@ class Writer:
             if plan is None or plan.is_part:
                 self.asked.append(ticket)
                 return False
-            self._decided = (ticket,), (plan,)
+            self._decided = decided = (ticket,), (plan,)
             self.planner.carry_out(plan)
-            self._enqueue(ticket, plan)
+            self._enqueue(*decided)
             self._decided = None
         self._planned()
         entry, error = plan.entry, None
@@ -435,16 +435,15 @@ class Writer:
         What refuses one of them, or goes wrong, is met again where each is planned by itself.
         """
         asked = self.asked
-        tickets: list[Ticket] = []
-        requests: list[PutRequest] = []
         # [*asked] is one step; tuple(asked) is not in 3.11, where garbage may be collected in the middle of it
-        together = [*asked] if len(asked) > 1 and self._life.write_refusal is None else []
-        for ticket in together:
-            request = ticket.request
-            is_waiting = ticket.revision == UNPLANNED and not (ticket.done or ticket.withdrawn)
-            if not (is_waiting and is_plain(request)):
+        tickets = [*asked] if len(asked) > 1 and self._life.write_refusal is None else []
+        requests = []
+        for ticket in tickets:
+            request: Any = ticket.request
+            if request.__class__ is not PutRequest or request[2:] != NO_OPTIONS:
                 break
-            tickets.append(ticket)
+            if ticket.revision != UNPLANNED or ticket.done or ticket.withdrawn:
+                break
             requests.append(request)
         try:
             plans = self.planner.decide_puts(requests) if requests else []
@@ -455,8 +454,7 @@ class Writer:
         del tickets[len(plans) :]
         self._decided = tickets, plans
         self.planner.carry_out_puts(plans)
-        for ticket, plan in zip(tickets, plans, strict=True):
-            self._enqueue(ticket, plan)
+        self._enqueue(tickets, plans)
         self._decided = None
         for _ in plans:
             asked.popleft()
@@ -477,26 +475,24 @@ class Writer:
             rest.request = (
                 request.request if isinstance(request, GuardedRequest) else request
             )  # let through once
-        self._decided = (ticket,), (plan,)
+        self._decided = decided = (ticket,), (plan,)
         self.planner.carry_out(plan)
-        self._enqueue(ticket, plan)
+        self._enqueue(*decided)
         self._decided = None
         if rest is not None:
             self.asked.append(rest)
 
-    def _enqueue(self, ticket: Ticket, plan: Plan) -> None:
-        ticket.entry, ticket.response, ticket.index = plan.entry, plan.response, plan.last_index
-        ticket.compacted = self._state.head_compacted
-        ticket.revision = plan.head
-        if invariants.ON:
-            held(self.planning, "planning")
-            last = self._queue[-1] if self._queue else ticket
-            hold(
-                2,
-                last.index <= ticket.index and last.revision <= ticket.revision,
-                "the queue is out of order",
-            )
-        self._queue.append(ticket)
+    def _enqueue(self, tickets: Sequence[Ticket], plans: Sequence[Plan]) -> None:
+        queue, compacted = self._queue, self._state.head_compacted
+        for ticket, plan in zip(tickets, plans, strict=True):
+            ticket.entry, ticket.response, head, ticket.index = plan[:4]
+            ticket.compacted = compacted
+            ticket.revision = head
+            if invariants.ON:
+                held(self.planning, "planning")
+                last = queue[-1] if queue else ticket
+                hold(2, last.index <= ticket.index and last.revision <= head, "the queue is out of order")
+            queue.append(ticket)
 
     def _finish_decided(self) -> None:
         """Carry out what an interrupted thread had decided. The caller holds ``planning``."""
@@ -504,7 +500,7 @@ class Writer:
         for ticket, plan in zip(*self._decided, strict=True):
             self.planner.carry_out_again(plan)
             if ticket not in self._queue and not ticket.done:
-                self._enqueue(ticket, plan)
+                self._enqueue((ticket,), (plan,))
         self._decided = None
 
     @contextmanager
