@@ -23,17 +23,19 @@ from kvstore.network.addresses import Listener, Serves, listener, parse_urls
 from kvstore.network.dialect import DIALECTS
 from kvstore.network.endpoint import Settings
 from kvstore.network.flag_kinds import BOOL
-from kvstore.network.flags import CLIENT_URLS, FLAGS, IGNORED, REFUSED, Flag, check_allowed, flag_called
+from kvstore.network.flags import (
+    CLIENT_URLS,
+    FLAGS,
+    IGNORED,
+    REFUSED,
+    SERVED,
+    Flag,
+    check_allowed,
+    flag_called,
+)
 from kvstore.network.logs import Logging
 from kvstore.network.tls import TLSSettings
 from kvstore.options import BadOption, Options
-
-SERVED: dict[str, str] = {
-    "KVSTORE_METRICS": "1",
-    "KVSTORE_LEASE_RESTART_POLICY": "renew",
-    "KVSTORE_NOSPACE_POLICY": "sticky",
-}
-"""Defaults of a store that is served, where they are not the library's."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -231,7 +233,8 @@ def config_of(given: Given, environ: Mapping[str, str] = os.environ) -> Config:
         if field and not (flag.is_zero_default and value == 0):
             fields[owner][field] = value
     environ = {} if "config-file" in given else environ
-    options = Options.load(fields["options"] | _derived_options(given), {**SERVED, **environ})
+    served = {f"KVSTORE_{name.upper()}": str(value) for name, value in SERVED.items()}
+    options = Options.load(fields["options"] | _derived_options(given), served | {**environ})
     listeners = _listeners(given)
     tls = TLSSettings(**fields["tls"])
     _check_tls(listeners, tls)

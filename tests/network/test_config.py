@@ -46,7 +46,7 @@ def field(config: Config, path: str) -> Any:
         (["--backend-batch-interval=250ms"], "options.backend_batch_interval_seconds", 0.25),
         (["--backend-batch-interval=1m0.5s"], "options.backend_batch_interval_seconds", 60.5),
         (["--backend-batch-interval=+2000000µs"], "options.backend_batch_interval_seconds", 2.0),
-        (["--backend-batch-interval=0"], "options.backend_batch_interval_seconds", 0.5),
+        (["--backend-batch-interval=0"], "options.backend_batch_interval_seconds", 2.0),
         (["--backend-batch-limit=0"], "options.backend_batch_limit", 10_000),
         (["--auto-compaction-retention=5m"], "options.auto_compaction_retention", "5m"),
         (["--auto-compaction-retention", "1"], "options.auto_compaction_retention", "1"),
@@ -151,6 +151,9 @@ def test_a_store_that_is_served_behaves_as_etcd_does() -> None:
     """Unless it is told otherwise: leases begin anew with a restart, and the alarm NOSPACE stays."""
     assert told().options.lease_restart_policy == "renew"
     assert told().options.nospace_policy == "sticky"
+    assert told().options.backend_batch_interval_seconds == 2.0
+    assert told(KVSTORE_BACKEND_BATCH_INTERVAL="1s").options.backend_batch_interval_seconds == 1.0
+    assert told(KVSTORE_BACKEND_BATCH_INTERVAL_SECONDS="3").options.backend_batch_interval_seconds == 3.0
     assert told("--nospace-policy=heals", KVSTORE_NOSPACE_POLICY="sticky").options.nospace_policy == "heals"
     assert told(KVSTORE_LEASE_RESTART_POLICY="pause").options.lease_restart_policy == "pause"
 
