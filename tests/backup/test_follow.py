@@ -13,6 +13,7 @@ import kvstore
 from kvstore import Store, backup
 from kvstore.backup.errors import NotCovered, TargetFailed
 from kvstore.backup.follower import Follower
+from kvstore.backup.pieces import Gap, HeldLog, joint, read_pieces
 from kvstore.snapshot.reader import SnapshotInfo
 from tests.backup.places import WAYS, Killed, Place, Time, expected, follower, restored, write
 
@@ -211,3 +212,16 @@ def test_a_snapshot_is_not_continued_by_a_log_that_is_another(scratch: Path) -> 
         first, second = backup.status(place).generations
         assert (first.revision, second.revision) == (11, store.revision)
         assert restored(place, scratch)[1][b"other"] == b"11"
+
+
+def test_a_log_that_was_made_anew_beside_a_snapshot_is_not_taken_for_its_own(scratch: Path) -> None:
+    """As of a copy of a cluster that begins again meanwhile: the same cluster, other numbers, another member."""
+    with kvstore.open(scratch / "data") as store:
+        write(store, 5)
+        log, member_id = HeldLog(scratch / "data" / "wal", store.engine.cluster_id), store.engine.member_id
+        files = log.look()
+        assert [piece.place.last_index for piece in read_pieces(files, 0, 1, None, 1 << 20, member_id)] == [5]
+        with pytest.raises(Gap, match="made anew"):
+            list(read_pieces(files, 0, 1, None, 1 << 20, member_id + 1))
+        assert joint(files, 5, member_id) and joint(files, 5, member_id + 1) is None
+        log.close()
