@@ -447,7 +447,9 @@ class Writer:
             requests.append(request)
         try:
             plans = self.planner.decide_puts(requests) if requests else []
-        except KVStoreError:
+        except Exception as error:
+            if not isinstance(error, KVStoreError) and on_main_thread():
+                raise  # perhaps from a signal handler: it belongs to this thread
             return 0
         if not plans:
             return 0

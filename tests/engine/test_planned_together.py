@@ -15,6 +15,7 @@ from kvstore import Store
 from kvstore.errors import LeaseNotFound
 from kvstore.model import DeleteRangeRequest, LeaseGrantRequest, PutRequest, Request, TxnRequest
 from kvstore.mvcc.plan import Planner
+from kvstore.mvcc.state import State
 from kvstore.testing.fake_clock import FakeClock
 from kvstore.write.ticket import Ticket
 from tests.engine.answers import Answers, wait_until
@@ -123,6 +124,30 @@ def test_a_refused_write_among_them_is_refused_alone(store: Store) -> None:
     answers = asked_together(store, [PutRequest(b"a"), PutRequest(b"b", lease=99), PutRequest(b"c")])
     assert isinstance(answers[1], LeaseNotFound)
     assert [answers[at].revision for at in (0, 2)] == [2, 3]
+
+
+@pytest.mark.parametrize("error", [RuntimeError("ours"), OSError(5, "unreadable"), MemoryError()], ids=repr)
+def test_what_goes_wrong_for_all_is_met_again_by_each(
+    store: Store, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    """Who is fine alone is answered, who is not is told; the store goes on."""
+    row_of = State.head_row
+
+    def rows(state: State, keys: list[bytes]) -> Any:
+        raise error
+
+    def row(state: State, key: bytes) -> Any:
+        if key == b"b":
+            raise error
+        return row_of(state, key)
+
+    with monkeypatch.context() as failing:
+        failing.setattr(State, "head_rows", rows)
+        failing.setattr(State, "head_row", row)
+        answers = asked_together(store, [PutRequest(key) for key in KEYS])
+    assert [answers[at].revision for at in (0, 2)] == [2, 3]
+    assert answers[1] is error
+    assert store.put(b"b").revision == 4
 
 
 def half(planner: Planner, plans: list[Any]) -> None:
