@@ -111,17 +111,17 @@ def _clients(path: Path, count: int, server: str) -> None:
     with served(path, server) as (process, port), contextlib.ExitStack() as stack:
         first = stack.enter_context(_Client(port))
         first.range()
-        before = _rss_bytes(process.pid)
+        before = rss_bytes(process.pid)
         clients = [stack.enter_context(_Client(port)) for _ in range(count)]
         for client in clients:
             client.range()
-        connected = _rss_bytes(process.pid)
+        connected = rss_bytes(process.pid)
         _say("KiB a connection", (connected - before) / count / 1024)
         for client in clients:
             client.watch()
         _say(
             "KiB a watch, each on a connection of its own",
-            (_rss_bytes(process.pid) - connected) / count / 1024,
+            (rss_bytes(process.pid) - connected) / count / 1024,
         )
 
 
@@ -131,7 +131,7 @@ def _watches(path: Path, count: int, server: str) -> None:
         kvstore.connect(f"etcd://127.0.0.1:{port}", timeout_seconds=30) as store,
     ):
         first = store.put(b"key", b"v").revision
-        before = [_rss_bytes("self"), _rss_bytes(process.pid)]
+        before = [rss_bytes("self"), rss_bytes(process.pid)]
         cpu = [time.process_time(), cpu_seconds(process.pid)]
         watches = [store.watch(b"key%d" % number, start_revision=first) for number in range(count)]
         store.put(b"key%d" % (count - 1), b"v")
@@ -139,7 +139,7 @@ def _watches(path: Path, count: int, server: str) -> None:
         sides: list[tuple[str, int | str]] = [("client", "self"), ("server", process.pid)]
         for number, (who, pid) in enumerate(sides):
             now = time.process_time() if pid == "self" else cpu_seconds(process.pid)
-            _say(f"KiB a watch, {who}", (_rss_bytes(pid) - before[number]) / count / 1024)
+            _say(f"KiB a watch, {who}", (rss_bytes(pid) - before[number]) / count / 1024)
             _say(f"µs of CPU to begin a watch, {who}", (now - cpu[number]) / count * 1e6)
         seconds = []
         for _ in range(200):
@@ -152,7 +152,7 @@ def _watches(path: Path, count: int, server: str) -> None:
 
 @contextlib.contextmanager
 def served(path: Path, server: str) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
-    port, peer = (_free_port() for _ in range(2))
+    port, peer = (free_port() for _ in range(2))
     url, peers = f"http://127.0.0.1:{port}", f"http://127.0.0.1:{peer}"
     command = [sys.executable, "-m", "kvstore", "serve"] if server == "kvstore" else ["etcd"]
     command += ["--data-dir", str(path), "--listen-client-urls", url, "--advertise-client-urls", url]
@@ -172,7 +172,7 @@ def served(path: Path, server: str) -> Iterator[tuple[subprocess.Popen[bytes], i
             process.terminate()
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         port: int = found.getsockname()[1]
@@ -184,7 +184,7 @@ def cpu_seconds(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def _rss_bytes(pid: int | str) -> int:
+def rss_bytes(pid: int | str) -> int:
     found = re.search(r"VmRSS:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
     assert found is not None
     return int(found[1]) * 1024

@@ -6,7 +6,8 @@
 
     what is asked    asking         every call of ``Engine`` as calls of etcd's API, written once for both faces
                      methods        etcd's methods, and which of them may be repeated
-                     encoding       requests as messages, answers as ours; messages: what a client reads of an answer
+                     encoding       requests as messages, answers as ours; messages: what a client reads of an answer,
+                                    answers: that of a put or a range, at once
                      past           history out of a watch;  differences: two revisions, merged
                      snapshots      a snapshot, streamed into a file and verified;  members: work on each of a cluster
                      page           a page over HTTP/1.1, such as that of metrics
