@@ -31,8 +31,6 @@ _OVERHEAD_BYTES = 128
 _REMOVAL_OVERHEAD_BYTES = 40
 """More than a removal takes for its tags, lengths and lease id."""
 
-_SMALL_BYTES = ROW_BYTES_MAX // 3
-
 Write = PutRequest | DeleteRangeRequest | TxnRequest
 
 
@@ -41,14 +39,14 @@ def check_size(request: Write, max_bytes: int) -> None:
     at_most = _at_most_bytes(request)
     if at_most > max_bytes and (size := _request_bytes(request)) > max_bytes:
         raise RequestTooLarge(size, max_bytes, key=request.key if isinstance(request, PutRequest) else b"")
-    if at_most > _SMALL_BYTES:
+    if at_most * 3 > ROW_BYTES_MAX:
         _check_rows(request)
 
 
 def is_surely_small(puts: int, size_bytes: int, max_bytes: int) -> bool:
     """Whether ``check_size`` passes this many puts, with keys and values of ``size_bytes`` in all."""
     at_most = size_bytes + _OVERHEAD_BYTES * (puts + 1)
-    return at_most <= max_bytes and at_most <= _SMALL_BYTES
+    return at_most <= max_bytes and at_most * 3 <= ROW_BYTES_MAX
 
 
 def _request_bytes(request: Write) -> int:
