@@ -12,6 +12,7 @@ import pytest
 
 import kvstore
 from kvstore.errors import (
+    Code,
     Corruption,
     KVStoreError,
     PermissionDenied,
@@ -22,6 +23,7 @@ from kvstore.errors import (
 from kvstore.etcdpb.messages import etcdserverpb as pb
 from kvstore.model import LeaseKeepAliveResponse
 from kvstore.network.remote.keepalives import Answer, KeepAliveMachine, KeepAlives
+from kvstore.network.remote.outcome import error_of
 from kvstore.network.remote.streams import Receiver
 from tests.harness.cutting_proxy import Fault
 from tests.harness.watching import TIMEOUT_SECONDS
@@ -207,6 +209,13 @@ def test_lost_streams_are_opened_again() -> None:
     streams = ScriptedStreams([Unavailable(), None, Unavailable()])
     assert [answer.id for answer in kept(streams, 1, 2)] == [1, 2]
     assert streams.opened == 4
+
+
+def test_a_server_that_has_lost_the_lead_is_asked_again() -> None:
+    """etcd 3.6 ends the stream with an error that names no code: it is no answer about the lease."""
+    streams = ScriptedStreams([error_of(Code.UNKNOWN, "not a primary lessor")])
+    assert [answer.id for answer in kept(streams, 1)] == [1]
+    assert streams.opened == 2
 
 
 def test_an_error_is_the_oldest_callers() -> None:

@@ -94,6 +94,8 @@ _BY_CODE: dict[int, type[KVStoreError]] = {
     Code.UNAVAILABLE: Unavailable,
     Code.UNAUTHENTICATED: Unauthenticated,
 }
+_NOT_PRIMARY = "not a primary lessor"
+"""etcd 3.6, with the code for unknown errors, of a lease that it was asked to keep alive just as it lost the lead."""
 _FOR_WANT_OF_USER = "etcdserver: user name is empty"
 
 
@@ -101,6 +103,8 @@ def error_of(code: int, text: str) -> KVStoreError:
     """The error for a status."""
     if text == _FOR_WANT_OF_USER:
         return Unauthenticated(f"{text}: the server has users; connect with the options user and password")
+    if text == _NOT_PRIMARY:
+        return Unavailable(f"{text}: the server that was asked leads no more")
     if text.startswith("grpc: received message larger"):
         error = RequestTooLarge()
         error.add_note(text)
