@@ -68,6 +68,7 @@ def test_more_requests_than_may_wait_are_refused(big: Served, monkeypatch: pytes
     """With REFUSED_STREAM, by which a client knows that they were not looked at."""
     monkeypatch.setattr(limits, "ANSWER_BYTES", 3 * len(VALUE))
     monkeypatch.setattr(limits, "QUEUED_REQUESTS", 20)
+    monkeypatch.setattr(limits, "TURN_SECONDS", 60.0)  # those that wait only for their turn are not refused
     slow = big.connect(CLOSED_WINDOWS)
     answers = ask(slow, 50)
     slow.read(lambda: any(answer.status is not None for answer in answers))
