@@ -396,8 +396,8 @@ class Endpoint:
         """What ``work`` returns, called in a thread."""
         return await self.loop.run_in_executor(self._slow_threads if slow else self._threads, work)
 
-    def spawn(self, call: Call, service: Coroutine[Any, Any, None]) -> Running:
-        """Run a service that is a coroutine. It is canceled when the client goes."""
+    def spawn(self, call: Call, service: Callable[[], Coroutine[Any, Any, None]]) -> Running:
+        """Run a service that is a coroutine, in the next turn of the loop. It is canceled when the client goes."""
         spawned = _Spawned(call)
         self._start(spawned, service)
         return spawned
@@ -410,17 +410,17 @@ class Endpoint:
             await service(spawned.send)
             call.end()
 
-        self._start(spawned, streamed())
+        self._start(spawned, streamed)
         return spawned
 
-    def _start(self, spawned: _Spawned, service: Coroutine[Any, Any, None]) -> None:
+    def _start(self, spawned: _Spawned, service: Callable[[], Coroutine[Any, Any, None]]) -> None:
         spawned.task = task = self.loop.create_task(self._run(spawned.call, service))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _run(self, call: Call, service: Coroutine[Any, Any, None]) -> None:
+    async def _run(self, call: Call, service: Callable[[], Coroutine[Any, Any, None]]) -> None:
         try:
-            await service
+            await service()
         except Exception as error:
             self.fail(call, error)
 

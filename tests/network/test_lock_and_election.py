@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from typing import Any
 from unittest.mock import patch
 
@@ -72,6 +73,22 @@ def leases(store: kvstore.Store) -> list[int]:
 
 
 # --- lock ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.filterwarnings("error")
+def test_who_goes_before_it_has_begun_leaves_nothing(
+    store: kvstore.Store, client: Client, leases: list[int]
+) -> None:
+    """A call that is reset in the turn in which it came: no key, no watch, and no warning of a coroutine."""
+    for path, request in (
+        (LOCK, v3lockpb.LockRequest(name=b"l", lease=leases[0])),
+        (ELECTION + "Campaign", v3electionpb.CampaignRequest(name=b"e", lease=leases[0])),
+    ):
+        client.begin(path, request).go()
+    client.turn()
+    gc.collect()
+    client.until(lambda: not client.endpoint._tasks)
+    assert store.count(prefix=b"") == 0 and client.endpoint.engine.status().watchers == 0
 
 
 def test_a_free_lock_is_taken_at_once(store: kvstore.Store, client: Client, leases: list[int]) -> None:

@@ -42,7 +42,7 @@ def _change(name: str, prepare: Callable[[Endpoint, Any], Coroutine[Any, Any, No
         request = decoded(kept, message)
         _check(endpoint, request)
         if prepare is not None:
-            return endpoint.spawn(call, prepared(endpoint, call, request))
+            return endpoint.spawn(call, partial(prepared, endpoint, call, request))
         _ask(endpoint, call, request)
         return None
 
@@ -104,7 +104,7 @@ async def _hash(endpoint: Endpoint, request: Any) -> None:
 def authenticate(endpoint: Endpoint, call: Call, message: bytes) -> Running:
     request = decoded(pb.AuthenticateRequest, message)
     endpoint.users.admit_login(call.peer)
-    return endpoint.spawn(call, _authenticate(endpoint, call, request))
+    return endpoint.spawn(call, partial(_authenticate, endpoint, call, request))
 
 
 async def _authenticate(endpoint: Endpoint, call: Call, request: Any) -> None:

@@ -26,7 +26,8 @@ def _coroutine(request_class: Any, service: Any) -> Serve:
         call.answer(endpoint.header.at(revision) + response.SerializeToString())
 
     def serve(endpoint: Endpoint, call: Call, message: bytes) -> Running:
-        return endpoint.spawn(call, as_unknown(answered(endpoint, call, decoded(request_class, message))))
+        request = decoded(request_class, message)
+        return endpoint.spawn(call, lambda: as_unknown(answered(endpoint, call, request)))
 
     return serve
 

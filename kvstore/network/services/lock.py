@@ -13,7 +13,8 @@ from kvstore.network.turns import Queue, as_unknown
 
 
 def lock(endpoint: Endpoint, call: Call, message: bytes) -> Running:
-    return endpoint.spawn(call, as_unknown(_lock(endpoint, call, decoded(pb.LockRequest, message))))
+    request = decoded(pb.LockRequest, message)
+    return endpoint.spawn(call, lambda: as_unknown(_lock(endpoint, call, request)))
 
 
 async def _lock(endpoint: Endpoint, call: Call, request: Any) -> None:
@@ -39,7 +40,8 @@ async def _turn(queue: Queue, key: bytes, create_revision: int) -> int:
 
 
 def unlock(endpoint: Endpoint, call: Call, message: bytes) -> Running:
-    return endpoint.spawn(call, as_unknown(_unlock(endpoint, call, decoded(pb.UnlockRequest, message))))
+    request = decoded(pb.UnlockRequest, message)
+    return endpoint.spawn(call, lambda: as_unknown(_unlock(endpoint, call, request)))
 
 
 async def _unlock(endpoint: Endpoint, call: Call, request: Any) -> None:
