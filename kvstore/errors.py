@@ -407,7 +407,8 @@ class StoreLocked(OpenError):
             self.remedy = "that is this process: use the handle that it has, from any thread"
         elif pid:
             self.remedy = (
-                "meanwhile it can be read (read_only=True); many write it if each opens it with shared=True"
+                "meanwhile it can be read (read_only=True; `kvstore get` and its like); to write it from both, open it "
+                "with shared=True in both, or have that process serve it and connect to that (`kvstore --endpoint`)"
             )
         holder = f"process {pid} on {host or 'this host'}" if pid else "another process"
         super().__init__(f"{os.fspath(path)} is in use by {holder}", path)
