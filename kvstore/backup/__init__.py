@@ -189,8 +189,9 @@ def verify(
 ) -> Report:
     """Restore the newest generation, or that one, into a scratch directory, check every row, and remove it again.
 
-    What is damaged at the target is raised; what is wrong in the store that was restored is in the report. What came of
-    it is left at the target, for ``status``, and for whoever follows: to be done now and then, best on another machine.
+    What is damaged at the target is raised; what is wrong in the store that was restored is in the report, whose
+    ``path`` is the generation's name. What came of it is left at the target, for ``status``, and for whoever follows:
+    to be done now and then, best on another machine.
     """
     return verify_from(_shelf(place, key), generation=generation, work_dir=work_dir)
 

@@ -213,7 +213,7 @@ def verify_from(
             revision = made.revision
             report = verification.verify(made.data_dir, options=Options(backend=made.backend))
             damage = "; ".join(str(finding) for finding in report.findings[:3])
-            return report
+            return replace(report, path=str(made.base))
     except Corruption as error:
         damage = str(error)
         raise

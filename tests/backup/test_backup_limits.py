@@ -393,8 +393,9 @@ def test_what_came_of_a_verification_is_known_to_all(scratch: Path) -> None:
         write(store, 50)
         following.step()
         assert backup.status(place).verified is None
-        assert backup.verify(place, work_dir=scratch).ok
-        good = backup.status(place).verified
+        report, found_there = backup.verify(place, work_dir=scratch), backup.status(place)
+        assert (report.ok, report.path) == (True, found_there.generations[-1].name)
+        good = found_there.verified
         assert good is not None and (good.revision, good.damage) == (store.revision, "")
         (piece,) = [name for name in place.objects if name.endswith("/snapshot/000000")]
         damaged = bytearray(place.objects[piece])
