@@ -179,7 +179,7 @@ def _missing(
 def _mains(start: Revision, end: Revision) -> tuple[int, int]:
     """The main revisions that a range of (main, sub) touches."""
     if end >= LAST:
-        return start[0], -1
+        return max(start[0], 1), -1
     return start[0], end[0] if end[1] else end[0] - 1
 
 
