@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any
 
 from kvstore.backend import Progress
 from kvstore.core import Core
-from kvstore.errors import Busy, DiskFull, KVStoreError, NoDescriptor, SpaceError, said_of
+from kvstore.errors import Busy, Corruption, DiskFull, KVStoreError, NoDescriptor, SpaceError, said_of
 from kvstore.files import disk_full_is_typed
 from kvstore.life import Phase
 from kvstore.model import (
@@ -426,7 +426,10 @@ class LocalEngine(Reads):
                 if life.failure is None and not life.is_stalled:
                     with suppress(SpaceError):
                         self.leasing.follow_clock()
-                        if core.state.alarms:
+                    if core.state.alarms:
+                        with suppress(
+                            SpaceError, Corruption
+                        ):  # of a row that is no alarm, which verify reports
                             self.room.tend()
                     self._finish_writing()
             finally:

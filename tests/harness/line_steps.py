@@ -14,6 +14,7 @@ The last turn is one without any: the call came to its end before its Nth step.
 
 from __future__ import annotations
 
+import gc
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -79,12 +80,15 @@ def _in_finalizer(frame: FrameType | None) -> bool:
 
 @contextmanager
 def _stepping(steps: Steps) -> Iterator[Steps]:
-    before = sys.gettrace()
+    before, collects = sys.gettrace(), gc.isenabled()
+    gc.disable()  # what earlier tests have left behind takes no step here
     sys.settrace(steps)
     try:
         yield steps
     finally:
         sys.settrace(before)
+        if collects:
+            gc.enable()
 
 
 def raise_at(step: int, error: type[BaseException] = Interruption, *, bytecodes: bool = False) -> Any:

@@ -247,7 +247,7 @@ def test_the_tree_by_keyboard(page: Page) -> None:
     assert page.evaluate(name) == first
     page.press("Enter")
     page.wait("document.getElementById('key-name').textContent === " + name)
-    assert page.evaluate("document.activeElement.getAttribute('aria-selected')") == "true"
+    page.wait("document.activeElement.getAttribute('aria-selected') === 'true'")
     page.press("Tab")
     assert page.evaluate("document.activeElement.closest('#key') !== null")
     page.press("Escape")
