@@ -232,10 +232,8 @@ class Writer:
                     with _taken(self.log_lock) as is_free:
                         is_done = is_free and self._round_alone(ticket, in_place=True)
             if is_done:
-                with self.planning:
-                    if (
-                        self.asked and self.asked[0] is ticket
-                    ):  # else a thread that planned has seen that it is done
+                with self.planning:  # a thread that planned meanwhile has dropped it: it is done
+                    if self.asked and self.asked[0] is ticket:
                         self.asked.popleft()
         except BaseException as error:
             self._leave()
